@@ -1,0 +1,280 @@
+/* A bump pointer over chunks that double. "Cannot" first: no block is freed alone, no lock is taken, and
+ * no call from another thread is served, so the fast path is a thread check, a round-up, a compare and
+ * three stores. used and live are not counted there: they are total and count less what was dropped. */
+#include "nativemem/arena.h"
+
+#include "base/base.h"
+
+typedef struct chunk {
+    struct chunk *below; /* the chunk taken before, in its list */
+    char *base;          /* multiple of NM_ALIGN_MAX */
+    size_t capacity;
+} chunk;
+
+/* Invariants:
+ *   reserved == sum of capacities of head's and large's lists;  cap == 0 or reserved <= cap
+ *   head == NULL: pos == end == NULL;  else head->base <= pos <= end == head->base + head->capacity
+ *   used == total - dropped_bytes;  live == count - dropped_blocks */
+struct nm_arena {
+    char *pos, *end;
+    uintptr_t thread;
+    nm__counter total, count, dropped_bytes, dropped_blocks, peak, frees, failures, reserved;
+    chunk *head, *large;
+    nm_allocator upstream;
+    size_t hint, cap;
+    uint64_t generation;
+    bool grow, zero_on_free;
+};
+
+NM_INLINE size_t used_of(const nm_arena *a) { return nm__get(&a->total) - nm__get(&a->dropped_bytes); }
+NM_INLINE size_t live_of(const nm_arena *a) { return nm__get(&a->count) - nm__get(&a->dropped_blocks); }
+
+/* used only falls when something is dropped, so the peak need only be looked at then and on reading. */
+static void settle_peak(nm_arena *a) {
+    size_t used = used_of(a);
+    if (used > nm__get(&a->peak)) nm__set(&a->peak, used);
+}
+
+static bool is_mine(const nm_arena *a) { return a->thread == nm__thread_id(); }
+
+nm_status nm_arena_check_thread(const nm_arena *a) {
+    return is_mine(a) ? NM_OK : nm__fail(NM_WRONG_THREAD, 0, 0, 0);
+}
+
+nm_arena *nm_arena_create(nm_allocator upstream, size_t hint, size_t cap, bool grow, bool zero_on_free) {
+    if (hint == 0 || hint > NM_SIZE_MAX) return nm_refuse(NM_INVALID_LAYOUT, hint, 0, 0);
+    nm_arena *a = nm__meta_alloc(sizeof *a);
+    if (a == NULL) return NULL;
+    a->thread = nm__thread_id();
+    a->upstream = upstream;
+    a->hint = hint;
+    a->cap = cap;
+    a->grow = grow;
+    a->zero_on_free = zero_on_free;
+    a->generation = 1;
+    return a;
+}
+
+static chunk *take_chunk(nm_arena *a, size_t capacity) {
+    chunk *c = nm__meta_alloc(sizeof *c);
+    if (c == NULL) return NULL;
+    c->capacity = capacity;
+    c->base = a->upstream.methods->alloc(a->upstream.self, capacity, NM_ALIGN_MAX);
+    if (c->base == NULL) {
+        nm__meta_free(c);
+        return NULL;
+    }
+    NM_POISON(c->base, capacity);
+    nm__bump(&a->reserved, capacity);
+    return c;
+}
+
+/* Returns the chunk below. filled: bytes from the base that blocks may have used. */
+static chunk *drop_chunk(nm_arena *a, chunk *c, size_t filled) {
+    chunk *below = c->below;
+    NM_UNPOISON(c->base, c->capacity);
+    if (a->zero_on_free) nm__wipe(c->base, filled);
+    nm__set(&a->reserved, nm__get(&a->reserved) - c->capacity);
+    (void)a->upstream.methods->free(a->upstream.self, c->base, c->capacity, NM_ALIGN_MAX);
+    nm__meta_free(c);
+    return below;
+}
+
+static void set_head(nm_arena *a, chunk *c, size_t offset) {
+    a->head = c;
+    a->pos = c == NULL ? NULL : c->base + offset;
+    a->end = c == NULL ? NULL : c->base + c->capacity;
+}
+
+static void *account(nm_arena *a, char *ptr, size_t size) {
+    nm__bump(&a->total, size);
+    nm__bump(&a->count, 1);
+    NM_UNPOISON(ptr, size);
+    return ptr;
+}
+
+static NM_COLD void *alloc_slow(nm_arena *a, size_t size) {
+    size_t reserved = nm__get(&a->reserved);
+    size_t want = a->hint;
+    chunk *c;
+    if (!a->grow) {
+        if (a->head != NULL || size > want) goto exhausted;
+    } else {
+        if (a->head != NULL) want = a->head->capacity > NM_SIZE_MAX / 2 ? NM_SIZE_MAX : 2 * a->head->capacity;
+        if (a->cap != 0 && want > a->cap - reserved) want = a->cap - reserved;
+        if (size > want) {
+            if (a->cap != 0 && size > a->cap - reserved) goto exhausted;
+            if ((c = take_chunk(a, size)) == NULL) goto refused;
+            c->below = a->large;
+            a->large = c;
+            return account(a, c->base, size);
+        }
+    }
+    if ((c = take_chunk(a, want)) == NULL) goto refused;
+    c->below = a->head;
+    set_head(a, c, size);
+    return account(a, c->base, size);
+exhausted:
+    (void)nm__fail(NM_EXHAUSTED, size, reserved, a->grow ? a->cap : a->hint);
+refused: /* the upstream's reason stands in the slot */
+    nm__bump(&a->failures, 1);
+    return NULL;
+}
+
+static void *arena_alloc(void *self, size_t size, size_t align) {
+    nm_arena *a = self;
+    if (NM_UNLIKELY(!is_mine(a))) return nm_refuse(NM_WRONG_THREAD, size, 0, 0);
+    uintptr_t at = ((uintptr_t)a->pos + (align - 1)) & ~(uintptr_t)(align - 1);
+    if (NM_UNLIKELY(at > (uintptr_t)a->end || size > (uintptr_t)a->end - at)) return alloc_slow(a, size);
+    a->pos = (char *)at + size;
+    return account(a, (char *)at, size);
+}
+
+static bool in_head(const nm_arena *a, const char *ptr) {
+    return a->head != NULL && ptr >= a->head->base && ptr < a->end;
+}
+
+static bool arena_resize(void *self, void *block, size_t old, size_t size, size_t align) {
+    nm_arena *a = self;
+    char *ptr = block;
+    (void)align;
+    if (!is_mine(a)) {
+        (void)nm__fail(NM_WRONG_THREAD, size, 0, 0);
+        return false;
+    }
+    bool top = in_head(a, ptr) && ptr + old == a->pos;
+    if (size > old) {
+        if (!top || size > (size_t)(a->end - ptr)) return false;
+        nm__bump(&a->total, size - old);
+        NM_UNPOISON(ptr, size);
+    } else {
+        settle_peak(a);
+        nm__bump(&a->dropped_bytes, old - size);
+        if (a->zero_on_free) nm__wipe(ptr + size, old - size);
+        NM_POISON(ptr + size, old - size);
+    }
+    if (top) a->pos = ptr + size;
+    return true;
+}
+
+static nm_status arena_free(void *self, void *ptr, size_t size, size_t align) {
+    nm_arena *a = self;
+    (void)align;
+    if (!is_mine(a)) return nm__fail(NM_WRONG_THREAD, 0, 0, 0);
+    nm__bump(&a->frees, 1);
+    NM_POISON(ptr, size);
+    return NM_OK;
+}
+
+static void arena_stats(void *self, nm_stats *out) {
+    nm_arena *a = self;
+    out->used = used_of(a);
+    out->peak = nm__get(&a->peak);
+    if (out->used > out->peak) out->peak = out->used;
+    out->reserved = nm__get(&a->reserved);
+    out->limit = a->grow ? a->cap : a->hint;
+    out->total = nm__get(&a->total);
+    out->live = live_of(a);
+    out->count = nm__get(&a->count);
+    out->frees = nm__get(&a->frees);
+    out->failures = nm__get(&a->failures);
+}
+
+static const nm_methods arena_methods = {arena_alloc, arena_resize, arena_free, arena_stats};
+
+nm_allocator nm_arena_port(nm_arena *a) { return (nm_allocator){a, &arena_methods}; }
+
+/* Drops blocks down to used bytes in live blocks. */
+static void drop_to(nm_arena *a, size_t used, size_t live) {
+    settle_peak(a);
+    nm__set(&a->dropped_bytes, nm__get(&a->total) - used);
+    nm__set(&a->dropped_blocks, nm__get(&a->count) - live);
+}
+
+static void drop_large(nm_arena *a, const chunk *until) {
+    while (a->large != until) a->large = drop_chunk(a, a->large, a->large->capacity);
+}
+
+static void rewind_head(nm_arena *a, size_t offset) {
+    size_t filled = (size_t)(a->pos - a->head->base);
+    NM_UNPOISON(a->head->base, filled);
+    if (a->zero_on_free && filled > offset) nm__wipe(a->head->base + offset, filled - offset);
+    set_head(a, a->head, offset);
+    /* Blocks below the offset that were freed lose their poison here; they are the arena's again anyway
+     * only after reset, so at worst a late read of one goes unseen. */
+    NM_POISON(a->head->base + offset, a->head->capacity - offset);
+}
+
+static void empty(nm_arena *a) {
+    drop_to(a, 0, 0);
+    drop_large(a, NULL);
+    if (a->head != NULL) {
+        while (a->head->below != NULL) a->head->below = drop_chunk(a, a->head->below, a->head->below->capacity);
+        rewind_head(a, 0);
+    }
+    a->generation++;
+}
+
+static void abolish(nm_arena *a) {
+    empty(a);
+    if (a->head != NULL) set_head(a, drop_chunk(a, a->head, 0), 0);
+}
+
+nm_status nm_arena_reset(nm_arena *a) {
+    if (!is_mine(a)) return nm_arena_check_thread(a);
+    empty(a);
+    return NM_OK;
+}
+
+nm_status nm_arena_clear(nm_arena *a) {
+    if (!is_mine(a)) return nm_arena_check_thread(a);
+    abolish(a);
+    return NM_OK;
+}
+
+void nm_arena_destroy(nm_arena *a) {
+    if (a == NULL) return;
+    abolish(a);
+    nm__meta_free(a);
+}
+
+nm_status nm_arena_take_mark(nm_arena *a, nm_arena_mark *out) {
+    if (!is_mine(a)) return nm_arena_check_thread(a);
+    *out = (nm_arena_mark){
+        .arena = a,
+        .generation = a->generation,
+        .chunk = a->head,
+        .large = a->large,
+        .offset = a->head == NULL ? 0 : (size_t)(a->pos - a->head->base),
+        .used = used_of(a),
+        .live = live_of(a),
+    };
+    return NM_OK;
+}
+
+static bool in_list(const chunk *c, const void *wanted) {
+    while (c != NULL && c != wanted) c = c->below;
+    return c == wanted; /* NULL is the bottom of every list */
+}
+
+nm_status nm_arena_release(nm_arena *a, const nm_arena_mark *mark) {
+    if (!is_mine(a)) return nm_arena_check_thread(a);
+    if (mark->arena != a || mark->generation != a->generation || !in_list(a->head, mark->chunk) ||
+        !in_list(a->large, mark->large) ||
+        (mark->chunk == a->head && a->head != NULL && mark->offset > (size_t)(a->pos - a->head->base)) ||
+        mark->used > used_of(a) || mark->live > live_of(a)) {
+        return nm__fail(NM_INVALID_MARK, 0, 0, 0);
+    }
+    drop_to(a, mark->used, mark->live);
+    drop_large(a, mark->large);
+    /* A mark from before the first chunk keeps that chunk, so that a scope in a loop does not take and
+     * return it each time. */
+    while (a->head != mark->chunk && a->head->below != NULL) {
+        chunk *below = drop_chunk(a, a->head, a->head->capacity);
+        set_head(a, below, below->capacity);
+    }
+    if (a->head != NULL) rewind_head(a, mark->offset);
+    return NM_OK;
+}
+
+uint64_t nm_arena_generation(const nm_arena *a) { return a->generation; }

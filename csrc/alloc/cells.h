@@ -1,0 +1,102 @@
+/* A superblock's cells: what slab and heap share.
+ *
+ * Cells that were never used are not on the free list; they are threaded onto it a stretch at a time, so
+ * that a superblock's memory is touched only as far as it was needed.
+ */
+#ifndef NM__CELLS_H
+#define NM__CELLS_H
+
+#include "base/base.h"
+
+#define NM__CELLS_NEVER UINT32_MAX
+
+/* Invariants:
+ *   fresh <= end, (end - fresh) % cell == 0
+ *   used + length of the free list + (end - fresh) / cell == capacity
+ *   every entry of the free list is a cell boundary below fresh */
+typedef struct nm__cells {
+    void *free;      /* first free cell; a free cell's first word links to the next */
+    uint32_t used;
+    uint32_t trip;   /* nm__cells_give reports when used falls to it */
+    uint32_t fresh;  /* offset of the first cell never used */
+    uint32_t end;
+    uint32_t cell;   /* bytes */
+    uint32_t capacity;
+} nm__cells;
+
+NM_INLINE void nm__cells_init(nm__cells *c, uint32_t cell, uint32_t start, uint32_t bytes) {
+    uint32_t capacity = (bytes - start) / cell;
+    *c = (nm__cells){
+        .trip = NM__CELLS_NEVER,
+        .fresh = start,
+        .end = start + capacity * cell,
+        .cell = cell,
+        .capacity = capacity,
+    };
+}
+
+/* false: every cell is in use. Pre: the free list is empty. */
+static inline bool nm__cells_extend(nm__cells *c, char *base) {
+    if (c->fresh == c->end) return false;
+    uint32_t stretch = c->cell < 4096 ? 4096 / c->cell * c->cell : c->cell;
+    uint32_t stop = c->end - c->fresh < stretch ? c->end : c->fresh + stretch;
+    void *next = NULL;
+    for (uint32_t at = stop; at > c->fresh;) {
+        at -= c->cell;
+        void **cell = (void **)(void *)(base + at);
+        NM_UNPOISON(cell, sizeof *cell);
+        *cell = next;
+        next = cell;
+    }
+    c->free = next;
+    c->fresh = stop;
+    return true;
+}
+
+/* Pre: the free list is not empty. */
+NM_INLINE void *nm__cells_take(nm__cells *c) {
+    void *ptr = c->free;
+    NM_UNPOISON(ptr, c->cell);
+    c->free = *(void **)ptr;
+    c->used++;
+    return ptr;
+}
+
+/* true: used has fallen to trip. */
+NM_INLINE bool nm__cells_give(nm__cells *c, void *ptr) {
+    *(void **)ptr = c->free;
+    c->free = ptr;
+    NM_POISON((char *)ptr + sizeof(void *), c->cell - sizeof(void *));
+    return --c->used == c->trip;
+}
+
+NM_INLINE bool nm__cells_full(const nm__cells *c) { return c->free == NULL && c->fresh == c->end; }
+
+/* Counts the free list; false where an entry is no cell of base's or the sums do not fit. For checks. */
+static inline bool nm__cells_check(const nm__cells *c, const char *base, uint32_t start) {
+    uint32_t n = 0;
+    for (const void *at = c->free; at != NULL; at = *(void *const *)at) {
+        uintptr_t offset = (uintptr_t)at - (uintptr_t)base;
+        if (offset < start || offset >= c->fresh || (offset - start) % c->cell != 0) return false;
+        if (++n > c->capacity) return false;
+    }
+    return c->used + n + (c->end - c->fresh) / c->cell == c->capacity;
+}
+
+/* A list that many threads push and one thread takes whole; no entry is ever popped alone, so there is no
+ * ABA. The cell's first word is the link. */
+typedef _Atomic(void *) nm__remote;
+
+NM_INLINE void nm__remote_push(nm__remote *list, void *ptr) {
+    void *head = atomic_load_explicit(list, memory_order_relaxed);
+    do {
+        *(void **)ptr = head;
+    } while (!atomic_compare_exchange_weak_explicit(list, &head, ptr, memory_order_seq_cst,
+                                                    memory_order_relaxed));
+}
+NM_INLINE void *nm__remote_take(nm__remote *list) {
+    if (atomic_load_explicit(list, memory_order_relaxed) == NULL) return NULL;
+    return atomic_exchange_explicit(list, NULL, memory_order_seq_cst);
+}
+
+#endif

@@ -1,0 +1,612 @@
+/* Parts, superblocks and spans. The fast paths are in heap.h. */
+#include "alloc/heap.h"
+
+#include "base/base.h"
+
+#define PAGE NM_SUPERBLOCK
+
+const uint32_t nm__bin_sizes[NM_BINS] = {
+    0,    16,   32,   48,   64,   80,   96,   112,  128,  144,   160,   176,   192,   208,   224,
+    240,  256,  272,  288,  304,  320,  336,  352,  368,  384,   400,   416,   432,   448,   464,
+    480,  496,  512,  640,  768,  896,  1024, 1280, 1536, 1792,  2048,  2560,  3072,  3584,  4096,
+    5120, 6144, 7168, 8192, 10240, 12288, 14336, 16384, 20480, 24576, 28672, 32768,
+};
+
+nm__page nm__no_page = {.part = NULL};
+
+#define NO_SLOT {.page = &nm__no_page}
+#define NO_SLOTS4 NO_SLOT, NO_SLOT, NO_SLOT, NO_SLOT
+#define NO_SLOTS16 NO_SLOTS4, NO_SLOTS4, NO_SLOTS4, NO_SLOTS4
+_Static_assert(NM_BINS == 57, "the initializer below counts the bins");
+nm__part nm__no_part = {.slots = {NO_SLOTS16, NO_SLOTS16, NO_SLOTS16, NO_SLOTS4, NO_SLOTS4, NO_SLOT}};
+
+#define NO_PARTS4 &nm__no_part, &nm__no_part, &nm__no_part, &nm__no_part
+NM_TLS nm__thread_parts nm__mine = {.part = {NO_PARTS4, NO_PARTS4}};
+
+/* Invariants, under the lock:
+ *   held == PAGE * pages of its superblocks and spans;  what is charged to the budget == held */
+struct nm_heap {
+    pthread_mutex_t lock; /* parts, spans */
+    uint64_t number;      /* of the process's heaps, never used again */
+    unsigned slot;        /* of nm__mine */
+    nm_budget *budget;
+    nm__part *parts;
+    nm__page *spans;
+    nm__counter held, held_peak, live_spans_bytes, failures;
+    nm__counter span_served[NM_SPAN_SIZES];
+    nm_heap *next;
+};
+
+/* Every heap of the process, for fork and thread end. The lock comes before a heap's, that before the
+ * region's. */
+static struct {
+    pthread_mutex_t lock;
+    nm_heap *first;
+    uint64_t numbers;
+    pthread_key_t key;
+} heaps = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+size_t nm_bin_size(unsigned bin) { return bin < NM_BINS ? nm__bin_sizes[bin] : 0; }
+
+static unsigned aligned_bin(size_t size, size_t align) {
+    unsigned bin = nm__bin_of(size);
+    while (nm__bin_sizes[bin] % align != 0) bin++; /* the last bin has every alignment up to its size */
+    return bin;
+}
+
+static size_t pages_for(size_t size) { return (size + (PAGE - 1)) / PAGE; }
+
+size_t nm_heap_usable(size_t size, size_t align) {
+    if (size == 0) return 0;
+    if (size <= NM_CELL_MAX && align <= NM_ALIGN_MAX) return nm__bin_sizes[aligned_bin(size, align)];
+    return pages_for(size) * PAGE;
+}
+
+size_t nm_heap_usable_of(const void *ptr) {
+    const nm__page *p = nm__page_of(ptr);
+    return p->part != NULL ? p->cells.cell : (size_t)p->npages * PAGE;
+}
+
+/* ---- what the heap holds -------------------------------------------------------------------------- */
+
+/* quiet: a refusal is not yet a denial, because the caller can still make room. */
+static bool charge(nm_heap *h, size_t npages, bool quiet) {
+    size_t bytes = npages * PAGE;
+    if (h->budget != NULL && !(quiet ? nm__budget_try : nm_budget_charge)(h->budget, bytes)) return false;
+    nm__atomic_max(&h->held_peak, nm__atomic_add(&h->held, bytes));
+    return true;
+}
+
+static void discharge(nm_heap *h, size_t npages) {
+    size_t bytes = npages * PAGE;
+    nm__atomic_sub(&h->held, bytes);
+    if (h->budget != NULL) (void)nm_budget_release(h->budget, bytes);
+}
+
+static nm__page *try_pages(nm_heap *h, size_t npages, nm__kind kind, bool want_zero, bool quiet) {
+    if (!charge(h, npages, quiet)) return NULL;
+    nm__page *p = nm__region_take(npages, kind, want_zero);
+    if (p == NULL) discharge(h, npages);
+    return p;
+}
+
+static void make_room(nm_heap *h);
+
+/* What a thread keeps only for speed may be what stands in the way, so it is given up before the refusal. */
+static nm__page *take_pages(nm_heap *h, size_t npages, nm__kind kind, bool want_zero) {
+    nm__page *p = try_pages(h, npages, kind, want_zero, true);
+    if (NM_LIKELY(p != NULL)) return p;
+    make_room(h);
+    p = try_pages(h, npages, kind, want_zero, false);
+    if (p == NULL) nm__atomic_add(&h->failures, 1);
+    return p;
+}
+
+/* ---- superblocks ---------------------------------------------------------------------------------- */
+
+static void push(nm__page **list, nm__page *p) {
+    p->prev = NULL;
+    p->next = *list;
+    if (*list != NULL) (*list)->prev = p;
+    *list = p;
+}
+
+static void pull(nm__page **list, nm__page *p) {
+    if (p->prev != NULL) p->prev->next = p->next;
+    else *list = p->next;
+    if (p->next != NULL) p->next->prev = p->prev;
+}
+
+/* A slot's list never holds NULL: nm__no_page is its end, and is never linked from. */
+static nm__page *first_of(nm__slot *slot) { return slot->page == &nm__no_page ? NULL : slot->page; }
+
+static void slot_pull(nm__slot *slot, nm__page *p) {
+    nm__page *list = first_of(slot);
+    pull(&list, p);
+    slot->page = list == NULL ? &nm__no_page : list;
+    if (list != NULL) list->cells.trip = NM__CELLS_NEVER; /* the head stays even when empty */
+}
+
+/* Behind the head: the head's cells are warm. */
+static void slot_add(nm__slot *slot, nm__page *p) {
+    nm__page *head = first_of(slot);
+    if (head == NULL) {
+        p->prev = p->next = NULL;
+        p->cells.trip = NM__CELLS_NEVER;
+        slot->page = p;
+        return;
+    }
+    p->cells.trip = 0;
+    p->prev = head;
+    p->next = head->next;
+    if (p->next != NULL) p->next->prev = p;
+    head->next = p;
+}
+
+static void return_superblock(nm_heap *h, nm__page *p) {
+    p->part = NULL;
+    NM_UNPOISON(nm__page_base(p), PAGE);
+    nm__region_give(p, 1);
+    discharge(h, 1);
+}
+
+/* used has fallen to trip: a full superblock has its first free cell, or one that is not the head is
+ * empty. */
+NM_COLD void nm__part_trip(nm__page *p) {
+    nm__slot *slot = &p->part->slots[p->bin];
+    if (p->full) {
+        p->full = false;
+        pull(&p->part->full, p);
+        slot_add(slot, p);
+    } else {
+        slot_pull(slot, p);
+        return_superblock(p->part->heap, p);
+    }
+}
+
+static void give_local(void *ptr, nm__page *p) {
+    if (nm__cells_give(&p->cells, ptr)) nm__part_trip(p);
+}
+
+static void collect(nm__part *part) {
+    for (void *ptr = nm__remote_take(&part->remote), *next; ptr != NULL; ptr = next) {
+        next = *(void **)ptr;
+        give_local(ptr, nm__page_of(ptr));
+    }
+}
+
+static void return_empty_heads(nm__part *part) {
+    for (unsigned bin = 1; bin < NM_BINS; bin++) {
+        nm__slot *slot = &part->slots[bin];
+        nm__page *head = first_of(slot);
+        if (head != NULL && head->cells.used == 0) {
+            slot_pull(slot, head);
+            return_superblock(part->heap, head);
+        }
+    }
+}
+
+/* Finds the slot a head with a free cell. */
+static bool refill(nm__part *part, unsigned bin) {
+    nm__slot *slot = &part->slots[bin];
+    for (nm__page *head; (head = first_of(slot)) != NULL;) {
+        if (head->cells.free != NULL || nm__cells_extend(&head->cells, nm__page_base(head))) return true;
+        slot_pull(slot, head);
+        head->full = true;
+        head->cells.trip = head->cells.used - 1;
+        push(&part->full, head);
+    }
+    return false;
+}
+
+void *nm__part_alloc_slow(nm__part *part, unsigned bin) {
+    nm__slot *slot = &part->slots[bin];
+    if (!refill(part, bin)) {
+        collect(part);
+        if (!refill(part, bin)) {
+            nm__page *p = take_pages(part->heap, 1, NM__SUPERBLOCK, false);
+            if (p == NULL) return NULL;
+            nm__cells_init(&p->cells, nm__bin_sizes[bin], 0, (uint32_t)PAGE);
+            p->bin = (uint8_t)bin;
+            p->full = false;
+            p->part = part;
+            NM_POISON(nm__page_base(p), PAGE);
+            slot_add(slot, p);
+            (void)nm__cells_extend(&p->cells, nm__page_base(p));
+        }
+    }
+    return nm__part_alloc(part, bin);
+}
+
+static void make_room(nm_heap *h) {
+    nm__part *part = nm__heap_attach(h);
+    if (part == NULL) return;
+    collect(part);
+    return_empty_heads(part);
+}
+
+/* ---- spans ---------------------------------------------------------------------------------------- */
+
+static void *alloc_span(nm_heap *h, size_t size, bool want_zero, bool *zero) {
+    size_t npages = pages_for(size);
+    nm__page *p = take_pages(h, npages, NM__SPAN, want_zero);
+    if (p == NULL) return NULL;
+    if (zero != NULL) *zero = p->zero;
+    p->cells.free = h; /* whose span it is; part stays NULL, which the fast path of free relies on */
+    unsigned power = size <= 1 ? 0 : 64U - (unsigned)__builtin_clzll(size - 1);
+    nm__atomic_add(&h->span_served[power < NM_SPAN_SIZES ? power : NM_SPAN_SIZES - 1], 1);
+    nm__atomic_add(&h->live_spans_bytes, npages * PAGE);
+    pthread_mutex_lock(&h->lock);
+    push(&h->spans, p);
+    pthread_mutex_unlock(&h->lock);
+    return nm__page_base(p);
+}
+
+static nm_heap *heap_of_span(const nm__page *p) { return p->cells.free; }
+
+/* Under the heap's lock. */
+static void drop_span(nm_heap *h, nm__page *p) {
+    size_t npages = p->npages;
+    pull(&h->spans, p);
+    nm__atomic_sub(&h->live_spans_bytes, npages * PAGE);
+    nm__region_give(p, npages);
+    discharge(h, npages);
+}
+
+static void free_span(nm__page *p) {
+    nm_heap *h = heap_of_span(p);
+    pthread_mutex_lock(&h->lock);
+    drop_span(h, p);
+    pthread_mutex_unlock(&h->lock);
+}
+
+/* In place: to fewer pages, or to more where those behind are free. */
+static bool resize_span(nm__page *p, size_t npages) {
+    nm_heap *h = heap_of_span(p);
+    size_t now = p->npages;
+    if (npages < now) {
+        p->npages = (uint32_t)npages;
+        nm__region_give(p + npages, now - npages);
+        discharge(h, now - npages);
+        nm__atomic_sub(&h->live_spans_bytes, (now - npages) * PAGE);
+    } else if (npages > now) {
+        if (!charge(h, npages - now, true)) return false;
+        if (!nm__region_extend(p, now, npages - now)) {
+            discharge(h, npages - now);
+            return false;
+        }
+        nm__atomic_add(&h->live_spans_bytes, (npages - now) * PAGE);
+    }
+    return true;
+}
+
+/* ---- parts and threads ---------------------------------------------------------------------------- */
+
+/* A part that no thread owns is collected by whoever frees into it, so that its memory does not wait for
+ * a thread to take it over. Pushing comes before looking at the state, abandoning before collecting: one
+ * of the two sees the other. */
+static void collect_abandoned(nm__part *part) {
+    while (atomic_load(&part->remote) != NULL) {
+        int expected = NM__ABANDONED;
+        if (!atomic_compare_exchange_strong(&part->state, &expected, NM__BUSY)) return;
+        collect(part);
+        return_empty_heads(part);
+        atomic_store(&part->state, NM__ABANDONED);
+    }
+}
+
+static void abandon(nm__part *part) {
+    collect(part);
+    return_empty_heads(part);
+    atomic_store(&part->state, NM__ABANDONED);
+    collect_abandoned(part);
+}
+
+NM_COLD void nm__heap_free_far(void *ptr, nm__page *p) {
+    if (p->part == NULL) {
+        if (p->kind == NM__SPAN) free_span(p);
+        return; /* neither a cell nor the start of a span: not a block; left alone */
+    }
+    nm__part *part = p->part;
+    nm__remote_push(&part->remote, ptr);
+    if (atomic_load(&part->state) == NM__ABANDONED) collect_abandoned(part);
+}
+
+static void thread_ends(void *unused) {
+    (void)unused;
+    uintptr_t me = nm__thread_id();
+    for (unsigned i = 0; i < NM__TLS_SLOTS; i++) {
+        nm__mine.part[i] = &nm__no_part;
+        nm__mine.heap[i] = 0;
+    }
+    pthread_mutex_lock(&heaps.lock);
+    for (nm_heap *h = heaps.first; h != NULL; h = h->next) {
+        pthread_mutex_lock(&h->lock);
+        for (nm__part *part = h->parts; part != NULL; part = part->next)
+            if (atomic_load(&part->state) == NM__OWNED && part->thread == me) abandon(part);
+        pthread_mutex_unlock(&h->lock);
+    }
+    pthread_mutex_unlock(&heaps.lock);
+}
+
+static nm__part *part_slow(nm_heap *h) {
+    uintptr_t me = nm__thread_id();
+    nm__part *part;
+    pthread_mutex_lock(&h->lock);
+    for (part = h->parts; part != NULL; part = part->next)
+        if (atomic_load(&part->state) == NM__OWNED && part->thread == me) goto found;
+    for (part = h->parts; part != NULL; part = part->next) {
+        int expected = NM__ABANDONED;
+        if (atomic_compare_exchange_strong(&part->state, &expected, NM__OWNED)) goto adopted;
+    }
+    void *memory = nm__meta_alloc(sizeof *part + _Alignof(nm__part));
+    if (memory == NULL) {
+        pthread_mutex_unlock(&h->lock);
+        return NULL;
+    }
+    part = (nm__part *)(((uintptr_t)memory + _Alignof(nm__part) - 1) & ~(uintptr_t)(_Alignof(nm__part) - 1));
+    part->memory = memory;
+    for (unsigned bin = 0; bin < NM_BINS; bin++) part->slots[bin].page = &nm__no_page;
+    part->heap = h;
+    part->next = h->parts;
+    h->parts = part;
+adopted:
+    part->thread = me;
+found:
+    pthread_mutex_unlock(&h->lock);
+    nm__mine.part[h->slot] = part;
+    nm__mine.heap[h->slot] = h->number;
+    (void)pthread_setspecific(heaps.key, &heaps); /* any value but NULL makes thread_ends run */
+    return part;
+}
+
+nm__part *nm__heap_attach(nm_heap *h) {
+    if (NM_LIKELY(nm__mine.heap[h->slot] == h->number)) return nm__mine.part[h->slot];
+    return part_slow(h);
+}
+
+/* ---- fork: the child keeps the parts of threads that it does not have -------------------------------- */
+
+static void before_fork(void) {
+    pthread_mutex_lock(&heaps.lock);
+    for (nm_heap *h = heaps.first; h != NULL; h = h->next) pthread_mutex_lock(&h->lock);
+    nm__region_lock();
+}
+
+static void after_fork(void) {
+    nm__region_unlock();
+    for (nm_heap *h = heaps.first; h != NULL; h = h->next) pthread_mutex_unlock(&h->lock);
+    pthread_mutex_unlock(&heaps.lock);
+}
+
+/* Parts of the other threads stay owned by threads that are no more: one of those may have stood in the
+ * middle of a change when the process was copied. Their live blocks stay valid; frees of them queue up. */
+static void in_child(void) {
+    uintptr_t me = nm__thread_id();
+    for (nm_heap *h = heaps.first; h != NULL; h = h->next)
+        for (nm__part *part = h->parts; part != NULL; part = part->next)
+            if (part->thread != me && atomic_load(&part->state) == NM__OWNED) part->thread = 1;
+    after_fork();
+}
+
+static void once(void) {
+    (void)pthread_key_create(&heaps.key, thread_ends);
+    (void)pthread_atfork(before_fork, after_fork, in_child);
+}
+
+/* ---- malloc's shape ------------------------------------------------------------------------------- */
+
+static void *alloc_cell(nm_heap *h, unsigned bin) {
+    nm__part *part = nm__heap_attach(h);
+    if (NM_UNLIKELY(part == NULL)) return NULL;
+    void *ptr = nm__part_alloc(part, bin);
+    return NM_LIKELY(ptr != NULL) ? ptr : nm__part_alloc_slow(part, bin);
+}
+
+void *nm_heap_malloc(nm_heap *h, size_t size) {
+    if (NM_LIKELY(size <= NM_CELL_MAX)) return alloc_cell(h, nm__bin_of(size + (size == 0)));
+    if (size > NM_SIZE_MAX) return nm_refuse(NM_INVALID_LAYOUT, size, 0, 0);
+    return alloc_span(h, size, false, NULL);
+}
+
+/* Above this, pages that the system zeroes as they are touched cost less than wiping all of them. */
+#define FRESH_ZERO ((size_t)256 << 10)
+
+void *nm_heap_calloc(nm_heap *h, size_t count, size_t size) {
+    size_t bytes;
+    if (!nm_mul(count, size, &bytes) || bytes > NM_SIZE_MAX)
+        return nm_refuse(NM_INVALID_LAYOUT, SIZE_MAX, 0, 0);
+    bool zero = false;
+    void *ptr = bytes <= NM_CELL_MAX ? nm_heap_malloc(h, bytes) : alloc_span(h, bytes, bytes >= FRESH_ZERO, &zero);
+    if (ptr != NULL && !zero) memset(ptr, 0, bytes);
+    return ptr;
+}
+
+void nm_heap_free(nm_heap *h, void *ptr) {
+    nm__page *p = nm__page_of(ptr);
+    nm__part *part = nm__heap_attach(h);
+    nm__part_free(part != NULL ? part : &nm__no_part, ptr, p);
+}
+
+void *nm_heap_realloc(nm_heap *h, void *ptr, size_t size) {
+    nm__page *p = nm__page_of(ptr);
+    size_t old;
+    if (p->part != NULL) {
+        old = p->cells.cell;
+        /* Shrinking within the cell wastes at most half of it. */
+        if (size <= old && (size > old / 2 || old <= 64)) return ptr;
+    } else {
+        old = (size_t)p->npages * PAGE;
+        if (size > NM_CELL_MAX && size <= NM_SIZE_MAX && resize_span(p, pages_for(size))) return ptr;
+    }
+    void *moved = nm_heap_malloc(h, size);
+    if (moved == NULL) return size <= old ? ptr : NULL;
+    memcpy(moved, ptr, old < size ? old : size);
+    nm_heap_free(h, ptr);
+    return moved;
+}
+
+/* ---- the port ------------------------------------------------------------------------------------- */
+
+/* Counted in this thread's part. A block freed by another thread is counted there, so only the sum over
+ * the parts means anything; a part's peak is of its own sum, exact as long as one thread uses the heap. */
+static void count_sized(nm__part *part, size_t out, size_t back) {
+    nm__bump(&part->out, out);
+    nm__bump(&part->back, back);
+    if (nm__get(&part->out) - nm__get(&part->back) > nm__get(&part->peak) &&
+        nm__get(&part->out) > nm__get(&part->back))
+        nm__set(&part->peak, nm__get(&part->out) - nm__get(&part->back));
+}
+
+static void *heap_alloc(void *self, size_t size, size_t align) {
+    nm_heap *h = self;
+    nm__part *part = nm__heap_attach(h);
+    if (NM_UNLIKELY(part == NULL)) return NULL;
+    void *ptr;
+    if (size <= NM_CELL_MAX && align <= NM_ALIGN_MAX) {
+        unsigned bin = aligned_bin(size, align);
+        ptr = nm__part_alloc(part, bin);
+        if (NM_UNLIKELY(ptr == NULL)) ptr = nm__part_alloc_slow(part, bin);
+    } else {
+        ptr = alloc_span(h, size, false, NULL); /* spans start at multiples of NM_SLOT_ALIGN_MAX */
+    }
+    if (NM_UNLIKELY(ptr == NULL)) return NULL;
+    nm__bump(&part->total, size);
+    nm__bump(&part->count, 1);
+    count_sized(part, size, 0);
+    return ptr;
+}
+
+static bool heap_resize(void *self, void *ptr, size_t old, size_t size, size_t align) {
+    (void)ptr;
+    if (nm_heap_usable(old, align) != nm_heap_usable(size, align)) return false;
+    nm__part *part = nm__heap_attach(self);
+    if (part == NULL) return false;
+    if (size > old) nm__bump(&part->total, size - old);
+    count_sized(part, size > old ? size - old : 0, size < old ? old - size : 0);
+    return true;
+}
+
+static nm_status heap_free(void *self, void *ptr, size_t size, size_t align) {
+    nm_heap *h = self;
+    (void)align;
+    nm__page *p = nm__page_of(ptr);
+    if (NM_UNLIKELY(p == NULL)) return nm__fail(NM_FOREIGN_BLOCK, size, 0, 0);
+    if (p->part != NULL ? p->part->heap != h : p->kind != NM__SPAN || heap_of_span(p) != h)
+        return nm__fail(NM_FOREIGN_BLOCK, size, 0, 0);
+    nm__part *part = nm__heap_attach(h);
+    if (NM_UNLIKELY(part == NULL)) return NM_OUT_OF_MEMORY;
+    nm__part_free(part, ptr, p);
+    nm__bump(&part->frees, 1);
+    count_sized(part, 0, size);
+    return NM_OK;
+}
+
+static void heap_stats(void *self, nm_stats *out) {
+    nm_heap *h = self;
+    *out = (nm_stats){.reserved = nm__get(&h->held), .failures = nm__get(&h->failures)};
+    size_t given = 0, back = 0;
+    pthread_mutex_lock(&h->lock);
+    for (nm__part *part = h->parts; part != NULL; part = part->next) {
+        given += nm__get(&part->out);
+        back += nm__get(&part->back);
+        out->peak += nm__get(&part->peak);
+        out->total += nm__get(&part->total);
+        out->count += nm__get(&part->count);
+        out->frees += nm__get(&part->frees);
+    }
+    pthread_mutex_unlock(&h->lock);
+    out->used = given - back;
+    if (out->peak < out->used) out->peak = out->used;
+    out->live = out->count - out->frees;
+}
+
+static const nm_methods heap_methods = {heap_alloc, heap_resize, heap_free, heap_stats};
+
+nm_allocator nm_heap_port(nm_heap *h) { return (nm_allocator){h, &heap_methods}; }
+
+/* ---- life ----------------------------------------------------------------------------------------- */
+
+nm_heap *nm_heap_create(nm_budget *budget) {
+    static pthread_once_t done = PTHREAD_ONCE_INIT;
+    (void)pthread_once(&done, once);
+    if (nm__region_pages == 0) return nm_refuse(NM_OUT_OF_MEMORY, 0, 0, 0);
+    nm_heap *h = nm__meta_alloc(sizeof *h);
+    if (h == NULL) return NULL;
+    (void)pthread_mutex_init(&h->lock, NULL);
+    h->budget = budget;
+    pthread_mutex_lock(&heaps.lock);
+    h->number = ++heaps.numbers;
+    h->slot = 1 + (unsigned)(h->number % (NM__TLS_SLOTS - 1));
+    h->next = heaps.first;
+    heaps.first = h;
+    pthread_mutex_unlock(&heaps.lock);
+    return h;
+}
+
+void nm__heap_claim(nm_heap *h) { h->slot = NM__CLAIMED_SLOT; }
+
+static void drop_all(nm_heap *h, nm__page **list) {
+    while (*list != NULL) {
+        nm__page *p = *list;
+        pull(list, p);
+        return_superblock(h, p);
+    }
+}
+
+void nm_heap_clear(nm_heap *h) {
+    pthread_mutex_lock(&h->lock);
+    for (nm__part *part = h->parts; part != NULL; part = part->next) {
+        atomic_store(&part->remote, NULL);
+        drop_all(h, &part->full);
+        for (unsigned bin = 1; bin < NM_BINS; bin++) {
+            nm__page *list = first_of(&part->slots[bin]);
+            drop_all(h, &list);
+            part->slots[bin].page = &nm__no_page;
+        }
+    }
+    while (h->spans != NULL) drop_span(h, h->spans);
+    pthread_mutex_unlock(&h->lock);
+}
+
+void nm_heap_destroy(nm_heap *h) {
+    if (h == NULL) return;
+    nm_heap_clear(h);
+    pthread_mutex_lock(&heaps.lock);
+    nm_heap **link = &heaps.first;
+    while (*link != h) link = &(*link)->next;
+    *link = h->next;
+    pthread_mutex_unlock(&heaps.lock);
+    while (h->parts != NULL) {
+        nm__part *part = h->parts;
+        h->parts = part->next;
+        nm__meta_free(part->memory);
+    }
+    (void)pthread_mutex_destroy(&h->lock);
+    nm__meta_free(h);
+}
+
+void nm_heap_trim(nm_heap *h) {
+    nm__part *part = nm__heap_attach(h);
+    pthread_mutex_lock(&h->lock);
+    if (part != NULL) {
+        collect(part);
+        return_empty_heads(part);
+    }
+    pthread_mutex_unlock(&h->lock);
+    nm_region_trim();
+}
+
+void nm_heap_census(nm_heap *h, nm_census *out) {
+    *out = (nm_census){.held = nm__get(&h->held), .held_peak = nm__get(&h->held_peak)};
+    out->live_span_bytes = nm__get(&h->live_spans_bytes);
+    for (unsigned i = 0; i < NM_SPAN_SIZES; i++) out->span_allocations[i] = nm__get(&h->span_served[i]);
+    pthread_mutex_lock(&h->lock);
+    for (const nm__part *part = h->parts; part != NULL; part = part->next) {
+        out->threads++;
+        for (unsigned bin = 1; bin < NM_BINS; bin++) {
+            out->allocations[bin] += nm__get(&part->slots[bin].served);
+        }
+    }
+    pthread_mutex_unlock(&h->lock);
+}

@@ -1,0 +1,77 @@
+/* The heap's fast paths, inlined where a call would cost as much as the work. Not installed. */
+#ifndef NM__HEAP_H
+#define NM__HEAP_H
+
+#include "alloc/region.h"
+
+typedef struct nm__slot {
+    nm__page *page;     /* takes allocations; head of the list of superblocks with a free cell */
+    nm__counter served; /* blocks ever served */
+} nm__slot;
+
+typedef enum nm__part_state { NM__OWNED, NM__ABANDONED, NM__BUSY } nm__part_state;
+
+/* A heap's share of one thread. It is never freed while its heap lives: when the thread ends the part is
+ * abandoned as it stands, and the next thread to need one takes it over whole, so that a superblock's part
+ * never changes and a free from elsewhere never races with a change of owner.
+ * Invariants:
+ *   a superblock is on its slot's list <=> it has a free cell or is the head;  others are on `full` */
+struct nm__part {
+    nm__slot slots[NM_BINS];
+    nm__page *full;
+    nm_heap *heap;
+    nm__part *next; /* the heap's parts */
+    void *memory;   /* what to give back */
+    uintptr_t thread;
+    nm__counter total, count, frees, out, back, peak; /* sized calls only; this thread's */
+    _Alignas(64) nm__remote remote;
+    _Atomic int state;
+};
+
+/* What stands for "no part yet" and "no superblock yet": everything in it is empty, so that the fast path
+ * needs no test of its own. Never written. */
+extern nm__page nm__no_page;
+extern nm__part nm__no_part;
+
+/* The parts of this thread; heaps share slots, and the number tells whose part stands there. One slot is
+ * shared by none: the heap that claims it needs no comparison, so its fast path is one load shorter. */
+#define NM__TLS_SLOTS 8
+#define NM__CLAIMED_SLOT 0
+void nm__heap_claim(nm_heap *h); /* before the heap's first block; by one heap of the process */
+typedef struct nm__thread_parts {
+    nm__part *part[NM__TLS_SLOTS];
+    uint64_t heap[NM__TLS_SLOTS];
+} nm__thread_parts;
+extern NM_TLS nm__thread_parts nm__mine;
+
+nm__part *nm__heap_attach(nm_heap *h);
+void *nm__part_alloc_slow(nm__part *part, unsigned bin);
+void nm__part_trip(nm__page *p);
+void nm__heap_free_far(void *ptr, nm__page *p);
+
+extern const uint32_t nm__bin_sizes[NM_BINS];
+
+NM_INLINE unsigned nm__bin_of(size_t size) { /* 1 <= size <= NM_CELL_MAX */
+    if (size <= 512) return (unsigned)((size + 15) >> 4);
+    unsigned e = 63U - (unsigned)__builtin_clzll(size - 1);
+    return 33 + (e - 9) * 4 + (unsigned)((size - 1 - ((size_t)1 << e)) >> (e - 2));
+}
+
+/* Pre: part is the calling thread's, or nm__no_part. NULL: take the slow path. */
+NM_INLINE void *nm__part_alloc(nm__part *part, unsigned bin) {
+    nm__slot *slot = &part->slots[bin];
+    nm__page *page = slot->page;
+    if (NM_UNLIKELY(page->cells.free == NULL)) return NULL;
+    nm__bump(&slot->served, 1);
+    return nm__cells_take(&page->cells);
+}
+
+NM_INLINE void nm__part_free(nm__part *part, void *ptr, nm__page *p) {
+    if (NM_LIKELY(p->part == part)) {
+        if (NM_UNLIKELY(nm__cells_give(&p->cells, ptr))) nm__part_trip(p);
+    } else {
+        nm__heap_free_far(ptr, p);
+    }
+}
+
+#endif

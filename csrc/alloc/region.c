@@ -1,0 +1,288 @@
+/* Free spans are kept by kind (dirty, clean) in lists by size: one list for each count up to 64, then one
+ * for each power of two. A bitmap says which lists are not empty. Neighbours of the same kind are merged
+ * through the descriptors of their first and last pages. What was never handed out lies beyond the
+ * frontier, which only moves up. Best fit within the exact lists, first fit within the others. */
+#include "alloc/region.h"
+
+#define PAGE ((size_t)1 << NM__PAGE_SHIFT)
+#define EXACT 64
+#define LISTS (EXACT + 32)
+#define SMALLEST_REGION ((size_t)64 << 20)
+
+uintptr_t nm__region_base;
+size_t nm__region_pages;
+nm__page *nm__pages;
+
+typedef struct lists {
+    nm__page *of[LISTS];
+    uint64_t filled[2];
+} lists;
+
+/* Invariants, under the lock:
+ *   frontier <= committed <= nm__region_pages
+ *   every page below the frontier is in exactly one of: superblock, live span, free span
+ *   no two free spans of one kind touch;  dirty == bytes of the dirty ones */
+static struct {
+    pthread_mutex_t lock;
+    size_t frontier, committed; /* pages */
+    lists dirty_lists, clean_lists;
+    nm__page *oldest, *newest;
+    nm__counter dirty;
+    size_t retain;
+    uint64_t decay_ms;
+} region = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+void nm__region_lock(void) { pthread_mutex_lock(&region.lock); }
+void nm__region_unlock(void) { pthread_mutex_unlock(&region.lock); }
+
+size_t nm_region_size(void) { return nm__region_pages << NM__PAGE_SHIFT; }
+size_t nm_region_dirty(void) { return nm__get(&region.dirty); }
+bool nm_region_owns(const void *ptr) { return nm__page_of(ptr) != NULL; }
+
+/* The descriptors come first, then the region at a multiple of 2 MiB, where huge pages can lie. */
+static bool reserve(size_t size) {
+    const size_t huge = (size_t)2 << 20;
+    size_t pages = size >> NM__PAGE_SHIFT;
+    size_t table = (pages * sizeof(nm__page) + huge - 1) & ~(huge - 1);
+    char *base = nm__os_reserve(table + size + huge);
+    if (base == NULL) return false;
+    nm__pages = (nm__page *)(((uintptr_t)base + huge - 1) & ~(uintptr_t)(huge - 1));
+    nm__region_base = (uintptr_t)nm__pages + table;
+    nm__region_pages = pages;
+    return true;
+}
+
+nm_status nm_region_init(size_t size, size_t retain, unsigned decay_ms) {
+    nm_status status = NM_OK;
+    nm__region_lock();
+    region.retain = retain;
+    region.decay_ms = decay_ms;
+    if (nm__region_pages == 0) {
+        /* Under a limit on address space the rest of the process needs its share. */
+        size_t most = nm__os_address_limit() / 2;
+        while (size > most) size /= 2;
+        size &= ~(PAGE - 1);
+        while (size >= SMALLEST_REGION && !reserve(size)) size = (size / 2) & ~(PAGE - 1);
+        if (nm__region_pages == 0) status = nm__fail(NM_OUT_OF_MEMORY, size, 0, 0);
+    }
+    nm__region_unlock();
+    return status;
+}
+
+static nm__aged *aged(nm__page *p) { return (nm__aged *)(void *)&p->cells; }
+
+static unsigned list_for(size_t n) {
+    if (n < EXACT) return (unsigned)n;
+    unsigned power = 63U - (unsigned)__builtin_clzll(n); /* >= 6 */
+    unsigned list = EXACT + power - 6;
+    return list < LISTS ? list : LISTS - 1;
+}
+
+static lists *lists_of(nm__kind kind) {
+    return kind == NM__DIRTY ? &region.dirty_lists : &region.clean_lists;
+}
+
+static void unlist(nm__page *p) {
+    lists *l = lists_of(p->kind);
+    unsigned i = list_for(p->npages);
+    if (p->prev != NULL) p->prev->next = p->next;
+    else if ((l->of[i] = p->next) == NULL) l->filled[i / 64] &= ~(1ULL << i % 64);
+    if (p->next != NULL) p->next->prev = p->prev;
+    if (p->kind == NM__DIRTY) {
+        nm__aged *a = aged(p);
+        if (a->older != NULL) aged(a->older)->newer = a->newer;
+        else region.oldest = a->newer;
+        if (a->newer != NULL) aged(a->newer)->older = a->older;
+        else region.newest = a->older;
+        nm__set(&region.dirty, nm__get(&region.dirty) - ((size_t)p->npages << NM__PAGE_SHIFT));
+    }
+    p[p->npages - 1].kind = NM__UNUSED;
+    p->kind = NM__UNUSED;
+}
+
+static void enlist(nm__page *p, size_t n, nm__kind kind, uint64_t since_ms) {
+    lists *l = lists_of(kind);
+    unsigned i = list_for(n);
+    p[n - 1].npages = (uint32_t)n;
+    p[n - 1].kind = (uint8_t)kind;
+    p->npages = (uint32_t)n;
+    p->kind = (uint8_t)kind;
+    p->part = NULL;
+    p->prev = NULL;
+    p->next = l->of[i];
+    if (p->next != NULL) p->next->prev = p;
+    l->of[i] = p;
+    l->filled[i / 64] |= 1ULL << i % 64;
+    if (kind == NM__DIRTY) {
+        nm__aged *a = aged(p);
+        a->since_ms = since_ms;
+        a->newer = NULL;
+        a->older = region.newest;
+        if (region.newest != NULL) aged(region.newest)->newer = p;
+        else region.oldest = p;
+        region.newest = p;
+        nm__set(&region.dirty, nm__get(&region.dirty) + (n << NM__PAGE_SHIFT));
+    }
+}
+
+/* Merges with free neighbours of the same kind and lists the result. */
+static void put(nm__page *p, size_t n, nm__kind kind, uint64_t since_ms) {
+    size_t index = (size_t)(p - nm__pages);
+    if (index + n < region.frontier && p[n].kind == kind) {
+        size_t behind = p[n].npages;
+        unlist(p + n);
+        n += behind;
+    }
+    if (index > 0 && p[-1].kind == kind) {
+        size_t before = p[-1].npages;
+        p -= before;
+        unlist(p);
+        n += before;
+    }
+    enlist(p, n, kind, since_ms);
+}
+
+static nm__page *find(const lists *l, size_t n) {
+    unsigned i = list_for(n);
+    if (i >= EXACT) { /* this list holds sizes below n too */
+        for (nm__page *p = l->of[i]; p != NULL; p = p->next)
+            if (p->npages >= n) return p;
+        i++;
+    }
+    for (unsigned word = i / 64; word < 2; word++) {
+        uint64_t filled = l->filled[word];
+        if (word == i / 64) filled &= i % 64 == 0 ? ~0ULL : ~0ULL << i % 64;
+        if (filled == 0) continue;
+        nm__page *p = l->of[word * 64 + (unsigned)__builtin_ctzll(filled)];
+        for (; p != NULL; p = p->next)
+            if (p->npages >= n) return p;
+    }
+    return NULL;
+}
+
+static nm__page *cut(nm__page *p, size_t n) {
+    nm__kind kind = p->kind;
+    size_t total = p->npages;
+    uint64_t since = kind == NM__DIRTY ? aged(p)->since_ms : 0;
+    unlist(p);
+    if (total > n) enlist(p + n, total - n, kind, since);
+    return p;
+}
+
+static size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
+
+static bool commit(size_t pages) {
+    if (pages <= region.committed) return true;
+    if (pages > nm__region_pages) return false;
+    /* Steps that grow with what is in use keep the number of system calls small; the exact amount is
+     * tried last, for systems that count what is committed. */
+    size_t step = region.committed < 256 ? 256 : min_size(region.committed, 4096);
+    size_t generous = min_size(pages > region.committed + step ? pages : region.committed + step, nm__region_pages);
+    for (size_t upto = generous;; upto = pages) {
+        const size_t os = NM__OS_PAGE - 1;
+        uintptr_t from = (uintptr_t)&nm__pages[region.committed] & ~(uintptr_t)os;
+        uintptr_t to = ((uintptr_t)&nm__pages[upto] + os) & ~(uintptr_t)os;
+        char *base = (char *)nm__region_base;
+        size_t start = region.committed << NM__PAGE_SHIFT;
+        size_t size = (upto << NM__PAGE_SHIFT) - start;
+        if (nm__os_commit((void *)from, to - from) && nm__os_commit(base + start, size)) {
+            region.committed = upto;
+            return true;
+        }
+        if (upto == pages) return false;
+    }
+}
+
+static nm__page *advance(size_t n) {
+    size_t upto;
+    if (!nm_add(region.frontier, n, &upto) || !commit(upto)) return NULL;
+    nm__page *p = &nm__pages[region.frontier];
+    region.frontier = upto;
+    return p;
+}
+
+static bool purge(nm__page *p) {
+    size_t n = p->npages;
+    if (!nm__os_purge(nm__page_base(p), n << NM__PAGE_SHIFT)) return false;
+    unlist(p);
+    put(p, n, NM__CLEAN, 0);
+    return true;
+}
+
+/* A few at a time, so that no single call pays for a large program's whole past. */
+static void decay(void) {
+    if (region.oldest == NULL) return;
+    uint64_t now = nm__os_now_ms();
+    for (int i = 0; i < 4 && region.oldest != NULL; i++) {
+        bool old = now - aged(region.oldest)->since_ms >= region.decay_ms;
+        if (!old && nm__get(&region.dirty) <= region.retain) return;
+        if (!purge(region.oldest)) return;
+    }
+}
+
+nm__page *nm__region_take(size_t n, nm__kind kind, bool want_zero) {
+    if (n == 0 || n > nm__region_pages) return nm_refuse(NM_OUT_OF_MEMORY, n << NM__PAGE_SHIFT, 0, 0);
+    nm__region_lock();
+    nm__page *p = NULL;
+    bool zero = false;
+    nm__page *found = want_zero ? NULL : find(&region.dirty_lists, n);
+    if (found != NULL) {
+        p = cut(found, n);
+    } else if ((found = find(&region.clean_lists, n)) != NULL) {
+        p = cut(found, n);
+        zero = true;
+    } else if ((p = advance(n)) != NULL) {
+        zero = true;
+    } else if ((found = find(&region.dirty_lists, n)) != NULL) {
+        p = cut(found, n);
+    }
+    if (p != NULL) {
+        p->kind = (uint8_t)kind;
+        p->npages = (uint32_t)n;
+        p->zero = zero;
+        p->part = NULL;
+        decay();
+    }
+    nm__region_unlock();
+    if (p == NULL) return nm_refuse(NM_OUT_OF_MEMORY, n << NM__PAGE_SHIFT, 0, 0);
+    return p;
+}
+
+void nm__region_give(nm__page *first, size_t n) {
+    size_t bytes = n << NM__PAGE_SHIFT;
+    nm__region_lock();
+    bool clean = bytes > NM_OWN_MAPPING && nm__os_purge(nm__page_base(first), bytes);
+    first->part = NULL;
+    first->kind = NM__UNUSED;
+    put(first, n, clean ? NM__CLEAN : NM__DIRTY, nm__os_now_ms());
+    decay();
+    nm__region_unlock();
+}
+
+bool nm__region_extend(nm__page *first, size_t n, size_t more) {
+    nm__region_lock();
+    size_t index = (size_t)(first - nm__pages);
+    bool done = false;
+    if (index + n == region.frontier) {
+        done = advance(more) != NULL;
+    } else {
+        nm__page *behind = first + n;
+        if ((behind->kind == NM__DIRTY || behind->kind == NM__CLEAN) && behind->npages >= more) {
+            cut(behind, more);
+            done = true;
+        }
+    }
+    if (done) {
+        first->npages = (uint32_t)(n + more);
+        first->zero = false;
+    }
+    nm__region_unlock();
+    return done;
+}
+
+void nm_region_trim(void) {
+    nm__region_lock();
+    while (region.oldest != NULL && purge(region.oldest)) {
+    }
+    nm__region_unlock();
+}

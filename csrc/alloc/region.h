@@ -1,0 +1,68 @@
+/* The region: one range of reserved addresses per process, handed out in pages of 64 KiB.
+ *
+ * A descriptor for each page lies beside the region, 64 bytes each, so that descriptors of neighbouring
+ * superblocks do not share cache sets as headers at 64 KiB steps would.
+ */
+#ifndef NM__REGION_H
+#define NM__REGION_H
+
+#include "alloc/cells.h"
+#include "nativemem/heap.h"
+
+#define NM__PAGE_SHIFT 16
+
+typedef enum nm__kind {
+    NM__UNUSED = 0,     /* beyond the frontier, or inside a span */
+    NM__SUPERBLOCK = 1, /* cells */
+    NM__SPAN = 2,       /* the first page of a live span */
+    NM__DIRTY = 3,      /* first and last page of a free span whose memory is kept */
+    NM__CLEAN = 4       /* first and last page of a free span that reads as zero */
+} nm__kind;
+
+typedef struct nm__part nm__part; /* a heap's share of one thread; heap.c */
+
+typedef struct nm__page {
+    nm__cells cells;  /* superblock */
+    nm__part *part;   /* superblock: whose; NULL for everything else, which the fast path relies on */
+    struct nm__page *prev, *next; /* one list at a time: part's, heap's spans, or free spans of a size */
+    uint32_t npages;  /* span, free span (first and last page) */
+    uint8_t kind;
+    uint8_t bin;      /* superblock */
+    bool full;        /* superblock */
+    bool zero;        /* span: its memory reads as zero */
+} nm__page;
+_Static_assert(sizeof(nm__page) == 64, "one cache line");
+
+/* A free dirty span also stands in the queue by age; the links use the place of the cells. */
+typedef struct nm__aged {
+    nm__page *older, *newer;
+    uint64_t since_ms;
+} nm__aged;
+_Static_assert(sizeof(nm__aged) <= sizeof(nm__cells), "the queue's links use the cells' place");
+
+/* Set once by nm_region_init, constant after. */
+extern uintptr_t nm__region_base;
+extern size_t nm__region_pages;
+extern nm__page *nm__pages;
+
+/* NULL: not an address of the region. */
+NM_INLINE nm__page *nm__page_of(const void *ptr) {
+    size_t index = ((uintptr_t)ptr - nm__region_base) >> NM__PAGE_SHIFT;
+    return NM_LIKELY(index < nm__region_pages) ? &nm__pages[index] : NULL;
+}
+NM_INLINE char *nm__page_base(const nm__page *p) {
+    return (char *)nm__region_base + ((size_t)(p - nm__pages) << NM__PAGE_SHIFT);
+}
+
+/* Takes n contiguous pages; kind and npages of the first are set, zero says whether they read as zero.
+ * want_zero prefers such pages. NULL: the region, or the system, has no more. */
+nm__page *nm__region_take(size_t n, nm__kind kind, bool want_zero);
+void nm__region_give(nm__page *first, size_t n);
+/* Grows a span of n pages to more where the pages behind it are free. */
+bool nm__region_extend(nm__page *first, size_t n, size_t more);
+
+/* fork: hold the lock across it. */
+void nm__region_lock(void);
+void nm__region_unlock(void);
+
+#endif

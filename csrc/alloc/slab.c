@@ -1,0 +1,270 @@
+/* Each superblock starts with a header, found from a cell by masking its address; the cells follow. Per
+ * bin a list holds the superblocks that have a free cell; full ones are on no list but counted. */
+#include "nativemem/slab.h"
+
+#include "alloc/cells.h"
+#include "base/base.h"
+
+#define SUPERBLOCK ((size_t)65536)
+
+typedef struct superblock {
+    nm__cells cells;
+    nm_slab *slab;                   /* also says that a masked address is a header of ours */
+    struct superblock *prev, *next;  /* in the bin's list of those with a free cell */
+    struct superblock *older, *newer; /* all of the slab */
+    uint32_t start;
+    uint16_t bin;
+    bool listed;
+} superblock;
+_Static_assert(sizeof(superblock) <= 192, "cells may start at 192");
+
+typedef struct bin {
+    superblock *list; /* those with a free cell, latest to get one first */
+    superblock *spare; /* one that is empty; also on the list */
+    uint32_t cell, start;
+} bin;
+
+/* Invariants:
+ *   reserved == superblocks * SUPERBLOCK + passed (bytes of blocks that upstream serves)
+ *   a superblock is on its bin's list <=> it has a free cell;  at most one of a bin is empty */
+struct nm_slab {
+    uintptr_t thread;
+    nm_allocator upstream;
+    nm__counter total, count, frees, failures, local_out, peak, superblocks;
+    nm__counter remote_out, remote_frees, passed; /* written by any thread */
+    nm__remote remote;
+    superblock *all;
+    bool zero_on_free;
+    uint32_t nbins;
+    bin bins[];
+};
+
+static bool is_mine(const nm_slab *s) { return s->thread == nm__thread_id(); }
+
+nm_status nm_slab_check_thread(const nm_slab *s) {
+    return is_mine(s) ? NM_OK : nm__fail(NM_WRONG_THREAD, 0, 0, 0);
+}
+
+nm_slab *nm_slab_create(nm_allocator upstream, const size_t *bins, size_t nbins, bool zero_on_free) {
+    if (nbins == 0 || nbins > NM_SLAB_BINS_MAX) return nm_refuse(NM_INVALID_LAYOUT, nbins, 0, 0);
+    for (size_t i = 0; i < nbins; i++) {
+        bool ascending = i == 0 || bins[i - 1] < bins[i];
+        if (!ascending || bins[i] == 0 || bins[i] % 16 != 0 || bins[i] > NM_SLAB_CELL_MAX)
+            return nm_refuse(NM_INVALID_LAYOUT, bins[i], 0, 0);
+    }
+    nm_slab *s = nm__meta_alloc(sizeof *s + nbins * sizeof *s->bins);
+    if (s == NULL) return NULL;
+    s->thread = nm__thread_id();
+    s->upstream = upstream;
+    s->zero_on_free = zero_on_free;
+    s->nbins = (uint32_t)nbins;
+    for (size_t i = 0; i < nbins; i++) {
+        uint32_t cell = (uint32_t)bins[i];
+        uint32_t divisor = cell & (0U - cell); /* cells keep this alignment if the first one has it */
+        s->bins[i].cell = cell;
+        s->bins[i].start = divisor >= 192 ? divisor : (192 + divisor - 1) / divisor * divisor;
+    }
+    return s;
+}
+
+static bin *bin_for(const nm_slab *s, size_t size, size_t align) {
+    for (uint32_t i = 0; i < s->nbins; i++) {
+        const bin *b = &s->bins[i];
+        if (b->cell >= size && b->cell % align == 0) return (bin *)b;
+    }
+    return NULL;
+}
+
+size_t nm_slab_usable(const nm_slab *s, size_t size, size_t align) {
+    const bin *b = bin_for(s, size, align);
+    return b == NULL ? 0 : b->cell;
+}
+
+static void list_push(bin *b, superblock *sb) {
+    sb->prev = NULL;
+    sb->next = b->list;
+    if (b->list != NULL) b->list->prev = sb;
+    b->list = sb;
+    sb->listed = true;
+}
+
+static void list_remove(bin *b, superblock *sb) {
+    if (sb->prev != NULL) sb->prev->next = sb->next;
+    else b->list = sb->next;
+    if (sb->next != NULL) sb->next->prev = sb->prev;
+    sb->listed = false;
+}
+
+static superblock *take_superblock(nm_slab *s, bin *b) {
+    superblock *sb = s->upstream.methods->alloc(s->upstream.self, SUPERBLOCK, SUPERBLOCK);
+    if (sb == NULL) return NULL;
+    nm__cells_init(&sb->cells, b->cell, b->start, (uint32_t)SUPERBLOCK);
+    sb->slab = s;
+    sb->start = b->start;
+    sb->bin = (uint16_t)(b - s->bins);
+    sb->newer = NULL;
+    sb->older = s->all;
+    if (s->all != NULL) s->all->newer = sb;
+    s->all = sb;
+    NM_POISON((char *)sb + sizeof *sb, SUPERBLOCK - sizeof *sb);
+    nm__bump(&s->superblocks, 1);
+    list_push(b, sb);
+    return sb;
+}
+
+static void return_superblock(nm_slab *s, superblock *sb) {
+    bin *b = &s->bins[sb->bin];
+    if (sb->listed) list_remove(b, sb);
+    if (b->spare == sb) b->spare = NULL;
+    if (sb->newer != NULL) sb->newer->older = sb->older;
+    else s->all = sb->older;
+    if (sb->older != NULL) sb->older->newer = sb->newer;
+    nm__set(&s->superblocks, nm__get(&s->superblocks) - 1);
+    sb->slab = NULL;
+    NM_UNPOISON(sb, SUPERBLOCK);
+    (void)s->upstream.methods->free(s->upstream.self, sb, SUPERBLOCK, SUPERBLOCK);
+}
+
+static superblock *superblock_of(void *ptr) {
+    return (superblock *)(void *)((uintptr_t)ptr & ~(uintptr_t)(SUPERBLOCK - 1));
+}
+
+static void give_local(nm_slab *s, superblock *sb, void *ptr) {
+    bin *b = &s->bins[sb->bin];
+    (void)nm__cells_give(&sb->cells, ptr);
+    if (!sb->listed) list_push(b, sb);
+    if (sb->cells.used == 0) {
+        if (b->spare == NULL) b->spare = sb;
+        else return_superblock(s, sb);
+    }
+}
+
+static void collect(nm_slab *s) {
+    for (void *ptr = nm__remote_take(&s->remote), *next; ptr != NULL; ptr = next) {
+        next = *(void **)ptr;
+        give_local(s, superblock_of(ptr), ptr);
+    }
+}
+
+/* used counts what this thread gave and took back less what others freed; it can rise only here. */
+static size_t used_of(const nm_slab *s) { return nm__get(&s->local_out) - nm__get(&s->remote_out); }
+
+static void *account(nm_slab *s, void *ptr, size_t size) {
+    nm__bump(&s->local_out, size);
+    nm__bump(&s->total, size);
+    nm__bump(&s->count, 1);
+    size_t used = used_of(s);
+    if (used > nm__get(&s->peak)) nm__set(&s->peak, used);
+    return ptr;
+}
+
+static void *slab_alloc(void *self, size_t size, size_t align) {
+    nm_slab *s = self;
+    if (NM_UNLIKELY(!is_mine(s))) return nm_refuse(NM_WRONG_THREAD, size, 0, 0);
+    bin *b = bin_for(s, size, align);
+    if (NM_UNLIKELY(b == NULL)) {
+        void *ptr = s->upstream.methods->alloc(s->upstream.self, size, align);
+        if (ptr == NULL) {
+            nm__bump(&s->failures, 1);
+            return NULL;
+        }
+        nm__atomic_add(&s->passed, size);
+        return account(s, ptr, size);
+    }
+    superblock *sb = b->list;
+    if (NM_UNLIKELY(sb == NULL)) {
+        collect(s);
+        sb = b->list;
+        if (sb == NULL && (sb = take_superblock(s, b)) == NULL) {
+            nm__bump(&s->failures, 1);
+            return NULL;
+        }
+    }
+    if (sb->cells.free == NULL) (void)nm__cells_extend(&sb->cells, (char *)sb);
+    if (b->spare == sb) b->spare = NULL;
+    void *ptr = nm__cells_take(&sb->cells);
+    if (NM_UNLIKELY(nm__cells_full(&sb->cells))) list_remove(b, sb);
+    return account(s, ptr, size);
+}
+
+static nm_status slab_free(void *self, void *ptr, size_t size, size_t align) {
+    nm_slab *s = self;
+    bin *b = bin_for(s, size, align);
+    bool mine = is_mine(s);
+    if (b == NULL) {
+        nm_status status = s->upstream.methods->free(s->upstream.self, ptr, size, align);
+        if (status != NM_OK) return status;
+        nm__atomic_sub(&s->passed, size);
+    } else {
+        superblock *sb = superblock_of(ptr);
+        if (sb->slab != s || sb->cells.cell != b->cell) return nm__fail(NM_FOREIGN_BLOCK, size, 0, 0);
+        if (s->zero_on_free) nm__wipe(ptr, b->cell);
+        if (mine) give_local(s, sb, ptr);
+        else nm__remote_push(&s->remote, ptr);
+    }
+    if (mine) {
+        nm__set(&s->local_out, nm__get(&s->local_out) - size);
+        nm__bump(&s->frees, 1);
+    } else {
+        nm__atomic_add(&s->remote_out, size);
+        nm__atomic_add(&s->remote_frees, 1);
+    }
+    return NM_OK;
+}
+
+static bool slab_resize(void *self, void *ptr, size_t old, size_t size, size_t align) {
+    nm_slab *s = self;
+    if (!is_mine(s)) {
+        (void)nm__fail(NM_WRONG_THREAD, size, 0, 0);
+        return false;
+    }
+    bin *b = bin_for(s, old, align);
+    if (bin_for(s, size, align) != b) return false;
+    if (b == NULL) {
+        if (!s->upstream.methods->resize(s->upstream.self, ptr, old, size, align)) return false;
+        nm__atomic_add(&s->passed, size - old); /* wraps to a subtraction when it shrinks */
+    }
+    if (size > old) nm__bump(&s->total, size - old);
+    nm__set(&s->local_out, nm__get(&s->local_out) + size - old);
+    size_t used = used_of(s);
+    if (used > nm__get(&s->peak)) nm__set(&s->peak, used);
+    return true;
+}
+
+static void slab_stats(void *self, nm_stats *out) {
+    nm_slab *s = self;
+    out->used = used_of(s);
+    out->peak = nm__get(&s->peak);
+    if (out->peak < out->used) out->peak = out->used;
+    out->reserved = nm__get(&s->superblocks) * SUPERBLOCK + nm__get(&s->passed);
+    out->limit = 0;
+    out->total = nm__get(&s->total);
+    out->count = nm__get(&s->count);
+    out->frees = nm__get(&s->frees) + nm__get(&s->remote_frees);
+    out->live = out->count - out->frees;
+    out->failures = nm__get(&s->failures);
+}
+
+static const nm_methods slab_methods = {slab_alloc, slab_resize, slab_free, slab_stats};
+
+nm_allocator nm_slab_port(nm_slab *s) { return (nm_allocator){s, &slab_methods}; }
+
+static void return_if(nm_slab *s, bool all) {
+    collect(s);
+    for (superblock *sb = s->all, *older; sb != NULL; sb = older) {
+        older = sb->older;
+        if (all || sb->cells.used == 0) return_superblock(s, sb);
+    }
+}
+
+nm_status nm_slab_trim(nm_slab *s) {
+    if (!is_mine(s)) return nm_slab_check_thread(s);
+    return_if(s, false);
+    return NM_OK;
+}
+
+void nm_slab_destroy(nm_slab *s) {
+    if (s == NULL) return;
+    return_if(s, true);
+    nm__meta_free(s);
+}

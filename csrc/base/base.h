@@ -1,0 +1,110 @@
+/* What the layers above share of the operating system and the compiler. Not installed. */
+#ifndef NM__BASE_H
+#define NM__BASE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/poison.h"
+#include "nativemem/base.h"
+#include "nativemem/port.h"
+
+#if defined(__GNUC__) || defined(__clang__)
+#define NM_LIKELY(x) __builtin_expect(!!(x), 1)
+#define NM_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define NM_COLD __attribute__((noinline, cold))
+#define NM_INLINE static inline __attribute__((always_inline))
+/* Without it each access of a shared object's thread-local goes through a call. The few bytes used fit the
+ * static TLS that the loader keeps for objects opened late. */
+#define NM_TLS _Thread_local __attribute__((tls_model("initial-exec")))
+#else
+#error "nativemem's core needs gcc or clang; build with USE_NATIVE_MEM=0 for the pure backend"
+#endif
+
+/* Control structures only; blocks never come from here. Zeroed; NULL with the status slot set. */
+void *nm__meta_alloc(size_t size);
+void nm__meta_free(void *ptr);
+
+/* Sets the status slot and returns the status. */
+nm_status nm__fail(nm_status status, size_t requested, size_t used, size_t limit);
+
+/* As nm_budget_charge, but a refusal is neither counted nor remembered. */
+struct nm_budget;
+bool nm__budget_try(struct nm_budget *b, size_t n);
+
+/* Wipes in a way that the compiler cannot drop. */
+void nm__wipe(void *ptr, size_t size);
+
+/* Address space. Sizes and addresses are multiples of NM__OS_PAGE. */
+#define NM__OS_PAGE ((size_t)4096)
+void *nm__os_reserve(size_t size);             /* inaccessible; NULL: refused */
+void nm__os_release(void *ptr, size_t size);   /* of a whole reserve */
+bool nm__os_commit(void *ptr, size_t size);    /* readable, writable, zero at first touch */
+bool nm__os_purge(void *ptr, size_t size);     /* pages back to the system, zero when touched again */
+void nm__os_prefer_huge(void *ptr, size_t size);
+uint64_t nm__os_now_ms(void);                  /* monotonic, coarse, no system call */
+int64_t nm__os_time_ns(void);                  /* since the epoch */
+size_t nm__os_address_limit(void);             /* bytes of address space allowed; SIZE_MAX: no limit */
+
+/* A value that differs between live threads: the address of a thread-local. */
+extern NM_TLS char nm__thread_anchor;
+NM_INLINE uintptr_t nm__thread_id(void) { return (uintptr_t)&nm__thread_anchor; }
+
+/* Counters that one thread writes and any may read: plain adds, no lock prefix, no torn reads. */
+typedef _Atomic size_t nm__counter;
+NM_INLINE size_t nm__get(const nm__counter *c) {
+    return atomic_load_explicit((nm__counter *)c, memory_order_relaxed);
+}
+NM_INLINE void nm__set(nm__counter *c, size_t n) { atomic_store_explicit(c, n, memory_order_relaxed); }
+NM_INLINE void nm__bump(nm__counter *c, size_t n) { nm__set(c, nm__get(c) + n); }
+
+/* Counters that any thread may write. */
+NM_INLINE size_t nm__atomic_add(nm__counter *c, size_t n) {
+    return atomic_fetch_add_explicit(c, n, memory_order_relaxed) + n;
+}
+NM_INLINE size_t nm__atomic_sub(nm__counter *c, size_t n) {
+    return atomic_fetch_sub_explicit(c, n, memory_order_relaxed) - n;
+}
+static inline void nm__atomic_max(nm__counter *c, size_t n) {
+    size_t seen = nm__get(c);
+    while (seen < n &&
+           !atomic_compare_exchange_weak_explicit(c, &seen, n, memory_order_relaxed, memory_order_relaxed)) {
+    }
+}
+
+/* The counters of nm_stats for allocators that any thread may call. peak >= used at every instant that a
+ * reader can see, because used is read first and peak raised before the call that raised used returns. */
+typedef struct nm__shared_stats {
+    nm__counter used, peak, total, count, frees, failures;
+} nm__shared_stats;
+static inline void nm__count_alloc(nm__shared_stats *s, size_t size) {
+    nm__atomic_max(&s->peak, nm__atomic_add(&s->used, size));
+    nm__atomic_add(&s->total, size);
+    nm__atomic_add(&s->count, 1);
+}
+static inline void nm__count_free(nm__shared_stats *s, size_t size) {
+    nm__atomic_sub(&s->used, size);
+    nm__atomic_add(&s->frees, 1);
+}
+static inline void nm__count_resize(nm__shared_stats *s, size_t old, size_t size) {
+    if (size > old) {
+        nm__atomic_max(&s->peak, nm__atomic_add(&s->used, size - old));
+        nm__atomic_add(&s->total, size - old);
+    } else {
+        nm__atomic_sub(&s->used, old - size);
+    }
+}
+static inline void nm__shared_read(const nm__shared_stats *s, nm_stats *out) {
+    out->used = nm__get(&s->used);
+    out->peak = nm__get(&s->peak);
+    if (out->peak < out->used) out->peak = out->used;
+    out->reserved = out->used;
+    out->limit = 0;
+    out->total = nm__get(&s->total);
+    out->frees = nm__get(&s->frees);
+    out->count = nm__get(&s->count);
+    out->live = out->count - out->frees;
+    out->failures = nm__get(&s->failures);
+}
+
+#endif

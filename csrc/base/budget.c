@@ -1,0 +1,102 @@
+/* A charge walks from the leaf to the root and rolls back on a refusal. While it is under way the leaf
+ * already counts it, so another charge may be refused that would have passed a moment later; never the
+ * reverse. A peak is raised only when the whole charge has passed. */
+#include "nativemem/budget.h"
+
+#include "base/base.h"
+
+/* Invariants:  used <= limit whenever a charge passes (set_limit may go below used);  peak >= used. */
+struct nm_budget {
+    nm__counter used, limit, peak, denied;
+    nm_budget *parent;
+    pthread_mutex_t lock; /* last, has_last */
+    nm_denial last;
+    bool has_last;
+};
+
+nm_budget *nm_budget_create(size_t limit, nm_budget *parent) {
+    nm_budget *b = nm__meta_alloc(sizeof *b);
+    if (b == NULL) return NULL;
+    nm__set(&b->limit, limit);
+    b->parent = parent;
+    (void)pthread_mutex_init(&b->lock, NULL);
+    return b;
+}
+
+static void discharge(nm_budget *b, size_t n) {
+    for (; b != NULL; b = b->parent) nm__atomic_sub(&b->used, n);
+}
+
+void nm_budget_destroy(nm_budget *b) {
+    if (b == NULL) return;
+    discharge(b->parent, nm__get(&b->used));
+    (void)pthread_mutex_destroy(&b->lock);
+    nm__meta_free(b);
+}
+
+static void remember(nm_budget *b, const nm_denial *denial) {
+    nm__atomic_add(&b->denied, 1);
+    pthread_mutex_lock(&b->lock);
+    b->last = *denial;
+    b->has_last = true;
+    pthread_mutex_unlock(&b->lock);
+}
+
+static bool charge(nm_budget *b, size_t n, nm_denial *denial) {
+    size_t used = nm__get(&b->used);
+    size_t after;
+    do {
+        size_t limit = nm__get(&b->limit);
+        if (!nm_add(used, n, &after) || after > limit) {
+            *denial = (nm_denial){n, used, limit, b, nm__os_time_ns()};
+            return false;
+        }
+    } while (!atomic_compare_exchange_weak_explicit(&b->used, &used, after, memory_order_relaxed,
+                                                    memory_order_relaxed));
+    if (b->parent != NULL && !charge(b->parent, n, denial)) {
+        nm__atomic_sub(&b->used, n);
+        return false;
+    }
+    nm__atomic_max(&b->peak, after);
+    return true;
+}
+
+bool nm_budget_charge(nm_budget *b, size_t n) {
+    nm_denial denial;
+    if (NM_LIKELY(charge(b, n, &denial))) return true;
+    remember(b, &denial);
+    if (denial.refuser != b) remember((nm_budget *)denial.refuser, &denial);
+    (void)nm__fail(NM_OVER_BUDGET, denial.requested, denial.used, denial.limit);
+    return false;
+}
+
+bool nm__budget_try(nm_budget *b, size_t n) {
+    nm_denial denial;
+    if (charge(b, n, &denial)) return true;
+    (void)nm__fail(NM_OVER_BUDGET, denial.requested, denial.used, denial.limit);
+    return false;
+}
+
+nm_status nm_budget_release(nm_budget *b, size_t n) {
+    size_t used = nm__get(&b->used);
+    do {
+        if (n > used) return nm__fail(NM_UNDERFLOW, n, used, nm__get(&b->limit));
+    } while (!atomic_compare_exchange_weak_explicit(&b->used, &used, used - n, memory_order_relaxed,
+                                                    memory_order_relaxed));
+    discharge(b->parent, n);
+    return NM_OK;
+}
+
+void nm_budget_set_limit(nm_budget *b, size_t limit) { nm__set(&b->limit, limit); }
+size_t nm_budget_used(const nm_budget *b) { return nm__get(&b->used); }
+size_t nm_budget_peak(const nm_budget *b) { return nm__get(&b->peak); }
+size_t nm_budget_limit(const nm_budget *b) { return nm__get(&b->limit); }
+size_t nm_budget_denied(const nm_budget *b) { return nm__get(&b->denied); }
+
+bool nm_budget_last_denial(nm_budget *b, nm_denial *out) {
+    pthread_mutex_lock(&b->lock);
+    bool has = b->has_last;
+    if (has) *out = b->last;
+    pthread_mutex_unlock(&b->lock);
+    return has;
+}

@@ -1,0 +1,48 @@
+#define _GNU_SOURCE /* MAP_ANONYMOUS, MADV_*, CLOCK_MONOTONIC_COARSE */
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include "base/base.h"
+
+/* PROT_NONE costs no commit charge, so that a large reserve passes under strict overcommit too. */
+void *nm__os_reserve(size_t size) {
+    void *ptr = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return ptr == MAP_FAILED ? NULL : ptr;
+}
+
+void nm__os_release(void *ptr, size_t size) { (void)munmap(ptr, size); }
+
+bool nm__os_commit(void *ptr, size_t size) { return mprotect(ptr, size, PROT_READ | PROT_WRITE) == 0; }
+
+bool nm__os_purge(void *ptr, size_t size) { return madvise(ptr, size, MADV_DONTNEED) == 0; }
+
+void nm__os_prefer_huge(void *ptr, size_t size) {
+#ifdef MADV_HUGEPAGE
+    (void)madvise(ptr, size, MADV_HUGEPAGE);
+#else
+    (void)ptr, (void)size;
+#endif
+}
+
+uint64_t nm__os_now_ms(void) {
+    struct timespec t;
+#ifdef CLOCK_MONOTONIC_COARSE
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+#else
+    clock_gettime(CLOCK_MONOTONIC, &t);
+#endif
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+int64_t nm__os_time_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (int64_t)t.tv_sec * 1000000000 + (int64_t)t.tv_nsec;
+}
+
+size_t nm__os_address_limit(void) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return SIZE_MAX;
+    return (size_t)limit.rlim_cur;
+}

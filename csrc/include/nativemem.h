@@ -1,0 +1,28 @@
+/* nativemem: the C core. One port, several allocators, wrappers in front of them.
+ *
+ * Glossary, used verbatim in C, Python, tests and docs:
+ *   block       memory handed to a user          size      bytes asked for
+ *   usable      bytes actually behind a block    cell      a fixed-size slot
+ *   superblock  64 KiB, 64 KiB-aligned run of cells of one bin
+ *   bin         a cell size                      span      a run of superblock-sized pages for one larger block
+ *   chunk       one backing unit of an arena     region    the reserved address range of superblocks and spans
+ *   used / reserved / peak / limit
+ *               bytes in live blocks / taken from upstream / highest used / most allowed
+ *   upstream    the allocator that another takes its memory from
+ *   owner       the named budget that a block is charged to
+ *   port        the allocator method table       wrapper   a port in front of an upstream port
+ */
+#ifndef NATIVEMEM_H
+#define NATIVEMEM_H
+
+#include "nativemem/arena.h"
+#include "nativemem/base.h"
+#include "nativemem/budget.h"
+#include "nativemem/heap.h"
+#include "nativemem/limited.h"
+#include "nativemem/port.h"
+#include "nativemem/slab.h"
+#include "nativemem/system.h"
+#include "nativemem/traced.h"
+
+#endif

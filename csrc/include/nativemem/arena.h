@@ -1,0 +1,55 @@
+/* Arena: many blocks, one lifetime.
+ *
+ * Allocation is a pointer bump; there is no per-block free: a freed block keeps its bytes until reset. The
+ * arena cannot fragment and cannot leak a single block; it cannot give memory back piecemeal either. It is
+ * confined to the thread that made it, so it needs no lock.
+ *
+ * Chunks double from `hint`, clamped to what is left under `cap`. A block larger than the next chunk gets a
+ * chunk of its own, off the doubling sequence. Each chunk starts at a multiple of NM_ALIGN_MAX, so where a
+ * block lands depends on sizes and alignments alone, never on addresses.
+ */
+#ifndef NATIVEMEM_ARENA_H
+#define NATIVEMEM_ARENA_H
+
+#include "nativemem/port.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct nm_arena nm_arena;
+
+/* A position to come back to. It belongs to one arena and one generation of it. Opaque. */
+typedef struct nm_arena_mark {
+    const nm_arena *arena;
+    uint64_t generation;
+    const void *chunk;
+    const void *large;
+    size_t offset;
+    size_t used;
+    size_t live;
+} nm_arena_mark;
+
+/* hint: bytes of the first chunk, >= 1. cap: most bytes reserved, 0 for none. grow false: one chunk of hint
+ * bytes, no more. No chunk is taken before the first alloc. NULL: out of memory. */
+nm_arena *nm_arena_create(nm_allocator upstream, size_t hint, size_t cap, bool grow, bool zero_on_free);
+/* Any thread, once no other call is under way. */
+void nm_arena_destroy(nm_arena *a);
+nm_allocator nm_arena_port(nm_arena *a);
+
+/* Drops every block and keeps the newest chunk of the doubling sequence. NM_WRONG_THREAD: unchanged. */
+nm_status nm_arena_reset(nm_arena *a);
+/* As reset, and gives that chunk back as well. */
+nm_status nm_arena_clear(nm_arena *a);
+nm_status nm_arena_take_mark(nm_arena *a, nm_arena_mark *out);
+/* Drops every block newer than the mark. NM_INVALID_MARK: foreign, of an older generation, or ahead of the
+ * arena. A mark that is newer than one already released is the caller's to know: once the arena has grown
+ * past its position again, the arena cannot tell. */
+nm_status nm_arena_release(nm_arena *a, const nm_arena_mark *mark);
+uint64_t nm_arena_generation(const nm_arena *a);
+nm_status nm_arena_check_thread(const nm_arena *a);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

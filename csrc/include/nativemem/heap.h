@@ -1,0 +1,76 @@
+/* Heap: the general allocator. Any size, any thread frees.
+ *
+ * Small blocks (to 32 KiB) are cells of superblocks that belong to one thread at a time; a block freed by
+ * another thread goes onto that thread's lock-free list. Larger blocks are spans. Both come from one
+ * region of reserved addresses, so whether an address is ours is one compare, and a descriptor beside the
+ * region (not in the block) says the rest: no block carries a header.
+ *
+ * A span that becomes free stays dirty for reuse; it goes back to the system when it has been free for the
+ * decay time, when more than the retained bytes are free, or on trim. Freed blocks above 64 MiB go back at
+ * once.
+ */
+#ifndef NATIVEMEM_HEAP_H
+#define NATIVEMEM_HEAP_H
+
+#include "nativemem/budget.h"
+#include "nativemem/port.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define NM_BINS 57                         /* bin 0 is never used */
+#define NM_SPAN_SIZES 48
+#define NM_CELL_MAX ((size_t)32768)        /* the largest cell */
+#define NM_SUPERBLOCK ((size_t)65536)      /* also the unit of spans: one page of the region */
+#define NM_OWN_MAPPING ((size_t)64 << 20)  /* larger blocks go back to the system as soon as freed */
+
+/* The region, one for the process. Call before the first heap; later calls change retain and decay only.
+ * reserve: bytes of address space wanted; the system's refusal is met by asking for less, down to 64 MiB.
+ * NM_OUT_OF_MEMORY: not even that. */
+nm_status nm_region_init(size_t reserve, size_t retain, unsigned decay_ms);
+bool nm_region_owns(const void *ptr);
+size_t nm_region_size(void);      /* bytes reserved; 0 before init */
+size_t nm_region_dirty(void);     /* bytes of free spans kept for reuse */
+void nm_region_trim(void);        /* every free span back to the system */
+
+typedef struct nm_heap nm_heap;
+
+/* budget: charged in steps of 64 KiB for what the heap holds; may be NULL; must outlive the heap.
+ * NULL: out of memory, or the region is not initialised. */
+nm_heap *nm_heap_create(nm_budget *budget);
+/* Once no other call is under way. Frees every block. */
+void nm_heap_destroy(nm_heap *h);
+nm_allocator nm_heap_port(nm_heap *h);
+/* Gives back every block at once; no other call may be under way. */
+void nm_heap_clear(nm_heap *h);
+/* Collects, returns this thread's empty superblocks, and trims the region. */
+void nm_heap_trim(nm_heap *h);
+/* Bytes behind a block of this layout. */
+size_t nm_heap_usable(size_t size, size_t align);
+
+/* malloc's shape, for callers that do not know the size on free. size 0 gives the smallest cell. These do
+ * not count `used`; nm_heap_census tells what the heap holds. */
+void *nm_heap_malloc(nm_heap *h, size_t size);
+void *nm_heap_calloc(nm_heap *h, size_t count, size_t size);
+void *nm_heap_realloc(nm_heap *h, void *ptr, size_t size); /* ptr != NULL and in the region */
+void nm_heap_free(nm_heap *h, void *ptr);                  /* ptr != NULL and in the region */
+size_t nm_heap_usable_of(const void *ptr);                 /* bytes behind a block in the region */
+
+/* What a heap holds, and what it ever served: allocations[b] blocks from bin b, span_allocations apart.
+ * Safe from any thread. */
+typedef struct nm_census {
+    size_t held;      /* bytes of superblocks and spans held, in steps of 64 KiB */
+    size_t held_peak;
+    size_t live_span_bytes;
+    size_t threads;   /* thread-local parts */
+    uint64_t allocations[NM_BINS];
+    uint64_t span_allocations[NM_SPAN_SIZES]; /* by power of two: [k] counts sizes in (2^(k-1), 2^k] */
+} nm_census;
+void nm_heap_census(nm_heap *h, nm_census *out);
+size_t nm_bin_size(unsigned bin);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

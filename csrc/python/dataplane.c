@@ -1,0 +1,729 @@
+/* The data plane: the types Allocator and Block, whose calls are too hot for cffi.
+ *
+ * Everything here runs with the interpreter's lock held and calls no Python code between looking at a
+ * block's state and acting on it. Errors are raised by the functions of nativemem.errors, which set_hooks
+ * hands over, so that each message stands in one place for both backends.
+ *
+ * A chain is a noun (arena, heap ...) and the wrappers in front of it. Its allocators share one life: the
+ * list of the chain's live blocks in the order of their making, so that a reset of the noun finds those
+ * that a wrapper gave. A noun that takes its memory from another allocator has a life of its own and
+ * counts as a user of the other's.
+ */
+#include "python/python.h" /* first: Python.h wants to be */
+
+#include "base/base.h"
+
+/* Owns one C structure. It is no part of the garbage collector and refers to other handles only, so it is
+ * destroyed when the last reference goes and at no other time, and the structures it needs go after it.
+ * (A cffi pointer with a destructor would be finalized in any order when it is part of a cycle.) */
+typedef struct HandleObject {
+    PyObject_HEAD
+    void *ptr;
+    void (*destroy)(void *);
+    PyObject *needs; /* tuple of handles */
+} HandleObject;
+
+typedef struct BlockObject BlockObject;
+
+typedef struct Life {
+    BlockObject *newest;
+    uint64_t serial;     /* of the newest block ever */
+    uint64_t generation; /* resets so far */
+    Py_ssize_t exports;  /* buffers out of the chain's blocks */
+    Py_ssize_t nouns;    /* open nouns that take memory from the chain */
+} Life;
+
+/* Invariants:
+ *   life == wraps ? upstream->life : &own
+ *   users == open allocators whose upstream this is
+ *   closed: port is the closed one;  none of the live blocks is its own */
+typedef struct AllocatorObject {
+    PyObject_HEAD
+    nm_allocator port;
+    nm_allocator inner; /* the core's own, closed or not */
+    Life *life;
+    Life own;
+    struct AllocatorObject *upstream;
+    PyObject *handle; /* of the C structure behind port; outlives close, so that no call finds it gone */
+    PyObject *core;   /* the control plane */
+    PyObject *weakrefs;
+    Py_ssize_t users;
+    bool attached, closed, wraps, autofree;
+} AllocatorObject;
+
+typedef enum { LIVE, FREED, STALE } BlockState;
+
+/* Invariants:
+ *   state == LIVE <=> the block is on allocator->life's list
+ *   exports > 0 => state == LIVE */
+struct BlockObject {
+    PyObject_HEAD
+    AllocatorObject *allocator;
+    char *ptr;
+    Py_ssize_t size;
+    BlockObject *older, *newer;
+    uint64_t serial;
+    PyObject *weakrefs;
+    Py_ssize_t exports;
+    uint32_t align;
+    uint32_t state;
+};
+
+static PyTypeObject Allocator_Type, Block_Type, Handle_Type;
+
+/* Dead Block objects kept for reuse, linked by `older`. */
+#define SPARE_MAX 256
+static BlockObject *spare;
+static int spares;
+
+static struct {
+    PyObject *coerce_layout, *raise_status, *raise_block, *raise_exports;
+} hooks;
+
+/* ---- errors --------------------------------------------------------------------------------------- */
+
+/* The hook raises; should it come back, the call still fails. */
+static void after_hook(PyObject *result) {
+    if (result != NULL) {
+        Py_DECREF(result);
+        PyErr_SetString(PyExc_SystemError, "an error hook of nativemem returned");
+    }
+}
+
+static void raise_status(AllocatorObject *a, nm_failure f) {
+    after_hook(PyObject_CallFunction(hooks.raise_status, "Oinnn", a, (int)f.status, (Py_ssize_t)f.requested,
+                                     (Py_ssize_t)f.used, (Py_ssize_t)f.limit));
+}
+static void raise_closed(AllocatorObject *a) { raise_status(a, (nm_failure){NM_CLOSED, 0, 0, 0}); }
+static void raise_block(AllocatorObject *a, PyObject *block, const char *what) {
+    after_hook(PyObject_CallFunction(hooks.raise_block, "OOs", a, block, what));
+}
+static void raise_exports(AllocatorObject *a, const char *action, Py_ssize_t n) {
+    after_hook(PyObject_CallFunction(hooks.raise_exports, "Osn", a, action, n));
+}
+
+static void *closed_alloc(void *self, size_t size, size_t align) {
+    (void)self, (void)align;
+    return nm_refuse(NM_CLOSED, size, 0, 0);
+}
+static bool closed_resize(void *self, void *ptr, size_t old, size_t size, size_t align) {
+    (void)self, (void)ptr, (void)old, (void)align;
+    (void)nm__fail(NM_CLOSED, size, 0, 0);
+    return false;
+}
+static nm_status closed_free(void *self, void *ptr, size_t size, size_t align) {
+    (void)self, (void)ptr, (void)align;
+    return nm__fail(NM_CLOSED, size, 0, 0);
+}
+static void closed_stats(void *self, nm_stats *out) {
+    (void)self;
+    *out = (nm_stats){0};
+}
+static const nm_methods closed_methods = {closed_alloc, closed_resize, closed_free, closed_stats};
+
+/* May the calling thread use the allocator? Only asked for where no call into the port tells. */
+static bool check_use(AllocatorObject *a) {
+    if (!a->attached || a->closed) {
+        raise_closed(a);
+        return false;
+    }
+    PyObject *status = PyObject_CallMethod(a->core, "check", NULL);
+    if (status == NULL) return false;
+    long code = PyLong_AsLong(status);
+    Py_DECREF(status);
+    if (code == -1 && PyErr_Occurred()) return false;
+    if (code == NM_OK) return true;
+    raise_status(a, (nm_failure){(nm_status)code, 0, 0, 0});
+    return false;
+}
+
+/* ---- blocks --------------------------------------------------------------------------------------- */
+
+static inline void link_block(Life *life, BlockObject *b) {
+    b->serial = ++life->serial;
+    b->newer = NULL;
+    b->older = life->newest;
+    if (b->older != NULL) b->older->newer = b;
+    life->newest = b;
+}
+
+static inline void unlink_block(BlockObject *b) {
+    if (b->newer != NULL) b->newer->older = b->older;
+    else b->allocator->life->newest = b->older;
+    if (b->older != NULL) b->older->newer = b->newer;
+}
+
+static inline PyObject *new_block(AllocatorObject *a, char *ptr, size_t size, size_t align) {
+    BlockObject *b = spare;
+    if (NM_LIKELY(b != NULL)) {
+        spare = b->older;
+        spares--;
+        (void)PyObject_INIT((PyObject *)b, &Block_Type);
+    } else if ((b = PyObject_GC_New(BlockObject, &Block_Type)) == NULL) {
+        if (size != 0) (void)a->inner.methods->free(a->inner.self, ptr, size, align);
+        return NULL;
+    }
+    b->allocator = (AllocatorObject *)Py_NewRef((PyObject *)a);
+    b->ptr = ptr;
+    b->size = (Py_ssize_t)size;
+    b->weakrefs = NULL;
+    b->exports = 0;
+    b->align = (uint32_t)align;
+    b->state = LIVE;
+    link_block(a->life, b);
+    PyObject_GC_Track(b);
+    return (PyObject *)b;
+}
+
+/* Takes a live block without exports out of use. */
+static inline nm_status give_back(BlockObject *b, BlockState state) {
+    AllocatorObject *a = b->allocator;
+    if (b->size != 0) {
+        nm_status status = a->inner.methods->free(a->inner.self, b->ptr, (size_t)b->size, b->align);
+        if (NM_UNLIKELY(status != NM_OK)) return status;
+    }
+    unlink_block(b);
+    b->state = state;
+    return NM_OK;
+}
+
+static void block_dealloc(BlockObject *b) {
+    PyObject_GC_UnTrack(b);
+    if (b->weakrefs != NULL) PyObject_ClearWeakRefs((PyObject *)b);
+    AllocatorObject *a = b->allocator;
+    if (b->state == LIVE) {
+        /* Where the free is refused (a confined chain, another thread) the noun still has the block. */
+        if (!a->autofree || give_back(b, FREED) != NM_OK) unlink_block(b);
+    }
+    if (spares < SPARE_MAX) {
+        b->older = spare;
+        spare = b;
+        spares++;
+    } else {
+        PyObject_GC_Del(b);
+    }
+    Py_DECREF(a); /* last: it may run any code */
+}
+
+static int block_traverse(BlockObject *b, visitproc visit, void *arg) {
+    Py_VISIT(b->allocator);
+    return 0;
+}
+
+static const char *dead_word(const BlockObject *b) { return b->state == FREED ? "freed" : "stale"; }
+
+static int block_getbuffer(BlockObject *b, Py_buffer *view, int flags) {
+    if (b->state != LIVE) {
+        view->obj = NULL;
+        raise_block(b->allocator, (PyObject *)b, dead_word(b));
+        return -1;
+    }
+    if (PyBuffer_FillInfo(view, (PyObject *)b, b->ptr, b->size, 0, flags) < 0) return -1;
+    b->exports++;
+    b->allocator->life->exports++;
+    return 0;
+}
+
+static void block_releasebuffer(BlockObject *b, Py_buffer *view) {
+    (void)view;
+    b->exports--;
+    b->allocator->life->exports--;
+}
+
+static Py_ssize_t block_length(BlockObject *b) { return b->size; }
+
+static PyObject *block_repr(BlockObject *b) {
+    if (b->state != LIVE) return PyUnicode_FromFormat("<Block %zd B, %s>", b->size, dead_word(b));
+    return PyUnicode_FromFormat("<Block %zd B at %p>", b->size, b->ptr);
+}
+
+static PyObject *free_block(BlockObject *b) {
+    AllocatorObject *a = b->allocator;
+    if (b->state != LIVE) {
+        raise_block(a, (PyObject *)b, b->state == FREED ? "double" : "stale");
+        return NULL;
+    }
+    if (b->exports != 0) {
+        raise_exports(a, "free", b->exports);
+        return NULL;
+    }
+    if (b->size == 0 && !check_use(a)) return NULL;
+    if (NM_UNLIKELY(b->state != LIVE)) Py_RETURN_NONE; /* check_use ran Python code */
+    nm_status status = give_back(b, FREED);
+    if (NM_UNLIKELY(status != NM_OK)) {
+        raise_status(a, nm_last_failure());
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *block_free(BlockObject *b, PyObject *unused) {
+    (void)unused;
+    return free_block(b);
+}
+
+static PyObject *block_enter(BlockObject *b, PyObject *unused) {
+    (void)unused;
+    if (b->state != LIVE) {
+        raise_block(b->allocator, (PyObject *)b, dead_word(b));
+        return NULL;
+    }
+    return Py_NewRef((PyObject *)b);
+}
+
+static PyObject *block_exit(BlockObject *b, PyObject *args) {
+    (void)args;
+    if (b->state != LIVE) Py_RETURN_NONE;
+    return free_block(b);
+}
+
+static PyObject *block_size(BlockObject *b, void *unused) {
+    (void)unused;
+    return PyLong_FromSsize_t(b->size);
+}
+static PyObject *block_align(BlockObject *b, void *unused) {
+    (void)unused;
+    return PyLong_FromUnsignedLong(b->align);
+}
+static PyObject *block_alive(BlockObject *b, void *unused) {
+    (void)unused;
+    return PyBool_FromLong(b->state == LIVE);
+}
+static PyObject *block_address(BlockObject *b, void *unused) {
+    (void)unused;
+    if (b->state != LIVE) {
+        raise_block(b->allocator, (PyObject *)b, dead_word(b));
+        return NULL;
+    }
+    return PyLong_FromVoidPtr(b->ptr);
+}
+static PyObject *block_usable(BlockObject *b, void *unused) {
+    (void)unused;
+    if (b->state != LIVE) {
+        raise_block(b->allocator, (PyObject *)b, dead_word(b));
+        return NULL;
+    }
+    return PyObject_CallMethod((PyObject *)b->allocator, "_usable", "nk", b->size, (unsigned long)b->align);
+}
+static PyObject *block_allocator(BlockObject *b, void *unused) {
+    (void)unused;
+    return Py_NewRef((PyObject *)b->allocator);
+}
+static PyObject *block_owner(BlockObject *b, void *unused) {
+    (void)unused;
+    return PyObject_GetAttrString((PyObject *)b->allocator, "owner");
+}
+
+static PyMethodDef block_methods[] = {
+    {"free", (PyCFunction)block_free, METH_NOARGS,
+     "free()\n--\n\nGives the block back. DoubleFree or StaleBlock if it is gone, BufferError while a view is out."},
+    {"__enter__", (PyCFunction)block_enter, METH_NOARGS, NULL},
+    {"__exit__", (PyCFunction)block_exit, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL}};
+
+static PyGetSetDef block_getset[] = {
+    {"size", (getter)block_size, NULL, "Bytes asked for.", NULL},
+    {"usable", (getter)block_usable, NULL, "Bytes actually behind the block.", NULL},
+    {"align", (getter)block_align, NULL, "Alignment asked for, in bytes.", NULL},
+    {"address", (getter)block_address, NULL, "Address of the first byte; valid while the block is alive.", NULL},
+    {"alive", (getter)block_alive, NULL, "Whether the block can be used.", NULL},
+    {"allocator", (getter)block_allocator, NULL, "The allocator that gave the block.", NULL},
+    {"owner", (getter)block_owner, NULL, "The Budget that the block is charged to, or None.", NULL},
+    {NULL, NULL, NULL, NULL, NULL}};
+
+static PyBufferProcs block_buffer = {(getbufferproc)block_getbuffer, (releasebufferproc)block_releasebuffer};
+static PySequenceMethods block_sequence = {.sq_length = (lenfunc)block_length};
+
+static PyTypeObject Block_Type = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "nativemem.Block",
+    .tp_doc = "Memory handed to a user: a writable buffer that keeps its allocator alive.\n\n"
+              "Made by an allocator's alloc; freed by free(), at the end of a `with` block, or, where its\n"
+              "allocator takes single blocks back, when it is collected. As thread-safe as its allocator.",
+    .tp_basicsize = sizeof(BlockObject),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .tp_dealloc = (destructor)block_dealloc,
+    .tp_traverse = (traverseproc)block_traverse,
+    .tp_repr = (reprfunc)block_repr,
+    .tp_as_buffer = &block_buffer,
+    .tp_as_sequence = &block_sequence,
+    .tp_methods = block_methods,
+    .tp_getset = block_getset,
+    .tp_weaklistoffset = offsetof(BlockObject, weakrefs),
+};
+
+/* ---- allocators ----------------------------------------------------------------------------------- */
+
+/* false with an error set: not a layout. */
+static bool coerce(AllocatorObject *a, PyObject *size, PyObject *align, size_t *out_size, size_t *out_align) {
+    PyObject *pair = align == NULL ? PyObject_CallFunctionObjArgs(hooks.coerce_layout, a, size, NULL)
+                                   : PyObject_CallFunctionObjArgs(hooks.coerce_layout, a, size, align, NULL);
+    if (pair == NULL) return false;
+    Py_ssize_t n, k;
+    bool ok = PyArg_ParseTuple(pair, "nn", &n, &k) != 0;
+    Py_DECREF(pair);
+    if (!ok) return false;
+    if (n < 0 || !nm_layout_ok((size_t)n, (size_t)k, NM_ALIGN_MAX)) {
+        PyErr_SetString(PyExc_SystemError, "coerce_layout gave a layout that it should have refused");
+        return false;
+    }
+    *out_size = (size_t)n;
+    *out_align = (size_t)k;
+    return true;
+}
+
+static bool plain_size(PyObject *arg, size_t *out) {
+    if (NM_UNLIKELY(!PyLong_CheckExact(arg))) return false;
+    Py_ssize_t n = PyLong_AsSsize_t(arg);
+    if (NM_UNLIKELY(n < 0)) {
+        PyErr_Clear(); /* too large, or negative: coerce says so */
+        return false;
+    }
+    *out = (size_t)n;
+    return true;
+}
+
+static PyObject *allocator_alloc(AllocatorObject *a, PyObject *const *args, Py_ssize_t nargs) {
+    size_t size, align = NM_ALIGN_DEFAULT;
+    if (NM_UNLIKELY(nargs < 1 || nargs > 2)) {
+        PyErr_Format(PyExc_TypeError, "alloc() takes a size and an optional alignment (%zd given)", nargs);
+        return NULL;
+    }
+    bool plain = plain_size(args[0], &size);
+    if (NM_UNLIKELY(nargs == 2)) {
+        plain = plain && plain_size(args[1], &align) && nm_is_power_of_two(align) && align <= NM_ALIGN_MAX;
+    }
+    if (NM_UNLIKELY(!plain) && !coerce(a, args[0], nargs == 2 ? args[1] : NULL, &size, &align)) return NULL;
+    if (NM_UNLIKELY(size == 0)) return check_use(a) ? new_block(a, nm_empty_block, 0, align) : NULL;
+    char *ptr = a->port.methods->alloc(a->port.self, size, align);
+    if (NM_UNLIKELY(ptr == NULL)) {
+        raise_status(a, nm_last_failure());
+        return NULL;
+    }
+    return new_block(a, ptr, size, align);
+}
+
+/* The block, if it is one of this allocator's, live and without exports; else NULL with an error set. */
+static BlockObject *own_block(AllocatorObject *a, PyObject *arg, const char *action, const char *when_freed) {
+    if (!Py_IS_TYPE(arg, &Block_Type)) {
+        raise_block(a, arg, "type");
+        return NULL;
+    }
+    BlockObject *b = (BlockObject *)arg;
+    if (b->allocator != a) raise_block(a, arg, "foreign");
+    else if (b->state != LIVE) raise_block(a, arg, b->state == FREED ? when_freed : "stale");
+    else if (b->exports != 0) raise_exports(a, action, b->exports);
+    else return b;
+    return NULL;
+}
+
+static PyObject *allocator_free(AllocatorObject *a, PyObject *arg) {
+    BlockObject *b = own_block(a, arg, "free", "double");
+    return b == NULL ? NULL : free_block(b);
+}
+
+static PyObject *allocator_resize(AllocatorObject *a, PyObject *const *args, Py_ssize_t nargs) {
+    size_t size, align;
+    if (nargs != 2) {
+        PyErr_Format(PyExc_TypeError, "resize() takes a block and a size (%zd given)", nargs);
+        return NULL;
+    }
+    if (own_block(a, args[0], "resize", "freed") == NULL) return NULL;
+    if (!plain_size(args[1], &size) && !coerce(a, args[1], NULL, &size, &align)) return NULL;
+    BlockObject *b = own_block(a, args[0], "resize", "freed"); /* again: coerce may have run Python code */
+    if (b == NULL) return NULL;
+    if (b->size == 0 || size == 0) return PyBool_FromLong((size_t)b->size == size);
+    (void)nm__fail(NM_OK, 0, 0, 0);
+    if (!a->port.methods->resize(a->port.self, b->ptr, (size_t)b->size, size, b->align)) {
+        nm_failure failure = nm_last_failure();
+        if (failure.status == NM_OK) Py_RETURN_FALSE;
+        raise_status(a, failure);
+        return NULL;
+    }
+    b->size = (Py_ssize_t)size;
+    Py_RETURN_TRUE;
+}
+
+static PyObject *allocator_attach(AllocatorObject *a, PyObject *args) {
+    PyObject *core, *upstream;
+    int wraps, autofree;
+    if (!PyArg_ParseTuple(args, "OOpp", &core, &upstream, &wraps, &autofree)) return NULL;
+    if (a->attached) {
+        PyErr_Format(PyExc_RuntimeError, "%s: was initialised before", Py_TYPE(a)->tp_name);
+        return NULL;
+    }
+    if (upstream != Py_None && !PyObject_TypeCheck(upstream, &Allocator_Type)) {
+        PyErr_SetString(PyExc_TypeError, "upstream must be an Allocator or None");
+        return NULL;
+    }
+    PyObject *port = PyObject_CallMethod(core, "port", NULL);
+    if (port == NULL) return NULL;
+    PyObject *handle;
+    unsigned long long self, methods;
+    if (!PyArg_ParseTuple(port, "O!KK", &Handle_Type, &handle, &self, &methods)) {
+        Py_DECREF(port);
+        return NULL;
+    }
+    Py_INCREF(handle);
+    Py_DECREF(port);
+    AllocatorObject *up = upstream == Py_None ? NULL : (AllocatorObject *)upstream;
+    if (up != NULL && (!up->attached || up->closed)) {
+        Py_DECREF(handle);
+        raise_closed(up);
+        return NULL;
+    }
+    a->handle = handle;
+    a->inner = a->port = (nm_allocator){(void *)(uintptr_t)self, (const nm_methods *)(uintptr_t)methods};
+    a->core = Py_NewRef(core);
+    a->wraps = wraps != 0;
+    a->autofree = autofree != 0;
+    if (up != NULL) {
+        a->upstream = (AllocatorObject *)Py_NewRef(upstream);
+        up->users++;
+        if (a->wraps) a->life = up->life;
+        else up->life->nouns++;
+    }
+    a->attached = true;
+    Py_RETURN_NONE;
+}
+
+static void leave_upstream(AllocatorObject *a) {
+    if (a->upstream == NULL) return;
+    a->upstream->users--;
+    if (!a->wraps) a->upstream->life->nouns--;
+}
+
+static PyObject *allocator_live(AllocatorObject *a, PyObject *unused) {
+    (void)unused;
+    PyObject *list = PyList_New(0);
+    if (list == NULL) return NULL;
+    /* Appending may collect garbage, and so blocks, but never the one that is being appended: hold it. */
+    BlockObject *b = a->life->newest;
+    Py_XINCREF(b);
+    while (b != NULL) {
+        if (b->allocator == a && b->state == LIVE && PyList_Append(list, (PyObject *)b) < 0) {
+            Py_DECREF(b);
+            Py_DECREF(list);
+            return NULL;
+        }
+        BlockObject *older = b->state == LIVE ? b->older : NULL;
+        Py_XINCREF(older);
+        Py_DECREF(b);
+        b = older;
+    }
+    return list;
+}
+
+static PyObject *allocator_serial(AllocatorObject *a, PyObject *unused) {
+    (void)unused;
+    return PyLong_FromUnsignedLongLong(a->life->serial);
+}
+
+/* Makes a live block stale; through its own chain where that takes single blocks back. */
+static void retire(BlockObject *b) {
+    if (!b->allocator->autofree || give_back(b, STALE) != NM_OK) {
+        unlink_block(b);
+        b->state = STALE;
+    }
+}
+
+static PyObject *allocator_drop(AllocatorObject *a, PyObject *args) {
+    unsigned long long serial;
+    const char *action;
+    if (!PyArg_ParseTuple(args, "Ks", &serial, &action)) return NULL;
+    Life *life = a->life;
+    Py_ssize_t users = life->nouns;
+    if (life->exports != 0) {
+        for (BlockObject *b = life->newest; b != NULL && b->serial > serial; b = b->older) users += b->exports;
+    }
+    if (users != 0) {
+        raise_exports(a, action, users);
+        return NULL;
+    }
+    while (life->newest != NULL && life->newest->serial > serial) retire(life->newest);
+    if (serial == 0) life->generation++;
+    Py_RETURN_NONE;
+}
+
+static PyObject *allocator_shut(AllocatorObject *a, PyObject *unused) {
+    (void)unused;
+    if (!a->attached || a->closed) Py_RETURN_NONE;
+    Py_ssize_t users = a->users;
+    if (a->life->exports != 0) {
+        for (BlockObject *b = a->life->newest; b != NULL; b = b->older)
+            if (b->allocator == a) users += b->exports;
+    }
+    if (users != 0) {
+        raise_exports(a, "close", users);
+        return NULL;
+    }
+    for (BlockObject *b = a->life->newest, *older; b != NULL; b = older) {
+        older = b->older;
+        if (b->allocator == a) retire(b);
+    }
+    a->closed = true;
+    a->port.methods = &closed_methods;
+    leave_upstream(a);
+    PyObject *status = PyObject_CallMethod(a->core, "clear", NULL);
+    if (status == NULL) return NULL;
+    Py_DECREF(status);
+    Py_RETURN_NONE;
+}
+
+static PyObject *allocator_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    (void)args, (void)kwargs; /* the facade's __init__ takes them */
+    AllocatorObject *a = (AllocatorObject *)type->tp_alloc(type, 0);
+    if (a == NULL) return NULL;
+    a->port.methods = a->inner.methods = &closed_methods;
+    a->life = &a->own;
+    return (PyObject *)a;
+}
+
+/* There is no clear: blocks that are collected in the same breath still need the upstream. Cycles run
+ * through attributes, which the subclass clears. */
+static int allocator_traverse(AllocatorObject *a, visitproc visit, void *arg) {
+    Py_VISIT(a->core);
+    Py_VISIT(a->upstream);
+    return 0;
+}
+
+static void allocator_dealloc(AllocatorObject *a) {
+    PyObject_GC_UnTrack(a);
+    if (a->weakrefs != NULL) PyObject_ClearWeakRefs((PyObject *)a);
+    if (a->attached && !a->closed) leave_upstream(a);
+    Py_CLEAR(a->core);
+    Py_CLEAR(a->handle);
+    Py_CLEAR(a->upstream);
+    Py_TYPE(a)->tp_free((PyObject *)a);
+}
+
+static PyObject *allocator_closed(AllocatorObject *a, void *unused) {
+    (void)unused;
+    return PyBool_FromLong(a->closed || !a->attached);
+}
+static PyObject *allocator_upstream(AllocatorObject *a, void *unused) {
+    (void)unused;
+    return Py_NewRef(a->upstream == NULL ? Py_None : (PyObject *)a->upstream);
+}
+static PyObject *allocator_core(AllocatorObject *a, void *unused) {
+    (void)unused;
+    return Py_NewRef(a->core == NULL ? Py_None : a->core);
+}
+static PyObject *allocator_generation(AllocatorObject *a, void *unused) {
+    (void)unused;
+    return PyLong_FromUnsignedLongLong(a->life->generation);
+}
+
+static PyMethodDef allocator_methods[] = {
+    {"alloc", (PyCFunction)(void (*)(void))allocator_alloc, METH_FASTCALL,
+     "alloc($self, size, align=16, /)\n--\n\nA new Block of `size` bytes (an int or a string such as '64 KiB') at a\n"
+     "multiple of `align`. Contents are undefined. Raises InvalidLayout for a size or alignment that no\n"
+     "block can have, and a MemoryError of the allocator's kind where there is no room."},
+    {"free", (PyCFunction)allocator_free, METH_O,
+     "free($self, block, /)\n--\n\nGives a block back. Raises DoubleFree, StaleBlock, ForeignBlock, or BufferError\n"
+     "while a view of it is out; nothing changes then."},
+    {"resize", (PyCFunction)(void (*)(void))allocator_resize, METH_FASTCALL,
+     "resize($self, block, size, /)\n--\n\nChanges the block's size in place. False: it cannot, and nothing changed."},
+    {"_attach", (PyCFunction)allocator_attach, METH_VARARGS, NULL},
+    {"_live", (PyCFunction)allocator_live, METH_NOARGS, NULL},
+    {"_serial", (PyCFunction)allocator_serial, METH_NOARGS, NULL},
+    {"_drop", (PyCFunction)allocator_drop, METH_VARARGS, NULL},
+    {"_shut", (PyCFunction)allocator_shut, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL}};
+
+static PyGetSetDef allocator_getset[] = {
+    {"closed", (getter)allocator_closed, NULL, "Whether the allocator was closed.", NULL},
+    {"upstream", (getter)allocator_upstream, NULL, "The allocator that this one takes its memory from, or None.", NULL},
+    {"generation", (getter)allocator_generation, NULL, "Resets so far.", NULL},
+    {"_core", (getter)allocator_core, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL}};
+
+static PyTypeObject Allocator_Type = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "nativemem._dataplane.Allocator",
+    .tp_doc = "The data plane of an allocator; the facade classes inherit it.",
+    .tp_basicsize = sizeof(AllocatorObject),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .tp_new = allocator_new,
+    .tp_dealloc = (destructor)allocator_dealloc,
+    .tp_traverse = (traverseproc)allocator_traverse,
+    .tp_methods = allocator_methods,
+    .tp_getset = allocator_getset,
+    .tp_weaklistoffset = offsetof(AllocatorObject, weakrefs),
+};
+
+/* ---- handles -------------------------------------------------------------------------------------- */
+
+static void handle_dealloc(HandleObject *h) {
+    h->destroy(h->ptr);
+    Py_XDECREF(h->needs);
+    PyObject_Free(h);
+}
+
+static PyTypeObject Handle_Type = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "nativemem._dataplane.Handle",
+    .tp_doc = "Owns one structure of the core.",
+    .tp_basicsize = sizeof(HandleObject),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .tp_dealloc = (destructor)handle_dealloc,
+};
+
+/* own(address, address of its destroy function, tuple of the handles that it needs) */
+static PyObject *own(PyObject *module, PyObject *args) {
+    (void)module;
+    unsigned long long ptr, destroy;
+    PyObject *needs;
+    if (!PyArg_ParseTuple(args, "KKO!", &ptr, &destroy, &PyTuple_Type, &needs)) return NULL;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(needs); i++) {
+        if (!Py_IS_TYPE(PyTuple_GET_ITEM(needs, i), &Handle_Type)) {
+            PyErr_SetString(PyExc_TypeError, "own: takes a tuple of handles");
+            return NULL;
+        }
+    }
+    HandleObject *h = PyObject_New(HandleObject, &Handle_Type);
+    if (h == NULL) return NULL;
+    h->ptr = (void *)(uintptr_t)ptr;
+    h->destroy = (void (*)(void *))(uintptr_t)destroy;
+    h->needs = Py_NewRef(needs);
+    return (PyObject *)h;
+}
+
+/* ---- module --------------------------------------------------------------------------------------- */
+
+static PyObject *set_hooks(PyObject *module, PyObject *args) {
+    (void)module;
+    PyObject *coerce_layout, *status, *block, *exports;
+    if (!PyArg_ParseTuple(args, "OOOO", &coerce_layout, &status, &block, &exports)) return NULL;
+    Py_XSETREF(hooks.coerce_layout, Py_NewRef(coerce_layout));
+    Py_XSETREF(hooks.raise_status, Py_NewRef(status));
+    Py_XSETREF(hooks.raise_block, Py_NewRef(block));
+    Py_XSETREF(hooks.raise_exports, Py_NewRef(exports));
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef module_methods[] = {
+    {"set_hooks", set_hooks, METH_VARARGS, "The functions of nativemem.errors that the types call."},
+    {"own", own, METH_VARARGS, "A handle that owns a structure of the core."},
+    {"engine_objects", nm__engine_objects, METH_O, "Switches the heap under the object domains on or off."},
+    {"engine_arrays", nm__engine_arrays, METH_VARARGS, "Switches the heap under NumPy on or off."},
+    {"engine_lift", nm__engine_lift, METH_NOARGS, "Takes the engine's limit away, then returns the peak under it."},
+    {"engine_state", nm__engine_state, METH_NOARGS, "(objects on, arrays on)."},
+    {NULL, NULL, 0, NULL}};
+
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, .m_name = "nativemem._dataplane", .m_size = -1, .m_methods = module_methods};
+
+PyMODINIT_FUNC PyInit__dataplane(void) {
+    if (PyType_Ready(&Allocator_Type) < 0 || PyType_Ready(&Block_Type) < 0 ||
+        PyType_Ready(&Handle_Type) < 0)
+        return NULL;
+    PyObject *m = PyModule_Create(&module);
+    if (m == NULL) return NULL;
+    if (PyModule_AddObjectRef(m, "Allocator", (PyObject *)&Allocator_Type) < 0 ||
+        PyModule_AddObjectRef(m, "Block", (PyObject *)&Block_Type) < 0) {
+        Py_DECREF(m);
+        return NULL;
+    }
+    return m;
+}

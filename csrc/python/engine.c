@@ -1,0 +1,265 @@
+/* The heap under CPython's object domains and under NumPy.
+ *
+ * The hooks are static functions that ignore their context. They are put into the interpreter's table once
+ * and stay there: taking them out would race with calls under way and would send frees of our blocks to an
+ * allocator that does not know them. On and off is a flag that only decides where new memory comes from.
+ * Whose block an address is, the region says; what is not ours goes to the allocator that was there before.
+ *
+ * `mem` and `obj` are hooked together and served by one heap, because release builds let a block be taken
+ * in one and freed in the other.
+ */
+#include "python/python.h"
+
+#include "alloc/heap.h"
+#include "python/engine.h"
+
+static nm_heap *heap;
+static nm_budget *budget;
+
+static struct {
+    bool hooked;
+    atomic_bool on;
+    PyMemAllocatorEx mem, obj; /* what was there before */
+} objects;
+
+static struct {
+    bool hooked;
+    atomic_bool on;
+    nm__numpy_allocator before;
+} arrays;
+
+nm_heap *nm_engine_heap(void) { return heap; }
+nm_budget *nm_engine_budget(void) { return budget; }
+
+nm_status nm_engine_start(void) {
+    if (heap != NULL) return NM_OK;
+    nm_budget *b = nm_budget_create(NM_SIZE_MAX, NULL);
+    if (b == NULL) return NM_OUT_OF_MEMORY;
+    nm_heap *h = nm_heap_create(b);
+    if (h == NULL) {
+        nm_budget_destroy(b);
+        return NM_OUT_OF_MEMORY;
+    }
+    nm__heap_claim(h);
+    budget = b;
+    heap = h;
+    return NM_OK;
+}
+
+/* ---- taking and giving ---------------------------------------------------------------------------- */
+
+static NM_COLD void *take_slow(size_t size) { return nm_heap_malloc(heap, size); }
+
+NM_INLINE void *take(size_t size) {
+    if (NM_LIKELY(size <= 512)) {
+        unsigned bin = (unsigned)((size + 15) >> 4) + (size == 0);
+        void *ptr = nm__part_alloc(nm__mine.part[NM__CLAIMED_SLOT], bin);
+        if (NM_LIKELY(ptr != NULL)) return ptr;
+    }
+    return take_slow(size);
+}
+
+NM_INLINE void give(void *ptr, nm__page *page) { nm__part_free(nm__mine.part[NM__CLAIMED_SLOT], ptr, page); }
+
+/* A limit is a limit; only when the region itself has no more may the allocator before us be asked. */
+static bool may_ask_before(void) { return nm_last_failure().status != NM_OVER_BUDGET; }
+
+/* Moves a block of ours to the allocator that was there before; NULL: untouched. */
+#define MOVE_OUT(ptr, size, before)                                                   \
+    do {                                                                              \
+        size_t old = nm_heap_usable_of(ptr);                                          \
+        if (!on && (size) <= old) return ptr;                                         \
+        void *moved = (before);                                                       \
+        if (moved == NULL) return NULL;                                               \
+        memcpy(moved, ptr, old < (size) ? old : (size));                              \
+        nm_heap_free(heap, ptr);                                                      \
+        return moved;                                                                 \
+    } while (0)
+
+/* ---- CPython -------------------------------------------------------------------------------------- */
+
+NM_INLINE void *domain_malloc(PyMemAllocatorEx *before, size_t size) {
+    if (NM_LIKELY(atomic_load_explicit(&objects.on, memory_order_relaxed))) {
+        void *ptr = take(size);
+        if (NM_LIKELY(ptr != NULL) || !may_ask_before()) return ptr;
+    }
+    return before->malloc(before->ctx, size);
+}
+
+NM_INLINE void *domain_calloc(PyMemAllocatorEx *before, size_t count, size_t size) {
+    if (NM_LIKELY(atomic_load_explicit(&objects.on, memory_order_relaxed))) {
+        size_t bytes;
+        void *ptr;
+        if (nm_mul(count, size, &bytes) && bytes <= 512) {
+            ptr = take(bytes);
+            if (NM_LIKELY(ptr != NULL)) return memset(ptr, 0, bytes);
+        } else {
+            ptr = nm_heap_calloc(heap, count, size);
+        }
+        if (ptr != NULL || !may_ask_before()) return ptr;
+    }
+    return before->calloc(before->ctx, count, size);
+}
+
+NM_INLINE void *domain_realloc(PyMemAllocatorEx *before, void *ptr, size_t size) {
+    if (ptr == NULL) return domain_malloc(before, size);
+    if (nm__page_of(ptr) == NULL) return before->realloc(before->ctx, ptr, size);
+    bool on = atomic_load_explicit(&objects.on, memory_order_relaxed);
+    if (NM_LIKELY(on)) {
+        void *moved = nm_heap_realloc(heap, ptr, size);
+        if (NM_LIKELY(moved != NULL) || !may_ask_before()) return moved;
+    }
+    MOVE_OUT(ptr, size, before->malloc(before->ctx, size));
+}
+
+NM_INLINE void domain_free(PyMemAllocatorEx *before, void *ptr) {
+    nm__page *page = nm__page_of(ptr);
+    if (NM_LIKELY(page != NULL)) give(ptr, page);
+    else before->free(before->ctx, ptr);
+}
+
+#define DOMAIN(name)                                                                                    \
+    static void *name##_malloc(void *ctx, size_t size) {                                                \
+        (void)ctx;                                                                                      \
+        return domain_malloc(&objects.name, size);                                                      \
+    }                                                                                                   \
+    static void *name##_calloc(void *ctx, size_t count, size_t size) {                                  \
+        (void)ctx;                                                                                      \
+        return domain_calloc(&objects.name, count, size);                                               \
+    }                                                                                                   \
+    static void *name##_realloc(void *ctx, void *ptr, size_t size) {                                    \
+        (void)ctx;                                                                                      \
+        return domain_realloc(&objects.name, ptr, size);                                                \
+    }                                                                                                   \
+    static void name##_free(void *ctx, void *ptr) {                                                     \
+        (void)ctx;                                                                                      \
+        domain_free(&objects.name, ptr);                                                                \
+    }                                                                                                   \
+    static PyMemAllocatorEx name##_hook = {NULL, name##_malloc, name##_calloc, name##_realloc, name##_free};
+
+DOMAIN(mem)
+DOMAIN(obj)
+
+static bool no_heap(void) {
+    if (heap != NULL) return false;
+    PyErr_SetString(PyExc_RuntimeError, "the engine's heap was not started");
+    return true;
+}
+
+PyObject *nm__engine_objects(PyObject *module, PyObject *flag) {
+    (void)module;
+    int on = PyObject_IsTrue(flag);
+    if (on < 0 || no_heap()) return NULL;
+    if (on && !objects.hooked) {
+        PyMem_GetAllocator(PYMEM_DOMAIN_MEM, &objects.mem);
+        PyMem_GetAllocator(PYMEM_DOMAIN_OBJ, &objects.obj);
+        PyMem_SetAllocator(PYMEM_DOMAIN_MEM, &mem_hook);
+        PyMem_SetAllocator(PYMEM_DOMAIN_OBJ, &obj_hook);
+        objects.hooked = true;
+    }
+    atomic_store(&objects.on, on != 0);
+    Py_RETURN_NONE;
+}
+
+/* ---- NumPy ---------------------------------------------------------------------------------------- */
+
+/* In multiples of 64 bytes every cell starts at one, which is what vector code likes. */
+static size_t padded(size_t size) { return size <= NM_SIZE_MAX - 63 ? (size + 63) & ~(size_t)63 : size; }
+
+static bool arrays_on(void) { return atomic_load_explicit(&arrays.on, memory_order_relaxed); }
+
+static void *array_malloc(void *ctx, size_t size) {
+    (void)ctx;
+    if (NM_LIKELY(arrays_on())) {
+        void *ptr = take(padded(size));
+        if (NM_LIKELY(ptr != NULL) || !may_ask_before()) return ptr;
+    }
+    return arrays.before.malloc(arrays.before.ctx, size);
+}
+
+static void *array_calloc(void *ctx, size_t count, size_t size) {
+    (void)ctx;
+    if (NM_LIKELY(arrays_on())) {
+        size_t bytes;
+        if (!nm_mul(count, size, &bytes)) return NULL;
+        void *ptr = nm_heap_calloc(heap, 1, padded(bytes));
+        if (NM_LIKELY(ptr != NULL) || !may_ask_before()) return ptr;
+    }
+    return arrays.before.calloc(arrays.before.ctx, count, size);
+}
+
+static void *array_realloc(void *ctx, void *ptr, size_t size) {
+    if (ptr == NULL) return array_malloc(ctx, size);
+    if (nm__page_of(ptr) == NULL) return arrays.before.realloc(arrays.before.ctx, ptr, size);
+    bool on = arrays_on();
+    if (NM_LIKELY(on)) {
+        void *moved = nm_heap_realloc(heap, ptr, padded(size));
+        if (NM_LIKELY(moved != NULL) || !may_ask_before()) return moved;
+    }
+    MOVE_OUT(ptr, size, arrays.before.malloc(arrays.before.ctx, size));
+}
+
+/* The size that NumPy gives is not to be trusted, and not needed. */
+static void array_free(void *ctx, void *ptr, size_t size) {
+    (void)ctx;
+    nm__page *page = nm__page_of(ptr);
+    if (NM_LIKELY(page != NULL)) give(ptr, page);
+    else arrays.before.free(arrays.before.ctx, ptr, size);
+}
+
+static nm__numpy_handler handler = {
+    "nativemem", 1, {NULL, array_malloc, array_calloc, array_realloc, array_free}};
+
+/* PyDataMem_GetHandler's place in NumPy's C-API table, since 1.22. */
+#define NUMPY_GET_HANDLER 305
+
+/* The capsule of the handler in use is made to point to ours; arrays that were made before hold the same
+ * capsule, and their frees are passed on. */
+static bool redirect(PyObject *capsule) {
+    nm__numpy_handler *before = PyCapsule_GetPointer(capsule, "mem_handler");
+    if (before == NULL) return false;
+    if (before->version != 1) {
+        PyErr_Format(PyExc_RuntimeError, "NumPy's memory handler is of the unknown version %d", before->version);
+        return false;
+    }
+    arrays.before = before->allocator;
+    return PyCapsule_SetPointer(capsule, &handler) == 0;
+}
+
+/* (on, NumPy's C-API table), in a context without a handler of its own: then the handler in use is NumPy's
+ * default, which new threads get too. */
+PyObject *nm__engine_arrays(PyObject *module, PyObject *args) {
+    (void)module;
+    int on;
+    PyObject *api;
+    if (!PyArg_ParseTuple(args, "pO", &on, &api) || no_heap()) return NULL;
+    if (on && !arrays.hooked) {
+        void **table = PyCapsule_GetPointer(api, NULL);
+        if (table == NULL) return NULL;
+        PyObject *(*get_handler)(void);
+        memcpy(&get_handler, &table[NUMPY_GET_HANDLER], sizeof get_handler);
+        PyObject *capsule = get_handler();
+        if (capsule == NULL) return NULL;
+        arrays.hooked = redirect(capsule);
+        Py_DECREF(capsule);
+        if (!arrays.hooked) return NULL;
+    }
+    atomic_store(&arrays.on, on != 0);
+    Py_RETURN_NONE;
+}
+
+/* Takes the limit away and returns the peak under it. Allocates nothing before the limit is gone, so that a
+ * program that has run into it can still be ended in good order. */
+PyObject *nm__engine_lift(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+    if (no_heap()) return NULL;
+    size_t peak = nm_budget_peak(budget);
+    nm_budget_set_limit(budget, NM_SIZE_MAX);
+    return PyLong_FromSize_t(peak);
+}
+
+PyObject *nm__engine_state(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+    return Py_BuildValue("(OO)", atomic_load(&objects.on) ? Py_True : Py_False,
+                         atomic_load(&arrays.on) ? Py_True : Py_False);
+}

@@ -1,0 +1,12 @@
+/* The engine's heap and limit, for the control plane: no call here needs the interpreter's lock. */
+#ifndef NM__ENGINE_H
+#define NM__ENGINE_H
+
+#include "nativemem/heap.h"
+
+/* Makes the engine's heap, once for the process. The region must be initialised. */
+nm_status nm_engine_start(void);
+nm_heap *nm_engine_heap(void);     /* NULL before start */
+nm_budget *nm_engine_budget(void); /* its limit is NM_SIZE_MAX where none was set */
+
+#endif

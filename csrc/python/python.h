@@ -1,0 +1,31 @@
+/* Shared by the files that see Python.h: the data plane and the hooks. */
+#ifndef NM__PYTHON_H
+#define NM__PYTHON_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "nativemem.h"
+
+/* The handler that NumPy expects behind a capsule named "mem_handler" (NEP 49, version 1). Declared here
+ * so that neither building nor importing needs NumPy. */
+typedef struct {
+    void *ctx;
+    void *(*malloc)(void *ctx, size_t size);
+    void *(*calloc)(void *ctx, size_t nelem, size_t elsize);
+    void *(*realloc)(void *ctx, void *ptr, size_t new_size);
+    void (*free)(void *ctx, void *ptr, size_t size);
+} nm__numpy_allocator;
+typedef struct {
+    char name[127];
+    uint8_t version;
+    nm__numpy_allocator allocator;
+} nm__numpy_handler;
+
+/* Functions of the module; each is called with the interpreter's lock held. */
+PyObject *nm__engine_objects(PyObject *module, PyObject *on);
+PyObject *nm__engine_arrays(PyObject *module, PyObject *args);
+PyObject *nm__engine_lift(PyObject *module, PyObject *unused);
+PyObject *nm__engine_state(PyObject *module, PyObject *unused);
+
+#endif

@@ -1,0 +1,68 @@
+#include "nativemem/limited.h"
+
+#include "base/base.h"
+
+/* Invariant:  what this wrapper has charged to the budget == stats.used. */
+struct nm_limited {
+    nm_allocator upstream;
+    nm_budget *budget;
+    nm__shared_stats stats;
+};
+
+static void *limited_alloc(void *self, size_t size, size_t align) {
+    nm_limited *l = self;
+    if (!nm_budget_charge(l->budget, size)) {
+        nm__atomic_add(&l->stats.failures, 1);
+        return NULL;
+    }
+    void *ptr = l->upstream.methods->alloc(l->upstream.self, size, align);
+    if (NM_UNLIKELY(ptr == NULL)) {
+        (void)nm_budget_release(l->budget, size);
+        nm__atomic_add(&l->stats.failures, 1);
+        return NULL;
+    }
+    nm__count_alloc(&l->stats, size);
+    return ptr;
+}
+
+static bool limited_resize(void *self, void *ptr, size_t old, size_t size, size_t align) {
+    nm_limited *l = self;
+    if (size > old && !nm_budget_charge(l->budget, size - old)) {
+        nm__atomic_add(&l->stats.failures, 1);
+        return false;
+    }
+    if (!l->upstream.methods->resize(l->upstream.self, ptr, old, size, align)) {
+        if (size > old) (void)nm_budget_release(l->budget, size - old);
+        return false;
+    }
+    if (size < old) (void)nm_budget_release(l->budget, old - size);
+    nm__count_resize(&l->stats, old, size);
+    return true;
+}
+
+static nm_status limited_free(void *self, void *ptr, size_t size, size_t align) {
+    nm_limited *l = self;
+    nm_status status = l->upstream.methods->free(l->upstream.self, ptr, size, align);
+    if (status != NM_OK) return status;
+    (void)nm_budget_release(l->budget, size);
+    nm__count_free(&l->stats, size);
+    return NM_OK;
+}
+
+static void limited_stats(void *self, nm_stats *out) {
+    nm_limited *l = self;
+    nm__shared_read(&l->stats, out);
+    out->limit = nm_budget_limit(l->budget);
+}
+
+static const nm_methods limited_methods = {limited_alloc, limited_resize, limited_free, limited_stats};
+
+nm_limited *nm_limited_create(nm_allocator upstream, nm_budget *budget) {
+    nm_limited *l = nm__meta_alloc(sizeof *l);
+    if (l == NULL) return NULL;
+    l->upstream = upstream;
+    l->budget = budget;
+    return l;
+}
+void nm_limited_destroy(nm_limited *l) { nm__meta_free(l); }
+nm_allocator nm_limited_port(nm_limited *l) { return (nm_allocator){l, &limited_methods}; }

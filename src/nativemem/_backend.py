@@ -1,0 +1,155 @@
+"""The waist between facade and backends: what a backend supplies, and which one is taken.
+
+A backend is a module with the names of :class:`Backend`. :func:`load` gives the facade classes bound to
+one backend; the package's own names are those of the configured one. Nothing else in the package knows
+which backend it runs on.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .config import Settings
+from .errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["AllocatorCore", "Backend", "Binding", "BudgetCore", "DataPlane", "load", "select"]
+
+
+class AllocatorCore(Protocol):
+    """The control plane of one allocator. Sizes in bytes; statuses as :class:`~.errors.Status`."""
+
+    def stats(self) -> tuple[int, int, int, int, int, int, int, int, int]:
+        """used, peak, reserved, limit, total, live, count, frees, failures."""
+
+    def usable(self, size: int, align: int) -> int:
+        """Bytes behind a block of this layout."""
+
+    def check(self) -> int:
+        """``OK``, or ``WRONG_THREAD`` where the calling thread may not use the allocator."""
+
+    def clear(self) -> int:
+        """Gives back everything that the allocator holds; called once, by close."""
+
+
+class BudgetCore(Protocol):
+    """The control plane of one budget."""
+
+    def charge(self, n: int) -> bool: ...
+    def release(self, n: int) -> int: ...
+    def set_limit(self, limit: int) -> None: ...
+    def numbers(self) -> tuple[int, int, int, int]:
+        """used, peak, limit, denied."""
+
+    def denial(self) -> tuple[int, int, int, Any, int] | None:
+        """requested, used, limit, the core that refused, time in ns since the epoch."""
+
+
+class DataPlane(Protocol):
+    """The allocator base type that a backend supplies; the facade classes inherit it."""
+
+    _core: Any
+    closed: bool
+    upstream: Any
+    generation: int
+
+    def alloc(self, size: Any, align: int = 16, /) -> Any: ...
+    def free(self, block: Any, /) -> None: ...
+    def resize(self, block: Any, size: Any, /) -> bool: ...
+    def _attach(self, core: Any, upstream: Any, wraps: bool, autofree: bool, /) -> None:
+        """Once, from ``__init__``. ``wraps``: shares the upstream's blocks rather than holding memory."""
+
+    def _live(self) -> list[Any]:
+        """Live blocks that this allocator gave and somebody still refers to, newest first."""
+
+    def _serial(self) -> int:
+        """Number of the newest block of the whole chain; grows with each block."""
+
+    def _drop(self, serial: int, action: str, /) -> None:
+        """Makes every block of the chain that is newer than ``serial`` stale; BufferError, and nothing
+        changed, where one of them is exported or an allocator stands on this one's memory."""
+
+    def _shut(self) -> None:
+        """Closes: frees its blocks, clears the core. BufferError, nothing changed, as ``_drop``."""
+
+
+class Backend(Protocol):
+    """What ``_native`` and ``_pure`` supply."""
+
+    name: str
+    Allocator: Any
+    Block: Any
+    BudgetCore: Any
+    SystemCore: Any
+    ArenaCore: Any
+    SlabCore: Any
+    HeapCore: Any
+    LimitedCore: Any
+    TracedCore: Any
+
+
+class Binding(SimpleNamespace):
+    """The facade classes bound to one backend; see :func:`load`."""
+
+
+def select(name: str) -> str:
+    """The backend that ``name`` stands for: ``auto`` is ``native`` where the extension exists.
+
+    An extension that is there but broken is an error that shows, not a silent change of backend.
+    """
+    if name == "auto":
+        return "native" if importlib.util.find_spec("nativemem._core") is not None else "pure"
+    if name in ("native", "pure"):
+        return name
+    raise ConfigError(f"backend: takes auto, native or pure, not {name!r}")
+
+
+@functools.lru_cache(maxsize=None)
+def _bind(name: str) -> Binding:
+    from . import allocators, budget, wrappers
+
+    backend = importlib.import_module("._native" if name == "native" else "._pure", __package__)
+    binding = Binding(name=name, backend=backend, Block=backend.Block)
+    facades: Sequence[type] = (
+        *(getattr(allocators, n) for n in ("System", "Arena", "Slab", "Heap")),
+        *(getattr(wrappers, n) for n in ("Limited", "Traced")),
+        budget.Budget,
+    )
+    for facade in facades:
+        bases = (facade, backend.Allocator) if hasattr(facade, "_fields") else (facade,)
+        slots = getattr(facade, "_fields", ())
+        namespace = {
+            "__slots__": slots,
+            "__doc__": facade.__doc__,
+            "__module__": "nativemem",
+            "_backend": backend,
+            "_binding": binding,
+        }
+        setattr(binding, facade.__name__, type(facade.__name__, bases, namespace))
+    binding.default_system = binding.System()
+    return binding
+
+
+def load(name: str = "auto") -> Binding:
+    """The facade classes bound to the backend ``name``: ``auto``, ``native`` or ``pure``.
+
+    Returns a namespace with ``name``, ``System``, ``Arena``, ``Slab``, ``Heap``, ``Limited``, ``Traced``,
+    ``Budget``, ``Block`` and ``default_system``; the same one each time. Both backends can be loaded in
+    one process. Raises :class:`ConfigError` for another name, and whatever the import of a broken
+    extension raises. Safe from any thread.
+
+    >>> load("pure").Arena().alloc(10).size
+    10
+    """
+    return _bind(select(name))
+
+
+def configured() -> Binding:
+    """The binding that the environment asks for."""
+    return load(Settings.from_env().backend)

@@ -1,0 +1,101 @@
+/* The control plane: every C function that Python calls through cffi. The contracts stand in csrc/include. */
+
+enum nm_status {
+    NM_OK, NM_OUT_OF_MEMORY, NM_EXHAUSTED, NM_OVER_BUDGET, NM_INVALID_LAYOUT, NM_FOREIGN_BLOCK,
+    NM_WRONG_THREAD, NM_INVALID_MARK, NM_CLOSED, NM_UNDERFLOW, ...
+};
+typedef enum nm_status nm_status;
+
+typedef struct { nm_status status; size_t requested, used, limit; ...; } nm_failure;
+nm_failure nm_last_failure(void);
+
+typedef struct { size_t used, peak, reserved, limit, total, live, count, frees, failures; ...; } nm_stats;
+typedef struct { void (*stats)(void *self, nm_stats *out); ...; } nm_methods;
+typedef struct { void *self; const nm_methods *methods; ...; } nm_allocator;
+
+/* budget */
+typedef struct nm_budget nm_budget;
+typedef struct {
+    size_t requested, used, limit;
+    const nm_budget *refuser;
+    int64_t time_ns;
+    ...;
+} nm_denial;
+nm_budget *nm_budget_create(size_t limit, nm_budget *parent);
+void nm_budget_destroy(nm_budget *b);
+bool nm_budget_charge(nm_budget *b, size_t n);
+nm_status nm_budget_release(nm_budget *b, size_t n);
+void nm_budget_set_limit(nm_budget *b, size_t limit);
+size_t nm_budget_used(const nm_budget *b);
+size_t nm_budget_peak(const nm_budget *b);
+size_t nm_budget_limit(const nm_budget *b);
+size_t nm_budget_denied(const nm_budget *b);
+bool nm_budget_last_denial(nm_budget *b, nm_denial *out);
+
+/* system */
+typedef struct nm_system nm_system;
+nm_system *nm_system_create(void);
+void nm_system_destroy(nm_system *s);
+nm_allocator nm_system_port(nm_system *s);
+
+/* arena */
+typedef struct nm_arena nm_arena;
+typedef struct { uint64_t generation; ...; } nm_arena_mark;
+nm_arena *nm_arena_create(nm_allocator upstream, size_t hint, size_t cap, bool grow, bool zero_on_free);
+void nm_arena_destroy(nm_arena *a);
+nm_allocator nm_arena_port(nm_arena *a);
+nm_status nm_arena_reset(nm_arena *a);
+nm_status nm_arena_clear(nm_arena *a);
+nm_status nm_arena_take_mark(nm_arena *a, nm_arena_mark *out);
+nm_status nm_arena_release(nm_arena *a, const nm_arena_mark *mark);
+nm_status nm_arena_check_thread(const nm_arena *a);
+
+/* slab */
+typedef struct nm_slab nm_slab;
+nm_slab *nm_slab_create(nm_allocator upstream, const size_t *bins, size_t nbins, bool zero_on_free);
+void nm_slab_destroy(nm_slab *s);
+nm_allocator nm_slab_port(nm_slab *s);
+nm_status nm_slab_trim(nm_slab *s);
+size_t nm_slab_usable(const nm_slab *s, size_t size, size_t align);
+nm_status nm_slab_check_thread(const nm_slab *s);
+
+/* heap and region */
+#define NM_BINS ...
+#define NM_SPAN_SIZES ...
+nm_status nm_region_init(size_t reserve, size_t retain, unsigned decay_ms);
+size_t nm_region_size(void);
+size_t nm_region_dirty(void);
+typedef struct nm_heap nm_heap;
+nm_heap *nm_heap_create(nm_budget *budget);
+void nm_heap_destroy(nm_heap *h);
+nm_allocator nm_heap_port(nm_heap *h);
+void nm_heap_clear(nm_heap *h);
+void nm_heap_trim(nm_heap *h);
+size_t nm_heap_usable(size_t size, size_t align);
+typedef struct {
+    size_t held, held_peak, live_span_bytes, threads;
+    uint64_t allocations[...];
+    uint64_t span_allocations[...];
+    ...;
+} nm_census;
+void nm_heap_census(nm_heap *h, nm_census *out);
+size_t nm_bin_size(unsigned bin);
+
+/* wrappers */
+typedef struct nm_limited nm_limited;
+nm_limited *nm_limited_create(nm_allocator upstream, nm_budget *budget);
+void nm_limited_destroy(nm_limited *l);
+nm_allocator nm_limited_port(nm_limited *l);
+
+#define NM_HISTO_BUCKETS ...
+typedef struct nm_traced nm_traced;
+nm_traced *nm_traced_create(nm_allocator upstream, bool histogram);
+void nm_traced_destroy(nm_traced *t);
+nm_allocator nm_traced_port(nm_traced *t);
+bool nm_traced_histogram(const nm_traced *t, uint64_t *out);
+size_t nm_histo_size(unsigned bucket);
+
+/* engine */
+nm_status nm_engine_start(void);
+nm_heap *nm_engine_heap(void);
+nm_budget *nm_engine_budget(void);

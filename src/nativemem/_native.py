@@ -1,0 +1,314 @@
+"""The native backend: the only importer of the extension.
+
+``Allocator`` and ``Block`` are C types (the data plane); the ``*Core`` classes reach the C structures
+through cffi (the control plane). A core's handle owns its structure and holds the handles of those that it takes
+memory from or charges to, so that whatever order Python drops them in, upstreams go last.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.machinery
+import importlib.util
+import os
+import sys
+import weakref
+from typing import Any
+
+from . import _core, errors
+from .config import Settings
+
+ffi, lib = _core.ffi, _core.lib
+
+
+def _load_dataplane() -> Any:
+    """The second module of the shared object; the import system finds only the one named like the file."""
+    name = f"{__package__}._dataplane"
+    if name in sys.modules:
+        return sys.modules[name]
+    loader = importlib.machinery.ExtensionFileLoader(name, _core.__file__)
+    spec = importlib.util.spec_from_file_location(name, _core.__file__, loader=loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    sys.modules[name] = module
+    return module
+
+
+dataplane = _load_dataplane()
+dataplane.set_hooks(
+    errors.coerce_layout, errors.raise_status, errors.raise_block, errors.raise_exports
+)
+
+name = "native"
+features = frozenset({"engine", "numpy-arrays", "stale-buffer-raises"})
+Allocator = dataplane.Allocator
+Block = dataplane.Block
+
+
+def _default_reserve() -> int:
+    """Address space for the region: four times the machine's memory, so that it is never the bound."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(max(64 << 30, 1 << (4 * memory - 1).bit_length()), 4 << 40)
+
+
+@functools.lru_cache(maxsize=None)
+def start_region() -> None:
+    """Reserves the region. Raises :class:`OutOfMemory` where the system refuses even a small one."""
+    settings = Settings()
+    status = lib.nm_region_init(
+        settings.region or _default_reserve(), settings.retain, int(settings.decay * 1000)
+    )
+    if status:
+        raise errors.OutOfMemory(
+            "the system refused to reserve address space for the heap",
+            suggestion="raise the limit on address space (ulimit -v)",
+        )
+
+
+def _address(thing: Any) -> int:
+    return int(ffi.cast("uintptr_t", thing))
+
+
+def _own(pointer: Any, destroy: str, needs: tuple[Any, ...]) -> Any:
+    """A handle that destroys the C structure when Python drops it, and keeps ``needs`` until after that."""
+    if pointer == ffi.NULL:
+        failure = lib.nm_last_failure()
+        raise errors.OutOfMemory(
+            f"no memory for a control structure of {failure.requested} bytes",
+            requested=failure.requested,
+        )
+    return dataplane.own(_address(pointer), _address(ffi.addressof(lib, destroy)), needs)
+
+
+#: by address, to name the budget that refused
+_budgets: weakref.WeakValueDictionary[int, BudgetCore] = weakref.WeakValueDictionary()
+
+
+class BudgetCore:
+    """Control plane of one budget."""
+
+    __slots__ = ("__weakref__", "_ptr", "handle")
+
+    def __init__(self, limit: int, parent: BudgetCore | None) -> None:
+        up, needs = (ffi.NULL, ()) if parent is None else (parent._ptr, (parent.handle,))
+        self._ptr = lib.nm_budget_create(limit, up)
+        self.handle = _own(self._ptr, "nm_budget_destroy", needs)
+        _budgets[_address(self._ptr)] = self
+
+    def charge(self, n: int) -> bool:
+        return lib.nm_budget_charge(self._ptr, n)
+
+    def release(self, n: int) -> int:
+        return lib.nm_budget_release(self._ptr, n)
+
+    def set_limit(self, limit: int) -> None:
+        lib.nm_budget_set_limit(self._ptr, limit)
+
+    def numbers(self) -> tuple[int, int, int, int]:
+        b = self._ptr
+        used = lib.nm_budget_used(b)
+        return used, lib.nm_budget_peak(b), lib.nm_budget_limit(b), lib.nm_budget_denied(b)
+
+    def denial(self) -> tuple[int, int, int, Any, int] | None:
+        return _denial(self._ptr)
+
+
+def _denial(budget: Any) -> tuple[int, int, int, Any, int] | None:
+    out = ffi.new("nm_denial *")
+    if not lib.nm_budget_last_denial(budget, out):
+        return None
+    refuser = _budgets.get(_address(out.refuser))
+    return out.requested, out.used, out.limit, refuser, out.time_ns
+
+
+class _Core:
+    """What the cores of all allocators share."""
+
+    __slots__ = ("_port", "_ptr", "handle")
+
+    def _open(self, pointer: Any, kind: str, *needs: Any) -> None:
+        self._ptr = pointer
+        self.handle = _own(pointer, f"nm_{kind}_destroy", tuple(core.handle for core in needs))
+        self._port = getattr(lib, f"nm_{kind}_port")(pointer)
+
+    def port(self) -> tuple[Any, int, int]:
+        """The handle and the port's two words, for the data plane."""
+        return self.handle, _address(self._port.self), _address(self._port.methods)
+
+    def stats(self) -> tuple[int, int, int, int, int, int, int, int, int]:
+        s = ffi.new("nm_stats *")
+        self._port.methods.stats(self._port.self, s)
+        return s.used, s.peak, s.reserved, s.limit, s.total, s.live, s.count, s.frees, s.failures
+
+    def check(self) -> int:
+        return 0
+
+    def clear(self) -> int:
+        return 0
+
+
+class SystemCore(_Core):
+    """Control plane of System."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self._open(lib.nm_system_create(), "system")
+
+    def usable(self, size: int, align: int) -> int:
+        return size
+
+
+class ArenaCore(_Core):
+    """Control plane of Arena."""
+
+    __slots__ = ()
+
+    def __init__(self, upstream: _Core, hint: int, cap: int, grow: bool, zero: bool) -> None:
+        arena = lib.nm_arena_create(upstream._port, hint, cap, grow, zero)
+        self._open(arena, "arena", upstream)
+
+    def usable(self, size: int, align: int) -> int:
+        return size
+
+    def check(self) -> int:
+        return lib.nm_arena_check_thread(self._ptr)
+
+    def clear(self) -> int:
+        return lib.nm_arena_clear(self._ptr)
+
+    def reset(self) -> int:
+        return lib.nm_arena_reset(self._ptr)
+
+    def take_mark(self) -> tuple[int, Any]:
+        mark = ffi.new("nm_arena_mark *")
+        return lib.nm_arena_take_mark(self._ptr, mark), mark
+
+    def release(self, mark: Any) -> int:
+        return lib.nm_arena_release(self._ptr, mark)
+
+
+class SlabCore(_Core):
+    """Control plane of Slab."""
+
+    __slots__ = ("_upstream",)
+
+    def __init__(self, upstream: _Core, bins: tuple[int, ...], zero: bool) -> None:
+        self._upstream = upstream
+        slab = lib.nm_slab_create(upstream._port, list(bins), len(bins), zero)
+        self._open(slab, "slab", upstream)
+
+    def usable(self, size: int, align: int) -> int:
+        usable = lib.nm_slab_usable(self._ptr, size, align)
+        return usable or self._upstream.usable(size, align)
+
+    def check(self) -> int:
+        return lib.nm_slab_check_thread(self._ptr)
+
+    def clear(self) -> int:
+        return lib.nm_slab_trim(self._ptr)
+
+    def trim(self) -> int:
+        return lib.nm_slab_trim(self._ptr)
+
+
+class HeapCore(_Core):
+    """Control plane of Heap."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        start_region()
+        self._open(lib.nm_heap_create(ffi.NULL), "heap")
+
+    def usable(self, size: int, align: int) -> int:
+        return lib.nm_heap_usable(size, align)
+
+    def clear(self) -> int:
+        lib.nm_heap_clear(self._ptr)
+        return 0
+
+    def trim(self) -> None:
+        lib.nm_heap_trim(self._ptr)
+
+
+class _WrapperCore(_Core):
+    __slots__ = ("_upstream",)
+
+    def usable(self, size: int, align: int) -> int:
+        return self._upstream.usable(size, align)
+
+    def check(self) -> int:
+        return self._upstream.check()
+
+
+class LimitedCore(_WrapperCore):
+    """Control plane of Limited."""
+
+    __slots__ = ()
+
+    def __init__(self, upstream: Any, budget: BudgetCore) -> None:
+        self._upstream = upstream
+        limited = lib.nm_limited_create(upstream._port, budget._ptr)
+        self._open(limited, "limited", upstream, budget)
+
+
+class TracedCore(_WrapperCore):
+    """Control plane of Traced."""
+
+    __slots__ = ()
+
+    def __init__(self, upstream: Any, histogram: bool) -> None:
+        self._upstream = upstream
+        self._open(lib.nm_traced_create(upstream._port, histogram), "traced", upstream)
+
+    def histogram(self) -> list[tuple[int, int]] | None:
+        counts = ffi.new("uint64_t[]", lib.NM_HISTO_BUCKETS)
+        if not lib.nm_traced_histogram(self._ptr, counts):
+            return None
+        return [(lib.nm_histo_size(i), n) for i, n in enumerate(counts) if n]
+
+
+class Engine:
+    """The engine's control plane: its heap, its limit, and what they have to tell."""
+
+    @staticmethod
+    def start() -> None:
+        """Makes the heap. Raises :class:`OutOfMemory` where the system refuses the address space."""
+        start_region()
+        if lib.nm_engine_start():
+            raise errors.OutOfMemory("no memory for the engine's control structures")
+
+    objects = staticmethod(dataplane.engine_objects)
+    arrays = staticmethod(dataplane.engine_arrays)
+    lift = staticmethod(dataplane.engine_lift)
+    state = staticmethod(dataplane.engine_state)
+
+    @staticmethod
+    def set_limit(limit: int) -> None:
+        lib.nm_budget_set_limit(lib.nm_engine_budget(), limit)
+
+    @staticmethod
+    def budget() -> tuple[int, int, int, int]:
+        """used, peak, limit, denied, in bytes."""
+        b = lib.nm_engine_budget()
+        used = lib.nm_budget_used(b)
+        return used, lib.nm_budget_peak(b), lib.nm_budget_limit(b), lib.nm_budget_denied(b)
+
+    @staticmethod
+    def denial() -> tuple[int, int, int, Any, int] | None:
+        return _denial(lib.nm_engine_budget())
+
+    @staticmethod
+    def sizes() -> list[tuple[int, int]]:
+        """(size, blocks ever served), ascending: cells exactly by bin, spans by power of two."""
+        census = ffi.new("nm_census *")
+        lib.nm_heap_census(lib.nm_engine_heap(), census)
+        cells = [(lib.nm_bin_size(i), n) for i, n in enumerate(census.allocations) if n]
+        spans = [(1 << i, n) for i, n in enumerate(census.span_allocations) if n]
+        return sorted(cells + spans)
+
+    @staticmethod
+    def trim() -> None:
+        lib.nm_heap_trim(lib.nm_engine_heap())

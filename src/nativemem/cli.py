@@ -1,0 +1,98 @@
+"""The command line: ``nativemem run``.
+
+argparse rather than a richer library, because what the command imports is part of the memory that it
+measures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import NoReturn
+
+from ._version import __version__
+from .config import parse_size
+from .errors import InvalidLayout, NativeMemError
+
+#: exit codes of `run` beside the program's own
+USAGE, OVER_BUDGET = 2, 3
+
+_EXAMPLES = """\
+examples:
+  nativemem run script.py --its --arguments
+  nativemem run --budget 512MiB script.py
+  nativemem run -o summary.json -m json.tool data.json
+
+exit code: the program's own; 2 for a mistake in the command line; 3 when the program ended with a
+MemoryError because of the budget.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Answers a mistake in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Prints ``message`` and exits with the code for a mistake in the command line."""
+        self.exit(USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size(text, "it", least=1)
+    except InvalidLayout as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="nativemem", description="The memory engine for CPython programs.")
+    parser.add_argument("--version", action="version", version=f"nativemem {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser(
+        "run",
+        help="run a program on the engine and say what it used",
+        description="Runs a Python program with the engine under its objects and NumPy arrays; at the end "
+        "says on stderr what it used. The program's own output and exit code pass through.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    run.add_argument(
+        "--budget",
+        type=_size,
+        metavar="SIZE",
+        help="most memory that the engine may hold, such as 512MiB; beyond it the program gets MemoryError",
+    )
+    run.add_argument("-o", dest="output", metavar="FILE", help="write the summary as JSON")
+    run.add_argument(
+        "-m",
+        dest="module",
+        nargs=argparse.REMAINDER,
+        metavar="MODULE",
+        help="run a module, as python -m does; everything after it is the module's",
+    )
+    run.add_argument("script", nargs="?", help="the program")
+    run.add_argument("args", nargs=argparse.REMAINDER, help="its arguments")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int | str | None:
+    """Runs the command line ``argv`` (None: the process's own). Returns what to exit with."""
+    parser = _parser()
+    options = parser.parse_args(argv)
+    module, *args = options.module or [None]
+    if module is None and options.script is None:
+        parser.error("run: name a script, or a module with -m")
+    from . import _run
+
+    try:
+        return _run.run(
+            options.script,
+            module,
+            args if module else options.args,
+            budget=options.budget,
+            output=options.output,
+        )
+    except _run.NoProgram as error:
+        parser.error(f"run: {error}")
+    except NativeMemError as error:
+        print(f"nativemem: {error}", file=sys.stderr)
+        return 1

@@ -1,0 +1,261 @@
+"""The error classes, and the one place where a status of the core becomes one of them.
+
+Every class derives from :class:`NativeMemError` and from the builtin that a caller would catch:
+exhaustion is a :class:`MemoryError`, misuse a :class:`ValueError`, a wrong state a :class:`RuntimeError`.
+Live exports are the builtin :class:`BufferError`, as for :class:`bytearray`.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any, ClassVar, NoReturn
+
+__all__ = [
+    "ArenaExhausted",
+    "BudgetExceeded",
+    "BudgetUnderflow",
+    "ConfigError",
+    "DoubleFree",
+    "ForeignBlock",
+    "InvalidLayout",
+    "InvalidMark",
+    "LeakError",
+    "NativeMemError",
+    "NativeUnavailable",
+    "OutOfMemory",
+    "StaleBlock",
+    "StaleHandle",
+    "Status",
+    "WrongThread",
+]
+
+#: Largest size of a block, in bytes: ``PTRDIFF_MAX`` of a 64-bit machine, on both backends.
+SIZE_MAX = (1 << 63) - 1
+#: Default and largest alignment of a block, in bytes.
+ALIGN_DEFAULT = 16
+ALIGN_MAX = 4096
+
+
+class Status(IntEnum):
+    """Status codes of the core; the C enum ``nm_status`` has the same values."""
+
+    OK = 0
+    OUT_OF_MEMORY = 1
+    EXHAUSTED = 2
+    OVER_BUDGET = 3
+    INVALID_LAYOUT = 4
+    FOREIGN_BLOCK = 5
+    WRONG_THREAD = 6
+    INVALID_MARK = 7
+    CLOSED = 8
+    UNDERFLOW = 9
+
+
+class NativeMemError(Exception):
+    """Base of every error of this package.
+
+    ``code`` is stable and meant for programs, ``suggestion`` says what to do, ``state`` holds the numbers
+    at the time (bytes), ``retryable`` tells whether the same call may pass later.
+    """
+
+    code: ClassVar[str] = "NM-ERROR"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, suggestion: str = "", **state: Any) -> None:
+        super().__init__(message)
+        self.suggestion = suggestion
+        self.state: dict[str, Any] = state
+        if suggestion and hasattr(self, "add_note"):
+            self.add_note(suggestion)
+
+
+class OutOfMemory(NativeMemError, MemoryError):
+    """The system, or the upstream allocator, has no more memory."""
+
+    code = "NM-OUT-OF-MEMORY"
+    retryable = True
+
+
+class BudgetExceeded(NativeMemError, MemoryError):
+    """The limit of a budget would be exceeded. ``state``: requested, used, limit, owner."""
+
+    code = "NM-BUDGET-EXCEEDED"
+    retryable = True
+
+
+class ArenaExhausted(NativeMemError, MemoryError):
+    """The arena's cap, or the one chunk of a fixed arena, has no room for the block."""
+
+    code = "NM-ARENA-EXHAUSTED"
+    retryable = True
+
+
+class InvalidLayout(NativeMemError, ValueError):
+    """A size or an alignment that no allocator takes."""
+
+    code = "NM-INVALID-LAYOUT"
+
+
+class DoubleFree(NativeMemError, ValueError):
+    """The block was freed before."""
+
+    code = "NM-DOUBLE-FREE"
+
+
+class ForeignBlock(NativeMemError, ValueError):
+    """The block belongs to another allocator."""
+
+    code = "NM-FOREIGN-BLOCK"
+
+
+class StaleBlock(NativeMemError, ValueError):
+    """The block is gone: freed, or dropped by a reset, a release or a close."""
+
+    code = "NM-STALE-BLOCK"
+
+
+class StaleHandle(NativeMemError, ValueError):
+    """The allocator or budget behind the handle was closed."""
+
+    code = "NM-STALE-HANDLE"
+
+
+class InvalidMark(NativeMemError, ValueError):
+    """The mark belongs to another arena or an earlier generation, or was already released."""
+
+    code = "NM-INVALID-MARK"
+
+
+class BudgetUnderflow(NativeMemError, ValueError):
+    """More was to be released than the budget has in use."""
+
+    code = "NM-BUDGET-UNDERFLOW"
+
+
+class ConfigError(NativeMemError, ValueError):
+    """A setting with a value that it does not take."""
+
+    code = "NM-CONFIG"
+
+
+class WrongThread(NativeMemError, RuntimeError):
+    """A thread-confined allocator was called from a thread that is not its own."""
+
+    code = "NM-WRONG-THREAD"
+
+
+class LeakError(NativeMemError, RuntimeError):
+    """Blocks were live when there should be none. ``state``: blocks, used."""
+
+    code = "NM-LEAK"
+
+
+class NativeUnavailable(NativeMemError, RuntimeError):
+    """The feature needs the native core, or an interpreter that allows it."""
+
+    code = "NM-NATIVE-UNAVAILABLE"
+
+
+def name_of(allocator: Any) -> str:
+    """``Arena``, ``Limited`` …: how messages call the allocator."""
+    return type(allocator).__name__
+
+
+def raise_status(
+    allocator: Any, status: int, requested: int = 0, used: int = 0, limit: int = 0
+) -> NoReturn:
+    """Raises the error that ``status`` stands for. Both backends call this for every refusal."""
+    name = name_of(allocator)
+    numbers = {"requested": requested, "used": used, "limit": limit}
+    if status == Status.OUT_OF_MEMORY:
+        raise OutOfMemory(
+            f"{name}: the system has no {requested} bytes to give",
+            suggestion="ask for less, or free memory first",
+            requested=requested,
+        )
+    if status == Status.EXHAUSTED:
+        raise ArenaExhausted(
+            f"{name}: no room for {requested} bytes; {used} of {limit} bytes are reserved",
+            suggestion="reset the arena, raise its cap, or let it grow",
+            **numbers,
+        )
+    if status == Status.OVER_BUDGET:
+        budget = getattr(allocator, "owner", None)
+        denial = budget.last_denial if budget is not None else None
+        owner = denial.owner if denial is not None else None
+        label = f"budget {owner!r}" if owner else "budget"
+        raise BudgetExceeded(
+            f"{name}: {requested} bytes asked for; {label} has {used} of {limit} bytes in use",
+            suggestion="free blocks of this owner, or raise its limit",
+            owner=owner,
+            **numbers,
+        )
+    if status == Status.INVALID_LAYOUT:
+        raise InvalidLayout(f"{name}: {requested} bytes is not a size that a block can have")
+    if status == Status.FOREIGN_BLOCK:
+        raise ForeignBlock(f"{name}: the block is not one of its own")
+    if status == Status.WRONG_THREAD:
+        raise WrongThread(
+            f"{name}: belongs to the thread that made it; this is another",
+            suggestion="make one for each thread, or use Heap, which any thread may call",
+        )
+    if status == Status.INVALID_MARK:
+        raise InvalidMark(
+            f"{name}: the mark is of another arena, of an earlier generation, or already released",
+            suggestion="take marks and release them in last-in, first-out order",
+        )
+    if status == Status.CLOSED:
+        raise StaleHandle(f"{name}: is closed", suggestion="make a new one")
+    if status == Status.UNDERFLOW:
+        raise BudgetUnderflow(
+            f"{name}: {requested} bytes to release, but only {used} are in use", **numbers
+        )
+    raise NativeMemError(f"{name}: the core answered with the unknown status {status}")
+
+
+def raise_block(allocator: Any, block: Any, what: str) -> NoReturn:
+    """Raises the error for a block that cannot be used here.
+
+    ``what`` is ``"type"``, ``"double"``, ``"stale"``, ``"foreign"`` or ``"freed"`` (used after free).
+    """
+    name = name_of(allocator)
+    if what == "type":
+        raise TypeError(f"{name}: takes a Block, not {type(block).__name__}")
+    if what == "foreign":
+        raise ForeignBlock(
+            f"{name}: the block belongs to another allocator ({name_of(block.allocator)})",
+            suggestion="free a block through the allocator that gave it, or call block.free()",
+        )
+    if what == "double":
+        raise DoubleFree(f"{name}: the block of {block.size} bytes was freed before")
+    how = "freed" if what == "freed" else "dropped by a reset, release or close"
+    raise StaleBlock(f"{name}: the block of {block.size} bytes was {how}")
+
+
+def raise_exports(allocator: Any, action: str, count: int) -> NoReturn:
+    """Raises :class:`BufferError`: ``count`` views, or allocators on top, still use the memory."""
+    noun = "user" if count == 1 else "users"
+    raise BufferError(
+        f"{name_of(allocator)}: {action} refused, the memory has {count} live {noun} "
+        "(a memoryview, an array, or an allocator on top of it); release them first"
+    )
+
+
+def coerce_layout(allocator: Any, size: Any, align: Any = ALIGN_DEFAULT) -> tuple[int, int]:
+    """Checks and converts what a caller gave for size and alignment.
+
+    Both backends call it whenever the size is not a plain int in range or the alignment is not plain.
+    """
+    from .config import parse_size  # not at the top: config raises the errors of this module
+
+    label = f"{name_of(allocator)}.alloc"
+    size = parse_size(size, f"{label}: size")
+    if isinstance(align, bool) or not isinstance(align, int):
+        raise InvalidLayout(
+            f"{label}: align takes a power of two from 1 to {ALIGN_MAX}, not {align!r}"
+        )
+    if not 1 <= align <= ALIGN_MAX or align & (align - 1):
+        raise InvalidLayout(
+            f"{label}: align takes a power of two from 1 to {ALIGN_MAX}, not {align}"
+        )
+    return size, align

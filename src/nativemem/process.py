@@ -1,0 +1,171 @@
+"""The engine: the heap under a running interpreter and NumPy."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from ._backend import select
+from .budget import Denial
+from .config import Settings, parse_size
+from .errors import SIZE_MAX, ConfigError, NativeUnavailable
+from .hooks import _numpy
+from .wrappers import percentiles
+
+__all__ = ["Installed", "Usage", "install", "installed", "uninstall", "usage"]
+
+_lock = threading.Lock()
+_arrays_wanted = False
+
+
+@dataclass(frozen=True)
+class Installed:
+    """What is on. ``objects``: the heap serves CPython's objects; ``arrays``: it serves NumPy's arrays
+    (from the moment that NumPy is imported); ``limit``: bytes, None for none."""
+
+    objects: bool
+    arrays: bool
+    limit: int | None
+
+    def __bool__(self) -> bool:
+        return self.objects or self.arrays
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the engine served so far; sizes in bytes.
+
+    ``held`` and ``peak`` are what it holds, in steps of 64 KiB, and the most it held; ``denials`` counts
+    requests refused because of the limit; ``sizes`` maps the percentiles 50, 90 and 99 to block sizes,
+    rounded up to the cell.
+    """
+
+    held: int
+    peak: int
+    limit: int | None
+    denials: int
+    last_denial: Denial | None
+    allocations: int
+    sizes: dict[int, int] | None
+
+
+def _engine() -> Any:
+    if select(Settings.from_env().backend) != "native":
+        raise NativeUnavailable(
+            "the engine needs the native core, and this process runs on the pure backend",
+            suggestion="install with USE_NATIVE_MEM=1, and leave NATIVEMEM_BACKEND unset",
+        )
+    from ._native import Engine
+
+    return Engine
+
+
+def _refuse_where_unsafe() -> None:
+    gil = getattr(sys, "_is_gil_enabled", lambda: True)
+    if not gil():
+        raise NativeUnavailable("objects: a free-threaded interpreter requires its own allocator")
+    tracing = sys.modules.get("tracemalloc")
+    if tracing is not None and tracing.is_tracing():
+        raise NativeUnavailable(
+            "tracemalloc is tracing; when it stops it would take the engine out from under its blocks",
+            suggestion="stop tracemalloc, install, then start it again",
+        )
+
+
+def install(objects: bool = True, arrays: bool = True, limit: int | str | None = None) -> Installed:
+    """Puts the heap under this process: CPython's ``mem`` and ``obj`` domains, and NumPy's arrays.
+
+    Parameters: ``objects`` and ``arrays``, what to switch on (False leaves it as it is); ``limit``, most
+    bytes that the engine may hold, counted in steps of 64 KiB (None leaves the limit as it is). May be
+    called at any time and again; memory from before stays with the allocator that gave it. Beyond the
+    limit the program gets :class:`MemoryError`.
+
+    Returns what is on. Raises :class:`NativeUnavailable` on the pure backend, on a free-threaded
+    interpreter, and while :mod:`tracemalloc` traces; :class:`OutOfMemory` where the system refuses the
+    address space. Nothing is changed then, and the program goes on with the allocator it had. Call it from
+    any thread.
+
+    >>> import nativemem
+    >>> bool(nativemem.install(limit="4 GiB"))  # doctest: +SKIP
+    True
+    """
+    for label, value in (("objects", objects), ("arrays", arrays)):
+        if not isinstance(value, bool):
+            raise ConfigError(f"install.{label}: takes True or False, not {value!r}")
+    most = None if limit is None else parse_size(limit, "install.limit:", least=1)
+    global _arrays_wanted
+    with _lock:
+        engine = _engine()
+        if objects:
+            _refuse_where_unsafe()
+        engine.start()
+        if most is not None:
+            engine.set_limit(most)
+        if arrays:
+            if "numpy" in sys.modules:
+                _numpy.redirect(engine.arrays, True)
+            else:
+                _waiting.enter()
+            _arrays_wanted = True
+        if objects:
+            engine.objects(True)
+    return installed()
+
+
+def _numpy_is_there() -> None:
+    with _lock:
+        if _arrays_wanted:
+            _numpy.redirect(_engine().arrays, True)
+
+
+_waiting = _numpy.WhenImported(_numpy_is_there)
+
+
+def uninstall() -> None:
+    """Stops taking new memory from the heap. What it gave stays valid and is still freed into it.
+
+    Does nothing where nothing is installed.
+    """
+    global _arrays_wanted
+    with _lock:
+        if not installed():
+            return
+        engine = _engine()
+        engine.objects(False)
+        _waiting.leave()
+        if engine.state()[1]:
+            _numpy.redirect(engine.arrays, False)
+        _arrays_wanted = False
+
+
+def installed() -> Installed:
+    """What is on now; false where nothing is."""
+    native = sys.modules.get(f"{__package__}._native")
+    if native is None:
+        return Installed(False, False, None)
+    objects, _ = native.Engine.state()
+    started = native.lib.nm_engine_heap() != native.ffi.NULL
+    limit = native.Engine.budget()[2] if started else SIZE_MAX
+    return Installed(objects, _arrays_wanted, None if limit == SIZE_MAX else limit)
+
+
+def usage() -> Usage:
+    """What the engine holds and served. Raises :class:`NativeUnavailable` where it was never installed."""
+    engine = _engine()
+    native = sys.modules[f"{__package__}._native"]
+    if native.lib.nm_engine_heap() == native.ffi.NULL:
+        raise NativeUnavailable("the engine was not installed", suggestion="call nativemem.install()")
+    held, peak, limit, denials = engine.budget()
+    denial = engine.denial()
+    sizes = engine.sizes()
+    return Usage(
+        held=held,
+        peak=peak,
+        limit=None if limit == SIZE_MAX else limit,
+        denials=denials,
+        last_denial=None if denial is None else Denial(*denial[:3], None, denial[4] / 1e9),
+        allocations=sum(n for _, n in sizes),
+        sizes=percentiles(sizes),
+    )

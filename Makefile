@@ -1,0 +1,138 @@
+# `make help` lists the targets.
+PYTHON ?= python3
+VENV ?= .venv
+# arguments for pytest or the demo, as in: make test ARGS='-k arena'
+ARGS ?=
+# `make dist` builds a native wheel for each of these
+PYTHONS ?= $(PYTHON)
+
+# builds use the compiler that was checked for, not the one that Python itself was built with
+export CC
+
+BIN := $(VENV)/bin
+C_SOURCES := $(sort $(shell find csrc -name '*.c'))
+C_HEADERS := $(sort $(shell find csrc -name '*.h'))
+PUBLIC_HEADERS := $(sort $(shell find csrc/include -name '*.h'))
+INPUTS := pyproject.toml setup.py $(C_SOURCES) $(C_HEADERS) \
+	$(shell find src -name '*.py' -o -name '*.h' -o -name py.typed)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test doctest bench lint lint-c c-tests c-tests-asan dist wheel-pure clean FORCE
+.DELETE_ON_ERROR:
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# --- environment: made once, and again when PYTHON names another interpreter ---
+
+$(VENV)/.python: FORCE
+	@command -v $(PYTHON) >/dev/null || \
+	  { echo "missing: $(PYTHON); on Debian or Ubuntu: apt-get install python3"; exit 1; }
+	@$(PYTHON) scripts/check_prerequisites.py
+	@id=$$($(PYTHON) -c 'import sys; print(sys.version, sys.base_prefix)') && \
+	if [ "$$id" != "$$(cat $@ 2>/dev/null)" ]; then \
+	  echo "making $(VENV)" && $(PYTHON) -m venv --clear $(VENV) && echo "$$id" >$@; \
+	fi
+
+# A stale build/lib would put modules that were deleted since, or the C core before a change of
+# flags, into the environment.
+$(VENV)/.installed-%: $(VENV)/.python $(INPUTS)
+	@echo "installing nativemem[$*] into $(VENV)"
+	@rm -rf build/lib* build/bdist*
+	@USE_NATIVE_MEM=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check '.[$*]'
+	@touch $@
+
+# --- what people run ---
+
+demo: $(VENV)/.installed-demo ## build, then run the examples with and without nativemem
+	$(BIN)/python scripts/demo.py $(ARGS)
+
+test: $(VENV)/.installed-test ## build the C core and run all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+doctest: $(VENV)/.installed-test ## run the examples in README.md
+	$(BIN)/python -m pytest --doctest-glob=README.md README.md
+
+bench: $(VENV)/.installed-bench ## run the benchmarks
+	$(BIN)/python -m pytest bench $(ARGS)
+
+lint: $(VENV)/.installed-dev ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# --- C: our own sources have to be free of warnings under each compiler at hand ---
+
+WARNINGS := -Wall -Wextra -Wconversion -Werror
+GCC ?= gcc
+CLANG ?= $(firstword $(foreach name,clang clang-21 clang-20 clang-19 clang-18 clang-17 clang-16 \
+	clang-15 clang-14,$(shell command -v $(name))))
+CXX17 ?= $(firstword $(foreach name,g++ c++ clang++ $(CLANG),$(shell command -v $(name))))
+C_FLAGS := -std=c11 -pthread -Icsrc/include -Icsrc
+# as system headers: Python's are not ours to lint
+PYTHON_INCLUDE = -isystem $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')
+LINT := build/lint
+LINTED := $(C_SOURCES:%.c=$(LINT)/gcc/%.o) $(if $(CLANG),$(C_SOURCES:%.c=$(LINT)/clang/%.o)) \
+	$(PUBLIC_HEADERS:%.h=$(LINT)/header/%.ok)
+
+lint-c: $(LINTED) ## every C file with gcc and clang, warnings as errors; each public header alone
+	@echo "lint-c: $(words $(C_SOURCES)) sources with $(GCC)$(if $(CLANG), and $(notdir $(CLANG)))," \
+	  "$(words $(PUBLIC_HEADERS)) headers in C11 and C++17"
+
+# compiled with optimisation, not only parsed: some warnings come from data flow
+$(LINT)/gcc/%.o: %.c $(C_HEADERS) Makefile
+	@mkdir -p $(@D)
+	$(GCC) -O2 $(C_FLAGS) $(PYTHON_INCLUDE) $(WARNINGS) -c $< -o $@
+
+$(LINT)/clang/%.o: %.c $(C_HEADERS) Makefile
+	@mkdir -p $(@D)
+	$(CLANG) -O2 $(C_FLAGS) $(PYTHON_INCLUDE) $(WARNINGS) -c $< -o $@
+
+$(LINT)/header/%.ok: %.h $(C_HEADERS) Makefile
+	@mkdir -p $(@D)
+	@[ -n "$(CXX17)" ] || { echo "missing: a C++ compiler; on Debian or Ubuntu: apt-get install g++"; exit 1; }
+	$(GCC) -x c -std=c11 $(WARNINGS) -Icsrc/include -fsyntax-only -include $< /dev/null
+	$(CXX17) -x c++ -std=c++17 $(WARNINGS) -Icsrc/include -fsyntax-only -include $< /dev/null
+	@touch $@
+
+# --- tests in C: each tests/c/test_*.c is a program; exit code 0 means passed ---
+
+CORE_SOURCES := $(filter-out csrc/python/%,$(C_SOURCES))
+C_TESTS := $(sort $(wildcard tests/c/test_*.c))
+C_TEST_HEADERS := $(wildcard tests/c/*.h)
+ASAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+
+c-tests: $(C_TESTS:tests/c/%.c=build/c-tests/plain/%.passed) ## the C tests
+c-tests-asan: $(C_TESTS:tests/c/%.c=build/c-tests/asan/%.passed) ## the C tests under the sanitizers
+
+build/c-tests/plain/%: tests/c/%.c $(CORE_SOURCES) $(C_HEADERS) $(C_TEST_HEADERS) Makefile
+	@mkdir -p $(@D)
+	$(CC) -O1 -g $(C_FLAGS) $(WARNINGS) -o $@ $< $(CORE_SOURCES)
+
+build/c-tests/asan/%: tests/c/%.c $(CORE_SOURCES) $(C_HEADERS) $(C_TEST_HEADERS) Makefile
+	@mkdir -p $(@D)
+	$(CC) -O1 -g $(ASAN) $(C_FLAGS) $(WARNINGS) -o $@ $< $(CORE_SOURCES)
+
+%.passed: %
+	./$<
+	@touch $@
+
+# --- releases ---
+
+dist: $(VENV)/.installed-dev ## source archive, one manylinux wheel for each of PYTHONS, pure wheel
+	rm -rf build dist
+	$(BIN)/python -m build --sdist --outdir dist
+	for python in $(PYTHONS); do \
+	  USE_NATIVE_MEM=1 $$python -m pip wheel --no-deps --wheel-dir build/wheels dist/nativemem-*.tar.gz || exit; \
+	done
+	PATH="$(abspath $(BIN)):$$PATH" auditwheel repair --wheel-dir dist build/wheels/*.whl
+	USE_NATIVE_MEM=0 $(BIN)/python -m pip wheel --no-deps --wheel-dir dist dist/nativemem-*.tar.gz
+	@ls -l dist
+
+wheel-pure: $(VENV)/.python ## the wheel without the C core, into dist/
+	rm -rf build/lib* build/bdist*
+	USE_NATIVE_MEM=0 $(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
+
+clean: ## remove everything that was built, and the environment
+	rm -rf build dist $(VENV) src/nativemem.egg-info
+	find src -name '*.so' -delete
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

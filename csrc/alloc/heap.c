@@ -30,6 +30,8 @@ struct nm_heap {
     uint64_t number;      /* of the process's heaps, never used again */
     unsigned slot;        /* of nm__mine */
     nm_budget *budget;
+    nm__counter reserve;  /* bytes held back of the budget's limit while it is closed */
+    atomic_bool open;
     nm__part *parts;
     nm__page *spans;
     nm__counter held, held_peak, live_spans_bytes, failures;
@@ -80,7 +82,29 @@ static bool charge(nm_heap *h, size_t npages, bool quiet) {
 static void discharge(nm_heap *h, size_t npages) {
     size_t bytes = npages * PAGE;
     nm__atomic_sub(&h->held, bytes);
-    if (h->budget != NULL) (void)nm_budget_release(h->budget, bytes);
+    if (h->budget == NULL) return;
+    (void)nm_budget_release(h->budget, bytes);
+    if (NM_UNLIKELY(atomic_load_explicit(&h->open, memory_order_relaxed))) {
+        size_t reserve = nm__get(&h->reserve);
+        if (nm_budget_used(h->budget) + 2 * reserve <= nm_budget_limit(h->budget)) {
+            nm__budget_hold_back(h->budget, reserve);
+            atomic_store_explicit(&h->open, false, memory_order_relaxed);
+        }
+    }
+}
+
+/* The program has been told that there is no more. What deals with that needs some. */
+static void open_reserve(nm_heap *h) {
+    if (h->budget == NULL || nm__get(&h->reserve) == 0) return;
+    atomic_store_explicit(&h->open, true, memory_order_relaxed);
+    nm__budget_hold_back(h->budget, 0);
+}
+
+void nm_heap_set_limit(nm_heap *h, size_t limit, size_t reserve) {
+    nm_budget_set_limit(h->budget, limit);
+    nm__set(&h->reserve, reserve);
+    nm__budget_hold_back(h->budget, reserve);
+    atomic_store_explicit(&h->open, false, memory_order_relaxed);
 }
 
 static nm__page *try_pages(nm_heap *h, size_t npages, nm__kind kind, bool want_zero, bool quiet) {
@@ -98,7 +122,10 @@ static nm__page *take_pages(nm_heap *h, size_t npages, nm__kind kind, bool want_
     if (NM_LIKELY(p != NULL)) return p;
     make_room(h);
     p = try_pages(h, npages, kind, want_zero, false);
-    if (p == NULL) nm__atomic_add(&h->failures, 1);
+    if (p == NULL) {
+        nm__atomic_add(&h->failures, 1);
+        open_reserve(h);
+    }
     return p;
 }
 

@@ -31,6 +31,8 @@ nm_status nm__fail(nm_status status, size_t requested, size_t used, size_t limit
 /* As nm_budget_charge, but a refusal is neither counted nor remembered. */
 struct nm_budget;
 bool nm__budget_try(struct nm_budget *b, size_t n);
+/* Of the limit, n bytes are refused for now. */
+void nm__budget_hold_back(struct nm_budget *b, size_t n);
 
 /* Wipes in a way that the compiler cannot drop. */
 void nm__wipe(void *ptr, size_t size);

@@ -7,7 +7,7 @@
 
 /* Invariants:  used <= limit whenever a charge passes (set_limit may go below used);  peak >= used. */
 struct nm_budget {
-    nm__counter used, limit, peak, denied;
+    nm__counter used, limit, held_back, peak, denied;
     nm_budget *parent;
     pthread_mutex_t lock; /* last, has_last */
     nm_denial last;
@@ -47,7 +47,8 @@ static bool charge(nm_budget *b, size_t n, nm_denial *denial) {
     size_t after;
     do {
         size_t limit = nm__get(&b->limit);
-        if (!nm_add(used, n, &after) || after > limit) {
+        size_t held_back = nm__get(&b->held_back);
+        if (!nm_add(used, n, &after) || after > (held_back < limit ? limit - held_back : 0)) {
             *denial = (nm_denial){n, used, limit, b, nm__os_time_ns()};
             return false;
         }
@@ -87,6 +88,7 @@ nm_status nm_budget_release(nm_budget *b, size_t n) {
     return NM_OK;
 }
 
+void nm__budget_hold_back(nm_budget *b, size_t n) { nm__set(&b->held_back, n); }
 void nm_budget_set_limit(nm_budget *b, size_t limit) { nm__set(&b->limit, limit); }
 size_t nm_budget_used(const nm_budget *b) { return nm__get(&b->used); }
 size_t nm_budget_peak(const nm_budget *b) { return nm__get(&b->peak); }

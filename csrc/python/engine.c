@@ -254,7 +254,7 @@ PyObject *nm__engine_lift(PyObject *module, PyObject *unused) {
     (void)module, (void)unused;
     if (no_heap()) return NULL;
     size_t peak = nm_budget_peak(budget);
-    nm_budget_set_limit(budget, NM_SIZE_MAX);
+    nm_heap_set_limit(heap, NM_SIZE_MAX, 0);
     return PyLong_FromSize_t(peak);
 }
 

@@ -63,6 +63,7 @@ nm_status nm_slab_check_thread(const nm_slab *s);
 #define NM_BINS ...
 #define NM_SPAN_SIZES ...
 nm_status nm_region_init(size_t reserve, size_t retain, unsigned decay_ms);
+bool nm_region_owns(const void *ptr);
 size_t nm_region_size(void);
 size_t nm_region_dirty(void);
 typedef struct nm_heap nm_heap;
@@ -71,6 +72,7 @@ void nm_heap_destroy(nm_heap *h);
 nm_allocator nm_heap_port(nm_heap *h);
 void nm_heap_clear(nm_heap *h);
 void nm_heap_trim(nm_heap *h);
+void nm_heap_set_limit(nm_heap *h, size_t limit, size_t reserve);
 size_t nm_heap_usable(size_t size, size_t align);
 typedef struct {
     size_t held, held_peak, live_span_bytes, threads;

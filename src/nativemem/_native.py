@@ -16,7 +16,7 @@ import weakref
 from typing import Any
 
 from . import _core, errors
-from .config import Settings
+from .config import Settings, reserve_of
 
 ffi, lib = _core.ffi, _core.lib
 
@@ -287,7 +287,7 @@ class Engine:
 
     @staticmethod
     def set_limit(limit: int) -> None:
-        lib.nm_budget_set_limit(lib.nm_engine_budget(), limit)
+        lib.nm_heap_set_limit(lib.nm_engine_heap(), limit, reserve_of(limit))
 
     @staticmethod
     def budget() -> tuple[int, int, int, int]:
@@ -310,5 +310,5 @@ class Engine:
         return sorted(cells + spans)
 
     @staticmethod
-    def trim() -> None:
-        lib.nm_heap_trim(lib.nm_engine_heap())
+    def owns(address: int) -> bool:
+        return lib.nm_region_owns(ffi.cast("void *", address))

@@ -21,7 +21,7 @@ from typing import Any
 from . import process
 from ._backend import select
 from .cli import OVER_BUDGET
-from .config import Settings, format_size
+from .config import Settings, format_size, reserve_of
 from .errors import NativeUnavailable
 
 
@@ -167,13 +167,15 @@ def _lines(n: dict[str, Any], note: str, over: bool) -> list[str]:
     if n["budget_bytes"] is not None:
         lines.append(
             f"budget {format_size(n['budget_bytes'])}, headroom {format_size(n['headroom_bytes'])}, "
-            f"{n['denials']:,} denials"
+            f"{n['denials']:,} denial{'s' * (n['denials'] != 1)}"
         )
     if over:
         d = n["denial"]
+        kept = reserve_of(d["limit"]) if n["backend"] == "native" else 0
+        kept_note = f" ({kept:,} of them kept for handling the error)" if kept else ""
         lines.append(
             f"budget exceeded: {d['requested']:,} bytes asked for with {d['used']:,} in use, "
-            f"{d['limit']:,} allowed; give it more with --budget, or find what holds them"
+            f"{d['limit']:,} allowed{kept_note}; give it more with --budget, or find what holds them"
         )
     return lines
 

@@ -56,6 +56,16 @@ def parse_size(value: Any, label: str = "size", *, least: int = 0) -> int:
     return number
 
 
+def reserve_of(limit: int) -> int:
+    """Bytes of a process limit that are kept for handling its denial: a 16th, in steps of 64 KiB, at most
+    2 MiB.
+
+    >>> reserve_of(1 << 20), reserve_of(32 << 20), reserve_of(1 << 40)
+    (65536, 2097152, 2097152)
+    """
+    return min(limit // 16, 2 << 20) & ~0xFFFF
+
+
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

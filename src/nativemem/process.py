@@ -14,7 +14,7 @@ from .errors import SIZE_MAX, ConfigError, NativeUnavailable
 from .hooks import _numpy
 from .wrappers import percentiles
 
-__all__ = ["Installed", "Usage", "install", "installed", "uninstall", "usage"]
+__all__ = ["Installed", "Usage", "install", "installed", "owns", "uninstall", "usage"]
 
 _lock = threading.Lock()
 _arrays_wanted = False
@@ -169,3 +169,11 @@ def usage() -> Usage:
         allocations=sum(n for _, n in sizes),
         sizes=percentiles(sizes),
     )
+
+
+def owns(address: int) -> bool:
+    """Whether the memory at ``address`` came from the heap: ``owns(id(thing))`` for an object that has no
+    header before it, ``owns(array.ctypes.data)`` for an array. Raises :class:`NativeUnavailable` on the
+    pure backend. Any thread.
+    """
+    return _engine().owns(address) if 0 <= address < 1 << 64 else False

@@ -1,0 +1,453 @@
+"""The engine under a running interpreter. Hooks stay for the life of a process, so each test has its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+import nativemem
+
+native = pytest.mark.skipif(nativemem.backend != "native", reason="the engine needs the C core")
+numpy = pytest.mark.skipif(
+    importlib.util.find_spec("numpy") is None, reason="NumPy is not installed"
+)
+
+
+def python(code: str, *flags: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *flags, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **env},
+    )
+
+
+def output(code: str, *flags: str, **env: str) -> list[str]:
+    """The lines that the program printed; it must succeed and say nothing else."""
+    done = python(code, *flags, **env)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    return done.stdout.splitlines()
+
+
+def test_importing_installs_nothing() -> None:
+    assert output(
+        """
+        import nativemem
+        print(bool(nativemem.installed()), nativemem.installed())
+        """
+    ) == ["False Installed(objects=False, arrays=False, limit=None)"]
+
+
+def test_the_pure_backend_declines_and_says_what_to_do() -> None:
+    lines = output(
+        """
+        import nativemem
+        try:
+            nativemem.install()
+        except nativemem.NativeUnavailable as error:
+            print(isinstance(error, RuntimeError), error.code, error)
+            print(error.suggestion)
+        print(bool(nativemem.installed()))
+        nativemem.uninstall()
+        """,
+        NATIVEMEM_BACKEND="pure",
+    )
+    assert lines[0].startswith("True NM-NATIVE-UNAVAILABLE the engine needs the native core")
+    assert "USE_NATIVE_MEM=1" in lines[1]
+    assert lines[2] == "False"
+
+
+@native
+class TestObjects:
+    def test_new_objects_come_from_the_heap_and_old_ones_stay(self) -> None:
+        assert output(
+            """
+            import nativemem
+            from nativemem.process import owns
+            ours = lambda thing: owns(id(thing))
+            old = [object() for _ in range(1000)]
+            nativemem.install()
+            new = [object() for _ in range(1000)]
+            print(any(map(ours, old)), all(map(ours, new)))
+            old.clear()
+            nativemem.uninstall()
+            later = [object() for _ in range(1000)]
+            print(any(map(ours, later)), all(map(ours, new)))
+            new.clear()
+            print(nativemem.installed())
+            print(nativemem.install().objects, ours(object()))
+            """
+        ) == [
+            "False True",
+            "False True",
+            "Installed(objects=False, arrays=False, limit=None)",
+            "True True",
+        ]
+
+    def test_growing_and_shrinking_across_the_switch_keeps_contents(self) -> None:
+        assert output(
+            """
+            import nativemem
+            before = list(range(1000)); early = bytearray(b"x" * 1000)
+            nativemem.install()
+            before.extend(range(200_000)); early += b"y" * 1_000_000
+            inside = list(range(1000)); middle = bytearray(b"z" * 100)
+            for n in (10, 1000, 40_000, 200_000, 5_000_000):
+                middle += b"z" * n
+            nativemem.uninstall()
+            inside.extend(range(100_000)); del before[500:]; middle += b"w" * 9_000_000
+            del middle[100:]
+            print(before == list(range(500)), inside[-1], bytes(middle) == b"z" * 100, early[-1:])
+            """
+        ) == ["True 99999 True bytearray(b'y')"]
+
+    def test_installing_twice_is_the_same_as_once(self) -> None:
+        assert output(
+            """
+            import nativemem
+            a = nativemem.install(limit="1 GiB"); b = nativemem.install()
+            print(a == b, b.limit == 1 << 30)
+            """
+        ) == ["True True"]
+
+    def test_over_the_limit_is_a_memory_error_and_the_interpreter_goes_on(self) -> None:
+        assert output(
+            """
+            import nativemem
+            from nativemem import process
+            nativemem.install(limit="32 MiB")
+            def hoard():
+                kept = []
+                while True:
+                    kept.append([None] * 100)
+            for _ in range(5):
+                try:
+                    hoard()
+                except MemoryError:
+                    pass
+            usage = process.usage()
+            print(usage.peak <= usage.limit == 32 << 20, usage.denials >= 5)
+            d = usage.last_denial
+            # up to 2 MiB are kept for handling the error
+            print(d.limit == 32 << 20, d.used + d.requested > d.limit - (2 << 20))
+            print(len([object() for _ in range(100_000)]))
+            try:
+                bytearray(1 << 30)
+            except MemoryError:
+                print("refused", process.usage().last_denial.requested >= 1 << 30)
+            """
+        ) == ["True True", "True True", "100000", "refused True"]
+
+    def test_tracemalloc_first_is_declined_and_after_is_fine(self) -> None:
+        assert output(
+            """
+            import nativemem, tracemalloc
+            tracemalloc.start()
+            try:
+                nativemem.install()
+            except nativemem.NativeUnavailable as error:
+                print("tracemalloc" in str(error), bool(nativemem.installed()))
+            tracemalloc.stop()
+            nativemem.install()
+            tracemalloc.start()
+            kept = [str(i) for i in range(10_000)]
+            print(tracemalloc.get_traced_memory()[0] > 100_000)
+            tracemalloc.stop()
+            kept.clear()
+            print(len([str(i) for i in range(10_000)]))
+            """
+        ) == ["True False", "True", "10000"]
+
+    @pytest.mark.parametrize("value", ["'yes'", "1", "None"])
+    def test_bad_arguments(self, value: str) -> None:
+        assert output(
+            f"""
+            import nativemem
+            for keywords in ({{"objects": {value}}}, {{"arrays": {value}}}, {{"limit": 0}}, {{"limit": "lots"}}):
+                try:
+                    nativemem.install(**keywords)
+                except ValueError as error:
+                    print(type(error).__name__, "\\n" in str(error))
+            print(bool(nativemem.installed()))
+            """
+        ) == ["ConfigError False", "ConfigError False", "InvalidLayout False", "InvalidLayout False", "False"]
+
+    def test_usage_before_install(self) -> None:
+        assert output(
+            """
+            import nativemem
+            from nativemem import process
+            try:
+                process.usage()
+            except nativemem.NativeUnavailable as error:
+                print(error)
+            """
+        ) == ["the engine was not installed"]
+
+    def test_counts_every_allocation_by_size(self) -> None:
+        assert output(
+            """
+            import nativemem
+            from nativemem import process
+            nativemem.install(arrays=False)
+            before = process.usage().allocations
+            kept = [bytes(3000) for _ in range(1000)]
+            after = process.usage()
+            # the interpreter makes up to one more for each, a tuple of arguments
+            print(1000 <= after.allocations - before < 2200, after.held > 3_000_000)
+            print(sorted(after.sizes) == [50, 90, 99], after.sizes[50] <= after.sizes[90] <= after.sizes[99])
+            """
+        ) == ["True True", "True True"]
+
+    def test_threads_allocate_and_free_each_others_objects(self) -> None:
+        assert output(
+            """
+            import nativemem, queue, threading
+            nativemem.install()
+            box = queue.Queue(maxsize=50)
+            def make():
+                for i in range(300):
+                    box.put([str(j) * (j % 40) for j in range(100)])
+                box.put(None)
+            def take(total):
+                while (item := box.get()) is not None:
+                    total.append(sum(map(len, item)))
+            sums = [[] for _ in range(4)]
+            threads = [threading.Thread(target=make) for _ in range(4)]
+            threads += [threading.Thread(target=take, args=(s,)) for s in sums]
+            for t in threads: t.start()
+            for t in threads: t.join()
+            print(sum(map(len, sums)), len({x for s in sums for x in s}))
+            """
+        ) == ["1200 1"]
+
+    def test_objects_outlive_the_thread_that_made_them(self) -> None:
+        assert output(
+            """
+            import gc, nativemem, threading
+            from nativemem import process
+            nativemem.install()
+            def make(into):
+                into.extend(bytes([i % 256]) * 200 for i in range(20_000))
+            peaks = []
+            for _ in range(20):
+                kept = []
+                thread = threading.Thread(target=make, args=(kept,)); thread.start(); thread.join()
+                assert all(len(set(b)) == 1 for b in kept)
+                del kept; gc.collect()
+                peaks.append(process.usage().peak)
+            print(peaks[-1] <= peaks[2] * 1.2)
+            """
+        ) == ["True"]
+
+    def test_fork(self) -> None:
+        assert output(
+            """
+            import nativemem, os, threading
+            nativemem.install()
+            data = {i: str(i) * 10 for i in range(50_000)}
+            stop = threading.Event()
+            def churn():
+                while not stop.is_set():
+                    [str(i) for i in range(100)]
+            thread = threading.Thread(target=churn); thread.start()
+            codes = []
+            for _ in range(5):
+                pid = os.fork()
+                if pid == 0:
+                    ok = sum(map(len, data.values())) == sum(len(str(i)) * 10 for i in range(50_000))
+                    data.clear()
+                    more = [str(i) for i in range(100_000)]
+                    extra = threading.Thread(target=more.clear); extra.start(); extra.join()
+                    os._exit(0 if ok and not more else 1)
+                codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+            stop.set(); thread.join()
+            print(codes, len(data))
+            """,
+            "-W",
+            "ignore::DeprecationWarning",  # 3.12 and later warn of fork with threads: the point here
+        ) == ["[0, 0, 0, 0, 0] 50000"]
+
+    @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+    def test_multiprocessing(self, method: str) -> None:
+        assert output(
+            f"""
+            import multiprocessing, nativemem, sys
+            nativemem.install()
+            if __name__ == "__main__":
+                context = multiprocessing.get_context({method!r})
+                with context.Pool(2) as pool:
+                    print(sum(pool.map(len, [["x"] * n for n in range(100)])))
+            """
+        ) == ["4950"]
+
+    def test_under_the_debug_hooks(self) -> None:
+        assert output(
+            """
+            import nativemem
+            old = [bytearray(n) for n in range(500)]
+            nativemem.install()
+            for b in old: b += b"more"
+            new = [bytearray(n) for n in range(500)]
+            nativemem.uninstall()
+            del old, new
+            print("ok")
+            """,
+            PYTHONMALLOC="debug",
+        ) == ["ok"]
+
+    def test_a_limit_on_address_space_is_met_with_a_smaller_region(self) -> None:
+        assert output(
+            """
+            import resource
+            resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+            import nativemem
+            nativemem.install()
+            print(len([str(i) for i in range(300_000)]), nativemem.installed().objects)
+            try:
+                bytearray(8 << 30)
+            except MemoryError:
+                print("refused")
+            print(len([str(i) for i in range(300_000)]))
+            """
+        ) == ["300000 True", "refused", "300000"]
+
+    def test_too_little_address_space_is_declined_and_nothing_changes(self) -> None:
+        assert output(
+            """
+            import nativemem, resource
+            with open("/proc/self/statm") as file:
+                used = int(file.read().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (used + (30 << 20), used + (30 << 20)))
+            try:
+                nativemem.install()
+            except nativemem.OutOfMemory as error:
+                print(error)
+            print(bool(nativemem.installed()), len([str(i) for i in range(10_000)]))
+            """
+        ) == ["the system refused to reserve address space for the heap", "False 10000"]
+
+    def test_subinterpreters(self) -> None:
+        assert output(
+            """
+            import nativemem
+            try:
+                import _xxsubinterpreters as interpreters
+            except ImportError:
+                import _interpreters as interpreters
+            nativemem.install()
+            for _ in range(3):
+                inner = interpreters.create()
+                interpreters.run_string(inner, "x = [str(i) for i in range(20_000)]; assert len(x) == 20_000")
+                interpreters.destroy(inner)
+            print(len([str(i) for i in range(20_000)]))
+            """,
+            "-W",
+            "ignore",
+        ) == ["20000"]
+
+    def test_exit_with_daemon_threads_running(self) -> None:
+        assert output(
+            """
+            import nativemem, threading
+            nativemem.install()
+            def churn():
+                while True:
+                    [str(i) for i in range(100)]
+            for _ in range(3):
+                threading.Thread(target=churn, daemon=True).start()
+            print("bye")
+            """
+        ) == ["bye"]
+
+
+@native
+@numpy
+class TestArrays:
+    def test_arrays_in_every_thread_come_from_the_heap(self) -> None:
+        assert output(
+            """
+            import threading, numpy as np, nativemem
+            from nativemem.process import owns
+            ours = lambda array: owns(array.ctypes.data)
+            old = np.arange(100_000)
+            nativemem.install()
+            new = np.arange(100_000); small = np.arange(3)
+            print(ours(old), ours(new), ours(small), new.ctypes.data % 64, small.ctypes.data % 64)
+            seen = []
+            def work(): seen.append(ours(np.ones(1000)))
+            thread = threading.Thread(target=work); thread.start(); thread.join()
+            print(seen)
+            nativemem.uninstall()
+            print(ours(np.arange(100_000)), ours(new))
+            new.resize(200_000, refcheck=False); old.resize(200_000, refcheck=False)
+            print(ours(new), int(new[99_999]), int(new[-1]), int(old[99_999]))
+            """
+        ) == ["False True True 0 0", "[True]", "False True", "False 99999 0 99999"]
+
+    def test_numpy_imported_later(self) -> None:
+        assert output(
+            """
+            import sys, nativemem
+            nativemem.install()
+            assert "numpy" not in sys.modules
+            import numpy as np
+            from nativemem.process import owns
+            print(owns(np.ones(1000).ctypes.data))
+            print(any("WhenImported" in type(f).__name__ for f in sys.meta_path))
+            """
+        ) == ["True", "False"]
+
+    def test_zeros_are_zero_on_reused_memory(self) -> None:
+        assert output(
+            """
+            import numpy as np, nativemem
+            nativemem.install()
+            for n in (7, 100, 5_000, 20_000, 100_000, 1_000_000, 12_000_000):
+                for _ in range(3):
+                    np.full(n, 7.0)
+                    assert not np.zeros(n).any(), n
+            print("ok")
+            """
+        ) == ["ok"]
+
+    def test_over_the_limit(self) -> None:
+        assert output(
+            """
+            import numpy as np, nativemem
+            from nativemem import process
+            nativemem.install(limit="64 MiB")
+            kept = np.ones(4_000_000)
+            try:
+                np.ones(8_000_000)
+            except MemoryError as error:
+                print("refused")
+            print(process.usage().last_denial.requested >= 64_000_000, float(kept.sum()))
+            del kept
+            print(float(np.ones(6_000_000).sum()))
+            """
+        ) == ["refused", "True 4000000.0", "6000000.0"]
+
+
+@native
+@pytest.mark.slow
+@pytest.mark.skipif(
+    importlib.util.find_spec("test.test_dict") is None,
+    reason="this interpreter came without its own test suite",
+)
+def test_the_interpreters_own_tests() -> None:
+    """A small part; `make interpreter-tests` runs more."""
+    done = subprocess.run(
+        [sys.executable, "-m", "nativemem", "run", "-m", "test", "test_dict", "test_list", "test_json"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "All 3 tests OK" in done.stdout

@@ -20,9 +20,11 @@ class Limited(Allocator):
     >>> import nativemem
     >>> limited = nativemem.Limited(None, nativemem.Budget("1 KiB", name="cache"))
     >>> block = limited.alloc(1000)
-    >>> limited.alloc(100)
-    Traceback (most recent call last):
-    nativemem.errors.BudgetExceeded: Limited: 100 bytes asked for; budget 'cache' has 1000 of 1024 bytes in use
+    >>> try:
+    ...     limited.alloc(100)
+    ... except nativemem.BudgetExceeded as error:
+    ...     print(error)
+    Limited: 100 bytes asked for; budget 'cache' has 1000 of 1024 bytes in use
     """
 
     __slots__ = ()
@@ -54,10 +56,12 @@ class Traced(Allocator):
     its upstream.
 
     >>> import nativemem
-    >>> with nativemem.Traced(None) as traced:
-    ...     block = traced.alloc(100)
-    Traceback (most recent call last):
-    nativemem.errors.LeakError: Traced: 1 live block of 100 B in all
+    >>> try:
+    ...     with nativemem.Traced(None) as traced:
+    ...         block = traced.alloc(100)
+    ... except nativemem.LeakError as error:
+    ...     print(error)
+    Traced: 1 live block of 100 B in all
     """
 
     __slots__ = ()

@@ -1,0 +1,30 @@
+"""The pure backend: what :class:`nativemem._backend.Backend` lists, from the standard library alone.
+
+Sizes, errors, counters and their order are the native backend's; where a block lies in memory is not.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from .blocks import Block
+from .cores import ArenaCore, BudgetCore, HeapCore, LimitedCore, SlabCore, SystemCore, TracedCore
+from .dataplane import Allocator
+
+__all__ = [
+    "Allocator",
+    "ArenaCore",
+    "Block",
+    "BudgetCore",
+    "HeapCore",
+    "LimitedCore",
+    "SlabCore",
+    "SystemCore",
+    "TracedCore",
+    "features",
+    "name",
+]
+
+name = "pure"
+#: A class can decide what its buffer is from Python 3.12 on (PEP 688); before, a dead block is an empty buffer.
+features = frozenset({"stale-buffer-raises"} if sys.version_info >= (3, 12) else ())

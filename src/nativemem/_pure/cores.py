@@ -1,0 +1,666 @@
+"""The control plane and the bookkeeping of the pure backend's allocators.
+
+A core decides whether a block may be had, counts it, and calls ``make`` for its memory at the moment when the
+native core would take it. A refusal is the exception :class:`Refusal`, which never leaves the backend.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from ..errors import SIZE_MAX, Status
+
+#: the backend's one lock; see dataplane.py
+lock = threading.RLock()
+
+Numbers = tuple[int, int, int, int, int, int, int, int, int]
+Make = Callable[[], Any]
+F = TypeVar("F", bound=Callable[..., Any])
+
+_SUPERBLOCK = 65536
+_CHUNK_ALIGN = 4096
+
+
+class Refusal(Exception):
+    """A status other than OK, and the numbers that go with it."""
+
+    def __init__(self, status: Status, requested: int = 0, used: int = 0, limit: int = 0) -> None:
+        self.status, self.requested, self.used, self.limit = status, requested, used, limit
+
+
+def _locked(method: F) -> F:
+    @functools.wraps(method)
+    def inside(*args: Any, **kwargs: Any) -> Any:
+        with lock:
+            return method(*args, **kwargs)
+
+    return inside  # type: ignore[return-value]
+
+
+class BudgetCore:
+    """A limit on bytes, with ancestors."""
+
+    def __init__(self, limit: int, parent: BudgetCore | None) -> None:
+        self._limit, self._parent = limit, parent
+        self._used = self._peak = self._denied = 0
+        self._last: tuple[int, int, int, Any, int] | None = None
+
+    def __del__(self) -> None:
+        with lock:
+            ancestor = self._parent
+            while ancestor is not None:
+                ancestor._used -= self._used
+                ancestor = ancestor._parent
+
+    def _refuser(self, n: int) -> BudgetCore | None:
+        budget: BudgetCore | None = self
+        while budget is not None and budget._used + n <= budget._limit:
+            budget = budget._parent
+        return budget
+
+    @_locked
+    def charge(self, n: int) -> bool:
+        """Charges ``n`` bytes here and in every ancestor, or nowhere."""
+        refuser = self._refuser(n)
+        if refuser is not None:
+            denial = (n, refuser._used, refuser._limit, refuser, time.time_ns())
+            for budget in {id(self): self, id(refuser): refuser}.values():
+                budget._last = denial
+                budget._denied += 1
+            return False
+        budget: BudgetCore | None = self
+        while budget is not None:
+            budget._used += n
+            if budget._used > budget._peak:
+                budget._peak = budget._used
+            budget = budget._parent
+        return True
+
+    @_locked
+    def release(self, n: int) -> int:
+        """Gives ``n`` bytes back; UNDERFLOW, nothing changed, if more than are used."""
+        if n > self._used:
+            return Status.UNDERFLOW
+        budget: BudgetCore | None = self
+        while budget is not None:
+            budget._used -= n
+            budget = budget._parent
+        return Status.OK
+
+    @_locked
+    def set_limit(self, limit: int) -> None:
+        """Sets the limit."""
+        self._limit = limit
+
+    @_locked
+    def numbers(self) -> tuple[int, int, int, int]:
+        """used, peak, limit, denied."""
+        return self._used, self._peak, self._limit, self._denied
+
+    @_locked
+    def denial(self) -> tuple[int, int, int, Any, int] | None:
+        """requested, used, limit, the core that refused, time in ns."""
+        return self._last
+
+    def _charge_or_refuse(self, n: int) -> None:
+        if not self.charge(n):
+            assert self._last is not None
+            raise Refusal(Status.OVER_BUDGET, *self._last[:3])
+
+
+class _Counted:
+    """The counters that every core has."""
+
+    _wipes = False  # whether memory is zeroed before it is given up
+
+    def __init__(self) -> None:
+        self._used = self._peak = self._total = self._live = 0
+        self._count = self._frees = self._failures = 0
+
+    @_locked
+    def stats(self) -> Numbers:
+        """used, peak, reserved, limit, total, live, count, frees, failures."""
+        return (
+            self._used,
+            self._peak,
+            self._reserved(),
+            self._limit(),
+            self._total,
+            self._live,
+            self._count,
+            self._frees,
+            self._failures,
+        )
+
+    def _reserved(self) -> int:
+        return self._used
+
+    def _limit(self) -> int:
+        return 0
+
+    def check(self) -> int:
+        """OK, or WRONG_THREAD."""
+        return Status.OK
+
+    def clear(self) -> int:
+        """Gives everything back."""
+        return Status.OK
+
+    def _destroy(self) -> None:
+        """The allocator was collected; nobody can call it any more."""
+
+    def _count_alloc(self, size: int) -> None:
+        self._used += size
+        self._total += size
+        self._live += 1
+        self._count += 1
+        if self._used > self._peak:
+            self._peak = self._used
+
+    def _count_free(self, size: int) -> None:
+        self._used -= size
+        self._live -= 1
+        self._frees += 1
+
+    def _count_resize(self, old: int, size: int) -> None:
+        self._used += size - old
+        if size > old:
+            self._total += size - old
+            if self._used > self._peak:
+                self._peak = self._used
+
+    def _from_upstream(self, upstream: Any, size: int, align: int, make: Make) -> Any:
+        try:
+            return upstream._alloc(size, align, make)
+        except Refusal:
+            self._failures += 1
+            raise
+
+    def _memory(self, size: int, make: Make) -> Any:
+        try:
+            return make()
+        except MemoryError:
+            self._failures += 1
+            raise Refusal(Status.OUT_OF_MEMORY, size) from None
+
+
+class SystemCore(_Counted):
+    """Counts; Python gives the memory."""
+
+    def usable(self, size: int, align: int) -> int:
+        """Bytes behind a block of this layout."""
+        return size
+
+    def _alloc(self, size: int, align: int, make: Make) -> Any:
+        memory = self._memory(size, make)
+        self._count_alloc(size)
+        return memory
+
+    def _free(self, size: int, align: int, memory: Any) -> None:
+        self._count_free(size)
+
+    def _resize(self, old: int, size: int, memory: Any, apply: Make) -> bool:
+        if size > old:
+            return False
+        apply()
+        self._count_resize(old, size)
+        return True
+
+
+class _Confined(_Counted):
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
+    def check(self) -> int:
+        """WRONG_THREAD from any thread but the one that made it."""
+        return Status.OK if self._thread == threading.get_ident() else Status.WRONG_THREAD
+
+    def _must_be_here(self) -> None:
+        if self._thread != threading.get_ident():
+            raise Refusal(Status.WRONG_THREAD)
+
+
+class _Chunk:
+    """Memory that one allocator takes from another."""
+
+    __slots__ = ("_place", "capacity", "memory")
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity, self.memory = capacity, bytearray(capacity)
+
+
+class ArenaCore(_Confined):
+    """The native arena's arithmetic. Chunks are taken from upstream and stay empty: each block has memory
+    of its own, which goes when the block does."""
+
+    def __init__(self, upstream: Any, hint: int, cap: int, grow: bool, zero: bool) -> None:
+        super().__init__()
+        self._upstream, self._hint, self._cap, self._grow = upstream, hint, cap, grow
+        self._wipes = zero
+        self._chunks: list[_Chunk] = []  # the doubling sequence; the last is the head
+        self._large: list[_Chunk] = []
+        self._pos = 0
+        self._held = 0
+        self._generation = 1
+
+    def usable(self, size: int, align: int) -> int:
+        """Bytes behind a block of this layout."""
+        return size
+
+    def _reserved(self) -> int:
+        return self._held
+
+    def _limit(self) -> int:
+        return self._cap if self._grow else self._hint
+
+    def _take_chunk(self, capacity: int) -> _Chunk:
+        chunk: _Chunk = self._from_upstream(self._upstream, capacity, _CHUNK_ALIGN, lambda: _Chunk(capacity))
+        self._held += capacity
+        return chunk
+
+    def _drop_chunk(self, chunk: _Chunk) -> None:
+        self._held -= chunk.capacity
+        self._upstream._free(chunk.capacity, _CHUNK_ALIGN, chunk)
+
+    def _alloc(self, size: int, align: int, make: Make) -> Any:
+        self._must_be_here()
+        start = (self._pos + align - 1) & -align
+        head = self._chunks[-1] if self._chunks else None
+        if head is None or start + size > head.capacity:
+            head, start = self._room_for(size)
+        memory = self._memory(size, make)
+        memory._place = head, start
+        if head is not None:
+            self._pos = start + size
+        self._count_alloc(size)
+        return memory
+
+    def _room_for(self, size: int) -> tuple[_Chunk | None, int]:
+        """The chunk, None for one of the block's own, and where in it."""
+        head = self._chunks[-1] if self._chunks else None
+        left = self._cap - self._held
+        if not self._grow:
+            if head is not None or size > self._hint:
+                self._exhausted(size, self._hint)
+            want = self._hint
+        else:
+            want = self._hint if head is None else min(2 * head.capacity, SIZE_MAX)
+            if self._cap:
+                want = min(want, left)
+            if size > want:
+                if self._cap and size > left:
+                    self._exhausted(size, self._cap)
+                self._large.append(self._take_chunk(size))
+                return None, 0
+        self._chunks.append(self._take_chunk(want))
+        self._pos = 0
+        return self._chunks[-1], 0
+
+    def _exhausted(self, size: int, limit: int) -> None:
+        self._failures += 1
+        raise Refusal(Status.EXHAUSTED, size, self._held, limit)
+
+    def _free(self, size: int, align: int, memory: Any) -> None:
+        self._must_be_here()
+        self._frees += 1
+
+    def _resize(self, old: int, size: int, memory: Any, apply: Make) -> bool:
+        self._must_be_here()
+        chunk, start = memory._place
+        top = bool(self._chunks) and chunk is self._chunks[-1] and start + old == self._pos
+        if size > old and not (top and start + size <= chunk.capacity):
+            return False
+        apply()
+        self._count_resize(old, size)
+        if top:
+            self._pos = start + size
+        return True
+
+    def _forget(self, used: int, live: int) -> None:
+        self._used, self._live = used, live
+
+    def _empty(self) -> None:
+        self._forget(0, 0)
+        while self._large:
+            self._drop_chunk(self._large.pop())
+        while len(self._chunks) > 1:
+            self._drop_chunk(self._chunks.pop(-2))
+        self._pos = 0
+        self._generation += 1
+
+    def _destroy(self) -> None:
+        self._empty()
+        if self._chunks:
+            self._drop_chunk(self._chunks.pop())
+
+    @_locked
+    def reset(self) -> int:
+        """Drops every block, keeps the head."""
+        if self.check():
+            return Status.WRONG_THREAD
+        self._empty()
+        return Status.OK
+
+    @_locked
+    def clear(self) -> int:
+        """Drops every block and chunk."""
+        if self.check():
+            return Status.WRONG_THREAD
+        self._destroy()
+        return Status.OK
+
+    @_locked
+    def take_mark(self) -> tuple[int, Any]:
+        """The position now."""
+        if self.check():
+            return Status.WRONG_THREAD, None
+        place = self._generation, len(self._chunks), len(self._large), self._pos, self._used, self._live
+        return Status.OK, (self, *place)
+
+    @_locked
+    def release(self, mark: Any) -> int:
+        """Drops what is newer than the mark."""
+        if self.check():
+            return Status.WRONG_THREAD
+        arena, generation, chunks, large, pos, used, live = mark
+        if (
+            arena is not self
+            or generation != self._generation
+            or chunks > len(self._chunks)
+            or large > len(self._large)
+            or (chunks == len(self._chunks) and pos > self._pos)
+            or used > self._used
+            or live > self._live
+        ):
+            return Status.INVALID_MARK
+        self._forget(used, live)
+        while len(self._large) > large:
+            self._drop_chunk(self._large.pop())
+        # a mark from before the first chunk keeps that chunk
+        while len(self._chunks) > max(chunks, 1):
+            self._drop_chunk(self._chunks.pop())
+        self._pos = pos
+        return Status.OK
+
+
+class _Superblock:
+    __slots__ = ("chunk", "used")
+
+    def __init__(self, chunk: _Chunk) -> None:
+        self.chunk, self.used = chunk, 0
+
+
+class _Bin:
+    """The superblocks of one cell size; as in the native slab, those with a free cell stand on a list, the
+    latest to get one first, and one empty one is kept."""
+
+    def __init__(self, cell: int) -> None:
+        divisor = cell & -cell
+        start = divisor if divisor >= 192 else -(-192 // divisor) * divisor
+        self.cell, self.capacity = cell, (_SUPERBLOCK - start) // cell
+        self.free: list[_Superblock] = []
+        self.spare: _Superblock | None = None
+
+
+class SlabCore(_Confined):
+    """The native slab's superblocks, counted; each block has memory of its own."""
+
+    def __init__(self, upstream: Any, bins: tuple[int, ...], zero: bool) -> None:
+        super().__init__()
+        self._upstream, self._wipes = upstream, zero
+        self._bins = [_Bin(cell) for cell in bins]
+        self._all: set[_Superblock] = set()
+        self._passed = 0
+        #: cells freed by other threads, until this one runs out
+        self._remote: list[tuple[_Bin, _Superblock]] = []
+
+    def _bin(self, size: int, align: int) -> _Bin | None:
+        return next((b for b in self._bins if b.cell >= size and b.cell % align == 0), None)
+
+    def usable(self, size: int, align: int) -> int:
+        """Bytes behind a block of this layout."""
+        b = self._bin(size, align)
+        return self._upstream.usable(size, align) if b is None else b.cell  # type: ignore[no-any-return]
+
+    def _reserved(self) -> int:
+        return len(self._all) * _SUPERBLOCK + self._passed
+
+    def _alloc(self, size: int, align: int, make: Make) -> Any:
+        self._must_be_here()
+        b = self._bin(size, align)
+        if b is None:
+            memory = self._from_upstream(self._upstream, size, align, make)
+            self._passed += size
+        else:
+            if not b.free:
+                self._collect()
+            if not b.free:
+                self._take_superblock(b)
+            memory = self._memory(size, make)
+            superblock = b.free[-1]
+            if b.spare is superblock:
+                b.spare = None
+            superblock.used += 1
+            if superblock.used == b.capacity:
+                b.free.pop()
+            memory._place = b, superblock
+        self._count_alloc(size)
+        return memory
+
+    def _take_superblock(self, b: _Bin) -> None:
+        chunk = self._from_upstream(self._upstream, _SUPERBLOCK, _SUPERBLOCK, lambda: _Chunk(_SUPERBLOCK))
+        superblock = _Superblock(chunk)
+        self._all.add(superblock)
+        b.free.append(superblock)
+
+    def _return_superblock(self, b: _Bin, superblock: _Superblock) -> None:
+        if superblock in b.free:
+            b.free.remove(superblock)
+        if b.spare is superblock:
+            b.spare = None
+        self._all.remove(superblock)
+        self._upstream._free(_SUPERBLOCK, _SUPERBLOCK, superblock.chunk)
+
+    def _give(self, b: _Bin, superblock: _Superblock) -> None:
+        if superblock.used == b.capacity:
+            b.free.append(superblock)
+        superblock.used -= 1
+        if superblock.used == 0:
+            if b.spare is None:
+                b.spare = superblock
+            else:
+                self._return_superblock(b, superblock)
+
+    def _collect(self) -> None:
+        while self._remote:
+            self._give(*self._remote.pop())
+
+    def _free(self, size: int, align: int, memory: Any) -> None:
+        if self._bin(size, align) is None:
+            self._upstream._free(size, align, memory)
+            self._passed -= size
+        elif self.check():
+            self._remote.append(memory._place)
+        else:
+            self._give(*memory._place)
+        self._count_free(size)
+
+    def _resize(self, old: int, size: int, memory: Any, apply: Make) -> bool:
+        self._must_be_here()
+        b = self._bin(old, memory._align)
+        if self._bin(size, memory._align) is not b:
+            return False
+        if b is None:
+            if not self._upstream._resize(old, size, memory, apply):
+                return False
+            self._passed += size - old
+        else:
+            apply()
+        self._count_resize(old, size)
+        return True
+
+    @_locked
+    def trim(self) -> int:
+        """Gives every empty superblock back."""
+        if self.check():
+            return Status.WRONG_THREAD
+        self._return_empty()
+        return Status.OK
+
+    def _return_empty(self) -> None:
+        self._collect()
+        for b in self._bins:
+            for superblock in [s for s in b.free if s.used == 0]:
+                self._return_superblock(b, superblock)
+
+    clear = trim
+
+    def _destroy(self) -> None:
+        self._return_empty()
+
+
+class HeapCore(_Counted):
+    """The native heap's cell sizes; Python gives the memory."""
+
+    def usable(self, size: int, align: int) -> int:
+        """Bytes behind a block of this layout."""
+        if size > 32768:
+            return -(-size // _SUPERBLOCK) * _SUPERBLOCK
+        cell = -(-size // 16) * 16
+        if size > 512:
+            step = 1 << ((size - 1).bit_length() - 3)
+            cell = -(-size // step) * step
+        while cell % align:
+            cell += 16 if cell < 512 else 1 << (cell.bit_length() - 3)
+        return cell
+
+    def _alloc(self, size: int, align: int, make: Make) -> Any:
+        memory = self._memory(size, make)
+        self._count_alloc(size)
+        return memory
+
+    def _free(self, size: int, align: int, memory: Any) -> None:
+        self._count_free(size)
+
+    def _resize(self, old: int, size: int, memory: Any, apply: Make) -> bool:
+        if self.usable(old, memory._align) != self.usable(size, memory._align):
+            return False
+        apply()
+        self._count_resize(old, size)
+        return True
+
+    def trim(self) -> None:
+        """Nothing is kept."""
+
+
+class _Wrapper(_Counted):
+    def __init__(self, upstream: Any) -> None:
+        super().__init__()
+        self._upstream = upstream
+
+    @property
+    def _wipes(self) -> bool:
+        return bool(getattr(self._upstream, "_wipes", False))
+
+    def usable(self, size: int, align: int) -> int:
+        """Bytes behind a block of this layout."""
+        return self._upstream.usable(size, align)  # type: ignore[no-any-return]
+
+    def check(self) -> int:
+        """As upstream."""
+        return self._upstream.check()  # type: ignore[no-any-return]
+
+
+class LimitedCore(_Wrapper):
+    """Charges before upstream serves."""
+
+    def __init__(self, upstream: Any, budget: BudgetCore) -> None:
+        super().__init__(upstream)
+        self._budget = budget
+
+    def _limit(self) -> int:
+        return self._budget._limit
+
+    def _charge(self, n: int) -> None:
+        try:
+            self._budget._charge_or_refuse(n)
+        except Refusal:
+            self._failures += 1
+            raise
+
+    def _alloc(self, size: int, align: int, make: Make) -> Any:
+        self._charge(size)
+        try:
+            memory = self._from_upstream(self._upstream, size, align, make)
+        except Refusal:
+            self._budget.release(size)
+            raise
+        self._count_alloc(size)
+        return memory
+
+    def _free(self, size: int, align: int, memory: Any) -> None:
+        self._upstream._free(size, align, memory)
+        self._budget.release(size)
+        self._count_free(size)
+
+    def _resize(self, old: int, size: int, memory: Any, apply: Make) -> bool:
+        if size > old:
+            self._charge(size - old)
+        try:
+            done = self._upstream._resize(old, size, memory, apply)
+        except Refusal:
+            if size > old:
+                self._budget.release(size - old)
+            raise
+        if not done:
+            if size > old:
+                self._budget.release(size - old)
+            return False
+        if size < old:
+            self._budget.release(old - size)
+        self._count_resize(old, size)
+        return True
+
+
+class TracedCore(_Wrapper):
+    """Counts what passes through, and its sizes."""
+
+    def __init__(self, upstream: Any, histogram: bool) -> None:
+        super().__init__(upstream)
+        self._buckets: dict[int, int] | None = {} if histogram else None
+
+    def _alloc(self, size: int, align: int, make: Make) -> Any:
+        memory = self._from_upstream(self._upstream, size, align, make)
+        self._count_alloc(size)
+        if self._buckets is not None:
+            largest = _bucket_size(size)
+            self._buckets[largest] = self._buckets.get(largest, 0) + 1
+        return memory
+
+    def _free(self, size: int, align: int, memory: Any) -> None:
+        self._upstream._free(size, align, memory)
+        self._count_free(size)
+
+    def _resize(self, old: int, size: int, memory: Any, apply: Make) -> bool:
+        if not self._upstream._resize(old, size, memory, apply):
+            return False
+        self._count_resize(old, size)
+        return True
+
+    @_locked
+    def histogram(self) -> list[tuple[int, int]] | None:
+        """(largest size of the bucket, blocks), ascending; None where it is not kept."""
+        return None if self._buckets is None else sorted(self._buckets.items())
+
+
+def _bucket_size(size: int) -> int:
+    """The largest size of the bucket that ``size`` is in: four to each doubling."""
+    if size <= 4:
+        return size
+    step = 1 << ((size - 1).bit_length() - 3)
+    return -(-size // step) * step

@@ -1,0 +1,260 @@
+"""The base type of the pure backend's allocators; the same surface as the C type of the native one.
+
+One lock covers the backend. It is reentrant, because a collection or a signal may run code of the user in the
+middle of any call; counters are therefore changed in straight lines, without a call in between.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from ..errors import (
+    ALIGN_DEFAULT,
+    ALIGN_MAX,
+    SIZE_MAX,
+    Status,
+    coerce_layout,
+    raise_block,
+    raise_exports,
+    raise_status,
+)
+from .blocks import FREED, LIVE, STALE, Block, storage
+from .cores import Refusal, lock
+
+
+class _Life:
+    """What the allocators of a chain share: its live blocks by serial number, and who stands on it."""
+
+    __slots__ = ("blocks", "generation", "nouns", "serial")
+
+    def __init__(self) -> None:
+        self.blocks: dict[int, weakref.ref[Any]] = {}
+        self.serial = 0
+        self.generation = 0
+        self.nouns = 0  # open nouns that take memory from the chain
+
+    def newest_first(self, after: int = 0) -> list[Any]:
+        """The live blocks with a serial number above ``after``."""
+        serials = sorted((s for s in list(self.blocks) if s > after), reverse=True)
+        found = (self.blocks[s]() for s in serials if s in self.blocks)
+        return [block for block in found if block is not None and block._state == LIVE]
+
+
+def _is_plain(size: Any, align: Any) -> bool:
+    return (
+        type(size) is int
+        and 0 <= size <= SIZE_MAX
+        and type(align) is int
+        and 0 < align <= ALIGN_MAX
+        and not align & (align - 1)
+    )
+
+
+class Allocator:
+    """The data plane of an allocator; the facade classes inherit it."""
+
+    __slots__ = (
+        "__weakref__",
+        "_autofree",
+        "_closed",
+        "_core_",
+        "_life",
+        "_upstream_",
+        "_users",
+        "_wraps",
+    )
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        self = super().__new__(cls)
+        self._closed = True  # until it is attached
+        self._core_ = self._upstream_ = None
+        self._life = _Life()
+        self._users = 0  # open allocators whose upstream this is
+        self._wraps = False
+        self._autofree = False
+        return self
+
+    def _attach(self, core: Any, upstream: Any, wraps: bool, autofree: bool, /) -> None:
+        if self._core_ is not None:
+            raise RuntimeError(f"{type(self).__name__}: was initialised before")
+        if upstream is not None:
+            if upstream._closed:
+                raise_status(upstream, Status.CLOSED)
+            upstream._users += 1
+            if wraps:
+                self._life = upstream._life
+            else:
+                upstream._life.nouns += 1
+        self._core_, self._upstream_ = core, upstream
+        self._wraps, self._autofree, self._closed = wraps, autofree, False
+
+    def __del__(self) -> None:
+        if not self._closed:
+            self._leave()
+            with lock:
+                self._core_._destroy()
+
+    def _leave(self) -> None:
+        upstream = self._upstream_
+        if upstream is not None:
+            upstream._users -= 1
+            if not self._wraps:
+                upstream._life.nouns -= 1
+
+    @property
+    def _core(self) -> Any:
+        return self._core_
+
+    @property
+    def closed(self) -> bool:
+        """Whether the allocator was closed."""
+        return self._closed
+
+    @property
+    def upstream(self) -> Any:
+        """The allocator that this one takes its memory from, or None."""
+        return self._upstream_
+
+    @property
+    def generation(self) -> int:
+        """Resets so far."""
+        return self._life.generation
+
+    def _check_use(self) -> None:
+        if self._closed:
+            raise_status(self, Status.CLOSED)
+        status = self._core_.check()
+        if status:
+            raise_status(self, status)
+
+    def alloc(self, size: Any, align: int = ALIGN_DEFAULT, /) -> Any:
+        """A new Block of ``size`` bytes (an int or a string such as '64 KiB') at a multiple of ``align``.
+
+        Contents are undefined. Raises InvalidLayout for a size or alignment that no block can have, and a
+        MemoryError of the allocator's kind where there is no room.
+        """
+        if not _is_plain(size, align):
+            size, align = coerce_layout(self, size, align)
+        with lock:
+            if size == 0 or self._closed:
+                self._check_use()
+                block = storage(0, align)
+            else:
+                try:
+                    block = self._core_._alloc(size, align, lambda: storage(size, align))
+                except Refusal as r:
+                    raise_status(self, r.status, r.requested, r.used, r.limit)
+            life = self._life
+            block._allocator, block._size, block._align = self, size, align
+            life.serial += 1
+            block._serial = life.serial
+            block._state = LIVE
+            life.blocks[block._serial] = weakref.ref(block)
+        return block
+
+    def _own(self, block: Any, action: str, when_freed: str) -> None:
+        """Raises unless the block is one of this allocator's, live and without exports."""
+        if not isinstance(block, Block):
+            raise_block(self, block, "type")
+        if block._allocator is not self:
+            raise_block(self, block, "foreign")
+        if block._state != LIVE:
+            raise_block(self, block, when_freed if block._state == FREED else "stale")
+        if block._exported():
+            raise_exports(self, action, 1)
+
+    def free(self, block: Any, /) -> None:
+        """Gives a block back. Raises DoubleFree, StaleBlock, ForeignBlock, or BufferError while a view of
+        it is out; nothing changes then."""
+        with lock:
+            self._own(block, "free", "double")
+            if block._size == 0:
+                self._check_use()
+            try:
+                self._give_back(block, FREED)
+            except Refusal as r:
+                raise_status(self, r.status, r.requested, r.used, r.limit)
+
+    def _give_back(self, block: Any, state: int) -> None:
+        if block._size:
+            self._core_._free(block._size, block._align, block)
+        self._end(block, state)
+
+    def _end(self, block: Any, state: int) -> None:
+        self._life.blocks.pop(block._serial, None)
+        block._state = state
+        block._discard(self._core_._wipes)
+
+    def _collected(self, block: Any) -> None:
+        """The block is going away. Where the free is refused (a confined chain, another thread) the noun
+        still has it."""
+        with lock:
+            self._life.blocks.pop(block._serial, None)
+            if self._autofree and block._size:
+                try:
+                    self._core_._free(block._size, block._align, block)
+                except Refusal:
+                    pass
+            block._state = STALE
+
+    def resize(self, block: Any, size: Any, /) -> bool:
+        """Changes the block's size in place. False: it cannot, and nothing changed."""
+        self._own(block, "resize", "freed")
+        if not _is_plain(size, ALIGN_DEFAULT):
+            size, _ = coerce_layout(self, size)
+        with lock:
+            self._own(block, "resize", "freed")
+            if not block._size or not size:
+                return bool(block._size == size)
+            old = block._size
+            try:
+                if not self._core_._resize(old, size, block, lambda: block._set_size(size)):
+                    return False
+            except Refusal as r:
+                raise_status(self, r.status, r.requested, r.used, r.limit)
+            block._size = size
+            return True
+
+    def _live(self) -> list[Any]:
+        return [block for block in self._life.newest_first() if block._allocator is self]
+
+    def _serial(self) -> int:
+        return self._life.serial
+
+    def _retire(self, block: Any) -> None:
+        """Makes a live block stale; through its own chain where that takes single blocks back."""
+        owner = block._allocator
+        try:
+            if owner._autofree:
+                owner._give_back(block, STALE)
+            else:
+                owner._end(block, STALE)
+        except Refusal:
+            owner._end(block, STALE)
+
+    def _drop(self, serial: int, action: str, /) -> None:
+        with lock:
+            life = self._life
+            blocks = life.newest_first(serial)
+            users = life.nouns + sum(block._exported() for block in blocks)
+            if users:
+                raise_exports(self, action, users)
+            for block in blocks:
+                self._retire(block)
+            if serial == 0:
+                life.generation += 1
+
+    def _shut(self) -> None:
+        with lock:
+            if self._closed:
+                return
+            blocks = self._live()
+            users = self._users + sum(block._exported() for block in blocks)
+            if users:
+                raise_exports(self, "close", users)
+            for block in blocks:
+                self._retire(block)
+            self._closed = True
+            self._leave()
+            self._core_.clear()

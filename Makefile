@@ -50,7 +50,8 @@ demo: $(VENV)/.installed-demo ## build, then run the examples with and without n
 test: $(VENV)/.installed-test ## build the C core and run all tests
 	$(BIN)/python -m pytest $(ARGS)
 
-doctest: $(VENV)/.installed-test ## run the examples in README.md
+doctest: $(VENV)/.installed-test ## run the examples in the docstrings and in README.md
+	$(BIN)/python -m pytest --doctest-modules --pyargs nativemem --ignore-glob='*/_ffi_build.py'
 	$(BIN)/python -m pytest --doctest-glob=README.md README.md
 
 bench: $(VENV)/.installed-bench ## run the benchmarks
@@ -102,7 +103,10 @@ C_TEST_HEADERS := $(wildcard tests/c/*.h)
 ASAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 
 c-tests: $(C_TESTS:tests/c/%.c=build/c-tests/plain/%.passed) ## the C tests
+	@[ -n "$(C_TESTS)" ] || { echo "there are no tests in tests/c"; exit 1; }
+
 c-tests-asan: $(C_TESTS:tests/c/%.c=build/c-tests/asan/%.passed) ## the C tests under the sanitizers
+	@[ -n "$(C_TESTS)" ] || { echo "there are no tests in tests/c"; exit 1; }
 
 build/c-tests/plain/%: tests/c/%.c $(CORE_SOURCES) $(C_HEADERS) $(C_TEST_HEADERS) Makefile
 	@mkdir -p $(@D)
@@ -112,25 +116,30 @@ build/c-tests/asan/%: tests/c/%.c $(CORE_SOURCES) $(C_HEADERS) $(C_TEST_HEADERS)
 	@mkdir -p $(@D)
 	$(CC) -O1 -g $(ASAN) $(C_FLAGS) $(WARNINGS) -o $@ $< $(CORE_SOURCES)
 
+# kept: an executable that make takes for intermediate would be built again each time
+.SECONDARY:
 %.passed: %
 	./$<
 	@touch $@
 
 # --- releases ---
 
+# no cache: pip would hand out the native wheel that it built from this archive as the pure one
+PIP_WHEEL := -m pip wheel --no-cache-dir --no-deps
+
 dist: $(VENV)/.installed-dev ## source archive, one manylinux wheel for each of PYTHONS, pure wheel
 	rm -rf build dist
 	$(BIN)/python -m build --sdist --outdir dist
 	for python in $(PYTHONS); do \
-	  USE_NATIVE_MEM=1 $$python -m pip wheel --no-deps --wheel-dir build/wheels dist/nativemem-*.tar.gz || exit; \
+	  USE_NATIVE_MEM=1 $$python $(PIP_WHEEL) --wheel-dir build/wheels dist/nativemem-*.tar.gz || exit; \
 	done
 	PATH="$(abspath $(BIN)):$$PATH" auditwheel repair --wheel-dir dist build/wheels/*.whl
-	USE_NATIVE_MEM=0 $(BIN)/python -m pip wheel --no-deps --wheel-dir dist dist/nativemem-*.tar.gz
+	USE_NATIVE_MEM=0 $(BIN)/python $(PIP_WHEEL) --wheel-dir dist dist/nativemem-*.tar.gz
 	@ls -l dist
 
 wheel-pure: $(VENV)/.python ## the wheel without the C core, into dist/
 	rm -rf build/lib* build/bdist*
-	USE_NATIVE_MEM=0 $(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
+	USE_NATIVE_MEM=0 $(BIN)/python $(PIP_WHEEL) --wheel-dir dist .
 
 clean: ## remove everything that was built, and the environment
 	rm -rf build dist $(VENV) src/nativemem.egg-info

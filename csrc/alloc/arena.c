@@ -7,8 +7,9 @@
 
 typedef struct chunk {
     struct chunk *below; /* the chunk taken before, in its list */
-    char *base;          /* multiple of NM_ALIGN_MAX */
+    char *base;          /* multiple of align */
     size_t capacity;
+    size_t align;        /* NM_ALIGN_MAX, or more for a block that wants it */
 } chunk;
 
 /* Invariants:
@@ -22,6 +23,7 @@ struct nm_arena {
     chunk *head, *large;
     nm_allocator upstream;
     size_t hint, cap;
+    const char *floor; /* of the newest mark in the head: what lies below it must keep its place and size */
     uint64_t generation;
     bool grow, zero_on_free;
 };
@@ -55,11 +57,12 @@ nm_arena *nm_arena_create(nm_allocator upstream, size_t hint, size_t cap, bool g
     return a;
 }
 
-static chunk *take_chunk(nm_arena *a, size_t capacity) {
+static chunk *take_chunk(nm_arena *a, size_t capacity, size_t align) {
     chunk *c = nm__meta_alloc(sizeof *c);
     if (c == NULL) return NULL;
     c->capacity = capacity;
-    c->base = a->upstream.methods->alloc(a->upstream.self, capacity, NM_ALIGN_MAX);
+    c->align = align;
+    c->base = a->upstream.methods->alloc(a->upstream.self, capacity, align);
     if (c->base == NULL) {
         nm__meta_free(c);
         return NULL;
@@ -75,13 +78,14 @@ static chunk *drop_chunk(nm_arena *a, chunk *c, size_t filled) {
     NM_UNPOISON(c->base, c->capacity);
     if (a->zero_on_free) nm__wipe(c->base, filled);
     nm__set(&a->reserved, nm__get(&a->reserved) - c->capacity);
-    (void)a->upstream.methods->free(a->upstream.self, c->base, c->capacity, NM_ALIGN_MAX);
+    (void)a->upstream.methods->free(a->upstream.self, c->base, c->capacity, c->align);
     nm__meta_free(c);
     return below;
 }
 
 static void set_head(nm_arena *a, chunk *c, size_t offset) {
     a->head = c;
+    a->floor = c == NULL ? NULL : c->base;
     a->pos = c == NULL ? NULL : c->base + offset;
     a->end = c == NULL ? NULL : c->base + c->capacity;
 }
@@ -93,31 +97,34 @@ static void *account(nm_arena *a, char *ptr, size_t size) {
     return ptr;
 }
 
-static NM_COLD void *alloc_slow(nm_arena *a, size_t size) {
+/* A block of stricter alignment than a chunk has gets a chunk of its own as well: where it lies in another
+ * would depend on that one's address. */
+static NM_COLD void *alloc_slow(nm_arena *a, size_t size, size_t align) {
     size_t reserved = nm__get(&a->reserved);
     size_t want = a->hint;
     chunk *c;
+    bool own = align > NM_ALIGN_MAX;
     if (!a->grow) {
-        if (a->head != NULL || size > want) goto exhausted;
+        if (a->head != NULL || size > want || own) goto exhausted;
     } else {
         if (a->head != NULL) want = a->head->capacity > NM_SIZE_MAX / 2 ? NM_SIZE_MAX : 2 * a->head->capacity;
         if (a->cap != 0 && want > a->cap - reserved) want = a->cap - reserved;
-        if (size > want) {
+        if (size > want || own) {
             if (a->cap != 0 && size > a->cap - reserved) goto exhausted;
-            if ((c = take_chunk(a, size)) == NULL) goto refused;
+            if ((c = take_chunk(a, size, own ? align : NM_ALIGN_MAX)) == NULL) goto refused;
             c->below = a->large;
             a->large = c;
             return account(a, c->base, size);
         }
     }
-    if ((c = take_chunk(a, want)) == NULL) goto refused;
+    if ((c = take_chunk(a, want, NM_ALIGN_MAX)) == NULL) goto refused;
     c->below = a->head;
     set_head(a, c, size);
     return account(a, c->base, size);
 exhausted:
     (void)nm__fail(NM_EXHAUSTED, size, reserved, a->grow ? a->cap : a->hint);
 refused: /* the upstream's reason stands in the slot */
-    nm__bump(&a->failures, 1);
+    nm__count_failure(&a->failures);
     return NULL;
 }
 
@@ -125,7 +132,8 @@ static void *arena_alloc(void *self, size_t size, size_t align) {
     nm_arena *a = self;
     if (NM_UNLIKELY(!is_mine(a))) return nm_refuse(NM_WRONG_THREAD, size, 0, 0);
     uintptr_t at = ((uintptr_t)a->pos + (align - 1)) & ~(uintptr_t)(align - 1);
-    if (NM_UNLIKELY(at > (uintptr_t)a->end || size > (uintptr_t)a->end - at)) return alloc_slow(a, size);
+    if (NM_UNLIKELY(at > (uintptr_t)a->end || size > (uintptr_t)a->end - at || align > NM_ALIGN_MAX))
+        return alloc_slow(a, size, align);
     a->pos = (char *)at + size;
     return account(a, (char *)at, size);
 }
@@ -142,9 +150,10 @@ static bool arena_resize(void *self, void *block, size_t old, size_t size, size_
         (void)nm__fail(NM_WRONG_THREAD, size, 0, 0);
         return false;
     }
-    bool top = in_head(a, ptr) && ptr + old == a->pos;
+    if (size == old) return true;
+    if (!in_head(a, ptr) || ptr + old != a->pos || ptr < a->floor) return false;
     if (size > old) {
-        if (!top || size > (size_t)(a->end - ptr)) return false;
+        if (size > (size_t)(a->end - ptr)) return false;
         nm__bump(&a->total, size - old);
         NM_UNPOISON(ptr, size);
     } else {
@@ -153,7 +162,7 @@ static bool arena_resize(void *self, void *block, size_t old, size_t size, size_
         if (a->zero_on_free) nm__wipe(ptr + size, old - size);
         NM_POISON(ptr + size, old - size);
     }
-    if (top) a->pos = ptr + size;
+    a->pos = ptr + size;
     return true;
 }
 
@@ -245,10 +254,12 @@ nm_status nm_arena_take_mark(nm_arena *a, nm_arena_mark *out) {
         .generation = a->generation,
         .chunk = a->head,
         .large = a->large,
+        .floor = a->floor,
         .offset = a->head == NULL ? 0 : (size_t)(a->pos - a->head->base),
         .used = used_of(a),
         .live = live_of(a),
     };
+    a->floor = a->pos;
     return NM_OK;
 }
 
@@ -274,6 +285,7 @@ nm_status nm_arena_release(nm_arena *a, const nm_arena_mark *mark) {
         set_head(a, below, below->capacity);
     }
     if (a->head != NULL) rewind_head(a, mark->offset);
+    if (a->head == mark->chunk) a->floor = mark->floor;
     return NM_OK;
 }
 

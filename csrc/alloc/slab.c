@@ -165,7 +165,7 @@ static void *slab_alloc(void *self, size_t size, size_t align) {
     if (NM_UNLIKELY(b == NULL)) {
         void *ptr = s->upstream.methods->alloc(s->upstream.self, size, align);
         if (ptr == NULL) {
-            nm__bump(&s->failures, 1);
+            nm__count_failure(&s->failures);
             return NULL;
         }
         nm__atomic_add(&s->passed, size);
@@ -176,7 +176,7 @@ static void *slab_alloc(void *self, size_t size, size_t align) {
         collect(s);
         sb = b->list;
         if (sb == NULL && (sb = take_superblock(s, b)) == NULL) {
-            nm__bump(&s->failures, 1);
+            nm__count_failure(&s->failures);
             return NULL;
         }
     }

@@ -31,6 +31,9 @@ nm_status nm__fail(nm_status status, size_t requested, size_t used, size_t limit
 /* As nm_budget_charge, but a refusal is neither counted nor remembered. */
 struct nm_budget;
 bool nm__budget_try(struct nm_budget *b, size_t n);
+/* As nm_budget_charge in two steps: a charge that is released again before it is settled leaves no peak. */
+bool nm__budget_hold(struct nm_budget *b, size_t n);
+void nm__budget_settle(struct nm_budget *b);
 /* Of the limit, n bytes are refused for now. */
 void nm__budget_hold_back(struct nm_budget *b, size_t n);
 
@@ -87,6 +90,12 @@ static inline void nm__count_alloc(nm__shared_stats *s, size_t size) {
 static inline void nm__count_free(nm__shared_stats *s, size_t size) {
     nm__atomic_sub(&s->used, size);
     nm__atomic_add(&s->frees, 1);
+}
+/* Want of memory counts as a failure, misuse does not. */
+static inline void nm__count_failure(nm__counter *failures) {
+    nm_status status = nm_last_failure().status;
+    if (status == NM_OUT_OF_MEMORY || status == NM_EXHAUSTED || status == NM_OVER_BUDGET)
+        nm__atomic_add(failures, 1);
 }
 static inline void nm__count_resize(nm__shared_stats *s, size_t old, size_t size) {
     if (size > old) {

@@ -1,6 +1,6 @@
 /* A charge walks from the leaf to the root and rolls back on a refusal. While it is under way the leaf
  * already counts it, so another charge may be refused that would have passed a moment later; never the
- * reverse. A peak is raised only when the whole charge has passed. */
+ * reverse. Peaks are settled only when the whole charge has passed. */
 #include "nativemem/budget.h"
 
 #include "base/base.h"
@@ -58,11 +58,14 @@ static bool charge(nm_budget *b, size_t n, nm_denial *denial) {
         nm__atomic_sub(&b->used, n);
         return false;
     }
-    nm__atomic_max(&b->peak, after);
     return true;
 }
 
-bool nm_budget_charge(nm_budget *b, size_t n) {
+void nm__budget_settle(nm_budget *b) {
+    for (; b != NULL; b = b->parent) nm__atomic_max(&b->peak, nm__get(&b->used));
+}
+
+bool nm__budget_hold(nm_budget *b, size_t n) {
     nm_denial denial;
     if (NM_LIKELY(charge(b, n, &denial))) return true;
     remember(b, &denial);
@@ -71,9 +74,18 @@ bool nm_budget_charge(nm_budget *b, size_t n) {
     return false;
 }
 
+bool nm_budget_charge(nm_budget *b, size_t n) {
+    if (!nm__budget_hold(b, n)) return false;
+    nm__budget_settle(b);
+    return true;
+}
+
 bool nm__budget_try(nm_budget *b, size_t n) {
     nm_denial denial;
-    if (charge(b, n, &denial)) return true;
+    if (charge(b, n, &denial)) {
+        nm__budget_settle(b);
+        return true;
+    }
     (void)nm__fail(NM_OVER_BUDGET, denial.requested, denial.used, denial.limit);
     return false;
 }
@@ -91,7 +103,10 @@ nm_status nm_budget_release(nm_budget *b, size_t n) {
 void nm__budget_hold_back(nm_budget *b, size_t n) { nm__set(&b->held_back, n); }
 void nm_budget_set_limit(nm_budget *b, size_t limit) { nm__set(&b->limit, limit); }
 size_t nm_budget_used(const nm_budget *b) { return nm__get(&b->used); }
-size_t nm_budget_peak(const nm_budget *b) { return nm__get(&b->peak); }
+size_t nm_budget_peak(const nm_budget *b) {
+    size_t used = nm__get(&b->used), peak = nm__get(&b->peak);
+    return peak > used ? peak : used;
+}
 size_t nm_budget_limit(const nm_budget *b) { return nm__get(&b->limit); }
 size_t nm_budget_denied(const nm_budget *b) { return nm__get(&b->denied); }
 

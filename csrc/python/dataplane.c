@@ -98,8 +98,8 @@ static void raise_closed(AllocatorObject *a) { raise_status(a, (nm_failure){NM_C
 static void raise_block(AllocatorObject *a, PyObject *block, const char *what) {
     after_hook(PyObject_CallFunction(hooks.raise_block, "OOs", a, block, what));
 }
-static void raise_exports(AllocatorObject *a, const char *action, Py_ssize_t n) {
-    after_hook(PyObject_CallFunction(hooks.raise_exports, "Osn", a, action, n));
+static void raise_exports(AllocatorObject *a, const char *action) {
+    after_hook(PyObject_CallFunction(hooks.raise_exports, "Os", a, action));
 }
 
 static void *closed_alloc(void *self, size_t size, size_t align) {
@@ -121,13 +121,14 @@ static void closed_stats(void *self, nm_stats *out) {
 }
 static const nm_methods closed_methods = {closed_alloc, closed_resize, closed_free, closed_stats};
 
-/* May the calling thread use the allocator? Only asked for where no call into the port tells. */
-static bool check_use(AllocatorObject *a) {
+/* May the calling thread alloc, or free (`check` is "check" or "check_free")? Only asked for where no call into
+ * the port tells, which is for blocks of no bytes. */
+static bool check_use(AllocatorObject *a, const char *check) {
     if (!a->attached || a->closed) {
         raise_closed(a);
         return false;
     }
-    PyObject *status = PyObject_CallMethod(a->core, "check", NULL);
+    PyObject *status = PyObject_CallMethod(a->core, check, NULL);
     if (status == NULL) return false;
     long code = PyLong_AsLong(status);
     Py_DECREF(status);
@@ -244,10 +245,10 @@ static PyObject *free_block(BlockObject *b) {
         return NULL;
     }
     if (b->exports != 0) {
-        raise_exports(a, "free", b->exports);
+        raise_exports(a, "free");
         return NULL;
     }
-    if (b->size == 0 && !check_use(a)) return NULL;
+    if (b->size == 0 && !check_use(a, "check_free")) return NULL;
     if (NM_UNLIKELY(b->state != LIVE)) Py_RETURN_NONE; /* check_use ran Python code */
     nm_status status = give_back(b, FREED);
     if (NM_UNLIKELY(status != NM_OK)) {
@@ -394,7 +395,7 @@ static PyObject *allocator_alloc(AllocatorObject *a, PyObject *const *args, Py_s
         plain = plain && plain_size(args[1], &align) && nm_is_power_of_two(align) && align <= NM_ALIGN_MAX;
     }
     if (NM_UNLIKELY(!plain) && !coerce(a, args[0], nargs == 2 ? args[1] : NULL, &size, &align)) return NULL;
-    if (NM_UNLIKELY(size == 0)) return check_use(a) ? new_block(a, nm_empty_block, 0, align) : NULL;
+    if (NM_UNLIKELY(size == 0)) return check_use(a, "check") ? new_block(a, nm_empty_block, 0, align) : NULL;
     char *ptr = a->port.methods->alloc(a->port.self, size, align);
     if (NM_UNLIKELY(ptr == NULL)) {
         raise_status(a, nm_last_failure());
@@ -412,7 +413,7 @@ static BlockObject *own_block(AllocatorObject *a, PyObject *arg, const char *act
     BlockObject *b = (BlockObject *)arg;
     if (b->allocator != a) raise_block(a, arg, "foreign");
     else if (b->state != LIVE) raise_block(a, arg, b->state == FREED ? when_freed : "stale");
-    else if (b->exports != 0) raise_exports(a, action, b->exports);
+    else if (b->exports != 0) raise_exports(a, action);
     else return b;
     return NULL;
 }
@@ -530,18 +531,19 @@ static void retire(BlockObject *b) {
 static PyObject *allocator_drop(AllocatorObject *a, PyObject *args) {
     unsigned long long serial;
     const char *action;
-    if (!PyArg_ParseTuple(args, "Ks", &serial, &action)) return NULL;
+    int renew;
+    if (!PyArg_ParseTuple(args, "Ksp", &serial, &action, &renew)) return NULL;
     Life *life = a->life;
     Py_ssize_t users = life->nouns;
     if (life->exports != 0) {
         for (BlockObject *b = life->newest; b != NULL && b->serial > serial; b = b->older) users += b->exports;
     }
     if (users != 0) {
-        raise_exports(a, action, users);
+        raise_exports(a, action);
         return NULL;
     }
     while (life->newest != NULL && life->newest->serial > serial) retire(life->newest);
-    if (serial == 0) life->generation++;
+    if (renew) life->generation++;
     Py_RETURN_NONE;
 }
 
@@ -554,7 +556,7 @@ static PyObject *allocator_shut(AllocatorObject *a, PyObject *unused) {
             if (b->allocator == a) users += b->exports;
     }
     if (users != 0) {
-        raise_exports(a, "close", users);
+        raise_exports(a, "close");
         return NULL;
     }
     for (BlockObject *b = a->life->newest, *older; b != NULL; b = older) {

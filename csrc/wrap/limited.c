@@ -11,24 +11,25 @@ struct nm_limited {
 
 static void *limited_alloc(void *self, size_t size, size_t align) {
     nm_limited *l = self;
-    if (!nm_budget_charge(l->budget, size)) {
-        nm__atomic_add(&l->stats.failures, 1);
+    if (!nm__budget_hold(l->budget, size)) {
+        nm__count_failure(&l->stats.failures);
         return NULL;
     }
     void *ptr = l->upstream.methods->alloc(l->upstream.self, size, align);
     if (NM_UNLIKELY(ptr == NULL)) {
+        nm__count_failure(&l->stats.failures);
         (void)nm_budget_release(l->budget, size);
-        nm__atomic_add(&l->stats.failures, 1);
         return NULL;
     }
+    nm__budget_settle(l->budget);
     nm__count_alloc(&l->stats, size);
     return ptr;
 }
 
 static bool limited_resize(void *self, void *ptr, size_t old, size_t size, size_t align) {
     nm_limited *l = self;
-    if (size > old && !nm_budget_charge(l->budget, size - old)) {
-        nm__atomic_add(&l->stats.failures, 1);
+    if (size > old && !nm__budget_hold(l->budget, size - old)) {
+        nm__count_failure(&l->stats.failures);
         return false;
     }
     if (!l->upstream.methods->resize(l->upstream.self, ptr, old, size, align)) {
@@ -36,6 +37,7 @@ static bool limited_resize(void *self, void *ptr, size_t old, size_t size, size_
         return false;
     }
     if (size < old) (void)nm_budget_release(l->budget, old - size);
+    nm__budget_settle(l->budget);
     nm__count_resize(&l->stats, old, size);
     return true;
 }

@@ -25,7 +25,7 @@ static void *traced_alloc(void *self, size_t size, size_t align) {
     nm_traced *t = self;
     void *ptr = t->upstream.methods->alloc(t->upstream.self, size, align);
     if (NM_UNLIKELY(ptr == NULL)) {
-        nm__atomic_add(&t->stats.failures, 1);
+        nm__count_failure(&t->stats.failures);
         return NULL;
     }
     nm__count_alloc(&t->stats, size);

@@ -34,6 +34,9 @@ class AllocatorCore(Protocol):
     def check(self) -> int:
         """``OK``, or ``WRONG_THREAD`` where the calling thread may not use the allocator."""
 
+    def check_free(self) -> int:
+        """As ``check``, for giving a block back."""
+
     def clear(self) -> int:
         """Gives back everything that the allocator holds; called once, by close."""
 
@@ -71,9 +74,10 @@ class DataPlane(Protocol):
     def _serial(self) -> int:
         """Number of the newest block of the whole chain; grows with each block."""
 
-    def _drop(self, serial: int, action: str, /) -> None:
-        """Makes every block of the chain that is newer than ``serial`` stale; BufferError, and nothing
-        changed, where one of them is exported or an allocator stands on this one's memory."""
+    def _drop(self, serial: int, action: str, renew: bool, /) -> None:
+        """Makes every block of the chain that is newer than ``serial`` stale; ``renew``: in a new
+        generation. BufferError, and nothing changed, where one of them is exported or an allocator stands
+        on this one's memory."""
 
     def _shut(self) -> None:
         """Closes: frees its blocks, clears the core. BufferError, nothing changed, as ``_drop``."""

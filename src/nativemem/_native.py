@@ -41,7 +41,8 @@ dataplane.set_hooks(
 )
 
 name = "native"
-features = frozenset({"engine", "numpy-arrays", "stale-buffer-raises"})
+#: what not every backend can do; pinned by a test
+features = frozenset({"engine", "resize-keeps-address", "stale-buffer-raises"})
 Allocator = dataplane.Allocator
 Block = dataplane.Block
 
@@ -144,6 +145,9 @@ class _Core:
     def check(self) -> int:
         return 0
 
+    def check_free(self) -> int:
+        return self.check()
+
     def clear(self) -> int:
         return 0
 
@@ -206,6 +210,9 @@ class SlabCore(_Core):
     def check(self) -> int:
         return lib.nm_slab_check_thread(self._ptr)
 
+    def check_free(self) -> int:
+        return 0
+
     def clear(self) -> int:
         return lib.nm_slab_trim(self._ptr)
 
@@ -241,6 +248,9 @@ class _WrapperCore(_Core):
 
     def check(self) -> int:
         return self._upstream.check()
+
+    def check_free(self) -> int:
+        return self._upstream.check_free()
 
 
 class LimitedCore(_WrapperCore):

@@ -6,10 +6,11 @@ configures and inspects.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from .config import ArenaConfig, Settings, SlabConfig, format_size, parse_size
 from .errors import (
@@ -165,6 +166,9 @@ class Allocator(_Base):
             if error is None:
                 raise
 
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError(f"cannot copy or pickle {name_of(self)!r}: memory has one owner")
+
     def __repr__(self) -> str:
         name = name_of(self)
         if self.closed:
@@ -191,11 +195,9 @@ def _typed(kind: Any, label: str) -> tuple[int, int, Any]:
             pass
         else:
             return itemsize, max(align, 16), lambda block, n: (kind * n).from_buffer(block)
-    if type(kind).__module__.partition(".")[0] == "numpy" and hasattr(kind, "itemsize"):
-        import numpy
-
-        if not kind.hasobject and kind.itemsize:
-            return kind.itemsize, 64, lambda block, n: numpy.ndarray((n,), kind, block)
+    numpy = sys.modules.get("numpy")  # who has a dtype has imported it
+    if numpy is not None and isinstance(kind, numpy.dtype) and not kind.hasobject and kind.itemsize:
+        return kind.itemsize, 64, lambda block, n: numpy.ndarray((n,), kind, block)
     raise InvalidLayout(
         f"{label}: kind takes a native struct format of one character, a ctypes type or a "
         f"numpy.dtype without objects, not {kind!r}"
@@ -280,7 +282,7 @@ class Arena(Allocator):
         """Drops every block, keeps one chunk for reuse. Raises :class:`BufferError` while a view is out."""
         core = self._opened()
         self._call(core.check())
-        self._drop(0, "reset")
+        self._drop(0, "reset", True)
         self._call(core.reset())
         self._marks.clear()
 
@@ -305,7 +307,7 @@ class Arena(Allocator):
         self._call(core.check())
         if mark not in self._marks:
             raise_status(self, Status.INVALID_MARK)
-        self._drop(mark._serial, "release")
+        self._drop(mark._serial, "release", False)
         self._call(core.release(mark._core))
         del self._marks[self._marks.index(mark) :]
 

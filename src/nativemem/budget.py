@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 from .config import format_size, parse_size
 from .errors import ConfigError, Status, raise_status
@@ -132,6 +132,9 @@ class Budget:
         status = self._core.release(n)
         if status != Status.OK:
             raise_status(self, status, n, self.used)
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError("cannot copy or pickle 'Budget': what is charged to it is charged once")
 
     def __repr__(self) -> str:
         used, peak, limit, _ = self._core.numbers()

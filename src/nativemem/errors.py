@@ -161,6 +161,18 @@ def name_of(allocator: Any) -> str:
     return type(allocator).__name__
 
 
+def _refuser(allocator: Any, requested: int, used: int, limit: int) -> str | None:
+    """The name of the budget that refused: of those along the chain the one with just this denial."""
+    while allocator is not None:
+        budget = allocator.owner
+        denial = budget.last_denial if budget is not None else None
+        if denial and (denial.requested, denial.used, denial.limit) == (requested, used, limit):
+            name: str | None = denial.owner
+            return name
+        allocator = getattr(allocator, "upstream", None)
+    return None
+
+
 def raise_status(
     allocator: Any, status: int, requested: int = 0, used: int = 0, limit: int = 0
 ) -> NoReturn:
@@ -180,9 +192,7 @@ def raise_status(
             **numbers,
         )
     if status == Status.OVER_BUDGET:
-        budget = getattr(allocator, "owner", None)
-        denial = budget.last_denial if budget is not None else None
-        owner = denial.owner if denial is not None else None
+        owner = _refuser(allocator, requested, used, limit)
         label = f"budget {owner!r}" if owner else "budget"
         raise BudgetExceeded(
             f"{name}: {requested} bytes asked for; {label} has {used} of {limit} bytes in use",
@@ -232,12 +242,11 @@ def raise_block(allocator: Any, block: Any, what: str) -> NoReturn:
     raise StaleBlock(f"{name}: the block of {block.size} bytes was {how}")
 
 
-def raise_exports(allocator: Any, action: str, count: int) -> NoReturn:
-    """Raises :class:`BufferError`: ``count`` views, or allocators on top, still use the memory."""
-    noun = "user" if count == 1 else "users"
+def raise_exports(allocator: Any, action: str) -> NoReturn:
+    """Raises :class:`BufferError`: views, or allocators on top, still use the memory."""
     raise BufferError(
-        f"{name_of(allocator)}: {action} refused, the memory has {count} live {noun} "
-        "(a memoryview, an array, or an allocator on top of it); release them first"
+        f"{name_of(allocator)}: {action} refused, the memory is in use by a memoryview, an array, or an "
+        "allocator on top of it; release that first"
     )
 
 

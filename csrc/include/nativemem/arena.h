@@ -25,6 +25,7 @@ typedef struct nm_arena_mark {
     uint64_t generation;
     const void *chunk;
     const void *large;
+    const void *floor;
     size_t offset;
     size_t used;
     size_t live;
@@ -35,6 +36,8 @@ typedef struct nm_arena_mark {
 nm_arena *nm_arena_create(nm_allocator upstream, size_t hint, size_t cap, bool grow, bool zero_on_free);
 /* Any thread, once no other call is under way. */
 void nm_arena_destroy(nm_arena *a);
+/* Its resize serves the newest block only, and that only if no mark is newer: a block older than a mark keeps
+ * its place and size, or a release would hand out bytes that it has grown into. */
 nm_allocator nm_arena_port(nm_arena *a);
 
 /* Drops every block and keeps the newest chunk of the doubling sequence. NM_WRONG_THREAD: unchanged. */

@@ -156,9 +156,7 @@ def _storage_namespace(storage: type) -> dict[str, Any]:
     namespace |= {name: _refused(name) for name in _OPERATORS}
     for name in ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__hash__"):
         namespace[name] = getattr(object, name)
-    # a block is true unless it is empty, as len() says
-    namespace["__doc__"] = Block.__doc__
-    return namespace
+    return namespace | {"__module__": "nativemem", "__qualname__": "Block"}
 
 
 def _buffer(self: Any, flags: int) -> memoryview:
@@ -167,7 +165,7 @@ def _buffer(self: Any, flags: int) -> memoryview:
 
 
 class _Bytes(Block, bytearray):
-    """Blocks at any address that ``bytearray`` gives."""
+    __doc__ = Block.__doc__  # at any address that ``bytearray`` gives
 
     __slots__ = (*_SLOTS, "__weakref__")
     locals().update(_storage_namespace(bytearray), __buffer__=_buffer)
@@ -194,7 +192,7 @@ class _Bytes(Block, bytearray):
 
 
 class _Pages(Block, mmap.mmap):
-    """Blocks at the start of a page."""
+    __doc__ = Block.__doc__  # at the start of a page
 
     __slots__ = _SLOTS
     locals().update(_storage_namespace(mmap.mmap), __buffer__=_buffer)
@@ -213,6 +211,11 @@ class _Pages(Block, mmap.mmap):
         if wipe:
             mmap.mmap.__setitem__(self, slice(None), bytes(self._size))
         mmap.mmap.close(self)
+
+
+Block.__module__ = "nativemem"
+for _storage in (_Bytes, _Pages):
+    _storage.__name__ = "Block"
 
 
 def _final(cls: type, **kwargs: Any) -> NoReturn:

@@ -17,6 +17,9 @@ from ..errors import SIZE_MAX, Status
 #: the backend's one lock; see dataplane.py
 lock = threading.RLock()
 
+#: refusals that count as failures: want of memory, not misuse
+_WANT = (Status.OUT_OF_MEMORY, Status.EXHAUSTED, Status.OVER_BUDGET)
+
 Numbers = tuple[int, int, int, int, int, int, int, int, int]
 Make = Callable[[], Any]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -65,6 +68,20 @@ class BudgetCore:
     @_locked
     def charge(self, n: int) -> bool:
         """Charges ``n`` bytes here and in every ancestor, or nowhere."""
+        done = self._hold(n)
+        if done:
+            self._settle()
+        return done
+
+    def _settle(self) -> None:
+        budget: BudgetCore | None = self
+        while budget is not None:
+            if budget._used > budget._peak:
+                budget._peak = budget._used
+            budget = budget._parent
+
+    def _hold(self, n: int) -> bool:
+        """A charge that shows in the peak only once it is settled."""
         refuser = self._refuser(n)
         if refuser is not None:
             denial = (n, refuser._used, refuser._limit, refuser, time.time_ns())
@@ -75,8 +92,6 @@ class BudgetCore:
         budget: BudgetCore | None = self
         while budget is not None:
             budget._used += n
-            if budget._used > budget._peak:
-                budget._peak = budget._used
             budget = budget._parent
         return True
 
@@ -106,8 +121,8 @@ class BudgetCore:
         """requested, used, limit, the core that refused, time in ns."""
         return self._last
 
-    def _charge_or_refuse(self, n: int) -> None:
-        if not self.charge(n):
+    def _hold_or_refuse(self, n: int) -> None:
+        if not self._hold(n):
             assert self._last is not None
             raise Refusal(Status.OVER_BUDGET, *self._last[:3])
 
@@ -146,6 +161,10 @@ class _Counted:
         """OK, or WRONG_THREAD."""
         return Status.OK
 
+    def check_free(self) -> int:
+        """OK, or WRONG_THREAD where this thread may not give a block back."""
+        return self.check()
+
     def clear(self) -> int:
         """Gives everything back."""
         return Status.OK
@@ -176,8 +195,8 @@ class _Counted:
     def _from_upstream(self, upstream: Any, size: int, align: int, make: Make) -> Any:
         try:
             return upstream._alloc(size, align, make)
-        except Refusal:
-            self._failures += 1
+        except Refusal as refusal:
+            self._failures += refusal.status in _WANT
             raise
 
     def _memory(self, size: int, make: Make) -> Any:
@@ -228,10 +247,10 @@ class _Confined(_Counted):
 class _Chunk:
     """Memory that one allocator takes from another."""
 
-    __slots__ = ("_place", "capacity", "memory")
+    __slots__ = ("_place", "align", "capacity", "memory")
 
-    def __init__(self, capacity: int) -> None:
-        self.capacity, self.memory = capacity, bytearray(capacity)
+    def __init__(self, capacity: int, align: int) -> None:
+        self.capacity, self.align, self.memory = capacity, align, bytearray(capacity)
 
 
 class ArenaCore(_Confined):
@@ -245,6 +264,7 @@ class ArenaCore(_Confined):
         self._chunks: list[_Chunk] = []  # the doubling sequence; the last is the head
         self._large: list[_Chunk] = []
         self._pos = 0
+        self._floor = 0  # of the newest mark in the head; what lies below it keeps its place and size
         self._held = 0
         self._generation = 1
 
@@ -258,21 +278,23 @@ class ArenaCore(_Confined):
     def _limit(self) -> int:
         return self._cap if self._grow else self._hint
 
-    def _take_chunk(self, capacity: int) -> _Chunk:
-        chunk: _Chunk = self._from_upstream(self._upstream, capacity, _CHUNK_ALIGN, lambda: _Chunk(capacity))
+    def _take_chunk(self, capacity: int, align: int = _CHUNK_ALIGN) -> _Chunk:
+        chunk: _Chunk = self._from_upstream(
+            self._upstream, capacity, align, lambda: _Chunk(capacity, align)
+        )
         self._held += capacity
         return chunk
 
     def _drop_chunk(self, chunk: _Chunk) -> None:
         self._held -= chunk.capacity
-        self._upstream._free(chunk.capacity, _CHUNK_ALIGN, chunk)
+        self._upstream._free(chunk.capacity, chunk.align, chunk)
 
     def _alloc(self, size: int, align: int, make: Make) -> Any:
         self._must_be_here()
         start = (self._pos + align - 1) & -align
         head = self._chunks[-1] if self._chunks else None
-        if head is None or start + size > head.capacity:
-            head, start = self._room_for(size)
+        if head is None or start + size > head.capacity or align > _CHUNK_ALIGN:
+            head, start = self._room_for(size, align)
         memory = self._memory(size, make)
         memory._place = head, start
         if head is not None:
@@ -280,25 +302,26 @@ class ArenaCore(_Confined):
         self._count_alloc(size)
         return memory
 
-    def _room_for(self, size: int) -> tuple[_Chunk | None, int]:
+    def _room_for(self, size: int, align: int) -> tuple[_Chunk | None, int]:
         """The chunk, None for one of the block's own, and where in it."""
         head = self._chunks[-1] if self._chunks else None
         left = self._cap - self._held
+        own = align > _CHUNK_ALIGN
         if not self._grow:
-            if head is not None or size > self._hint:
+            if head is not None or size > self._hint or own:
                 self._exhausted(size, self._hint)
             want = self._hint
         else:
             want = self._hint if head is None else min(2 * head.capacity, SIZE_MAX)
             if self._cap:
                 want = min(want, left)
-            if size > want:
+            if size > want or own:
                 if self._cap and size > left:
                     self._exhausted(size, self._cap)
-                self._large.append(self._take_chunk(size))
+                self._large.append(self._take_chunk(size, max(align, _CHUNK_ALIGN)))
                 return None, 0
         self._chunks.append(self._take_chunk(want))
-        self._pos = 0
+        self._pos = self._floor = 0
         return self._chunks[-1], 0
 
     def _exhausted(self, size: int, limit: int) -> None:
@@ -311,14 +334,15 @@ class ArenaCore(_Confined):
 
     def _resize(self, old: int, size: int, memory: Any, apply: Make) -> bool:
         self._must_be_here()
+        if size == old:
+            return True
         chunk, start = memory._place
         top = bool(self._chunks) and chunk is self._chunks[-1] and start + old == self._pos
-        if size > old and not (top and start + size <= chunk.capacity):
+        if not top or start < self._floor or start + size > chunk.capacity:
             return False
         apply()
         self._count_resize(old, size)
-        if top:
-            self._pos = start + size
+        self._pos = start + size
         return True
 
     def _forget(self, used: int, live: int) -> None:
@@ -330,7 +354,7 @@ class ArenaCore(_Confined):
             self._drop_chunk(self._large.pop())
         while len(self._chunks) > 1:
             self._drop_chunk(self._chunks.pop(-2))
-        self._pos = 0
+        self._pos = self._floor = 0
         self._generation += 1
 
     def _destroy(self) -> None:
@@ -359,15 +383,16 @@ class ArenaCore(_Confined):
         """The position now."""
         if self.check():
             return Status.WRONG_THREAD, None
-        place = self._generation, len(self._chunks), len(self._large), self._pos, self._used, self._live
-        return Status.OK, (self, *place)
+        place = self._generation, len(self._chunks), len(self._large), self._floor, self._pos
+        self._floor = self._pos
+        return Status.OK, (self, *place, self._used, self._live)
 
     @_locked
     def release(self, mark: Any) -> int:
         """Drops what is newer than the mark."""
         if self.check():
             return Status.WRONG_THREAD
-        arena, generation, chunks, large, pos, used, live = mark
+        arena, generation, chunks, large, floor, pos, used, live = mark
         if (
             arena is not self
             or generation != self._generation
@@ -385,6 +410,7 @@ class ArenaCore(_Confined):
         while len(self._chunks) > max(chunks, 1):
             self._drop_chunk(self._chunks.pop())
         self._pos = pos
+        self._floor = floor if chunks else 0
         return Status.OK
 
 
@@ -416,8 +442,13 @@ class SlabCore(_Confined):
         self._bins = [_Bin(cell) for cell in bins]
         self._all: set[_Superblock] = set()
         self._passed = 0
+        self._ending = False  # keep no spares
         #: cells freed by other threads, until this one runs out
         self._remote: list[tuple[_Bin, _Superblock]] = []
+
+    def check_free(self) -> int:
+        """Any thread."""
+        return Status.OK
 
     def _bin(self, size: int, align: int) -> _Bin | None:
         return next((b for b in self._bins if b.cell >= size and b.cell % align == 0), None)
@@ -453,7 +484,7 @@ class SlabCore(_Confined):
         return memory
 
     def _take_superblock(self, b: _Bin) -> None:
-        chunk = self._from_upstream(self._upstream, _SUPERBLOCK, _SUPERBLOCK, lambda: _Chunk(_SUPERBLOCK))
+        chunk = self._from_upstream(self._upstream, _SUPERBLOCK, _SUPERBLOCK, lambda: _Chunk(_SUPERBLOCK, _SUPERBLOCK))
         superblock = _Superblock(chunk)
         self._all.add(superblock)
         b.free.append(superblock)
@@ -471,7 +502,7 @@ class SlabCore(_Confined):
             b.free.append(superblock)
         superblock.used -= 1
         if superblock.used == 0:
-            if b.spare is None:
+            if b.spare is None and not self._ending:
                 b.spare = superblock
             else:
                 self._return_superblock(b, superblock)
@@ -521,6 +552,7 @@ class SlabCore(_Confined):
     clear = trim
 
     def _destroy(self) -> None:
+        self._ending = True  # in a collected cycle blocks may still come
         self._return_empty()
 
 
@@ -575,6 +607,10 @@ class _Wrapper(_Counted):
         """As upstream."""
         return self._upstream.check()  # type: ignore[no-any-return]
 
+    def check_free(self) -> int:
+        """As upstream."""
+        return self._upstream.check_free()  # type: ignore[no-any-return]
+
 
 class LimitedCore(_Wrapper):
     """Charges before upstream serves."""
@@ -588,7 +624,7 @@ class LimitedCore(_Wrapper):
 
     def _charge(self, n: int) -> None:
         try:
-            self._budget._charge_or_refuse(n)
+            self._budget._hold_or_refuse(n)
         except Refusal:
             self._failures += 1
             raise
@@ -600,6 +636,7 @@ class LimitedCore(_Wrapper):
         except Refusal:
             self._budget.release(size)
             raise
+        self._budget._settle()
         self._count_alloc(size)
         return memory
 
@@ -623,6 +660,7 @@ class LimitedCore(_Wrapper):
             return False
         if size < old:
             self._budget.release(old - size)
+        self._budget._settle()
         self._count_resize(old, size)
         return True
 

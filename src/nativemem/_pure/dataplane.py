@@ -121,10 +121,10 @@ class Allocator:
         """Resets so far."""
         return self._life.generation
 
-    def _check_use(self) -> None:
+    def _check_use(self, check: str = "check") -> None:
         if self._closed:
             raise_status(self, Status.CLOSED)
-        status = self._core_.check()
+        status = getattr(self._core_, check)()
         if status:
             raise_status(self, status)
 
@@ -162,15 +162,15 @@ class Allocator:
         if block._state != LIVE:
             raise_block(self, block, when_freed if block._state == FREED else "stale")
         if block._exported():
-            raise_exports(self, action, 1)
+            raise_exports(self, action)
 
     def free(self, block: Any, /) -> None:
         """Gives a block back. Raises DoubleFree, StaleBlock, ForeignBlock, or BufferError while a view of
         it is out; nothing changes then."""
         with lock:
             self._own(block, "free", "double")
-            if block._size == 0:
-                self._check_use()
+            if not block._size:
+                self._check_use("check_free")
             try:
                 self._give_back(block, FREED)
             except Refusal as r:
@@ -233,17 +233,16 @@ class Allocator:
         except Refusal:
             owner._end(block, STALE)
 
-    def _drop(self, serial: int, action: str, /) -> None:
+    def _drop(self, serial: int, action: str, renew: bool, /) -> None:
         with lock:
             life = self._life
             blocks = life.newest_first(serial)
             users = life.nouns + sum(block._exported() for block in blocks)
             if users:
-                raise_exports(self, action, users)
+                raise_exports(self, action)
             for block in blocks:
                 self._retire(block)
-            if serial == 0:
-                life.generation += 1
+            life.generation += renew
 
     def _shut(self) -> None:
         with lock:
@@ -252,7 +251,7 @@ class Allocator:
             blocks = self._live()
             users = self._users + sum(block._exported() for block in blocks)
             if users:
-                raise_exports(self, "close", users)
+                raise_exports(self, "close")
             for block in blocks:
                 self._retire(block)
             self._closed = True

@@ -1,0 +1,68 @@
+"""Prints the ratio tables once the benchmarks are done."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from ratios import Table, machine
+
+_KEY = pytest.StashKey[dict[str, Table]]()
+
+_TABLES = {
+    "P1": (
+        "P1: a block of 64 bytes from Python, made and dropped",
+        "In one process, the members in turns; spread: quartiles over the rounds; "
+        "limit: a C method that returns its own object.",
+    ),
+    "P2": (
+        "P2: NumPy, (x*2 + y)*x - y on float64 arrays",
+        "native: the default malloc with the engine installed; each size and side in processes of its own, "
+        "in turns;\nlimit: the same steps with out=, the faster of the engine's and the default's.",
+    ),
+    "P3": (
+        "P3: object-heavy loops, engine against CPython's own allocator",
+        "Each loop and side in processes of its own, in turns; peak RSS is that of the whole process.",
+    ),
+}
+
+
+#: no mean: one hiccup of the machine would make it
+_COLUMNS = ["min", "median", "iqr", "rounds"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_KEY] = {name: Table(*texts) for name, texts in _TABLES.items()}
+    if config.option.benchmark_columns is None:
+        config.option.benchmark_columns = _COLUMNS
+
+
+def _measures(config: pytest.Config) -> bool:
+    return not config.getoption("benchmark_disable")
+
+
+@pytest.fixture(scope="session")
+def quick(pytestconfig: pytest.Config) -> bool:
+    """Whether the benchmarks only have to run, as with ``--benchmark-disable``."""
+    return not _measures(pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def tables(pytestconfig: pytest.Config) -> dict[str, Table]:
+    """The tables to add rows to."""
+    return pytestconfig.stash[_KEY]
+
+
+@pytest.hookimpl(trylast=True)  # below pytest-benchmark's tables
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    tables = [table for table in config.stash[_KEY].values() if table.rows]
+    if not tables or not _measures(config):
+        return
+    terminalreporter.section("ratios")
+    load = ", ".join(f"{one:.2f}" for one in os.getloadavg())
+    for line in [*machine(), f"load    {load} at the end (1, 5, 15 minutes)"]:
+        terminalreporter.write_line(line)
+    for table in tables:
+        terminalreporter.write_line("")
+        for line in table.lines():
+            terminalreporter.write_line(line)

@@ -1,0 +1,136 @@
+"""P1: what one block costs from Python, beside what else gives 64 bytes."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from ratios import Row, Table, paired
+
+from nativemem import _backend
+
+CALLS = 1000
+UNROLLED = 20
+
+#: targets of native/peer, by group and peer
+TARGETS = {
+    ("arena", "bytearray(64)"): 0.30,
+    ("arena", "limit"): 1.30,
+    ("slab", "bytearray(64)"): 0.60,
+}
+LIMIT = "limit"
+PEERS = {
+    "bytearray(64)": "bytearray(64)",
+    'ffi.new("char[64]")': 'ffi.new("char[64]")',
+    "np.empty(64, 'u1')": "np.empty(64, 'u1')",
+    "pyarrow.allocate_buffer(64)": "pyarrow.allocate_buffer(64)",
+    "ctypes.create_string_buffer(64)": "ctypes.create_string_buffer(64)",
+    LIMIT: "one.conjugate()",
+}
+GROUPS = ("arena", "slab", "heap", "system")
+#: a member's statement after each CALLS calls: an arena's blocks stay until it is reset
+AFTER = {"arena": "arena.reset()"}
+
+
+@dataclass(frozen=True)
+class Member:
+    """One way to a block; ``module``: what it needs beyond nativemem."""
+
+    name: str
+    statement: str
+    module: str | None = None
+
+
+def members(group: str) -> list[Member]:
+    """native first, then the pure backend, then the peers."""
+    ours = [Member(name, f"{group}.alloc(64)") for name in ("native", "pure")]
+    modules = {"ffi": "cffi", "np": "numpy", "pyarrow": "pyarrow"}
+    return ours + [
+        Member(name, statement, modules.get(statement.partition(".")[0]))
+        for name, statement in PEERS.items()
+    ]
+
+
+def _names(group: str, member: Member) -> dict[str, Any]:
+    """What the statement refers to."""
+    if member.module is not None:
+        module = pytest.importorskip(member.module)
+        return {"np": module, "pyarrow": module, "ffi": module.FFI() if member.module == "cffi" else None}
+    if member.name in ("native", "pure"):
+        facade = getattr(_backend.load(member.name), group.capitalize())
+        return {group: facade()}
+    if member.name == LIMIT:
+        return {"one": 1}
+    import ctypes
+
+    return {"ctypes": ctypes}
+
+
+def build(group: str, member: Member) -> Callable[[], None]:
+    """A function of CALLS calls, unrolled so that the loop around them does not show."""
+    after = AFTER.get(group, "") if member.name in ("native", "pure") else ""
+    body = "\n        ".join([member.statement] * UNROLLED)
+    source = f"def run():\n    for _ in turns:\n        {body}\n    {after}"
+    names: dict[str, Any] = {"turns": range(CALLS // UNROLLED), **_names(group, member)}
+    exec(source, names)
+    run: Callable[[], None] = names["run"]
+    return run
+
+
+CASES = [
+    pytest.param(group, member, id=f"{group}-{member.name}")
+    for group in GROUPS
+    for member in members(group)
+]
+
+
+@pytest.mark.parametrize(("group", "member"), CASES)
+@pytest.mark.benchmark(max_time=0.2, min_rounds=20, disable_gc=True, warmup=True)
+def test_alloc(benchmark: Any, group: str, member: Member) -> None:
+    """One case of the group's table; a round is CALLS calls."""
+    benchmark.group = f"{group}.alloc(64), {CALLS} calls"
+    benchmark(build(group, member))
+
+
+def _turns(runs: dict[str, Callable[[], None]], count: int) -> dict[str, list[float]]:
+    """Seconds for each call, for each member in turn, ``count`` times."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    clock = time.perf_counter
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for number in range(-count // 10, count):
+            for name, run in runs.items():
+                start = clock()
+                run()
+                spent = clock() - start
+                if number >= 0:  # the rounds before are for warming up
+                    times[name].append(spent / CALLS)
+    finally:
+        if collecting:
+            gc.enable()
+    return times
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_ratios(group: str, tables: dict[str, Table], quick: bool) -> None:
+    """The ratios, from members that take turns."""
+    table = tables["P1"]
+    runs: dict[str, Callable[[], None]] = {}
+    for member in members(group):
+        try:
+            runs[member.name] = build(group, member)
+        except pytest.skip.Exception as reason:
+            table.skip(str(reason))
+    times = _turns(runs, 1 if quick else 201)
+    native = times["native"]
+    workload = f"{group}.alloc(64)"
+    for name, each in times.items():
+        ratio = (1.0, None, None) if name == "native" else paired(native, each)
+        table.add(Row(workload, name, statistics.median(each), *ratio, TARGETS.get((group, name))))
+    assert all(min(each) > 0 for each in times.values())

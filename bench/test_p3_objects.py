@@ -1,0 +1,44 @@
+"""P3: object-heavy loops, with the engine and on CPython's own allocator."""
+
+from __future__ import annotations
+
+import statistics
+
+import interleave
+from interleave import Side
+from object_worker import LOOPS
+from ratios import Row, Table, paired
+
+ROUNDS = 7
+SIDES = [Side("native", engine=True), Side("default")]
+
+
+#: native/peer: 1.5 times as fast, and 5 % more memory
+FASTER, MEMORY = 1 / 1.5, 1.05
+
+
+def test_loops(tables: dict[str, Table], quick: bool) -> None:
+    """Both sides build the same; the table says at what speed and in how much memory."""
+    table = tables["P3"]
+    speeds, memories = [], []
+    for name in LOOPS:
+        arguments = ["--loop", name, *(["--quick"] if quick else [])]
+        reports = interleave.rounds("object_worker.py", SIDES, arguments, 1 if quick else ROUNDS)
+        assert len({report["check"] for each in reports.values() for report in each}) == 1
+        native, default = reports["native"], reports["default"]
+        times = [report["time"] for report in default]
+        speed = paired([report["time"] for report in native], times)
+        speeds.append(Row(name, "default", statistics.median(times), *speed))
+        peaks = [report["peak_rss"] for report in default]
+        if peaks[0] is not None:
+            memory = paired([report["peak_rss"] for report in native], peaks)
+            peak = statistics.median(peaks)
+            memories.append(Row(f"{name}, peak RSS", "default", peak, *memory, MEMORY, "B"))
+    for row in speeds:
+        table.add(row)
+    mean = statistics.geometric_mean(row.ratio for row in speeds)
+    table.add(Row("geometric mean", "default", None, mean, target=round(FASTER, 2)))
+    for row in memories:
+        table.add(row)
+    if not memories:
+        table.skip("peak RSS: the system does not say")

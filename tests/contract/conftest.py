@@ -1,0 +1,31 @@
+"""Fixtures of the contract suite."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from nativemem._backend import Binding
+from nativemem.allocators import Allocator
+
+from .helpers import CHAINS, make
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _quick_collections() -> Iterator[None]:
+    """A test that collects garbage need not go through pytest's own objects each time."""
+    if not hasattr(gc, "freeze"):  # PyPy
+        yield
+        return
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(params=CHAINS)
+def allocator(nm: Binding, request: pytest.FixtureRequest) -> Allocator:
+    """A new allocator of each kind, bare and wrapped."""
+    return make(nm, request.param)

@@ -1,0 +1,130 @@
+"""What the tests of the contract share: the chains they run on, and what "nothing changed" means."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeAlias, TypeVar
+
+from nativemem._backend import Binding
+from nativemem.allocators import Allocator
+
+#: a block of either backend; the two types have no common base
+Block: TypeAlias = Any
+Result = TypeVar("Result")
+
+ROOMY = 1 << 40  # bytes; a limit that no test reaches
+
+NOUNS: dict[str, Callable[[Binding], Allocator]] = {
+    "System": lambda nm: nm.System(),
+    "Arena": lambda nm: nm.Arena(upstream=nm.System()),
+    "Slab": lambda nm: nm.Slab(upstream=nm.System()),
+    "Heap": lambda nm: nm.Heap(),
+}
+WRAPPERS: dict[str, Callable[[Binding, Allocator], Allocator]] = {
+    "Limited": lambda nm, upstream: nm.Limited(upstream, nm.Budget(ROOMY, name="test")),
+    "Traced": lambda nm, upstream: nm.Traced(upstream, histogram=True),
+}
+
+
+def make(nm: Binding, chain: str) -> Allocator:
+    """Builds ``"Limited > Arena"`` and the like, outermost first; the bottom is a noun."""
+    *wrappers, noun = chain.split(" > ")
+    allocator = NOUNS[noun](nm)
+    for wrapper in reversed(wrappers):
+        allocator = WRAPPERS[wrapper](nm, allocator)
+    return allocator
+
+
+CHAINS = (
+    *NOUNS,
+    *(f"{wrapper} > {noun}" for wrapper in WRAPPERS for noun in NOUNS),
+    "Limited > Traced > Arena",
+)
+WRAPPED = tuple(chain for chain in CHAINS if " > " in chain)
+#: chains that close although blocks are live
+CLOSABLE = tuple(chain for chain in CHAINS if not chain.startswith("Traced"))
+#: chains whose blocks free themselves when they are collected
+SELF_FREEING = tuple(chain for chain in CHAINS if chain != "Arena")
+
+
+def chain_of(allocator: Allocator) -> list[Allocator]:
+    """The allocator and all below it, without the system allocator that a whole backend shares."""
+    links = []
+    while allocator is not None and allocator is not allocator._binding.default_system:
+        links.append(allocator)
+        allocator = allocator.upstream
+    return links
+
+
+def noun_of(allocator: Allocator) -> Allocator:
+    """The allocator that holds the memory of ``allocator``'s blocks."""
+    while type(allocator).__name__ in WRAPPERS:
+        allocator = allocator.upstream
+    return allocator
+
+
+def is_confined(allocator: Allocator) -> bool:
+    """Whether ``alloc`` belongs to one thread."""
+    return type(noun_of(allocator)).__name__ in ("Arena", "Slab")
+
+
+def fill(block: Block, byte: int) -> None:
+    """Writes ``byte`` to every byte of the block."""
+    with memoryview(block) as view:
+        view[:] = bytes([byte]) * len(view)
+
+
+def content(block: Block) -> bytes:
+    """A copy of the block's bytes."""
+    with memoryview(block) as view:
+        return bytes(view)
+
+
+Snapshot: TypeAlias = list[tuple[Any, ...]]
+
+
+def snapshot(*allocators: Allocator) -> Snapshot:
+    """Everything about these chains that a refused call must leave alone."""
+    return [
+        (link.closed, link.generation, link.stats, link.blocks())
+        for allocator in allocators
+        for link in chain_of(allocator)
+    ]
+
+
+@contextmanager
+def unchanged(*allocators: Allocator) -> Iterator[None]:
+    """Asserts that counters, generation and live blocks of the chains come out as they went in."""
+    before = snapshot(*allocators)
+    yield
+    assert snapshot(*allocators) == before
+
+
+def in_thread(call: Callable[[], Result]) -> Result:
+    """Runs ``call`` in a thread of its own; its result, or the exception it raised."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(call).result()
+
+
+def collect() -> None:
+    """Collects garbage; on CPython needed for cycles only."""
+    gc.collect()
+
+
+def is_one_line(error: BaseException) -> bool:
+    """Whether the message is one line that says something."""
+    text = str(error)
+    return bool(text.strip()) and "\n" not in text
+
+
+class Index:
+    """An integer by ``__index__`` alone, as NumPy's are."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def __index__(self) -> int:
+        return self.value

@@ -1,0 +1,172 @@
+"""BLOCK-4: typed views over blocks."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+
+import pytest
+
+from nativemem._backend import Binding
+from nativemem.allocators import Allocator
+from nativemem.errors import SIZE_MAX, InvalidLayout, StaleHandle
+
+from .helpers import Index, collect, is_one_line, unchanged
+
+FORMATS = "bBhHiIlLqQnNfdcP?"
+VALUES: dict[str, object] = {"f": 1.5, "d": 1.5, "c": b"x", "?": True}
+
+
+class Point(ctypes.Structure):
+    """A record of a user."""
+
+    _fields_ = (("x", ctypes.c_double), ("y", ctypes.c_int16))
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_struct_formats(nm: Binding, kind: str) -> None:
+    """BLOCK-4"""
+    arena = nm.Arena()
+    view = arena.array(kind, 10)
+    assert isinstance(view, memoryview)
+    assert (view.format, view.itemsize, view.shape) == (kind, struct.calcsize(kind), (10,))
+    assert bytes(view) == bytes(view.nbytes)
+    value = VALUES.get(kind, 77)
+    view[3] = value
+    assert view[3] == value
+    (block,) = arena.blocks()
+    assert (block.size, block.align) == (10 * view.itemsize, 16)
+    assert arena.stats.current == view.nbytes
+
+
+def test_ctypes_types(allocator: Allocator) -> None:
+    """BLOCK-4"""
+    points = allocator.array(Point, 3)
+    assert ctypes.sizeof(points) == 3 * ctypes.sizeof(Point)
+    points[1].x, points[2].y = 2.5, -3
+    assert [(p.x, p.y) for p in points] == [(0.0, 0), (2.5, 0), (0.0, -3)]
+    ints = allocator.array(ctypes.c_int32 * 4, 2)
+    ints[1][3] = 7
+    assert list(ints[1]) == [0, 0, 0, 7]
+    assert ctypes.addressof(ints) % 16 == 0
+
+
+@pytest.mark.parametrize("dtype", ["f8", "u1", "c16", "M8[s]", [("a", "f4"), ("b", "i2")]], ids=str)
+def test_numpy_dtypes(nm: Binding, dtype: object) -> None:
+    """BLOCK-4"""
+    numpy = pytest.importorskip("numpy")
+    heap = nm.Heap()
+    array = heap.array(numpy.dtype(dtype), 5)
+    assert isinstance(array, numpy.ndarray)
+    assert (array.dtype, array.shape) == (numpy.dtype(dtype), (5,))
+    assert array.flags.writeable
+    assert array.ctypes.data % 64 == 0
+    assert array.tobytes() == bytes(array.nbytes)
+    assert heap.stats.current == array.nbytes
+    del array
+    collect()
+    assert heap.stats.live == 0
+
+
+def test_arithmetic_on_an_array(nm: Binding) -> None:
+    numpy = pytest.importorskip("numpy")
+    array = nm.Arena().array(numpy.dtype("f8"), 1000)
+    array += numpy.arange(1000)
+    assert array.sum() == 499500
+    del array
+
+
+@pytest.mark.parametrize("n", [1, 100, 8192, 8193, 100_000])
+def test_zero(allocator: Allocator, n: int) -> None:
+    """BLOCK-4: zeroed on request, which is the default, also where the memory was used before."""
+    block = allocator.alloc(8 * n)
+    with memoryview(block) as view:
+        view[:] = b"\xff" * len(view)
+    block.free()
+    with allocator.array("q", n) as view:
+        assert bytes(view) == bytes(8 * n)
+    with allocator.array("q", n, zero=False) as view:
+        assert view.nbytes == 8 * n
+
+
+def test_no_items(allocator: Allocator) -> None:
+    with unchanged(allocator):
+        assert list(allocator.array("d", 0)) == []
+        assert list(allocator.array(ctypes.c_int, 0)) == []
+    numpy = pytest.importorskip("numpy")
+    assert allocator.array(numpy.dtype("f8"), 0).shape == (0,)
+
+
+def test_n_may_be_anything_that_is_an_index(nm: Binding) -> None:
+    assert len(nm.System().array("d", Index(3))) == 3
+
+
+def test_the_view_holds_the_block(allocator: Allocator) -> None:
+    """BLOCK-3, BLOCK-4"""
+    view = allocator.array("d", 4)
+    collect()
+    (block,) = allocator.blocks()
+    with pytest.raises(BufferError):
+        block.free()
+    view[3] = 2.5
+    view.release()
+    block.free()
+
+
+@pytest.mark.parametrize("n", [-1, 1.0, True, None, "x", SIZE_MAX + 1, [], SIZE_MAX // 8 + 1])
+@pytest.mark.parametrize("kind", ["d", ctypes.c_double])
+def test_bad_counts(nm: Binding, kind: object, n: object) -> None:
+    """BLOCK-4, LAYOUT-4: also where only the product is too large."""
+    system = nm.System()
+    with unchanged(system), pytest.raises(InvalidLayout) as caught:
+        system.array(kind, n)
+    assert str(caught.value).startswith("System.array: ")
+    assert is_one_line(caught.value)
+
+
+def test_a_product_that_fits_but_is_not_to_be_had(nm: Binding) -> None:
+    with pytest.raises(MemoryError):
+        nm.System().array("d", SIZE_MAX // 8)
+
+
+@pytest.mark.parametrize(
+    "kind", ["", "dd", "<d", "Z", "x", "s", None, 3, b"d", int, object, object(), [("a", "f4")], "é"]
+)
+def test_bad_kinds(nm: Binding, kind: object) -> None:
+    """BLOCK-4"""
+    system = nm.System()
+    with unchanged(system), pytest.raises(InvalidLayout) as caught:
+        system.array(kind, 2)
+    assert str(caught.value).startswith("System.array: kind takes ")
+    assert is_one_line(caught.value)
+
+
+def test_bad_kinds_of_numpy(nm: Binding) -> None:
+    """BLOCK-4: objects hold references, which raw memory must not; the rest are no dtypes."""
+    numpy = pytest.importorskip("numpy")
+    system = nm.System()
+    for kind in (
+        numpy.dtype(object),
+        numpy.dtype([("a", "O")]),
+        numpy.dtype("V0"),
+        numpy.float64,
+        numpy.float64(3),
+        numpy.zeros(3),
+        numpy,
+    ):
+        with unchanged(system), pytest.raises(InvalidLayout):
+            system.array(kind, 2)
+
+
+def test_misuse(allocator: Allocator) -> None:
+    with unchanged(allocator):
+        for call in (
+            lambda: allocator.array(),
+            lambda: allocator.array("d"),
+            lambda: allocator.array("d", 1, False),
+        ):
+            with pytest.raises(TypeError):
+                call()
+    allocator.close()
+    with pytest.raises(StaleHandle):
+        allocator.array("d", 1)

@@ -1,0 +1,460 @@
+"""LIFE: no Python program can make a pointer dangle, in whatever order it drops things."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import pickle
+import subprocess
+import sys
+import weakref
+from collections.abc import Callable
+
+import pytest
+
+from nativemem._backend import Binding
+from nativemem.allocators import Allocator
+from nativemem.errors import DoubleFree, StaleBlock, StaleHandle
+
+from .helpers import (
+    CHAINS,
+    CLOSABLE,
+    SELF_FREEING,
+    chain_of,
+    collect,
+    content,
+    fill,
+    in_thread,
+    is_one_line,
+    make,
+    unchanged,
+)
+
+# --- close ---
+
+
+def test_close(allocator: Allocator) -> None:
+    """LIFE-1"""
+    allocator.alloc(10).free()
+    assert allocator.closed is False
+    assert allocator.close() is None
+    assert allocator.closed is True
+    allocator.close()
+    assert allocator.blocks() == []
+    assert repr(allocator) == f"<{type(allocator).__name__} closed>"
+
+
+def test_every_method_of_a_closed_allocator(nm: Binding) -> None:
+    """LIFE-1: StaleHandle."""
+    arena, slab, heap, traced = nm.Arena(), nm.Slab(), nm.Heap(), nm.Traced(histogram=True)
+    mark = arena.mark()
+    others = (nm.System(), nm.Limited(None, nm.Budget(100)))
+    calls: list[tuple[Allocator, Callable[[], object]]] = [
+        (arena, arena.reset),
+        (arena, arena.mark),
+        (arena, lambda: arena.release(mark)),
+        (arena, arena.scope().__enter__),
+        (slab, slab.trim),
+        (heap, heap.trim),
+        (traced, traced.percentiles),
+    ]
+    for each in (arena, slab, heap, traced, *others):
+        each.close()
+        calls += [
+            (each, lambda each=each: each.alloc(1)),
+            (each, lambda each=each: each.alloc(0)),
+            (each, lambda each=each: each.array("d", 1)),
+            (each, lambda each=each: each.stats),
+            (each, each.__enter__),
+        ]
+    for each, call in calls:
+        with pytest.raises(StaleHandle) as caught:
+            call()
+        assert isinstance(caught.value, ValueError)
+        assert str(caught.value) == f"{type(each).__name__}: is closed"
+
+
+def test_as_a_context_manager(allocator: Allocator) -> None:
+    """LIFE-1"""
+    with allocator as inside:
+        assert inside is allocator
+        allocator.alloc(10).free()
+    assert allocator.closed
+
+
+def test_closing_inside_the_context(allocator: Allocator) -> None:
+    """LIFE-1"""
+    with allocator:
+        allocator.close()
+    assert allocator.closed
+
+
+def test_the_context_lets_exceptions_through(allocator: Allocator) -> None:
+    """LIFE-1: also where closing is refused because of a view."""
+    with pytest.raises(ZeroDivisionError), allocator:
+        view = memoryview(allocator.alloc(10))
+        raise ZeroDivisionError
+    assert not allocator.closed
+    view.release()
+
+
+@pytest.mark.parametrize("chain", CLOSABLE)
+def test_leaving_the_context_under_a_view(nm: Binding, chain: str) -> None:
+    """BLOCK-3"""
+    allocator = make(nm, chain)
+    with pytest.raises(BufferError, match="close refused"), allocator:
+        view = memoryview(allocator.alloc(10))
+    view[0] = 1
+    view.release()
+    collect()
+    allocator.close()
+
+
+@pytest.mark.parametrize("chain", CLOSABLE)
+def test_close_under_a_view(nm: Binding, chain: str) -> None:
+    """BLOCK-3: refused, and nothing changed."""
+    allocator = make(nm, chain)
+    blocks = [allocator.alloc(n) for n in (10, 64, 20)]
+    fill(blocks[1], 3)
+    view = memoryview(blocks[1])
+    with unchanged(allocator), pytest.raises(BufferError, match="close refused"):
+        allocator.close()
+    assert all(block.alive for block in blocks)
+    assert bytes(view) == b"\x03" * 64
+    view.release()
+    allocator.close()
+    assert not any(block.alive for block in blocks)
+
+
+def test_closing_upstream_first(allocator: Allocator) -> None:
+    """LIFE-2: an allocator that another stands on stays, whether blocks are live or not."""
+    *_, bottom = chain_of(allocator)
+    chain = chain_of(nm_traced := bottom._binding.Traced(allocator))
+    for upstream in chain[1:]:
+        with unchanged(nm_traced), pytest.raises(BufferError) as caught:
+            upstream.close()
+        assert is_one_line(caught.value)
+        assert "close refused" in str(caught.value)
+    for link in chain:
+        link.close()
+        assert link.closed
+
+
+def test_a_collected_allocator_no_longer_stands_on_its_upstream(allocator: Allocator) -> None:
+    """LIFE-2"""
+    nm = allocator._binding
+    nouns = [nm.Arena(upstream=allocator), nm.Slab(upstream=allocator)]
+    wrapper = nm.Traced(allocator)
+    while nouns:
+        with pytest.raises(BufferError):
+            allocator.close()
+        nouns.pop()
+        collect()
+    with pytest.raises(BufferError):
+        allocator.close()
+    del wrapper
+    collect()
+    allocator.close()
+
+
+def test_a_closed_allocator_holds_nothing(allocator: Allocator) -> None:
+    """LIFE-2"""
+    block = allocator.alloc(10)
+    block.free()
+    upstreams = chain_of(allocator)[1:]
+    for link in chain_of(allocator):
+        link.close()
+    assert all(link.closed for link in upstreams)
+    with pytest.raises(DoubleFree):
+        block.free()
+
+
+def test_closing_frees_the_blocks_of_this_allocator_only(nm: Binding) -> None:
+    """LIFE-1"""
+    system = nm.System()
+    limited = nm.Limited(system, nm.Budget(100))
+    below, above = system.alloc(10), limited.alloc(20)
+    limited.close()
+    assert (below.alive, above.alive) == (True, False)
+    assert system.stats.current == 10
+    with pytest.raises(StaleBlock, match="dropped by"):
+        above.free()
+
+
+def test_a_full_chain_is_closed_from_the_top(nm: Binding) -> None:
+    """LIFE-2"""
+    system = nm.System()
+    with nm.Limited(system, nm.Budget("1 MiB")) as limited:
+        with nm.Arena(upstream=limited) as arena, nm.Slab(upstream=arena) as slab:
+            blocks = [link.alloc(100) for link in (system, limited, arena, slab)]
+            assert slab.describe() == "Slab > Arena > Limited > System"
+        assert [block.alive for block in blocks] == [True, True, False, False]
+        assert limited.stats.live == 1
+    assert [block.alive for block in blocks] == [True, False, False, False]
+    assert (system.stats.live, system.stats.current) == (1, 100)
+
+
+# --- references ---
+
+
+def test_references_go_in_any_order(nm: Binding) -> None:
+    """LIFE-3: block, wrappers, nouns and budget; everything comes back to the bottom."""
+    system = nm.System()
+    for order in itertools.permutations(range(6)):
+        budget = nm.Budget("1 MiB", parent=nm.Budget("2 MiB"))
+        limited = nm.Limited(system, budget)
+        slab = nm.Slab(upstream=limited)
+        arena = nm.Arena(hint=512, upstream=slab)
+        traced = nm.Traced(arena)
+        block = traced.alloc(100)
+        things = [budget, limited, slab, arena, traced, block]
+        del budget, limited, slab, arena, traced, block
+        for index in order:
+            things[index] = None
+            if things[5] is not None:
+                fill(things[5], index)
+    collect()
+    assert (system.stats.live, system.stats.current) == (0, 0)
+    assert system.stats.count > 0
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_a_block_holds_its_chain(nm: Binding, chain: str) -> None:
+    """LIFE-3"""
+    allocator = make(nm, chain)
+    references = [weakref.ref(link) for link in chain_of(allocator)]
+    block = allocator.alloc(64)
+    del allocator
+    collect()
+    assert all(reference() is not None for reference in references)
+    fill(block, 1)
+    assert content(block) == b"\x01" * 64
+    block.free()
+    assert references[0]() is block.allocator
+    del block
+    collect()
+    assert all(reference() is None for reference in references)
+
+
+def test_a_view_holds_the_chain(allocator: Allocator) -> None:
+    """LIFE-3"""
+    factory = type(allocator._binding.System())
+    system = factory()
+    view = memoryview(allocator._binding.Arena(hint=64, upstream=system).alloc(64))
+    collect()
+    view[:] = b"x" * 64
+    assert system.stats.live == 1
+    assert bytes(view) == b"x" * 64
+    del view
+    collect()
+    assert system.stats.live == 0
+
+
+def test_everything_can_be_referred_to_weakly(allocator: Allocator) -> None:
+    block = allocator.alloc(8)
+    deaths: list[str] = []
+    references = [
+        weakref.ref(block, lambda _: deaths.append("block")),
+        weakref.ref(allocator, lambda _: deaths.append("allocator")),
+    ]
+    assert references[0]() is block
+    assert references[1]() is allocator
+    del block
+    collect()
+    assert deaths == ["block"]
+    assert references[0]() is None
+
+
+# --- cycles ---
+
+
+class Holder:
+    """An object of a user."""
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_a_cycle_through_an_attribute(nm: Binding, chain: str) -> None:
+    """LIFE-4: block and allocator hang off one object that hangs off itself."""
+    system = nm.System()
+    holder = Holder()
+    holder.allocator = make(nm, chain)
+    holder.arena = nm.Arena(upstream=nm.Traced(system))
+    holder.blocks = [holder.allocator.alloc(10), holder.arena.alloc(10)]
+    holder.me = holder
+    gone = [weakref.ref(holder), weakref.ref(holder.allocator)]
+    del holder
+    collect()
+    assert [reference() for reference in gone] == [None, None]
+    assert system.stats.live == 0
+
+
+@pytest.mark.parametrize("kind", ["Arena", "Slab", "Heap", "System", "Traced", "Limited"])
+def test_a_cycle_through_a_subclass(nm: Binding, kind: str) -> None:
+    """LIFE-4: allocator -> attribute -> block -> allocator, with and without a view between."""
+    system = nm.System()
+    sub = type("Sub", (getattr(nm, kind),), {})
+    allocator = {
+        "Limited": lambda: sub(system, nm.Budget(1000)),
+        "Arena": lambda: sub(upstream=system),
+        "Slab": lambda: sub(upstream=system),
+        "Traced": lambda: sub(system),
+    }.get(kind, sub)()
+    allocator.blocks_of_mine = [allocator.alloc(10), allocator.alloc(0)]
+    allocator.view = memoryview(allocator.alloc(20))
+    allocator.me = allocator
+    if kind == "Arena":
+        allocator.a_mark = allocator.mark()
+    gone = weakref.ref(allocator)
+    del allocator
+    collect()
+    assert gone() is None
+    assert system.stats.live == 0
+
+
+def test_a_cycle_through_a_budget(nm: Binding) -> None:
+    """LIFE-4"""
+    sub = type("Owner", (nm.Budget,), {})
+    budget = sub(1000)
+    budget.limited = nm.Limited(nm.System(), budget)
+    budget.block = budget.limited.alloc(10)
+    gone = weakref.ref(budget)
+    del budget
+    collect()
+    assert gone() is None
+
+
+@pytest.mark.parametrize("chain", SELF_FREEING)
+def test_blocks_in_cycles_free_themselves(nm: Binding, chain: str) -> None:
+    """LIFE-4"""
+    allocator = make(nm, chain)
+    holder = Holder()
+    holder.me, holder.block = holder, allocator.alloc(10)
+    del holder
+    collect()
+    assert (allocator.stats.live, allocator.stats.frees) == (0, 1)
+
+
+# --- half-made and copied objects ---
+
+
+def test_an_allocator_that_was_never_initialised(nm: Binding) -> None:
+    """LIFE-5: a clean error, whatever is called."""
+    for kind in (nm.System, nm.Arena, nm.Slab, nm.Heap, nm.Limited, nm.Traced):
+        allocator = kind.__new__(kind)
+        block = nm.System().alloc(10)
+        assert allocator.closed
+        assert allocator.upstream is None
+        for call in (
+            lambda: allocator.alloc(1),  # noqa: B023
+            lambda: allocator.alloc(0),  # noqa: B023
+            lambda: allocator.stats,  # noqa: B023
+            lambda: allocator.array("d", 1),  # noqa: B023
+            allocator.__enter__,
+        ):
+            with pytest.raises(StaleHandle):
+                call()
+        with pytest.raises(ValueError, match="block"):
+            allocator.free(block)
+        allocator.close()
+        assert allocator.blocks() == []
+        assert "closed" in repr(allocator)
+        with pytest.raises(StaleHandle):
+            nm.Traced(allocator)
+
+
+def test_a_failed_constructor_leaves_nothing(nm: Binding) -> None:
+    """LIFE-5"""
+    system = nm.System()
+    for build in (
+        lambda: nm.Arena(hint=-1, upstream=system),
+        lambda: nm.Slab(bins=(1,), upstream=system),
+        lambda: nm.Limited(system, None),
+        lambda: nm.Traced(system, histogram=3),
+    ):
+        with pytest.raises(ValueError, match=r"^\w+\.\w+: "):
+            build()
+    system.close()
+
+
+def test_initialising_twice(nm: Binding) -> None:
+    """LIFE-5: refused; the allocator goes on with what it had."""
+    arena = nm.Arena(hint=64, upstream=nm.System())
+    block = arena.alloc(60)
+    fill(block, 1)
+    with unchanged(arena), pytest.raises(RuntimeError):
+        arena.__init__(hint=128)
+    assert content(block) == b"\x01" * 60
+    assert arena.alloc(4, 1).alive
+
+
+def test_no_copies(allocator: Allocator) -> None:
+    """LIFE-5: memory has one owner."""
+    block = allocator.alloc(8)
+    fill(block, 1)
+    for thing in (allocator, block):
+        for copier in (copy.copy, copy.deepcopy, pickle.dumps):
+            with unchanged(allocator), pytest.raises(TypeError):
+                copier(thing)
+    assert content(block) == b"\x01" * 8
+
+
+def test_a_subclass_with_its_own_names(nm: Binding) -> None:
+    """Messages and describe call it by its name."""
+
+    class Scratch(nm.Arena):
+        pass
+
+    scratch = Scratch(upstream=nm.System())
+    scratch.note = "attributes are fine"
+    assert scratch.describe() == "Scratch > System"
+    with pytest.raises(ValueError, match=r"^Scratch\.alloc: size "):
+        scratch.alloc(-1)
+
+
+# --- threads and exit ---
+
+
+def test_blocks_dropped_by_many_threads(nm: Binding) -> None:
+    """LIFE-3"""
+    heap = nm.Heap()
+    limited = nm.Limited(heap, nm.Budget("1 GiB"))
+    blocks = [limited.alloc(n + 1) for n in range(1000)]
+    piles = [blocks[k::4] for k in range(4)]
+    del blocks
+    for pile in piles:
+        in_thread(pile.clear)
+    collect()
+    assert (heap.stats.live, limited.stats.live, limited.owner.used) == (0, 0, 0)
+
+
+LEFT_BEHIND = """
+import sys, threading
+from nativemem._backend import load
+nm = load(sys.argv[1])
+class Holder: pass
+budget = nm.Budget("1 GiB", name="b")
+chains = []
+for noun in (nm.System(), nm.Arena(), nm.Slab(), nm.Heap()):
+    chains.append(nm.Traced(nm.Limited(noun, budget), histogram=True))
+blocks = [chain.alloc(n) for chain in chains for n in (0, 1, 100, 100000)]
+views = [memoryview(block) for block in blocks]
+arrays = [chain.array("d", 100) for chain in chains]
+holder = Holder()
+holder.me, holder.block, holder.chains = holder, chains[1].alloc(5), chains
+thread = threading.Thread(target=lambda: blocks.append(chains[3].alloc(10)))
+thread.start()
+thread.join()
+sys.modules["keeps.it.alive"] = holder
+print(len(blocks))
+"""
+
+
+def test_exit_with_everything_alive(nm: Binding) -> None:
+    """LIFE-6: an interpreter that ends with blocks, views and cycles alive ends quietly."""
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", LEFT_BEHIND, nm.name],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "17\n", "")

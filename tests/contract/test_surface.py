@@ -1,0 +1,87 @@
+"""Both backends have the same surface; where they cannot, the difference is pinned here."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+import nativemem
+from nativemem._backend import Backend, Binding, load
+from nativemem.errors import ConfigError
+
+BOUND = ("System", "Arena", "Slab", "Heap", "Limited", "Traced", "Budget", "Block")
+
+PUBLIC = {
+    *BOUND,
+    *("Allocator", "Stats", "install", "uninstall", "installed", "backend", "__version__"),
+    *("NativeMemError", "OutOfMemory", "BudgetExceeded", "ArenaExhausted", "InvalidLayout"),
+    *("DoubleFree", "ForeignBlock", "StaleBlock", "StaleHandle", "InvalidMark", "BudgetUnderflow"),
+    *("ConfigError", "WrongThread", "LeakError", "NativeUnavailable"),
+}
+
+
+def public(thing: object) -> set[str]:
+    return {name for name in dir(thing) if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("name", BOUND)
+def test_same_public_attributes(both: tuple[Binding, Binding], name: str) -> None:
+    native, pure = (getattr(binding, name) for binding in both)
+    assert public(native) == public(pure)
+    assert native.__name__ == pure.__name__ == name
+    assert native.__module__ == pure.__module__ == "nativemem"
+
+
+@pytest.mark.parametrize("name", BOUND[:-1])
+def test_same_signatures(both: tuple[Binding, Binding], name: str) -> None:
+    native, pure = (getattr(binding, name) for binding in both)
+    methods = {m for m in public(native) if callable(getattr(native, m))} | {"__init__"}
+    assert len(methods) > 1
+    for method in methods:
+        parameters = [
+            [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()]
+            for function in (getattr(native, method), getattr(pure, method))
+        ]
+        assert parameters[0] == parameters[1], method
+
+
+def test_every_public_attribute_has_a_docstring(nm: Binding) -> None:
+    undocumented = [
+        f"{name}.{attribute}"
+        for name in BOUND
+        for attribute in public(getattr(nm, name))
+        if not (getattr(getattr(nm, name), attribute).__doc__ or "").strip()
+    ]
+    # values without a docstring of their own; their class describes them
+    described = {"Arena.config", "Slab.config", "Budget.core", "Budget.name", "Budget.parent"}
+    assert set(undocumented) <= described
+
+
+def test_what_a_backend_supplies(nm: Binding) -> None:
+    names = [*Backend.__annotations__, "features"]
+    assert len(names) > 10
+    for name in names:
+        assert hasattr(nm.backend, name), name
+    assert nm.backend.name == nm.name
+
+
+def test_the_binding(nm: Binding) -> None:
+    assert {*BOUND, "name", "backend", "default_system"} <= set(vars(nm))
+    assert load(nm.name) is nm
+
+
+def test_the_names_of_the_package() -> None:
+    assert set(nativemem.__all__) == PUBLIC
+    assert len(nativemem.__all__) <= 40
+    assert all(hasattr(nativemem, name) for name in nativemem.__all__)
+    bound = load(nativemem.backend)
+    assert nativemem.backend in ("native", "pure")
+    for name in BOUND:
+        assert getattr(nativemem, name) is getattr(bound, name)
+
+
+def test_another_name_is_refused() -> None:
+    for name in ("", "Native", "c", "both"):
+        with pytest.raises(ConfigError, match="auto, native or pure"):
+            load(name)

@@ -1,0 +1,383 @@
+"""LIM and TRACE: what stands in front of another allocator."""
+
+from __future__ import annotations
+
+import pytest
+
+from nativemem._backend import Binding
+from nativemem.allocators import Allocator
+from nativemem.errors import (
+    SIZE_MAX,
+    ArenaExhausted,
+    BudgetExceeded,
+    ConfigError,
+    InvalidLayout,
+    LeakError,
+    OutOfMemory,
+    StaleHandle,
+)
+
+from .helpers import (
+    NOUNS,
+    WRAPPED,
+    collect,
+    content,
+    fill,
+    is_one_line,
+    make,
+    unchanged,
+)
+
+
+@pytest.fixture(params=NOUNS)
+def noun(nm: Binding, request: pytest.FixtureRequest) -> Allocator:
+    return make(nm, request.param)
+
+
+@pytest.fixture(params=WRAPPED)
+def wrapper(nm: Binding, request: pytest.FixtureRequest) -> Allocator:
+    return make(nm, request.param)
+
+
+# --- all wrappers ---
+
+
+def test_size_and_alignment_are_forwarded(wrapper: Allocator) -> None:
+    block = wrapper.alloc(100, 256)
+    assert (block.size, block.align, block.address % 256) == (100, 256, 0)
+    upstream = wrapper.upstream.alloc(100, 256)
+    assert block.usable == upstream.usable
+    assert wrapper.upstream.stats.current == 200
+
+
+def test_counters_at_each_level(wrapper: Allocator) -> None:
+    """TRACE-1: a wrapper counts what passes through it."""
+    direct = wrapper.upstream.alloc(7)
+    blocks = [wrapper.alloc(n) for n in (10, 20, 30)]
+    stats = wrapper.stats
+    assert (stats.current, stats.peak, stats.reserved, stats.total) == (60, 60, 60, 60)
+    assert (stats.live, stats.count, stats.frees, stats.failures) == (3, 3, 0, 0)
+    assert wrapper.upstream.stats.current == 67
+    assert wrapper.resize(blocks[-1], 28)
+    blocks.pop(0).free()
+    stats = wrapper.stats
+    assert (stats.current, stats.peak, stats.reserved, stats.total) == (48, 60, 48, 60)
+    assert (stats.live, stats.count, stats.frees, stats.failures) == (2, 3, 1, 0)
+    direct.free()
+    assert wrapper.stats == stats
+
+
+def test_growth_in_place_is_counted(nm: Binding) -> None:
+    for name in ("Limited > Heap", "Traced > Heap"):
+        wrapper = make(nm, name)
+        block = wrapper.alloc(100)
+        assert wrapper.resize(block, 112)
+        assert not wrapper.resize(block, 113)
+        stats = wrapper.stats
+        assert (stats.current, stats.peak, stats.total) == (112, 112, 112)
+        assert (stats.live, stats.count, stats.frees, stats.failures) == (1, 1, 0, 0)
+
+
+def test_wrappers_stack_in_any_order(nm: Binding) -> None:
+    budgets = [nm.Budget(10000, name=str(k)) for k in range(2)]
+    arena = nm.Arena(upstream=nm.Limited(nm.Traced(nm.System()), budgets[0]))
+    chain = nm.Traced(nm.Limited(nm.Traced(arena), budgets[1]))
+    with pytest.raises(BudgetExceeded):
+        chain.alloc(100)  # the chunk of 64 KiB does not fit
+    assert [budget.used for budget in budgets] == [0, 0]
+    budgets[0].limit = "1 MiB"
+    chain.alloc(100)
+    assert budgets[0].used == 65536
+    assert chain.describe() == (
+        "Traced > Limited > Traced > Arena > Limited > Traced > System"
+    )
+
+
+@pytest.mark.parametrize("upstream", [3, "System", b"", object(), type])
+def test_the_upstream_is_an_allocator(nm: Binding, upstream: object) -> None:
+    with pytest.raises(ConfigError, match=r"^limited\.upstream: takes an allocator of the "):
+        nm.Limited(upstream, nm.Budget(1))
+    with pytest.raises(ConfigError, match=r"^traced\.upstream: takes an allocator of the "):
+        nm.Traced(upstream)
+
+
+def test_an_upstream_of_the_other_backend(both: tuple[Binding, Binding]) -> None:
+    for mine, theirs in (both, both[::-1]):
+        for build in (mine.Traced, lambda up, mine=mine: mine.Limited(up, mine.Budget(1))):
+            with pytest.raises(ConfigError, match=f"of the {mine.name} backend, not System"):
+                build(theirs.System())
+
+
+def test_a_closed_upstream(nm: Binding) -> None:
+    system = nm.System()
+    system.close()
+    with pytest.raises(StaleHandle):
+        nm.Traced(system)
+    with pytest.raises(StaleHandle):
+        nm.Limited(system, nm.Budget(1))
+
+
+# --- Limited ---
+
+
+@pytest.mark.parametrize("budget", [None, 100, "1 KiB", object()])
+def test_the_budget_is_a_budget(nm: Binding, budget: object) -> None:
+    with pytest.raises(ConfigError, match=r"^limited\.budget: takes a Budget of the "):
+        nm.Limited(None, budget)
+
+
+def test_requested_bytes_are_charged(nm: Binding, noun: Allocator) -> None:
+    """LIM-1"""
+    budget = nm.Budget(1000)
+    limited = nm.Limited(noun, budget)
+    assert limited.owner is budget
+    assert limited.stats.limit == 1000
+    block = limited.alloc(100, 64)
+    assert (budget.used, limited.stats.current) == (100, 100)
+    limited.alloc(0)
+    assert budget.used == 100
+    block.free()
+    assert (budget.used, budget.peak) == (0, 100)
+    budget.limit = 500
+    assert limited.stats.limit == 500
+
+
+def test_over_budget(nm: Binding, noun: Allocator) -> None:
+    """LIM-1: refused before upstream is asked."""
+    limited = nm.Limited(noun, nm.Budget(100, name="cache"))
+    kept = limited.alloc(60)
+    fill(kept, 1)
+    upstream = noun.stats
+    with pytest.raises(BudgetExceeded) as caught:
+        limited.alloc(41)
+    error = caught.value
+    assert isinstance(error, MemoryError)
+    assert is_one_line(error)
+    assert error.state == {"requested": 41, "used": 60, "limit": 100, "owner": "cache"}
+    assert str(error).startswith("Limited: 41 bytes asked for; budget 'cache' has 60 of 100")
+    assert error.suggestion
+    assert noun.stats == upstream
+    stats = limited.stats
+    assert (stats.current, stats.live, stats.count, stats.failures) == (60, 1, 1, 1)
+    assert limited.alloc(40).alive
+    assert content(kept) == b"\x01" * 60
+
+
+def test_an_ancestor_refuses(nm: Binding, noun: Allocator) -> None:
+    """LIM-1, BUDGET-1"""
+    top = nm.Budget(50, name="top")
+    limited = nm.Limited(noun, nm.Budget(100, name="leaf", parent=top))
+    with pytest.raises(BudgetExceeded) as caught:
+        limited.alloc(51)
+    assert caught.value.state == {"requested": 51, "used": 0, "limit": 50, "owner": "top"}
+    assert limited.owner.used == 0
+
+
+def test_the_inner_of_two_budgets_refuses(nm: Binding, noun: Allocator) -> None:
+    """LIM-1: requested, used, limit and owner are those of the budget in the way."""
+    inner = nm.Limited(noun, nm.Budget(50, name="inner"))
+    outer = nm.Limited(inner, nm.Budget(100, name="outer"))
+    block = outer.alloc(20)
+    with pytest.raises(BudgetExceeded) as caught:
+        outer.alloc(40)
+    assert caught.value.state == {"requested": 40, "used": 20, "limit": 50, "owner": "inner"}
+    assert (outer.owner.used, inner.owner.used) == (20, 20)
+    assert (outer.stats.failures, inner.stats.failures, noun.stats.failures) == (1, 1, 0)
+    assert (outer.owner.denied, inner.owner.denied) == (0, 1)
+    with pytest.raises(BudgetExceeded) as caught:
+        outer.alloc(90)
+    assert caught.value.state["owner"] == "outer"
+    with pytest.raises(BudgetExceeded) as caught:
+        outer.alloc(31)
+    assert caught.value.state["owner"] == "inner", "not the owner of an older refusal"
+    assert block.alive
+
+
+def test_rollback(nm: Binding) -> None:
+    """LAYOUT-5: what upstream refuses is not charged."""
+    budget = nm.Budget(SIZE_MAX)
+    for upstream, size, error in (
+        (nm.System(), SIZE_MAX, OutOfMemory),
+        (nm.Heap(), SIZE_MAX, OutOfMemory),
+        (nm.Arena(hint=100, grow=False), 101, ArenaExhausted),
+        (nm.Slab(upstream=nm.Arena(cap=1000)), 5000, ArenaExhausted),
+    ):
+        limited = nm.Limited(upstream, budget)
+        with pytest.raises(error):
+            limited.alloc(size)
+        assert budget.used == 0
+        stats = limited.stats
+        assert (stats.current, stats.live, stats.count, stats.failures) == (0, 0, 0, 1)
+        assert upstream.stats.failures == 1
+    assert budget.denied == 0
+
+
+def test_resize_charges_the_difference(nm: Binding) -> None:
+    budget = nm.Budget(200)
+    limited = nm.Limited(nm.Arena(hint=150, grow=False), budget)
+    block = limited.alloc(100)
+    assert limited.resize(block, 140) is True
+    assert budget.used == 140
+    assert limited.resize(block, 30) is True
+    assert (budget.used, budget.peak) == (30, 140)
+    assert limited.resize(block, 160) is False, "the arena has no room"
+    assert (budget.used, block.size, limited.stats.failures) == (30, 30, 0)
+    with unchanged(limited.upstream), pytest.raises(BudgetExceeded) as caught:
+        limited.resize(block, 231)
+    assert caught.value.state["requested"] == 201
+    assert (budget.used, block.size, limited.stats.failures, budget.denied) == (30, 30, 1, 1)
+
+
+def test_blocks_hold_their_budget(nm: Binding) -> None:
+    block = nm.Limited(nm.System(), nm.Budget(100, name="held")).alloc(60)
+    collect()
+    budget = block.owner
+    assert (budget.name, budget.used) == ("held", 60)
+    del block
+    collect()
+    assert budget.used == 0
+
+
+def test_closing_frees_and_releases(nm: Binding, noun: Allocator) -> None:
+    limited = nm.Limited(noun, nm.Budget(1000))
+    budget = limited.owner
+    blocks = [limited.alloc(n) for n in (1, 20, 300, 0)]
+    other = noun.alloc(50)
+    limited.close()
+    assert budget.used == 0
+    assert not any(block.alive for block in blocks)
+    assert other.alive
+    assert not noun.closed
+    assert noun.stats.frees == 3
+
+
+def test_two_in_front_of_one(nm: Binding, noun: Allocator) -> None:
+    """Each counts its own; closing one leaves the other alone."""
+    one, other = (nm.Limited(noun, nm.Budget(100)) for _ in range(2))
+    blocks = [one.alloc(60), other.alloc(70)]
+    assert (one.owner.used, other.owner.used, noun.stats.current) == (60, 70, 130)
+    one.close()
+    assert [block.alive for block in blocks] == [False, True]
+    assert other.owner.used == 70
+    with unchanged(noun), pytest.raises(BufferError):
+        noun.close()
+    other.close()
+    noun.close()
+
+
+# --- Traced ---
+
+
+@pytest.mark.parametrize("histogram", [1, "yes", None])
+def test_histogram_is_a_bool(nm: Binding, histogram: object) -> None:
+    with pytest.raises(ConfigError, match=r"^traced\.histogram: takes True or False"):
+        nm.Traced(None, histogram=histogram)
+
+
+def test_failures_are_counted(nm: Binding) -> None:
+    """TRACE-1"""
+    traced = nm.Traced(nm.Arena(hint=100, grow=False))
+    block = traced.alloc(100)
+    for _ in range(3):
+        with pytest.raises(ArenaExhausted):
+            traced.alloc(1)
+    assert block.alive
+    stats = traced.stats
+    assert (stats.failures, stats.live, stats.count, stats.total) == (3, 1, 1, 100)
+
+
+def test_refused_layouts_are_no_failures(nm: Binding) -> None:
+    traced = nm.Traced(nm.System())
+    with unchanged(traced), pytest.raises(InvalidLayout):
+        traced.alloc(-1)
+
+
+def test_leaks(nm: Binding, noun: Allocator) -> None:
+    """TRACE-3: those of this wrapper, largest first, any time."""
+    traced = nm.Traced(noun)
+    assert traced.leaks() == []
+    blocks = [traced.alloc(n) for n in (10, 300, 20)]
+    noun.alloc(1000)
+    assert traced.leaks() == [blocks[1], blocks[2], blocks[0]]
+    blocks[1].free()
+    assert [block.size for block in traced.leaks()] == [20, 10]
+
+
+def test_closing_with_live_blocks(nm: Binding, noun: Allocator) -> None:
+    """TRACE-3: the leak is reported, everything stays as it is."""
+    traced = nm.Traced(noun)
+    blocks = [traced.alloc(1000), traced.alloc(536)]
+    with unchanged(traced), pytest.raises(LeakError) as caught:
+        traced.close()
+    error = caught.value
+    assert isinstance(error, RuntimeError)
+    assert str(error) == "Traced: 2 live blocks of 1.5 KiB in all"
+    assert error.state == {"blocks": 2, "used": 1536}
+    assert all(block.alive for block in blocks)
+    blocks.pop().free()
+    with pytest.raises(LeakError, match="^Traced: 1 live block of "):
+        traced.close()
+    blocks.pop().free()
+    traced.close()
+    assert traced.closed
+
+
+def test_leaving_the_context_with_live_blocks(nm: Binding) -> None:
+    """TRACE-3"""
+    with pytest.raises(LeakError), nm.Traced(nm.System()) as traced:
+        block = traced.alloc(10)
+    assert block.alive
+    assert not traced.closed
+
+
+def test_a_leak_does_not_mask_an_exception(nm: Binding) -> None:
+    """TRACE-3"""
+    with pytest.raises(KeyError), nm.Traced(nm.System()) as traced:
+        block = traced.alloc(10)
+        raise KeyError
+    assert block.alive
+
+
+def test_an_empty_block_is_no_leak(nm: Binding) -> None:
+    traced = nm.Traced(nm.System())
+    block = traced.alloc(0)
+    traced.close()
+    assert not block.alive
+
+
+def test_percentiles(nm: Binding, noun: Allocator) -> None:
+    """TRACE-4: of all blocks so far, by nearest rank."""
+    traced = nm.Traced(noun, histogram=True)
+    assert traced.percentiles() is None
+    traced.alloc(0)
+    assert traced.percentiles() is None
+    blocks = [traced.alloc(8) for _ in range(90)] + [traced.alloc(1000) for _ in range(9)]
+    assert traced.percentiles() == {50: 8, 90: 8, 99: 1024}
+    del blocks
+    collect()
+    traced.alloc(5000)
+    assert traced.percentiles() == {50: 8, 90: 8, 99: 1024}
+    traced.alloc(5000)
+    assert traced.percentiles() == {50: 8, 90: 1024, 99: 5120}
+
+
+@pytest.mark.parametrize(
+    ("size", "bucket"),
+    [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (6, 6), (7, 7), (8, 8), (9, 10), (10, 10), (11, 12)]
+    + [(16, 16), (17, 20), (20, 20), (21, 24), (32, 32), (33, 40), (100, 112), (112, 112)]
+    + [(113, 128), (128, 128), (129, 160), (1000, 1024), (65536, 65536), (65537, 81920)],
+)
+def test_buckets(nm: Binding, size: int, bucket: int) -> None:
+    """TRACE-4: four for each doubling, so at most a quarter too large."""
+    traced = nm.Traced(nm.System(), histogram=True)
+    traced.alloc(size)
+    assert traced.percentiles() == {50: bucket, 90: bucket, 99: bucket}
+    assert size <= bucket <= size * 1.25
+
+
+def test_percentiles_are_off_by_default(nm: Binding) -> None:
+    """TRACE-4"""
+    traced = nm.Traced(nm.System())
+    traced.alloc(8)
+    with pytest.raises(ConfigError, match=r"^traced\.histogram: .*histogram=True"):
+        traced.percentiles()

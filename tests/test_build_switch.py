@@ -1,0 +1,198 @@
+"""The build switch USE_NATIVE_MEM: what each value builds, and what happens without a compiler."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("setuptools", minversion="77")
+pytest.importorskip("cffi")
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[1]
+LEFT_OUT = shutil.ignore_patterns("*.so", "*.egg-info", "__pycache__")
+EXTENSION_SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
+
+
+def run(*command: object, **changes: str | None) -> subprocess.CompletedProcess[str]:
+    """Runs a command with the environment changed; None takes a variable out."""
+    ours = ("USE_NATIVE_MEM", "NATIVEMEM_", "PYTHONPATH", "CFLAGS", "CPPFLAGS", "LDFLAGS")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    env.update({name: value for name, value in changes.items() if value is not None})
+    return subprocess.run(
+        [str(part) for part in command], env=env, capture_output=True, text=True, check=False
+    )
+
+
+def source_tree(target: Path) -> Path:
+    """A copy of what a build reads: nothing built before can leak in, nor out into the checkout."""
+    target.mkdir(parents=True)
+    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, target)
+    for name in ("csrc", "src"):
+        shutil.copytree(ROOT / name, target / name, ignore=LEFT_OUT)
+    return target
+
+
+class Build:
+    """One `pip wheel` of a fresh copy of the sources, in the environment that runs the tests."""
+
+    def __init__(self, place: Path, **changes: str | None) -> None:
+        self.tree = source_tree(place / "tree")
+        self.place = place
+        pip = (sys.executable, "-m", "pip", "wheel", "--verbose", "--no-deps")
+        self.result = run(*pip, "--no-build-isolation", "--wheel-dir", place, self.tree, **changes)
+        self.output = self.result.stdout + self.result.stderr
+
+    @property
+    def wheel(self) -> Path:
+        assert self.result.returncode == 0, self.output
+        (wheel,) = self.place.glob("*.whl")
+        return wheel
+
+
+@pytest.fixture(scope="module")
+def required(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    return Build(tmp_path_factory.mktemp("required"), USE_NATIVE_MEM="1")
+
+
+@pytest.fixture(scope="module")
+def pure(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    # a compiler that always fails shows that none is needed
+    return Build(tmp_path_factory.mktemp("pure"), USE_NATIVE_MEM="0", CC="false")
+
+
+@pytest.fixture(scope="module")
+def fallen_back(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    return Build(tmp_path_factory.mktemp("fallen_back"), USE_NATIVE_MEM="auto", CC="false")
+
+
+def extensions(wheel: Path) -> list[str]:
+    return [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith((".so", ".pyd"))]
+
+
+def required_at_run_time(wheel: Path) -> list[str]:
+    archive = zipfile.ZipFile(wheel)
+    (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+    lines = archive.read(name).decode().splitlines()
+    return [line for line in lines if line.startswith("Requires-Dist:") and "extra ==" not in line]
+
+
+def install(wheel: Path, target: Path) -> Path:
+    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index")
+    result = run(*pip, "--target", target, wheel)
+    assert result.returncode == 0, result.stderr
+    return target
+
+
+def use(site: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Allocates from the installed package, and tells which backend served it."""
+    program = (
+        "import nativemem\n"
+        "with nativemem.Arena() as arena:\n"
+        "    block = arena.alloc(100)\n"
+        "    memoryview(block)[:3] = b'abc'\n"
+        "    assert bytes(memoryview(block)[:3]) == b'abc', bytes(memoryview(block))\n"
+        "    assert len(block) == 100, len(block)\n"
+        "print(nativemem.backend, nativemem.__file__)\n"
+    )
+    return run(sys.executable, *options, "-c", program, PYTHONPATH=str(site))
+
+
+def backend_of(site: Path) -> str:
+    result = use(site)
+    assert result.returncode == 0, result.stderr
+    backend, file = result.stdout.split(maxsplit=1)
+    assert Path(file.strip()).is_relative_to(site)
+    return backend
+
+
+def test_1_builds_the_extension_for_this_python(required: Build, tmp_path: Path) -> None:
+    assert extensions(required.wheel) == [f"nativemem/_core{EXTENSION_SUFFIX}"]
+    assert required.wheel.name.split("-")[2] == "cp{}{}".format(*sys.version_info[:2])
+    assert backend_of(install(required.wheel, tmp_path / "site")) == "native"
+
+
+def test_the_native_wheel_depends_on_cffi_alone(required: Build) -> None:
+    assert [line.split(">=")[0] for line in required_at_run_time(required.wheel)] == ["Requires-Dist: cffi"]
+
+
+def test_1_without_a_working_compiler_is_an_error(tmp_path: Path) -> None:
+    build = Build(tmp_path, USE_NATIVE_MEM="1", CC="false")
+    assert build.result.returncode != 0
+    assert not list(tmp_path.glob("*.whl"))
+
+
+def test_0_builds_a_pure_wheel_without_a_compiler(pure: Build, tmp_path: Path) -> None:
+    assert pure.wheel.name.endswith("-py3-none-any.whl")
+    assert extensions(pure.wheel) == []
+    assert backend_of(install(pure.wheel, tmp_path / "site")) == "pure"
+
+
+def test_the_pure_wheel_needs_the_standard_library_only(pure: Build, tmp_path: Path) -> None:
+    assert required_at_run_time(pure.wheel) == []
+    # -S hides everything that is installed in the environment, cffi with it
+    result = use(install(pure.wheel, tmp_path / "site"), "-S")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("pure ")
+
+
+@pytest.mark.parametrize("changes", [{}, {"USE_NATIVE_MEM": "auto"}], ids=["unset", "auto"])
+def test_auto_is_the_default_and_builds_the_extension(changes: dict[str, str], tmp_path: Path) -> None:
+    wheel = Build(tmp_path / "build", **changes).wheel
+    assert extensions(wheel) == [f"nativemem/_core{EXTENSION_SUFFIX}"]
+    assert backend_of(install(wheel, tmp_path / "site")) == "native"
+
+
+def test_auto_without_a_working_compiler_builds_a_pure_wheel(fallen_back: Build, tmp_path: Path) -> None:
+    assert fallen_back.wheel.name.endswith("-py3-none-any.whl")
+    assert extensions(fallen_back.wheel) == []
+    assert backend_of(install(fallen_back.wheel, tmp_path / "site")) == "pure"
+
+
+def test_auto_warns_when_it_falls_back(fallen_back: Build, required: Build) -> None:
+    warning = "the C core was not built, this is a pure Python build"
+    assert warning in fallen_back.output
+    assert warning not in required.output
+
+
+@pytest.mark.parametrize("value", ["yes", "", "2", "AUTO"])
+def test_any_other_value_stops_the_build_with_one_line(value: str, tmp_path: Path) -> None:
+    result = run(sys.executable, source_tree(tmp_path / "tree") / "setup.py", USE_NATIVE_MEM=value)
+    assert result.returncode != 0
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert f"USE_NATIVE_MEM={value!r}" in line
+    for choice in ("1", "0", "auto"):
+        assert f" {choice} (" in line
+
+
+def test_pip_shows_the_line_about_a_bad_value(tmp_path: Path) -> None:
+    build = Build(tmp_path, USE_NATIVE_MEM="yes")
+    assert build.result.returncode != 0
+    assert "USE_NATIVE_MEM='yes'" in build.output
+    assert not list(tmp_path.glob("*.whl"))
+
+
+def test_the_sdist_builds_in_a_fresh_isolated_environment(tmp_path: Path) -> None:
+    """The archive has everything that a native build needs, and names its build requirements."""
+    tree = source_tree(tmp_path / "tree")
+    build = (sys.executable, "-m", "build", "--no-isolation", "--sdist")
+    made = run(*build, "--outdir", tmp_path, tree)
+    assert made.returncode == 0, made.stdout + made.stderr
+    (sdist,) = tmp_path.glob("nativemem-*.tar.gz")
+
+    # pip keeps wheels that it builds from an archive: this one is not to be had from there
+    pip = (sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-cache-dir")
+    built = run(*pip, "--wheel-dir", tmp_path, sdist, USE_NATIVE_MEM="1")
+    assert built.returncode == 0, built.stdout + built.stderr
+    (wheel,) = tmp_path.glob("nativemem-*.whl")
+    assert backend_of(install(wheel, tmp_path / "site")) == "native"

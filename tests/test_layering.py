@@ -1,0 +1,280 @@
+"""The layout cannot lie: a file uses its own layer and the layers below it, never one above.
+
+The rules read the sources; the last test plants one violation of each kind in a copy, to show that
+the rules can fail.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# --- C ---
+
+C_LAYERS = ("base", "port", "alloc", "wrap", "use", "python")
+C_RANK = {layer: rank for rank, layer in enumerate(C_LAYERS)}
+# the umbrella includes every noun, so it stands above them all but below its users in C
+UMBRELLA_RANK = C_RANK["use"] + 0.5
+# public headers without a C file of their name
+HEADER_ONLY = {"port": "port"}
+
+INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*(["<])([^">]+)[">]', re.MULTILINE)
+COMMENT_OR_STRING = re.compile(r"""//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'""", re.DOTALL)
+LIBC_ALLOCATION = re.compile(
+    r"(?<![\w.>])(malloc|calloc|realloc|free|strdup|strndup|aligned_alloc|posix_memalign)\s*\("
+)
+PYTHON_HEADER = re.compile(r"(Python|pyconfig|structmember|datetime|frameobject|patchlevel)\.h|numpy/.*")
+CHECKER_HOOK = re.compile(
+    r"__SANITIZE_ADDRESS__|address_sanitizer|ASAN_(UN)?POISON\w*|__asan_\w+|VALGRIND_\w+"
+)
+CHECKER_HEADER = re.compile(r"(sanitizer|valgrind)/.*|(valgrind|memcheck)\.h")
+
+
+def strip_c(text: str, *, strings: bool) -> str:
+    """The code without comments and, if asked, without the contents of strings; lines stay."""
+
+    def blank(match: re.Match[str]) -> str:
+        token = match[0]
+        if token[0] == "/":
+            return "\n" * token.count("\n") or " "
+        return '""' if strings else token
+
+    return COMMENT_OR_STRING.sub(blank, text)
+
+
+def c_files(csrc: Path) -> list[Path]:
+    return sorted(path for path in csrc.rglob("*") if path.suffix in (".c", ".h"))
+
+
+def c_rank(path: Path, csrc: Path) -> float | None:
+    """The height of a file's layer; None for a file that has no layer."""
+    parts = path.relative_to(csrc).parts
+    if parts == ("include", "nativemem.h"):
+        return UMBRELLA_RANK
+    if parts[0] != "include":
+        return C_RANK.get(parts[0])
+    noun = path.stem
+    if noun in HEADER_ONLY:
+        return C_RANK[HEADER_ONLY[noun]]
+    # the noun names the C file and the header; the C file's folder is the layer of both
+    ranks = [C_RANK[layer] for layer in C_LAYERS if (csrc / layer / f"{noun}.c").exists()]
+    return ranks[0] if len(ranks) == 1 else None
+
+
+def resolve(name: str, including: Path, csrc: Path) -> Path | None:
+    for folder in (including.parent, csrc / "include", csrc):
+        if (folder / name).is_file():
+            return (folder / name).resolve()
+    return None
+
+
+def c_violations(root: Path) -> Iterator[str]:
+    csrc = (root / "csrc").resolve()
+    for path in c_files(csrc):
+        shown = path.relative_to(csrc.parent).as_posix()
+        rank = c_rank(path, csrc)
+        if rank is None:
+            yield f"{shown}: belongs to no layer"
+            continue
+        in_python = path.is_relative_to(csrc / "python")
+        raw = path.read_text(encoding="utf-8")
+        for quote, name in INCLUDE.findall(strip_c(raw, strings=False)):
+            target = resolve(name, path, csrc)
+            if target is not None:
+                other = c_rank(target, csrc)
+                if other is not None and other > rank:
+                    yield f"{shown}: includes {name}, of a layer above"
+                if target.suffix == ".c":
+                    yield f"{shown}: includes the C file {name}"
+            elif quote == '"':
+                yield f"{shown}: includes {name}, which is nowhere in csrc"
+            if PYTHON_HEADER.fullmatch(name) and not in_python:
+                yield f"{shown}: includes {name} outside csrc/python"
+            if CHECKER_HEADER.fullmatch(name) and shown != "csrc/base/poison.h":
+                yield f"{shown}: includes {name} outside csrc/base/poison.h"
+        code = strip_c(raw, strings=True)
+        for match in CHECKER_HOOK.finditer(code):
+            if shown != "csrc/base/poison.h":
+                yield f"{shown}: uses {match[0]} outside csrc/base/poison.h"
+        for match in LIBC_ALLOCATION.finditer(code):
+            if shown != "csrc/alloc/system.c" and not shown.startswith("csrc/base/"):
+                yield f"{shown}: calls {match[1]}() of libc"
+
+
+# --- Python ---
+
+PY_LAYERS = (
+    ("errors", "config", "_version"),
+    ("_native", "_pure"),
+    ("_backend",),
+    ("allocators", "wrappers", "budget"),
+    ("process", "hooks"),
+    ("cli", "_run"),
+    ("__init__", "__main__"),
+)
+PY_RANK = {module: rank for rank, layer in enumerate(PY_LAYERS) for module in layer}
+# describes the extension to the build; imports nothing of the package and nothing imports it
+BUILD_SCRIPT = "_ffi_build"
+EXTENSION_MODULES = ("_core", "_dataplane")
+# what imports a module that is named in a string
+BY_NAME = ("import_module", "__import__", "ExtensionFileLoader", "spec_from_file_location")
+
+
+def imported(tree: ast.AST, file: Path, package: Path) -> Iterator[str]:
+    """Modules of the package that a file imports, wherever in it and however it spells that."""
+    here = ("nativemem", *file.relative_to(package).parent.parts)
+
+    def name_of(parts: Sequence[str]) -> str:
+        return parts[1] if len(parts) > 1 else "__init__"
+
+    def is_module(name: str) -> bool:
+        return name in EXTENSION_MODULES or any(package.glob(f"{name}.py")) or (package / name).is_dir()
+
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            paths = [alias.name.split(".") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = [*(here[: len(here) - node.level + 1] if node.level else ())]
+            base += node.module.split(".") if node.module else []
+            # `from nativemem import x`: x is a module, or a name of the package itself
+            whole = base != ["nativemem"]
+            paths = [base if whole or not is_module(a.name) else [*base, a.name] for a in node.names]
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            called = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            paths = [str(node.args[0].value).split(".")] if called in BY_NAME else []
+        else:
+            continue
+        yield from (name_of(parts) for parts in paths if parts[0] == "nativemem")
+
+
+def py_violations(root: Path) -> Iterator[str]:
+    package = root / "src" / "nativemem"
+    for path in sorted(package.rglob("*.py")):
+        shown = path.relative_to(root).as_posix()
+        top = path.relative_to(package).with_suffix("").parts[0]
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for target in sorted(set(imported(tree, path, package))):
+            if top == BUILD_SCRIPT:
+                yield f"{shown}: the build script imports {target} of the package"
+            elif target in EXTENSION_MODULES:
+                if top != "_native":
+                    yield f"{shown}: imports {target}; only _native.py may"
+            elif target not in PY_RANK:
+                yield f"{shown}: imports {target}, which belongs to no layer"
+            elif PY_RANK[target] > PY_RANK.get(top, -1):
+                yield f"{shown}: imports {target}, of a layer above"
+        if top not in PY_RANK and top != BUILD_SCRIPT:
+            yield f"{shown}: belongs to no layer"
+
+
+# --- the tests ---
+
+
+def test_no_c_file_includes_a_layer_above() -> None:
+    assert len(c_files(ROOT / "csrc")) > 10
+    assert list(c_violations(ROOT)) == []
+
+
+def test_no_python_module_imports_a_layer_above() -> None:
+    assert list(py_violations(ROOT)) == []
+
+
+PLANTED = {
+    "include up": ("csrc/base/base.c", '#include "nativemem/arena.h"', "of a layer above"),
+    "angle include up": ("csrc/base/base.c", "#include <nativemem/arena.h>", "of a layer above"),
+    "public header up": (
+        "csrc/include/nativemem/arena.h",
+        '#include "nativemem/limited.h"',
+        "of a layer above",
+    ),
+    "umbrella": ("csrc/alloc/arena.c", '#include "nativemem.h"', "of a layer above"),
+    "missing include": ("csrc/alloc/arena.c", '#include "no_such.h"', "nowhere in csrc"),
+    "C file included": ("csrc/wrap/limited.c", '#include "../base/base.c"', "includes the C file"),
+    "Python.h": ("csrc/wrap/limited.c", "#include <Python.h>", "outside csrc/python"),
+    "ASan": (
+        "csrc/alloc/slab.c",
+        "#ifdef __SANITIZE_ADDRESS__\n#endif",
+        "outside csrc/base/poison.h",
+    ),
+    "ASan by feature": (
+        "csrc/alloc/slab.c",
+        "#if __has_feature(address_sanitizer)\n#endif",
+        "outside csrc/base/poison.h",
+    ),
+    "Valgrind": (
+        "csrc/alloc/slab.c",
+        "#include <valgrind/memcheck.h>",
+        "outside csrc/base/poison.h",
+    ),
+    "libc allocation": (
+        "csrc/alloc/arena.c",
+        "void *p(void) { return malloc(1); }",
+        "calls malloc()",
+    ),
+    "libc free": ("csrc/python/planted.c", "void p(void *q) { free (q); }", "calls free()"),
+    "C file without layer": ("csrc/misc/planted.c", "int x;", "belongs to no layer"),
+    "header without layer": ("csrc/include/nativemem/planted.h", "int x;", "belongs to no layer"),
+    "relative import up": ("src/nativemem/errors.py", "from .cli import main", "of a layer above"),
+    "module import up": ("src/nativemem/config.py", "from . import _backend", "of a layer above"),
+    "absolute import up": (
+        "src/nativemem/budget.py",
+        "import nativemem.process",
+        "of a layer above",
+    ),
+    "import in a function": (
+        "src/nativemem/errors.py",
+        "def f():\n    from nativemem.wrappers import Limited",
+        "of a layer above",
+    ),
+    "package import": ("src/nativemem/cli.py", "from nativemem import Arena", "of a layer above"),
+    "pure imports up": (
+        "src/nativemem/_pure/planted.py",
+        "from .._backend import x",
+        "of a layer above",
+    ),
+    "extension import": ("src/nativemem/cli.py", "from . import _core", "only _native.py may"),
+    "extension by name": (
+        "src/nativemem/cli.py",
+        "import importlib\nimportlib.import_module('nativemem._dataplane')",
+        "only _native.py may",
+    ),
+    "module without layer": ("src/nativemem/planted.py", "x = 1", "belongs to no layer"),
+    "build script": ("src/nativemem/_ffi_build.py", "from . import errors", "the build script imports"),
+}
+
+
+@pytest.mark.parametrize(("file", "text", "complaint"), PLANTED.values(), ids=PLANTED.keys())
+def test_a_planted_violation_is_found(file: str, text: str, complaint: str, tmp_path: Path) -> None:
+    for name in ("csrc", "src"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("*.so"))
+    target = tmp_path / file
+    target.parent.mkdir(parents=True, exist_ok=True)
+    before = target.read_text(encoding="utf-8") if target.exists() else ""
+    target.write_text(f"{before}\n{text}\n", encoding="utf-8")
+    found = [*c_violations(tmp_path), *py_violations(tmp_path)]
+    assert [line for line in found if line.startswith(f"{file}: ") and complaint in line], found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/* malloc(1) and free(p) */",
+        "// VALGRIND_X, free(p)",
+        'const char *s = "free(p)";',
+        "int f(struct s *x) { return x->free(1) + x->m.malloc(2) + nm_free(3); }",
+        "struct t { void (*free)(void *); };",
+        "/*\n#include <Python.h>\n*/",
+    ],
+)
+def test_what_only_looks_like_a_violation_is_not_reported(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "csrc" / "alloc" / "planted.c"
+    file.parent.mkdir(parents=True)
+    file.write_text(text, encoding="utf-8")
+    assert list(c_violations(tmp_path)) == []

@@ -22,7 +22,12 @@ def loop(function: Callable[[], int]) -> Callable[[], int]:
 @loop
 def loop_json() -> int:
     rows = [
-        {"id": i, "name": f"name {i}", "tags": [f"t{i % 7}", f"t{i % 11}"], "at": {"x": i * 0.5, "y": -i}}
+        {
+            "id": i,
+            "name": f"name {i}",
+            "tags": [f"t{i % 7}", f"t{i % 11}"],
+            "at": {"x": i * 0.5, "y": -i},
+        }
         for i in range(20_000)
     ]
     text = json.dumps(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import statistics
 import time
@@ -24,14 +25,16 @@ TARGETS = {
     ("slab", "bytearray(64)"): 0.60,
 }
 LIMIT = "limit"
-PEERS = {
-    "bytearray(64)": "bytearray(64)",
-    'ffi.new("char[64]")': 'ffi.new("char[64]")',
-    "np.empty(64, 'u1')": "np.empty(64, 'u1')",
-    "pyarrow.allocate_buffer(64)": "pyarrow.allocate_buffer(64)",
-    "ctypes.create_string_buffer(64)": "ctypes.create_string_buffer(64)",
-    LIMIT: "one.conjugate()",
+#: statement, and the module that it needs beyond the standard library
+PEERS: dict[str, tuple[str, str | None]] = {
+    "bytearray(64)": ("bytearray(64)", None),
+    'ffi.new("char[64]")': ('ffi.new("char[64]")', "cffi"),
+    "np.empty(64, 'u1')": ("np.empty(64, 'u1')", "numpy"),
+    "pyarrow.allocate_buffer(64)": ("pyarrow.allocate_buffer(64)", "pyarrow"),
+    "ctypes.create_string_buffer(64)": ("ctypes.create_string_buffer(64)", None),
+    LIMIT: ("one.conjugate()", None),
 }
+_ALIAS = {"numpy": "np", "pyarrow": "pyarrow"}
 GROUPS = ("arena", "slab", "heap", "system")
 #: a member's statement after each CALLS calls: an arena's blocks stay until it is reset
 AFTER = {"arena": "arena.reset()"}
@@ -39,7 +42,7 @@ AFTER = {"arena": "arena.reset()"}
 
 @dataclass(frozen=True)
 class Member:
-    """One way to a block; ``module``: what it needs beyond nativemem."""
+    """One way to a block; ``module``: what its statement needs beyond nativemem."""
 
     name: str
     statement: str
@@ -49,26 +52,18 @@ class Member:
 def members(group: str) -> list[Member]:
     """native first, then the pure backend, then the peers."""
     ours = [Member(name, f"{group}.alloc(64)") for name in ("native", "pure")]
-    modules = {"ffi": "cffi", "np": "numpy", "pyarrow": "pyarrow"}
-    return ours + [
-        Member(name, statement, modules.get(statement.partition(".")[0]))
-        for name, statement in PEERS.items()
-    ]
+    return ours + [Member(name, *how) for name, how in PEERS.items()]
 
 
 def _names(group: str, member: Member) -> dict[str, Any]:
     """What the statement refers to."""
     if member.module is not None:
         module = pytest.importorskip(member.module)
-        return {"np": module, "pyarrow": module, "ffi": module.FFI() if member.module == "cffi" else None}
+        return {"ffi": module.FFI()} if member.module == "cffi" else {_ALIAS[member.module]: module}
     if member.name in ("native", "pure"):
         facade = getattr(_backend.load(member.name), group.capitalize())
         return {group: facade()}
-    if member.name == LIMIT:
-        return {"one": 1}
-    import ctypes
-
-    return {"ctypes": ctypes}
+    return {"ctypes": ctypes, "one": 1}
 
 
 def build(group: str, member: Member) -> Callable[[], None]:
@@ -131,6 +126,9 @@ def test_ratios(group: str, tables: dict[str, Table], quick: bool) -> None:
     native = times["native"]
     workload = f"{group}.alloc(64)"
     for name, each in times.items():
-        ratio = (1.0, None, None) if name == "native" else paired(native, each)
-        table.add(Row(workload, name, statistics.median(each), *ratio, TARGETS.get((group, name))))
+        value = statistics.median(each)
+        if name == "native":
+            table.add(Row(workload, name, value, 1.0))
+        else:
+            table.add(Row(workload, name, value, *paired(native, each), TARGETS.get((group, name))))
     assert all(min(each) > 0 for each in times.values())

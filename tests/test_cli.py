@@ -120,9 +120,8 @@ class TestRun:
 
     def test_the_summary_file(self, script, backend: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
         summary = tmp_path / "summary.json"
-        done = run(
-            "run", "--budget=1GiB", "-o", summary, script("x = [str(i) for i in range(100_000)]\n"), backend=backend
-        )
+        path = script("x = [str(i) for i in range(100_000)]\n")
+        done = run("run", "--budget=1GiB", "-o", summary, path, backend=backend)
         assert done.returncode == 0
         numbers = json.loads(summary.read_text())
         assert sorted(numbers) == sorted(

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from nativemem._backend import load
 from nativemem.errors import SIZE_MAX
 
-EXAMPLES = int(os.environ.get("NATIVEMEM_TEST_EXAMPLES", "300"))
+EXAMPLES = int(os.environ.get("NATIVEMEM_TEST_EXAMPLES", "1000"))
 SUPERBLOCK = 65536
 
 Op: TypeAlias = tuple[Any, ...]
@@ -125,7 +125,7 @@ class ModelArena(Counted):
         self.upstream, self.hint, self.cap, self.grow = upstream, hint, cap, grow
         self.heads: list[Chunk] = []
         self.large: list[Chunk] = []
-        self.pos = 0
+        self.pos = self.floor = 0
 
     def usable(self, size: int, align: int) -> int:
         return size
@@ -134,9 +134,9 @@ class ModelArena(Counted):
     def reserved(self) -> int:
         return sum(chunk.capacity for chunk in self.heads + self.large)
 
-    def take(self, capacity: int) -> Chunk:
+    def take(self, capacity: int, align: int = 4096) -> Chunk:
         try:
-            return Chunk(capacity, self.upstream.alloc(capacity, 4096))
+            return Chunk(capacity, self.upstream.alloc(capacity, align))
         except Refused:
             self.failures += 1
             raise
@@ -149,7 +149,8 @@ class ModelArena(Counted):
         return Refused("ArenaExhausted", requested=size, used=self.reserved, limit=limit)
 
     def alloc(self, size: int, align: int) -> object:
-        if self.heads:
+        own = align > 4096  # a superblock: where it lies in a chunk would depend on the chunk's address
+        if self.heads and not own:
             offset = -(-self.pos // align) * align
             if offset + size <= self.heads[-1].capacity:
                 self.pos = offset + size
@@ -157,19 +158,19 @@ class ModelArena(Counted):
                 return self.heads[-1], offset
         left = self.cap - self.reserved if self.cap else SIZE_MAX
         if not self.grow:
-            if self.heads or size > self.hint:
+            if self.heads or size > self.hint or own:
                 raise self.exhausted(size, self.hint)
             want = self.hint
         else:
             want = min(2 * self.heads[-1].capacity if self.heads else self.hint, left)
-            if size > want:
+            if size > want or own:
                 if size > left:
                     raise self.exhausted(size, self.cap)
-                self.large.append(self.take(size))
+                self.large.append(self.take(size, max(align, 4096)))
                 self.add(size)
                 return self.large[-1], 0
         self.heads.append(self.take(want))
-        self.pos = size
+        self.pos, self.floor = size, 0
         self.add(size)
         return self.heads[-1], 0
 
@@ -177,32 +178,36 @@ class ModelArena(Counted):
         self.frees += 1
 
     def resize(self, place: Any, old: int, new: int, align: int) -> bool:
+        """Only the newest block, and that only if no mark is newer."""
         chunk, offset = place
+        if new == old:
+            return True
         top = bool(self.heads) and chunk is self.heads[-1] and offset + old == self.pos
-        if new > old and not (top and offset + new <= chunk.capacity):
+        if not top or offset < self.floor or offset + new > chunk.capacity:
             return False
         self.change(old, new)
-        if top:
-            self.pos = offset + new
+        self.pos = offset + new
         return True
 
-    def keep(self, heads: int, large: int, pos: int, used: int, live: int) -> None:
+    def keep(self, heads: int, large: int, floor: int, pos: int, used: int, live: int) -> None:
         while len(self.large) > large:
             self.give(self.large.pop())
         while len(self.heads) > max(heads, 1):
             self.give(self.heads.pop())
             self.pos = self.heads[-1].capacity
-        self.pos = pos if heads else 0
+        self.pos, self.floor = (pos, floor) if heads else (0, 0)
         self.used, self.live = used, live
 
     def reset(self) -> None:
         for chunk in self.heads[:-1] + self.large:
             self.give(chunk)
-        self.heads, self.large, self.pos = self.heads[-1:], [], 0
+        self.heads, self.large = self.heads[-1:], []
+        self.pos = self.floor = 0
         self.used = self.live = 0
 
     def mark(self) -> tuple[int, ...]:
-        return len(self.heads), len(self.large), self.pos, self.used, self.live
+        floor, self.floor = self.floor, self.pos
+        return len(self.heads), len(self.large), floor, self.pos, self.used, self.live
 
     def clear(self) -> None:
         for chunk in self.heads + self.large:
@@ -384,6 +389,7 @@ class ModelLimited(Counted):
             self.budget.release(max(new - old, 0))
             return False
         self.budget.release(max(old - new, 0))
+        self.budget.settle()
         self.change(old, new)
         return True
 

@@ -169,7 +169,8 @@ class TestObjects:
         assert output(
             f"""
             import nativemem
-            for keywords in ({{"objects": {value}}}, {{"arrays": {value}}}, {{"limit": 0}}, {{"limit": "lots"}}):
+            bad = {value}
+            for keywords in (dict(objects=bad), dict(arrays=bad), dict(limit=0), dict(limit="lots")):
                 try:
                     nativemem.install(**keywords)
                 except ValueError as error:

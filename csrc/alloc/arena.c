@@ -3,7 +3,7 @@
  * three stores. used and live are not counted there: they are total and count less what was dropped. */
 #include "nativemem/arena.h"
 
-#include "base/base.h"
+#include "alloc/counters.h"
 
 typedef struct chunk {
     struct chunk *below; /* the chunk taken before, in its list */

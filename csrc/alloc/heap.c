@@ -1,7 +1,6 @@
 /* Parts, superblocks and spans. The fast paths are in heap.h. */
 #include "alloc/heap.h"
 
-#include "base/base.h"
 
 #define PAGE NM_SUPERBLOCK
 

@@ -3,7 +3,7 @@
 #include "nativemem/slab.h"
 
 #include "alloc/cells.h"
-#include "base/base.h"
+#include "alloc/counters.h"
 
 #define SUPERBLOCK ((size_t)65536)
 

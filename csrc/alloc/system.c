@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-#include "base/base.h"
+#include "alloc/counters.h"
 
 /* libc knows the size of its blocks, so nothing is stored beside the counters.
  * Invariants:  live == count - frees;  used <= peak. */

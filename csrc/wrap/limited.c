@@ -1,6 +1,6 @@
 #include "nativemem/limited.h"
 
-#include "base/base.h"
+#include "alloc/counters.h"
 
 /* Invariant:  what this wrapper has charged to the budget == stats.used. */
 struct nm_limited {

@@ -1,6 +1,6 @@
 #include "nativemem/traced.h"
 
-#include "base/base.h"
+#include "alloc/counters.h"
 
 struct nm_traced {
     nm_allocator upstream;

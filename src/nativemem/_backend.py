@@ -11,15 +11,14 @@ import functools
 import importlib
 import importlib.util
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from .config import Settings
 from .errors import ConfigError
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+__all__ = ["AllocatorCore", "Backend", "Binding", "BudgetCore", "DataPlane", "facade", "load", "select"]
 
-__all__ = ["AllocatorCore", "Backend", "Binding", "BudgetCore", "DataPlane", "load", "select"]
+T = TypeVar("T")
 
 
 class AllocatorCore(Protocol):
@@ -114,28 +113,29 @@ def select(name: str) -> str:
     raise ConfigError(f"backend: takes auto, native or pure, not {name!r}")
 
 
-@functools.lru_cache(maxsize=None)
-def _bind(name: str) -> Binding:
-    from . import allocators, budget, wrappers
+_facades: list[type] = []
 
+
+def facade(cls: type[T]) -> type[T]:
+    """Decorates a facade class: :func:`load` binds it to a backend."""
+    _facades.append(cls)
+    return cls
+
+
+@functools.cache
+def _bind(name: str) -> Binding:
     backend = importlib.import_module("._native" if name == "native" else "._pure", __package__)
     binding = Binding(name=name, backend=backend, Block=backend.Block)
-    facades: Sequence[type] = (
-        *(getattr(allocators, n) for n in ("System", "Arena", "Slab", "Heap")),
-        *(getattr(wrappers, n) for n in ("Limited", "Traced")),
-        budget.Budget,
-    )
-    for facade in facades:
-        bases = (facade, backend.Allocator) if hasattr(facade, "_fields") else (facade,)
-        slots = getattr(facade, "_fields", ())
+    for cls in _facades:
+        bases = (cls, backend.Allocator) if hasattr(cls, "_fields") else (cls,)
         namespace = {
-            "__slots__": slots,
-            "__doc__": facade.__doc__,
+            "__slots__": getattr(cls, "_fields", ()),
+            "__doc__": cls.__doc__,
             "__module__": "nativemem",
             "_backend": backend,
             "_binding": binding,
         }
-        setattr(binding, facade.__name__, type(facade.__name__, bases, namespace))
+        setattr(binding, cls.__name__, type(cls.__name__, bases, namespace))
     binding.default_system = binding.System()
     return binding
 

@@ -1,8 +1,8 @@
 """The native backend: the only importer of the extension.
 
 ``Allocator`` and ``Block`` are C types (the data plane); the ``*Core`` classes reach the C structures
-through cffi (the control plane). A core's handle owns its structure and holds the handles of those that it takes
-memory from or charges to, so that whatever order Python drops them in, upstreams go last.
+through cffi (the control plane). A core's handle owns its structure and holds the handles of those that it
+takes memory from or charges to, so that whatever order Python drops them in, upstreams go last.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 import weakref
 from typing import Any
 
-from . import _core, errors
+from . import _core, errors  # type: ignore[attr-defined]  # built from C
 from .config import Settings, reserve_of
 
 ffi, lib = _core.ffi, _core.lib
@@ -53,7 +53,7 @@ def _default_reserve() -> int:
     return min(max(64 << 30, 1 << (4 * memory - 1).bit_length()), 4 << 40)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def start_region() -> None:
     """Reserves the region. Raises :class:`OutOfMemory` where the system refuses even a small one."""
     settings = Settings()
@@ -90,6 +90,8 @@ class BudgetCore:
     """Control plane of one budget."""
 
     __slots__ = ("__weakref__", "_ptr", "handle")
+    _ptr: Any
+    handle: Any
 
     def __init__(self, limit: int, parent: BudgetCore | None) -> None:
         up, needs = (ffi.NULL, ()) if parent is None else (parent._ptr, (parent.handle,))
@@ -127,6 +129,9 @@ class _Core:
     """What the cores of all allocators share."""
 
     __slots__ = ("_port", "_ptr", "handle")
+    _port: Any
+    _ptr: Any
+    handle: Any
 
     def _open(self, pointer: Any, kind: str, *needs: Any) -> None:
         self._ptr = pointer
@@ -198,7 +203,7 @@ class SlabCore(_Core):
 
     __slots__ = ("_upstream",)
 
-    def __init__(self, upstream: _Core, bins: tuple[int, ...], zero: bool) -> None:
+    def __init__(self, upstream: Any, bins: tuple[int, ...], zero: bool) -> None:
         self._upstream = upstream
         slab = lib.nm_slab_create(upstream._port, list(bins), len(bins), zero)
         self._open(slab, "slab", upstream)
@@ -242,6 +247,7 @@ class HeapCore(_Core):
 
 class _WrapperCore(_Core):
     __slots__ = ("_upstream",)
+    _upstream: Any
 
     def usable(self, size: int, align: int) -> int:
         return self._upstream.usable(size, align)

@@ -12,20 +12,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
+from ._backend import DataPlane, facade
 from .config import ArenaConfig, Settings, SlabConfig, format_size, parse_size
 from .errors import (
     ConfigError,
     InvalidLayout,
-    InvalidMark,
     NativeMemError,
-    StaleHandle,
     Status,
     name_of,
     raise_status,
 )
 
 if TYPE_CHECKING:
-    from ._backend import DataPlane as _Base
+    _Base = DataPlane
 else:
     _Base = object
 
@@ -185,7 +184,7 @@ def _typed(kind: Any, label: str) -> tuple[int, int, Any]:
         except ValueError:
             itemsize = 0
         if itemsize:
-            return itemsize, 16, lambda block, n: memoryview(block).cast(kind)
+            return itemsize, 16, lambda block, n: memoryview(block).cast(kind)  # type: ignore[call-overload]
     if isinstance(kind, type):
         import ctypes
 
@@ -204,6 +203,7 @@ def _typed(kind: Any, label: str) -> tuple[int, int, Any]:
     )
 
 
+@facade
 class System(Allocator):
     """libc's allocator (``bytearray`` storage on the pure backend), counted; the bottom of each chain.
 
@@ -233,6 +233,7 @@ class Mark:
         self._core, self._serial = core, serial
 
 
+@facade
 class Arena(Allocator):
     """Many blocks, one lifetime: allocation bumps a pointer, ``reset`` drops everything at once.
 
@@ -253,7 +254,7 @@ class Arena(Allocator):
     """
 
     __slots__ = ()
-    _fields = ("config", "_marks")
+    _fields = ("config", "_marks")  # slots of the bound class
     config: ArenaConfig
     _marks: list[Mark]
 
@@ -274,8 +275,8 @@ class Arena(Allocator):
         core = self._backend.ArenaCore(
             upstream._core, config.hint, config.cap or 0, config.grow, config.zero_on_free
         )
-        self.config = config
-        self._marks = []
+        self.config = config  # type: ignore[misc]  # a slot of the bound class
+        self._marks = []  # type: ignore[misc]
         self._open(core, upstream, auto=False)
 
     def reset(self) -> None:
@@ -339,6 +340,7 @@ def _env_arena() -> ArenaConfig:
     return Settings.from_env().arena
 
 
+@facade
 class Slab(Allocator):
     """Small blocks of a few sizes, allocated and freed in any order.
 
@@ -365,7 +367,7 @@ class Slab(Allocator):
         config = SlabConfig.of(bins, zero_on_free)
         upstream = self._upstream(upstream)
         core = self._backend.SlabCore(upstream._core, config.bins, config.zero_on_free)
-        self.config = config
+        self.config = config  # type: ignore[misc]  # a slot of the bound class
         self._open(core, upstream)
 
     def trim(self) -> None:
@@ -373,6 +375,7 @@ class Slab(Allocator):
         self._call(self._opened().trim())
 
 
+@facade
 class Heap(Allocator):
     """The general allocator: any size, any thread may allocate and free.
 

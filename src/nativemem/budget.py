@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn
 
+from ._backend import facade
 from .config import format_size, parse_size
 from .errors import ConfigError, Status, raise_status
 
@@ -26,6 +27,7 @@ class Denial:
     time: float
 
 
+@facade
 class Budget:
     """A limit on bytes. It holds no memory; it says yes or no to those that do.
 

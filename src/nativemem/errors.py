@@ -218,7 +218,9 @@ def raise_status(
         raise StaleHandle(f"{name}: is closed", suggestion="make a new one")
     if status == Status.UNDERFLOW:
         raise BudgetUnderflow(
-            f"{name}: {requested} bytes to release, but only {used} are in use", **numbers
+            f"{name}: {requested} bytes to release, but only {used} are in use",
+            requested=requested,
+            used=used,
         )
     raise NativeMemError(f"{name}: the core answered with the unknown status {status}")
 

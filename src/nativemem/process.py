@@ -158,14 +158,18 @@ def usage() -> Usage:
     if native.lib.nm_engine_heap() == native.ffi.NULL:
         raise NativeUnavailable("the engine was not installed", suggestion="call nativemem.install()")
     held, peak, limit, denials = engine.budget()
-    denial = engine.denial()
+    refused = engine.denial()
+    denial = None
+    if refused is not None:
+        requested, used, allowed, _, when = refused
+        denial = Denial(requested, used, allowed, None, when / 1e9)
     sizes = engine.sizes()
     return Usage(
         held=held,
         peak=peak,
         limit=None if limit == SIZE_MAX else limit,
         denials=denials,
-        last_denial=None if denial is None else Denial(*denial[:3], None, denial[4] / 1e9),
+        last_denial=denial,
         allocations=sum(n for _, n in sizes),
         sizes=percentiles(sizes),
     )

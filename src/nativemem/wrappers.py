@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ._backend import facade
 from .allocators import Allocator
 from .config import _bool, format_size
 from .errors import ConfigError, LeakError
@@ -11,6 +12,7 @@ from .errors import ConfigError, LeakError
 __all__ = ["Limited", "Traced"]
 
 
+@facade
 class Limited(Allocator):
     """Charges each block's size to a budget before ``upstream`` serves it.
 
@@ -48,6 +50,7 @@ class Limited(Allocator):
         return self._budget
 
 
+@facade
 class Traced(Allocator):
     """Exact counters, a size histogram, and a leak check for what passes through.
 

@@ -40,6 +40,12 @@ typedef struct nm_failure {
 /* The calling thread's status slot. It is written by failing calls only, so read it only after one. */
 nm_failure nm_last_failure(void);
 
+/* Records the failure in the status slot and returns NULL, so that `return nm_refuse(...)` reads well. */
+void *nm_refuse(nm_status status, size_t requested, size_t used, size_t limit);
+
+/* What alloc(0) hands out: a valid address, aligned to NM_ALIGN_MAX, of no bytes. */
+extern char nm_empty_block[];
+
 #define NM_ALIGN_DEFAULT ((size_t)16)     /* alignof(max_align_t) on every supported platform */
 #define NM_ALIGN_MAX ((size_t)4096)       /* the most that a user may ask for */
 #define NM_SLOT_ALIGN_MAX ((size_t)65536) /* the most that a port slot must serve: a superblock's */

@@ -49,12 +49,6 @@ typedef struct nm_allocator {
     const nm_methods *methods;
 } nm_allocator;
 
-/* What alloc(0) hands out: a valid address, aligned to NM_ALIGN_MAX, of no bytes. */
-extern char nm_empty_block[];
-
-/* Records the failure in the status slot and returns NULL, so that `return nm_refuse(...)` reads well. */
-void *nm_refuse(nm_status status, size_t requested, size_t used, size_t limit);
-
 static inline void *nm_alloc(nm_allocator a, size_t size, size_t align) {
     if (!nm_layout_ok(size, align, NM_ALIGN_MAX)) return nm_refuse(NM_INVALID_LAYOUT, size, 0, 0);
     if (size == 0) return nm_empty_block;

@@ -26,5 +26,5 @@ __all__ = [
 ]
 
 name = "pure"
-#: A class can decide what its buffer is from Python 3.12 on (PEP 688); before, a dead block is an empty buffer.
+#: From Python 3.12 on a class can decide what its buffer is (PEP 688); before, a dead block is an empty one.
 features = frozenset({"stale-buffer-raises"} if sys.version_info >= (3, 12) else ())

@@ -164,7 +164,7 @@ def _buffer(self: Any, flags: int) -> memoryview:
     return super(type(self), self).__buffer__(flags)  # type: ignore[misc,no-any-return]
 
 
-class _Bytes(Block, bytearray):
+class _Bytes(Block, bytearray):  # type: ignore[misc]
     __doc__ = Block.__doc__  # at any address that ``bytearray`` gives
 
     __slots__ = (*_SLOTS, "__weakref__")
@@ -191,7 +191,7 @@ class _Bytes(Block, bytearray):
         bytearray.clear(self)
 
 
-class _Pages(Block, mmap.mmap):
+class _Pages(Block, mmap.mmap):  # type: ignore[misc]
     __doc__ = Block.__doc__  # at the start of a page
 
     __slots__ = _SLOTS
@@ -218,11 +218,13 @@ for _storage in (_Bytes, _Pages):
     _storage.__name__ = "Block"
 
 
-def _final(cls: type, **kwargs: Any) -> NoReturn:
+@classmethod  # type: ignore[misc]
+def _final(cls: Any) -> NoReturn:
     raise TypeError("type 'nativemem.Block' is not an acceptable base type")
 
 
-Block.__init_subclass__ = classmethod(_final)  # type: ignore[assignment]
+# only now: the two above are its only subclasses
+Block.__init_subclass__ = _final  # type: ignore[assignment]
 
 
 def storage(size: int, align: int) -> Any:

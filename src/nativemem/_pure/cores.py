@@ -85,9 +85,9 @@ class BudgetCore:
         refuser = self._refuser(n)
         if refuser is not None:
             denial = (n, refuser._used, refuser._limit, refuser, time.time_ns())
-            for budget in {id(self): self, id(refuser): refuser}.values():
-                budget._last = denial
-                budget._denied += 1
+            for witness in {id(self): self, id(refuser): refuser}.values():
+                witness._last = denial
+                witness._denied += 1
             return False
         budget: BudgetCore | None = self
         while budget is not None:
@@ -130,7 +130,7 @@ class BudgetCore:
 class _Counted:
     """The counters that every core has."""
 
-    _wipes = False  # whether memory is zeroed before it is given up
+    _wipes: bool = False  # whether memory is zeroed before it is given up
 
     def __init__(self) -> None:
         self._used = self._peak = self._total = self._live = 0
@@ -484,7 +484,8 @@ class SlabCore(_Confined):
         return memory
 
     def _take_superblock(self, b: _Bin) -> None:
-        chunk = self._from_upstream(self._upstream, _SUPERBLOCK, _SUPERBLOCK, lambda: _Chunk(_SUPERBLOCK, _SUPERBLOCK))
+        size = align = _SUPERBLOCK
+        chunk = self._from_upstream(self._upstream, size, align, lambda: _Chunk(size, align))
         superblock = _Superblock(chunk)
         self._all.add(superblock)
         b.free.append(superblock)
@@ -594,10 +595,7 @@ class _Wrapper(_Counted):
     def __init__(self, upstream: Any) -> None:
         super().__init__()
         self._upstream = upstream
-
-    @property
-    def _wipes(self) -> bool:
-        return bool(getattr(self._upstream, "_wipes", False))
+        self._wipes = upstream._wipes
 
     def usable(self, size: int, align: int) -> int:
         """Bytes behind a block of this layout."""

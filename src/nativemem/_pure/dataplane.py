@@ -6,6 +6,7 @@ middle of any call; counters are therefore changed in straight lines, without a 
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from typing import Any
 
@@ -64,6 +65,10 @@ class Allocator:
         "_users",
         "_wraps",
     )
+
+    _core_: Any
+    _upstream_: Any
+    _users: int
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         self = super().__new__(cls)
@@ -192,10 +197,8 @@ class Allocator:
         with lock:
             self._life.blocks.pop(block._serial, None)
             if self._autofree and block._size:
-                try:
+                with contextlib.suppress(Refusal):
                     self._core_._free(block._size, block._align, block)
-                except Refusal:
-                    pass
             block._state = STALE
 
     def resize(self, block: Any, size: Any, /) -> bool:

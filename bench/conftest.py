@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+from numpy_worker import EXPRESSIONS
 from ratios import Table, machine
 
 _KEY = pytest.StashKey[dict[str, Table]]()
@@ -12,27 +13,27 @@ _KEY = pytest.StashKey[dict[str, Table]]()
 _TABLES = {
     "P1": (
         "P1: a block of 64 bytes from Python, made and dropped",
-        "In one process, the members in turns; spread: quartiles over the rounds; "
+        "In one process, the members in turns; spread: quartiles over the rounds.",
         "limit: a C method that returns its own object.",
     ),
     "P2": (
-        "P2: NumPy, (x*2 + y)*x - y on float64 arrays",
-        "native: the default malloc with the engine installed; each size and side in processes of its own, "
-        "in turns;\nlimit: the same steps with out=, the faster of the engine's and the default's.",
+        "P2: NumPy expressions with temporaries on float64 arrays",
+        *(f"{name}: {text}" for name, text in EXPRESSIONS.items()),
+        "Each size and side in processes of its own, in turns; native: glibc with the engine on.",
+        "limit: the same steps with out=, the faster of the engine's and the default's.",
     ),
     "P3": (
-        "P3: object-heavy loops, engine against CPython's own allocator",
-        "Each loop and side in processes of its own, in turns; peak RSS is that of the whole process.",
+        "P3: object-heavy loops, the engine against CPython's own allocator",
+        "Each loop and side in processes of its own, in turns; peak RSS is the whole process's.",
     ),
 }
-
 
 #: no mean: one hiccup of the machine would make it
 _COLUMNS = ["min", "median", "iqr", "rounds"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_KEY] = {name: Table(*texts) for name, texts in _TABLES.items()}
+    config.stash[_KEY] = {name: Table(title, notes) for name, (title, *notes) in _TABLES.items()}
     if config.option.benchmark_columns is None:
         config.option.benchmark_columns = _COLUMNS
 

@@ -30,13 +30,13 @@ class Side:
 
 
 def environment(side: Side) -> dict[str, str]:
-    """The caller's environment without what would change an allocator, and with a fixed hash seed."""
+    """The caller's environment, a fixed hash seed, and nothing that would change an allocator."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(_SOURCES)}
     return {**env, "PYTHONHASHSEED": "0", **side.env}
 
 
 def once(worker: str, side: Side, arguments: Sequence[str]) -> dict[str, Any]:
-    """What one run of ``worker`` reports. Raises :class:`RuntimeError` with its output if it fails."""
+    """What one run of ``worker`` reports. Raises :class:`RuntimeError` if it fails."""
     command = [sys.executable, str(HERE / worker), "--engine" if side.engine else "--default"]
     done = subprocess.run(
         [*command, *arguments], env=environment(side), capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""Worker of P2: an expression with temporaries, and the same with hand-written out=, at one size."""
+"""Worker of P2: an expression with temporaries, and the same with out=, at one size."""
 
 from __future__ import annotations
 

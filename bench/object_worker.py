@@ -1,4 +1,4 @@
-"""Worker of P3: one object-heavy loop. The loops are plain Python that knows nothing of nativemem."""
+"""Worker of P3: one object-heavy loop; plain Python that knows nothing of nativemem."""
 
 from __future__ import annotations
 

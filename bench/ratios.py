@@ -67,7 +67,7 @@ class Table:
     """The rows of one target."""
 
     title: str
-    note: str
+    notes: list[str]
     rows: list[Row] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
@@ -84,7 +84,7 @@ class Table:
         grid = [HEAD, *(row.cells() for row in self.rows)]
         widths = [max(len(line[i]) for line in grid) for i in range(len(HEAD))]
         left = (True, True, False, False, False, False, True)
-        out = [self.title, self.note, ""]
+        out = [self.title, *self.notes, ""]
         for line in grid:
             cells = (
                 text.ljust(width) if flush else text.rjust(width)

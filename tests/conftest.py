@@ -20,6 +20,12 @@ def require_native() -> None:
         pytest.skip("the C core nativemem._core is not built (pip install -e . builds it)")
 
 
+@pytest.fixture
+def needs_native() -> None:
+    """For tests of the native backend alone."""
+    require_native()
+
+
 @pytest.fixture(params=BACKENDS)
 def nm(request: pytest.FixtureRequest) -> Binding:
     """The facade bound to one backend; each test that takes it runs on both."""

@@ -574,9 +574,7 @@ class Model:
         life = self.levels[level].life
         sharing = [k for k, one in enumerate(self.levels) if one.life == life]
         affected = [
-            b
-            for b in reversed(self.blocks)
-            if b.level in sharing and b.serial > serial and b.state == "live"
+            b for b in reversed(self.blocks) if b.level in sharing and b.serial > serial and b.state == "live"
         ]
         on_top = sharing[-1] + 1
         stands = on_top < len(self.levels) and not self.levels[on_top].closed

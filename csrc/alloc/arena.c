@@ -28,6 +28,30 @@ struct nm_arena {
     bool grow, zero_on_free;
 };
 
+static const char *check_list(const chunk *c, size_t align_least, size_t *sum) {
+    for (; c != NULL; c = c->below) {
+        if (c->align < align_least || !nm_is_aligned((uintptr_t)c->base, c->align)) return "a chunk's base is not aligned";
+        *sum += c->capacity;
+    }
+    return NULL;
+}
+
+const char *nm_arena_check(const nm_arena *a) {
+    size_t sum = 0;
+    const char *broken = check_list(a->head, NM_ALIGN_MAX, &sum);
+    if (broken == NULL) broken = check_list(a->large, NM_ALIGN_MAX, &sum);
+    if (broken != NULL) return broken;
+    if (sum != nm__get(&a->reserved)) return "reserved is not the sum of the chunks";
+    if (a->cap != 0 && sum > a->cap) return "reserved is above cap";
+    if (a->head == NULL) return a->pos == NULL && a->end == NULL ? NULL : "there is a position without a head";
+    if (a->end != a->head->base + a->head->capacity) return "end is not the head's";
+    if (a->pos < a->head->base || a->pos > a->end) return "pos is outside the head";
+    if (a->floor < a->head->base || a->floor > a->pos) return "floor is outside the head's filled part";
+    if (nm__get(&a->dropped_bytes) > nm__get(&a->total)) return "more was dropped than handed out";
+    if (nm__get(&a->dropped_blocks) > nm__get(&a->count)) return "more blocks were dropped than handed out";
+    return NULL;
+}
+
 NM_INLINE size_t used_of(const nm_arena *a) { return nm__get(&a->total) - nm__get(&a->dropped_bytes); }
 NM_INLINE size_t live_of(const nm_arena *a) { return nm__get(&a->count) - nm__get(&a->dropped_blocks); }
 

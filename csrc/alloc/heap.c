@@ -38,6 +38,43 @@ struct nm_heap {
     nm_heap *next;
 };
 
+static const char *check_superblock(const nm__page *p, const nm__part *part, unsigned bin, bool full) {
+    if (p->part != part || p->kind != NM__SUPERBLOCK || p->bin != bin) return "a superblock is another part's or bin's";
+    if (p->full != full || (full && !nm__cells_full(&p->cells))) return "a superblock is on the wrong list";
+    if (!nm__cells_check(&p->cells, nm__page_base(p), 0)) return "a superblock's cells do not add up";
+    if (p->next != NULL && p->next->prev != p) return "a list of superblocks is broken";
+    return NULL;
+}
+
+const char *nm_heap_check(nm_heap *h) {
+    const char *broken = NULL;
+    size_t pages = 0, span_pages = 0;
+    pthread_mutex_lock(&h->lock);
+    for (const nm__part *part = h->parts; part != NULL && broken == NULL; part = part->next) {
+        for (const nm__page *p = part->full; p != NULL && broken == NULL; p = p->next, pages++)
+            broken = check_superblock(p, part, p->bin, true);
+        for (unsigned bin = 1; bin < NM_BINS && broken == NULL; bin++) {
+            const nm__page *head = part->slots[bin].page;
+            for (const nm__page *p = head == &nm__no_page ? NULL : head; p != NULL && broken == NULL; p = p->next, pages++) {
+                broken = check_superblock(p, part, bin, false);
+                if (broken == NULL && (p == head) != (p->cells.trip == NM__CELLS_NEVER))
+                    broken = "a superblock trips where it should not";
+                if (broken == NULL && p != head && p->cells.used == 0) broken = "an empty superblock was not returned";
+            }
+        }
+    }
+    for (const nm__page *p = h->spans; p != NULL && broken == NULL; p = p->next) {
+        if (p->kind != NM__SPAN || p->part != NULL || p->cells.free != h) broken = "a span is not the heap's";
+        span_pages += p->npages;
+    }
+    if (broken == NULL && (pages + span_pages) * PAGE != nm__get(&h->held)) broken = "held is not what is held";
+    if (broken == NULL && span_pages * PAGE != nm__get(&h->live_spans_bytes)) broken = "span bytes are not counted right";
+    if (broken == NULL && h->budget != NULL && nm_budget_used(h->budget) != nm__get(&h->held))
+        broken = "the budget is not charged with what is held";
+    pthread_mutex_unlock(&h->lock);
+    return broken;
+}
+
 /* Every heap of the process, for fork and thread end. The lock comes before a heap's, that before the
  * region's. */
 static struct {

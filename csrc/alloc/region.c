@@ -69,6 +69,39 @@ nm_status nm_region_init(size_t size, size_t retain, unsigned decay_ms) {
     return status;
 }
 
+static const char *check_lists(const lists *l, nm__kind kind, size_t *pages);
+
+const char *nm__region_check(void) {
+    size_t dirty = 0, clean = 0, walked = 0;
+    const char *broken;
+    nm__region_lock();
+    if (region.frontier > region.committed || region.committed > nm__region_pages) {
+        broken = "the frontier is beyond what is committed, or that beyond the region";
+    } else if ((broken = check_lists(&region.dirty_lists, NM__DIRTY, &dirty)) == NULL &&
+               (broken = check_lists(&region.clean_lists, NM__CLEAN, &clean)) == NULL) {
+        size_t i = 0, free_pages = 0;
+        int before = NM__UNUSED;
+        while (broken == NULL && i < region.frontier) {
+            const nm__page *p = &nm__pages[i];
+            size_t n = p->kind == NM__SUPERBLOCK ? 1 : p->npages;
+            if (p->kind == NM__UNUSED || n == 0 || i + n > region.frontier) broken = "a page is in no span";
+            if (p->kind == NM__DIRTY || p->kind == NM__CLEAN) {
+                free_pages += n;
+                if (before == p->kind) broken = "two free spans of one kind touch";
+                if (p[n - 1].kind != p->kind || p[n - 1].npages != n) broken = "a free span's last page does not match";
+            }
+            before = p->kind;
+            i += n;
+            walked = i;
+        }
+        if (broken == NULL && walked != region.frontier) broken = "spans do not fill the frontier";
+        if (broken == NULL && free_pages != dirty + clean) broken = "a free span is on no list";
+        if (broken == NULL && dirty << NM__PAGE_SHIFT != nm__get(&region.dirty)) broken = "dirty bytes are not counted right";
+    }
+    nm__region_unlock();
+    return broken;
+}
+
 static nm__aged *aged(nm__page *p) { return (nm__aged *)(void *)&p->cells; }
 
 static unsigned list_for(size_t n) {
@@ -80,6 +113,18 @@ static unsigned list_for(size_t n) {
 
 static lists *lists_of(nm__kind kind) {
     return kind == NM__DIRTY ? &region.dirty_lists : &region.clean_lists;
+}
+
+static const char *check_lists(const lists *l, nm__kind kind, size_t *pages) {
+    for (unsigned i = 0; i < LISTS; i++) {
+        if ((l->of[i] != NULL) != ((l->filled[i / 64] >> i % 64 & 1) != 0)) return "the bitmap does not match the lists";
+        for (const nm__page *p = l->of[i]; p != NULL; p = p->next) {
+            if (p->kind != kind || list_for(p->npages) != i) return "a free span is on the wrong list";
+            if (p->next != NULL && p->next->prev != p) return "a list of free spans is broken";
+            *pages += p->npages;
+        }
+    }
+    return NULL;
 }
 
 static void unlist(nm__page *p) {

@@ -61,6 +61,8 @@ void nm__region_give(nm__page *first, size_t n);
 /* Grows a span of n pages to more where the pages behind it are free. */
 bool nm__region_extend(nm__page *first, size_t n, size_t more);
 
+const char *nm__region_check(void);
+
 /* fork: hold the lock across it. */
 void nm__region_lock(void);
 void nm__region_unlock(void);

@@ -39,6 +39,28 @@ struct nm_slab {
     bin bins[];
 };
 
+const char *nm_slab_check(const nm_slab *s) {
+    size_t superblocks = 0;
+    for (const superblock *sb = s->all; sb != NULL; sb = sb->older, superblocks++) {
+        const bin *b = &s->bins[sb->bin];
+        if (sb->slab != s || sb->cells.cell != b->cell) return "a superblock is another slab's or bin's";
+        if (!nm__cells_check(&sb->cells, (const char *)sb, sb->start)) return "a superblock's cells do not add up";
+        if (sb->listed == nm__cells_full(&sb->cells)) return "a superblock is listed and full, or neither";
+        if (sb->cells.used == 0 && b->spare != sb) return "an empty superblock is not its bin's spare";
+        if (sb->older != NULL && sb->older->newer != sb) return "the list of all superblocks is broken";
+    }
+    if (superblocks != nm__get(&s->superblocks)) return "superblocks are not counted right";
+    for (uint32_t i = 0; i < s->nbins; i++) {
+        const superblock *spare = s->bins[i].spare;
+        if (spare != NULL && (spare->cells.used != 0 || !spare->listed)) return "a spare is in use, or unlisted";
+        for (const superblock *sb = s->bins[i].list; sb != NULL; sb = sb->next) {
+            if (!sb->listed || sb->bin != i) return "a bin's list has a superblock of another";
+            if (sb->next != NULL && sb->next->prev != sb) return "a bin's list is broken";
+        }
+    }
+    return NULL;
+}
+
 static bool is_mine(const nm_slab *s) { return s->thread == nm__thread_id(); }
 
 nm_status nm_slab_check_thread(const nm_slab *s) {

@@ -14,6 +14,14 @@ struct nm_budget {
     bool has_last;
 };
 
+const char *nm_budget_check(const nm_budget *b) {
+    for (; b != NULL; b = b->parent) {
+        if (nm_budget_peak(b) < nm__get(&b->used)) return "used is above peak";
+        if (b->parent != NULL && nm__get(&b->parent->used) < nm__get(&b->used)) return "a parent uses less than its child";
+    }
+    return NULL;
+}
+
 nm_budget *nm_budget_create(size_t limit, nm_budget *parent) {
     nm_budget *b = nm__meta_alloc(sizeof *b);
     if (b == NULL) return NULL;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 
 import pytest
 
@@ -64,6 +65,15 @@ def test_what_a_backend_supplies(nm: Binding) -> None:
     for name in names:
         assert hasattr(nm.backend, name), name
     assert nm.backend.name == nm.name
+
+
+def test_features(nm: Binding) -> None:
+    """Exactly what a backend can do beyond the contract, so that no gap appears in silence."""
+    expected = {"engine", "resize-keeps-address", "stale-buffer-raises"}
+    if nm.name == "pure":
+        # which buffer an object has is Python code's to decide from 3.12 on
+        expected = {"stale-buffer-raises"} if sys.version_info >= (3, 12) else set()
+    assert nm.backend.features == expected
 
 
 def test_the_binding(nm: Binding) -> None:

@@ -88,9 +88,7 @@ def test_wrappers_stack_in_any_order(nm: Binding) -> None:
     budgets[0].limit = "1 MiB"
     chain.alloc(100)
     assert budgets[0].used == 65536
-    assert chain.describe() == (
-        "Traced > Limited > Traced > Arena > Limited > Traced > System"
-    )
+    assert chain.describe() == ("Traced > Limited > Traced > Arena > Limited > Traced > System")
 
 
 @pytest.mark.parametrize("upstream", [3, "System", b"", object(), type])

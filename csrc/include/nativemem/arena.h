@@ -51,6 +51,7 @@ nm_status nm_arena_take_mark(nm_arena *a, nm_arena_mark *out);
 nm_status nm_arena_release(nm_arena *a, const nm_arena_mark *mark);
 uint64_t nm_arena_generation(const nm_arena *a);
 nm_status nm_arena_check_thread(const nm_arena *a);
+const char *nm_arena_check(const nm_arena *a);
 
 #ifdef __cplusplus
 }

@@ -46,6 +46,9 @@ void *nm_refuse(nm_status status, size_t requested, size_t used, size_t limit);
 /* What alloc(0) hands out: a valid address, aligned to NM_ALIGN_MAX, of no bytes. */
 extern char nm_empty_block[];
 
+/* Every nm_<noun>_check returns NULL where the structure's invariants hold, else the one that does not. They
+ * are for tests and debugging: they walk everything. */
+
 #define NM_ALIGN_DEFAULT ((size_t)16)     /* alignof(max_align_t) on every supported platform */
 #define NM_ALIGN_MAX ((size_t)4096)       /* the most that a user may ask for */
 #define NM_SLOT_ALIGN_MAX ((size_t)65536) /* the most that a port slot must serve: a superblock's */

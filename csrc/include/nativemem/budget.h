@@ -40,6 +40,7 @@ size_t nm_budget_used(const nm_budget *b);
 size_t nm_budget_peak(const nm_budget *b);
 size_t nm_budget_limit(const nm_budget *b);
 size_t nm_budget_denied(const nm_budget *b); /* refused charges that this budget saw, as leaf or as refuser */
+const char *nm_budget_check(const nm_budget *b); /* while no charge is under way */
 bool nm_budget_last_denial(nm_budget *b, nm_denial *out);
 
 #ifdef __cplusplus

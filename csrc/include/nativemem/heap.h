@@ -60,6 +60,8 @@ void *nm_heap_realloc(nm_heap *h, void *ptr, size_t size); /* ptr != NULL and in
 void nm_heap_free(nm_heap *h, void *ptr);                  /* ptr != NULL and in the region */
 size_t nm_heap_usable_of(const void *ptr);                 /* bytes behind a block in the region */
 
+const char *nm_heap_check(nm_heap *h); /* while no other call is under way */
+
 /* What a heap holds, and what it ever served: allocations[b] blocks from bin b, span_allocations apart.
  * Safe from any thread. */
 typedef struct nm_census {

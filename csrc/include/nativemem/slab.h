@@ -32,6 +32,7 @@ nm_status nm_slab_trim(nm_slab *s);
 /* Bytes behind a block of this layout; 0: upstream serves it, and knows. */
 size_t nm_slab_usable(const nm_slab *s, size_t size, size_t align);
 nm_status nm_slab_check_thread(const nm_slab *s);
+const char *nm_slab_check(const nm_slab *s); /* from the slab's thread */
 
 #ifdef __cplusplus
 }

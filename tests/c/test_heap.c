@@ -1,0 +1,400 @@
+/* What the port does not show of heap and region: bins, spans, decay, threads, fork, the limit. */
+#define _POSIX_C_SOURCE 200809L
+#include <pthread.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "alloc/heap.h"
+#include "harness.h"
+#include "nativemem.h"
+
+#define PAGE NM_SUPERBLOCK
+#define LONG_DECAY 1000000U /* ms: nothing decays within a test unless it says so */
+
+static void sound(nm_heap *h) {
+    SOUND(nm_heap_check(h));
+    SOUND(nm__region_check());
+}
+static size_t held(nm_heap *h) {
+    nm_census c;
+    nm_heap_census(h, &c);
+    return c.held;
+}
+
+static void test_bins(void) {
+    unsigned last = 1;
+    for (size_t size = 1; size <= NM_CELL_MAX; size++) {
+        unsigned bin = nm__bin_of(size);
+        CHECK(bin == last || bin == last + 1);
+        CHECK(bin < NM_BINS && nm_bin_size(bin) >= size && nm_bin_size(bin - 1) < size);
+        last = bin;
+    }
+    CHECK(last == NM_BINS - 1 && nm_bin_size(NM_BINS) == 0);
+    CHECK(nm_heap_usable(0, 16) == 0 && nm_heap_usable(NM_CELL_MAX + 1, 16) == PAGE);
+    CHECK(nm_heap_usable(100, 4096) == 4096 && nm_heap_usable(9000, 4096) == 12288);
+}
+
+static void test_span_reuse_and_merging(void) {
+    nm_heap *h = nm_heap_create(NULL);
+    nm_region_trim();
+    size_t dirty = nm_region_dirty();
+    char *a = nm_heap_malloc(h, 10 * PAGE), *b = nm_heap_malloc(h, 20 * PAGE), *c = nm_heap_malloc(h, 30 * PAGE);
+    CHECK(b == a + 10 * PAGE && c == b + 20 * PAGE && held(h) == 60 * PAGE);
+    memset(a, 1, 10 * PAGE), memset(b, 1, 20 * PAGE), memset(c, 1, 30 * PAGE);
+    sound(h);
+    nm_heap_free(h, a);
+    nm_heap_free(h, c);
+    sound(h);
+    nm_heap_free(h, b); /* joins both */
+    sound(h);
+    CHECK(nm_region_dirty() == dirty + 60 * PAGE);
+    char *whole = nm_heap_malloc(h, 60 * PAGE);
+    CHECK(whole == a && nm_region_dirty() == dirty);
+    nm_heap_free(h, whole);
+    char *part = nm_heap_malloc(h, 7 * PAGE);
+    CHECK(part == a && nm_region_dirty() == dirty + 53 * PAGE);
+    sound(h);
+    nm_heap_free(h, part);
+    nm_region_trim();
+    CHECK(nm_region_dirty() == 0);
+    sound(h);
+    nm_heap_destroy(h);
+}
+
+static void test_realloc(void) {
+    nm_heap *h = nm_heap_create(NULL);
+    char *span = nm_heap_malloc(h, 4 * PAGE);
+    fill(span, 4 * PAGE, 9);
+    char *shrunk = nm_heap_realloc(h, span, 2 * PAGE);
+    CHECK(shrunk == span && held(h) == 2 * PAGE && nm_heap_usable_of(span) == 2 * PAGE);
+    char *grown = nm_heap_realloc(h, span, 3 * PAGE); /* into what it just gave back */
+    CHECK(grown == span && held(h) == 3 * PAGE && filled(span, 2 * PAGE, 9));
+    sound(h);
+    char *fence = nm_heap_malloc(h, PAGE + 1);
+    char *cell = nm_heap_realloc(h, grown, 1000);
+    CHECK(nm_heap_usable_of(cell) == 1024 && filled(cell, 1000, 9));
+    CHECK(nm_heap_realloc(h, cell, 1024) == cell && nm_heap_realloc(h, cell, 600) == cell);
+    char *back = nm_heap_realloc(h, cell, 5 * PAGE);
+    CHECK(filled(back, 600, 9));
+    uint64_t seed = 99;
+    size_t size = 5 * PAGE;
+    fill(back, size, 4);
+    for (int i = 0; i < 2000; i++) {
+        size_t next = 1 + below(&seed, i % 2 ? 400000 : 3000);
+        back = nm_heap_realloc(h, back, next);
+        CHECK(filled(back, size < next ? size : next, 4));
+        fill(back, next, 4);
+        size = next;
+        if (i % 100 == 0) sound(h);
+    }
+    nm_heap_free(h, back);
+    nm_heap_free(h, fence);
+    sound(h);
+    nm_heap_destroy(h);
+    SOUND(nm__region_check());
+}
+
+static void test_calloc_on_used_memory(void) {
+    nm_heap *h = nm_heap_create(NULL);
+    for (size_t size = 1; size < 40 << 20; size = size * 5 + 3) {
+        for (int i = 0; i < 3; i++) {
+            unsigned char *dirty = nm_heap_malloc(h, size);
+            memset(dirty, 0xFF, size);
+            nm_heap_free(h, dirty);
+            unsigned char *zero = nm_heap_calloc(h, 1, size);
+            size_t bad = 0;
+            for (size_t k = 0; k < size; k++) bad += zero[k] != 0;
+            CHECK(bad == 0);
+            memset(zero, 0xFF, size);
+            nm_heap_free(h, zero);
+        }
+    }
+    CHECK(nm_heap_calloc(h, SIZE_MAX / 2, 3) == NULL && nm_heap_malloc(h, SIZE_MAX) == NULL);
+    unsigned char *huge = nm_heap_malloc(h, NM_OWN_MAPPING + 1);
+    huge[0] = huge[NM_OWN_MAPPING] = 7;
+    size_t dirty = nm_region_dirty();
+    nm_heap_free(h, huge); /* goes back at once */
+    CHECK(nm_region_dirty() == dirty);
+    sound(h);
+    nm_heap_destroy(h);
+}
+
+static void test_retain_and_decay(void) {
+    nm_heap *h = nm_heap_create(NULL);
+    nm_region_trim();
+    CHECK(nm_region_init(0, 20 * PAGE, LONG_DECAY) == NM_OK); /* later calls set retain and decay */
+    void *spans[40], *fences[40];
+    for (int i = 0; i < 40; i++) spans[i] = nm_heap_malloc(h, PAGE), fences[i] = nm_heap_malloc(h, PAGE);
+    for (int i = 0; i < 40; i++) nm_heap_free(h, spans[i]);
+    CHECK(nm_region_dirty() <= 20 * PAGE && nm_region_dirty() >= 16 * PAGE);
+    sound(h);
+    CHECK(nm_region_init(0, (size_t)1 << 30, 0) == NM_OK); /* a decay time of nothing */
+    for (int i = 0; i < 40; i++) nm_heap_free(h, fences[i]);
+    CHECK(nm_region_dirty() <= 4 * PAGE);
+    sound(h);
+    CHECK(nm_region_init(0, (size_t)64 << 20, LONG_DECAY) == NM_OK);
+    nm_heap_destroy(h);
+}
+
+static void test_empty_superblocks_go_back(void) {
+    nm_heap *h = nm_heap_create(NULL);
+    enum { N = 20000 };
+    static void *blocks[N];
+    for (int i = 0; i < N; i++) blocks[i] = nm_heap_malloc(h, 100);
+    CHECK(held(h) >= N * 112 / PAGE * PAGE);
+    for (int i = 0; i < N; i++) nm_heap_free(h, blocks[(i * 7919) % N]);
+    CHECK(held(h) <= PAGE); /* the one that takes allocations */
+    sound(h);
+    nm_heap_trim(h);
+    CHECK(held(h) == 0);
+    nm_heap_destroy(h);
+}
+
+typedef struct worker { nm_heap *heap; void **blocks; int n; unsigned seed; } worker;
+
+static void *allocate(void *arg) {
+    worker *w = arg;
+    for (int i = 0; i < w->n; i++) fill(w->blocks[i] = nm_heap_malloc(w->heap, 50 + (size_t)(i % 500)), 50, w->seed);
+    return NULL;
+}
+static void *release(void *arg) {
+    worker *w = arg;
+    for (int i = 0; i < w->n; i++) {
+        CHECK(filled(w->blocks[i], 50, w->seed));
+        nm_heap_free(w->heap, w->blocks[i]);
+    }
+    return NULL;
+}
+static void in_thread(void *(*run)(void *), worker *w) {
+    pthread_t thread;
+    pthread_create(&thread, NULL, run, w);
+    pthread_join(thread, NULL);
+}
+
+static void test_blocks_outlive_their_thread(void) {
+    nm_heap *h = nm_heap_create(NULL);
+    enum { N = 5000 };
+    static void *blocks[N];
+    worker w = {h, blocks, N, 1};
+    size_t first = 0;
+    for (int round = 0; round < 10; round++) {
+        in_thread(allocate, &w);
+        sound(h);
+        in_thread(release, &w); /* from a third thread: collected for the one that is gone */
+        sound(h);
+        nm_census c;
+        nm_heap_census(h, &c);
+        if (round == 0) first = c.held_peak;
+        CHECK(c.held == 0);
+        CHECK(c.threads <= 2 && c.held_peak <= first + 2 * PAGE * NM_BINS);
+    }
+    in_thread(allocate, &w);
+    release(&w);
+    CHECK(held(h) == 0);
+    sound(h);
+    nm_heap_destroy(h);
+}
+
+enum { RING = 512, PRODUCED = 60000 };
+static _Atomic(void *) ring[RING];
+static void *produce(void *arg) {
+    worker *w = arg;
+    uint64_t seed = 7;
+    for (int i = 0; i < PRODUCED; i++) {
+        size_t size = 16 + below(&seed, i % 50 == 0 ? 100000 : 800);
+        char *block = nm_heap_malloc(w->heap, size);
+        memcpy(block, &size, sizeof size);
+        memset(block + sizeof size, (int)(size & 0x7F), size - sizeof size);
+        while (atomic_exchange(&ring[i % RING], NULL) != NULL) {
+        } /* never: the consumer takes what is there before it comes round */
+        atomic_store(&ring[i % RING], block);
+        while (i % RING == RING - 1 && atomic_load(&ring[RING - 1]) != NULL) sched_yield();
+    }
+    return NULL;
+}
+static void *consume(void *arg) {
+    worker *w = arg;
+    for (int i = 0; i < PRODUCED; i++) {
+        char *block;
+        while ((block = atomic_exchange(&ring[i % RING], NULL)) == NULL) sched_yield();
+        size_t size;
+        memcpy(&size, block, sizeof size);
+        int good = block[size - 1] == (char)(size & 0x7F) && block[sizeof size] == (char)(size & 0x7F);
+        if (size > sizeof size) CHECK(good);
+        nm_heap_free(w->heap, block);
+    }
+    return NULL;
+}
+static void test_producer_and_consumer(void) {
+    nm_heap *h = nm_heap_create(NULL);
+    worker w = {h, NULL, 0, 0};
+    pthread_t producer, consumer;
+    pthread_create(&producer, NULL, produce, &w);
+    pthread_create(&consumer, NULL, consume, &w);
+    pthread_join(producer, NULL);
+    pthread_join(consumer, NULL);
+    CHECK(held(h) == 0);
+    sound(h);
+    nm_heap_destroy(h);
+}
+
+static void *churn(void *arg) {
+    worker *w = arg;
+    enum { SLOTS = 300 };
+    struct { char *ptr; size_t size; } slots[SLOTS] = {0};
+    uint64_t seed = 1000 + w->seed;
+    for (int step = 0; step < 30000; step++) {
+        size_t i = below(&seed, SLOTS);
+        if (slots[i].ptr != NULL) {
+            CHECK(filled(slots[i].ptr, slots[i].size < 64 ? slots[i].size : 64, (unsigned)i));
+            nm_heap_free(w->heap, slots[i].ptr);
+            slots[i].ptr = NULL;
+        } else {
+            slots[i].size = 1 + below(&seed, step % 200 == 0 ? 300000 : 1500);
+            slots[i].ptr = nm_heap_malloc(w->heap, slots[i].size);
+            fill(slots[i].ptr, slots[i].size < 64 ? slots[i].size : 64, (unsigned)i);
+        }
+    }
+    for (int i = 0; i < SLOTS; i++)
+        if (slots[i].ptr != NULL) nm_heap_free(w->heap, slots[i].ptr);
+    return NULL;
+}
+static void test_several_heaps_and_threads(void) {
+    enum { HEAPS = 10, THREADS = 4 }; /* more heaps than a thread has slots for */
+    nm_heap *h[HEAPS];
+    for (int i = 0; i < HEAPS; i++) h[i] = nm_heap_create(NULL);
+    pthread_t threads[THREADS];
+    worker workers[THREADS];
+    for (int i = 0; i < THREADS; i++) {
+        workers[i] = (worker){h[i / 2], NULL, 0, (unsigned)i};
+        pthread_create(&threads[i], NULL, churn, &workers[i]);
+    }
+    void *blocks[HEAPS * 50];
+    for (int i = 0; i < HEAPS * 50; i++) fill(blocks[i] = nm_heap_malloc(h[i % HEAPS], 40), 40, (unsigned)i);
+    for (int i = 0; i < HEAPS * 50; i++) CHECK(filled(blocks[i], 40, (unsigned)i));
+    for (int i = 0; i < THREADS; i++) pthread_join(threads[i], NULL);
+    nm_allocator first = nm_heap_port(h[0]);
+    CHECK(nm_free(first, blocks[1], 40, 16) == NM_FOREIGN_BLOCK && nm_free(first, blocks, 40, 16) == NM_FOREIGN_BLOCK);
+    for (int i = 0; i < HEAPS; i++) {
+        sound(h[i]);
+        nm_heap_destroy(h[i]); /* with live blocks */
+    }
+    SOUND(nm__region_check());
+}
+
+static void test_limit_and_reserve(void) {
+    nm_budget *b = nm_budget_create(NM_SIZE_MAX, NULL);
+    nm_heap *h = nm_heap_create(b);
+    nm_heap_set_limit(h, 32 * PAGE, 4 * PAGE);
+    void *spans[40];
+    int n = 0;
+    while (n < 40 && (spans[n] = nm_heap_malloc(h, PAGE)) != NULL) n++;
+    CHECK(n == 28 && nm_last_failure().status == NM_OVER_BUDGET && nm_budget_denied(b) == 1);
+    CHECK(nm_last_failure().limit == 32 * PAGE);
+    while (n < 40 && (spans[n] = nm_heap_malloc(h, PAGE)) != NULL) n++; /* the reserve is open */
+    CHECK(n == 32 && nm_budget_peak(b) == 32 * PAGE);
+    CHECK(nm_heap_malloc(h, 10) == NULL && nm_heap_calloc(h, 1, 10) == NULL);
+    CHECK(nm_heap_realloc(h, spans[0], 2 * PAGE) == NULL && nm_heap_realloc(h, spans[0], 100) == spans[0]);
+    sound(h);
+    while (n > 24) nm_heap_free(h, spans[--n]);
+    while (n < 40 && (spans[n] = nm_heap_malloc(h, PAGE)) != NULL) n++; /* and closed again */
+    CHECK(n == 28);
+    while (n > 0) nm_heap_free(h, spans[--n]);
+    CHECK(nm_budget_used(b) == 0 && nm_heap_malloc(h, 10) != NULL);
+    sound(h);
+    nm_heap_destroy(h);
+    CHECK(nm_budget_used(b) == 0);
+    nm_budget_destroy(b);
+}
+
+static void test_idle_superblocks_make_room(void) {
+    nm_budget *b = nm_budget_create(4 * PAGE, NULL);
+    nm_heap *h = nm_heap_create(b);
+    for (size_t size = 16; size <= 64; size += 16) nm_heap_free(h, nm_heap_malloc(h, size));
+    CHECK(nm_budget_used(b) == 4 * PAGE); /* four that are empty, kept for speed */
+    CHECK(nm_heap_malloc(h, 3 * PAGE) != NULL && nm_budget_denied(b) == 0);
+    sound(h);
+    nm_heap_destroy(h);
+    nm_budget_destroy(b);
+}
+
+static pthread_barrier_t barrier;
+static void *hold_blocks(void *arg) {
+    worker *w = arg;
+    allocate(w);
+    pthread_barrier_wait(&barrier);
+    pthread_barrier_wait(&barrier);
+    release(w);
+    return NULL;
+}
+static void test_fork(void) {
+    enum { N = 2000 };
+    static void *blocks[N], *mine[N];
+    nm_heap *h = nm_heap_create(NULL);
+    worker w = {h, blocks, N, 3}, v = {h, mine, N, 4};
+    pthread_barrier_init(&barrier, NULL, 2);
+    pthread_t thread;
+    pthread_create(&thread, NULL, hold_blocks, &w);
+    pthread_barrier_wait(&barrier);
+    allocate(&v);
+    pid_t child = fork();
+    if (child == 0) {
+        int before = failures_;
+        release(&v);  /* its own thread's */
+        release(&w);  /* of a thread that it does not have */
+        worker again = {h, blocks, N, 5};
+        in_thread(allocate, &again);
+        in_thread(release, &again);
+        _exit(failures_ == before ? 0 : 1);
+    }
+    int status = -1;
+    CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    release(&v);
+    pthread_barrier_wait(&barrier);
+    pthread_join(thread, NULL);
+    sound(h);
+    nm_heap_destroy(h);
+    pthread_barrier_destroy(&barrier);
+}
+
+static void test_region_programs(void) {
+    nm_heap *h = nm_heap_create(NULL);
+    enum { SLOTS = 60 };
+    struct { unsigned char *ptr; size_t size; } slots[SLOTS] = {0};
+    uint64_t seed = 20;
+    for (int step = 0; step < 20000; step++) {
+        size_t i = below(&seed, SLOTS);
+        if (slots[i].ptr != NULL) {
+            CHECK(slots[i].ptr[0] == i && slots[i].ptr[slots[i].size - 1] == i);
+            nm_heap_free(h, slots[i].ptr);
+            slots[i].ptr = NULL;
+        } else {
+            slots[i].size = NM_CELL_MAX + 1 + below(&seed, below(&seed, 10) == 0 ? 200 * PAGE : 9 * PAGE);
+            slots[i].ptr = step % 3 ? nm_heap_malloc(h, slots[i].size) : nm_heap_calloc(h, 1, slots[i].size);
+            slots[i].ptr[0] = slots[i].ptr[slots[i].size - 1] = (unsigned char)i;
+        }
+        if (step % 1000 == 0) nm_region_trim();
+        if (step % 20 == 0) sound(h);
+    }
+    nm_heap_destroy(h);
+    SOUND(nm__region_check());
+}
+
+int main(void) {
+    if (nm_heap_create(NULL) != NULL) return 2; /* there is no region yet */
+    if (nm_region_init((size_t)64 << 30, (size_t)64 << 20, LONG_DECAY) != NM_OK) return 2;
+    RUN(test_bins());
+    RUN(test_span_reuse_and_merging());
+    RUN(test_realloc());
+    RUN(test_calloc_on_used_memory());
+    RUN(test_retain_and_decay());
+    RUN(test_empty_superblocks_go_back());
+    RUN(test_blocks_outlive_their_thread());
+    RUN(test_producer_and_consumer());
+    RUN(test_several_heaps_and_threads());
+    RUN(test_limit_and_reserve());
+    RUN(test_idle_superblocks_make_room());
+    RUN(test_fork());
+    RUN(test_region_programs());
+    return finish();
+}

@@ -1,0 +1,275 @@
+/* The port's contract, on every allocator and on stacks of wrappers over each. To add an allocator: a maker,
+ * and a line in `nouns`. */
+#include "harness.h"
+#include "nativemem.h"
+
+typedef struct chain {
+    nm_allocator port;
+    void *cores[5];
+    void (*destroy[5])(void *);
+    const char *(*check[5])(void *);
+    int links;
+    nm_budget *budget;
+    bool reuses;  /* a freed block's memory is given out again, and stats.live falls */
+    bool limited; /* the last link charges `budget` */
+} chain;
+
+static void link_core(chain *c, void *core, nm_allocator port, void (*destroy)(void *), const char *(*check)(void *)) {
+    c->cores[c->links] = core;
+    c->destroy[c->links] = destroy;
+    c->check[c->links++] = check;
+    c->port = port;
+}
+
+#define GLUE(noun)                                                                  \
+    static void noun##_destroy(void *core) { nm_##noun##_destroy(core); }           \
+    static const char *noun##_check(void *core)
+GLUE(system) { return core == NULL ? "no core" : NULL; }
+GLUE(arena) { return nm_arena_check(core); }
+GLUE(slab) { return nm_slab_check(core); }
+GLUE(heap) { return nm_heap_check(core); }
+GLUE(limited) { return core == NULL ? "no core" : NULL; }
+GLUE(traced) { return core == NULL ? "no core" : NULL; }
+
+static void make_system(chain *c) {
+    nm_system *s = nm_system_create();
+    link_core(c, s, nm_system_port(s), system_destroy, system_check);
+    c->reuses = true;
+}
+static void make_arena(chain *c) {
+    make_system(c);
+    nm_arena *a = nm_arena_create(c->port, 1000, 0, true, false);
+    link_core(c, a, nm_arena_port(a), arena_destroy, arena_check);
+    c->reuses = false;
+}
+static void make_fixed_arena(chain *c) {
+    make_system(c);
+    nm_arena *a = nm_arena_create(c->port, 64 << 20, 0, false, true);
+    link_core(c, a, nm_arena_port(a), arena_destroy, arena_check);
+    c->reuses = false;
+}
+static void make_slab(chain *c) {
+    static const size_t bins[] = {32, 48, 64, 256, 4096};
+    make_system(c);
+    nm_slab *s = nm_slab_create(c->port, bins, 5, false);
+    link_core(c, s, nm_slab_port(s), slab_destroy, slab_check);
+}
+static void make_slab_on_arena(chain *c) {
+    static const size_t bins[] = {128};
+    make_arena(c);
+    nm_slab *s = nm_slab_create(c->port, bins, 1, true);
+    link_core(c, s, nm_slab_port(s), slab_destroy, slab_check);
+    c->reuses = true;
+}
+static void make_heap(chain *c) {
+    nm_heap *h = nm_heap_create(NULL);
+    link_core(c, h, nm_heap_port(h), heap_destroy, heap_check);
+    c->reuses = true;
+}
+
+static void wrap_limited(chain *c) {
+    c->budget = nm_budget_create((size_t)1 << 40, NULL);
+    nm_limited *l = nm_limited_create(c->port, c->budget);
+    link_core(c, l, nm_limited_port(l), limited_destroy, limited_check);
+    c->limited = true;
+}
+static void wrap_traced(chain *c) {
+    nm_traced *t = nm_traced_create(c->port, true);
+    link_core(c, t, nm_traced_port(t), traced_destroy, traced_check);
+    c->limited = false;
+}
+
+static const struct {
+    const char *name;
+    void (*make)(chain *);
+} nouns[] = {{"system", make_system}, {"arena", make_arena}, {"fixed arena", make_fixed_arena},
+             {"slab", make_slab},     {"slab on arena", make_slab_on_arena},
+             {"heap", make_heap}};
+static const struct {
+    const char *name;
+    void (*first)(chain *), (*second)(chain *);
+} wraps[] = {{"bare", NULL, NULL},
+             {"limited", wrap_limited, NULL},
+             {"traced", wrap_traced, NULL},
+             {"limited over traced", wrap_traced, wrap_limited},
+             {"traced over limited", wrap_limited, wrap_traced}};
+#define NOUNS (sizeof nouns / sizeof *nouns)
+#define WRAPS (sizeof wraps / sizeof *wraps)
+
+static chain make(size_t noun, size_t wrap) {
+    chain c = {0};
+    nouns[noun].make(&c);
+    if (wraps[wrap].first != NULL) wraps[wrap].first(&c);
+    if (wraps[wrap].second != NULL) wraps[wrap].second(&c);
+    return c;
+}
+static void sound(chain *c) {
+    for (int i = 0; i < c->links; i++) SOUND(c->check[i](c->cores[i]));
+    if (c->budget != NULL) SOUND(nm_budget_check(c->budget));
+}
+static void unmake(chain *c) {
+    sound(c);
+    while (c->links > 0) {
+        c->links--;
+        c->destroy[c->links](c->cores[c->links]);
+    }
+    nm_budget_destroy(c->budget);
+}
+static nm_stats stats(const chain *c) {
+    nm_stats s;
+    c->port.methods->stats(c->port.self, &s);
+    return s;
+}
+
+static void test_every_alignment(chain c) {
+    for (size_t align = 1; align <= NM_ALIGN_MAX; align *= 2) {
+        for (size_t size = 1; size < 100000; size = size * 3 + 1) {
+            void *ptr = nm_alloc(c.port, size, align);
+            CHECK(ptr != NULL && nm_is_aligned((uintptr_t)ptr, align));
+            memset(ptr, 0xAB, size);
+            CHECK(nm_free(c.port, ptr, size, align) == NM_OK);
+        }
+        sound(&c);
+    }
+    void *strict = c.port.methods->alloc(c.port.self, 1000, NM_SLOT_ALIGN_MAX);
+    if (strict != NULL) { /* a fixed arena has no chunk for it */
+        CHECK(nm_is_aligned((uintptr_t)strict, NM_SLOT_ALIGN_MAX));
+        memset(strict, 1, 1000);
+        CHECK(c.port.methods->free(c.port.self, strict, 1000, NM_SLOT_ALIGN_MAX) == NM_OK);
+    }
+    unmake(&c);
+}
+
+static void test_zero_and_bad_layouts(chain c) {
+    nm_stats before = stats(&c);
+    void *empty = nm_alloc(c.port, 0, 4096);
+    CHECK(empty != NULL && nm_is_aligned((uintptr_t)empty, 4096));
+    CHECK(nm_free(c.port, empty, 0, 4096) == NM_OK && nm_free(c.port, NULL, 10, 1) == NM_OK);
+    const size_t bad[][2] = {{NM_SIZE_MAX + 1, 16}, {SIZE_MAX, 16}, {1, 0}, {1, 3}, {1, 8192}, {1, SIZE_MAX}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        CHECK(nm_alloc(c.port, bad[i][0], bad[i][1]) == NULL);
+        CHECK(nm_last_failure().status == NM_INVALID_LAYOUT);
+    }
+    CHECK(nm_calloc(c.port, SIZE_MAX / 2, 3, 16) == NULL && nm_last_failure().status == NM_INVALID_LAYOUT);
+    nm_stats after = stats(&c);
+    CHECK(memcmp(&before, &after, sizeof before) == 0);
+    unmake(&c);
+}
+
+static void test_refusal_changes_nothing(chain c) {
+    void *kept = nm_alloc(c.port, 100, 16);
+    fill(kept, 100, 1);
+    nm_stats before = stats(&c);
+    CHECK(nm_alloc(c.port, NM_SIZE_MAX, 16) == NULL);
+    nm_status status = nm_last_failure().status;
+    CHECK(status == NM_OUT_OF_MEMORY || status == NM_EXHAUSTED || status == NM_OVER_BUDGET);
+    nm_stats after = stats(&c);
+    CHECK(after.failures == before.failures + 1);
+    after.failures = before.failures;
+    CHECK(memcmp(&before, &after, sizeof before) == 0 && filled(kept, 100, 1));
+    if (c.limited) {
+        nm_budget_set_limit(c.budget, nm_budget_used(c.budget) + 49);
+        CHECK(nm_alloc(c.port, 50, 16) == NULL && nm_last_failure().status == NM_OVER_BUDGET);
+        CHECK(nm_alloc(c.port, 49, 16) != NULL);
+    }
+    unmake(&c);
+}
+
+static void test_counters(chain c) {
+    void *a = nm_alloc(c.port, 100, 16), *b = nm_alloc(c.port, 200, 64);
+    nm_stats s = stats(&c);
+    CHECK(s.used == 300 && s.peak == 300 && s.total == 300 && s.live == 2 && s.count == 2 && s.frees == 0);
+    CHECK(s.reserved >= s.used);
+    CHECK(nm_free(c.port, a, 100, 16) == NM_OK);
+    s = stats(&c);
+    CHECK(s.frees == 1 && s.peak == 300 && s.total == 300);
+    if (c.reuses) CHECK(s.used == 200 && s.live == 1);
+    CHECK(nm_free(c.port, b, 200, 64) == NM_OK);
+    if (c.reuses) CHECK(stats(&c).used == 0 && stats(&c).live == 0);
+    unmake(&c);
+}
+
+static void test_resize_and_realloc(chain c) {
+    uint64_t seed = 88172645463325252U;
+    for (int round = 0; round < 400; round++) {
+        size_t old = 1 + below(&seed, round % 5 == 0 ? 60000 : 600);
+        size_t size = 1 + below(&seed, round % 7 == 0 ? 60000 : 600);
+        unsigned char *ptr = nm_alloc(c.port, old, 16);
+        fill(ptr, old, 5);
+        nm_stats before = stats(&c);
+        bool done = c.port.methods->resize(c.port.self, ptr, old, size, 16);
+        nm_stats after = stats(&c);
+        if (done) {
+            CHECK(filled(ptr, old < size ? old : size, 5));
+            CHECK(after.used == before.used + size - old && after.live == before.live);
+            memset(ptr, 1, size);
+        } else {
+            CHECK(memcmp(&before, &after, sizeof before) == 0 && filled(ptr, old, 5));
+            size = old;
+        }
+        fill(ptr, size, 6);
+        size_t moved = 1 + below(&seed, 3000);
+        ptr = nm_realloc(c.port, ptr, size, moved, 16);
+        CHECK(ptr != NULL && filled(ptr, size < moved ? size : moved, 6));
+        CHECK(nm_free(c.port, ptr, moved, 16) == NM_OK);
+        if (round % 50 == 0) sound(&c);
+    }
+    unsigned char *fresh = nm_realloc(c.port, NULL, 0, 64, 16), *zeroed = nm_calloc(c.port, 10, 30, 16);
+    CHECK(fresh != NULL && zeroed != NULL);
+    for (size_t i = 0; i < 300; i++) CHECK(zeroed[i] == 0);
+    CHECK(nm_realloc(c.port, fresh, 64, 0, 16) != NULL);
+    unmake(&c);
+}
+
+/* Blocks of many sizes, in any order; each must keep its contents until it is freed. */
+static void test_programs(chain c) {
+    enum { SLOTS = 200 };
+    struct { unsigned char *ptr; size_t size, align; } slots[SLOTS] = {0};
+    uint64_t seed = 0x9E3779B97F4A7C15U;
+    size_t used = 0;
+    for (int step = 0; step < 6000; step++) {
+        size_t i = below(&seed, SLOTS);
+        if (slots[i].ptr != NULL) {
+            CHECK(filled(slots[i].ptr, slots[i].size, (unsigned)i));
+            CHECK(nm_free(c.port, slots[i].ptr, slots[i].size, slots[i].align) == NM_OK);
+            used -= slots[i].size;
+            slots[i].ptr = NULL;
+        } else {
+            size_t scale = step % 100 == 0 ? 100000 : step % 10 == 0 ? 5000 : 300;
+            slots[i].size = 1 + below(&seed, scale);
+            slots[i].align = (size_t)1 << below(&seed, step % 20 == 0 ? 13 : 5);
+            slots[i].ptr = nm_alloc(c.port, slots[i].size, slots[i].align);
+            CHECK(slots[i].ptr != NULL);
+            if (slots[i].ptr == NULL) break;
+            fill(slots[i].ptr, slots[i].size, (unsigned)i);
+            used += slots[i].size;
+        }
+        if (c.reuses) CHECK(stats(&c).used == used);
+        if (step % 200 == 0) sound(&c);
+    }
+    for (size_t i = 0; i < SLOTS; i++) {
+        if (slots[i].ptr == NULL) continue;
+        CHECK(filled(slots[i].ptr, slots[i].size, (unsigned)i));
+        CHECK(nm_free(c.port, slots[i].ptr, slots[i].size, slots[i].align) == NM_OK);
+    }
+    if (c.reuses) CHECK(stats(&c).used == 0 && stats(&c).live == 0);
+    if (c.budget != NULL) CHECK(nm_budget_used(c.budget) == 0);
+    unmake(&c);
+}
+
+int main(void) {
+    if (nm_region_init((size_t)64 << 30, (size_t)64 << 20, 1000) != NM_OK) return 2;
+    for (size_t noun = 0; noun < NOUNS; noun++) {
+        for (size_t wrap = 0; wrap < WRAPS; wrap++) {
+            int before = failed_tests_;
+            RUN(test_every_alignment(make(noun, wrap)));
+            RUN(test_zero_and_bad_layouts(make(noun, wrap)));
+            RUN(test_refusal_changes_nothing(make(noun, wrap)));
+            RUN(test_counters(make(noun, wrap)));
+            RUN(test_resize_and_realloc(make(noun, wrap)));
+            RUN(test_programs(make(noun, wrap)));
+            if (failed_tests_ != before) fprintf(stderr, "  on %s, %s\n", nouns[noun].name, wraps[wrap].name);
+        }
+    }
+    return finish();
+}

@@ -1,0 +1,160 @@
+"""ERR: the error classes, their codes, and the one map from statuses to them."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import sys
+import traceback
+
+import pytest
+
+import nativemem
+from nativemem import errors
+from nativemem._backend import Binding, load
+from nativemem.errors import NativeMemError, Status
+
+#: every class, with the builtin that a caller would catch
+BUILTIN = {
+    "OutOfMemory": MemoryError,
+    "BudgetExceeded": MemoryError,
+    "ArenaExhausted": MemoryError,
+    "InvalidLayout": ValueError,
+    "DoubleFree": ValueError,
+    "ForeignBlock": ValueError,
+    "StaleBlock": ValueError,
+    "StaleHandle": ValueError,
+    "InvalidMark": ValueError,
+    "BudgetUnderflow": ValueError,
+    "ConfigError": ValueError,
+    "WrongThread": RuntimeError,
+    "LeakError": RuntimeError,
+    "NativeUnavailable": RuntimeError,
+}
+#: the error that each status stands for
+RAISED = {
+    Status.OUT_OF_MEMORY: "OutOfMemory",
+    Status.EXHAUSTED: "ArenaExhausted",
+    Status.OVER_BUDGET: "BudgetExceeded",
+    Status.INVALID_LAYOUT: "InvalidLayout",
+    Status.FOREIGN_BLOCK: "ForeignBlock",
+    Status.WRONG_THREAD: "WrongThread",
+    Status.INVALID_MARK: "InvalidMark",
+    Status.CLOSED: "StaleHandle",
+    Status.UNDERFLOW: "BudgetUnderflow",
+}
+
+
+def every_class() -> list[type[NativeMemError]]:
+    found, todo = [], [NativeMemError]
+    while todo:
+        below = todo.pop().__subclasses__()
+        found += below
+        todo += below
+    return [cls for cls in found if cls.__module__ == "nativemem.errors"]
+
+
+def test_every_class_is_listed() -> None:
+    assert {cls.__name__ for cls in every_class()} == set(BUILTIN)
+    assert set(BUILTIN) | {"NativeMemError", "Status"} == set(errors.__all__)
+    assert set(BUILTIN) | {"NativeMemError"} <= set(nativemem.__all__)
+
+
+@pytest.mark.parametrize(("name", "builtin"), BUILTIN.items())
+def test_each_derives_from_the_builtin_that_a_caller_would_catch(name: str, builtin: type[Exception]) -> None:
+    """ERR-1"""
+    cls = getattr(errors, name)
+    assert issubclass(cls, NativeMemError)
+    assert issubclass(cls, builtin)
+    assert getattr(nativemem, name) is cls
+
+
+def test_codes() -> None:
+    """ERR-2: stable, unique, made from the name."""
+    codes = {cls.__name__: cls.code for cls in every_class()}
+    assert len(set(codes.values())) == len(codes)
+    for name, code in codes.items():
+        assert re.fullmatch(r"NM(-[A-Z]+)+", code)
+        words = re.findall(r"[A-Z][a-z]*", name.removesuffix("Error"))
+        assert code == "NM-" + "-".join(words).upper()
+    assert NativeMemError.code not in codes.values()
+
+
+def test_want_of_memory_may_pass_later() -> None:
+    """ERR-2: misuse does not."""
+    for cls in every_class():
+        assert cls.retryable == issubclass(cls, MemoryError), cls
+
+
+def test_each_has_a_docstring() -> None:
+    for cls in every_class():
+        assert "doc" not in cls.__dict__
+        assert cls.__doc__ != NativeMemError.__doc__
+        assert cls.__doc__.strip().endswith(".")
+
+
+def test_the_suggestion_is_a_note() -> None:
+    """ERR-2: the message stays one line."""
+    error = errors.BudgetExceeded("no", suggestion="try less", requested=3)
+    assert str(error) == "no"
+    assert (error.suggestion, error.state) == ("try less", {"requested": 3})
+    shown = "".join(traceback.format_exception_only(type(error), error))
+    if sys.version_info >= (3, 11):
+        assert error.__notes__ == ["try less"]
+        assert shown == "nativemem.errors.BudgetExceeded: no\ntry less\n"
+    else:
+        assert shown == "nativemem.errors.BudgetExceeded: no\n"
+    plain = errors.DoubleFree("again")
+    assert (plain.suggestion, plain.state, hasattr(plain, "__notes__")) == ("", {}, False)
+
+
+def test_errors_travel_between_processes() -> None:
+    """A worker's error arrives with its code and numbers."""
+    error = errors.ArenaExhausted("full", suggestion="reset it", requested=3, used=1, limit=2)
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is errors.ArenaExhausted
+    assert (str(again), again.state, again.suggestion) == (str(error), error.state, "reset it")
+
+
+@pytest.fixture
+def pure() -> Binding:
+    return load("pure")
+
+
+@pytest.mark.parametrize("status", [s for s in Status if s != Status.OK], ids=lambda s: s.name)
+def test_each_status_has_one_error(pure: Binding, status: Status) -> None:
+    """ERR-1"""
+    allocator = pure.System()
+    with pytest.raises(NativeMemError) as caught:
+        errors.raise_status(allocator, status, 30, 20, 40)
+    assert type(caught.value).__name__ == RAISED[status]
+    assert str(caught.value).startswith("System: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_status_is_an_error_as_well(pure: Binding) -> None:
+    with pytest.raises(NativeMemError, match="unknown status 99"):
+        errors.raise_status(pure.System(), 99)
+
+
+@pytest.mark.usefixtures("needs_native")
+def test_the_statuses_of_the_core_are_the_same() -> None:
+    """Both ways: the C enum and the Python one have the same names and values."""
+    core = pytest.importorskip("nativemem._core")
+    in_c = core.ffi.typeof("nm_status").relements
+    assert in_c == {f"NM_{status.name}": status.value for status in Status}
+    for status in Status:
+        assert getattr(core.lib, f"NM_{status.name}") == status
+
+
+def test_exhaustion_is_caught_as_a_memory_error(nm: Binding) -> None:
+    """ERR-1"""
+    with pytest.raises(MemoryError) as caught:
+        nm.Arena(hint=16, grow=False).alloc(17)
+    error = caught.value
+    assert isinstance(error, nativemem.ArenaExhausted)
+    assert error.state == {"requested": 17, "used": 0, "limit": 16}
+    assert (error.code, error.retryable) == ("NM-ARENA-EXHAUSTED", True)
+    assert error.suggestion
+    if sys.version_info >= (3, 11):
+        assert error.__notes__ == [error.suggestion]

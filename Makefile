@@ -47,7 +47,7 @@ $(VENV)/.installed-%: $(VENV)/.python $(INPUTS)
 demo: $(VENV)/.installed-demo ## build, then run the examples with and without nativemem
 	$(BIN)/python scripts/demo.py $(ARGS)
 
-test: $(VENV)/.installed-test ## build the C core and run all tests
+test: $(VENV)/.installed-test c-tests c-tests-asan ## build the C core and run all tests
 	$(BIN)/python -m pytest $(ARGS)
 
 doctest: $(VENV)/.installed-test ## run the examples in the docstrings and in README.md

@@ -127,7 +127,10 @@ class Allocator(_Base):
         return view(block, count)
 
     def blocks(self) -> list[Any]:
-        """The live blocks that this allocator gave and somebody still refers to, newest first."""
+        """The live blocks that this allocator gave and somebody still refers to, newest first.
+
+        Raises :class:`StaleHandle` when closed."""
+        self._opened()
         return self._live()
 
     @property

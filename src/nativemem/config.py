@@ -48,9 +48,9 @@ def parse_size(value: Any, label: str = "size", *, least: int = 0) -> int:
         except TypeError:
             raise InvalidLayout(f"{label} {_TAKES}, not {_shown(value)}") from None
     if number < 0:
-        raise InvalidLayout(f"{label} is negative; it {_TAKES}")
+        raise InvalidLayout(f"{label} {_TAKES}, not the negative {_shown(value)}")
     if number > SIZE_MAX:
-        raise InvalidLayout(f"{label} is larger than the {SIZE_MAX} bytes that a block can have")
+        raise InvalidLayout(f"{label} {_TAKES}, at most {SIZE_MAX} bytes, not {_shown(value)}")
     if number < least:
         raise InvalidLayout(f"{label} is {number} bytes; the least is {least}")
     return number
@@ -67,7 +67,10 @@ def reserve_of(limit: int) -> int:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # an int of more digits than the interpreter prints, or a broken __repr__
+        text = f"that {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -75,8 +75,8 @@ class Traced(Allocator):
         self._open(core, upstream, wraps=True)
 
     def leaks(self) -> list[Any]:
-        """The live blocks that this wrapper gave, largest first."""
-        return sorted(self._live(), key=lambda block: -block.size)
+        """The live blocks that this wrapper gave, largest first. Raises :class:`StaleHandle` when closed."""
+        return sorted(self.blocks(), key=lambda block: -block.size)
 
     def percentiles(self) -> dict[int, int] | None:
         """Sizes in bytes at the 50th, 90th and 99th percentile of all blocks so far, rounded up to the

@@ -170,8 +170,10 @@ static void test_refusal_changes_nothing(chain c) {
     if (c.limited) {
         nm_budget_set_limit(c.budget, nm_budget_used(c.budget) + 49);
         CHECK(nm_alloc(c.port, 50, 16) == NULL && nm_last_failure().status == NM_OVER_BUDGET);
-        CHECK(nm_alloc(c.port, 49, 16) != NULL);
+        void *fits = nm_alloc(c.port, 49, 16);
+        CHECK(fits != NULL && nm_free(c.port, fits, 49, 16) == NM_OK);
     }
+    CHECK(nm_free(c.port, kept, 100, 16) == NM_OK);
     unmake(&c);
 }
 
@@ -218,6 +220,7 @@ static void test_resize_and_realloc(chain c) {
     CHECK(fresh != NULL && zeroed != NULL);
     for (size_t i = 0; i < 300; i++) CHECK(zeroed[i] == 0);
     CHECK(nm_realloc(c.port, fresh, 64, 0, 16) != NULL);
+    CHECK(nm_free(c.port, zeroed, 300, 16) == NM_OK);
     unmake(&c);
 }
 

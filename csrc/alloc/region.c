@@ -270,16 +270,18 @@ nm__page *nm__region_take(size_t n, nm__kind kind, bool want_zero) {
     nm__region_lock();
     nm__page *p = NULL;
     bool zero = false;
-    nm__page *found = want_zero ? NULL : find(&region.dirty_lists, n);
-    if (found != NULL) {
-        p = cut(found, n);
-    } else if ((found = find(&region.clean_lists, n)) != NULL) {
-        p = cut(found, n);
+    nm__page *dirty = find(&region.dirty_lists, n), *clean = NULL;
+    if (dirty == NULL || want_zero) clean = find(&region.clean_lists, n);
+    if (clean != NULL) {
+        p = cut(clean, n);
         zero = true;
+    } else if (dirty != NULL) {
+        /* Purging what is there, rather than taking pages never touched: or a loop of zeroed blocks would
+         * leave a trail of dirty ones. */
+        p = cut(dirty, n);
+        zero = want_zero && nm__os_purge(nm__page_base(p), n << NM__PAGE_SHIFT);
     } else if ((p = advance(n)) != NULL) {
         zero = true;
-    } else if ((found = find(&region.dirty_lists, n)) != NULL) {
-        p = cut(found, n);
     }
     if (p != NULL) {
         p->kind = (uint8_t)kind;

@@ -3,6 +3,8 @@
  * reverse. Peaks are settled only when the whole charge has passed. */
 #include "nativemem/budget.h"
 
+#include <sched.h>
+
 #include "base/base.h"
 
 /* Invariants:  used <= limit whenever a charge passes (set_limit may go below used);  peak >= used. */
@@ -42,9 +44,19 @@ void nm_budget_destroy(nm_budget *b) {
     nm__meta_free(b);
 }
 
+/* The lock is held for a few stores. In a child of fork it may be held by a thread that is not there: what was
+ * denied last is not worth waiting for ever. */
+static bool lock_briefly(nm_budget *b) {
+    for (int i = 0; i < 1000; i++) {
+        if (pthread_mutex_trylock(&b->lock) == 0) return true;
+        (void)sched_yield();
+    }
+    return false;
+}
+
 static void remember(nm_budget *b, const nm_denial *denial) {
     nm__atomic_add(&b->denied, 1);
-    pthread_mutex_lock(&b->lock);
+    if (!lock_briefly(b)) return;
     b->last = *denial;
     b->has_last = true;
     pthread_mutex_unlock(&b->lock);
@@ -119,7 +131,7 @@ size_t nm_budget_limit(const nm_budget *b) { return nm__get(&b->limit); }
 size_t nm_budget_denied(const nm_budget *b) { return nm__get(&b->denied); }
 
 bool nm_budget_last_denial(nm_budget *b, nm_denial *out) {
-    pthread_mutex_lock(&b->lock);
+    if (!lock_briefly(b)) return false;
     bool has = b->has_last;
     if (has) *out = b->last;
     pthread_mutex_unlock(&b->lock);

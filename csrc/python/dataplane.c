@@ -190,12 +190,14 @@ static inline nm_status give_back(BlockObject *b, BlockState state) {
 
 static void block_dealloc(BlockObject *b) {
     PyObject_GC_UnTrack(b);
-    if (b->weakrefs != NULL) PyObject_ClearWeakRefs((PyObject *)b);
     AllocatorObject *a = b->allocator;
     if (b->state == LIVE) {
         /* Where the free is refused (a confined chain, another thread) the noun still has the block. */
         if (!a->autofree || give_back(b, FREED) != NM_OK) unlink_block(b);
+        b->state = FREED;
     }
+    /* Only now that no list leads to it: a callback may ask the allocator for its blocks. */
+    if (b->weakrefs != NULL) PyObject_ClearWeakRefs((PyObject *)b);
     if (spares < SPARE_MAX) {
         b->older = spare;
         spare = b;

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from ._backend import DataPlane, facade
-from .config import ArenaConfig, Settings, SlabConfig, format_size, parse_size
+from .config import MAX_DEPTH, ArenaConfig, Settings, SlabConfig, format_size, parse_size
 from .errors import (
     ConfigError,
     InvalidLayout,
@@ -80,6 +80,11 @@ class Allocator(_Base):
             )
         if upstream.closed:
             raise_status(upstream, Status.CLOSED)
+        depth, link = 0, upstream
+        while link is not None:
+            depth, link = depth + 1, link.upstream
+        if depth >= MAX_DEPTH:
+            raise ConfigError(f"{cls.__name__.lower()}.upstream: at most {MAX_DEPTH} allocators make a chain")
         return upstream
 
     def _call(self, status: int) -> None:

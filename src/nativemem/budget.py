@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn
 
 from ._backend import facade
-from .config import format_size, parse_size
+from .config import MAX_DEPTH, format_size, parse_size
 from .errors import ConfigError, Status, raise_status
 
 __all__ = ["Budget", "Denial"]
@@ -57,6 +57,11 @@ class Budget:
                 f"budget.parent: takes a Budget of the {self._backend.name} backend, "
                 f"not {type(parent).__name__}"
             )
+        depth, ancestor = 0, parent
+        while ancestor is not None:
+            depth, ancestor = depth + 1, ancestor.parent
+        if depth >= MAX_DEPTH:
+            raise ConfigError(f"budget.parent: at most {MAX_DEPTH} budgets stand below each other")
         self.name, self.parent = name, parent
         self._core = self._backend.BudgetCore(limit, None if parent is None else parent._core)
         _names[self._core] = name

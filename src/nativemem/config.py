@@ -13,6 +13,9 @@ from .errors import SIZE_MAX, ConfigError, InvalidLayout
 
 __all__ = ["ArenaConfig", "Settings", "SlabConfig", "parse_size"]
 
+#: most allocators on top of each other, and budgets below each other: a call goes through all of them
+MAX_DEPTH = 100
+
 _UNITS = {
     "": 1,
     "b": 1,

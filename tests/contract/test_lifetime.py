@@ -14,7 +14,7 @@ import pytest
 
 from nativemem._backend import Binding
 from nativemem.allocators import Allocator
-from nativemem.errors import DoubleFree, StaleBlock, StaleHandle
+from nativemem.errors import ConfigError, DoubleFree, StaleBlock, StaleHandle
 
 from .helpers import (
     CHAINS,
@@ -459,3 +459,29 @@ def test_exit_with_everything_alive(nm: Binding) -> None:
         timeout=60,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "17\n", "")
+
+
+def test_chains_and_families_of_budgets_have_a_most(nm: Binding) -> None:
+    """LIFE-7: a call goes through all of them."""
+    chain, budget = nm.System(), nm.Budget(1000)
+    for _ in range(99):
+        chain, budget = nm.Traced(chain), nm.Budget(1000, parent=budget)
+    limited = nm.Limited(nm.System(), budget)
+    assert chain.alloc(10).alive
+    assert limited.alloc(10).alive
+    with pytest.raises(ConfigError, match="at most 100"):
+        nm.Traced(chain)
+    with pytest.raises(ConfigError, match="at most 100"):
+        nm.Budget(1000, parent=budget)
+
+
+def test_a_weakref_callback_may_look_at_the_allocator(nm: Binding) -> None:
+    """LIFE-4: the block is no longer among the live ones when it is told that it goes."""
+    system = nm.System()
+    seen = []
+    block = system.alloc(10)
+    reference = weakref.ref(block, lambda _: seen.append((system.blocks(), system.stats.live)))
+    del block
+    collect()
+    assert seen == [([], 0)]
+    assert reference() is None

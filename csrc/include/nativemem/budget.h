@@ -24,7 +24,8 @@ typedef struct nm_denial {
     int64_t time_ns; /* CLOCK_REALTIME */
 } nm_denial;
 
-/* limit >= 1. parent may be NULL and must outlive the budget. NULL: out of memory. */
+/* limit >= 1. parent may be NULL and must outlive the budget. A charge recurses to the root, so trees of
+ * thousands of levels want a stack to match. NULL: out of memory. */
 nm_budget *nm_budget_create(size_t limit, nm_budget *parent);
 /* Gives back to the ancestors whatever is still charged here. */
 void nm_budget_destroy(nm_budget *b);

@@ -47,12 +47,15 @@ $(VENV)/.installed-%: $(VENV)/.python $(INPUTS)
 demo: $(VENV)/.installed-demo ## build, then run the examples with and without nativemem
 	$(BIN)/python scripts/demo.py $(ARGS)
 
-test: $(VENV)/.installed-test c-tests c-tests-asan ## build the C core and run all tests
+test: $(VENV)/.installed-test c-tests c-tests-asan doctest ## build the C core and run all tests
 	$(BIN)/python -m pytest $(ARGS)
 
-doctest: $(VENV)/.installed-test ## run the examples in the docstrings and in README.md
-	$(BIN)/python -m pytest --doctest-modules --pyargs nativemem --ignore-glob='*/_ffi_build.py'
-	$(BIN)/python -m pytest --doctest-glob=README.md README.md
+doctest: $(VENV)/.installed-test ## run the examples in the docstrings and in README.md, on both backends
+	for backend in native pure; do \
+	  NATIVEMEM_BACKEND=$$backend $(BIN)/python -m pytest --doctest-modules --pyargs nativemem \
+	    --ignore-glob='*/_ffi_build.py' && \
+	  NATIVEMEM_BACKEND=$$backend $(BIN)/python -m pytest --doctest-glob=README.md README.md || exit; \
+	done
 
 bench: $(VENV)/.installed-bench ## run the benchmarks
 	$(BIN)/python -m pytest bench $(ARGS)

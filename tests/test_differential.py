@@ -677,7 +677,7 @@ class Real:
     def observe(self) -> list[Any]:
         seen: list[Any] = []
         for level in self.levels:
-            sizes = [block.size for block in level._live()]
+            sizes = [] if level.closed else [block.size for block in level.blocks()]
             seen.append((level.closed, level.generation, sizes))
             if level.closed:
                 seen.append(None)

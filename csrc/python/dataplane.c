@@ -159,7 +159,11 @@ static inline PyObject *new_block(AllocatorObject *a, char *ptr, size_t size, si
     if (NM_LIKELY(b != NULL)) {
         spare = b->older;
         spares--;
-        (void)PyObject_INIT((PyObject *)b, &Block_Type);
+#ifdef Py_DEBUG
+        _Py_NewReference((PyObject *)b); /* keeps the interpreter's own count of references */
+#else
+        Py_SET_REFCNT((PyObject *)b, 1); /* the type is still set */
+#endif
     } else if ((b = PyObject_GC_New(BlockObject, &Block_Type)) == NULL) {
         if (size != 0) (void)a->inner.methods->free(a->inner.self, ptr, size, align);
         return NULL;
@@ -377,6 +381,18 @@ static bool coerce(AllocatorObject *a, PyObject *size, PyObject *align, size_t *
 
 static bool plain_size(PyObject *arg, size_t *out) {
     if (NM_UNLIKELY(!PyLong_CheckExact(arg))) return false;
+#if PY_VERSION_HEX >= 0x030C0000
+    if (NM_LIKELY(PyUnstable_Long_IsCompact((PyLongObject *)arg))) {
+        Py_ssize_t small = PyUnstable_Long_CompactValue((PyLongObject *)arg);
+        *out = (size_t)small;
+        return small >= 0;
+    }
+#else
+    if (NM_LIKELY(Py_SIZE(arg) == 1)) { /* positive, of one digit */
+        *out = (size_t)((PyLongObject *)arg)->ob_digit[0];
+        return true;
+    }
+#endif
     Py_ssize_t n = PyLong_AsSsize_t(arg);
     if (NM_UNLIKELY(n < 0)) {
         PyErr_Clear(); /* too large, or negative: coerce says so */

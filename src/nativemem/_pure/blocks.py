@@ -151,11 +151,14 @@ _OPERATORS = (
 
 def _storage_namespace(storage: type) -> dict[str, Any]:
     namespace: dict[str, Any] = {
-        name: _Hidden(name) for name in dir(storage) if not name.startswith("_") and name not in _SURFACE
+        name: _Hidden(name)
+        for name in (*dir(storage), "__alloc__")
+        if name not in _SURFACE and (name == "__alloc__" or not name.startswith("_"))
     }
     namespace |= {name: _refused(name) for name in _OPERATORS}
-    for name in ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__hash__"):
+    for name in ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__hash__", "__str__"):
         namespace[name] = getattr(object, name)
+    namespace["__dir__"] = lambda self: dir(Block)
     return namespace | {"__module__": "nativemem", "__qualname__": "Block"}
 
 
@@ -172,10 +175,11 @@ class _Bytes(Block, bytearray):  # type: ignore[misc]
 
     def _exported(self) -> bool:
         try:
-            bytearray.append(self, 0)
+            # deletes nothing, but in a stride other than 1, for which exports are looked at first; one call,
+            # so no thread comes in between
+            bytearray.__delitem__(self, slice(0, 0, 2))
         except BufferError:
             return True
-        bytearray.pop(self)  # stays within the room that append made: the memory does not move
         return False
 
     def _set_size(self, size: int) -> None:
@@ -202,6 +206,8 @@ class _Pages(Block, mmap.mmap):  # type: ignore[misc]
             mmap.mmap.resize(self, self._size)
         except BufferError:
             return True
+        except SystemError:  # exports are looked at first, then that this system has no mremap
+            return False
         return False
 
     def _set_size(self, size: int) -> None:
@@ -234,9 +240,6 @@ def storage(size: int, align: int) -> Any:
         if align <= _PLAIN or size == 0:
             block = bytearray.__new__(_Bytes)
             bytearray.__init__(block, size)
-            if size:
-                bytearray.append(block, 0)  # room for the probe of _exported
-                bytearray.pop(block)
             return block
         if hasattr(mmap, "MAP_PRIVATE"):  # a child made by fork gets its own copy
             return mmap.mmap.__new__(_Pages, -1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

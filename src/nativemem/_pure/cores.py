@@ -7,6 +7,8 @@ native core would take it. A refusal is the exception :class:`Refusal`, which ne
 from __future__ import annotations
 
 import functools
+import gc
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -14,8 +16,45 @@ from typing import Any, TypeVar
 
 from ..errors import SIZE_MAX, Status
 
-#: the backend's one lock; see dataplane.py
-lock = threading.RLock()
+
+class _Lock:
+    """The backend's one lock; see dataplane.py. The collector is off while it is held.
+
+    A finaliser that the collector runs may wait for a thread (to write a log, say) that in turn waits for
+    this lock; then neither would go on.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._depth = 0
+        self._resume = False
+        if hasattr(os, "register_at_fork"):
+            # a child must not find it held by a thread that it does not have
+            release = self._lock.release
+            os.register_at_fork(before=self._lock.acquire, after_in_parent=release, after_in_child=release)
+
+    # Here and in __exit__ nothing is allocated while the lock is held and the collector on.
+    def __enter__(self) -> None:
+        try:
+            self._lock.acquire()
+            if not self._depth:
+                self._resume = gc.isenabled()
+                gc.disable()
+            self._depth += 1
+        except BaseException:  # an interrupt
+            if not self._depth and self._lock._is_owned():  # type: ignore[attr-defined]
+                self._depth = 1
+                self.__exit__()
+            raise
+
+    def __exit__(self, *error: object) -> None:
+        self._depth -= 1
+        if not self._depth and self._resume:
+            gc.enable()
+        self._lock.release()
+
+
+lock = _Lock()
 
 #: refusals that count as failures: want of memory, not misuse
 _WANT = (Status.OUT_OF_MEMORY, Status.EXHAUSTED, Status.OVER_BUDGET)
@@ -50,14 +89,19 @@ class BudgetCore:
     def __init__(self, limit: int, parent: BudgetCore | None) -> None:
         self._limit, self._parent = limit, parent
         self._used = self._peak = self._denied = 0
-        self._last: tuple[int, int, int, Any, int] | None = None
+        # names the refuser unless it is this one: a cycle would keep the charge until a collection
+        self._last: tuple[int, int, int, BudgetCore | None, int] | None = None
 
     def __del__(self) -> None:
         with lock:
-            ancestor = self._parent
-            while ancestor is not None:
-                ancestor._used -= self._used
-                ancestor = ancestor._parent
+            self._discharge(self._parent, self._used)
+
+    @staticmethod
+    def _discharge(budget: BudgetCore | None, n: int) -> None:
+        while budget is not None:
+            # no lower than zero: what came through here may have been released there as well
+            budget._used = max(budget._used - n, 0)
+            budget = budget._parent
 
     def _refuser(self, n: int) -> BudgetCore | None:
         budget: BudgetCore | None = self
@@ -84,10 +128,12 @@ class BudgetCore:
         """A charge that shows in the peak only once it is settled."""
         refuser = self._refuser(n)
         if refuser is not None:
-            denial = (n, refuser._used, refuser._limit, refuser, time.time_ns())
-            for witness in {id(self): self, id(refuser): refuser}.values():
-                witness._last = denial
-                witness._denied += 1
+            numbers, now = (n, refuser._used, refuser._limit), time.time_ns()
+            if refuser is not self:
+                refuser._last = (*numbers, None, now)
+                refuser._denied += 1
+            self._last = (*numbers, None if refuser is self else refuser, now)
+            self._denied += 1
             return False
         budget: BudgetCore | None = self
         while budget is not None:
@@ -100,10 +146,7 @@ class BudgetCore:
         """Gives ``n`` bytes back; UNDERFLOW, nothing changed, if more than are used."""
         if n > self._used:
             return Status.UNDERFLOW
-        budget: BudgetCore | None = self
-        while budget is not None:
-            budget._used -= n
-            budget = budget._parent
+        self._discharge(self, n)
         return Status.OK
 
     @_locked
@@ -119,7 +162,10 @@ class BudgetCore:
     @_locked
     def denial(self) -> tuple[int, int, int, Any, int] | None:
         """requested, used, limit, the core that refused, time in ns."""
-        return self._last
+        if self._last is None:
+            return None
+        requested, used, limit, refuser, when = self._last
+        return requested, used, limit, refuser or self, when
 
     def _hold_or_refuse(self, n: int) -> None:
         if not self._hold(n):
@@ -279,9 +325,7 @@ class ArenaCore(_Confined):
         return self._cap if self._grow else self._hint
 
     def _take_chunk(self, capacity: int, align: int = _CHUNK_ALIGN) -> _Chunk:
-        chunk: _Chunk = self._from_upstream(
-            self._upstream, capacity, align, lambda: _Chunk(capacity, align)
-        )
+        chunk: _Chunk = self._from_upstream(self._upstream, capacity, align, lambda: _Chunk(capacity, align))
         self._held += capacity
         return chunk
 

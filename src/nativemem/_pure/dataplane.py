@@ -1,7 +1,8 @@
 """The base type of the pure backend's allocators; the same surface as the C type of the native one.
 
-One lock covers the backend. It is reentrant, because a collection or a signal may run code of the user in the
-middle of any call; counters are therefore changed in straight lines, without a call in between.
+One lock covers the backend, and the collector is off while it is held. It is reentrant, because a signal may
+run code of the user in the middle of any call; counters are therefore changed in straight lines, without a
+call in between.
 """
 
 from __future__ import annotations
@@ -81,23 +82,24 @@ class Allocator:
         return self
 
     def _attach(self, core: Any, upstream: Any, wraps: bool, autofree: bool, /) -> None:
-        if self._core_ is not None:
-            raise RuntimeError(f"{type(self).__name__}: was initialised before")
-        if upstream is not None:
-            if upstream._closed:
-                raise_status(upstream, Status.CLOSED)
-            upstream._users += 1
-            if wraps:
-                self._life = upstream._life
-            else:
-                upstream._life.nouns += 1
-        self._core_, self._upstream_ = core, upstream
-        self._wraps, self._autofree, self._closed = wraps, autofree, False
+        with lock:
+            if self._core_ is not None:
+                raise RuntimeError(f"{type(self).__name__}: was initialised before")
+            if upstream is not None:
+                if upstream._closed:
+                    raise_status(upstream, Status.CLOSED)
+                upstream._users += 1
+                if wraps:
+                    self._life = upstream._life
+                else:
+                    upstream._life.nouns += 1
+            self._core_, self._upstream_ = core, upstream
+            self._wraps, self._autofree, self._closed = wraps, autofree, False
 
     def __del__(self) -> None:
         if not self._closed:
-            self._leave()
             with lock:
+                self._leave()
                 self._core_._destroy()
 
     def _leave(self) -> None:
@@ -189,7 +191,9 @@ class Allocator:
     def _end(self, block: Any, state: int) -> None:
         self._life.blocks.pop(block._serial, None)
         block._state = state
-        block._discard(self._core_._wipes)
+        # a thread that took a view since _own looked keeps the bytes; they are Python's, nothing dangles
+        with contextlib.suppress(BufferError):
+            block._discard(self._core_._wipes)
 
     def _collected(self, block: Any) -> None:
         """The block is going away. Where the free is refused (a confined chain, another thread) the noun

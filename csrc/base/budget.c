@@ -33,8 +33,14 @@ nm_budget *nm_budget_create(size_t limit, nm_budget *parent) {
     return b;
 }
 
+/* Saturates: who releases at a parent what was charged through a child takes it from there once only. */
 static void discharge(nm_budget *b, size_t n) {
-    for (; b != NULL; b = b->parent) nm__atomic_sub(&b->used, n);
+    for (; b != NULL; b = b->parent) {
+        size_t used = nm__get(&b->used);
+        while (!atomic_compare_exchange_weak_explicit(&b->used, &used, used > n ? used - n : 0,
+                                                      memory_order_relaxed, memory_order_relaxed)) {
+        }
+    }
 }
 
 void nm_budget_destroy(nm_budget *b) {

@@ -204,7 +204,8 @@ def _typed(kind: Any, label: str) -> tuple[int, int, Any]:
             return itemsize, max(align, 16), lambda block, n: (kind * n).from_buffer(block)
     numpy = sys.modules.get("numpy")  # who has a dtype has imported it
     if numpy is not None and isinstance(kind, numpy.dtype) and not kind.hasobject and kind.itemsize:
-        return kind.itemsize, 64, lambda block, n: numpy.ndarray((n,), kind, block)
+        # not ndarray(buffer=...), which gives the buffer back at once and keeps the address
+        return kind.itemsize, 64, lambda block, n: numpy.frombuffer(block, kind)
     raise InvalidLayout(
         f"{label}: kind takes a native struct format of one character, a ctypes type or a "
         f"numpy.dtype without objects, not {kind!r}"

@@ -170,3 +170,24 @@ def test_misuse(allocator: Allocator) -> None:
     allocator.close()
     with pytest.raises(StaleHandle):
         allocator.array("d", 1)
+
+
+@pytest.mark.parametrize("kind", ["struct", "ctypes", "numpy"])
+def test_every_kind_of_view_holds_its_block(nm: Binding, kind: str) -> None:
+    """BLOCK-3, BLOCK-4: as long as the view lives the memory is neither freed nor reset."""
+    if kind == "numpy":
+        wanted = pytest.importorskip("numpy").dtype("f8")
+    else:
+        wanted = {"struct": "d", "ctypes": ctypes.c_double}[kind]
+    arena = nm.Arena(upstream=nm.System())
+    view = arena.array(wanted, 100)
+    [block] = arena.blocks()
+    for call in (arena.reset, block.free, arena.close):
+        with pytest.raises(BufferError):
+            call()
+    view[99] = 1.5
+    assert view[99] == 1.5
+    del view
+    collect()
+    arena.reset()
+    assert not block.alive

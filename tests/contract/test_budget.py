@@ -371,3 +371,15 @@ def test_threads_through_limited(nm: Binding) -> None:
     assert budget.peak <= 1000
     assert budget.denied == limited.stats.failures == len(refused)
     assert (budget.used, limited.stats.current, limited.upstream.stats.current) == (0, 0, 0)
+
+
+def test_a_parent_that_released_for_its_child_does_not_go_below_zero(nm: Binding) -> None:
+    """BUDGET-4"""
+    parent = nm.Budget(1000)
+    child = nm.Budget(1000, parent=parent)
+    child.reserve(100)
+    parent.release(100)
+    child.release(100)
+    assert (parent.used, child.used) == (0, 0)
+    parent.reserve(1000)
+    assert parent.used == 1000

@@ -8,6 +8,9 @@
 #define EXACT 64
 #define LISTS (EXACT + 32)
 #define SMALLEST_REGION ((size_t)64 << 20)
+/* Huge pages save a large span most of its page faults; under small blocks they would only take memory that
+ * nobody asked for. NumPy draws the line at the same size. */
+#define HUGE_FROM (((size_t)4 << 20) / PAGE)
 
 uintptr_t nm__region_base;
 size_t nm__region_pages;
@@ -284,6 +287,7 @@ nm__page *nm__region_take(size_t n, nm__kind kind, bool want_zero) {
         zero = true;
     }
     if (p != NULL) {
+        if (zero && n >= HUGE_FROM) nm__os_prefer_huge(nm__page_base(p), n << NM__PAGE_SHIFT);
         p->kind = (uint8_t)kind;
         p->npages = (uint32_t)n;
         p->zero = zero;

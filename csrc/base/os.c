@@ -17,6 +17,14 @@ bool nm__os_commit(void *ptr, size_t size) { return mprotect(ptr, size, PROT_REA
 
 bool nm__os_purge(void *ptr, size_t size) { return madvise(ptr, size, MADV_DONTNEED) == 0; }
 
+void nm__os_prefer_huge(void *ptr, size_t size) {
+#ifdef MADV_HUGEPAGE
+    (void)madvise(ptr, size, MADV_HUGEPAGE);
+#else
+    (void)ptr, (void)size;
+#endif
+}
+
 uint64_t nm__os_now_ms(void) {
     struct timespec t;
 #ifdef CLOCK_MONOTONIC_COARSE

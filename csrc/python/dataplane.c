@@ -634,6 +634,7 @@ static PyObject *allocator_generation(AllocatorObject *a, void *unused) {
     return PyLong_FromUnsignedLongLong(a->life->generation);
 }
 
+/* The hot ones first; own_hot_methods stops at the first that is private. */
 static PyMethodDef allocator_methods[] = {
     {"alloc", (PyCFunction)(void (*)(void))allocator_alloc, METH_FASTCALL,
      "alloc($self, size, align=16, /)\n--\n\nA new Block of `size` bytes (an int or a string such as '64 KiB') at a\n"
@@ -722,7 +723,26 @@ static PyObject *set_hooks(PyObject *module, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+/* Gives a class descriptors of its own for the hot methods. The interpreter's fast call of a C method wants the
+ * object to be of just the class that the descriptor was made for, and the facade's classes inherit ours. */
+static PyObject *own_hot_methods(PyObject *module, PyObject *cls) {
+    (void)module;
+    if (!PyType_Check(cls) || !PyType_IsSubtype((PyTypeObject *)cls, &Allocator_Type)) {
+        PyErr_SetString(PyExc_TypeError, "own_hot_methods: takes a subclass of Allocator");
+        return NULL;
+    }
+    for (PyMethodDef *method = allocator_methods; method->ml_name[0] != '_'; method++) {
+        PyObject *descriptor = PyDescr_NewMethod((PyTypeObject *)cls, method);
+        if (descriptor == NULL) return NULL;
+        int failed = PyObject_SetAttrString(cls, method->ml_name, descriptor);
+        Py_DECREF(descriptor);
+        if (failed) return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef module_methods[] = {
+    {"own_hot_methods", own_hot_methods, METH_O, "Gives a facade class its own alloc, free and resize."},
     {"set_hooks", set_hooks, METH_VARARGS, "The functions of nativemem.errors that the types call."},
     {"own", own, METH_VARARGS, "A handle that owns a structure of the core."},
     {"engine_objects", nm__engine_objects, METH_O, "Switches the heap under the object domains on or off."},

@@ -171,7 +171,11 @@ static bool arrays_on(void) { return atomic_load_explicit(&arrays.on, memory_ord
 static void *array_malloc(void *ctx, size_t size) {
     (void)ctx;
     if (NM_LIKELY(arrays_on())) {
-        void *ptr = take(padded(size));
+        size_t bytes = padded(size);
+        void *ptr = NULL;
+        if (NM_LIKELY(bytes <= NM_CELL_MAX))
+            ptr = nm__part_alloc(nm__mine.part[NM__CLAIMED_SLOT], nm__bin_of(bytes + (bytes == 0)));
+        if (NM_UNLIKELY(ptr == NULL)) ptr = take_slow(bytes);
         if (NM_LIKELY(ptr != NULL) || !may_ask_before()) return ptr;
     }
     return arrays.before.malloc(arrays.before.ctx, size);

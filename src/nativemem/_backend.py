@@ -86,6 +86,8 @@ class Backend(Protocol):
     """What ``_native`` and ``_pure`` supply."""
 
     name: str
+    features: frozenset[str]
+    finish: Any  # called with each class that was bound to the backend's Allocator
     Allocator: Any
     Block: Any
     BudgetCore: Any
@@ -135,7 +137,10 @@ def _bind(name: str) -> Binding:
             "_backend": backend,
             "_binding": binding,
         }
-        setattr(binding, cls.__name__, type(cls.__name__, bases, namespace))
+        bound = type(cls.__name__, bases, namespace)
+        if len(bases) > 1:
+            backend.finish(bound)
+        setattr(binding, cls.__name__, bound)
     binding.default_system = binding.System()
     return binding
 

@@ -45,6 +45,7 @@ name = "native"
 features = frozenset({"engine", "resize-keeps-address", "stale-buffer-raises"})
 Allocator = dataplane.Allocator
 Block = dataplane.Block
+finish = dataplane.own_hot_methods
 
 
 def _default_reserve() -> int:

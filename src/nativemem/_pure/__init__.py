@@ -22,9 +22,16 @@ __all__ = [
     "SystemCore",
     "TracedCore",
     "features",
+    "finish",
     "name",
 ]
 
 name = "pure"
+
+
+def finish(cls: type) -> None:
+    """Nothing: a Python class inherits at no cost."""
+
+
 #: From Python 3.12 on a class can decide what its buffer is (PEP 688); before, a dead block is an empty one.
 features = frozenset({"stale-buffer-raises"} if sys.version_info >= (3, 12) else ())

@@ -158,3 +158,31 @@ def test_exhaustion_is_caught_as_a_memory_error(nm: Binding) -> None:
     assert error.suggestion
     if sys.version_info >= (3, 11):
         assert error.__notes__ == [error.suggestion]
+
+
+class _Loud:
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+_VALUES = [10**6000, -(10**6000), "x" * 5000, "a\nb", _Loud()]
+
+
+@pytest.mark.parametrize("value", _VALUES, ids=lambda value: type(value).__name__)
+def test_messages_show_any_value_in_one_short_line(nm: Binding, value: object) -> None:
+    """ERR-2"""
+    system = nm.System()
+    for call in (
+        lambda: system.alloc(value),
+        lambda: system.alloc(1, value),
+        lambda: system.array(value, 1),
+        lambda: system.array("d", value),
+        lambda: nm.Arena(cap=value),
+        lambda: nm.Slab(bins=[value]),
+        lambda: nm.Budget(value),
+        lambda: nm.Budget(1, name=value if not isinstance(value, str) else b""),
+    ):
+        with pytest.raises(NativeMemError) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 300

@@ -10,6 +10,7 @@ typedef struct chunk {
     char *base;          /* multiple of align */
     size_t capacity;
     size_t align;        /* NM_ALIGN_MAX, or more for a block that wants it */
+    uint64_t number;     /* of the arena's chunks, never used again: what a mark knows it by */
 } chunk;
 
 /* Invariants:
@@ -24,7 +25,7 @@ struct nm_arena {
     nm_allocator upstream;
     size_t hint, cap;
     const char *floor; /* of the newest mark in the head: what lies below it must keep its place and size */
-    uint64_t generation;
+    uint64_t generation, chunks; /* ever taken */
     bool grow, zero_on_free;
 };
 
@@ -52,8 +53,8 @@ const char *nm_arena_check(const nm_arena *a) {
     return NULL;
 }
 
-NM_INLINE size_t used_of(const nm_arena *a) { return nm__get(&a->total) - nm__get(&a->dropped_bytes); }
-NM_INLINE size_t live_of(const nm_arena *a) { return nm__get(&a->count) - nm__get(&a->dropped_blocks); }
+NM_INLINE size_t used_of(const nm_arena *a) { return nm__difference(&a->total, &a->dropped_bytes); }
+NM_INLINE size_t live_of(const nm_arena *a) { return nm__difference(&a->count, &a->dropped_blocks); }
 
 /* used only falls when something is dropped, so the peak need only be looked at then and on reading. */
 static void settle_peak(nm_arena *a) {
@@ -91,6 +92,7 @@ static chunk *take_chunk(nm_arena *a, size_t capacity, size_t align) {
         nm__meta_free(c);
         return NULL;
     }
+    c->number = ++a->chunks;
     NM_POISON(c->base, capacity);
     nm__bump(&a->reserved, capacity);
     return c;
@@ -224,8 +226,10 @@ static void drop_to(nm_arena *a, size_t used, size_t live) {
     nm__set(&a->dropped_blocks, nm__get(&a->count) - live);
 }
 
-static void drop_large(nm_arena *a, const chunk *until) {
-    while (a->large != until) a->large = drop_chunk(a, a->large, a->large->capacity);
+static uint64_t number_of(const chunk *c) { return c == NULL ? 0 : c->number; }
+
+static void drop_large(nm_arena *a, uint64_t until) {
+    while (number_of(a->large) != until) a->large = drop_chunk(a, a->large, a->large->capacity);
 }
 
 static void rewind_head(nm_arena *a, size_t offset) {
@@ -240,7 +244,7 @@ static void rewind_head(nm_arena *a, size_t offset) {
 
 static void empty(nm_arena *a) {
     drop_to(a, 0, 0);
-    drop_large(a, NULL);
+    drop_large(a, 0);
     if (a->head != NULL) {
         while (a->head->below != NULL) a->head->below = drop_chunk(a, a->head->below, a->head->below->capacity);
         rewind_head(a, 0);
@@ -276,8 +280,8 @@ nm_status nm_arena_take_mark(nm_arena *a, nm_arena_mark *out) {
     *out = (nm_arena_mark){
         .arena = a,
         .generation = a->generation,
-        .chunk = a->head,
-        .large = a->large,
+        .chunk = number_of(a->head),
+        .large = number_of(a->large),
         .floor = a->floor,
         .offset = a->head == NULL ? 0 : (size_t)(a->pos - a->head->base),
         .used = used_of(a),
@@ -287,16 +291,16 @@ nm_status nm_arena_take_mark(nm_arena *a, nm_arena_mark *out) {
     return NM_OK;
 }
 
-static bool in_list(const chunk *c, const void *wanted) {
-    while (c != NULL && c != wanted) c = c->below;
-    return c == wanted; /* NULL is the bottom of every list */
+static bool in_list(const chunk *c, uint64_t number) {
+    while (number_of(c) > number) c = c->below; /* numbers fall from chunk to chunk, to 0 below the last */
+    return number_of(c) == number;
 }
 
 nm_status nm_arena_release(nm_arena *a, const nm_arena_mark *mark) {
     if (!is_mine(a)) return nm_arena_check_thread(a);
     if (mark->arena != a || mark->generation != a->generation || !in_list(a->head, mark->chunk) ||
         !in_list(a->large, mark->large) ||
-        (mark->chunk == a->head && a->head != NULL && mark->offset > (size_t)(a->pos - a->head->base)) ||
+        (mark->chunk == number_of(a->head) && a->head != NULL && mark->offset > (size_t)(a->pos - a->head->base)) ||
         mark->used > used_of(a) || mark->live > live_of(a)) {
         return nm__fail(NM_INVALID_MARK, 0, 0, 0);
     }
@@ -304,12 +308,12 @@ nm_status nm_arena_release(nm_arena *a, const nm_arena_mark *mark) {
     drop_large(a, mark->large);
     /* A mark from before the first chunk keeps that chunk, so that a scope in a loop does not take and
      * return it each time. */
-    while (a->head != mark->chunk && a->head->below != NULL) {
+    while (number_of(a->head) != mark->chunk && a->head->below != NULL) {
         chunk *below = drop_chunk(a, a->head, a->head->capacity);
         set_head(a, below, below->capacity);
     }
     if (a->head != NULL) rewind_head(a, mark->offset);
-    if (a->head == mark->chunk) a->floor = mark->floor;
+    if (number_of(a->head) == mark->chunk) a->floor = mark->floor;
     return NM_OK;
 }
 

@@ -40,7 +40,7 @@ static inline void nm__shared_read(const nm__shared_stats *s, nm_stats *out) {
     out->reserved = out->used;
     out->limit = 0;
     out->total = nm__get(&s->total);
-    out->frees = nm__get(&s->frees);
+    out->frees = nm__get_first(&s->frees);
     out->count = nm__get(&s->count);
     out->live = out->count - out->frees;
     out->failures = nm__get(&s->failures);

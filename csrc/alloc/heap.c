@@ -107,12 +107,18 @@ size_t nm_heap_usable_of(const void *ptr) {
 
 /* ---- what the heap holds -------------------------------------------------------------------------- */
 
-/* quiet: a refusal is not yet a denial, because the caller can still make room. */
+/* quiet: a refusal is not yet a denial, because the caller can still make room. No peak before settle: the
+ * region may have less than the budget allows. */
 static bool charge(nm_heap *h, size_t npages, bool quiet) {
     size_t bytes = npages * PAGE;
-    if (h->budget != NULL && !(quiet ? nm__budget_try : nm_budget_charge)(h->budget, bytes)) return false;
-    nm__atomic_max(&h->held_peak, nm__atomic_add(&h->held, bytes));
+    if (h->budget != NULL && !(quiet ? nm__budget_try : nm__budget_hold)(h->budget, bytes)) return false;
+    nm__atomic_add(&h->held, bytes);
     return true;
+}
+
+static void settle(nm_heap *h) {
+    nm__atomic_max(&h->held_peak, nm__get(&h->held));
+    if (h->budget != NULL) nm__budget_settle(h->budget);
 }
 
 static void discharge(nm_heap *h, size_t npages) {
@@ -147,6 +153,7 @@ static nm__page *try_pages(nm_heap *h, size_t npages, nm__kind kind, bool want_z
     if (!charge(h, npages, quiet)) return NULL;
     nm__page *p = nm__region_take(npages, kind, want_zero);
     if (p == NULL) discharge(h, npages);
+    else settle(h);
     return p;
 }
 
@@ -338,6 +345,7 @@ static bool resize_span(nm__page *p, size_t npages) {
             discharge(h, npages - now);
             return false;
         }
+        settle(h);
         nm__atomic_add(&h->live_spans_bytes, (npages - now) * PAGE);
     }
     return true;
@@ -570,13 +578,16 @@ static void heap_stats(void *self, nm_stats *out) {
     *out = (nm_stats){.reserved = nm__get(&h->held), .failures = nm__get(&h->failures)};
     size_t given = 0, back = 0;
     pthread_mutex_lock(&h->lock);
+    /* In two rounds: a block may come from one part and go back through another. */
+    for (nm__part *part = h->parts; part != NULL; part = part->next) {
+        back += nm__get_first(&part->back);
+        out->frees += nm__get_first(&part->frees);
+    }
     for (nm__part *part = h->parts; part != NULL; part = part->next) {
         given += nm__get(&part->out);
-        back += nm__get(&part->back);
         out->peak += nm__get(&part->peak);
         out->total += nm__get(&part->total);
         out->count += nm__get(&part->count);
-        out->frees += nm__get(&part->frees);
     }
     pthread_mutex_unlock(&h->lock);
     out->used = given - back;
@@ -627,6 +638,8 @@ void nm_heap_clear(nm_heap *h) {
             drop_all(h, &list);
             part->slots[bin].page = &nm__no_page;
         }
+        nm__set(&part->back, nm__get(&part->out));
+        nm__set(&part->frees, nm__get(&part->count));
     }
     while (h->spans != NULL) drop_span(h, h->spans);
     pthread_mutex_unlock(&h->lock);

@@ -268,6 +268,11 @@ static void decay(void) {
     }
 }
 
+static void purge_all(void) {
+    while (region.oldest != NULL && purge(region.oldest)) {
+    }
+}
+
 nm__page *nm__region_take(size_t n, nm__kind kind, bool want_zero) {
     if (n == 0 || n > nm__region_pages) return nm_refuse(NM_OUT_OF_MEMORY, n << NM__PAGE_SHIFT, 0, 0);
     nm__region_lock();
@@ -284,6 +289,10 @@ nm__page *nm__region_take(size_t n, nm__kind kind, bool want_zero) {
         p = cut(dirty, n);
         zero = want_zero && nm__os_purge(nm__page_base(p), n << NM__PAGE_SHIFT);
     } else if ((p = advance(n)) != NULL) {
+        zero = true;
+    } else {
+        purge_all(); /* a dirty and a clean span that touch make one of the size after all */
+        if ((clean = find(&region.clean_lists, n)) != NULL) p = cut(clean, n);
         zero = true;
     }
     if (p != NULL) {
@@ -333,7 +342,6 @@ bool nm__region_extend(nm__page *first, size_t n, size_t more) {
 
 void nm_region_trim(void) {
     nm__region_lock();
-    while (region.oldest != NULL && purge(region.oldest)) {
-    }
+    purge_all();
     nm__region_unlock();
 }

@@ -169,7 +169,7 @@ static void collect(nm_slab *s) {
 }
 
 /* used counts what this thread gave and took back less what others freed; it can rise only here. */
-static size_t used_of(const nm_slab *s) { return nm__get(&s->local_out) - nm__get(&s->remote_out); }
+static size_t used_of(const nm_slab *s) { return nm__difference(&s->local_out, &s->remote_out); }
 
 static void *account(nm_slab *s, void *ptr, size_t size) {
     nm__bump(&s->local_out, size);
@@ -261,8 +261,8 @@ static void slab_stats(void *self, nm_stats *out) {
     out->reserved = nm__get(&s->superblocks) * SUPERBLOCK + nm__get(&s->passed);
     out->limit = 0;
     out->total = nm__get(&s->total);
+    out->frees = nm__get_first(&s->frees) + nm__get_first(&s->remote_frees);
     out->count = nm__get(&s->count);
-    out->frees = nm__get(&s->frees) + nm__get(&s->remote_frees);
     out->live = out->count - out->frees;
     out->failures = nm__get(&s->failures);
 }

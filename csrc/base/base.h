@@ -27,11 +27,11 @@ void nm__meta_free(void *ptr);
 /* Sets the status slot and returns the status. */
 nm_status nm__fail(nm_status status, size_t requested, size_t used, size_t limit);
 
-/* As nm_budget_charge, but a refusal is neither counted nor remembered. */
+/* nm_budget_charge in two steps: a charge that is released again before it is settled leaves no peak. */
 struct nm_budget;
-bool nm__budget_try(struct nm_budget *b, size_t n);
-/* As nm_budget_charge in two steps: a charge that is released again before it is settled leaves no peak. */
 bool nm__budget_hold(struct nm_budget *b, size_t n);
+/* As hold, but a refusal is neither counted nor remembered. */
+bool nm__budget_try(struct nm_budget *b, size_t n);
 void nm__budget_settle(struct nm_budget *b);
 /* Of the limit, n bytes are refused for now. */
 void nm__budget_hold_back(struct nm_budget *b, size_t n);
@@ -61,6 +61,16 @@ NM_INLINE size_t nm__get(const nm__counter *c) {
 }
 NM_INLINE void nm__set(nm__counter *c, size_t n) { atomic_store_explicit(c, n, memory_order_relaxed); }
 NM_INLINE void nm__bump(nm__counter *c, size_t n) { nm__set(c, nm__get(c) + n); }
+
+/* Reads of several counters from any thread: what is raised last is read first, so that no difference is
+ * below zero. */
+NM_INLINE size_t nm__get_first(const nm__counter *c) {
+    return atomic_load_explicit((nm__counter *)c, memory_order_acquire);
+}
+NM_INLINE size_t nm__difference(const nm__counter *more, const nm__counter *less) {
+    size_t n = nm__get_first(less);
+    return nm__get(more) - n;
+}
 
 /* Counters that any thread may write. */
 NM_INLINE size_t nm__atomic_add(nm__counter *c, size_t n) {

@@ -18,7 +18,7 @@ struct nm_budget {
 
 const char *nm_budget_check(const nm_budget *b) {
     for (; b != NULL; b = b->parent) {
-        if (nm_budget_peak(b) < nm__get(&b->used)) return "used is above peak";
+        if (nm__get(&b->peak) < nm__get(&b->used)) return "used is above peak";
         if (b->parent != NULL && nm__get(&b->parent->used) < nm__get(&b->used)) return "a parent uses less than its child";
     }
     return NULL;
@@ -108,10 +108,7 @@ bool nm_budget_charge(nm_budget *b, size_t n) {
 
 bool nm__budget_try(nm_budget *b, size_t n) {
     nm_denial denial;
-    if (charge(b, n, &denial)) {
-        nm__budget_settle(b);
-        return true;
-    }
+    if (charge(b, n, &denial)) return true;
     (void)nm__fail(NM_OVER_BUDGET, denial.requested, denial.used, denial.limit);
     return false;
 }

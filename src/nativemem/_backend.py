@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any, Protocol, TypeVar
 
 from .config import Settings
-from .errors import ConfigError
+from .errors import ConfigError, shown
 
 __all__ = ["AllocatorCore", "Backend", "Binding", "BudgetCore", "DataPlane", "facade", "load", "select"]
 
@@ -112,7 +112,7 @@ def select(name: str) -> str:
         return "native" if importlib.util.find_spec("nativemem._core") is not None else "pure"
     if name in ("native", "pure"):
         return name
-    raise ConfigError(f"backend: takes auto, native or pure, not {name!r}")
+    raise ConfigError(f"backend: takes auto, native or pure, not {shown(name)}")
 
 
 _facades: list[type] = []

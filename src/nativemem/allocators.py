@@ -21,6 +21,7 @@ from .errors import (
     Status,
     name_of,
     raise_status,
+    shown,
 )
 
 if TYPE_CHECKING:
@@ -208,7 +209,7 @@ def _typed(kind: Any, label: str) -> tuple[int, int, Any]:
         return kind.itemsize, 64, lambda block, n: numpy.frombuffer(block, kind)
     raise InvalidLayout(
         f"{label}: kind takes a native struct format of one character, a ctypes type or a "
-        f"numpy.dtype without objects, not {kind!r}"
+        f"numpy.dtype without objects, not {shown(kind)}"
     )
 
 

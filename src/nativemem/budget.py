@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NoReturn
 
 from ._backend import facade
 from .config import MAX_DEPTH, format_size, parse_size
-from .errors import ConfigError, Status, raise_status
+from .errors import ConfigError, Status, raise_status, shown
 
 __all__ = ["Budget", "Denial"]
 
@@ -51,7 +51,7 @@ class Budget:
     def __init__(self, limit: int | str, name: str | None = None, parent: Any = None) -> None:
         limit = parse_size(limit, "budget.limit:", least=1)
         if name is not None and not isinstance(name, str):
-            raise ConfigError(f"budget.name: takes a string or None, not {name!r}")
+            raise ConfigError(f"budget.name: takes a string or None, not {shown(name)}")
         if parent is not None and not isinstance(parent, self._binding.Budget):
             raise ConfigError(
                 f"budget.parent: takes a Budget of the {self._backend.name} backend, "

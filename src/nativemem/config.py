@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import SIZE_MAX, ConfigError, InvalidLayout
+from .errors import SIZE_MAX, ConfigError, InvalidLayout, shown
 
 __all__ = ["ArenaConfig", "Settings", "SlabConfig", "parse_size"]
 
@@ -40,20 +40,20 @@ def parse_size(value: Any, label: str = "size", *, least: int = 0) -> int:
         match = _SIZE.fullmatch(value)
         unit = _UNITS.get(match[2].lower()) if match else None
         if match is None or unit is None:
-            raise InvalidLayout(f"{label} {_TAKES}, not {_shown(value)}")
+            raise InvalidLayout(f"{label} {_TAKES}, not {shown(value)}")
         # int() refuses absurdly long digit strings with an error of its own
         number = int(match[1]) * unit if len(match[1]) <= 20 else SIZE_MAX + 1
     elif isinstance(value, (bool, float)):
-        raise InvalidLayout(f"{label} {_TAKES}, not {value!r}")
+        raise InvalidLayout(f"{label} {_TAKES}, not {shown(value)}")
     else:
         try:
             number = operator.index(value)
         except TypeError:
-            raise InvalidLayout(f"{label} {_TAKES}, not {_shown(value)}") from None
+            raise InvalidLayout(f"{label} {_TAKES}, not {shown(value)}") from None
     if number < 0:
-        raise InvalidLayout(f"{label} {_TAKES}, not the negative {_shown(value)}")
+        raise InvalidLayout(f"{label} {_TAKES}, not the negative {shown(value)}")
     if number > SIZE_MAX:
-        raise InvalidLayout(f"{label} {_TAKES}, at most {SIZE_MAX} bytes, not {_shown(value)}")
+        raise InvalidLayout(f"{label} {_TAKES}, at most {SIZE_MAX} bytes, not {shown(value)}")
     if number < least:
         raise InvalidLayout(f"{label} is {number} bytes; the least is {least}")
     return number
@@ -67,14 +67,6 @@ def reserve_of(limit: int) -> int:
     (65536, 2097152, 2097152)
     """
     return min(limit // 16, 2 << 20) & ~0xFFFF
-
-
-def _shown(value: Any) -> str:
-    try:
-        text = repr(value)
-    except Exception:  # an int of more digits than the interpreter prints, or a broken __repr__
-        text = f"that {type(value).__name__}"
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def format_size(n: int) -> str:
@@ -95,7 +87,7 @@ def format_size(n: int) -> str:
 
 def _bool(value: Any, label: str) -> bool:
     if not isinstance(value, bool):
-        raise ConfigError(f"{label}: takes True or False, not {_shown(value)}")
+        raise ConfigError(f"{label}: takes True or False, not {shown(value)}")
     return value
 
 
@@ -133,10 +125,10 @@ class SlabConfig:
         try:
             cells = tuple(parse_size(b, "slab.bins:", least=16) for b in bins)
         except TypeError:
-            raise ConfigError(f"slab.bins: {takes}, not {_shown(bins)}") from None
+            raise ConfigError(f"slab.bins: {takes}, not {shown(bins)}") from None
         ascending = all(a < b for a, b in zip(cells, cells[1:], strict=False))
         if not cells or not ascending or any(c % 16 or c > 4096 for c in cells):
-            raise ConfigError(f"slab.bins: {takes}, not {_shown(cells)}")
+            raise ConfigError(f"slab.bins: {takes}, not {shown(cells)}")
         return cls(cells, _bool(zero_on_free, "slab.zero_on_free"))
 
 

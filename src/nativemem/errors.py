@@ -156,6 +156,15 @@ class NativeUnavailable(NativeMemError, RuntimeError):
     code = "NM-NATIVE-UNAVAILABLE"
 
 
+def shown(value: Any) -> str:
+    """``value`` for a message: short, on one line, and whatever its ``__repr__`` does."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # an int of more digits than the interpreter prints, or a broken __repr__
+        text = f"that {type(value).__name__}"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 def name_of(allocator: Any) -> str:
     """``Arena``, ``Limited`` …: how messages call the allocator."""
     return type(allocator).__name__
@@ -263,10 +272,10 @@ def coerce_layout(allocator: Any, size: Any, align: Any = ALIGN_DEFAULT) -> tupl
     size = parse_size(size, f"{label}: size")
     if isinstance(align, bool) or not isinstance(align, int):
         raise InvalidLayout(
-            f"{label}: align takes a power of two from 1 to {ALIGN_MAX}, not {align!r}"
+            f"{label}: align takes a power of two from 1 to {ALIGN_MAX}, not {shown(align)}"
         )
     if not 1 <= align <= ALIGN_MAX or align & (align - 1):
         raise InvalidLayout(
-            f"{label}: align takes a power of two from 1 to {ALIGN_MAX}, not {align}"
+            f"{label}: align takes a power of two from 1 to {ALIGN_MAX}, not {shown(align)}"
         )
     return size, align

@@ -10,7 +10,7 @@ from typing import Any
 from ._backend import select
 from .budget import Denial
 from .config import Settings, parse_size
-from .errors import SIZE_MAX, ConfigError, NativeUnavailable
+from .errors import SIZE_MAX, ConfigError, NativeUnavailable, shown
 from .hooks import _numpy
 from .wrappers import percentiles
 
@@ -93,7 +93,7 @@ def install(objects: bool = True, arrays: bool = True, limit: int | str | None =
     """
     for label, value in (("objects", objects), ("arrays", arrays)):
         if not isinstance(value, bool):
-            raise ConfigError(f"install.{label}: takes True or False, not {value!r}")
+            raise ConfigError(f"install.{label}: takes True or False, not {shown(value)}")
     most = None if limit is None else parse_size(limit, "install.limit:", least=1)
     global _arrays_wanted
     with _lock:

@@ -86,6 +86,140 @@ static void test_wiping(void) {
     nm_arena_destroy(a);
 }
 
+/* An upstream that keeps what it gave and looks at it when it comes back: `secret` must not be in it. */
+static struct { nm_allocator under; unsigned char secret; int found, given; } witness;
+static void *witness_alloc(void *self, size_t size, size_t align) {
+    (void)self;
+    void *ptr = witness.under.methods->alloc(witness.under.self, size, align);
+    if (ptr != NULL) memset(ptr, 0, size), witness.given++;
+    return ptr;
+}
+static bool witness_resize(void *self, void *ptr, size_t old, size_t size, size_t align) {
+    (void)self, (void)ptr, (void)old, (void)size, (void)align;
+    return false;
+}
+static nm_status witness_free(void *self, void *ptr, size_t size, size_t align) {
+    (void)self;
+    const unsigned char *bytes = ptr;
+    size_t run = 0; /* a single byte may be of an address */
+    witness.given--;
+    for (size_t i = 0; i < size && run < 8; i++) run = bytes[i] == witness.secret ? run + 1 : 0;
+    witness.found += run == 8;
+    return witness.under.methods->free(witness.under.self, ptr, size, align);
+}
+static void witness_stats(void *self, nm_stats *out) {
+    (void)self;
+    witness.under.methods->stats(witness.under.self, out);
+}
+static nm_allocator witness_port(unsigned char secret) {
+    static const nm_methods methods = {witness_alloc, witness_resize, witness_free, witness_stats};
+    witness.under = nm_system_port(system_);
+    witness.secret = secret;
+    witness.found = witness.given = 0;
+    return (nm_allocator){&witness, &methods};
+}
+
+/* Takes chunks and own chunks, drops some by release, some by reset, the rest by destroy. */
+static void keep_secrets(nm_allocator upstream, bool zero_on_free) {
+    nm_arena *a = nm_arena_create(upstream, 300, 0, true, zero_on_free);
+    nm_allocator port = nm_arena_port(a);
+    nm_arena_mark mark;
+    for (int round = 0; round < 4; round++) {
+        memset(nm_alloc(port, 200, 16), witness.secret, 200);
+        CHECK(nm_arena_take_mark(a, &mark) == NM_OK);
+        for (size_t size = 50; size < 20000; size *= 3) memset(nm_alloc(port, size, 16), witness.secret, size);
+        char *last = nm_alloc(port, 100, 16);
+        memset(last, witness.secret, 100);
+        CHECK(port.methods->resize(port.self, last, 100, 40, 16));
+        if (round % 2 == 0) CHECK(nm_arena_release(a, &mark) == NM_OK);
+        if (round == 1) CHECK(nm_arena_reset(a) == NM_OK);
+    }
+    nm_arena_destroy(a);
+    CHECK(witness.given == 0);
+}
+static void test_nothing_readable_goes_back_upstream(void) {
+    keep_secrets(witness_port(0xA7), true);
+    CHECK(witness.found == 0);
+    keep_secrets(witness_port(0xA7), false);
+    CHECK(witness.found > 0);
+    static const size_t bins[] = {32, 256};
+    for (int zero = 0; zero < 2; zero++) {
+        nm_slab *s = nm_slab_create(witness_port(0xA7), bins, 2, zero != 0);
+        char *cells[600];
+        for (int i = 0; i < 600; i++) memset(cells[i] = nm_alloc(nm_slab_port(s), 200, 16), 0xA7, 200);
+        for (int i = 0; i < 600; i++) CHECK(nm_free(nm_slab_port(s), cells[i], 200, 16) == NM_OK);
+        nm_slab_destroy(s);
+        CHECK(witness.given == 0 && (witness.found == 0) == (zero != 0));
+    }
+}
+
+/* An upstream that says no: nothing changes but the failures, and the reason is the upstream's. */
+static void test_refusals_of_the_upstream(void) {
+    nm_budget *b = nm_budget_create(5000, NULL);
+    nm_limited *l = nm_limited_create(nm_system_port(system_), b);
+    nm_arena *a = nm_arena_create(nm_limited_port(l), 1000, 0, true, false);
+    nm_allocator port = nm_arena_port(a);
+    char *first = nm_alloc(port, 900, 16);
+    fill(first, 900, 1);
+    CHECK(nm_alloc(port, 1500, 16) != NULL && nm_budget_used(b) == 3000);
+    nm_stats before = stats_of(port);
+    CHECK(nm_alloc(port, 900, 16) == NULL && nm_last_failure().status == NM_OVER_BUDGET); /* wants a chunk of 4000 */
+    CHECK(nm_alloc(port, 4001, 16) == NULL && nm_last_failure().status == NM_OVER_BUDGET); /* and one of its own */
+    nm_stats after = stats_of(port);
+    CHECK(after.failures == before.failures + 2);
+    after.failures = before.failures;
+    CHECK(memcmp(&before, &after, sizeof before) == 0 && filled(first, 900, 1));
+    SOUND(nm_arena_check(a));
+    CHECK(nm_alloc(port, 400, 16) != NULL); /* there was room in the chunk */
+    CHECK(nm_arena_reset(a) == NM_OK && nm_budget_used(b) == 2000);
+    nm_arena_destroy(a);
+    static const size_t bins[] = {64};
+    nm_slab *s = nm_slab_create(nm_limited_port(l), bins, 1, false);
+    CHECK(nm_alloc(nm_slab_port(s), 64, 16) == NULL && nm_last_failure().status == NM_OVER_BUDGET);
+    CHECK(nm_alloc(nm_slab_port(s), 5001, 16) == NULL && stats_of(nm_slab_port(s)).failures == 2);
+    SOUND(nm_slab_check(s));
+    nm_budget_set_limit(b, 70000);
+    void *cell = nm_alloc(nm_slab_port(s), 64, 16), *large = nm_alloc(nm_slab_port(s), 4000, 16);
+    CHECK(cell != NULL && large != NULL && nm_budget_used(b) == 65536 + 4000);
+    CHECK(stats_of(nm_slab_port(s)).reserved == 65536 + 4000);
+    CHECK(nm_slab_port(s).methods->resize(s, large, 4000, 3000, 16)); /* the upstream's to do, and it can */
+    CHECK(stats_of(nm_slab_port(s)).reserved == 65536 + 3000 && nm_budget_used(b) == 65536 + 3000);
+    CHECK(!nm_slab_port(s).methods->resize(s, large, 3000, 64, 16)); /* would be a cell */
+    CHECK(nm_free(nm_slab_port(s), large, 3000, 16) == NM_OK && nm_free(nm_slab_port(s), cell, 64, 16) == NM_OK);
+    CHECK(stats_of(nm_slab_port(s)).used == 0 && stats_of(nm_slab_port(s)).reserved == 65536);
+    nm_slab_destroy(s);
+    CHECK(nm_budget_used(b) == 0);
+    nm_limited_destroy(l);
+    nm_budget_destroy(b);
+}
+
+/* Marks that are used up or newer than one already released: refused or harmless, the arena stays sound. */
+static void test_marks_against_the_rules(void) {
+    uint64_t seed = 7919;
+    for (int round = 0; round < 600; round++) {
+        size_t cap = round % 3 == 0 ? 0 : 4000 + below(&seed, 8000);
+        nm_arena *a = nm_arena_create(nm_system_port(system_), 64, cap, true, round % 2 == 0);
+        nm_allocator port = nm_arena_port(a);
+        nm_arena_mark marks[16];
+        size_t n = 0;
+        for (int step = 0; step < 200; step++) {
+            size_t what = below(&seed, 10);
+            if (what < 6) {
+                size_t size = 1 + below(&seed, below(&seed, 8) != 0 ? 200 : 3000);
+                char *ptr = nm_alloc(port, size, 1);
+                if (ptr != NULL) memset(ptr, 1, size);
+            } else if (what < 8) {
+                CHECK(nm_arena_take_mark(a, &marks[n < 16 ? n++ : below(&seed, 16)]) == NM_OK);
+            } else if (n > 0) {
+                (void)nm_arena_release(a, &marks[below(&seed, n)]);
+            }
+            SOUND(nm_arena_check(a));
+        }
+        nm_arena_destroy(a);
+    }
+    CHECK(taken() == 0);
+}
+
 static void test_arena_programs_with_marks(void) {
     nm_arena *a = nm_arena_create(nm_system_port(system_), 200, 100000, true, true);
     nm_allocator port = nm_arena_port(a);
@@ -142,8 +276,9 @@ static void *call_from_elsewhere(void *arena) {
     CHECK(nm_alloc(port, 10, 16) == NULL && nm_last_failure().status == NM_WRONG_THREAD);
     CHECK(nm_free(port, arena, 10, 16) == NM_WRONG_THREAD);
     CHECK(nm_arena_reset(a) == NM_WRONG_THREAD && nm_arena_clear(a) == NM_WRONG_THREAD);
-    nm_arena_mark mark;
-    CHECK(nm_arena_take_mark(a, &mark) == NM_WRONG_THREAD);
+    nm_arena_mark mark = {0};
+    CHECK(nm_arena_take_mark(a, &mark) == NM_WRONG_THREAD && nm_arena_release(a, &mark) == NM_WRONG_THREAD);
+    CHECK(!port.methods->resize(port.self, a, 10, 5, 16) && nm_arena_check_thread(a) == NM_WRONG_THREAD);
     return NULL;
 }
 static void test_confinement(void) {
@@ -151,8 +286,70 @@ static void test_confinement(void) {
     pthread_t thread;
     pthread_create(&thread, NULL, call_from_elsewhere, a);
     pthread_join(thread, NULL);
-    CHECK(stats_of(nm_arena_port(a)).failures == 0);
+    nm_stats s = stats_of(nm_arena_port(a)); /* misuse, not want of memory */
+    CHECK(s.failures == 0 && s.frees == 0 && s.count == 0 && nm_arena_generation(a) == 1);
+    CHECK(nm_arena_check_thread(a) == NM_OK);
     nm_arena_destroy(a);
+}
+
+static void *call_slab_from_elsewhere(void *slab) {
+    nm_slab *s = slab;
+    nm_allocator port = nm_slab_port(s);
+    CHECK(nm_alloc(port, 10, 16) == NULL && nm_last_failure().status == NM_WRONG_THREAD);
+    CHECK(!port.methods->resize(port.self, s, 10, 5, 16) && nm_slab_trim(s) == NM_WRONG_THREAD);
+    CHECK(nm_slab_check_thread(s) == NM_WRONG_THREAD);
+    return NULL;
+}
+static void test_slab_confinement(void) {
+    static const size_t bins[] = {48, 64};
+    nm_slab *s = nm_slab_create(nm_system_port(system_), bins, 2, false);
+    pthread_t thread;
+    pthread_create(&thread, NULL, call_slab_from_elsewhere, s);
+    pthread_join(thread, NULL);
+    CHECK(stats_of(nm_slab_port(s)).failures == 0 && nm_slab_check_thread(s) == NM_OK);
+    CHECK(nm_slab_usable(s, 10, 16) == 48 && nm_slab_usable(s, 10, 32) == 64 && nm_slab_usable(s, 49, 1) == 64);
+    CHECK(nm_slab_usable(s, 65, 1) == 0 && nm_slab_usable(s, 10, 128) == 0);
+    nm_slab_destroy(s);
+}
+
+static void test_slab_programs(void) {
+    static const size_t bins[] = {16, 48, 1024, 4096};
+    nm_slab *s = nm_slab_create(nm_system_port(system_), bins, 4, false);
+    nm_allocator port = nm_slab_port(s);
+    enum { SLOTS = 500 };
+    struct { unsigned char *ptr; size_t size; } slots[SLOTS] = {0};
+    uint64_t seed = 31;
+    size_t used = 0, peak = 0, live = 0;
+    for (int step = 0; step < 20000; step++) {
+        size_t i = below(&seed, step / 4000 % 2 == 0 ? SLOTS : SLOTS / 10), size = 1 + below(&seed, 5000);
+        if (step % 3 == 0) size = 1 + below(&seed, 48);
+        unsigned char *ptr = slots[i].ptr;
+        if (ptr != NULL && below(&seed, 4) == 0 && port.methods->resize(port.self, ptr, slots[i].size, size, 16)) {
+            used += size - slots[i].size;
+            slots[i].size = size;
+            fill(ptr, size, (unsigned)i);
+        } else if (ptr != NULL) {
+            CHECK(filled(ptr, slots[i].size, (unsigned)i));
+            CHECK(nm_free(port, ptr, slots[i].size, 16) == NM_OK);
+            used -= slots[i].size, live--;
+            slots[i].ptr = NULL;
+        } else {
+            fill(slots[i].ptr = nm_alloc(port, size, 16), size, (unsigned)i);
+            slots[i].size = size;
+            used += size, live++;
+        }
+        if (used > peak) peak = used;
+        nm_stats now = stats_of(port);
+        CHECK(now.used == used && now.peak == peak && now.live == live && now.reserved == taken());
+        if (step % 8 == 0) SOUND(nm_slab_check(s));
+        if (step % 1000 == 0) CHECK(nm_slab_trim(s) == NM_OK);
+    }
+    for (size_t i = 0; i < SLOTS; i++)
+        if (slots[i].ptr != NULL) CHECK(nm_free(port, slots[i].ptr, slots[i].size, 16) == NM_OK);
+    CHECK(taken() <= 4 * 65536); /* a spare for each bin */
+    CHECK(nm_slab_trim(s) == NM_OK && taken() == 0 && stats_of(port).used == 0);
+    SOUND(nm_slab_check(s));
+    nm_slab_destroy(s);
 }
 
 static void test_superblocks_come_and_go(void) {
@@ -169,8 +366,13 @@ static void test_superblocks_come_and_go(void) {
         SOUND(nm_slab_check(s));
     }
     CHECK(taken() == 65536); /* one spare */
-    for (int i = 0; i < 100; i++) CHECK(nm_free(port, nm_alloc(port, 10, 16), 10, 16) == NM_OK);
-    CHECK(taken() == 65536 && stats_of(nm_system_port(system_)).count <= 40);
+    size_t count = stats_of(nm_system_port(system_)).count;
+    for (int i = 0; i < 15; i++) cells[i] = nm_alloc(port, 10, 16); /* all of the spare's */
+    for (int i = 0; i < 100; i++) CHECK(nm_free(port, nm_alloc(port, 10, 16), 10, 16) == NM_OK); /* at the edge */
+    CHECK(taken() == 2 * 65536 && stats_of(nm_system_port(system_)).count == count + 1);
+    for (int i = 0; i < 15; i++) CHECK(nm_free(port, cells[i], 10, 16) == NM_OK);
+    SOUND(nm_slab_check(s));
+    CHECK(taken() == 65536);
     CHECK(nm_slab_trim(s) == NM_OK && taken() == 0);
     nm_slab_destroy(s);
 }
@@ -230,8 +432,13 @@ int main(void) {
     RUN(test_large_blocks_get_their_own_chunk());
     RUN(test_marks());
     RUN(test_wiping());
+    RUN(test_nothing_readable_goes_back_upstream());
+    RUN(test_refusals_of_the_upstream());
+    RUN(test_marks_against_the_rules());
     RUN(test_arena_programs_with_marks());
     RUN(test_confinement());
+    RUN(test_slab_confinement());
+    RUN(test_slab_programs());
     RUN(test_superblocks_come_and_go());
     RUN(test_bad_bins());
     RUN(test_frees_from_other_threads());

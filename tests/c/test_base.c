@@ -1,7 +1,8 @@
-/* Arithmetic, budgets, the histogram. */
+/* Arithmetic, the status slot, budgets, the histogram. */
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/base.h"
 #include "harness.h"
 #include "nativemem.h"
 
@@ -15,6 +16,22 @@ static void test_checked_arithmetic(void) {
     CHECK(nm_align_up(0, 16, &out) && out == 0);
     CHECK(!nm_align_up(SIZE_MAX - 14, 16, &out) && nm_align_up(SIZE_MAX - 15, 16, &out) && out == SIZE_MAX - 15);
     CHECK(!nm_is_power_of_two(0) && nm_is_power_of_two(1) && !nm_is_power_of_two(6));
+}
+
+static void *fail_here(void *unused) {
+    (void)unused;
+    CHECK(nm_last_failure().status == NM_OK); /* a thread starts with none */
+    CHECK(nm_refuse(NM_EXHAUSTED, 1, 2, 3) == NULL);
+    nm_failure f = nm_last_failure();
+    CHECK(f.status == NM_EXHAUSTED && f.requested == 1 && f.used == 2 && f.limit == 3);
+    return NULL;
+}
+static void test_each_thread_has_a_status_slot(void) {
+    CHECK(nm__fail(NM_INVALID_MARK, 7, 0, 0) == NM_INVALID_MARK);
+    pthread_t thread;
+    CHECK(pthread_create(&thread, NULL, fail_here, NULL) == 0);
+    pthread_join(thread, NULL);
+    CHECK(nm_last_failure().status == NM_INVALID_MARK && nm_last_failure().requested == 7);
 }
 
 static void test_limits_and_ancestors(void) {
@@ -37,6 +54,41 @@ static void test_limits_and_ancestors(void) {
     nm_budget_destroy(other); /* gives back to its ancestors what it still has */
     CHECK(nm_budget_used(root) == 0);
     nm_budget_destroy(leaf);
+    nm_budget_destroy(root);
+}
+
+static void test_a_refused_charge_leaves_no_trace(void) {
+    nm_budget *root = nm_budget_create(100, NULL), *middle = nm_budget_create(200, root), *leaf = nm_budget_create(300, middle);
+    CHECK(nm_budget_charge(leaf, 40));
+    CHECK(!nm_budget_charge(leaf, 61)); /* the root says no, after leaf and middle said yes */
+    CHECK(nm_budget_used(leaf) == 40 && nm_budget_used(middle) == 40 && nm_budget_used(root) == 40);
+    CHECK(nm_budget_peak(leaf) == 40 && nm_budget_peak(middle) == 40 && nm_budget_peak(root) == 40);
+    CHECK(nm_budget_denied(leaf) == 1 && nm_budget_denied(middle) == 0 && nm_budget_denied(root) == 1);
+    nm_denial at_leaf, at_root;
+    CHECK(nm_budget_last_denial(leaf, &at_leaf) && nm_budget_last_denial(root, &at_root));
+    CHECK(at_leaf.refuser == root && at_leaf.used == 40 && at_leaf.limit == 100 && at_leaf.requested == 61);
+    CHECK(at_root.refuser == root && at_root.time_ns == at_leaf.time_ns);
+    nm_failure f = nm_last_failure();
+    CHECK(f.status == NM_OVER_BUDGET && f.requested == 61 && f.used == 40 && f.limit == 100);
+    CHECK(!nm_budget_last_denial(middle, &at_leaf));
+    CHECK(!nm__budget_try(leaf, 61) && nm_budget_denied(leaf) == 1); /* only asked */
+    CHECK(nm__budget_try(leaf, 60) && nm_budget_used(root) == 100);
+    CHECK(nm_budget_release(leaf, 60) == NM_OK);
+    CHECK(nm__budget_hold(leaf, 30) && nm_budget_release(leaf, 30) == NM_OK); /* given up before it was settled */
+    nm_budget_set_limit(root, 1000);
+    CHECK(nm_budget_peak(leaf) == 40 && nm_budget_peak(root) == 40);
+    CHECK(nm__budget_hold(leaf, 30));
+    nm__budget_settle(leaf);
+    CHECK(nm_budget_release(leaf, 30) == NM_OK && nm_budget_peak(leaf) == 70 && nm_budget_peak(root) == 70);
+    SOUND(nm_budget_check(leaf));
+    nm__budget_hold_back(root, 900);
+    CHECK(!nm_budget_charge(leaf, 61) && nm_budget_charge(leaf, 60));
+    CHECK(nm_budget_last_denial(leaf, &at_leaf) && at_leaf.limit == 1000); /* the limit is what it was */
+    nm__budget_hold_back(root, SIZE_MAX);
+    CHECK(!nm_budget_charge(leaf, 1));
+    nm_budget_destroy(leaf);
+    CHECK(nm_budget_used(root) == 0 && nm_budget_used(middle) == 0);
+    nm_budget_destroy(middle);
     nm_budget_destroy(root);
 }
 
@@ -88,10 +140,33 @@ static void test_histogram_buckets(void) {
     CHECK(nm_histo_bucket(NM_SIZE_MAX) < NM_HISTO_BUCKETS);
 }
 
+static void test_histogram_counts(void) {
+    nm_system *s = nm_system_create();
+    nm_traced *t = nm_traced_create(nm_system_port(s), true), *plain = nm_traced_create(nm_system_port(s), false);
+    nm_allocator port = nm_traced_port(t);
+    uint64_t counts[NM_HISTO_BUCKETS], sum = 0;
+    for (size_t size = 1; size <= 1000; size++) CHECK(nm_free(port, nm_alloc(port, size, 16), size, 16) == NM_OK);
+    CHECK(nm_alloc(port, NM_SIZE_MAX, 16) == NULL); /* not handed out, so not counted */
+    CHECK(nm_traced_histogram(t, counts));
+    for (unsigned bucket = 0; bucket < NM_HISTO_BUCKETS; bucket++) {
+        size_t below_it = bucket == 0 ? 0 : nm_histo_size(bucket - 1);
+        if (nm_histo_size(bucket) <= 1000) CHECK(counts[bucket] == nm_histo_size(bucket) - below_it);
+        sum += counts[bucket];
+    }
+    CHECK(sum == 1000);
+    CHECK(!nm_traced_histogram(plain, counts));
+    nm_traced_destroy(plain);
+    nm_traced_destroy(t);
+    nm_system_destroy(s);
+}
+
 int main(void) {
     RUN(test_checked_arithmetic());
+    RUN(test_each_thread_has_a_status_slot());
     RUN(test_limits_and_ancestors());
+    RUN(test_a_refused_charge_leaves_no_trace());
     RUN(test_never_over_the_limit_under_threads());
     RUN(test_histogram_buckets());
+    RUN(test_histogram_counts());
     return finish();
 }

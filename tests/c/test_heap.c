@@ -1,6 +1,7 @@
 /* What the port does not show of heap and region: bins, spans, decay, threads, fork, the limit. */
 #define _POSIX_C_SOURCE 200809L
 #include <pthread.h>
+#include <sched.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -197,6 +198,177 @@ static void test_blocks_outlive_their_thread(void) {
     nm_heap_destroy(h);
 }
 
+/* Of a thread that is gone, freed by one that has a part of its own: each block goes back to where it came from. */
+static void test_frees_into_an_abandoned_part(void) {
+    nm_heap *h = nm_heap_create(NULL);
+    enum { N = 4000 };
+    static void *blocks[N];
+    worker w = {h, blocks, N, 6};
+    void *mine = nm_heap_malloc(h, 5000);
+    size_t own = held(h);
+    in_thread(allocate, &w);
+    CHECK(held(h) > own);
+    for (int i = 0; i < N; i++) {
+        CHECK(filled(blocks[i], 50, 6));
+        nm_heap_free(h, blocks[i]);
+        if (i % 100 == 0) sound(h);
+    }
+    nm_census c;
+    nm_heap_census(h, &c);
+    CHECK(c.held == own && c.threads == 2);
+    in_thread(allocate, &w); /* takes the part over */
+    in_thread(release, &w);
+    nm_heap_census(h, &c);
+    CHECK(c.held == own && c.threads == 2);
+    nm_heap_free(h, mine);
+    sound(h);
+    nm_heap_destroy(h);
+}
+
+/* Threads that end while others free their blocks: a block is handed on before its maker is gone. */
+enum { RELAYS = 400, RELAYED = 300 };
+typedef struct relay { nm_heap *heap; void *_Atomic *from, *_Atomic *to; unsigned number; } relay;
+static void *run_relay(void *arg) {
+    relay *r = arg;
+    for (int i = 0; i < RELAYED; i++) {
+        if (r->from != NULL) {
+            void *old;
+            while ((old = atomic_load(&r->from[i])) == NULL) sched_yield();
+            CHECK(filled(old, 40, r->number - 1));
+            nm_heap_free(r->heap, old);
+        }
+        void *block = nm_heap_malloc(r->heap, 40 + (size_t)(i % 7) * 300);
+        fill(block, 40, r->number);
+        atomic_store(&r->to[i], block);
+    }
+    return NULL;
+}
+static void test_threads_end_while_others_free(void) {
+    static void *_Atomic blocks[RELAYS][RELAYED];
+    static relay relays[RELAYS];
+    pthread_t threads[RELAYS];
+    nm_heap *h = nm_heap_create(NULL);
+    enum { ALIVE = 4 };
+    for (int i = 0; i < RELAYS; i++) {
+        if (i >= ALIVE) pthread_join(threads[i - ALIVE], NULL);
+        relays[i] = (relay){h, i == 0 ? NULL : blocks[i - 1], blocks[i], (unsigned)i};
+        pthread_create(&threads[i], NULL, run_relay, &relays[i]);
+    }
+    for (int i = RELAYS - ALIVE; i < RELAYS; i++) pthread_join(threads[i], NULL);
+    for (int i = 0; i < RELAYED; i++) nm_heap_free(h, blocks[RELAYS - 1][i]);
+    sound(h);
+    nm_census c;
+    nm_heap_census(h, &c);
+    CHECK(c.threads <= ALIVE + 2); /* one more while a free keeps an abandoned part busy */
+    nm_heap_trim(h);
+    CHECK(held(h) == 0);
+    nm_heap_destroy(h);
+}
+
+/* Destructors of other thread-specific data run after ours too, and may allocate and free. */
+static nm_heap *late_heap;
+static int late_rounds;
+static pthread_key_t late_key;
+static void late_destructor(void *block) {
+    CHECK(filled(block, 70, 8));
+    nm_heap_free(late_heap, block);
+    nm_heap_free(late_heap, nm_heap_malloc(late_heap, 900));
+    if (late_rounds++ % 2 == 0) {
+        fill(block = nm_heap_malloc(late_heap, 70), 70, 8);
+        pthread_setspecific(late_key, block); /* once more */
+    }
+}
+static void *leave_late(void *unused) {
+    (void)unused;
+    void *block = nm_heap_malloc(late_heap, 70);
+    fill(block, 70, 8);
+    pthread_setspecific(late_key, block);
+    return NULL;
+}
+static void test_use_while_the_thread_ends(void) {
+    late_heap = nm_heap_create(NULL);
+    CHECK(pthread_key_create(&late_key, late_destructor) == 0);
+    for (int i = 0; i < 20; i++) {
+        pthread_t thread;
+        pthread_create(&thread, NULL, leave_late, NULL);
+        pthread_join(thread, NULL);
+        sound(late_heap);
+    }
+    CHECK(late_rounds == 40);
+    nm_census c;
+    nm_heap_census(late_heap, &c);
+    CHECK(c.threads == 1); /* each thread took over the part of the one before */
+    pthread_key_delete(late_key);
+    nm_heap_destroy(late_heap);
+}
+
+/* Blocks travel from the part that is read last to the one that is read first. */
+static nm_allocator watched;
+static atomic_bool watching;
+static void *_Atomic traveller;
+static pthread_barrier_t seats;
+static void *take_a_part(void *unused) {
+    (void)unused;
+    (void)nm_free(watched, nm_alloc(watched, 10, 16), 10, 16);
+    pthread_barrier_wait(&seats);
+    pthread_barrier_wait(&seats);
+    return NULL;
+}
+static void *send(void *unused) {
+    (void)unused;
+    (void)nm_free(watched, nm_alloc(watched, 10, 16), 10, 16);
+    pthread_barrier_wait(&seats);
+    while (atomic_load(&watching))
+        if (atomic_load(&traveller) == NULL) atomic_store(&traveller, nm_alloc(watched, 4096, 16));
+    pthread_barrier_wait(&seats);
+    return NULL;
+}
+static void *receive(void *unused) {
+    (void)unused;
+    (void)nm_free(watched, nm_alloc(watched, 10, 16), 10, 16);
+    pthread_barrier_wait(&seats);
+    while (atomic_load(&watching)) {
+        void *block = atomic_exchange(&traveller, NULL);
+        if (block != NULL) (void)nm_free(watched, block, 4096, 16);
+    }
+    pthread_barrier_wait(&seats);
+    return NULL;
+}
+static void test_stats_from_another_thread(void) {
+    enum { BETWEEN = 30, READS = 300000 };
+    nm_heap *h = nm_heap_create(NULL);
+    watched = nm_heap_port(h);
+    atomic_store(&watching, true);
+    pthread_barrier_init(&seats, NULL, BETWEEN + 3);
+    pthread_t threads[BETWEEN + 2];
+    nm_stats s;
+    for (int i = 0; i < BETWEEN + 2; i++) {
+        void *(*run)(void *) = i == 0 ? receive : i == BETWEEN + 1 ? send : take_a_part;
+        pthread_create(&threads[i], NULL, run, NULL);
+        do { /* one after the other: parts are read in the order of their making */
+            sched_yield();
+            watched.methods->stats(watched.self, &s);
+        } while (s.frees <= (size_t)i);
+    }
+    pthread_barrier_wait(&seats);
+    int wrong = 0;
+    for (int i = 0; i < READS; i++) {
+        watched.methods->stats(watched.self, &s);
+        wrong += s.used > (size_t)1 << 40 || s.peak > (size_t)1 << 40 || s.live > (size_t)1 << 40;
+    }
+    CHECK(wrong == 0);
+    atomic_store(&watching, false);
+    pthread_barrier_wait(&seats);
+    for (int i = 0; i < BETWEEN + 2; i++) pthread_join(threads[i], NULL);
+    void *left = atomic_load(&traveller);
+    if (left != NULL) (void)nm_free(watched, left, 4096, 16);
+    watched.methods->stats(watched.self, &s);
+    CHECK(s.used == 0 && s.live == 0);
+    pthread_barrier_destroy(&seats);
+    sound(h);
+    nm_heap_destroy(h);
+}
+
 enum { RING = 512, PRODUCED = 60000 };
 static _Atomic(void *) ring[RING];
 static void *produce(void *arg) {
@@ -309,6 +481,86 @@ static void test_limit_and_reserve(void) {
     nm_budget_destroy(b);
 }
 
+/* The region has less than the budget allows: no peak, no denial. */
+static void test_a_refused_block_leaves_no_trace(void) {
+    nm_budget *b = nm_budget_create(SIZE_MAX, NULL);
+    nm_heap *h = nm_heap_create(b);
+    char *kept = nm_heap_malloc(h, 3 * PAGE), *fence = nm_heap_malloc(h, PAGE);
+    fill(kept, 3 * PAGE, 2);
+    const size_t huge[] = {NM_SIZE_MAX, NM_SIZE_MAX - PAGE, (size_t)1 << 60, nm_region_size() + 1};
+    for (size_t i = 0; i < sizeof huge / sizeof *huge; i++) {
+        CHECK(nm_heap_malloc(h, huge[i]) == NULL && nm_last_failure().status == NM_OUT_OF_MEMORY);
+        CHECK(nm_heap_realloc(h, kept, huge[i]) == NULL && nm_heap_calloc(h, 1, huge[i]) == NULL);
+    }
+    nm_census c;
+    nm_heap_census(h, &c);
+    CHECK(c.held == 4 * PAGE && c.held_peak == 4 * PAGE && c.live_span_bytes == 4 * PAGE);
+    CHECK(nm_budget_used(b) == 4 * PAGE && nm_budget_peak(b) == 4 * PAGE && nm_budget_denied(b) == 0);
+    CHECK(filled(kept, 3 * PAGE, 2));
+    nm_heap_free(h, fence);
+    sound(h);
+    nm_heap_destroy(h);
+    nm_budget_destroy(b);
+}
+
+static void test_clear(void) {
+    nm_budget *b = nm_budget_create(NM_SIZE_MAX, NULL);
+    nm_heap *h = nm_heap_create(b);
+    nm_allocator port = nm_heap_port(h);
+    void *blocks[100];
+    worker w = {h, blocks, 100, 1};
+    for (int round = 0; round < 3; round++) {
+        in_thread(allocate, &w); /* in a part that is abandoned */
+        for (int i = 0; i < 3000; i++) CHECK(nm_alloc(port, 1 + (size_t)i * 30, 16) != NULL);
+        nm_heap_clear(h);
+        sound(h);
+        nm_stats s;
+        port.methods->stats(port.self, &s);
+        CHECK(held(h) == 0 && nm_budget_used(b) == 0 && s.used == 0 && s.live == 0 && s.reserved == 0);
+    }
+    nm_heap_destroy(h);
+    nm_budget_destroy(b);
+}
+
+static void test_census(void) {
+    nm_heap *h = nm_heap_create(NULL);
+    for (int i = 0; i < 10; i++) nm_heap_free(h, nm_heap_malloc(h, 100));
+    for (int i = 0; i < 7; i++) nm_heap_free(h, nm_heap_malloc(h, (size_t)1 << 17));
+    for (int i = 0; i < 5; i++) nm_heap_free(h, nm_heap_malloc(h, ((size_t)1 << 17) + 1));
+    nm_heap_free(h, nm_heap_malloc(h, 0));
+    nm_census c;
+    nm_heap_census(h, &c);
+    CHECK(c.allocations[nm__bin_of(100)] == 10 && c.allocations[1] == 1 && c.threads == 1);
+    CHECK(c.span_allocations[17] == 7 && c.span_allocations[18] == 5);
+    uint64_t sum = 0;
+    for (unsigned bin = 0; bin < NM_BINS; bin++) sum += c.allocations[bin];
+    for (unsigned k = 0; k < NM_SPAN_SIZES; k++) sum += c.span_allocations[k];
+    CHECK(sum == 23);
+    nm_heap_destroy(h);
+}
+
+/* The heap that claims a slot has it alone; the others share the rest. */
+static void test_a_claimed_slot(void) {
+    nm_heap *claimed = nm_heap_create(NULL), *others[2 * NM__TLS_SLOTS];
+    CHECK(nm__mine.part[NM__CLAIMED_SLOT] == &nm__no_part);
+    nm__heap_claim(claimed);
+    void *first = nm_heap_malloc(claimed, 100);
+    nm__part *part = nm__mine.part[NM__CLAIMED_SLOT];
+    CHECK(part != &nm__no_part && nm__page_of(first)->part == part);
+    for (int i = 0; i < 2 * NM__TLS_SLOTS; i++) {
+        others[i] = nm_heap_create(NULL);
+        CHECK(nm_heap_malloc(others[i], 100) != NULL && nm__mine.part[NM__CLAIMED_SLOT] == part);
+    }
+    for (int i = 0; i < 2 * NM__TLS_SLOTS; i++) {
+        sound(others[i]);
+        nm_heap_destroy(others[i]);
+    }
+    nm_heap_free(claimed, first);
+    sound(claimed);
+    nm_heap_destroy(claimed);
+    nm__mine.part[NM__CLAIMED_SLOT] = &nm__no_part; /* it lives as long as the process elsewhere */
+}
+
 static void test_idle_superblocks_make_room(void) {
     nm_budget *b = nm_budget_create(4 * PAGE, NULL);
     nm_heap *h = nm_heap_create(b);
@@ -392,9 +644,17 @@ int main(void) {
     RUN(test_retain_and_decay());
     RUN(test_empty_superblocks_go_back());
     RUN(test_blocks_outlive_their_thread());
+    RUN(test_frees_into_an_abandoned_part());
+    RUN(test_threads_end_while_others_free());
+    RUN(test_use_while_the_thread_ends());
+    RUN(test_stats_from_another_thread());
     RUN(test_producer_and_consumer());
     RUN(test_several_heaps_and_threads());
     RUN(test_limit_and_reserve());
+    RUN(test_a_refused_block_leaves_no_trace());
+    RUN(test_clear());
+    RUN(test_census());
+    RUN(test_a_claimed_slot());
     RUN(test_idle_superblocks_make_room());
     RUN(test_fork());
     RUN(test_region_programs());

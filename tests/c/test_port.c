@@ -172,6 +172,11 @@ static void test_refusal_changes_nothing(chain c) {
         CHECK(nm_alloc(c.port, 50, 16) == NULL && nm_last_failure().status == NM_OVER_BUDGET);
         void *fits = nm_alloc(c.port, 49, 16);
         CHECK(fits != NULL && nm_free(c.port, fits, 49, 16) == NM_OK);
+        before = stats(&c);
+        CHECK(!c.port.methods->resize(c.port.self, kept, 100, 150, 16) && nm_last_failure().status == NM_OVER_BUDGET);
+        after = stats(&c);
+        CHECK(after.failures == before.failures + 1 && after.used == before.used && after.peak == before.peak);
+        CHECK(nm_budget_used(c.budget) == after.used && filled(kept, 100, 1));
     }
     CHECK(nm_free(c.port, kept, 100, 16) == NM_OK);
     unmake(&c);

@@ -23,8 +23,8 @@ typedef struct nm_arena nm_arena;
 typedef struct nm_arena_mark {
     const nm_arena *arena;
     uint64_t generation;
-    const void *chunk;
-    const void *large;
+    uint64_t chunk;
+    uint64_t large;
     const void *floor;
     size_t offset;
     size_t used;
@@ -45,9 +45,9 @@ nm_status nm_arena_reset(nm_arena *a);
 /* As reset, and gives that chunk back as well. */
 nm_status nm_arena_clear(nm_arena *a);
 nm_status nm_arena_take_mark(nm_arena *a, nm_arena_mark *out);
-/* Drops every block newer than the mark. NM_INVALID_MARK: foreign, of an older generation, or ahead of the
- * arena. A mark that is newer than one already released is the caller's to know: once the arena has grown
- * past its position again, the arena cannot tell. */
+/* Drops every block newer than the mark, which is used up. NM_INVALID_MARK: foreign, of an older generation,
+ * or ahead of the arena. A mark that is used up, or newer than one already released, is the caller's to know:
+ * once the arena has grown past its position again, the arena cannot tell. */
 nm_status nm_arena_release(nm_arena *a, const nm_arena_mark *mark);
 uint64_t nm_arena_generation(const nm_arena *a);
 nm_status nm_arena_check_thread(const nm_arena *a);

@@ -45,7 +45,7 @@ nm_allocator nm_heap_port(nm_heap *h);
 /* Sets the limit of the heap's budget. The last `reserve` bytes of it are refused until a request was denied,
  * and again once 2 * reserve are free: so the code that handles the denial finds some memory. */
 void nm_heap_set_limit(nm_heap *h, size_t limit, size_t reserve); /* pre: made with a budget */
-/* Gives back every block at once; no other call may be under way. */
+/* Frees every block at once; no other call may be under way. */
 void nm_heap_clear(nm_heap *h);
 /* Collects, returns this thread's empty superblocks, and trims the region. */
 void nm_heap_trim(nm_heap *h);

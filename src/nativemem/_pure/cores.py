@@ -601,7 +601,7 @@ class SlabCore(_Confined):
         self._return_empty()
 
 
-class HeapCore(_Counted):
+class HeapCore(SystemCore):
     """The native heap's cell sizes; Python gives the memory."""
 
     def usable(self, size: int, align: int) -> int:
@@ -615,14 +615,6 @@ class HeapCore(_Counted):
         while cell % align:
             cell += 16 if cell < 512 else 1 << (cell.bit_length() - 3)
         return cell
-
-    def _alloc(self, size: int, align: int, make: Make) -> Any:
-        memory = self._memory(size, make)
-        self._count_alloc(size)
-        return memory
-
-    def _free(self, size: int, align: int, memory: Any) -> None:
-        self._count_free(size)
 
     def _resize(self, old: int, size: int, memory: Any, apply: Make) -> bool:
         if self.usable(old, memory._align) != self.usable(size, memory._align):

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import platform
 import warnings
+from pathlib import Path
 
 from setuptools import setup
 from setuptools.command.build_ext import build_ext
@@ -41,6 +42,8 @@ class BuildOrFallBack(build_ext):
             super().run()
         except (BaseError, CCompilerError, OSError) as error:
             fall_back(error)
+            for stale in Path(self.build_lib).glob("nativemem/_core*"):
+                stale.unlink()  # of a build before, in the same tree
             # the commands that follow take the layout and the tag of the wheel from these three
             self.extensions = []
             self.distribution.ext_modules = None

@@ -196,3 +196,16 @@ def test_the_sdist_builds_in_a_fresh_isolated_environment(tmp_path: Path) -> Non
     assert built.returncode == 0, built.stdout + built.stderr
     (wheel,) = tmp_path.glob("nativemem-*.whl")
     assert backend_of(install(wheel, tmp_path / "site")) == "native"
+
+
+def test_a_fallback_packs_no_extension_of_an_earlier_build(required: Build, tmp_path: Path) -> None:
+    tree = shutil.copytree(required.tree, tmp_path / "tree")
+    assert list((tree / "build").rglob("_core*")), "the tree was built before"
+    source = tree / "csrc" / "alloc" / "arena.c"
+    source.write_text("#error broken\n" + source.read_text())
+    pip = (sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation")
+    done = run(*pip, "--wheel-dir", tmp_path, tree, USE_NATIVE_MEM="auto")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name.endswith("-py3-none-any.whl")
+    assert extensions(wheel) == []

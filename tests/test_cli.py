@@ -57,10 +57,10 @@ class TestRun:
             "import neighbour\nprint(neighbour.here, sys.modules['__main__'].__dict__ is globals())\n"
         )
         script("here = 'found'\n", "neighbour.py")
-        done = run("run", path, "--budget", "-x", "y z", backend=backend, stdin="piped\n")
+        done = run("run", path, "--budget", "-x", "--", "y z", backend=backend, stdin="piped\n")
         assert done.returncode == 0
         assert done.stdout.splitlines() == [
-            "__main__ ['--budget', '-x', 'y z'] True",
+            "__main__ ['--budget', '-x', '--', 'y z'] True",
             "piped",
             "found True",
         ]
@@ -146,8 +146,40 @@ class TestRun:
 
     def test_a_module(self, script, backend: str) -> None:  # type: ignore[no-untyped-def]
         path = script("import sys\nprint(__name__, sys.argv[1:])\n", "amodule.py")
-        done = run("run", "-m", "amodule", "--budget", "1", cwd=path.parent, backend=backend)
-        assert (done.returncode, done.stdout) == (0, "__main__ ['--budget', '1']\n"), done.stderr
+        done = run("run", "-m", "amodule", "--budget", "--", "1", cwd=path.parent, backend=backend)
+        assert (done.returncode, done.stdout) == (0, "__main__ ['--budget', '--', '1']\n"), done.stderr
+
+    def test_the_program_finds_itself_as_under_python(self, script, backend: str) -> None:  # type: ignore[no-untyped-def]
+        path = script("import os\nos.chdir('/')\nprint(__file__, __annotations__, __cached__, __spec__)\n")
+        plain = subprocess.run([sys.executable, path.name], capture_output=True, text=True, cwd=path.parent)
+        done = run("run", path.name, cwd=path.parent, backend=backend)
+        assert (done.stdout, done.returncode) == (plain.stdout, 0)
+
+    def test_the_summary_goes_to_the_stderr_of_the_start(self, script, backend: str) -> None:  # type: ignore[no-untyped-def]
+        path = script("import io, sys\nsys.stderr = io.StringIO()\n")
+        assert " s, peak " in run("run", path, backend=backend).stderr
+
+    def test_other_threads_stay_bounded_when_the_main_one_has_failed(self, script, backend: str) -> None:  # type: ignore[no-untyped-def]
+        if backend == "pure":
+            pytest.skip("the pure backend bounds the main thread only, and says so")
+        path = script(
+            "import threading\n"
+            "failed = threading.Event()\n"
+            "def work():\n"
+            "    failed.wait()\n"
+            "    kept = []\n"
+            "    try:\n"
+            "        for _ in range(100):\n            kept.append(bytes(1 << 20))\n"
+            "    except MemoryError:\n        kept = None\n        print('bounded')\n"
+            "threading.Thread(target=work).start()\n"
+            "threading.excepthook = None\n"
+            "import sys\n"
+            "sys.excepthook = lambda *error: failed.set()\n"
+            "raise ValueError\n"
+        )
+        done = run("run", "--budget", "32MiB", path, backend=backend)
+        assert (done.stdout, done.returncode) == ("bounded\n", 1)
+        assert "the last denial" in done.stderr
 
     def test_exit_functions_and_threads_of_the_program_come_first(self, script, backend: str) -> None:  # type: ignore[no-untyped-def]
         path = script(
@@ -192,6 +224,7 @@ MISTAKES = {
     "misspelt budget": ["run", "--budget", "10 Mib B", "x.py"],
     "huge budget": ["run", "--budget", "99999999999 TiB", "x.py"],
     "no budget": ["run", "--budget"],
+    "budget below what the interpreter holds": ["run", "--budget", "1", __file__],
     "unknown option": ["run", "--speed", "x.py"],
 }
 

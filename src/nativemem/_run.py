@@ -24,9 +24,12 @@ from .cli import OVER_BUDGET
 from .config import Settings, format_size, reserve_of
 from .errors import NativeUnavailable
 
+#: a program that could not even be shown its own error would help nobody
+_LEAST_OVER_HELD = 1 << 20
+
 
 class NoProgram(Exception):
-    """There is no such program; the message says what to do."""
+    """There is no such program, or no room for any; the message says what to do."""
 
 
 class _NativeMeter:
@@ -44,8 +47,15 @@ class _NativeMeter:
         self._set_limit = Engine.set_limit
 
     def bound(self, budget: int | None) -> None:
-        if budget is not None:
-            self._set_limit(budget)
+        if budget is None:
+            return
+        least = process.usage().held + _LEAST_OVER_HELD
+        if budget < least:
+            raise NoProgram(
+                f"--budget: {budget} bytes is too little, the interpreter holds most of it before the "
+                f"program starts; the least is {least}"
+            )
+        self._set_limit(budget)
 
     def read(self) -> dict[str, Any]:
         usage = process.usage()
@@ -65,14 +75,15 @@ class _PureMeter:
 
     backend = "pure"
     note = (
-        "pure backend: measured with tracemalloc, which is slow; "
-        "the budget is checked every 5 ms, not at each allocation"
+        "pure backend: measured with tracemalloc, which is slow; the budget is checked every 5 ms, "
+        "not at each allocation, and the MemoryError goes to the main thread"
     )
     interval = 0.005
 
     def __init__(self) -> None:
         self._stop = threading.Event()
         self._denial: dict[str, int] | None = None
+        self._denials = 0
         try:
             import tracemalloc
         except ImportError:
@@ -90,14 +101,17 @@ class _PureMeter:
     def _watch(self, budget: int, target: int | None) -> None:
         import ctypes
 
-        while not self._stop.wait(self.interval):
+        wait = self.interval
+        while not self._stop.wait(wait):
             used = self._traced()[0]
+            wait = self.interval
             if used > budget:
                 self._denial = {"requested": used - budget, "used": used, "limit": budget}
+                self._denials += 1
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(
                     ctypes.c_ulong(target or 0), ctypes.py_object(MemoryError)
                 )
-                return
+                wait = 20 * self.interval  # for the program to let go of something
 
     def lift(self) -> int:
         self._stop.set()
@@ -107,7 +121,7 @@ class _PureMeter:
         return {
             "allocations": None,
             **{f"p{p}": None for p in (50, 90, 99)},
-            "denials": int(self._denial is not None),
+            "denials": self._denials,
             "denial": self._denial,
         }
 
@@ -119,24 +133,18 @@ class _Summary:
         self.meter, self.budget, self.output = meter, budget, output
         self.pid, self.began = os.getpid(), time.perf_counter()
         self.code: int | None = 0
-        self.measured: dict[str, Any] | None = None
-
-    def stop(self) -> None:
-        """The program has ended: lifts the limit, and keeps the numbers free of what comes after it."""
-        peak = self.meter.lift()
-        if self.measured is None:
-            wall = time.perf_counter() - self.began
-            self.measured = {"wall_s": wall, "peak_bytes": peak, **self.meter.read()}
-            self.measured["peak_rss_bytes"] = _peak_rss()
+        self.stderr = sys.stderr  # the program may put something else there
 
     def __call__(self) -> None:
         if os.getpid() != self.pid:  # a child made by fork runs its parent's exit functions
             return
-        self.stop()
-        assert self.measured is not None
+        peak = self.meter.lift()  # only now: until here other threads of the program may run
         numbers = {
             "backend": self.meter.backend,
-            **self.measured,
+            "wall_s": time.perf_counter() - self.began,
+            "peak_bytes": peak,
+            **self.meter.read(),
+            "peak_rss_bytes": _peak_rss(),
             "budget_bytes": self.budget,
             "headroom_bytes": None,
             "pid": self.pid,
@@ -150,12 +158,12 @@ class _Summary:
                     json.dump(numbers, file, indent=1)
                     file.write("\n")
             except OSError as error:
-                say(f"the summary was not written: {error}")
-        for line in _lines(numbers, self.meter.note, self.code == OVER_BUDGET):
-            say(line)
+                say(f"the summary was not written: {error}", self.stderr)
+        for line in _lines(numbers, self.meter.note):
+            say(line, self.stderr)
 
 
-def _lines(n: dict[str, Any], note: str, over: bool) -> list[str]:
+def _lines(n: dict[str, Any], note: str) -> list[str]:
     rss = "" if n["peak_rss_bytes"] is None else f" (resident {format_size(n['peak_rss_bytes'])})"
     parts = [f"{n['wall_s']:.2f} s", f"peak {format_size(n['peak_bytes'])}{rss}"]
     if n["allocations"] is not None:
@@ -169,21 +177,23 @@ def _lines(n: dict[str, Any], note: str, over: bool) -> list[str]:
             f"budget {format_size(n['budget_bytes'])}, headroom {format_size(n['headroom_bytes'])}, "
             f"{n['denials']:,} denial{'s' * (n['denials'] != 1)}"
         )
-    if over:
-        d = n["denial"]
+    d = n["denial"]
+    if d is not None and n["exit_code"] != 0:
+        what = "budget exceeded" if n["exit_code"] == OVER_BUDGET else "the last denial"
         kept = reserve_of(d["limit"]) if n["backend"] == "native" else 0
         kept_note = f" ({kept:,} of them kept for handling the error)" if kept else ""
         lines.append(
-            f"budget exceeded: {d['requested']:,} bytes asked for with {d['used']:,} in use, "
+            f"{what}: {d['requested']:,} bytes asked for with {d['used']:,} in use, "
             f"{d['limit']:,} allowed{kept_note}; give it more with --budget, or find what holds them"
         )
     return lines
 
 
-def say(line: str) -> None:
-    """One line on stderr; a closed stderr is no reason to fail."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        print(f"nativemem: {line}", file=sys.stderr, flush=True)
+def say(line: str, stderr: Any) -> None:
+    """One line on stderr; a closed one is no reason to fail, or to print elsewhere."""
+    if stderr is not None:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            print(f"nativemem: {line}", file=stderr, flush=True)
 
 
 def _peak_rss() -> int | None:
@@ -216,7 +226,7 @@ def _find(script: str | None, module: str | None) -> types.CodeType | None:
         reason = "no such script" if isinstance(error, FileNotFoundError) else error.strerror
         raise NoProgram(f"{reason}: {script!r}; give the path of a Python file") from None
     sys.path[0] = os.path.dirname(os.path.realpath(script))
-    return compile(source, script, "exec", dont_inherit=True)
+    return compile(source, os.path.abspath(script), "exec", dont_inherit=True)
 
 
 def _execute(code: types.CodeType | None, script: str | None, module: str | None, args: list[str]) -> None:
@@ -226,10 +236,12 @@ def _execute(code: types.CodeType | None, script: str | None, module: str | None
         runpy.run_module(module, run_name="__main__", alter_sys=True)
         return
     main = types.ModuleType("__main__")
-    main.__dict__.update(
-        __file__=script,
+    main.__dict__.update(  # as the interpreter has it
+        __file__=code.co_filename,
         __builtins__=builtins,
-        __loader__=importlib.machinery.SourceFileLoader("__main__", str(script)),
+        __loader__=importlib.machinery.SourceFileLoader("__main__", code.co_filename),
+        __annotations__={},
+        __cached__=None,
     )
     sys.modules["__main__"] = main
     exec(code, main.__dict__)
@@ -269,9 +281,15 @@ def run(
     except SystemExit as end:
         summary.code = end.code if isinstance(end.code, int) else int(end.code is not None)
         return end.code
+    except NoProgram:
+        atexit.unregister(summary)
+        raise
     except BaseException as error:
-        summary.stop()
-        _show(error)
+        try:
+            _show(error)
+        except MemoryError:
+            meter.lift()
+            _show(error)
         if isinstance(error, KeyboardInterrupt):
             summary.code = 128 + signal.SIGINT
         elif isinstance(error, MemoryError) and meter.read()["denial"]:

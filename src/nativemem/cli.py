@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         "says on stderr what it used. The program's own output and exit code pass through.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="nativemem run [--budget SIZE] [-o FILE] (script | -m module) ...",
     )
     run.add_argument(
         "--budget",
@@ -63,31 +64,40 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("-o", dest="output", metavar="FILE", help="write the summary as JSON")
     run.add_argument(
-        "-m",
-        dest="module",
-        nargs=argparse.REMAINDER,
-        metavar="MODULE",
-        help="run a module, as python -m does; everything after it is the module's",
+        "-m", action="store_true", help="what follows is a module and its arguments, as for python -m"
     )
-    run.add_argument("script", nargs="?", help="the program")
-    run.add_argument("args", nargs=argparse.REMAINDER, help="its arguments")
     return parser
+
+
+def _split(argv: list[str]) -> tuple[list[str], list[str]]:
+    """This command's own words, and the program's: from the first that is no option, or after ``-m``.
+
+    argparse has no way to leave the program's words alone: it takes a ``--`` out of them.
+    """
+    takes_value = ("--budget", "-o")
+    i = 1
+    while i < len(argv) and argv[i].startswith("-") and argv[i] != "-":
+        if argv[i] == "-m":
+            return argv[: i + 1], argv[i + 1 :]
+        i += 1 + (argv[i] in takes_value)
+    return argv[:i], argv[i:]
 
 
 def main(argv: list[str] | None = None) -> int | str | None:
     """Runs the command line ``argv`` (None: the process's own). Returns what to exit with."""
     parser = _parser()
-    options = parser.parse_args(argv)
-    module, *args = options.module or [None]
-    if module is None and options.script is None:
+    own, program = _split(sys.argv[1:] if argv is None else argv)
+    options = parser.parse_args(own)
+    if not program:
         parser.error("run: name a script, or a module with -m")
+    module, script = (program.pop(0), None) if own[-1] == "-m" else (None, program.pop(0))
     from . import _run
 
     try:
         return _run.run(
-            options.script,
+            script,
             module,
-            args if module else options.args,
+            program,
             budget=options.budget,
             output=options.output,
         )

@@ -71,7 +71,9 @@ static void test_a_refused_charge_leaves_no_trace(void) {
     nm_failure f = nm_last_failure();
     CHECK(f.status == NM_OVER_BUDGET && f.requested == 61 && f.used == 40 && f.limit == 100);
     CHECK(!nm_budget_last_denial(middle, &at_leaf));
+    CHECK(nm_refuse(NM_OK, 0, 0, 0) == NULL);
     CHECK(!nm__budget_try(leaf, 61) && nm_budget_denied(leaf) == 1); /* only asked */
+    CHECK(nm_last_failure().status == NM_OVER_BUDGET && nm_last_failure().limit == 100);
     CHECK(nm__budget_try(leaf, 60) && nm_budget_used(root) == 100);
     CHECK(nm_budget_release(leaf, 60) == NM_OK);
     CHECK(nm__budget_hold(leaf, 30) && nm_budget_release(leaf, 30) == NM_OK); /* given up before it was settled */

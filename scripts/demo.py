@@ -111,6 +111,11 @@ class Result:
         return statistics.median(run.wall_s for run in self.runs)
 
     @property
+    def spread(self) -> tuple[float, float]:
+        times = [run.wall_s for run in self.runs]
+        return min(times), max(times)
+
+    @property
     def peak_rss_bytes(self) -> float:
         return statistics.median(run.peak_rss_bytes for run in self.runs)
 
@@ -225,10 +230,19 @@ def rows(results: list[Result]) -> Iterator[list[str]]:
 
     def ratio(result: Result) -> str:
         default = base[result.program]
-        return UNKNOWN if result is default else f"{default.wall_s / result.wall_s:.2f}x as fast"
+        if result is default:
+            return UNKNOWN
+        (fast, slow), (least, most) = result.spread, default.spread
+        unclear = " (?)" if len(result.runs) > 1 and fast <= most and least <= slow else ""
+        return f"{default.wall_s / result.wall_s:.2f}x as fast{unclear}"
+
+    def spread(result: Result) -> str:
+        least, most = result.spread
+        return UNKNOWN if len(result.runs) == 1 else f"{least:.2f} - {most:.2f} s"
 
     cells: list[tuple[str, Callable[[Result], str]]] = [
         ("wall time", lambda r: f"{r.wall_s:.2f} s"),
+        ("fastest, slowest", spread),
         ("speed", ratio),
         ("peak RSS", lambda r: size(r.peak_rss_bytes)),
         ("allocations", lambda r: count(r.summary.get("allocations"))),
@@ -254,14 +268,14 @@ def positive(text: str) -> int:
 def main() -> int:
     """Run the demo and print its table."""
     parser = argparse.ArgumentParser(description="Example programs on both allocators.")
-    parser.add_argument("--repeat", type=positive, help="runs of each program on each side (default: 2)")
+    parser.add_argument("--repeat", type=positive, help="runs of each program on each side (default: 3)")
     parser.add_argument(
         "--quick",
         action="store_true",
         help="tiny inputs, and one run unless --repeat is given: shows that all works, not how fast",
     )
     options = parser.parse_args()
-    repeat = options.repeat or (1 if options.quick else 2)
+    repeat = options.repeat or (1 if options.quick else 3)
     for needed, remedy in (("rich", "pip install rich"), ("nativemem", "build or install it")):
         if importlib.util.find_spec(needed) is None:
             print(f"demo: {needed} is not importable here: {remedy}", file=sys.stderr)
@@ -298,6 +312,10 @@ def main() -> int:
         f"CPython {platform.python_version()}, {platform.machine()}, {os.cpu_count()} CPUs; "
         f"time and RSS: {middle} {repeat} {'runs' if repeat > 1 else 'run'} a side."
     )
+    if repeat > 1:
+        console.print("(?) the times of the two sides overlap: on this machine, now, the runs cannot tell.")
+    else:
+        console.print("One run a side shows that all works, not how fast.")
     console.print("Both sides printed the same output in every run.")
     return 0
 

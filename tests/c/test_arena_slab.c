@@ -29,11 +29,20 @@ static void test_chunks_double_up_to_the_cap(void) {
     CHECK(nm_alloc(port, 3000, 1) != NULL && taken() == 10000); /* clamped to what is left */
     CHECK(nm_alloc(port, 1, 1) == NULL && nm_alloc(port, 1000, 1) == NULL);
     SOUND(nm_arena_check(a));
-    CHECK(nm_arena_reset(a) == NM_OK && taken() == 3000 && stats_of(port).used == 0);
+    CHECK(nm_arena_reset(a) == NM_OK && taken() == 3000 && stats_of(port).used == 0 && stats_of(port).peak == 6001);
+    CHECK(nm_alloc(port, 10, 1) != NULL && stats_of(port).peak == 6001);
     CHECK(nm_arena_generation(a) == 2);
     CHECK(nm_arena_clear(a) == NM_OK && taken() == 0);
     SOUND(nm_arena_check(a));
     nm_arena_destroy(a);
+}
+
+static void test_bad_hints(void) {
+    const size_t bad[] = {0, NM_SIZE_MAX + 1, SIZE_MAX};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        CHECK(nm_arena_create(nm_system_port(system_), bad[i], 0, true, false) == NULL);
+        CHECK(nm_last_failure().status == NM_INVALID_LAYOUT);
+    }
 }
 
 static void test_large_blocks_get_their_own_chunk(void) {
@@ -211,7 +220,11 @@ static void test_marks_against_the_rules(void) {
             } else if (what < 8) {
                 CHECK(nm_arena_take_mark(a, &marks[n < 16 ? n++ : below(&seed, 16)]) == NM_OK);
             } else if (n > 0) {
-                (void)nm_arena_release(a, &marks[below(&seed, n)]);
+                nm_stats before = stats_of(port);
+                nm_status status = nm_arena_release(a, &marks[below(&seed, n)]);
+                nm_stats after = stats_of(port);
+                CHECK(after.used <= before.used && after.live <= before.live);
+                if (status != NM_OK) CHECK(status == NM_INVALID_MARK && memcmp(&before, &after, sizeof before) == 0);
             }
             SOUND(nm_arena_check(a));
         }
@@ -418,6 +431,49 @@ static void test_frees_from_other_threads(void) {
     nm_slab_destroy(s);
 }
 
+/* Without a trim: the owner looks at the queue before it takes another superblock. */
+static void test_what_others_freed_is_used_again(void) {
+    static const size_t bins[] = {64};
+    static batch batch_;
+    nm_slab *s = nm_slab_create(nm_system_port(system_), bins, 1, false);
+    batch_.port = nm_slab_port(s);
+    size_t most = 0;
+    for (int round = 0; round < 5; round++) {
+        for (int i = 0; i < 3000; i++) batch_.cells[i] = nm_alloc(nm_slab_port(s), 60, 16);
+        if (round == 0) most = taken();
+        pthread_t thread;
+        pthread_create(&thread, NULL, free_elsewhere, &batch_);
+        pthread_join(thread, NULL);
+        CHECK(taken() == most);
+        SOUND(nm_slab_check(s));
+    }
+    nm_slab_destroy(s);
+}
+
+/* A free that the upstream refuses is not counted and releases nothing. */
+static void *free_into_wrappers(void *arg) {
+    nm_allocator *ports = arg;
+    for (int i = 0; i < 2; i++) CHECK(nm_free(ports[i], nm_empty_block, 100, 16) == NM_WRONG_THREAD);
+    return NULL;
+}
+static void test_a_refused_free_changes_no_wrapper(void) {
+    nm_arena *a = nm_arena_create(nm_system_port(system_), 1000, 0, true, false);
+    nm_budget *b = nm_budget_create(1000, NULL);
+    nm_limited *l = nm_limited_create(nm_arena_port(a), b);
+    nm_traced *t = nm_traced_create(nm_arena_port(a), false);
+    nm_allocator ports[2] = {nm_limited_port(l), nm_traced_port(t)};
+    for (int i = 0; i < 2; i++) CHECK(nm_alloc(ports[i], 100, 16) != NULL);
+    pthread_t thread;
+    pthread_create(&thread, NULL, free_into_wrappers, ports);
+    pthread_join(thread, NULL);
+    for (int i = 0; i < 2; i++) CHECK(stats_of(ports[i]).used == 100 && stats_of(ports[i]).frees == 0);
+    CHECK(nm_budget_used(b) == 100);
+    nm_traced_destroy(t);
+    nm_limited_destroy(l);
+    nm_budget_destroy(b);
+    nm_arena_destroy(a);
+}
+
 static void test_foreign_cells(void) {
     static const size_t bins[] = {64, 128};
     nm_slab *s = nm_slab_create(nm_system_port(system_), bins, 2, false);
@@ -433,6 +489,7 @@ static void test_foreign_cells(void) {
 int main(void) {
     system_ = nm_system_create();
     RUN(test_chunks_double_up_to_the_cap());
+    RUN(test_bad_hints());
     RUN(test_large_blocks_get_their_own_chunk());
     RUN(test_marks());
     RUN(test_wiping());
@@ -446,6 +503,8 @@ int main(void) {
     RUN(test_superblocks_come_and_go());
     RUN(test_bad_bins());
     RUN(test_frees_from_other_threads());
+    RUN(test_what_others_freed_is_used_again());
+    RUN(test_a_refused_free_changes_no_wrapper());
     RUN(test_foreign_cells());
     nm_system_destroy(system_);
     return finish();

@@ -153,6 +153,13 @@ static void test_zero_and_bad_layouts(chain c) {
     CHECK(nm_calloc(c.port, SIZE_MAX / 2, 3, 16) == NULL && nm_last_failure().status == NM_INVALID_LAYOUT);
     nm_stats after = stats(&c);
     CHECK(memcmp(&before, &after, sizeof before) == 0);
+    void *kept = nm_alloc(c.port, 100, 16);
+    before = stats(&c);
+    CHECK(nm_realloc(c.port, kept, 100, SIZE_MAX, 16) == NULL && nm_last_failure().status == NM_INVALID_LAYOUT);
+    CHECK(nm_realloc(c.port, kept, 100, 90, 3) == NULL && nm_last_failure().status == NM_INVALID_LAYOUT);
+    after = stats(&c);
+    CHECK(memcmp(&before, &after, sizeof before) == 0);
+    CHECK(nm_free(c.port, kept, 100, 16) == NM_OK);
     unmake(&c);
 }
 
@@ -214,6 +221,7 @@ static void test_resize_and_realloc(chain c) {
             CHECK(memcmp(&before, &after, sizeof before) == 0 && filled(ptr, old, 5));
             size = old;
         }
+        if (c.limited) CHECK(nm_budget_used(c.budget) == stats(&c).used);
         fill(ptr, size, 6);
         size_t moved = 1 + below(&seed, 3000);
         ptr = nm_realloc(c.port, ptr, size, moved, 16);

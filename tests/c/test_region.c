@@ -1,4 +1,9 @@
 /* The region where it ends: a small one, filled to the last page. What comes back is joined again. */
+#define _POSIX_C_SOURCE 200809L
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "alloc/heap.h"
 #include "harness.h"
 #include "nativemem.h"
@@ -84,6 +89,32 @@ static void test_every_page_in_a_span_of_its_own(void) {
     CHECK(all != NULL && nm_region_dirty() == 0);
     nm_heap_free(heap, all);
     whole();
+}
+
+static void test_the_best_fit_is_taken(void) {
+    static const size_t sizes[] = {70, 9, 30, 3, 200, 5, 63, 64, 130};
+    enum { N = sizeof sizes / sizeof *sizes };
+    char *spans[N], *fences[N];
+    for (int clean = 0; clean < 2; clean++) {
+        for (int i = 0; i < N; i++) {
+            spans[i] = nm_heap_malloc(heap, sizes[i] * PAGE);
+            fences[i] = nm_heap_malloc(heap, PAGE);
+        }
+        for (int i = 0; i < N; i++) nm_heap_free(heap, spans[i]);
+        if (clean) nm_region_trim();
+        for (size_t want = 1; want <= 64; want++) {
+            int best = -1;
+            for (int i = 0; i < N; i++)
+                if (sizes[i] >= want && sizes[i] <= 64 && (best < 0 || sizes[i] < sizes[best])) best = i;
+            char *ptr = nm_heap_malloc(heap, want * PAGE);
+            CHECK(ptr == spans[best]);
+            nm_heap_free(heap, ptr);
+            if (clean) nm_region_trim();
+        }
+        sound();
+        for (int i = 0; i < N; i++) nm_heap_free(heap, fences[i]);
+        whole();
+    }
 }
 
 /* Dirty and clean spans are not merged with each other. That must not cost a block that fits. */
@@ -181,12 +212,40 @@ static void test_programs_near_the_end(void) {
     whole();
 }
 
+#ifndef NM__ASAN /* a checker's own address space exceeds any limit */
+static int in_child(size_t limit, bool there_is_a_region) {
+    pid_t child = fork();
+    if (child == 0) {
+        struct rlimit r = {limit, limit};
+        if (setrlimit(RLIMIT_AS, &r) != 0) _exit(2);
+        nm_status status = nm_region_init((size_t)64 << 30, 0, 1000);
+        nm_heap *h = nm_heap_create(NULL);
+        if (!there_is_a_region) _exit(status != NM_OUT_OF_MEMORY || h != NULL || nm_region_size() != 0);
+        char *block = h == NULL ? NULL : nm_heap_malloc(h, (size_t)40 << 20);
+        if (status != NM_OK || block == NULL || nm_region_size() > limit / 2) _exit(1);
+        memset(block, 1, (size_t)40 << 20);
+        _exit(nm_region_size() < limit / 4);
+    }
+    int state = -1;
+    return waitpid(child, &state, 0) == child && WIFEXITED(state) ? WEXITSTATUS(state) : -1;
+}
+static void test_little_address_space(void) { /* before there is a region here */
+    CHECK(in_child((size_t)1 << 30, true) == 0); /* half is left to the rest of the process */
+    CHECK(in_child((size_t)3 << 28, true) == 0);
+    CHECK(in_child((size_t)100 << 20, false) == 0);
+}
+#endif
+
 int main(void) {
+#ifndef NM__ASAN
+    RUN(test_little_address_space());
+#endif
     if (nm_region_init(PAGES * PAGE, (size_t)1 << 30, 1000000) != NM_OK || nm_region_size() != PAGES * PAGE) return 2;
     if ((heap = nm_heap_create(NULL)) == NULL) return 2;
     RUN(test_frontier());
     RUN(test_a_second_init_changes_no_addresses());
     RUN(test_every_page_in_a_span_of_its_own());
+    RUN(test_the_best_fit_is_taken());
     RUN(test_kept_and_returned_memory_make_one_block());
     RUN(test_cells_to_the_last_page());
     RUN(test_programs_near_the_end());

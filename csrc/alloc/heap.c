@@ -50,9 +50,11 @@ const char *nm_heap_check(nm_heap *h) {
     const char *broken = NULL;
     size_t pages = 0, span_pages = 0;
     pthread_mutex_lock(&h->lock);
-    for (const nm__part *part = h->parts; part != NULL && broken == NULL; part = part->next) {
+    for (nm__part *part = h->parts; part != NULL && broken == NULL; part = part->next) {
         for (const nm__page *p = part->full; p != NULL && broken == NULL; p = p->next, pages++)
             broken = check_superblock(p, part, p->bin, true);
+        for (void *at = atomic_load(&part->remote); at != NULL && broken == NULL; at = *(void **)at)
+            if (nm__page_of(at) == NULL || nm__page_of(at)->part != part) broken = "a queued cell is another part's";
         for (unsigned bin = 1; bin < NM_BINS && broken == NULL; bin++) {
             const nm__page *head = part->slots[bin].page;
             for (const nm__page *p = head == &nm__no_page ? NULL : head; p != NULL && broken == NULL; p = p->next, pages++) {

@@ -48,6 +48,7 @@ typedef struct AllocatorObject {
     PyObject *core;   /* the control plane */
     PyObject *weakrefs;
     Py_ssize_t users;
+    int depth; /* allocators in the chain, this one included */
     bool attached, closed, wraps, autofree;
 } AllocatorObject;
 
@@ -154,20 +155,28 @@ static inline void unlink_block(BlockObject *b) {
     if (b->older != NULL) b->older->newer = b->newer;
 }
 
+/* Making an object may run a collection, and so any Python code: a reset or a close of the allocator among it.
+ * Therefore it comes before memory is taken, and from there to the linked block no Python code runs. */
+static inline bool have_spare(void) {
+    if (NM_LIKELY(spare != NULL)) return true;
+    BlockObject *b = PyObject_GC_New(BlockObject, &Block_Type);
+    if (b == NULL) return false;
+    b->older = spare;
+    spare = b;
+    spares++;
+    return true;
+}
+
+/* Pre: have_spare(). */
 static inline PyObject *new_block(AllocatorObject *a, char *ptr, size_t size, size_t align) {
     BlockObject *b = spare;
-    if (NM_LIKELY(b != NULL)) {
-        spare = b->older;
-        spares--;
+    spare = b->older;
+    spares--;
 #ifdef Py_DEBUG
-        _Py_NewReference((PyObject *)b); /* keeps the interpreter's own count of references */
+    _Py_NewReference((PyObject *)b); /* keeps the interpreter's own count of references */
 #else
-        Py_SET_REFCNT((PyObject *)b, 1); /* the type is still set */
+    Py_SET_REFCNT((PyObject *)b, 1); /* the type is still set */
 #endif
-    } else if ((b = PyObject_GC_New(BlockObject, &Block_Type)) == NULL) {
-        if (size != 0) (void)a->inner.methods->free(a->inner.self, ptr, size, align);
-        return NULL;
-    }
     b->allocator = (AllocatorObject *)Py_NewRef((PyObject *)a);
     b->ptr = ptr;
     b->size = (Py_ssize_t)size;
@@ -413,7 +422,13 @@ static PyObject *allocator_alloc(AllocatorObject *a, PyObject *const *args, Py_s
         plain = plain && plain_size(args[1], &align) && nm_is_power_of_two(align) && align <= NM_ALIGN_MAX;
     }
     if (NM_UNLIKELY(!plain) && !coerce(a, args[0], nargs == 2 ? args[1] : NULL, &size, &align)) return NULL;
-    if (NM_UNLIKELY(size == 0)) return check_use(a, "check") ? new_block(a, nm_empty_block, 0, align) : NULL;
+    if (NM_UNLIKELY(size == 0) && !check_use(a, "check")) return NULL;
+    if (NM_UNLIKELY(!have_spare())) return NULL;
+    if (NM_UNLIKELY(size == 0)) {
+        if (!a->closed) return new_block(a, nm_empty_block, 0, align);
+        raise_closed(a); /* meanwhile */
+        return NULL;
+    }
     char *ptr = a->port.methods->alloc(a->port.self, size, align);
     if (NM_UNLIKELY(ptr == NULL)) {
         raise_status(a, nm_last_failure());
@@ -496,6 +511,7 @@ static PyObject *allocator_attach(AllocatorObject *a, PyObject *args) {
     a->core = Py_NewRef(core);
     a->wraps = wraps != 0;
     a->autofree = autofree != 0;
+    a->depth = up == NULL ? 1 : up->depth + 1;
     if (up != NULL) {
         a->upstream = (AllocatorObject *)Py_NewRef(upstream);
         up->users++;
@@ -546,11 +562,8 @@ static void retire(BlockObject *b) {
     }
 }
 
-static PyObject *allocator_drop(AllocatorObject *a, PyObject *args) {
-    unsigned long long serial;
-    const char *action;
-    int renew;
-    if (!PyArg_ParseTuple(args, "Ksp", &serial, &action, &renew)) return NULL;
+/* Makes every block of the chain newer than serial stale. false: refused with an error set, nothing changed. */
+static bool drop(AllocatorObject *a, uint64_t serial, const char *action) {
     Life *life = a->life;
     Py_ssize_t users = life->nouns;
     if (life->exports != 0) {
@@ -558,10 +571,31 @@ static PyObject *allocator_drop(AllocatorObject *a, PyObject *args) {
     }
     if (users != 0) {
         raise_exports(a, action);
-        return NULL;
+        return false;
     }
     while (life->newest != NULL && life->newest->serial > serial) retire(life->newest);
-    if (renew) life->generation++;
+    return true;
+}
+
+/* The arena's verbs are here and not in the control plane, because no Python code, of a signal handler or of a
+ * collection, may run between the blocks' end and that of their memory. Pre: the core is an arena's. */
+static PyObject *allocator_reset(AllocatorObject *a, PyObject *unused) {
+    (void)unused;
+    if (!check_use(a, "check") || !drop(a, 0, "reset")) return NULL;
+    (void)nm_arena_reset(a->inner.self);
+    a->life->generation++;
+    Py_RETURN_NONE;
+}
+
+static PyObject *allocator_release(AllocatorObject *a, PyObject *args) {
+    unsigned long long serial, mark;
+    PyObject *owner;
+    if (!PyArg_ParseTuple(args, "K(OK)", &serial, &owner, &mark)) return NULL;
+    if (!check_use(a, "check") || !drop(a, serial, "release")) return NULL;
+    if (nm_arena_release(a->inner.self, (const nm_arena_mark *)(uintptr_t)mark) != NM_OK) {
+        raise_status(a, nm_last_failure());
+        return NULL;
+    }
     Py_RETURN_NONE;
 }
 
@@ -629,6 +663,10 @@ static PyObject *allocator_core(AllocatorObject *a, void *unused) {
     (void)unused;
     return Py_NewRef(a->core == NULL ? Py_None : a->core);
 }
+static PyObject *allocator_depth(AllocatorObject *a, void *unused) {
+    (void)unused;
+    return PyLong_FromLong(a->depth);
+}
 static PyObject *allocator_generation(AllocatorObject *a, void *unused) {
     (void)unused;
     return PyLong_FromUnsignedLongLong(a->life->generation);
@@ -648,7 +686,8 @@ static PyMethodDef allocator_methods[] = {
     {"_attach", (PyCFunction)allocator_attach, METH_VARARGS, NULL},
     {"_live", (PyCFunction)allocator_live, METH_NOARGS, NULL},
     {"_serial", (PyCFunction)allocator_serial, METH_NOARGS, NULL},
-    {"_drop", (PyCFunction)allocator_drop, METH_VARARGS, NULL},
+    {"_reset", (PyCFunction)allocator_reset, METH_NOARGS, NULL},
+    {"_release", (PyCFunction)allocator_release, METH_VARARGS, NULL},
     {"_shut", (PyCFunction)allocator_shut, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL}};
 
@@ -657,6 +696,7 @@ static PyGetSetDef allocator_getset[] = {
     {"upstream", (getter)allocator_upstream, NULL, "The allocator that this one takes its memory from, or None.", NULL},
     {"generation", (getter)allocator_generation, NULL, "Resets so far.", NULL},
     {"_core", (getter)allocator_core, NULL, NULL, NULL},
+    {"_depth", (getter)allocator_depth, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL}};
 
 static PyTypeObject Allocator_Type = {

@@ -73,10 +73,14 @@ class DataPlane(Protocol):
     def _serial(self) -> int:
         """Number of the newest block of the whole chain; grows with each block."""
 
-    def _drop(self, serial: int, action: str, renew: bool, /) -> None:
-        """Makes every block of the chain that is newer than ``serial`` stale; ``renew``: in a new
-        generation. BufferError, and nothing changed, where one of them is exported or an allocator stands
-        on this one's memory."""
+    def _reset(self) -> None:
+        """An arena's reset: every block of the chain becomes stale. BufferError, and nothing changed, where
+        one of them is exported or an allocator stands on this one's memory."""
+
+    def _release(self, serial: int, mark: Any, /) -> None:
+        """An arena's release: as ``_reset``, for the blocks newer than ``serial``; ``mark`` is the core's."""
+
+    _depth: int
 
     def _shut(self) -> None:
         """Closes: frees its blocks, clears the core. BufferError, nothing changed, as ``_drop``."""

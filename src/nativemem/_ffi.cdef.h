@@ -44,10 +44,8 @@ typedef struct { uint64_t generation; ...; } nm_arena_mark;
 nm_arena *nm_arena_create(nm_allocator upstream, size_t hint, size_t cap, bool grow, bool zero_on_free);
 void nm_arena_destroy(nm_arena *a);
 nm_allocator nm_arena_port(nm_arena *a);
-nm_status nm_arena_reset(nm_arena *a);
 nm_status nm_arena_clear(nm_arena *a);
 nm_status nm_arena_take_mark(nm_arena *a, nm_arena_mark *out);
-nm_status nm_arena_release(nm_arena *a, const nm_arena_mark *mark);
 nm_status nm_arena_check_thread(const nm_arena *a);
 
 /* slab */

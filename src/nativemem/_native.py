@@ -188,15 +188,9 @@ class ArenaCore(_Core):
     def clear(self) -> int:
         return lib.nm_arena_clear(self._ptr)
 
-    def reset(self) -> int:
-        return lib.nm_arena_reset(self._ptr)
-
     def take_mark(self) -> tuple[int, Any]:
         mark = ffi.new("nm_arena_mark *")
-        return lib.nm_arena_take_mark(self._ptr, mark), mark
-
-    def release(self, mark: Any) -> int:
-        return lib.nm_arena_release(self._ptr, mark)
+        return lib.nm_arena_take_mark(self._ptr, mark), (mark, _address(mark))
 
 
 class SlabCore(_Core):

@@ -24,9 +24,6 @@ from .cli import OVER_BUDGET
 from .config import Settings, format_size, reserve_of
 from .errors import NativeUnavailable
 
-#: a program that could not even be shown its own error would help nobody
-_LEAST_OVER_HELD = 1 << 20
-
 
 class NoProgram(Exception):
     """There is no such program, or no room for any; the message says what to do."""
@@ -49,7 +46,7 @@ class _NativeMeter:
     def bound(self, budget: int | None) -> None:
         if budget is None:
             return
-        least = process.usage().held + _LEAST_OVER_HELD
+        least = process.usage().held + process.LEAST_OVER_HELD
         if budget < least:
             raise NoProgram(
                 f"--budget: {budget} bytes is too little, the interpreter holds most of it before the "

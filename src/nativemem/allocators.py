@@ -81,10 +81,7 @@ class Allocator(_Base):
             )
         if upstream.closed:
             raise_status(upstream, Status.CLOSED)
-        depth, link = 0, upstream
-        while link is not None:
-            depth, link = depth + 1, link.upstream
-        if depth >= MAX_DEPTH:
+        if upstream._depth >= MAX_DEPTH:
             raise ConfigError(f"{cls.__name__.lower()}.upstream: at most {MAX_DEPTH} allocators make a chain")
         return upstream
 
@@ -185,6 +182,18 @@ class Allocator(_Base):
         return f"<{name} {format_size(stats.current)} in {stats.live} blocks, peak {format_size(stats.peak)}>"
 
 
+def _has_pointers(kind: Any) -> bool:
+    """Whether reading a ctypes type follows an address or takes a reference."""
+    import ctypes
+
+    if issubclass(kind, ctypes.Array):
+        return _has_pointers(kind._type_)
+    if issubclass(kind, (ctypes.Structure, ctypes.Union)):
+        fields = (field for cls in kind.__mro__ for field in vars(cls).get("_fields_", ()))
+        return any(_has_pointers(field[1]) for field in fields)
+    return getattr(kind, "_type_", None) not in tuple("cbBhHiIlLqQfdgu?vP")
+
+
 def _typed(kind: Any, label: str) -> tuple[int, int, Any]:
     """Item size, alignment (bytes) and a function (block, n) -> view."""
     if isinstance(kind, str) and len(kind) == 1:
@@ -202,6 +211,8 @@ def _typed(kind: Any, label: str) -> tuple[int, int, Any]:
         except TypeError:
             pass
         else:
+            if _has_pointers(kind):
+                raise InvalidLayout(f"{label}: {shown(kind)} has pointers; raw memory must not be read so")
             return itemsize, max(align, 16), lambda block, n: (kind * n).from_buffer(block)
     numpy = sys.modules.get("numpy")  # who has a dtype has imported it
     if numpy is not None and isinstance(kind, numpy.dtype) and not kind.hasobject and kind.itemsize:
@@ -285,24 +296,23 @@ class Arena(Allocator):
         core = self._backend.ArenaCore(
             upstream._core, config.hint, config.cap or 0, config.grow, config.zero_on_free
         )
+        self._open(core, upstream, auto=False)
         self.config = config  # type: ignore[misc]  # a slot of the bound class
         self._marks = []  # type: ignore[misc]
-        self._open(core, upstream, auto=False)
 
     def reset(self) -> None:
         """Drops every block, keeps one chunk for reuse. Raises :class:`BufferError` while a view is out."""
-        core = self._opened()
-        self._call(core.check())
-        self._drop(0, "reset", True)
-        self._call(core.reset())
+        self._opened()
+        self._reset()
         self._marks.clear()
 
     def mark(self) -> Mark:
         """The position now, for :meth:`release`."""
         core = self._opened()
+        serial = self._serial()  # first: a block that comes in between belongs to what is released
         status, position = core.take_mark()
         self._call(status)
-        mark = Mark(position, self._serial())
+        mark = Mark(position, serial)
         self._marks.append(mark)
         return mark
 
@@ -318,8 +328,7 @@ class Arena(Allocator):
         self._call(core.check())
         if mark not in self._marks:
             raise_status(self, Status.INVALID_MARK)
-        self._drop(mark._serial, "release", False)
-        self._call(core.release(mark._core))
+        self._release(mark._serial, mark._core)
         del self._marks[self._marks.index(mark) :]
 
     @contextmanager
@@ -377,8 +386,8 @@ class Slab(Allocator):
         config = SlabConfig.of(bins, zero_on_free)
         upstream = self._upstream(upstream)
         core = self._backend.SlabCore(upstream._core, config.bins, config.zero_on_free)
-        self.config = config  # type: ignore[misc]  # a slot of the bound class
         self._open(core, upstream)
+        self.config = config  # type: ignore[misc]  # a slot of the bound class
 
     def trim(self) -> None:
         """Gives every empty superblock back to upstream."""

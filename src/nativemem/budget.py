@@ -44,7 +44,7 @@ class Budget:
     (0, 1000)
     """
 
-    __slots__ = ("__weakref__", "_core", "name", "parent")
+    __slots__ = ("__weakref__", "_core", "_depth", "_name", "_parent")
     _backend: ClassVar[Any]
     _binding: ClassVar[Any]
 
@@ -57,14 +57,24 @@ class Budget:
                 f"budget.parent: takes a Budget of the {self._backend.name} backend, "
                 f"not {type(parent).__name__}"
             )
-        depth, ancestor = 0, parent
-        while ancestor is not None:
-            depth, ancestor = depth + 1, ancestor.parent
-        if depth >= MAX_DEPTH:
+        if hasattr(self, "_core"):
+            raise RuntimeError("Budget: was initialised before")
+        depth = 1 if parent is None else parent._depth + 1
+        if depth > MAX_DEPTH:
             raise ConfigError(f"budget.parent: at most {MAX_DEPTH} budgets stand below each other")
-        self.name, self.parent = name, parent
+        self._depth, self._name, self._parent = depth, name, parent
         self._core = self._backend.BudgetCore(limit, None if parent is None else parent._core)
         _names[self._core] = name
+
+    @property
+    def name(self) -> str | None:
+        """What it was named, which makes it an owner."""
+        return self._name
+
+    @property
+    def parent(self) -> Any:
+        """The budget that is charged as well, or None."""
+        return self._parent
 
     @property
     def used(self) -> int:
@@ -103,7 +113,7 @@ class Budget:
         if denial is None:
             return None
         requested, used, limit, refuser, when = denial
-        return Denial(requested, used, limit, _names.get(refuser), when / 1e9)
+        return Denial(requested, used, limit, None if refuser is None else _names.get(refuser), when / 1e9)
 
     def try_reserve(self, n: int | str) -> bool:
         """Charges ``n`` bytes; returns whether they fit. Nothing changes where they do not."""

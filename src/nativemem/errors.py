@@ -7,6 +7,7 @@ Live exports are the builtin :class:`BufferError`, as for :class:`bytearray`.
 
 from __future__ import annotations
 
+import operator
 from enum import IntEnum
 from typing import Any, ClassVar, NoReturn
 
@@ -270,7 +271,9 @@ def coerce_layout(allocator: Any, size: Any, align: Any = ALIGN_DEFAULT) -> tupl
 
     label = f"{name_of(allocator)}.alloc"
     size = parse_size(size, f"{label}: size")
-    if isinstance(align, bool) or not isinstance(align, int):
+    if isinstance(align, int) and not isinstance(align, bool):
+        align = operator.index(align)  # a plain int, whatever a subclass says of itself
+    else:
         raise InvalidLayout(
             f"{label}: align takes a power of two from 1 to {ALIGN_MAX}, not {shown(align)}"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from dataclasses import dataclass
@@ -10,14 +11,17 @@ from typing import Any
 from ._backend import select
 from .budget import Denial
 from .config import Settings, parse_size
-from .errors import SIZE_MAX, ConfigError, NativeUnavailable, shown
+from .errors import SIZE_MAX, ConfigError, InvalidLayout, NativeUnavailable, shown
 from .hooks import _numpy
 from .wrappers import percentiles
 
 __all__ = ["Installed", "Usage", "install", "installed", "owns", "uninstall", "usage"]
 
-_lock = threading.Lock()
+#: reentrant: a signal handler or a finalizer may install in the middle of an install
+_lock = threading.RLock()
 _arrays_wanted = False
+#: a program that could not even be shown its own error would help nobody
+LEAST_OVER_HELD = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,15 @@ class Usage:
     last_denial: Denial | None
     allocations: int
     sizes: dict[int, int] | None
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # another thread of the parent may have held it
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def _engine() -> Any:
@@ -102,6 +115,9 @@ def install(objects: bool = True, arrays: bool = True, limit: int | str | None =
             _refuse_where_unsafe()
         engine.start()
         if most is not None:
+            least = engine.budget()[0] + LEAST_OVER_HELD
+            if most < least:
+                raise InvalidLayout(f"install.limit: {most} bytes is too little; the least is {least}")
             engine.set_limit(most)
         if arrays:
             if "numpy" in sys.modules:

@@ -41,8 +41,8 @@ class Limited(Allocator):
                 f"not {type(budget).__name__}"
             )
         core = self._backend.LimitedCore(upstream._core, budget._core)
-        self._budget = budget
         self._open(core, upstream, wraps=True)
+        self._budget = budget
 
     @property
     def owner(self) -> Any:

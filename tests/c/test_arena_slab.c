@@ -80,6 +80,12 @@ static void test_marks(void) {
     CHECK(port.methods->resize(port.self, block, 100, 200, 16));
     CHECK(nm_arena_take_mark(a, &second) == NM_OK && nm_arena_reset(a) == NM_OK);
     CHECK(nm_arena_release(a, &second) == NM_INVALID_MARK); /* an earlier generation */
+    for (int i = 0; i < 3; i++) CHECK(nm_alloc(port, 300, 16) != NULL);
+    CHECK(nm_arena_release(a, &second) == NM_INVALID_MARK && stats_of(port).used == 900);
+    for (int i = 0; i < 3; i++) CHECK(nm_alloc(nm_arena_port(b), 300, 16) != NULL);
+    CHECK(nm_arena_reset(b) == NM_OK && nm_arena_take_mark(b, &first) == NM_OK); /* a twin's, alike in all else */
+    CHECK(nm_arena_release(a, &first) == NM_INVALID_MARK && nm_arena_release(b, &first) == NM_OK);
+    CHECK(stats_of(port).used == 900);
     nm_arena_destroy(a);
     nm_arena_destroy(b);
     CHECK(taken() == 0);
@@ -199,6 +205,13 @@ static void test_refusals_of_the_upstream(void) {
     nm_slab_destroy(s);
     CHECK(nm_budget_used(b) == 0);
     nm_limited_destroy(l);
+    a = nm_arena_create(nm_system_port(system_), 100, 0, false, false);
+    l = nm_limited_create(nm_arena_port(a), b);
+    size_t denied = nm_budget_denied(b);
+    CHECK(nm_alloc(nm_limited_port(l), 101, 1) == NULL && nm_last_failure().status == NM_EXHAUSTED);
+    CHECK(stats_of(nm_limited_port(l)).failures == 1 && nm_budget_used(b) == 0 && nm_budget_denied(b) == denied);
+    nm_limited_destroy(l);
+    nm_arena_destroy(a);
     nm_budget_destroy(b);
 }
 

@@ -245,6 +245,42 @@ static void test_frees_into_an_abandoned_part(void) {
     nm_heap_destroy(h);
 }
 
+/* The same by several at once: one of them collects, the others leave their blocks to it. */
+typedef struct share { worker w; void *own; } share;
+static pthread_barrier_t start;
+static void *free_a_share(void *arg) {
+    share *s = arg;
+    s->own = nm_heap_malloc(s->w.heap, 5000); /* a part of its own, so that it takes over no other */
+    pthread_barrier_wait(&start);             /* which stands until all blocks are there */
+    pthread_barrier_wait(&start);
+    release(&s->w);
+    nm_heap_free(s->w.heap, s->own);
+    return NULL;
+}
+static void test_many_free_into_an_abandoned_part(void) {
+    enum { N = 8000, THREADS = 4, ROUNDS = 20 };
+    static void *blocks[N];
+    nm_heap *h = nm_heap_create(NULL);
+    worker w = {h, blocks, N, 2};
+    pthread_barrier_init(&start, NULL, THREADS + 1);
+    for (int round = 0; round < ROUNDS; round++) {
+        pthread_t threads[THREADS];
+        share shares[THREADS];
+        for (int i = 0; i < THREADS; i++) {
+            shares[i].w = (worker){h, blocks + i * (N / THREADS), N / THREADS, 2};
+            pthread_create(&threads[i], NULL, free_a_share, &shares[i]);
+        }
+        pthread_barrier_wait(&start);
+        in_thread(allocate, &w);
+        pthread_barrier_wait(&start);
+        for (int i = 0; i < THREADS; i++) pthread_join(threads[i], NULL);
+        sound(h);
+        CHECK(held(h) == 0);
+    }
+    pthread_barrier_destroy(&start);
+    nm_heap_destroy(h);
+}
+
 /* Threads that end while others free their blocks: a block is handed on before its maker is gone. */
 enum { RELAYS = 400, RELAYED = 300 };
 typedef struct relay { nm_heap *heap; void *_Atomic *from, *_Atomic *to; unsigned number; } relay;
@@ -290,6 +326,7 @@ static nm_heap *late_heap;
 static int late_rounds;
 static pthread_key_t late_key;
 static void late_destructor(void *block) {
+    for (int i = 0; i < NM__TLS_SLOTS; i++) CHECK(nm__mine.part[i] == &nm__no_part);
     CHECK(filled(block, 70, 8));
     nm_heap_free(late_heap, block);
     nm_heap_free(late_heap, nm_heap_malloc(late_heap, 900));
@@ -706,6 +743,7 @@ int main(void) {
     RUN(test_empty_superblocks_go_back());
     RUN(test_blocks_outlive_their_thread());
     RUN(test_frees_into_an_abandoned_part());
+    RUN(test_many_free_into_an_abandoned_part());
     RUN(test_threads_end_while_others_free());
     RUN(test_use_while_the_thread_ends());
     RUN(test_stats_from_another_thread());

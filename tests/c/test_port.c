@@ -229,11 +229,14 @@ static void test_resize_and_realloc(chain c) {
         CHECK(nm_free(c.port, ptr, moved, 16) == NM_OK);
         if (round % 50 == 0) sound(&c);
     }
+    unsigned char *stays = nm_alloc(c.port, 100, 16);
+    CHECK(nm_realloc(c.port, stays, 100, 98, 16) == stays && nm_free(c.port, stays, 98, 16) == NM_OK);
     unsigned char *fresh = nm_realloc(c.port, NULL, 0, 64, 16), *zeroed = nm_calloc(c.port, 10, 30, 16);
     CHECK(fresh != NULL && zeroed != NULL);
     for (size_t i = 0; i < 300; i++) CHECK(zeroed[i] == 0);
     CHECK(nm_realloc(c.port, fresh, 64, 0, 16) != NULL);
     CHECK(nm_free(c.port, zeroed, 300, 16) == NM_OK);
+    if (c.reuses) CHECK(stats(&c).used == 0 && stats(&c).live == 0);
     unmake(&c);
 }
 

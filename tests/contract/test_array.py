@@ -191,3 +191,21 @@ def test_every_kind_of_view_holds_its_block(nm: Binding, kind: str) -> None:
     collect()
     arena.reset()
     assert not block.alive
+
+
+def test_types_with_pointers_are_refused(nm: Binding) -> None:
+    """BLOCK-4: raw memory is no reference and no address."""
+
+    class Node(ctypes.Structure):
+        pass
+
+    Node._fields_ = [("next", ctypes.POINTER(Node))]
+
+    class Holder(ctypes.Structure):
+        _fields_ = (("n", ctypes.c_int), ("things", ctypes.py_object * 2))
+
+    system = nm.System()
+    for kind in (ctypes.py_object, ctypes.c_char_p, ctypes.POINTER(ctypes.c_int), Node, Holder):
+        with unchanged(system), pytest.raises(InvalidLayout, match="has pointers"):
+            system.array(kind, 2)
+    assert len(system.array(ctypes.c_double * 3, 2)) == 2

@@ -383,3 +383,14 @@ def test_a_parent_that_released_for_its_child_does_not_go_below_zero(nm: Binding
     assert (parent.used, child.used) == (0, 0)
     parent.reserve(1000)
     assert parent.used == 1000
+
+
+def test_name_and_parent_stay(nm: Binding) -> None:
+    """BUDGET-1: what is charged when it is made is charged for good."""
+    budget = nm.Budget(10, name="a")
+    for name in ("name", "parent"):
+        with pytest.raises(AttributeError):
+            setattr(budget, name, budget)
+    with pytest.raises(RuntimeError, match="initialised before"):
+        budget.__init__(20)  # type: ignore[misc]
+    assert (budget.name, budget.parent, budget.limit) == ("a", None, 10)

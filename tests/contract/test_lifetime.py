@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import gc
 import itertools
 import pickle
 import subprocess
@@ -485,3 +487,61 @@ def test_a_weakref_callback_may_look_at_the_allocator(nm: Binding) -> None:
     collect()
     assert seen == [([], 0)]
     assert reference() is None
+
+
+@pytest.mark.parametrize("what", ["reset", "close"])
+def test_a_collection_inside_alloc_may_reset_or_close(nm: Binding, what: str) -> None:
+    """LIFE-4: the block that comes out is a live one of the allocator as it then is, or there is none."""
+
+    class Finalizer:
+        def __init__(self, arena: Allocator) -> None:
+            self.arena, self.me = arena, self
+
+        def __del__(self) -> None:
+            getattr(self.arena, what)()
+
+    for _ in range(300):
+        arena = nm.Arena(upstream=nm.System())
+        Finalizer(arena)
+        blocks = []
+        threshold = gc.get_threshold()
+        gc.set_threshold(1)
+        try:
+            with contextlib.suppress(StaleHandle):
+                blocks += [arena.alloc(40) for _ in range(3)]
+        finally:
+            gc.set_threshold(*threshold)
+        live = [block for block in blocks if block.alive]
+        assert not (arena.closed and live)
+        for number, block in enumerate(live):
+            fill(block, number)
+        for number, block in enumerate(live):
+            assert content(block) == bytes([number]) * 40
+        collect()
+
+
+def test_python_code_inside_reset_and_release_shares_no_bytes(nm: Binding) -> None:
+    """LIFE-4: a profiler, as a signal handler, runs between the lines of the facade."""
+    for verb in ("reset", "release"):
+        arena = nm.Arena(hint=4096, grow=False)
+        mark = arena.mark()
+        arena.alloc(100)
+        inside: list[object] = []
+
+        def profile(*event: object, arena: Allocator = arena, inside: list[object] = inside) -> None:
+            if len(inside) < 20:
+                sys.setprofile(None)
+                inside.append(arena.alloc(32))
+                sys.setprofile(profile)
+
+        sys.setprofile(profile)
+        try:
+            arena.reset() if verb == "reset" else arena.release(mark)
+        finally:
+            sys.setprofile(None)
+        blocks = [block for block in [*inside, *(arena.alloc(32) for _ in range(20))] if block.alive]
+        assert len(blocks) >= 20
+        for number, block in enumerate(blocks):
+            fill(block, number)
+        for number, block in enumerate(blocks):
+            assert content(block) == bytes([number]) * 32

@@ -61,6 +61,7 @@ class Allocator:
         "_autofree",
         "_closed",
         "_core_",
+        "_depth",
         "_life",
         "_upstream_",
         "_users",
@@ -70,6 +71,7 @@ class Allocator:
     _core_: Any
     _upstream_: Any
     _users: int
+    _depth: int
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         self = super().__new__(cls)
@@ -94,6 +96,7 @@ class Allocator:
                 else:
                     upstream._life.nouns += 1
             self._core_, self._upstream_ = core, upstream
+            self._depth = 1 if upstream is None else upstream._depth + 1
             self._wraps, self._autofree, self._closed = wraps, autofree, False
 
     def __del__(self) -> None:
@@ -240,7 +243,22 @@ class Allocator:
         except Refusal:
             owner._end(block, STALE)
 
-    def _drop(self, serial: int, action: str, renew: bool, /) -> None:
+    def _reset(self) -> None:
+        with lock:
+            self._check_use()
+            self._drop(0, "reset")
+            self._core_.reset()
+            self._life.generation += 1
+
+    def _release(self, serial: int, mark: Any, /) -> None:
+        with lock:
+            self._check_use()
+            self._drop(serial, "release")
+            status = self._core_.release(mark)
+            if status:
+                raise_status(self, status)
+
+    def _drop(self, serial: int, action: str) -> None:
         with lock:
             life = self._life
             blocks = life.newest_first(serial)
@@ -249,7 +267,6 @@ class Allocator:
                 raise_exports(self, action)
             for block in blocks:
                 self._retire(block)
-            life.generation += renew
 
     def _shut(self) -> None:
         with lock:

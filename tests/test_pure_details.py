@@ -164,3 +164,20 @@ def test_the_storage_does_not_show(pure: Binding, align: int) -> None:
     assert dir(block) == dir(pure.Block)
     for name in ("append", "clear", "close", "resize", "hex", "__alloc__"):
         assert not hasattr(block, name)
+
+
+def test_the_collector_is_back_after_a_profiler_came_in(pure: Binding) -> None:
+    system = pure.System()
+    blocks = []
+
+    def profile(*event: object) -> None:
+        if len(blocks) < 50:
+            blocks.append(system.alloc(1))
+
+    sys.setprofile(profile)
+    try:
+        system.alloc(10)
+    finally:
+        sys.setprofile(None)
+    assert blocks
+    assert gc.isenabled()

@@ -37,20 +37,20 @@ class _Lock:
     def __enter__(self) -> None:
         try:
             self._lock.acquire()
-            if not self._depth:
+            self._depth += 1  # first: a profiler's or a signal's code may come in at the calls below
+            if self._depth == 1:
                 self._resume = gc.isenabled()
                 gc.disable()
-            self._depth += 1
         except BaseException:  # an interrupt
-            if not self._depth and self._lock._is_owned():  # type: ignore[attr-defined]
-                self._depth = 1
+            if self._lock._is_owned():  # type: ignore[attr-defined]
+                self._depth = max(self._depth, 1)
                 self.__exit__()
             raise
 
     def __exit__(self, *error: object) -> None:
-        self._depth -= 1
-        if not self._depth and self._resume:
+        if self._depth == 1 and self._resume:
             gc.enable()
+        self._depth -= 1
         self._lock.release()
 
 

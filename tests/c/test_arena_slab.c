@@ -45,6 +45,24 @@ static void test_bad_hints(void) {
     }
 }
 
+static void test_to_the_last_byte(void) {
+    nm_arena *a = nm_arena_create(nm_system_port(system_), 1000, 0, false, false);
+    nm_allocator port = nm_arena_port(a);
+    char *first = nm_alloc(port, 600, 1), *last = nm_alloc(port, 400, 1);
+    CHECK(first != NULL && last == first + 600 && nm_alloc(port, 1, 1) == NULL);
+    CHECK(port.methods->resize(port.self, first, 600, 600, 1)); /* nothing to do */
+    CHECK(!port.methods->resize(port.self, last, 400, 401, 1));
+    CHECK(port.methods->resize(port.self, last, 400, 10, 1) && port.methods->resize(port.self, last, 10, 400, 1));
+    CHECK(nm_arena_reset(a) == NM_OK && nm_alloc(port, 1000, 1) == first && nm_alloc(port, 1, 1) == NULL);
+    nm_arena_destroy(a);
+    a = nm_arena_create(nm_system_port(system_), 1000, 6000, true, false);
+    CHECK(nm_alloc(nm_arena_port(a), 1, 1) != NULL && nm_alloc(nm_arena_port(a), 5001, 1) == NULL);
+    CHECK(nm_alloc(nm_arena_port(a), 5000, 1) != NULL && taken() == 6000); /* one of its own, all that is left */
+    SOUND(nm_arena_check(a));
+    nm_arena_destroy(a);
+    CHECK(taken() == 0);
+}
+
 static void test_large_blocks_get_their_own_chunk(void) {
     nm_arena *a = nm_arena_create(nm_system_port(system_), 1000, 0, true, false);
     nm_allocator port = nm_arena_port(a);
@@ -487,6 +505,33 @@ static void test_a_refused_free_changes_no_wrapper(void) {
     nm_arena_destroy(a);
 }
 
+static void test_growing_in_place_counts_for_the_peak(void) {
+    nm_budget *b = nm_budget_create(1000, NULL);
+    nm_arena *a = nm_arena_create(nm_system_port(system_), 1000, 0, true, false);
+    nm_limited *l = nm_limited_create(nm_arena_port(a), b);
+    nm_allocator port = nm_limited_port(l);
+    void *block = nm_alloc(port, 100, 16);
+    CHECK(port.methods->resize(port.self, block, 100, 700, 16) && nm_budget_used(b) == 700);
+    CHECK(port.methods->resize(port.self, block, 700, 50, 16) && nm_budget_used(b) == 50);
+    CHECK(nm_budget_peak(b) == 700 && stats_of(port).peak == 700);
+    CHECK(!port.methods->resize(port.self, block, 50, 1001, 16)); /* beyond the budget */
+    nm_budget_set_limit(b, 10000);
+    CHECK(!port.methods->resize(port.self, block, 50, 1001, 16)); /* beyond the chunk */
+    CHECK(nm_budget_used(b) == 50 && nm_budget_peak(b) == 700 && stats_of(port).peak == 700);
+    nm_limited_destroy(l);
+    nm_arena_destroy(a);
+    nm_budget_destroy(b);
+}
+
+static void test_destroy_returns_all(void) {
+    static const size_t bins[] = {64, 512};
+    nm_slab *s = nm_slab_create(nm_system_port(system_), bins, 2, false);
+    for (int i = 0; i < 3000; i++) CHECK(nm_alloc(nm_slab_port(s), i % 2 ? 60 : 500, 16) != NULL);
+    CHECK(taken() > 0);
+    nm_slab_destroy(s);
+    CHECK(taken() == 0);
+}
+
 static void test_foreign_cells(void) {
     static const size_t bins[] = {64, 128};
     nm_slab *s = nm_slab_create(nm_system_port(system_), bins, 2, false);
@@ -503,6 +548,7 @@ int main(void) {
     system_ = nm_system_create();
     RUN(test_chunks_double_up_to_the_cap());
     RUN(test_bad_hints());
+    RUN(test_to_the_last_byte());
     RUN(test_large_blocks_get_their_own_chunk());
     RUN(test_marks());
     RUN(test_wiping());
@@ -518,6 +564,8 @@ int main(void) {
     RUN(test_frees_from_other_threads());
     RUN(test_what_others_freed_is_used_again());
     RUN(test_a_refused_free_changes_no_wrapper());
+    RUN(test_growing_in_place_counts_for_the_peak());
+    RUN(test_destroy_returns_all());
     RUN(test_foreign_cells());
     nm_system_destroy(system_);
     return finish();

@@ -11,6 +11,7 @@ static void test_checked_arithmetic(void) {
     CHECK(nm_add(SIZE_MAX - 1, 1, &out) && out == SIZE_MAX);
     CHECK(!nm_add(SIZE_MAX, 1, &out) && !nm_add(SIZE_MAX / 2 + 1, SIZE_MAX / 2 + 1, &out) && out == SIZE_MAX);
     CHECK(nm_mul((size_t)1 << 32, ((size_t)1 << 32) - 1, &out) && nm_mul(0, SIZE_MAX, &out) && out == 0);
+    CHECK(nm_mul(SIZE_MAX / 3, 3, &out) && out == SIZE_MAX && nm_mul(0, SIZE_MAX, &out) && out == 0);
     CHECK(!nm_mul((size_t)1 << 32, (size_t)1 << 32, &out) && !nm_mul(SIZE_MAX, 2, &out));
     CHECK(nm_align_up(1, 4096, &out) && out == 4096 && nm_align_up(4096, 4096, &out) && out == 4096);
     CHECK(nm_align_up(0, 16, &out) && out == 0);

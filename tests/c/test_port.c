@@ -216,6 +216,7 @@ static void test_resize_and_realloc(chain c) {
         if (done) {
             CHECK(filled(ptr, old < size ? old : size, 5));
             CHECK(after.used == before.used + size - old && after.live == before.live);
+            CHECK(after.total == before.total + (size > old ? size - old : 0) && after.count == before.count);
             memset(ptr, 1, size);
         } else {
             CHECK(memcmp(&before, &after, sizeof before) == 0 && filled(ptr, old, 5));

@@ -23,10 +23,9 @@ struct nm_arena {
     nm__counter total, count, dropped_bytes, dropped_blocks, peak, frees, failures, reserved;
     chunk *head, *large;
     nm_allocator upstream;
-    size_t hint, cap;
+    nm_arena_options o;
     const char *floor; /* of the newest mark in the head: what lies below it must keep its place and size */
     uint64_t generation, chunks; /* ever taken */
-    bool grow, zero_on_free;
 };
 
 static const char *check_list(const chunk *c, size_t align_least, size_t *sum) {
@@ -43,7 +42,7 @@ const char *nm_arena_check(const nm_arena *a) {
     if (broken == NULL) broken = check_list(a->large, NM_ALIGN_MAX, &sum);
     if (broken != NULL) return broken;
     if (sum != nm__get(&a->reserved)) return "reserved is not the sum of the chunks";
-    if (a->cap != 0 && sum > a->cap) return "reserved is above cap";
+    if (a->o.cap != 0 && sum > a->o.cap) return "reserved is above cap";
     if (a->head == NULL) return a->pos == NULL && a->end == NULL ? NULL : "there is a position without a head";
     if (a->end != a->head->base + a->head->capacity) return "end is not the head's";
     if (a->pos < a->head->base || a->pos > a->end) return "pos is outside the head";
@@ -62,22 +61,19 @@ static void settle_peak(nm_arena *a) {
     if (used > nm__get(&a->peak)) nm__set(&a->peak, used);
 }
 
-static bool is_mine(const nm_arena *a) { return a->thread == nm__thread_id(); }
+NM_INLINE bool is_mine(const nm_arena *a) { return nm__is_thread(a->thread); }
 
 nm_status nm_arena_check_thread(const nm_arena *a) {
     return is_mine(a) ? NM_OK : nm__fail(NM_WRONG_THREAD, 0, 0, 0);
 }
 
-nm_arena *nm_arena_create(nm_allocator upstream, size_t hint, size_t cap, bool grow, bool zero_on_free) {
-    if (hint == 0 || hint > NM_SIZE_MAX) return nm_refuse(NM_INVALID_LAYOUT, hint, 0, 0);
+nm_arena *nm_arena_create(nm_allocator upstream, nm_arena_options options) {
+    if (options.hint == 0 || options.hint > NM_SIZE_MAX) return nm_refuse(NM_INVALID_LAYOUT, options.hint, 0, 0);
     nm_arena *a = nm__meta_alloc(sizeof *a);
     if (a == NULL) return NULL;
     a->thread = nm__thread_id();
     a->upstream = upstream;
-    a->hint = hint;
-    a->cap = cap;
-    a->grow = grow;
-    a->zero_on_free = zero_on_free;
+    a->o = options;
     a->generation = 1;
     return a;
 }
@@ -98,11 +94,17 @@ static chunk *take_chunk(nm_arena *a, size_t capacity, size_t align) {
     return c;
 }
 
+/* What nobody may read any more; it stays the caller's to poison. */
+static void erase(const nm_arena *a, char *ptr, size_t size) {
+    if (a->o.zero_on_free) nm__wipe(ptr, size);
+    else if (a->o.patterns) memset(ptr, NM__FREED, size);
+}
+
 /* Returns the chunk below. filled: bytes from the base that blocks may have used. */
 static chunk *drop_chunk(nm_arena *a, chunk *c, size_t filled) {
     chunk *below = c->below;
     NM_UNPOISON(c->base, c->capacity);
-    if (a->zero_on_free) nm__wipe(c->base, filled);
+    erase(a, c->base, filled);
     nm__set(&a->reserved, nm__get(&a->reserved) - c->capacity);
     (void)a->upstream.methods->free(a->upstream.self, c->base, c->capacity, c->align);
     nm__meta_free(c);
@@ -127,16 +129,16 @@ static void *account(nm_arena *a, char *ptr, size_t size) {
  * would depend on that one's address. */
 static NM_COLD void *alloc_slow(nm_arena *a, size_t size, size_t align) {
     size_t reserved = nm__get(&a->reserved);
-    size_t want = a->hint;
+    size_t want = a->o.hint;
     chunk *c;
     bool own = align > NM_ALIGN_MAX;
-    if (!a->grow) {
+    if (!a->o.grow) {
         if (a->head != NULL || size > want || own) goto exhausted;
     } else {
         if (a->head != NULL) want = a->head->capacity > NM_SIZE_MAX / 2 ? NM_SIZE_MAX : 2 * a->head->capacity;
-        if (a->cap != 0 && want > a->cap - reserved) want = a->cap - reserved;
+        if (a->o.cap != 0 && want > a->o.cap - reserved) want = a->o.cap - reserved;
         if (size > want || own) {
-            if (a->cap != 0 && size > a->cap - reserved) goto exhausted;
+            if (a->o.cap != 0 && size > a->o.cap - reserved) goto exhausted;
             if ((c = take_chunk(a, size, own ? align : NM_ALIGN_MAX)) == NULL) goto refused;
             c->below = a->large;
             a->large = c;
@@ -148,7 +150,7 @@ static NM_COLD void *alloc_slow(nm_arena *a, size_t size, size_t align) {
     set_head(a, c, size);
     return account(a, c->base, size);
 exhausted:
-    (void)nm__fail(NM_EXHAUSTED, size, reserved, a->grow ? a->cap : a->hint);
+    (void)nm__fail(NM_EXHAUSTED, size, reserved, a->o.grow ? a->o.cap : a->o.hint);
 refused: /* the upstream's reason stands in the slot */
     nm__count_failure(&a->failures);
     return NULL;
@@ -182,10 +184,11 @@ static bool arena_resize(void *self, void *block, size_t old, size_t size, size_
         if (size > (size_t)(a->end - ptr)) return false;
         nm__bump(&a->total, size - old);
         NM_UNPOISON(ptr, size);
+        if (a->o.patterns) memset(ptr + old, NM__FRESH_ARENA, size - old);
     } else {
         settle_peak(a);
         nm__bump(&a->dropped_bytes, old - size);
-        if (a->zero_on_free) nm__wipe(ptr + size, old - size);
+        erase(a, ptr + size, old - size);
         NM_POISON(ptr + size, old - size);
     }
     a->pos = ptr + size;
@@ -197,6 +200,7 @@ static nm_status arena_free(void *self, void *ptr, size_t size, size_t align) {
     (void)align;
     if (!is_mine(a)) return nm__fail(NM_WRONG_THREAD, 0, 0, 0);
     nm__bump(&a->frees, 1);
+    if (a->o.patterns) memset(ptr, NM__FREED, size);
     NM_POISON(ptr, size);
     return NM_OK;
 }
@@ -207,7 +211,7 @@ static void arena_stats(void *self, nm_stats *out) {
     out->peak = nm__get(&a->peak);
     if (out->used > out->peak) out->peak = out->used;
     out->reserved = nm__get(&a->reserved);
-    out->limit = a->grow ? a->cap : a->hint;
+    out->limit = a->o.grow ? a->o.cap : a->o.hint;
     out->total = nm__get(&a->total);
     out->live = live_of(a);
     out->count = nm__get(&a->count);
@@ -217,7 +221,16 @@ static void arena_stats(void *self, nm_stats *out) {
 
 static const nm_methods arena_methods = {arena_alloc, arena_resize, arena_free, arena_stats};
 
-nm_allocator nm_arena_port(nm_arena *a) { return (nm_allocator){a, &arena_methods}; }
+/* A table of its own: without patterns nothing asks for them. */
+static void *pattern_alloc(void *self, size_t size, size_t align) {
+    void *ptr = arena_alloc(self, size, align);
+    return ptr == NULL ? NULL : memset(ptr, NM__FRESH_ARENA, size);
+}
+static const nm_methods pattern_methods = {pattern_alloc, arena_resize, arena_free, arena_stats};
+
+nm_allocator nm_arena_port(nm_arena *a) {
+    return (nm_allocator){a, a->o.patterns ? &pattern_methods : &arena_methods};
+}
 
 /* Drops blocks down to used bytes in live blocks. */
 static void drop_to(nm_arena *a, size_t used, size_t live) {
@@ -235,7 +248,7 @@ static void drop_large(nm_arena *a, uint64_t until) {
 static void rewind_head(nm_arena *a, size_t offset) {
     size_t filled = (size_t)(a->pos - a->head->base);
     NM_UNPOISON(a->head->base, filled);
-    if (a->zero_on_free && filled > offset) nm__wipe(a->head->base + offset, filled - offset);
+    if (filled > offset) erase(a, a->head->base + offset, filled - offset);
     set_head(a, a->head, offset);
     /* Blocks below the offset that were freed lose their poison here; they are the arena's again anyway
      * only after reset, so at worst a late read of one goes unseen. */

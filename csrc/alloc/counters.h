@@ -21,9 +21,7 @@ static inline void nm__count_free(nm__shared_stats *s, size_t size) {
 }
 /* Want of memory counts as a failure, misuse does not. */
 static inline void nm__count_failure(nm__counter *failures) {
-    nm_status status = nm_last_failure().status;
-    if (status == NM_OUT_OF_MEMORY || status == NM_EXHAUSTED || status == NM_OVER_BUDGET)
-        nm__atomic_add(failures, 1);
+    if (nm__is_want(nm_last_failure().status)) nm__atomic_add(failures, 1);
 }
 static inline void nm__count_resize(nm__shared_stats *s, size_t old, size_t size) {
     if (size > old) {

@@ -1,7 +1,6 @@
 /* Parts, superblocks and spans. The fast paths are in heap.h. */
 #include "alloc/heap.h"
 
-
 #define PAGE NM_SUPERBLOCK
 
 const uint32_t nm__bin_sizes[NM_BINS] = {
@@ -83,7 +82,6 @@ static struct {
     pthread_mutex_t lock;
     nm_heap *first;
     uint64_t numbers;
-    pthread_key_t key;
 } heaps = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 size_t nm_bin_size(unsigned bin) { return bin < NM_BINS ? nm__bin_sizes[bin] : 0; }
@@ -385,8 +383,7 @@ NM_COLD void nm__heap_free_far(void *ptr, nm__page *p) {
     if (atomic_load(&part->state) == NM__ABANDONED) collect_abandoned(part);
 }
 
-static void thread_ends(void *unused) {
-    (void)unused;
+static void thread_ends(void) {
     uintptr_t me = nm__thread_id();
     for (unsigned i = 0; i < NM__TLS_SLOTS; i++) {
         nm__mine.part[i] = &nm__no_part;
@@ -429,7 +426,7 @@ found:
     pthread_mutex_unlock(&h->lock);
     nm__mine.part[h->slot] = part;
     nm__mine.heap[h->slot] = h->number;
-    (void)pthread_setspecific(heaps.key, &heaps); /* any value but NULL makes thread_ends run */
+    nm__arm_thread_end();
     return part;
 }
 
@@ -458,12 +455,12 @@ static void in_child(void) {
     uintptr_t me = nm__thread_id();
     for (nm_heap *h = heaps.first; h != NULL; h = h->next)
         for (nm__part *part = h->parts; part != NULL; part = part->next)
-            if (part->thread != me && atomic_load(&part->state) == NM__OWNED) part->thread = 1;
+            if (part->thread != me && atomic_load(&part->state) == NM__OWNED) part->thread = 0;
     after_fork();
 }
 
 static void once(void) {
-    (void)pthread_key_create(&heaps.key, thread_ends);
+    nm__at_thread_end(thread_ends);
     (void)pthread_atfork(before_fork, after_fork, in_child);
 }
 

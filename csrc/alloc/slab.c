@@ -2,6 +2,8 @@
  * bin a list holds the superblocks that have a free cell; full ones are on no list but counted. */
 #include "nativemem/slab.h"
 
+#include <sched.h>
+
 #include "alloc/cells.h"
 #include "alloc/counters.h"
 
@@ -29,15 +31,27 @@ typedef struct bin {
  *   a superblock is on its bin's list <=> it has a free cell;  at most one of a bin is empty */
 struct nm_slab {
     uintptr_t thread;
+    _Atomic int state;
     nm_allocator upstream;
     nm__counter total, count, frees, failures, local_out, peak, superblocks;
     nm__counter remote_out, remote_frees, passed; /* written by any thread */
     nm__remote remote;
     superblock *all;
     bool zero_on_free;
+    nm_slab *next, *before; /* all slabs of the process */
     uint32_t nbins;
     bin bins[];
 };
+
+/* A slab whose thread has ended belongs to nobody; whoever frees into it collects it, one at a time. LOST: a fork
+ * came in between, and the child does not have the thread that was busy. */
+enum { OWNED, ABANDONED, BUSY, LOST };
+
+/* Every slab of the process, for the end of a thread. */
+static struct {
+    pthread_mutex_t lock;
+    nm_slab *first;
+} slabs = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 const char *nm_slab_check(const nm_slab *s) {
     size_t superblocks = 0;
@@ -61,10 +75,43 @@ const char *nm_slab_check(const nm_slab *s) {
     return NULL;
 }
 
-static bool is_mine(const nm_slab *s) { return s->thread == nm__thread_id(); }
+NM_INLINE bool is_mine(const nm_slab *s) { return nm__is_thread(s->thread); }
 
 nm_status nm_slab_check_thread(const nm_slab *s) {
     return is_mine(s) ? NM_OK : nm__fail(NM_WRONG_THREAD, 0, 0, 0);
+}
+
+static void thread_ends(void);
+
+static void lock_slabs(void) { pthread_mutex_lock(&slabs.lock); }
+static void unlock_slabs(void) { pthread_mutex_unlock(&slabs.lock); }
+static void in_child(void) {
+    for (nm_slab *s = slabs.first; s != NULL; s = s->next)
+        if (atomic_load(&s->state) == BUSY) atomic_store(&s->state, LOST);
+    unlock_slabs();
+}
+static void once(void) {
+    nm__at_thread_end(thread_ends);
+    (void)pthread_atfork(lock_slabs, unlock_slabs, in_child);
+}
+
+static void enroll(nm_slab *s) {
+    static pthread_once_t done = PTHREAD_ONCE_INIT;
+    (void)pthread_once(&done, once);
+    lock_slabs();
+    s->next = slabs.first;
+    if (s->next != NULL) s->next->before = s;
+    slabs.first = s;
+    unlock_slabs();
+    nm__arm_thread_end();
+}
+
+static void strike_off(nm_slab *s) {
+    lock_slabs();
+    if (s->before != NULL) s->before->next = s->next;
+    else slabs.first = s->next;
+    if (s->next != NULL) s->next->before = s->before;
+    unlock_slabs();
 }
 
 nm_slab *nm_slab_create(nm_allocator upstream, const size_t *bins, size_t nbins, bool zero_on_free) {
@@ -86,6 +133,7 @@ nm_slab *nm_slab_create(nm_allocator upstream, const size_t *bins, size_t nbins,
         s->bins[i].cell = cell;
         s->bins[i].start = divisor >= 192 ? divisor : (192 + divisor - 1) / divisor * divisor;
     }
+    enroll(s);
     return s;
 }
 
@@ -168,6 +216,44 @@ static void collect(nm_slab *s) {
     }
 }
 
+static void return_if(nm_slab *s, bool all) {
+    collect(s);
+    for (superblock *sb = s->all, *older; sb != NULL; sb = older) {
+        older = sb->older;
+        if (all || sb->cells.used == 0) return_superblock(s, sb);
+    }
+}
+
+/* Who pushes looks at the state afterwards and waits for one that is busy, which may have looked too early; who is
+ * busy need not look again, and so never touches a slab that has been given up. */
+static void collect_abandoned(nm_slab *s) {
+    int state = ABANDONED;
+    while (atomic_load(&s->remote) != NULL && state != OWNED && state != LOST) {
+        state = ABANDONED;
+        if (atomic_compare_exchange_strong(&s->state, &state, BUSY)) {
+            return_if(s, false);
+            atomic_store(&s->state, ABANDONED);
+        } else if (state == BUSY) {
+            (void)sched_yield();
+        }
+    }
+}
+
+/* The list is not locked while superblocks go to upstream, whose locks may be taken the other way round by a fork;
+ * BUSY keeps the slab from being destroyed meanwhile. */
+static void thread_ends(void) {
+    for (;;) {
+        lock_slabs();
+        nm_slab *s = slabs.first;
+        while (s != NULL && !(is_mine(s) && atomic_load(&s->state) == OWNED)) s = s->next;
+        if (s != NULL) atomic_store(&s->state, BUSY);
+        unlock_slabs();
+        if (s == NULL) return;
+        return_if(s, false);
+        atomic_store(&s->state, ABANDONED);
+    }
+}
+
 /* used counts what this thread gave and took back less what others freed; it can rise only here. */
 static size_t used_of(const nm_slab *s) { return nm__difference(&s->local_out, &s->remote_out); }
 
@@ -209,6 +295,11 @@ static void *slab_alloc(void *self, size_t size, size_t align) {
     return account(s, ptr, size);
 }
 
+static NM_COLD void free_far(nm_slab *s, void *ptr) {
+    nm__remote_push(&s->remote, ptr);
+    if (atomic_load(&s->state) != OWNED) collect_abandoned(s);
+}
+
 static nm_status slab_free(void *self, void *ptr, size_t size, size_t align) {
     nm_slab *s = self;
     bin *b = bin_for(s, size, align);
@@ -222,7 +313,7 @@ static nm_status slab_free(void *self, void *ptr, size_t size, size_t align) {
         if (sb->slab != s || sb->cells.cell != b->cell) return nm__fail(NM_FOREIGN_BLOCK, size, 0, 0);
         if (s->zero_on_free) nm__wipe(ptr, b->cell);
         if (mine) give_local(s, sb, ptr);
-        else nm__remote_push(&s->remote, ptr);
+        else free_far(s, ptr);
     }
     if (mine) {
         nm__set(&s->local_out, nm__get(&s->local_out) - size);
@@ -271,14 +362,6 @@ static const nm_methods slab_methods = {slab_alloc, slab_resize, slab_free, slab
 
 nm_allocator nm_slab_port(nm_slab *s) { return (nm_allocator){s, &slab_methods}; }
 
-static void return_if(nm_slab *s, bool all) {
-    collect(s);
-    for (superblock *sb = s->all, *older; sb != NULL; sb = older) {
-        older = sb->older;
-        if (all || sb->cells.used == 0) return_superblock(s, sb);
-    }
-}
-
 nm_status nm_slab_trim(nm_slab *s) {
     if (!is_mine(s)) return nm_slab_check_thread(s);
     return_if(s, false);
@@ -287,6 +370,8 @@ nm_status nm_slab_trim(nm_slab *s) {
 
 void nm_slab_destroy(nm_slab *s) {
     if (s == NULL) return;
-    return_if(s, true);
+    strike_off(s);
+    while (atomic_load(&s->state) == BUSY) (void)sched_yield();
+    if (atomic_load(&s->state) != LOST) return_if(s, true);
     nm__meta_free(s);
 }

@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-NM_TLS char nm__thread_anchor;
 static NM_TLS nm_failure slot;
 
 /* Aligned like the strictest block, so that an empty block keeps the promise of its alignment. */

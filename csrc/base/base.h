@@ -26,6 +26,11 @@ void nm__meta_free(void *ptr);
 
 /* Sets the status slot and returns the status. */
 nm_status nm__fail(nm_status status, size_t requested, size_t used, size_t limit);
+/* Want of memory, rather than misuse: the calls that stats count as failures. */
+static inline bool nm__is_want(nm_status status) {
+    return status == NM_OUT_OF_MEMORY || status == NM_EXHAUSTED || status == NM_OVER_BUDGET ||
+           status == NM_POOL_EXHAUSTED || status == NM_CAPACITY_EXCEEDED;
+}
 
 /* nm_budget_charge in two steps: a charge that is released again before it is settled leaves no peak. */
 struct nm_budget;
@@ -39,6 +44,11 @@ void nm__budget_hold_back(struct nm_budget *b, size_t n);
 /* Wipes in a way that the compiler cannot drop. */
 void nm__wipe(void *ptr, size_t size);
 
+/* What debug patterns are made of. */
+#define NM__FRESH_ARENA 0xAA
+#define NM__FRESH_STACK 0xCC
+#define NM__FREED 0xDD
+
 /* Address space. Sizes and addresses are multiples of NM__OS_PAGE. */
 #define NM__OS_PAGE ((size_t)4096)
 void *nm__os_reserve(size_t size);             /* inaccessible; NULL: refused */
@@ -50,9 +60,20 @@ uint64_t nm__os_now_ms(void);                  /* monotonic, coarse, no system c
 int64_t nm__os_time_ns(void);                  /* since the epoch */
 size_t nm__os_address_limit(void);             /* bytes of address space allowed; SIZE_MAX: no limit */
 
-/* A value that differs between live threads: the address of a thread-local. */
-extern NM_TLS char nm__thread_anchor;
-NM_INLINE uintptr_t nm__thread_id(void) { return (uintptr_t)&nm__thread_anchor; }
+/* No two threads ever have the same number, so what belonged to one that has ended belongs to nobody. 0 is no
+ * thread's. */
+extern NM_TLS uintptr_t nm__thread_number;
+uintptr_t nm__number_thread(void);
+NM_INLINE uintptr_t nm__thread_id(void) {
+    return NM_LIKELY(nm__thread_number != 0) ? nm__thread_number : nm__number_thread();
+}
+/* Pre: id != 0. */
+NM_INLINE bool nm__is_thread(uintptr_t id) { return nm__thread_number == id; }
+
+/* Has every thread that is armed call `hook` when it ends. A hook that takes memory may arm its thread again;
+ * it is then called once more. */
+void nm__at_thread_end(void (*hook)(void));
+void nm__arm_thread_end(void);
 
 /* Counters that one thread writes and any may read: plain adds, no lock prefix, no torn reads. */
 typedef _Atomic size_t nm__counter;

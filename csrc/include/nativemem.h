@@ -20,8 +20,10 @@
 #include "nativemem/budget.h"
 #include "nativemem/heap.h"
 #include "nativemem/limited.h"
+#include "nativemem/pool.h"
 #include "nativemem/port.h"
 #include "nativemem/slab.h"
+#include "nativemem/stack.h"
 #include "nativemem/system.h"
 #include "nativemem/traced.h"
 

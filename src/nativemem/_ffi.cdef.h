@@ -2,7 +2,8 @@
 
 enum nm_status {
     NM_OK, NM_OUT_OF_MEMORY, NM_EXHAUSTED, NM_OVER_BUDGET, NM_INVALID_LAYOUT, NM_FOREIGN_BLOCK,
-    NM_WRONG_THREAD, NM_INVALID_MARK, NM_CLOSED, NM_UNDERFLOW, ...
+    NM_WRONG_THREAD, NM_INVALID_MARK, NM_CLOSED, NM_UNDERFLOW, NM_LIFO_VIOLATION, NM_DOUBLE_FREE,
+    NM_CORRUPTED, NM_POOL_EXHAUSTED, NM_CAPACITY_EXCEEDED, ...
 };
 typedef enum nm_status nm_status;
 
@@ -41,12 +42,32 @@ nm_allocator nm_system_port(nm_system *s);
 /* arena */
 typedef struct nm_arena nm_arena;
 typedef struct { uint64_t generation; ...; } nm_arena_mark;
-nm_arena *nm_arena_create(nm_allocator upstream, size_t hint, size_t cap, bool grow, bool zero_on_free);
+typedef struct { size_t hint, cap; bool grow, zero_on_free, patterns; ...; } nm_arena_options;
+nm_arena *nm_arena_create(nm_allocator upstream, nm_arena_options options);
 void nm_arena_destroy(nm_arena *a);
 nm_allocator nm_arena_port(nm_arena *a);
 nm_status nm_arena_clear(nm_arena *a);
 nm_status nm_arena_take_mark(nm_arena *a, nm_arena_mark *out);
 nm_status nm_arena_check_thread(const nm_arena *a);
+
+/* stack */
+typedef struct nm_stack nm_stack;
+typedef struct { uint64_t generation; ...; } nm_stack_mark;
+nm_stack *nm_stack_create(nm_allocator upstream, size_t capacity, bool patterns);
+void nm_stack_destroy(nm_stack *s);
+nm_allocator nm_stack_port(nm_stack *s);
+nm_status nm_stack_clear(nm_stack *s);
+nm_status nm_stack_take_mark(nm_stack *s, nm_stack_mark *out);
+nm_status nm_stack_check_thread(const nm_stack *s);
+
+/* pool */
+typedef struct nm_pool nm_pool;
+nm_pool *nm_pool_create(nm_allocator upstream, size_t block_size, size_t count, bool grow);
+void nm_pool_destroy(nm_pool *p);
+nm_allocator nm_pool_port(nm_pool *p);
+nm_status nm_pool_clear(nm_pool *p);
+size_t nm_pool_cell(const nm_pool *p);
+nm_status nm_pool_check_thread(const nm_pool *p);
 
 /* slab */
 typedef struct nm_slab nm_slab;

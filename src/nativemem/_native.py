@@ -175,8 +175,10 @@ class ArenaCore(_Core):
 
     __slots__ = ()
 
-    def __init__(self, upstream: _Core, hint: int, cap: int, grow: bool, zero: bool) -> None:
-        arena = lib.nm_arena_create(upstream._port, hint, cap, grow, zero)
+    def __init__(
+        self, upstream: _Core, hint: int, cap: int, grow: bool, zero: bool, patterns: bool
+    ) -> None:
+        arena = lib.nm_arena_create(upstream._port, (hint, cap, grow, zero, patterns))
         self._open(arena, "arena", upstream)
 
     def usable(self, size: int, align: int) -> int:

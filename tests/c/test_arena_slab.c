@@ -18,7 +18,7 @@ static nm_stats stats_of(nm_allocator port) {
 }
 
 static void test_chunks_double_up_to_the_cap(void) {
-    nm_arena *a = nm_arena_create(nm_system_port(system_), 1000, 10000, true, false);
+    nm_arena *a = nm_arena_create(nm_system_port(system_), (nm_arena_options){.hint = 1000, .cap = 10000, .grow = true});
     nm_allocator port = nm_arena_port(a);
     CHECK(taken() == 0);
     CHECK(nm_alloc(port, 1, 1) != NULL && taken() == 1000);
@@ -40,13 +40,13 @@ static void test_chunks_double_up_to_the_cap(void) {
 static void test_bad_hints(void) {
     const size_t bad[] = {0, NM_SIZE_MAX + 1, SIZE_MAX};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        CHECK(nm_arena_create(nm_system_port(system_), bad[i], 0, true, false) == NULL);
+        CHECK(nm_arena_create(nm_system_port(system_), (nm_arena_options){.hint = bad[i], .grow = true}) == NULL);
         CHECK(nm_last_failure().status == NM_INVALID_LAYOUT);
     }
 }
 
 static void test_to_the_last_byte(void) {
-    nm_arena *a = nm_arena_create(nm_system_port(system_), 1000, 0, false, false);
+    nm_arena *a = nm_arena_create(nm_system_port(system_), (nm_arena_options){.hint = 1000});
     nm_allocator port = nm_arena_port(a);
     char *first = nm_alloc(port, 600, 1), *last = nm_alloc(port, 400, 1);
     CHECK(first != NULL && last == first + 600 && nm_alloc(port, 1, 1) == NULL);
@@ -55,7 +55,7 @@ static void test_to_the_last_byte(void) {
     CHECK(port.methods->resize(port.self, last, 400, 10, 1) && port.methods->resize(port.self, last, 10, 400, 1));
     CHECK(nm_arena_reset(a) == NM_OK && nm_alloc(port, 1000, 1) == first && nm_alloc(port, 1, 1) == NULL);
     nm_arena_destroy(a);
-    a = nm_arena_create(nm_system_port(system_), 1000, 6000, true, false);
+    a = nm_arena_create(nm_system_port(system_), (nm_arena_options){.hint = 1000, .cap = 6000, .grow = true});
     CHECK(nm_alloc(nm_arena_port(a), 1, 1) != NULL && nm_alloc(nm_arena_port(a), 5001, 1) == NULL);
     CHECK(nm_alloc(nm_arena_port(a), 5000, 1) != NULL && taken() == 6000); /* one of its own, all that is left */
     SOUND(nm_arena_check(a));
@@ -64,7 +64,7 @@ static void test_to_the_last_byte(void) {
 }
 
 static void test_large_blocks_get_their_own_chunk(void) {
-    nm_arena *a = nm_arena_create(nm_system_port(system_), 1000, 0, true, false);
+    nm_arena *a = nm_arena_create(nm_system_port(system_), (nm_arena_options){.hint = 1000, .grow = true});
     nm_allocator port = nm_arena_port(a);
     char *small = nm_alloc(port, 10, 1), *large = nm_alloc(port, 5000, 1), *next = nm_alloc(port, 10, 1);
     CHECK(next == small + 10 && taken() == 6000); /* the head goes on being filled */
@@ -80,8 +80,8 @@ static void test_large_blocks_get_their_own_chunk(void) {
 }
 
 static void test_marks(void) {
-    nm_arena *a = nm_arena_create(nm_system_port(system_), 1000, 0, true, false);
-    nm_arena *b = nm_arena_create(nm_system_port(system_), 1000, 0, true, false);
+    nm_arena *a = nm_arena_create(nm_system_port(system_), (nm_arena_options){.hint = 1000, .grow = true});
+    nm_arena *b = nm_arena_create(nm_system_port(system_), (nm_arena_options){.hint = 1000, .grow = true});
     nm_allocator port = nm_arena_port(a);
     nm_arena_mark first, second, ahead;
     CHECK(nm_arena_take_mark(a, &first) == NM_OK);
@@ -110,7 +110,7 @@ static void test_marks(void) {
 }
 
 static void test_wiping(void) {
-    nm_arena *a = nm_arena_create(nm_system_port(system_), 1000, 0, false, true);
+    nm_arena *a = nm_arena_create(nm_system_port(system_), (nm_arena_options){.hint = 1000, .zero_on_free = true});
     char *block = nm_alloc(nm_arena_port(a), 500, 1);
     memset(block, 7, 500);
     CHECK(nm_arena_reset(a) == NM_OK);
@@ -154,7 +154,7 @@ static nm_allocator witness_port(unsigned char secret) {
 
 /* Takes chunks and own chunks, drops some by release, some by reset, the rest by destroy. */
 static void keep_secrets(nm_allocator upstream, bool zero_on_free) {
-    nm_arena *a = nm_arena_create(upstream, 300, 0, true, zero_on_free);
+    nm_arena *a = nm_arena_create(upstream, (nm_arena_options){.hint = 300, .grow = true, .zero_on_free = zero_on_free});
     nm_allocator port = nm_arena_port(a);
     nm_arena_mark mark;
     for (int round = 0; round < 4; round++) {
@@ -190,7 +190,7 @@ static void test_nothing_readable_goes_back_upstream(void) {
 static void test_refusals_of_the_upstream(void) {
     nm_budget *b = nm_budget_create(5000, NULL);
     nm_limited *l = nm_limited_create(nm_system_port(system_), b);
-    nm_arena *a = nm_arena_create(nm_limited_port(l), 1000, 0, true, false);
+    nm_arena *a = nm_arena_create(nm_limited_port(l), (nm_arena_options){.hint = 1000, .grow = true});
     nm_allocator port = nm_arena_port(a);
     char *first = nm_alloc(port, 900, 16);
     fill(first, 900, 1);
@@ -223,7 +223,7 @@ static void test_refusals_of_the_upstream(void) {
     nm_slab_destroy(s);
     CHECK(nm_budget_used(b) == 0);
     nm_limited_destroy(l);
-    a = nm_arena_create(nm_system_port(system_), 100, 0, false, false);
+    a = nm_arena_create(nm_system_port(system_), (nm_arena_options){.hint = 100});
     l = nm_limited_create(nm_arena_port(a), b);
     size_t denied = nm_budget_denied(b);
     CHECK(nm_alloc(nm_limited_port(l), 101, 1) == NULL && nm_last_failure().status == NM_EXHAUSTED);
@@ -238,7 +238,7 @@ static void test_marks_against_the_rules(void) {
     uint64_t seed = 7919;
     for (int round = 0; round < 600; round++) {
         size_t cap = round % 3 == 0 ? 0 : 4000 + below(&seed, 8000);
-        nm_arena *a = nm_arena_create(nm_system_port(system_), 64, cap, true, round % 2 == 0);
+        nm_arena *a = nm_arena_create(nm_system_port(system_), (nm_arena_options){.hint = 64, .cap = cap, .grow = true, .zero_on_free = round % 2 == 0});
         nm_allocator port = nm_arena_port(a);
         nm_arena_mark marks[16];
         size_t n = 0;
@@ -265,7 +265,7 @@ static void test_marks_against_the_rules(void) {
 }
 
 static void test_arena_programs_with_marks(void) {
-    nm_arena *a = nm_arena_create(nm_system_port(system_), 200, 100000, true, true);
+    nm_arena *a = nm_arena_create(nm_system_port(system_), (nm_arena_options){.hint = 200, .cap = 100000, .grow = true, .zero_on_free = true});
     nm_allocator port = nm_arena_port(a);
     enum { MOST = 400 };
     struct { char *ptr; size_t size; } blocks[MOST];
@@ -328,7 +328,7 @@ static void *call_from_elsewhere(void *arena) {
     return NULL;
 }
 static void test_confinement(void) {
-    nm_arena *a = nm_arena_create(nm_system_port(system_), 100, 0, true, false);
+    nm_arena *a = nm_arena_create(nm_system_port(system_), (nm_arena_options){.hint = 100, .grow = true});
     pthread_t thread;
     pthread_create(&thread, NULL, call_from_elsewhere, a);
     pthread_join(thread, NULL);
@@ -488,7 +488,7 @@ static void *free_into_wrappers(void *arg) {
     return NULL;
 }
 static void test_a_refused_free_changes_no_wrapper(void) {
-    nm_arena *a = nm_arena_create(nm_system_port(system_), 1000, 0, true, false);
+    nm_arena *a = nm_arena_create(nm_system_port(system_), (nm_arena_options){.hint = 1000, .grow = true});
     nm_budget *b = nm_budget_create(1000, NULL);
     nm_limited *l = nm_limited_create(nm_arena_port(a), b);
     nm_traced *t = nm_traced_create(nm_arena_port(a), false);
@@ -507,7 +507,7 @@ static void test_a_refused_free_changes_no_wrapper(void) {
 
 static void test_growing_in_place_counts_for_the_peak(void) {
     nm_budget *b = nm_budget_create(1000, NULL);
-    nm_arena *a = nm_arena_create(nm_system_port(system_), 1000, 0, true, false);
+    nm_arena *a = nm_arena_create(nm_system_port(system_), (nm_arena_options){.hint = 1000, .grow = true});
     nm_limited *l = nm_limited_create(nm_arena_port(a), b);
     nm_allocator port = nm_limited_port(l);
     void *block = nm_alloc(port, 100, 16);

@@ -31,9 +31,16 @@ typedef struct nm_arena_mark {
     size_t live;
 } nm_arena_mark;
 
-/* hint: bytes of the first chunk, >= 1. cap: most bytes reserved, 0 for none. grow false: one chunk of hint
- * bytes, no more. No chunk is taken before the first alloc. NULL: out of memory. */
-nm_arena *nm_arena_create(nm_allocator upstream, size_t hint, size_t cap, bool grow, bool zero_on_free);
+typedef struct nm_arena_options {
+    size_t hint;       /* bytes of the first chunk, >= 1 */
+    size_t cap;        /* most bytes reserved, 0 for no cap */
+    bool grow;         /* false: one chunk of hint bytes and no more */
+    bool zero_on_free; /* wipe what is dropped, in a way that the compiler cannot leave out */
+    bool patterns;     /* new blocks are filled with 0xAA, freed and dropped ones with 0xDD */
+} nm_arena_options;
+
+/* No chunk is taken before the first alloc. NULL: out of memory, or NM_INVALID_LAYOUT. */
+nm_arena *nm_arena_create(nm_allocator upstream, nm_arena_options options);
 /* Any thread, once no other call is under way. */
 void nm_arena_destroy(nm_arena *a);
 /* Its resize serves the newest block only, and that only if no mark is newer: a block older than a mark keeps

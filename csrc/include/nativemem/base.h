@@ -25,7 +25,12 @@ typedef enum nm_status {
     NM_WRONG_THREAD = 6,   /* a thread-confined allocator was called from another thread */
     NM_INVALID_MARK = 7,   /* the mark is foreign, stale, or ahead of the arena */
     NM_CLOSED = 8,         /* the allocator was closed */
-    NM_UNDERFLOW = 9       /* more was to be released than is used */
+    NM_UNDERFLOW = 9,      /* more was to be released than is used */
+    NM_LIFO_VIOLATION = 10, /* the block is not the newest of its stack */
+    NM_DOUBLE_FREE = 11,   /* the block was freed before */
+    NM_CORRUPTED = 12,     /* the allocator's own data were overwritten */
+    NM_POOL_EXHAUSTED = 13, /* every cell of the pool is in use */
+    NM_CAPACITY_EXCEEDED = 14 /* a structure of fixed capacity is full */
 } nm_status;
 
 /* Why the last failing call of this thread failed. requested, used and limit are bytes; limit is 0 where

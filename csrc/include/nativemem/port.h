@@ -69,7 +69,8 @@ static inline nm_status nm_free(nm_allocator a, void *ptr, size_t size, size_t a
     return a.methods->free(a.self, ptr, size, align);
 }
 
-/* In place where the allocator can, else alloc, copy, free. NULL: ptr is untouched and still live. */
+/* In place where the allocator can, else alloc, copy, free. NULL: ptr is untouched and still live; also where the
+ * allocator does not take it back (a stack, below its newest block). */
 static inline void *nm_realloc(nm_allocator a, void *ptr, size_t old, size_t size, size_t align) {
     if (!nm_layout_ok(size, align, NM_ALIGN_MAX)) return nm_refuse(NM_INVALID_LAYOUT, size, 0, 0);
     if (ptr != NULL && old != 0 && size != 0 && a.methods->resize(a.self, ptr, old, size, align)) return ptr;
@@ -77,7 +78,10 @@ static inline void *nm_realloc(nm_allocator a, void *ptr, size_t old, size_t siz
     if (moved == NULL) return NULL;
     if (ptr != NULL && old != 0) {
         memcpy(moved, ptr, old < size ? old : size);
-        (void)a.methods->free(a.self, ptr, old, align);
+        if (a.methods->free(a.self, ptr, old, align) != NM_OK) {
+            (void)nm_free(a, moved, size, align);
+            return NULL;
+        }
     }
     return moved;
 }

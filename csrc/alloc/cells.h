@@ -10,6 +10,12 @@
 
 #define NM__CELLS_NEVER UINT32_MAX
 
+/* The link of the free cell `at`, from what stands there or to be put there. A key other than 0 hides it, so that
+ * who can write into a freed cell cannot make the list lead anywhere of their choice. */
+NM_INLINE void *nm__link(uintptr_t key, const void *at, const void *link) {
+    return key == 0 ? (void *)(uintptr_t)link : (void *)((uintptr_t)link ^ key ^ (uintptr_t)at);
+}
+
 /* Invariants:
  *   fresh <= end, (end - fresh) % cell == 0
  *   used + length of the free list + (end - fresh) / cell == capacity
@@ -54,17 +60,17 @@ static inline bool nm__cells_extend(nm__cells *c, char *base) {
 }
 
 /* Pre: the free list is not empty. */
-NM_INLINE void *nm__cells_take(nm__cells *c) {
+NM_INLINE void *nm__cells_take(nm__cells *c, uintptr_t key) {
     void *ptr = c->free;
     NM_UNPOISON(ptr, c->cell);
-    c->free = *(void **)ptr;
+    c->free = nm__link(key, ptr, *(void **)ptr);
     c->used++;
     return ptr;
 }
 
 /* true: used has fallen to trip. */
-NM_INLINE bool nm__cells_give(nm__cells *c, void *ptr) {
-    *(void **)ptr = c->free;
+NM_INLINE bool nm__cells_give(nm__cells *c, void *ptr, uintptr_t key) {
+    *(void **)ptr = nm__link(key, ptr, c->free);
     c->free = ptr;
     NM_POISON((char *)ptr + sizeof(void *), c->cell - sizeof(void *));
     return --c->used == c->trip;
@@ -72,12 +78,17 @@ NM_INLINE bool nm__cells_give(nm__cells *c, void *ptr) {
 
 NM_INLINE bool nm__cells_full(const nm__cells *c) { return c->free == NULL && c->fresh == c->end; }
 
+/* Whether an address is the start of a cell that was ever used. */
+static inline bool nm__cells_holds(const nm__cells *c, const char *base, uint32_t start, const void *at) {
+    uintptr_t offset = (uintptr_t)at - (uintptr_t)base;
+    return offset >= start && offset < c->fresh && (offset - start) % c->cell == 0;
+}
+
 /* Counts the free list; false where an entry is no cell of base's or the sums do not fit. For checks. */
-static inline bool nm__cells_check(const nm__cells *c, const char *base, uint32_t start) {
+static inline bool nm__cells_check(const nm__cells *c, const char *base, uint32_t start, uintptr_t key) {
     uint32_t n = 0;
-    for (const void *at = c->free; at != NULL; at = *(void *const *)at) {
-        uintptr_t offset = (uintptr_t)at - (uintptr_t)base;
-        if (offset < start || offset >= c->fresh || (offset - start) % c->cell != 0) return false;
+    for (const void *at = c->free; at != NULL; at = nm__link(key, at, *(void *const *)at)) {
+        if (!nm__cells_holds(c, base, start, at)) return false;
         if (++n > c->capacity) return false;
     }
     return c->used + n + (c->end - c->fresh) / c->cell == c->capacity;
@@ -87,10 +98,10 @@ static inline bool nm__cells_check(const nm__cells *c, const char *base, uint32_
  * ABA. The cell's first word is the link. */
 typedef _Atomic(void *) nm__remote;
 
-NM_INLINE void nm__remote_push(nm__remote *list, void *ptr) {
+NM_INLINE void nm__remote_push(nm__remote *list, void *ptr, uintptr_t key) {
     void *head = atomic_load_explicit(list, memory_order_relaxed);
     do {
-        *(void **)ptr = head;
+        *(void **)ptr = nm__link(key, ptr, head);
     } while (!atomic_compare_exchange_weak_explicit(list, &head, ptr, memory_order_seq_cst,
                                                     memory_order_relaxed));
 }

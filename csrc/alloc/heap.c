@@ -21,12 +21,20 @@ nm__part nm__no_part = {.slots = {NO_SLOTS16, NO_SLOTS16, NO_SLOTS16, NO_SLOTS4,
 #define NO_PARTS4 &nm__no_part, &nm__no_part, &nm__no_part, &nm__no_part
 NM_TLS nm__thread_parts nm__mine = {.part = {NO_PARTS4, NO_PARTS4}};
 
+/* This thread's part of the secure heap that it used last. */
+static NM_TLS struct {
+    uint64_t heap;
+    nm__part *part;
+} secure_mine;
+
 /* Invariants, under the lock:
  *   held == PAGE * pages of its superblocks and spans;  what is charged to the budget == held */
 struct nm_heap {
     pthread_mutex_t lock; /* parts, spans */
     uint64_t number;      /* of the process's heaps, never used again */
     unsigned slot;        /* of nm__mine */
+    uintptr_t key, canary; /* key is 0 where the heap is not secure */
+    nm__counter random;
     nm_budget *budget;
     nm__counter reserve;  /* bytes held back of the budget's limit while it is closed */
     atomic_bool open;
@@ -38,9 +46,10 @@ struct nm_heap {
 };
 
 static const char *check_superblock(const nm__page *p, const nm__part *part, unsigned bin, bool full) {
+    uintptr_t key = part->heap->key;
     if (p->part != part || p->kind != NM__SUPERBLOCK || p->bin != bin) return "a superblock is another part's or bin's";
     if (p->full != full || (full && !nm__cells_full(&p->cells))) return "a superblock is on the wrong list";
-    if (!nm__cells_check(&p->cells, nm__page_base(p), 0)) return "a superblock's cells do not add up";
+    if (!nm__cells_check(&p->cells, nm__page_base(p), 0, key)) return "a superblock's cells do not add up";
     if (p->next != NULL && p->next->prev != p) return "a list of superblocks is broken";
     return NULL;
 }
@@ -52,7 +61,7 @@ const char *nm_heap_check(nm_heap *h) {
     for (nm__part *part = h->parts; part != NULL && broken == NULL; part = part->next) {
         for (const nm__page *p = part->full; p != NULL && broken == NULL; p = p->next, pages++)
             broken = check_superblock(p, part, p->bin, true);
-        for (void *at = atomic_load(&part->remote); at != NULL && broken == NULL; at = *(void **)at)
+        for (void *at = atomic_load(&part->remote); at != NULL && broken == NULL; at = nm__link(h->key, at, *(void **)at))
             if (nm__page_of(at) == NULL || nm__page_of(at)->part != part) broken = "a queued cell is another part's";
         for (unsigned bin = 1; bin < NM_BINS && broken == NULL; bin++) {
             const nm__page *head = part->slots[bin].page;
@@ -92,16 +101,85 @@ static unsigned aligned_bin(size_t size, size_t align) {
     return bin;
 }
 
+static nm_heap *heap_of_span(const nm__page *p) { return p->cells.free; }
+
 static size_t pages_for(size_t size) { return (size + (PAGE - 1)) / PAGE; }
 
-size_t nm_heap_usable(size_t size, size_t align) {
+/* ---- secure mode: a block ends in a tail, its superblock or span in a page that cannot be touched ------------- */
+
+typedef struct tail {
+    uintptr_t size; /* of the block */
+    uintptr_t canary;
+} tail; /* both mixed with the block's address; after a free size is 0 and the canary that of a freed block */
+#define TAIL sizeof(tail)
+#define GUARD NM__OS_PAGE
+
+static size_t room_of(const nm__page *p) {
+    return (p->part != NULL ? p->cells.cell : (size_t)p->npages * PAGE - GUARD) - TAIL;
+}
+static tail *tail_of(char *ptr, size_t room) { return (tail *)(void *)(ptr + room); }
+static uintptr_t freed_canary(const nm_heap *h, const char *ptr) { return ~h->canary ^ (uintptr_t)ptr; }
+
+/* Marks where the block ends. */
+static void *seal(const nm_heap *h, char *ptr, size_t size, size_t room) {
+    *tail_of(ptr, room) = (tail){size ^ h->key ^ (uintptr_t)ptr, h->canary ^ (uintptr_t)ptr};
+    memset(ptr + size, (int)(h->canary & 0xFF), room - size);
+    return ptr;
+}
+
+static nm_status unseal(const nm_heap *h, char *ptr, size_t room, size_t *size) {
+    const tail *t = tail_of(ptr, room);
+    if (t->canary == freed_canary(h, ptr)) return NM_DOUBLE_FREE;
+    *size = t->size ^ h->key ^ (uintptr_t)ptr;
+    if (t->canary != (h->canary ^ (uintptr_t)ptr) || *size > room) return NM_CORRUPTED;
+    for (size_t i = *size; i < room; i++)
+        if ((unsigned char)ptr[i] != (h->canary & 0xFF)) return NM_CORRUPTED;
+    return NM_OK;
+}
+
+static uint64_t next_random(nm_heap *h) { /* splitmix64, Steele, Lea and Flood 2014 */
+    uint64_t z = nm__atomic_add(&h->random, 0x9E3779B97F4A7C15U);
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9U;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBU;
+    return z ^ (z >> 31);
+}
+
+/* As nm__cells_extend, for all cells, in random order. */
+static bool extend_shuffled(nm_heap *h, nm__cells *c, char *base) {
+    uint16_t order[PAGE / 32]; /* with its tail no cell is smaller */
+    uint32_t n = (c->end - c->fresh) / c->cell;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t j = (uint32_t)(next_random(h) % (i + 1));
+        order[i] = order[j];
+        order[j] = (uint16_t)i;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        char *cell = base + c->fresh + (size_t)order[i] * c->cell;
+        NM_UNPOISON(cell, sizeof(void *));
+        *(void **)(void *)cell = nm__link(h->key, cell, c->free);
+        c->free = cell;
+    }
+    c->fresh = c->end;
+    return n != 0;
+}
+
+static bool extend(nm_heap *h, nm__page *p) {
+    return h->key != 0 ? extend_shuffled(h, &p->cells, nm__page_base(p)) : nm__cells_extend(&p->cells, nm__page_base(p));
+}
+
+static char *guard_of(const nm__page *p, size_t npages) { return nm__page_base(p) + npages * PAGE - GUARD; }
+
+size_t nm_heap_usable(const nm_heap *h, size_t size, size_t align) {
     if (size == 0) return 0;
+    if (h->key != 0) return size; /* what follows is watched */
     if (size <= NM_CELL_MAX && align <= NM_ALIGN_MAX) return nm__bin_sizes[aligned_bin(size, align)];
     return pages_for(size) * PAGE;
 }
 
 size_t nm_heap_usable_of(const void *ptr) {
     const nm__page *p = nm__page_of(ptr);
+    const nm_heap *h = p->part != NULL ? p->part->heap : heap_of_span(p);
+    if (h->key != 0) return tail_of((char *)(uintptr_t)ptr, room_of(p))->size ^ h->key ^ (uintptr_t)ptr;
     return p->part != NULL ? p->cells.cell : (size_t)p->npages * PAGE;
 }
 
@@ -215,6 +293,7 @@ static void slot_add(nm__slot *slot, nm__page *p) {
 
 static void return_superblock(nm_heap *h, nm__page *p) {
     p->part = NULL;
+    if (h->key != 0) (void)nm__os_commit(guard_of(p, 1), GUARD);
     NM_UNPOISON(nm__page_base(p), PAGE);
     nm__region_give(p, 1);
     discharge(h, 1);
@@ -235,12 +314,12 @@ NM_COLD void nm__part_trip(nm__page *p) {
 }
 
 static void give_local(void *ptr, nm__page *p) {
-    if (nm__cells_give(&p->cells, ptr)) nm__part_trip(p);
+    if (nm__cells_give(&p->cells, ptr, p->part->heap->key)) nm__part_trip(p);
 }
 
 static void collect(nm__part *part) {
     for (void *ptr = nm__remote_take(&part->remote), *next; ptr != NULL; ptr = next) {
-        next = *(void **)ptr;
+        next = nm__link(part->heap->key, ptr, *(void **)ptr);
         give_local(ptr, nm__page_of(ptr));
     }
 }
@@ -260,7 +339,7 @@ static void return_empty_heads(nm__part *part) {
 static bool refill(nm__part *part, unsigned bin) {
     nm__slot *slot = &part->slots[bin];
     for (nm__page *head; (head = first_of(slot)) != NULL;) {
-        if (head->cells.free != NULL || nm__cells_extend(&head->cells, nm__page_base(head))) return true;
+        if (head->cells.free != NULL || extend(part->heap, head)) return true;
         slot_pull(slot, head);
         head->full = true;
         head->cells.trip = head->cells.used - 1;
@@ -269,23 +348,30 @@ static bool refill(nm__part *part, unsigned bin) {
     return false;
 }
 
-void *nm__part_alloc_slow(nm__part *part, unsigned bin) {
-    nm__slot *slot = &part->slots[bin];
-    if (!refill(part, bin)) {
-        collect(part);
-        if (!refill(part, bin)) {
-            nm__page *p = take_pages(part->heap, 1, NM__SUPERBLOCK, false);
-            if (p == NULL) return NULL;
-            nm__cells_init(&p->cells, nm__bin_sizes[bin], 0, (uint32_t)PAGE);
-            p->bin = (uint8_t)bin;
-            p->full = false;
-            p->part = part;
-            NM_POISON(nm__page_base(p), PAGE);
-            slot_add(slot, p);
-            (void)nm__cells_extend(&p->cells, nm__page_base(p));
-        }
+/* As refill, with a new superblock if need be. */
+static bool provide(nm__part *part, unsigned bin) {
+    if (refill(part, bin)) return true;
+    collect(part);
+    if (refill(part, bin)) return true;
+    nm_heap *h = part->heap;
+    nm__page *p = take_pages(h, 1, NM__SUPERBLOCK, false);
+    if (p == NULL) return false;
+    size_t bytes = PAGE;
+    if (h->key != 0) { /* a system that cannot guard this one leaves the canaries */
+        bytes -= GUARD;
+        (void)nm__os_guard(guard_of(p, 1), GUARD);
     }
-    return nm__part_alloc(part, bin);
+    nm__cells_init(&p->cells, nm__bin_sizes[bin], 0, (uint32_t)bytes);
+    p->bin = (uint8_t)bin;
+    p->full = false;
+    p->part = part;
+    NM_POISON(nm__page_base(p), bytes);
+    slot_add(&part->slots[bin], p);
+    return extend(h, p);
+}
+
+void *nm__part_alloc_slow(nm__part *part, unsigned bin) {
+    return provide(part, bin) ? nm__part_alloc(part, bin) : NULL;
 }
 
 static void make_room(nm_heap *h) {
@@ -312,11 +398,13 @@ static void *alloc_span(nm_heap *h, size_t size, bool want_zero, bool *zero) {
     return nm__page_base(p);
 }
 
-static nm_heap *heap_of_span(const nm__page *p) { return p->cells.free; }
-
 /* Under the heap's lock. */
 static void drop_span(nm_heap *h, nm__page *p) {
     size_t npages = p->npages;
+    if (h->key != 0) {
+        (void)nm__os_commit(guard_of(p, npages), GUARD);
+        nm__wipe(nm__page_base(p), npages * PAGE);
+    }
     pull(&h->spans, p);
     nm__atomic_sub(&h->live_spans_bytes, npages * PAGE);
     nm__region_give(p, npages);
@@ -373,14 +461,41 @@ static void abandon(nm__part *part) {
     collect_abandoned(part);
 }
 
-NM_COLD void nm__heap_free_far(void *ptr, nm__page *p) {
-    if (p->part == NULL) {
-        if (p->kind == NM__SPAN) free_span(p);
-        return; /* neither a cell nor the start of a span: not a block; left alone */
-    }
-    nm__part *part = p->part;
-    nm__remote_push(&part->remote, ptr);
+static void free_cell_far(nm__part *part, void *ptr) {
+    nm__remote_push(&part->remote, ptr, part->heap->key);
     if (atomic_load(&part->state) == NM__ABANDONED) collect_abandoned(part);
+}
+
+/* Nothing is touched before the block is known for one. */
+static nm_status secure_free(nm_heap *h, char *ptr, nm__page *p) {
+    size_t size, room = room_of(p), offset = (size_t)(ptr - nm__page_base(p));
+    nm__part *part = p->part;
+    if (part != NULL ? offset % p->cells.cell != 0 || offset >= p->cells.end : offset != 0) return NM_FOREIGN_BLOCK;
+    nm_status status = unseal(h, ptr, room, &size);
+    if (status != NM_OK) return status;
+    if (part == NULL) {
+        free_span(p);
+        return NM_OK;
+    }
+    nm__wipe(ptr, room);
+    *tail_of(ptr, room) = (tail){0, freed_canary(h, ptr)};
+    if (secure_mine.heap == h->number && secure_mine.part == part) give_local(ptr, p);
+    else free_cell_far(part, ptr);
+    return NM_OK;
+}
+
+NM_COLD nm_status nm__heap_free_far(void *ptr, nm__page *p) {
+    nm__part *part = p->part;
+    if (part == NULL && p->kind != NM__SPAN) /* neither a cell nor the start of a span */
+        return nm__fail(NM_FOREIGN_BLOCK, 0, 0, 0);
+    nm_heap *h = part != NULL ? part->heap : heap_of_span(p);
+    if (h->key != 0) {
+        nm_status status = secure_free(h, ptr, p);
+        return status == NM_OK ? NM_OK : nm__fail(status, 0, 0, 0);
+    }
+    if (part == NULL) free_span(p);
+    else free_cell_far(part, ptr);
+    return NM_OK;
 }
 
 static void thread_ends(void) {
@@ -389,6 +504,7 @@ static void thread_ends(void) {
         nm__mine.part[i] = &nm__no_part;
         nm__mine.heap[i] = 0;
     }
+    secure_mine.heap = 0;
     pthread_mutex_lock(&heaps.lock);
     for (nm_heap *h = heaps.first; h != NULL; h = h->next) {
         pthread_mutex_lock(&h->lock);
@@ -402,6 +518,7 @@ static void thread_ends(void) {
 static nm__part *part_slow(nm_heap *h) {
     uintptr_t me = nm__thread_id();
     nm__part *part;
+    if (h->key != 0 && secure_mine.heap == h->number) return secure_mine.part;
     pthread_mutex_lock(&h->lock);
     for (part = h->parts; part != NULL; part = part->next)
         if (atomic_load(&part->state) == NM__OWNED && part->thread == me) goto found;
@@ -424,8 +541,13 @@ adopted:
     part->thread = me;
 found:
     pthread_mutex_unlock(&h->lock);
-    nm__mine.part[h->slot] = part;
-    nm__mine.heap[h->slot] = h->number;
+    if (h->key != 0) {
+        secure_mine.heap = h->number;
+        secure_mine.part = part;
+    } else {
+        nm__mine.part[h->slot] = part;
+        nm__mine.heap[h->slot] = h->number;
+    }
     nm__arm_thread_end();
     return part;
 }
@@ -466,17 +588,51 @@ static void once(void) {
 
 /* ---- malloc's shape ------------------------------------------------------------------------------- */
 
-static void *alloc_cell(nm_heap *h, unsigned bin) {
+/* A free cell of a secure heap is still as its free left it, or somebody has written through a dangling pointer. */
+static bool is_untouched(const nm_heap *h, const nm__page *p, char *ptr) {
+    size_t room = room_of(p);
+    const void *next = nm__link(h->key, ptr, *(void **)(void *)ptr);
+    if (next != NULL && !nm__cells_holds(&p->cells, nm__page_base(p), 0, next)) return false;
+    if (tail_of(ptr, room)->canary != freed_canary(h, ptr)) return true; /* its first use */
+    for (size_t i = sizeof(void *); i < room + sizeof(uintptr_t); i++)
+        if (ptr[i] != 0) return false;
+    return true;
+}
+
+static void *secure_alloc(nm_heap *h, size_t size, size_t align, bool *zero) {
+    if (size > NM_CELL_MAX - TAIL || align > NM_ALIGN_MAX) {
+        char *ptr = alloc_span(h, size + TAIL + GUARD, zero != NULL, zero);
+        if (ptr == NULL) return NULL;
+        const nm__page *p = nm__page_of(ptr);
+        (void)nm__os_guard(guard_of(p, p->npages), GUARD);
+        return seal(h, ptr, size, room_of(p));
+    }
     nm__part *part = nm__heap_attach(h);
-    if (NM_UNLIKELY(part == NULL)) return NULL;
-    void *ptr = nm__part_alloc(part, bin);
-    return NM_LIKELY(ptr != NULL) ? ptr : nm__part_alloc_slow(part, bin);
+    if (part == NULL) return NULL;
+    unsigned bin = aligned_bin(size + TAIL, align);
+    nm__slot *slot = &part->slots[bin];
+    if (slot->page->cells.free == NULL && !provide(part, bin)) return NULL;
+    nm__page *p = slot->page;
+    NM_UNPOISON(p->cells.free, p->cells.cell);
+    if (!is_untouched(h, p, p->cells.free)) return nm_refuse(NM_CORRUPTED, size, 0, 0);
+    nm__bump(&slot->served, 1);
+    return seal(h, nm__cells_take(&p->cells, h->key), size, room_of(p));
+}
+
+static NM_COLD void *malloc_slow(nm_heap *h, size_t size) {
+    if (size > NM_SIZE_MAX) return nm_refuse(NM_INVALID_LAYOUT, size, 0, 0);
+    if (h->key != 0) return secure_alloc(h, size + (size == 0), 1, NULL);
+    if (size > NM_CELL_MAX) return alloc_span(h, size, false, NULL);
+    nm__part *part = nm__heap_attach(h);
+    return part == NULL ? NULL : nm__part_alloc_slow(part, nm__bin_of(size + (size == 0)));
 }
 
 void *nm_heap_malloc(nm_heap *h, size_t size) {
-    if (NM_LIKELY(size <= NM_CELL_MAX)) return alloc_cell(h, nm__bin_of(size + (size == 0)));
-    if (size > NM_SIZE_MAX) return nm_refuse(NM_INVALID_LAYOUT, size, 0, 0);
-    return alloc_span(h, size, false, NULL);
+    if (NM_LIKELY(size <= NM_CELL_MAX && nm__mine.heap[h->slot] == h->number)) {
+        void *ptr = nm__part_alloc(nm__mine.part[h->slot], nm__bin_of(size + (size == 0)));
+        if (NM_LIKELY(ptr != NULL)) return ptr;
+    }
+    return malloc_slow(h, size);
 }
 
 /* Above this, pages that the system zeroes as they are touched cost less than wiping all of them. */
@@ -487,20 +643,54 @@ void *nm_heap_calloc(nm_heap *h, size_t count, size_t size) {
     if (!nm_mul(count, size, &bytes) || bytes > NM_SIZE_MAX)
         return nm_refuse(NM_INVALID_LAYOUT, SIZE_MAX, 0, 0);
     bool zero = false;
-    void *ptr = bytes <= NM_CELL_MAX ? nm_heap_malloc(h, bytes) : alloc_span(h, bytes, bytes >= FRESH_ZERO, &zero);
+    void *ptr;
+    if (h->key != 0 && bytes > NM_CELL_MAX) ptr = secure_alloc(h, bytes, 1, bytes >= FRESH_ZERO ? &zero : NULL);
+    else if (bytes <= NM_CELL_MAX) ptr = nm_heap_malloc(h, bytes);
+    else ptr = alloc_span(h, bytes, bytes >= FRESH_ZERO, &zero);
     if (ptr != NULL && !zero) memset(ptr, 0, bytes);
     return ptr;
 }
 
-void nm_heap_free(nm_heap *h, void *ptr) {
+nm_status nm_heap_free(nm_heap *h, void *ptr) {
     nm__page *p = nm__page_of(ptr);
-    nm__part *part = nm__heap_attach(h);
-    nm__part_free(part != NULL ? part : &nm__no_part, ptr, p);
+    bool attached = NM_LIKELY(nm__mine.heap[h->slot] == h->number);
+    return nm__part_free(attached ? nm__mine.part[h->slot] : &nm__no_part, ptr, p);
+}
+
+static void *move(nm_heap *h, void *ptr, size_t old, size_t size) {
+    void *moved = nm_heap_malloc(h, size);
+    if (moved == NULL) return size <= old && h->key == 0 ? ptr : NULL;
+    memcpy(moved, ptr, old < size ? old : size);
+    (void)nm_heap_free(h, ptr);
+    return moved;
+}
+
+/* In the block's own cell or span, if its tail is whole. */
+static nm_status secure_resize(nm_heap *h, char *ptr, size_t size) {
+    nm__page *p = nm__page_of(ptr);
+    size_t old, room = room_of(p);
+    nm_status status = unseal(h, ptr, room, &old);
+    if (status != NM_OK) return status;
+    if (size > room) return NM_EXHAUSTED;
+    (void)seal(h, ptr, size, room);
+    return NM_OK;
+}
+
+static NM_COLD void *secure_realloc(nm_heap *h, char *ptr, size_t size) {
+    size_t old = nm_heap_usable_of(ptr), room = room_of(nm__page_of(ptr));
+    size += size == 0;
+    if (size > room / 2 || size >= old) {
+        nm_status status = secure_resize(h, ptr, size);
+        if (status == NM_OK) return ptr;
+        if (status != NM_EXHAUSTED) return nm_refuse(status, size, 0, 0);
+    }
+    return move(h, ptr, old, size);
 }
 
 void *nm_heap_realloc(nm_heap *h, void *ptr, size_t size) {
     nm__page *p = nm__page_of(ptr);
     size_t old;
+    if (NM_UNLIKELY(h->key != 0)) return secure_realloc(h, ptr, size);
     if (p->part != NULL) {
         old = p->cells.cell;
         /* Shrinking within the cell wastes at most half of it. */
@@ -509,11 +699,7 @@ void *nm_heap_realloc(nm_heap *h, void *ptr, size_t size) {
         old = (size_t)p->npages * PAGE;
         if (size > NM_CELL_MAX && size <= NM_SIZE_MAX && resize_span(p, pages_for(size))) return ptr;
     }
-    void *moved = nm_heap_malloc(h, size);
-    if (moved == NULL) return size <= old ? ptr : NULL;
-    memcpy(moved, ptr, old < size ? old : size);
-    nm_heap_free(h, ptr);
-    return moved;
+    return move(h, ptr, old, size);
 }
 
 /* ---- the port ------------------------------------------------------------------------------------- */
@@ -528,6 +714,13 @@ static void count_sized(nm__part *part, size_t out, size_t back) {
         nm__set(&part->peak, nm__get(&part->out) - nm__get(&part->back));
 }
 
+static void *count_alloc(nm__part *part, void *ptr, size_t size) {
+    nm__bump(&part->total, size);
+    nm__bump(&part->count, 1);
+    count_sized(part, size, 0);
+    return ptr;
+}
+
 static void *heap_alloc(void *self, size_t size, size_t align) {
     nm_heap *h = self;
     nm__part *part = nm__heap_attach(h);
@@ -540,18 +733,32 @@ static void *heap_alloc(void *self, size_t size, size_t align) {
     } else {
         ptr = alloc_span(h, size, false, NULL); /* spans start at multiples of NM_SLOT_ALIGN_MAX */
     }
-    if (NM_UNLIKELY(ptr == NULL)) return NULL;
-    nm__bump(&part->total, size);
-    nm__bump(&part->count, 1);
-    count_sized(part, size, 0);
-    return ptr;
+    return NM_UNLIKELY(ptr == NULL) ? NULL : count_alloc(part, ptr, size);
+}
+
+static void *secure_port_alloc(void *self, size_t size, size_t align) {
+    nm_heap *h = self;
+    nm__part *part = nm__heap_attach(h);
+    void *ptr = part == NULL ? NULL : secure_alloc(h, size, align, NULL);
+    return ptr == NULL ? NULL : count_alloc(part, ptr, size);
+}
+
+/* Blocks of the same are resized in place. */
+static size_t size_class(const nm_heap *h, size_t size, size_t align) {
+    size_t tail = h->key != 0 ? TAIL : 0;
+    if (size <= NM_CELL_MAX - tail && align <= NM_ALIGN_MAX) return nm__bin_sizes[aligned_bin(size + tail, align)];
+    return pages_for(size + (tail != 0 ? TAIL + GUARD : 0)) * PAGE;
 }
 
 static bool heap_resize(void *self, void *ptr, size_t old, size_t size, size_t align) {
-    (void)ptr;
-    if (nm_heap_usable(old, align) != nm_heap_usable(size, align)) return false;
-    nm__part *part = nm__heap_attach(self);
+    nm_heap *h = self;
+    if (size_class(h, old, align) != size_class(h, size, align)) return false;
+    nm__part *part = nm__heap_attach(h);
     if (part == NULL) return false;
+    if (h->key != 0) {
+        nm_status status = secure_resize(h, ptr, size);
+        if (status != NM_OK) return nm__fail(status, size, 0, 0), false;
+    }
     if (size > old) nm__bump(&part->total, size - old);
     count_sized(part, size > old ? size - old : 0, size < old ? old - size : 0);
     return true;
@@ -566,7 +773,8 @@ static nm_status heap_free(void *self, void *ptr, size_t size, size_t align) {
         return nm__fail(NM_FOREIGN_BLOCK, size, 0, 0);
     nm__part *part = nm__heap_attach(h);
     if (NM_UNLIKELY(part == NULL)) return NM_OUT_OF_MEMORY;
-    nm__part_free(part, ptr, p);
+    nm_status status = nm__part_free(h->key != 0 ? &nm__no_part : part, ptr, p);
+    if (NM_UNLIKELY(status != NM_OK)) return status;
     nm__bump(&part->frees, 1);
     count_sized(part, 0, size);
     return NM_OK;
@@ -596,11 +804,15 @@ static void heap_stats(void *self, nm_stats *out) {
 
 static const nm_methods heap_methods = {heap_alloc, heap_resize, heap_free, heap_stats};
 
-nm_allocator nm_heap_port(nm_heap *h) { return (nm_allocator){h, &heap_methods}; }
+static const nm_methods secure_methods = {secure_port_alloc, heap_resize, heap_free, heap_stats};
+
+nm_allocator nm_heap_port(nm_heap *h) {
+    return (nm_allocator){h, h->key != 0 ? &secure_methods : &heap_methods};
+}
 
 /* ---- life ----------------------------------------------------------------------------------------- */
 
-nm_heap *nm_heap_create(nm_budget *budget) {
+nm_heap *nm_heap_create(nm_budget *budget, bool secure) {
     static pthread_once_t done = PTHREAD_ONCE_INIT;
     (void)pthread_once(&done, once);
     if (nm__region_pages == 0) return nm_refuse(NM_OUT_OF_MEMORY, 0, 0, 0);
@@ -608,6 +820,11 @@ nm_heap *nm_heap_create(nm_budget *budget) {
     if (h == NULL) return NULL;
     (void)pthread_mutex_init(&h->lock, NULL);
     h->budget = budget;
+    if (secure) {
+        h->key = (uintptr_t)nm__os_random() | 1;
+        h->canary = (uintptr_t)nm__os_random();
+        nm__set(&h->random, (size_t)nm__os_random());
+    }
     pthread_mutex_lock(&heaps.lock);
     h->number = ++heaps.numbers;
     h->slot = 1 + (unsigned)(h->number % (NM__TLS_SLOTS - 1));
@@ -617,12 +834,18 @@ nm_heap *nm_heap_create(nm_budget *budget) {
     return h;
 }
 
-void nm__heap_claim(nm_heap *h) { h->slot = NM__CLAIMED_SLOT; }
+void nm__heap_claim(nm_heap *h) {
+    if (h->key == 0) h->slot = NM__CLAIMED_SLOT;
+}
 
 static void drop_all(nm_heap *h, nm__page **list) {
     while (*list != NULL) {
         nm__page *p = *list;
         pull(list, p);
+        if (h->key != 0) {
+            NM_UNPOISON(nm__page_base(p), PAGE - GUARD);
+            nm__wipe(nm__page_base(p), PAGE - GUARD);
+        }
         return_superblock(h, p);
     }
 }

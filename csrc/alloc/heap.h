@@ -38,7 +38,9 @@ extern nm__part nm__no_part;
  * shared by none: the heap that claims it needs no comparison, so its fast path is one load shorter. */
 #define NM__TLS_SLOTS 8
 #define NM__CLAIMED_SLOT 0
-void nm__heap_claim(nm_heap *h); /* before the heap's first block; by one heap of the process */
+/* Before the heap's first block; by one heap of the process. A secure heap claims none: its threads find
+ * nm__no_part there, and so the slow path, which knows of canaries. */
+void nm__heap_claim(nm_heap *h);
 typedef struct nm__thread_parts {
     nm__part *part[NM__TLS_SLOTS];
     uint64_t heap[NM__TLS_SLOTS];
@@ -48,7 +50,7 @@ extern NM_TLS nm__thread_parts nm__mine;
 nm__part *nm__heap_attach(nm_heap *h);
 void *nm__part_alloc_slow(nm__part *part, unsigned bin);
 void nm__part_trip(nm__page *p);
-void nm__heap_free_far(void *ptr, nm__page *p);
+nm_status nm__heap_free_far(void *ptr, nm__page *p);
 
 extern const uint32_t nm__bin_sizes[NM_BINS];
 
@@ -58,21 +60,20 @@ NM_INLINE unsigned nm__bin_of(size_t size) { /* 1 <= size <= NM_CELL_MAX */
     return 33 + (e - 9) * 4 + (unsigned)((size - 1 - ((size_t)1 << e)) >> (e - 2));
 }
 
-/* Pre: part is the calling thread's, or nm__no_part. NULL: take the slow path. */
+/* Pre: part is the calling thread's and of a heap that is not secure, or nm__no_part. NULL: take the slow path. */
 NM_INLINE void *nm__part_alloc(nm__part *part, unsigned bin) {
     nm__slot *slot = &part->slots[bin];
     nm__page *page = slot->page;
     if (NM_UNLIKELY(page->cells.free == NULL)) return NULL;
     nm__bump(&slot->served, 1);
-    return nm__cells_take(&page->cells);
+    return nm__cells_take(&page->cells, 0);
 }
 
-NM_INLINE void nm__part_free(nm__part *part, void *ptr, nm__page *p) {
-    if (NM_LIKELY(p->part == part)) {
-        if (NM_UNLIKELY(nm__cells_give(&p->cells, ptr))) nm__part_trip(p);
-    } else {
-        nm__heap_free_far(ptr, p);
-    }
+/* Pre: as above. */
+NM_INLINE nm_status nm__part_free(nm__part *part, void *ptr, nm__page *p) {
+    if (NM_UNLIKELY(p->part != part)) return nm__heap_free_far(ptr, p);
+    if (NM_UNLIKELY(nm__cells_give(&p->cells, ptr, 0))) nm__part_trip(p);
+    return NM_OK;
 }
 
 #endif

@@ -58,7 +58,7 @@ const char *nm_slab_check(const nm_slab *s) {
     for (const superblock *sb = s->all; sb != NULL; sb = sb->older, superblocks++) {
         const bin *b = &s->bins[sb->bin];
         if (sb->slab != s || sb->cells.cell != b->cell) return "a superblock is another slab's or bin's";
-        if (!nm__cells_check(&sb->cells, (const char *)sb, sb->start)) return "a superblock's cells do not add up";
+        if (!nm__cells_check(&sb->cells, (const char *)sb, sb->start, 0)) return "a superblock's cells do not add up";
         if (sb->listed == nm__cells_full(&sb->cells)) return "a superblock is listed and full, or neither";
         if (sb->cells.used == 0 && b->spare != sb) return "an empty superblock is not its bin's spare";
         if (sb->older != NULL && sb->older->newer != sb) return "the list of all superblocks is broken";
@@ -201,7 +201,7 @@ static superblock *superblock_of(void *ptr) {
 
 static void give_local(nm_slab *s, superblock *sb, void *ptr) {
     bin *b = &s->bins[sb->bin];
-    (void)nm__cells_give(&sb->cells, ptr);
+    (void)nm__cells_give(&sb->cells, ptr, 0);
     if (!sb->listed) list_push(b, sb);
     if (sb->cells.used == 0) {
         if (b->spare == NULL) b->spare = sb;
@@ -290,13 +290,13 @@ static void *slab_alloc(void *self, size_t size, size_t align) {
     }
     if (sb->cells.free == NULL) (void)nm__cells_extend(&sb->cells, (char *)sb);
     if (b->spare == sb) b->spare = NULL;
-    void *ptr = nm__cells_take(&sb->cells);
+    void *ptr = nm__cells_take(&sb->cells, 0);
     if (NM_UNLIKELY(nm__cells_full(&sb->cells))) list_remove(b, sb);
     return account(s, ptr, size);
 }
 
 static NM_COLD void free_far(nm_slab *s, void *ptr) {
-    nm__remote_push(&s->remote, ptr);
+    nm__remote_push(&s->remote, ptr, 0);
     if (atomic_load(&s->state) != OWNED) collect_abandoned(s);
 }
 

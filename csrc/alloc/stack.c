@@ -254,11 +254,16 @@ nm_status nm_stack_take_mark(nm_stack *s, nm_stack_mark *out) {
     return NM_OK;
 }
 
-nm_status nm_stack_release(nm_stack *s, const nm_stack_mark *mark) {
-    if (!is_mine(s)) return nm_stack_check_thread(s);
+nm_status nm_stack_check_mark(const nm_stack *s, const nm_stack_mark *mark) {
     if (mark->stack != s || mark->generation != s->generation || mark->depth > s->depth ||
         mark->serial != serial_at(s, mark->depth))
         return nm__fail(NM_INVALID_MARK, 0, 0, 0);
+    return NM_OK;
+}
+
+nm_status nm_stack_release(nm_stack *s, const nm_stack_mark *mark) {
+    if (!is_mine(s)) return nm_stack_check_thread(s);
+    if (nm_stack_check_mark(s, mark) != NM_OK) return NM_INVALID_MARK;
     pop_to(s, mark->depth);
     return NM_OK;
 }

@@ -55,6 +55,8 @@ void *nm__os_reserve(size_t size);             /* inaccessible; NULL: refused */
 void nm__os_release(void *ptr, size_t size);   /* of a whole reserve */
 bool nm__os_commit(void *ptr, size_t size);    /* readable, writable, zero at first touch */
 bool nm__os_purge(void *ptr, size_t size);     /* pages back to the system, zero when touched again */
+bool nm__os_guard(void *ptr, size_t size);     /* inaccessible until committed again */
+uint64_t nm__os_random(void);
 void nm__os_prefer_huge(void *ptr, size_t size); /* pages of 2 MiB where they fit, if the system has them */
 uint64_t nm__os_now_ms(void);                  /* monotonic, coarse, no system call */
 int64_t nm__os_time_ns(void);                  /* since the epoch */

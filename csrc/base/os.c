@@ -1,5 +1,6 @@
 #define _GNU_SOURCE /* MAP_ANONYMOUS, MADV_*, CLOCK_MONOTONIC_COARSE */
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <time.h>
 
@@ -16,6 +17,15 @@ void nm__os_release(void *ptr, size_t size) { (void)munmap(ptr, size); }
 bool nm__os_commit(void *ptr, size_t size) { return mprotect(ptr, size, PROT_READ | PROT_WRITE) == 0; }
 
 bool nm__os_purge(void *ptr, size_t size) { return madvise(ptr, size, MADV_DONTNEED) == 0; }
+
+bool nm__os_guard(void *ptr, size_t size) { return mprotect(ptr, size, PROT_NONE) == 0; }
+
+/* Early in a system's life there may be no entropy; an address and the clock are then better than nothing. */
+uint64_t nm__os_random(void) {
+    uint64_t n;
+    if (getrandom(&n, sizeof n, GRND_NONBLOCK) == (ssize_t)sizeof n) return n;
+    return ((uint64_t)nm__os_time_ns() * 0x9E3779B97F4A7C15U) ^ (uint64_t)(uintptr_t)&n;
+}
 
 void nm__os_prefer_huge(void *ptr, size_t size) {
 #ifdef MADV_HUGEPAGE

@@ -31,7 +31,11 @@ typedef struct Life {
     uint64_t generation; /* resets so far */
     Py_ssize_t exports;  /* buffers out of the chain's blocks */
     Py_ssize_t nouns;    /* open nouns that take memory from the chain */
+    Py_ssize_t orphans;  /* of the chain's blocks */
 } Life;
+
+/* Which verbs drop several of a noun's blocks at once. */
+typedef enum { REWINDS_NEVER, REWINDS_ARENA, REWINDS_STACK } Rewinds;
 
 /* Invariants:
  *   life == wraps ? upstream->life : &own
@@ -48,14 +52,19 @@ typedef struct AllocatorObject {
     PyObject *core;   /* the control plane */
     PyObject *weakrefs;
     Py_ssize_t users;
+    size_t natural; /* what alloc() takes without a size; 0: it needs one */
     int depth; /* allocators in the chain, this one included */
+    Rewinds rewinds;
     bool attached, closed, wraps, autofree;
 } AllocatorObject;
 
-typedef enum { LIVE, FREED, STALE } BlockState;
+typedef enum { LIVE, FREED, STALE, ORPHAN } BlockState;
 
-/* Invariants:
- *   state == LIVE <=> the block is on allocator->life's list
+/* An orphan was collected where its allocator would not take it back: in another thread, or below the top of a
+ * stack. It stays on the list without being an object any more (no references, allocator borrowed) until it can
+ * be given back, or its allocator goes.
+ * Invariants:
+ *   state == LIVE or ORPHAN <=> the block is on allocator->life's list
  *   exports > 0 => state == LIVE */
 struct BlockObject {
     PyObject_HEAD
@@ -201,16 +210,8 @@ static inline nm_status give_back(BlockObject *b, BlockState state) {
     return NM_OK;
 }
 
-static void block_dealloc(BlockObject *b) {
-    PyObject_GC_UnTrack(b);
-    AllocatorObject *a = b->allocator;
-    if (b->state == LIVE) {
-        /* Where the free is refused (a confined chain, another thread) the noun still has the block. */
-        if (!a->autofree || give_back(b, FREED) != NM_OK) unlink_block(b);
-        b->state = FREED;
-    }
-    /* Only now that no list leads to it: a callback may ask the allocator for its blocks. */
-    if (b->weakrefs != NULL) PyObject_ClearWeakRefs((PyObject *)b);
+/* What is left of a block that nothing refers to any more. */
+static void discard(BlockObject *b) {
     if (spares < SPARE_MAX) {
         b->older = spare;
         spare = b;
@@ -218,6 +219,52 @@ static void block_dealloc(BlockObject *b) {
     } else {
         PyObject_GC_Del(b);
     }
+}
+
+/* Gives back what can be given back by now, newest first. */
+static NM_COLD bool sweep_orphans(Life *life) {
+    bool any = false;
+    for (BlockObject *b = life->newest, *older; b != NULL && life->orphans != 0; b = older) {
+        older = b->older;
+        if (b->state != ORPHAN || give_back(b, FREED) != NM_OK) continue;
+        life->orphans--;
+        discard(b);
+        any = true;
+    }
+    return any;
+}
+
+/* Takes a live block or an orphan out of use, whatever its allocator says. */
+static void retire(BlockObject *b) {
+    bool orphan = b->state == ORPHAN;
+    if (!b->allocator->autofree || give_back(b, STALE) != NM_OK) {
+        unlink_block(b);
+        b->state = STALE;
+    }
+    if (!orphan) return;
+    b->allocator->life->orphans--;
+    discard(b);
+}
+
+static void block_dealloc(BlockObject *b) {
+    PyObject_GC_UnTrack(b);
+    AllocatorObject *a = b->allocator;
+    bool orphan = false;
+    if (b->state == LIVE) {
+        if (a->autofree && give_back(b, FREED) != NM_OK) {
+            orphan = true;
+            b->state = ORPHAN;
+            a->life->orphans++;
+        } else if (!a->autofree) {
+            unlink_block(b);
+            b->state = FREED;
+        } else if (NM_UNLIKELY(a->life->orphans != 0)) {
+            (void)sweep_orphans(a->life);
+        }
+    }
+    /* Only now that no list leads to it: a callback may ask the allocator for its blocks. */
+    if (b->weakrefs != NULL) PyObject_ClearWeakRefs((PyObject *)b);
+    if (!orphan) discard(b);
     Py_DECREF(a); /* last: it may run any code */
 }
 
@@ -270,6 +317,7 @@ static PyObject *free_block(BlockObject *b) {
         raise_status(a, nm_last_failure());
         return NULL;
     }
+    if (NM_UNLIKELY(a->life->orphans != 0)) (void)sweep_orphans(a->life);
     Py_RETURN_NONE;
 }
 
@@ -413,11 +461,17 @@ static bool plain_size(PyObject *arg, size_t *out) {
 
 static PyObject *allocator_alloc(AllocatorObject *a, PyObject *const *args, Py_ssize_t nargs) {
     size_t size, align = NM_ALIGN_DEFAULT;
+    bool plain;
     if (NM_UNLIKELY(nargs < 1 || nargs > 2)) {
-        PyErr_Format(PyExc_TypeError, "alloc() takes a size and an optional alignment (%zd given)", nargs);
-        return NULL;
+        if (nargs != 0 || a->natural == 0) {
+            PyErr_Format(PyExc_TypeError, "alloc() takes a size and an optional alignment (%zd given)", nargs);
+            return NULL;
+        }
+        size = a->natural;
+        plain = true;
+    } else {
+        plain = plain_size(args[0], &size);
     }
-    bool plain = plain_size(args[0], &size);
     if (NM_UNLIKELY(nargs == 2)) {
         plain = plain && plain_size(args[1], &align) && nm_is_power_of_two(align) && align <= NM_ALIGN_MAX;
     }
@@ -431,8 +485,12 @@ static PyObject *allocator_alloc(AllocatorObject *a, PyObject *const *args, Py_s
     }
     char *ptr = a->port.methods->alloc(a->port.self, size, align);
     if (NM_UNLIKELY(ptr == NULL)) {
-        raise_status(a, nm_last_failure());
-        return NULL;
+        nm_failure failure = nm_last_failure();
+        if (a->life->orphans != 0 && sweep_orphans(a->life)) ptr = a->port.methods->alloc(a->port.self, size, align);
+        if (ptr == NULL) {
+            raise_status(a, failure);
+            return NULL;
+        }
     }
     return new_block(a, ptr, size, align);
 }
@@ -481,7 +539,8 @@ static PyObject *allocator_resize(AllocatorObject *a, PyObject *const *args, Py_
 static PyObject *allocator_attach(AllocatorObject *a, PyObject *args) {
     PyObject *core, *upstream;
     int wraps, autofree;
-    if (!PyArg_ParseTuple(args, "OOpp", &core, &upstream, &wraps, &autofree)) return NULL;
+    Py_ssize_t natural;
+    if (!PyArg_ParseTuple(args, "OOppn", &core, &upstream, &wraps, &autofree, &natural)) return NULL;
     if (a->attached) {
         PyErr_Format(PyExc_RuntimeError, "%s: was initialised before", Py_TYPE(a)->tp_name);
         return NULL;
@@ -494,7 +553,8 @@ static PyObject *allocator_attach(AllocatorObject *a, PyObject *args) {
     if (port == NULL) return NULL;
     PyObject *handle;
     unsigned long long self, methods;
-    if (!PyArg_ParseTuple(port, "O!KK", &Handle_Type, &handle, &self, &methods)) {
+    int rewinds;
+    if (!PyArg_ParseTuple(port, "O!KKi", &Handle_Type, &handle, &self, &methods, &rewinds)) {
         Py_DECREF(port);
         return NULL;
     }
@@ -511,6 +571,8 @@ static PyObject *allocator_attach(AllocatorObject *a, PyObject *args) {
     a->core = Py_NewRef(core);
     a->wraps = wraps != 0;
     a->autofree = autofree != 0;
+    a->rewinds = (Rewinds)rewinds;
+    a->natural = wraps && up != NULL ? up->natural : (size_t)natural;
     a->depth = up == NULL ? 1 : up->depth + 1;
     if (up != NULL) {
         a->upstream = (AllocatorObject *)Py_NewRef(upstream);
@@ -528,21 +590,26 @@ static void leave_upstream(AllocatorObject *a) {
     if (!a->wraps) a->upstream->life->nouns--;
 }
 
+/* A reference to the first block from b on that is an object. */
+static BlockObject *next_object(BlockObject *b) {
+    while (b != NULL && b->state == ORPHAN) b = b->older;
+    Py_XINCREF(b);
+    return b;
+}
+
 static PyObject *allocator_live(AllocatorObject *a, PyObject *unused) {
     (void)unused;
     PyObject *list = PyList_New(0);
     if (list == NULL) return NULL;
     /* Appending may collect garbage, and so blocks, but never the one that is being appended: hold it. */
     BlockObject *b = a->life->newest;
-    Py_XINCREF(b);
-    while (b != NULL) {
+    for (b = next_object(b); b != NULL;) {
         if (b->allocator == a && b->state == LIVE && PyList_Append(list, (PyObject *)b) < 0) {
             Py_DECREF(b);
             Py_DECREF(list);
             return NULL;
         }
-        BlockObject *older = b->state == LIVE ? b->older : NULL;
-        Py_XINCREF(older);
+        BlockObject *older = b->state == LIVE ? next_object(b->older) : NULL;
         Py_DECREF(b);
         b = older;
     }
@@ -552,14 +619,6 @@ static PyObject *allocator_live(AllocatorObject *a, PyObject *unused) {
 static PyObject *allocator_serial(AllocatorObject *a, PyObject *unused) {
     (void)unused;
     return PyLong_FromUnsignedLongLong(a->life->serial);
-}
-
-/* Makes a live block stale; through its own chain where that takes single blocks back. */
-static void retire(BlockObject *b) {
-    if (!b->allocator->autofree || give_back(b, STALE) != NM_OK) {
-        unlink_block(b);
-        b->state = STALE;
-    }
 }
 
 /* Makes every block of the chain newer than serial stale. false: refused with an error set, nothing changed. */
@@ -577,12 +636,13 @@ static bool drop(AllocatorObject *a, uint64_t serial, const char *action) {
     return true;
 }
 
-/* The arena's verbs are here and not in the control plane, because no Python code, of a signal handler or of a
- * collection, may run between the blocks' end and that of their memory. Pre: the core is an arena's. */
+/* The verbs of arena and stack are here and not in the control plane, because no Python code, of a signal handler or
+ * of a collection, may run between the blocks' end and that of their memory. */
 static PyObject *allocator_reset(AllocatorObject *a, PyObject *unused) {
     (void)unused;
     if (!check_use(a, "check") || !drop(a, 0, "reset")) return NULL;
-    (void)nm_arena_reset(a->inner.self);
+    if (a->rewinds == REWINDS_ARENA) (void)nm_arena_reset(a->inner.self);
+    if (a->rewinds == REWINDS_STACK) (void)nm_stack_reset(a->inner.self);
     a->life->generation++;
     Py_RETURN_NONE;
 }
@@ -590,9 +650,15 @@ static PyObject *allocator_reset(AllocatorObject *a, PyObject *unused) {
 static PyObject *allocator_release(AllocatorObject *a, PyObject *args) {
     unsigned long long serial, mark;
     PyObject *owner;
+    nm_status status = NM_OK;
     if (!PyArg_ParseTuple(args, "K(OK)", &serial, &owner, &mark)) return NULL;
-    if (!check_use(a, "check") || !drop(a, serial, "release")) return NULL;
-    if (nm_arena_release(a->inner.self, (const nm_arena_mark *)(uintptr_t)mark) != NM_OK) {
+    if (!check_use(a, "check")) return NULL;
+    const void *place = (const void *)(uintptr_t)mark;
+    if (a->rewinds == REWINDS_STACK) status = nm_stack_check_mark(a->inner.self, place);
+    if (status == NM_OK && !drop(a, serial, "release")) return NULL;
+    if (a->rewinds == REWINDS_ARENA) status = nm_arena_release(a->inner.self, place);
+    if (a->rewinds == REWINDS_STACK && status == NM_OK) status = nm_stack_release(a->inner.self, place);
+    if (status != NM_OK) {
         raise_status(a, nm_last_failure());
         return NULL;
     }
@@ -644,6 +710,10 @@ static int allocator_traverse(AllocatorObject *a, visitproc visit, void *arg) {
 static void allocator_dealloc(AllocatorObject *a) {
     PyObject_GC_UnTrack(a);
     if (a->weakrefs != NULL) PyObject_ClearWeakRefs((PyObject *)a);
+    for (BlockObject *b = a->life->newest, *older; b != NULL && a->life->orphans != 0; b = older) {
+        older = b->older;
+        if (b->state == ORPHAN && b->allocator == a) retire(b);
+    }
     if (a->attached && !a->closed) leave_upstream(a);
     Py_CLEAR(a->core);
     Py_CLEAR(a->handle);
@@ -666,6 +736,10 @@ static PyObject *allocator_core(AllocatorObject *a, void *unused) {
 static PyObject *allocator_depth(AllocatorObject *a, void *unused) {
     (void)unused;
     return PyLong_FromLong(a->depth);
+}
+static PyObject *allocator_natural(AllocatorObject *a, void *unused) {
+    (void)unused;
+    return PyLong_FromSize_t(a->natural);
 }
 static PyObject *allocator_generation(AllocatorObject *a, void *unused) {
     (void)unused;
@@ -697,6 +771,7 @@ static PyGetSetDef allocator_getset[] = {
     {"generation", (getter)allocator_generation, NULL, "Resets so far.", NULL},
     {"_core", (getter)allocator_core, NULL, NULL, NULL},
     {"_depth", (getter)allocator_depth, NULL, NULL, NULL},
+    {"_natural", (getter)allocator_natural, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL}};
 
 static PyTypeObject Allocator_Type = {
@@ -801,7 +876,9 @@ PyMODINIT_FUNC PyInit__dataplane(void) {
     PyObject *m = PyModule_Create(&module);
     if (m == NULL) return NULL;
     if (PyModule_AddObjectRef(m, "Allocator", (PyObject *)&Allocator_Type) < 0 ||
-        PyModule_AddObjectRef(m, "Block", (PyObject *)&Block_Type) < 0) {
+        PyModule_AddObjectRef(m, "Block", (PyObject *)&Block_Type) < 0 ||
+        PyModule_AddIntMacro(m, REWINDS_NEVER) < 0 || PyModule_AddIntMacro(m, REWINDS_ARENA) < 0 ||
+        PyModule_AddIntMacro(m, REWINDS_STACK) < 0) {
         Py_DECREF(m);
         return NULL;
     }

@@ -31,11 +31,11 @@ static struct {
 nm_heap *nm_engine_heap(void) { return heap; }
 nm_budget *nm_engine_budget(void) { return budget; }
 
-nm_status nm_engine_start(void) {
+nm_status nm_engine_start(bool secure) {
     if (heap != NULL) return NM_OK;
     nm_budget *b = nm_budget_create(NM_SIZE_MAX, NULL);
     if (b == NULL) return NM_OUT_OF_MEMORY;
-    nm_heap *h = nm_heap_create(b);
+    nm_heap *h = nm_heap_create(b, secure);
     if (h == NULL) {
         nm_budget_destroy(b);
         return NM_OUT_OF_MEMORY;
@@ -48,7 +48,18 @@ nm_status nm_engine_start(void) {
 
 /* ---- taking and giving ---------------------------------------------------------------------------- */
 
-static NM_COLD void *take_slow(size_t size) { return nm_heap_malloc(heap, size); }
+/* Only a secure heap finds such. Nothing that the program holds can be trusted any more, and the interpreter's
+ * calls have no way to say so. */
+static NM_COLD void stop_if_corrupted(nm_status status) {
+    if (status == NM_CORRUPTED) Py_FatalError("nativemem: bytes behind a block, or in a freed one, were written");
+    if (status == NM_DOUBLE_FREE) Py_FatalError("nativemem: a block was freed twice");
+}
+
+static NM_COLD void *take_slow(size_t size) {
+    void *ptr = nm_heap_malloc(heap, size);
+    if (ptr == NULL) stop_if_corrupted(nm_last_failure().status);
+    return ptr;
+}
 
 NM_INLINE void *take(size_t size) {
     if (NM_LIKELY(size <= 512)) {
@@ -59,10 +70,17 @@ NM_INLINE void *take(size_t size) {
     return take_slow(size);
 }
 
-NM_INLINE void give(void *ptr, nm__page *page) { nm__part_free(nm__mine.part[NM__CLAIMED_SLOT], ptr, page); }
+NM_INLINE void give(void *ptr, nm__page *page) {
+    nm_status status = nm__part_free(nm__mine.part[NM__CLAIMED_SLOT], ptr, page);
+    if (NM_UNLIKELY(status != NM_OK)) stop_if_corrupted(status);
+}
 
 /* A limit is a limit; only when the region itself has no more may the allocator before us be asked. */
-static bool may_ask_before(void) { return nm_last_failure().status != NM_OVER_BUDGET; }
+static bool may_ask_before(void) {
+    nm_status status = nm_last_failure().status;
+    stop_if_corrupted(status);
+    return status != NM_OVER_BUDGET;
+}
 
 /* Moves a block of ours to the allocator that was there before; NULL: untouched. */
 #define MOVE_OUT(ptr, size, before)                                                   \
@@ -72,7 +90,7 @@ static bool may_ask_before(void) { return nm_last_failure().status != NM_OVER_BU
         void *moved = (before);                                                       \
         if (moved == NULL) return NULL;                                               \
         memcpy(moved, ptr, old < (size) ? old : (size));                              \
-        nm_heap_free(heap, ptr);                                                      \
+        (void)nm_heap_free(heap, ptr);                                                \
         return moved;                                                                 \
     } while (0)
 

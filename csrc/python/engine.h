@@ -5,7 +5,7 @@
 #include "nativemem/heap.h"
 
 /* Makes the engine's heap, once for the process. The region must be initialised. */
-nm_status nm_engine_start(void);
+nm_status nm_engine_start(bool secure);
 nm_heap *nm_engine_heap(void);     /* NULL before start */
 nm_budget *nm_engine_budget(void); /* its limit is NM_SIZE_MAX where none was set */
 

@@ -66,5 +66,14 @@ nm_limited *nm_limited_create(nm_allocator upstream, nm_budget *budget) {
     l->budget = budget;
     return l;
 }
-void nm_limited_destroy(nm_limited *l) { nm__meta_free(l); }
+void nm_limited_clear(nm_limited *l) {
+    size_t used = nm__get(&l->stats.used);
+    (void)nm_budget_release(l->budget, used);
+    nm__atomic_sub(&l->stats.used, used);
+}
+void nm_limited_destroy(nm_limited *l) {
+    if (l == NULL) return;
+    nm_limited_clear(l);
+    nm__meta_free(l);
+}
 nm_allocator nm_limited_port(nm_limited *l) { return (nm_allocator){l, &limited_methods}; }

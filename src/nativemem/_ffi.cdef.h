@@ -86,13 +86,13 @@ bool nm_region_owns(const void *ptr);
 size_t nm_region_size(void);
 size_t nm_region_dirty(void);
 typedef struct nm_heap nm_heap;
-nm_heap *nm_heap_create(nm_budget *budget);
+nm_heap *nm_heap_create(nm_budget *budget, bool secure);
 void nm_heap_destroy(nm_heap *h);
 nm_allocator nm_heap_port(nm_heap *h);
 void nm_heap_clear(nm_heap *h);
 void nm_heap_trim(nm_heap *h);
 void nm_heap_set_limit(nm_heap *h, size_t limit, size_t reserve);
-size_t nm_heap_usable(size_t size, size_t align);
+size_t nm_heap_usable(const nm_heap *h, size_t size, size_t align);
 typedef struct {
     size_t held, held_peak, live_span_bytes, threads;
     uint64_t allocations[...];
@@ -106,6 +106,7 @@ size_t nm_bin_size(unsigned bin);
 typedef struct nm_limited nm_limited;
 nm_limited *nm_limited_create(nm_allocator upstream, nm_budget *budget);
 void nm_limited_destroy(nm_limited *l);
+void nm_limited_clear(nm_limited *l);
 nm_allocator nm_limited_port(nm_limited *l);
 
 #define NM_HISTO_BUCKETS ...
@@ -117,6 +118,6 @@ bool nm_traced_histogram(const nm_traced *t, uint64_t *out);
 size_t nm_histo_size(unsigned bucket);
 
 /* engine */
-nm_status nm_engine_start(void);
+nm_status nm_engine_start(bool secure);
 nm_heap *nm_engine_heap(void);
 nm_budget *nm_engine_budget(void);

@@ -73,13 +73,13 @@ def _address(thing: Any) -> int:
 
 
 def _own(pointer: Any, destroy: str, needs: tuple[Any, ...]) -> Any:
-    """A handle that destroys the C structure when Python drops it, and keeps ``needs`` until after that."""
+    """A handle that destroys the C structure when Python drops it, and keeps ``needs`` until after that.
+
+    Raises :class:`Refusal` where there is none.
+    """
     if pointer == ffi.NULL:
-        failure = lib.nm_last_failure()
-        raise errors.OutOfMemory(
-            f"no memory for a control structure of {failure.requested} bytes",
-            requested=failure.requested,
-        )
+        f = lib.nm_last_failure()
+        raise errors.Refusal(f.status, f.requested, f.used, f.limit)
     return dataplane.own(_address(pointer), _address(ffi.addressof(lib, destroy)), needs)
 
 
@@ -130,6 +130,8 @@ class _Core:
     """What the cores of all allocators share."""
 
     __slots__ = ("_port", "_ptr", "handle")
+    #: which verbs drop several blocks at once, for the data plane
+    rewinds = dataplane.REWINDS_NEVER
     _port: Any
     _ptr: Any
     handle: Any
@@ -139,9 +141,9 @@ class _Core:
         self.handle = _own(pointer, f"nm_{kind}_destroy", tuple(core.handle for core in needs))
         self._port = getattr(lib, f"nm_{kind}_port")(pointer)
 
-    def port(self) -> tuple[Any, int, int]:
-        """The handle and the port's two words, for the data plane."""
-        return self.handle, _address(self._port.self), _address(self._port.methods)
+    def port(self) -> tuple[Any, int, int, int]:
+        """The handle, the port's two words and ``rewinds``, for the data plane."""
+        return self.handle, _address(self._port.self), _address(self._port.methods), self.rewinds
 
     def stats(self) -> tuple[int, int, int, int, int, int, int, int, int]:
         s = ffi.new("nm_stats *")
@@ -174,6 +176,7 @@ class ArenaCore(_Core):
     """Control plane of Arena."""
 
     __slots__ = ()
+    rewinds = dataplane.REWINDS_ARENA
 
     def __init__(
         self, upstream: _Core, hint: int, cap: int, grow: bool, zero: bool, patterns: bool
@@ -193,6 +196,47 @@ class ArenaCore(_Core):
     def take_mark(self) -> tuple[int, Any]:
         mark = ffi.new("nm_arena_mark *")
         return lib.nm_arena_take_mark(self._ptr, mark), (mark, _address(mark))
+
+
+class StackCore(_Core):
+    """Control plane of Stack."""
+
+    __slots__ = ()
+    rewinds = dataplane.REWINDS_STACK
+
+    def __init__(self, upstream: _Core, capacity: int, patterns: bool) -> None:
+        self._open(lib.nm_stack_create(upstream._port, capacity, patterns), "stack", upstream)
+
+    def usable(self, size: int, align: int) -> int:
+        return size
+
+    def check(self) -> int:
+        return lib.nm_stack_check_thread(self._ptr)
+
+    def clear(self) -> int:
+        return lib.nm_stack_clear(self._ptr)
+
+    def take_mark(self) -> tuple[int, Any]:
+        mark = ffi.new("nm_stack_mark *")
+        return lib.nm_stack_take_mark(self._ptr, mark), (mark, _address(mark))
+
+
+class PoolCore(_Core):
+    """Control plane of Pool."""
+
+    __slots__ = ()
+
+    def __init__(self, upstream: _Core, block_size: int, count: int, grow: bool) -> None:
+        self._open(lib.nm_pool_create(upstream._port, block_size, count, grow), "pool", upstream)
+
+    def usable(self, size: int, align: int) -> int:
+        return lib.nm_pool_cell(self._ptr)
+
+    def check(self) -> int:
+        return lib.nm_pool_check_thread(self._ptr)
+
+    def clear(self) -> int:
+        return lib.nm_pool_clear(self._ptr)
 
 
 class SlabCore(_Core):
@@ -227,12 +271,13 @@ class HeapCore(_Core):
 
     __slots__ = ()
 
-    def __init__(self) -> None:
+    def __init__(self, budget: BudgetCore | None, secure: bool) -> None:
         start_region()
-        self._open(lib.nm_heap_create(ffi.NULL), "heap")
+        charged, needs = (ffi.NULL, ()) if budget is None else (budget._ptr, (budget,))
+        self._open(lib.nm_heap_create(charged, secure), "heap", *needs)
 
     def usable(self, size: int, align: int) -> int:
-        return lib.nm_heap_usable(size, align)
+        return lib.nm_heap_usable(self._ptr, size, align)
 
     def clear(self) -> int:
         lib.nm_heap_clear(self._ptr)
@@ -266,6 +311,10 @@ class LimitedCore(_WrapperCore):
         limited = lib.nm_limited_create(upstream._port, budget._ptr)
         self._open(limited, "limited", upstream, budget)
 
+    def clear(self) -> int:
+        lib.nm_limited_clear(self._ptr)
+        return 0
+
 
 class TracedCore(_WrapperCore):
     """Control plane of Traced."""
@@ -290,7 +339,7 @@ class Engine:
     def start() -> None:
         """Makes the heap. Raises :class:`OutOfMemory` where the system refuses the address space."""
         start_region()
-        if lib.nm_engine_start():
+        if lib.nm_engine_start(Settings.from_env().heap.secure):
             raise errors.OutOfMemory("no memory for the engine's control structures")
 
     objects = staticmethod(dataplane.engine_objects)

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 from .errors import SIZE_MAX, ConfigError, InvalidLayout, shown
 
-__all__ = ["ArenaConfig", "Settings", "SlabConfig", "parse_size"]
+__all__ = [
+    "ArenaConfig",
+    "Config",
+    "HeapConfig",
+    "PoolConfig",
+    "Settings",
+    "SlabConfig",
+    "StackConfig",
+    "parse_size",
+]
+
+C = TypeVar("C", bound="Config")
 
 #: most allocators on top of each other, and budgets below each other: a call goes through all of them
 MAX_DEPTH = 100
@@ -91,45 +103,170 @@ def _bool(value: Any, label: str) -> bool:
     return value
 
 
-@dataclass(frozen=True)
-class ArenaConfig:
-    """What an arena is made with; sizes in bytes. ``cap`` None: no cap."""
+class Config:
+    """What the configurations of the allocators share. Immutable; safe from any thread.
 
-    hint: int = 64 << 10
-    cap: int | None = None
+    Each is checked when it is made; a message starts with the section and the field (``arena.cap: …``).
+    """
+
+    #: names what messages call the configuration
+    section: ClassVar[str]
+    #: by preset, the fields that differ from the defaults
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    def _set(self, **fields: Any) -> None:
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)  # the dataclasses are frozen
+
+    @classmethod
+    def _preset(cls: type[C], name: str, fields: dict[str, Any]) -> C:
+        given = cls.presets.get(name, {}) | fields
+        known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        for field in given:
+            if field not in known:
+                raise ConfigError(f"{cls.section}: has no setting {field!r}; it has {', '.join(known)}")
+        return cls(**given)
+
+    @classmethod
+    def production(cls: type[C], **fields: Any) -> C:
+        """The defaults: nothing that costs time. ``fields`` override.
+
+        >>> ArenaConfig.production(cap="1 MiB").cap
+        1048576
+        """
+        return cls._preset("production", fields)
+
+    @classmethod
+    def debug(cls: type[C], **fields: Any) -> C:
+        """Makes mistakes show: patterns in memory where there are some, the secure heap. ``fields`` override.
+
+        >>> ArenaConfig.debug().patterns
+        True
+        """
+        return cls._preset("debug", fields)
+
+    @classmethod
+    def low_memory(cls: type[C], **fields: Any) -> C:
+        """Takes less memory in advance and rounds less, at the price of more calls. ``fields`` override.
+
+        >>> ArenaConfig.low_memory().hint
+        4096
+        """
+        return cls._preset("low_memory", fields)
+
+    @classmethod
+    def from_env(cls: type[C], env: Mapping[str, str] | None = None, **fields: Any) -> C:
+        """As the ``NATIVEMEM_*`` variables of ``env`` (None: the process's) have it. ``fields`` override.
+
+        >>> ArenaConfig.from_env({"NATIVEMEM_ARENA_CAP": "1 MiB"}).cap
+        1048576
+        """
+        return cls._preset("environment", _environment(os.environ if env is None else env)[cls] | fields)
+
+    def replace(self: C, **changes: Any) -> C:
+        """A copy with these fields changed, checked again.
+
+        >>> PoolConfig(64, 10).replace(count=20)
+        PoolConfig(block_size=64, count=20, grow=False)
+        """
+        return self._preset("", dataclasses.asdict(self) | changes)  # type: ignore[call-overload,no-any-return]
+
+
+@dataclass(frozen=True)
+class ArenaConfig(Config):
+    """What an arena is made with. ``hint``, bytes of the first chunk; ``cap``, most bytes reserved (None: no
+    cap); ``grow`` False: one chunk and no more; ``zero_on_free``: wipe what is dropped; ``patterns``: fill new
+    blocks with 0xAA and dropped ones with 0xDD. Sizes are ints or strings and become ints."""
+
+    section = "arena"
+    presets = {"debug": {"patterns": True}, "low_memory": {"hint": 4 << 10}}
+
+    hint: int | str = 64 << 10
+    cap: int | str | None = None
     grow: bool = True
     zero_on_free: bool = False
+    patterns: bool = False
 
-    @classmethod
-    def of(cls, hint: Any, cap: Any, grow: Any, zero_on_free: Any) -> ArenaConfig:
-        """Checks what a caller gave; messages name the field (``arena.cap: …``)."""
-        return cls(
-            parse_size(hint, "arena.hint:", least=1),
-            None if cap is None else parse_size(cap, "arena.cap:", least=1),
-            _bool(grow, "arena.grow"),
-            _bool(zero_on_free, "arena.zero_on_free"),
+    def __post_init__(self) -> None:
+        self._set(
+            hint=parse_size(self.hint, "arena.hint:", least=1),
+            cap=None if self.cap is None else parse_size(self.cap, "arena.cap:", least=1),
         )
+        for name in ("grow", "zero_on_free", "patterns"):
+            _bool(getattr(self, name), f"arena.{name}")
 
 
 @dataclass(frozen=True)
-class SlabConfig:
-    """What a slab is made with. ``bins``: cell sizes in bytes."""
+class StackConfig(Config):
+    """What a stack is made with. ``capacity``, bytes for blocks and the padding between them; ``patterns``: fill
+    new blocks with 0xCC and freed ones with 0xDD."""
 
-    bins: tuple[int, ...] = (32, 64, 128, 256)
+    section = "stack"
+    presets = {"debug": {"patterns": True}}
+
+    capacity: int | str
+    patterns: bool = False
+
+    def __post_init__(self) -> None:
+        self._set(capacity=parse_size(self.capacity, "stack.capacity:", least=1))
+        _bool(self.patterns, "stack.patterns")
+
+
+@dataclass(frozen=True)
+class PoolConfig(Config):
+    """What a pool is made with. ``block_size``, bytes, rounded up to a multiple of 16 for the cells; ``count``,
+    cells at first; ``grow``: take as many again whenever all are in use."""
+
+    section = "pool"
+
+    block_size: int | str
+    count: int
+    grow: bool = False
+
+    def __post_init__(self) -> None:
+        self._set(
+            block_size=parse_size(self.block_size, "pool.block_size:", least=1),
+            count=parse_size(self.count, "pool.count:", least=1),
+        )
+        if -(-self.block_size // 16) * 16 * self.count > SIZE_MAX:  # type: ignore[operator]
+            raise InvalidLayout(f"pool.count: {self.count} cells are more than {SIZE_MAX} bytes")
+        _bool(self.grow, "pool.grow")
+
+
+@dataclass(frozen=True)
+class SlabConfig(Config):
+    """What a slab is made with. ``bins``: cell sizes in bytes, ascending multiples of 16 up to 4096."""
+
+    section = "slab"
+    presets = {"low_memory": {"bins": (32, 48, 64, 96, 128, 192, 256)}}
+
+    bins: Iterable[int | str] = (32, 64, 128, 256)
     zero_on_free: bool = False
 
-    @classmethod
-    def of(cls, bins: Any, zero_on_free: Any) -> SlabConfig:
-        """Checks what a caller gave; messages name the field (``slab.bins: …``)."""
+    def __post_init__(self) -> None:
         takes = "takes ascending multiples of 16, at most 4096"
         try:
-            cells = tuple(parse_size(b, "slab.bins:", least=16) for b in bins)
+            cells = tuple(parse_size(b, "slab.bins:", least=16) for b in self.bins)
         except TypeError:
-            raise ConfigError(f"slab.bins: {takes}, not {shown(bins)}") from None
+            raise ConfigError(f"slab.bins: {takes}, not {shown(self.bins)}") from None
         ascending = all(a < b for a, b in zip(cells, cells[1:], strict=False))
         if not cells or not ascending or any(c % 16 or c > 4096 for c in cells):
             raise ConfigError(f"slab.bins: {takes}, not {shown(cells)}")
-        return cls(cells, _bool(zero_on_free, "slab.zero_on_free"))
+        self._set(bins=cells)
+        _bool(self.zero_on_free, "slab.zero_on_free")
+
+
+@dataclass(frozen=True)
+class HeapConfig(Config):
+    """What a heap is made with. ``secure``: what `docs/safety.md` says of the secure mode."""
+
+    section = "heap"
+    presets = {"debug": {"secure": True}}
+
+    secure: bool = False
+
+    def __post_init__(self) -> None:
+        _bool(self.secure, "heap.secure")
 
 
 @dataclass(frozen=True)
@@ -138,6 +275,7 @@ class Settings:
 
     backend: str = "auto"
     arena: ArenaConfig = ArenaConfig()
+    heap: HeapConfig = HeapConfig()
     #: the region: address space wanted, bytes of free spans kept, seconds that they are kept
     region: int = 0
     retain: int = 256 << 20
@@ -150,19 +288,32 @@ class Settings:
         backend = env.get("NATIVEMEM_BACKEND", "auto")
         if backend not in ("auto", "native", "pure"):
             raise ConfigError(f"NATIVEMEM_BACKEND: takes auto, native or pure, not {backend!r}")
-        return cls(
-            backend=backend,
-            arena=ArenaConfig(
-                hint=_env_size(env, "NATIVEMEM_ARENA_HINT", ArenaConfig.hint) or ArenaConfig.hint,
-                cap=_env_size(env, "NATIVEMEM_ARENA_CAP", None),
-            ),
-        )
+        return cls(backend=backend, arena=ArenaConfig.from_env(env), heap=HeapConfig.from_env(env))
 
 
-def _env_size(env: Mapping[str, str], name: str, default: int | None) -> int | None:
+def _environment(env: Mapping[str, str]) -> dict[type, dict[str, Any]]:
+    """The fields of each configuration that the environment sets."""
+    arena = {"hint": _env_size(env, "NATIVEMEM_ARENA_HINT"), "cap": _env_size(env, "NATIVEMEM_ARENA_CAP")}
+    return {
+        ArenaConfig: {name: value for name, value in arena.items() if value is not None},
+        StackConfig: {},
+        PoolConfig: {},
+        SlabConfig: {},
+        HeapConfig: {"secure": True} if _env_switch(env, "NATIVEMEM_SECURE") else {},
+    }
+
+
+def _env_switch(env: Mapping[str, str], name: str) -> bool:
+    text = env.get(name, "0")
+    if text not in ("0", "1"):
+        raise ConfigError(f"{name}: takes 1 (on) or 0 (off), not {text!r}")
+    return text == "1"
+
+
+def _env_size(env: Mapping[str, str], name: str) -> int | None:
     text = env.get(name)
     if text is None:
-        return default
+        return None
     try:
         return parse_size(text, name, least=1)
     except InvalidLayout as error:

@@ -15,15 +15,20 @@ __all__ = [
     "ArenaExhausted",
     "BudgetExceeded",
     "BudgetUnderflow",
+    "CapacityExceeded",
     "ConfigError",
+    "CorruptionDetected",
     "DoubleFree",
     "ForeignBlock",
     "InvalidLayout",
     "InvalidMark",
     "LeakError",
+    "LifoViolation",
     "NativeMemError",
     "NativeUnavailable",
     "OutOfMemory",
+    "PoolExhausted",
+    "Refusal",
     "StaleBlock",
     "StaleHandle",
     "Status",
@@ -50,6 +55,18 @@ class Status(IntEnum):
     INVALID_MARK = 7
     CLOSED = 8
     UNDERFLOW = 9
+    LIFO_VIOLATION = 10
+    DOUBLE_FREE = 11
+    CORRUPTED = 12
+    POOL_EXHAUSTED = 13
+    CAPACITY_EXCEEDED = 14
+
+
+class Refusal(Exception):
+    """A status other than OK on its way to :func:`raise_status`, and the numbers that go with it (bytes)."""
+
+    def __init__(self, status: int, requested: int = 0, used: int = 0, limit: int = 0) -> None:
+        self.status, self.requested, self.used, self.limit = status, requested, used, limit
 
 
 class NativeMemError(Exception):
@@ -91,6 +108,20 @@ class ArenaExhausted(NativeMemError, MemoryError):
     retryable = True
 
 
+class PoolExhausted(NativeMemError, MemoryError):
+    """Every cell of the pool is in use, and it does not grow."""
+
+    code = "NM-POOL-EXHAUSTED"
+    retryable = True
+
+
+class CapacityExceeded(NativeMemError, MemoryError):
+    """A structure of fixed capacity has no room for what was asked."""
+
+    code = "NM-CAPACITY-EXCEEDED"
+    retryable = True
+
+
 class InvalidLayout(NativeMemError, ValueError):
     """A size or an alignment that no allocator takes."""
 
@@ -122,9 +153,15 @@ class StaleHandle(NativeMemError, ValueError):
 
 
 class InvalidMark(NativeMemError, ValueError):
-    """The mark belongs to another arena or an earlier generation, or was already released."""
+    """The mark is of another allocator or an earlier generation, was released already, or lies ahead."""
 
     code = "NM-INVALID-MARK"
+
+
+class LifoViolation(NativeMemError, ValueError):
+    """The block is not the newest of its stack, so it cannot be freed yet."""
+
+    code = "NM-LIFO-VIOLATION"
 
 
 class BudgetUnderflow(NativeMemError, ValueError):
@@ -143,6 +180,12 @@ class WrongThread(NativeMemError, RuntimeError):
     """A thread-confined allocator was called from a thread that is not its own."""
 
     code = "NM-WRONG-THREAD"
+
+
+class CorruptionDetected(NativeMemError, RuntimeError):
+    """An allocator's own data were overwritten, or bytes behind a block that belong to no block."""
+
+    code = "NM-CORRUPTION-DETECTED"
 
 
 class LeakError(NativeMemError, RuntimeError):
@@ -201,6 +244,18 @@ def raise_status(
             suggestion="reset the arena, raise its cap, or let it grow",
             **numbers,
         )
+    if status == Status.POOL_EXHAUSTED:
+        raise PoolExhausted(
+            f"{name}: every cell is in use",
+            suggestion="free a block, make the pool with more cells, or let it grow",
+            **numbers,
+        )
+    if status == Status.CAPACITY_EXCEEDED:
+        raise CapacityExceeded(
+            f"{name}: no room for {requested} bytes; {used} of {limit} bytes are in use",
+            suggestion="free the newest blocks, or make it with more capacity",
+            **numbers,
+        )
     if status == Status.OVER_BUDGET:
         owner = _refuser(allocator, requested, used, limit)
         label = f"budget {owner!r}" if owner else "budget"
@@ -208,6 +263,12 @@ def raise_status(
             f"{name}: {requested} bytes asked for; {label} has {used} of {limit} bytes in use",
             suggestion="free blocks of this owner, or raise its limit",
             owner=owner,
+            **numbers,
+        )
+    if status == Status.INVALID_LAYOUT and limit:
+        raise InvalidLayout(
+            f"{name}: a block of {requested} bytes, so aligned, does not fit a cell of {limit} bytes",
+            suggestion="ask for no more than the pool's block size; an alignment must divide the cell",
             **numbers,
         )
     if status == Status.INVALID_LAYOUT:
@@ -221,8 +282,21 @@ def raise_status(
         )
     if status == Status.INVALID_MARK:
         raise InvalidMark(
-            f"{name}: the mark is of another arena, of an earlier generation, or already released",
+            f"{name}: the mark is of another allocator, of an earlier generation, or already released",
             suggestion="take marks and release them in last-in, first-out order",
+        )
+    if status == Status.LIFO_VIOLATION:
+        raise LifoViolation(
+            f"{name}: the block of {requested} bytes is not the newest; blocks above it are live",
+            suggestion="free in the reverse order of allocation, or end the frame that they belong to",
+            requested=requested,
+        )
+    if status == Status.DOUBLE_FREE:
+        raise DoubleFree(f"{name}: the block of {requested} bytes was freed before")
+    if status == Status.CORRUPTED:
+        raise CorruptionDetected(
+            f"{name}: its memory was overwritten by something that had no right to it",
+            suggestion="look for a write behind the end of a block, or into a freed one",
         )
     if status == Status.CLOSED:
         raise StaleHandle(f"{name}: is closed", suggestion="make a new one")

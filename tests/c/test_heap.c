@@ -31,12 +31,14 @@ static void test_bins(void) {
         last = bin;
     }
     CHECK(last == NM_BINS - 1 && nm_bin_size(NM_BINS) == 0);
-    CHECK(nm_heap_usable(0, 16) == 0 && nm_heap_usable(NM_CELL_MAX + 1, 16) == PAGE);
-    CHECK(nm_heap_usable(100, 4096) == 4096 && nm_heap_usable(9000, 4096) == 12288);
+    nm_heap *h = nm_heap_create(NULL, false);
+    CHECK(nm_heap_usable(h, 0, 16) == 0 && nm_heap_usable(h, NM_CELL_MAX + 1, 16) == PAGE);
+    CHECK(nm_heap_usable(h, 100, 4096) == 4096 && nm_heap_usable(h, 9000, 4096) == 12288);
+    nm_heap_destroy(h);
 }
 
 static void test_span_reuse_and_merging(void) {
-    nm_heap *h = nm_heap_create(NULL);
+    nm_heap *h = nm_heap_create(NULL, false);
     nm_region_trim();
     size_t dirty = nm_region_dirty();
     char *a = nm_heap_malloc(h, 10 * PAGE), *b = nm_heap_malloc(h, 20 * PAGE), *c = nm_heap_malloc(h, 30 * PAGE);
@@ -63,7 +65,7 @@ static void test_span_reuse_and_merging(void) {
 }
 
 static void test_realloc(void) {
-    nm_heap *h = nm_heap_create(NULL);
+    nm_heap *h = nm_heap_create(NULL, false);
     char *span = nm_heap_malloc(h, 4 * PAGE);
     fill(span, 4 * PAGE, 9);
     char *shrunk = nm_heap_realloc(h, span, 2 * PAGE);
@@ -96,13 +98,13 @@ static void test_realloc(void) {
 }
 
 static void test_usable(void) {
-    nm_heap *h = nm_heap_create(NULL);
+    nm_heap *h = nm_heap_create(NULL, false);
     nm_allocator port = nm_heap_port(h);
     for (size_t align = 1; align <= NM_ALIGN_MAX; align *= 2) {
         for (unsigned i = 3; i < 3 * NM_BINS; i++) {
             size_t size = nm_bin_size(i / 3) + i % 3 - 1; /* each edge from both sides */
             void *ptr = nm_alloc(port, size, align);
-            CHECK(nm_heap_usable_of(ptr) == nm_heap_usable(size, align));
+            CHECK(nm_heap_usable_of(ptr) == nm_heap_usable(h, size, align));
             CHECK(nm_free(port, ptr, size, align) == NM_OK);
         }
     }
@@ -110,7 +112,7 @@ static void test_usable(void) {
 }
 
 static void test_calloc_on_used_memory(void) {
-    nm_heap *h = nm_heap_create(NULL);
+    nm_heap *h = nm_heap_create(NULL, false);
     for (size_t size = 1; size < 40 << 20; size = size * 5 + 3) {
         for (int i = 0; i < 3; i++) {
             unsigned char *dirty = nm_heap_malloc(h, size);
@@ -136,7 +138,7 @@ static void test_calloc_on_used_memory(void) {
 }
 
 static void test_retain_and_decay(void) {
-    nm_heap *h = nm_heap_create(NULL);
+    nm_heap *h = nm_heap_create(NULL, false);
     nm_region_trim();
     CHECK(nm_region_init(0, 20 * PAGE, LONG_DECAY) == NM_OK); /* later calls set retain and decay */
     void *spans[40], *fences[40];
@@ -160,7 +162,7 @@ static void test_retain_and_decay(void) {
 }
 
 static void test_empty_superblocks_go_back(void) {
-    nm_heap *h = nm_heap_create(NULL);
+    nm_heap *h = nm_heap_create(NULL, false);
     enum { N = 20000 };
     static void *blocks[N];
     for (int i = 0; i < N; i++) blocks[i] = nm_heap_malloc(h, 100);
@@ -195,7 +197,7 @@ static void in_thread(void *(*run)(void *), worker *w) {
 }
 
 static void test_blocks_outlive_their_thread(void) {
-    nm_heap *h = nm_heap_create(NULL);
+    nm_heap *h = nm_heap_create(NULL, false);
     enum { N = 5000 };
     static void *blocks[N];
     worker w = {h, blocks, N, 1};
@@ -222,7 +224,7 @@ static void test_blocks_outlive_their_thread(void) {
 
 /* Of a thread that is gone, freed by one that has a part of its own: each block goes back to where it came from. */
 static void test_frees_into_an_abandoned_part(void) {
-    nm_heap *h = nm_heap_create(NULL);
+    nm_heap *h = nm_heap_create(NULL, false);
     enum { N = 4000 };
     static void *blocks[N];
     worker w = {h, blocks, N, 6};
@@ -262,7 +264,7 @@ static void *free_a_share(void *arg) {
 static void test_many_free_into_an_abandoned_part(void) {
     enum { N = 8000, THREADS = 4, ROUNDS = 20 };
     static void *blocks[N];
-    nm_heap *h = nm_heap_create(NULL);
+    nm_heap *h = nm_heap_create(NULL, false);
     worker w = {h, blocks, N, 2};
     pthread_barrier_init(&start, NULL, THREADS + 1);
     for (int round = 0; round < ROUNDS; round++) {
@@ -305,7 +307,7 @@ static void test_threads_end_while_others_free(void) {
     static void *_Atomic blocks[RELAYS][RELAYED];
     static relay relays[RELAYS];
     pthread_t threads[RELAYS];
-    nm_heap *h = nm_heap_create(NULL);
+    nm_heap *h = nm_heap_create(NULL, false);
     enum { ALIVE = 4 };
     for (int i = 0; i < RELAYS; i++) {
         if (i >= ALIVE) pthread_join(threads[i - ALIVE], NULL);
@@ -345,7 +347,7 @@ static void *leave_late(void *unused) {
     return NULL;
 }
 static void test_use_while_the_thread_ends(void) {
-    late_heap = nm_heap_create(NULL);
+    late_heap = nm_heap_create(NULL, false);
     CHECK(pthread_key_create(&late_key, late_destructor) == 0);
     for (int i = 0; i < 20; i++) {
         pthread_t thread;
@@ -395,7 +397,7 @@ static void *receive(void *unused) {
 }
 static void test_stats_from_another_thread(void) {
     enum { BETWEEN = 30, READS = 300000 };
-    nm_heap *h = nm_heap_create(NULL);
+    nm_heap *h = nm_heap_create(NULL, false);
     watched = nm_heap_port(h);
     atomic_store(&watching, true);
     pthread_barrier_init(&seats, NULL, BETWEEN + 3);
@@ -459,7 +461,7 @@ static void *consume(void *arg) {
     return NULL;
 }
 static void test_producer_and_consumer(void) {
-    nm_heap *h = nm_heap_create(NULL);
+    nm_heap *h = nm_heap_create(NULL, false);
     worker w = {h, NULL, 0, 0};
     pthread_t producer, consumer;
     pthread_create(&producer, NULL, produce, &w);
@@ -495,7 +497,7 @@ static void *churn(void *arg) {
 static void test_several_heaps_and_threads(void) {
     enum { HEAPS = 10, THREADS = 4 }; /* more heaps than a thread has slots for */
     nm_heap *h[HEAPS];
-    for (int i = 0; i < HEAPS; i++) h[i] = nm_heap_create(NULL);
+    for (int i = 0; i < HEAPS; i++) h[i] = nm_heap_create(NULL, false);
     pthread_t threads[THREADS];
     worker workers[THREADS];
     for (int i = 0; i < THREADS; i++) {
@@ -520,7 +522,7 @@ static void test_several_heaps_and_threads(void) {
 
 static void test_limit_and_reserve(void) {
     nm_budget *b = nm_budget_create(NM_SIZE_MAX, NULL);
-    nm_heap *h = nm_heap_create(b);
+    nm_heap *h = nm_heap_create(b, false);
     nm_heap_set_limit(h, 32 * PAGE, 4 * PAGE);
     void *spans[40];
     int n = 0;
@@ -550,7 +552,7 @@ static void test_limit_and_reserve(void) {
 /* The region has less than the budget allows: no peak, no denial. */
 static void test_a_refused_block_leaves_no_trace(void) {
     nm_budget *b = nm_budget_create(SIZE_MAX, NULL);
-    nm_heap *h = nm_heap_create(b);
+    nm_heap *h = nm_heap_create(b, false);
     char *kept = nm_heap_malloc(h, 3 * PAGE), *fence = nm_heap_malloc(h, PAGE);
     fill(kept, 3 * PAGE, 2);
     const size_t huge[] = {NM_SIZE_MAX, NM_SIZE_MAX - PAGE, (size_t)1 << 60, nm_region_size() + 1};
@@ -577,7 +579,7 @@ static void *release_half(void *arg) {
 }
 /* Without a trim: a thread looks at its queue before it takes another superblock. */
 static void test_what_others_freed_is_used_again(void) {
-    nm_heap *h = nm_heap_create(NULL);
+    nm_heap *h = nm_heap_create(NULL, false);
     enum { N = 6000 };
     static void *blocks[N];
     worker w = {h, blocks, N, 1};
@@ -599,7 +601,7 @@ static void test_what_others_freed_is_used_again(void) {
 
 static void test_clear(void) {
     nm_budget *b = nm_budget_create(NM_SIZE_MAX, NULL);
-    nm_heap *h = nm_heap_create(b);
+    nm_heap *h = nm_heap_create(b, false);
     nm_allocator port = nm_heap_port(h);
     void *blocks[100];
     worker w = {h, blocks, 100, 1};
@@ -619,7 +621,7 @@ static void test_clear(void) {
 }
 
 static void test_census(void) {
-    nm_heap *h = nm_heap_create(NULL);
+    nm_heap *h = nm_heap_create(NULL, false);
     for (int i = 0; i < 10; i++) nm_heap_free(h, nm_heap_malloc(h, 100));
     for (int i = 0; i < 7; i++) nm_heap_free(h, nm_heap_malloc(h, (size_t)1 << 17));
     for (int i = 0; i < 5; i++) nm_heap_free(h, nm_heap_malloc(h, ((size_t)1 << 17) + 1));
@@ -637,14 +639,14 @@ static void test_census(void) {
 
 /* The heap that claims a slot has it alone; the others share the rest. */
 static void test_a_claimed_slot(void) {
-    nm_heap *claimed = nm_heap_create(NULL), *others[2 * NM__TLS_SLOTS];
+    nm_heap *claimed = nm_heap_create(NULL, false), *others[2 * NM__TLS_SLOTS];
     CHECK(nm__mine.part[NM__CLAIMED_SLOT] == &nm__no_part);
     nm__heap_claim(claimed);
     void *first = nm_heap_malloc(claimed, 100);
     nm__part *part = nm__mine.part[NM__CLAIMED_SLOT];
     CHECK(part != &nm__no_part && nm__page_of(first)->part == part);
     for (int i = 0; i < 2 * NM__TLS_SLOTS; i++) {
-        others[i] = nm_heap_create(NULL);
+        others[i] = nm_heap_create(NULL, false);
         CHECK(nm_heap_malloc(others[i], 100) != NULL && nm__mine.part[NM__CLAIMED_SLOT] == part);
     }
     for (int i = 0; i < 2 * NM__TLS_SLOTS; i++) {
@@ -659,7 +661,7 @@ static void test_a_claimed_slot(void) {
 
 static void test_idle_superblocks_make_room(void) {
     nm_budget *b = nm_budget_create(4 * PAGE, NULL);
-    nm_heap *h = nm_heap_create(b);
+    nm_heap *h = nm_heap_create(b, false);
     for (size_t size = 16; size <= 64; size += 16) nm_heap_free(h, nm_heap_malloc(h, size));
     CHECK(nm_budget_used(b) == 4 * PAGE); /* four that are empty, kept for speed */
     CHECK(nm_heap_malloc(h, 3 * PAGE) != NULL && nm_budget_denied(b) == 0);
@@ -680,7 +682,7 @@ static void *hold_blocks(void *arg) {
 static void test_fork(void) {
     enum { N = 2000 };
     static void *blocks[N], *mine[N];
-    nm_heap *h = nm_heap_create(NULL);
+    nm_heap *h = nm_heap_create(NULL, false);
     worker w = {h, blocks, N, 3}, v = {h, mine, N, 4};
     pthread_barrier_init(&barrier, NULL, 2);
     pthread_t thread;
@@ -711,7 +713,7 @@ static void test_fork(void) {
 }
 
 static void test_region_programs(void) {
-    nm_heap *h = nm_heap_create(NULL);
+    nm_heap *h = nm_heap_create(NULL, false);
     enum { SLOTS = 60 };
     struct { unsigned char *ptr; size_t size; } slots[SLOTS] = {0};
     uint64_t seed = 20;
@@ -734,7 +736,7 @@ static void test_region_programs(void) {
 }
 
 int main(void) {
-    if (nm_heap_create(NULL) != NULL) return 2; /* there is no region yet */
+    if (nm_heap_create(NULL, false) != NULL) return 2; /* there is no region yet */
     if (nm_region_init((size_t)64 << 30, (size_t)64 << 20, LONG_DECAY) != NM_OK) return 2;
     RUN(test_bins());
     RUN(test_span_reuse_and_merging());

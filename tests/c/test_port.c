@@ -92,11 +92,13 @@ static void make_slab_on_arena(chain *c) {
     link_core(c, s, nm_slab_port(s), slab_destroy, slab_check);
     c->reuses = true;
 }
-static void make_heap(chain *c) {
-    nm_heap *h = nm_heap_create(NULL);
+static void link_heap(chain *c, bool secure) {
+    nm_heap *h = nm_heap_create(NULL, secure);
     link_core(c, h, nm_heap_port(h), heap_destroy, heap_check);
     c->reuses = true;
 }
+static void make_heap(chain *c) { link_heap(c, false); }
+static void make_secure_heap(chain *c) { link_heap(c, true); }
 
 static void wrap_limited(chain *c) {
     c->budget = nm_budget_create((size_t)1 << 40, NULL);
@@ -118,7 +120,7 @@ static const struct {
              {"stack", make_stack},   {"stack with patterns", make_pattern_stack},
              {"pool", make_pool},     {"growing pool", make_growing_pool},
              {"slab", make_slab},     {"slab on arena", make_slab_on_arena},
-             {"heap", make_heap}};
+             {"heap", make_heap},     {"secure heap", make_secure_heap}};
 static const struct {
     const char *name;
     void (*first)(chain *), (*second)(chain *);

@@ -221,7 +221,7 @@ static int in_child(size_t limit, size_t taken, bool there_is_a_region) {
         char *volatile other = malloc(taken);
         if (other == NULL) _exit(3);
         nm_status status = nm_region_init((size_t)64 << 30, 0, 1000);
-        nm_heap *h = nm_heap_create(NULL);
+        nm_heap *h = nm_heap_create(NULL, false);
         if (!there_is_a_region) _exit(status != NM_OUT_OF_MEMORY || h != NULL || nm_region_size() != 0);
         char *block = h == NULL ? NULL : nm_heap_malloc(h, (size_t)40 << 20);
         if (status != NM_OK || block == NULL || nm_region_size() > limit / 2) _exit(1);
@@ -243,7 +243,7 @@ int main(void) {
     RUN(test_little_address_space());
 #endif
     if (nm_region_init(PAGES * PAGE, (size_t)1 << 30, 1000000) != NM_OK || nm_region_size() != PAGES * PAGE) return 2;
-    if ((heap = nm_heap_create(NULL)) == NULL) return 2;
+    if ((heap = nm_heap_create(NULL, false)) == NULL) return 2;
     RUN(test_frontier());
     RUN(test_a_second_init_changes_no_addresses());
     RUN(test_every_page_in_a_span_of_its_own());

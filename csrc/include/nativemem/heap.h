@@ -37,8 +37,10 @@ void nm_region_trim(void);        /* every free span back to the system */
 typedef struct nm_heap nm_heap;
 
 /* budget: charged in steps of 64 KiB for what the heap holds; may be NULL; must outlive the heap.
+ * secure: each block ends in a canary and is wiped when freed; free lists are encoded and handed out in random
+ * order; superblocks and spans end in an inaccessible page. A free that finds a canary changed is refused.
  * NULL: out of memory, or the region is not initialised. */
-nm_heap *nm_heap_create(nm_budget *budget);
+nm_heap *nm_heap_create(nm_budget *budget, bool secure);
 /* Once no other call is under way. Frees every block. */
 void nm_heap_destroy(nm_heap *h);
 nm_allocator nm_heap_port(nm_heap *h);
@@ -50,14 +52,16 @@ void nm_heap_clear(nm_heap *h);
 /* Collects, returns this thread's empty superblocks, and trims the region. */
 void nm_heap_trim(nm_heap *h);
 /* Bytes behind a block of this layout. */
-size_t nm_heap_usable(size_t size, size_t align);
+size_t nm_heap_usable(const nm_heap *h, size_t size, size_t align);
 
 /* malloc's shape, for callers that do not know the size on free. size 0 gives the smallest cell. These do
  * not count `used`; nm_heap_census tells what the heap holds. */
 void *nm_heap_malloc(nm_heap *h, size_t size);
 void *nm_heap_calloc(nm_heap *h, size_t count, size_t size);
 void *nm_heap_realloc(nm_heap *h, void *ptr, size_t size); /* ptr != NULL and in the region */
-void nm_heap_free(nm_heap *h, void *ptr);                  /* ptr != NULL and in the region */
+/* ptr != NULL and in the region. Anything but NM_OK: refused, nothing changed: NM_FOREIGN_BLOCK for what is no
+ * block; in a secure heap NM_DOUBLE_FREE, or NM_CORRUPTED where bytes behind the block were written. */
+nm_status nm_heap_free(nm_heap *h, void *ptr);
 size_t nm_heap_usable_of(const void *ptr);                 /* bytes behind a block in the region */
 
 const char *nm_heap_check(nm_heap *h); /* while no other call is under way */

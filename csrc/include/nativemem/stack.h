@@ -37,8 +37,9 @@ nm_status nm_stack_reset(nm_stack *s);
 /* As reset, and gives the chunk back: the stack serves nothing any more. */
 nm_status nm_stack_clear(nm_stack *s);
 nm_status nm_stack_take_mark(nm_stack *s, nm_stack_mark *out);
-/* Drops every block newer than the mark. NM_INVALID_MARK: foreign, of an older generation, or the block that was
- * the newest when it was taken is gone. */
+/* NM_INVALID_MARK: foreign, of an older generation, or the block that was the newest when it was taken is gone. */
+nm_status nm_stack_check_mark(const nm_stack *s, const nm_stack_mark *mark);
+/* Drops every block newer than the mark. NM_INVALID_MARK as above: nothing changed. */
 nm_status nm_stack_release(nm_stack *s, const nm_stack_mark *mark);
 nm_status nm_stack_check_thread(const nm_stack *s);
 const char *nm_stack_check(const nm_stack *s);

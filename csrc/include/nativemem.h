@@ -26,5 +26,6 @@
 #include "nativemem/stack.h"
 #include "nativemem/system.h"
 #include "nativemem/traced.h"
+#include "nativemem/utilities.h"
 
 #endif

@@ -461,21 +461,20 @@ static bool plain_size(PyObject *arg, size_t *out) {
 
 static PyObject *allocator_alloc(AllocatorObject *a, PyObject *const *args, Py_ssize_t nargs) {
     size_t size, align = NM_ALIGN_DEFAULT;
-    bool plain;
-    if (NM_UNLIKELY(nargs < 1 || nargs > 2)) {
-        if (nargs != 0 || a->natural == 0) {
-            PyErr_Format(PyExc_TypeError, "alloc() takes a size and an optional alignment (%zd given)", nargs);
-            return NULL;
-        }
+    PyObject *first = nargs == 0 ? Py_Ellipsis : args[0];
+    if (NM_UNLIKELY(nargs > 2 || (nargs == 0 && a->natural == 0))) {
+        PyErr_Format(PyExc_TypeError, "alloc() takes a size and an optional alignment (%zd given)", nargs);
+        return NULL;
+    }
+    bool plain = plain_size(first, &size);
+    if (NM_UNLIKELY(first == Py_Ellipsis) && a->natural != 0) {
         size = a->natural;
         plain = true;
-    } else {
-        plain = plain_size(args[0], &size);
     }
     if (NM_UNLIKELY(nargs == 2)) {
         plain = plain && plain_size(args[1], &align) && nm_is_power_of_two(align) && align <= NM_ALIGN_MAX;
     }
-    if (NM_UNLIKELY(!plain) && !coerce(a, args[0], nargs == 2 ? args[1] : NULL, &size, &align)) return NULL;
+    if (NM_UNLIKELY(!plain) && !coerce(a, first, nargs == 2 ? args[1] : NULL, &size, &align)) return NULL;
     if (NM_UNLIKELY(size == 0) && !check_use(a, "check")) return NULL;
     if (NM_UNLIKELY(!have_spare())) return NULL;
     if (NM_UNLIKELY(size == 0)) {
@@ -749,8 +748,8 @@ static PyObject *allocator_generation(AllocatorObject *a, void *unused) {
 /* The hot ones first; own_hot_methods stops at the first that is private. */
 static PyMethodDef allocator_methods[] = {
     {"alloc", (PyCFunction)(void (*)(void))allocator_alloc, METH_FASTCALL,
-     "alloc($self, size, align=16, /)\n--\n\nA new Block of `size` bytes (an int or a string such as '64 KiB') at a\n"
-     "multiple of `align`. Contents are undefined. Raises InvalidLayout for a size or alignment that no\n"
+     "alloc($self, size=..., align=16, /)\n--\n\nA new Block of `size` bytes (an int or a string such as '64 KiB') at a\n"
+     "multiple of `align`. A pool takes its block size where none is given. Contents are undefined. Raises InvalidLayout for a size or alignment that no\n"
      "block can have, and a MemoryError of the allocator's kind where there is no room."},
     {"free", (PyCFunction)allocator_free, METH_O,
      "free($self, block, /)\n--\n\nGives a block back. Raises DoubleFree, StaleBlock, ForeignBlock, or BufferError\n"

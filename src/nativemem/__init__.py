@@ -1,21 +1,27 @@
 """nativemem: the memory engine for CPython programs."""
 
 from ._backend import configured as _configured
+from ._utilities import Utilities as _Utilities  # noqa: F401  # registers the facade
 from ._version import __version__
 from .allocators import Allocator, Stats
+from .config import ArenaConfig, HeapConfig, PoolConfig, SlabConfig, StackConfig
 from .errors import (
     ArenaExhausted,
     BudgetExceeded,
     BudgetUnderflow,
+    CapacityExceeded,
     ConfigError,
+    CorruptionDetected,
     DoubleFree,
     ForeignBlock,
     InvalidLayout,
     InvalidMark,
     LeakError,
+    LifoViolation,
     NativeMemError,
     NativeUnavailable,
     OutOfMemory,
+    PoolExhausted,
     StaleBlock,
     StaleHandle,
     WrongThread,
@@ -29,39 +35,56 @@ Block = _bound.Block
 Budget = _bound.Budget
 Heap = _bound.Heap
 Limited = _bound.Limited
+Pool = _bound.Pool
 Slab = _bound.Slab
+Stack = _bound.Stack
 System = _bound.System
 Traced = _bound.Traced
+TypedArena = _bound.TypedArena
+utilities = _bound.utilities
 
 __all__ = [
     "Allocator",
     "Arena",
+    "ArenaConfig",
     "ArenaExhausted",
     "Block",
     "Budget",
     "BudgetExceeded",
     "BudgetUnderflow",
+    "CapacityExceeded",
     "ConfigError",
+    "CorruptionDetected",
     "DoubleFree",
     "ForeignBlock",
     "Heap",
+    "HeapConfig",
     "InvalidLayout",
     "InvalidMark",
     "LeakError",
+    "LifoViolation",
     "Limited",
     "NativeMemError",
     "NativeUnavailable",
     "OutOfMemory",
+    "Pool",
+    "PoolConfig",
+    "PoolExhausted",
     "Slab",
+    "SlabConfig",
+    "Stack",
+    "StackConfig",
     "StaleBlock",
     "StaleHandle",
     "Stats",
     "System",
     "Traced",
+    "TypedArena",
     "WrongThread",
     "__version__",
     "backend",
     "install",
     "installed",
     "uninstall",
+    "utilities",
 ]

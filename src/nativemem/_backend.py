@@ -61,11 +61,12 @@ class DataPlane(Protocol):
     upstream: Any
     generation: int
 
-    def alloc(self, size: Any, align: int = 16, /) -> Any: ...
+    def alloc(self, size: Any = ..., align: int = 16, /) -> Any: ...
     def free(self, block: Any, /) -> None: ...
     def resize(self, block: Any, size: Any, /) -> bool: ...
-    def _attach(self, core: Any, upstream: Any, wraps: bool, autofree: bool, /) -> None:
-        """Once, from ``__init__``. ``wraps``: shares the upstream's blocks rather than holding memory."""
+    def _attach(self, core: Any, upstream: Any, wraps: bool, autofree: bool, natural: int, /) -> None:
+        """Once, from ``__init__``. ``wraps``: shares the upstream's blocks rather than holding memory, and its
+        ``natural`` size, which alloc takes where none is given (0: one must be)."""
 
     def _live(self) -> list[Any]:
         """Live blocks that this allocator gave and somebody still refers to, newest first."""
@@ -74,11 +75,11 @@ class DataPlane(Protocol):
         """Number of the newest block of the whole chain; grows with each block."""
 
     def _reset(self) -> None:
-        """An arena's reset: every block of the chain becomes stale. BufferError, and nothing changed, where
-        one of them is exported or an allocator stands on this one's memory."""
+        """A reset of an arena or stack: every block of the chain becomes stale. BufferError, and nothing
+        changed, where one of them is exported or an allocator stands on this one's memory."""
 
     def _release(self, serial: int, mark: Any, /) -> None:
-        """An arena's release: as ``_reset``, for the blocks newer than ``serial``; ``mark`` is the core's."""
+        """As ``_reset``, for the blocks newer than ``serial``; ``mark`` is the core's."""
 
     _depth: int
 
@@ -97,10 +98,13 @@ class Backend(Protocol):
     BudgetCore: Any
     SystemCore: Any
     ArenaCore: Any
+    StackCore: Any
+    PoolCore: Any
     SlabCore: Any
     HeapCore: Any
     LimitedCore: Any
     TracedCore: Any
+    Utilities: Any
 
 
 class Binding(SimpleNamespace):
@@ -146,14 +150,16 @@ def _bind(name: str) -> Binding:
             backend.finish(bound)
         setattr(binding, cls.__name__, bound)
     binding.default_system = binding.System()
+    binding.utilities = binding.Utilities()
     return binding
 
 
 def load(name: str = "auto") -> Binding:
     """The facade classes bound to the backend ``name``: ``auto``, ``native`` or ``pure``.
 
-    Returns a namespace with ``name``, ``System``, ``Arena``, ``Slab``, ``Heap``, ``Limited``, ``Traced``,
-    ``Budget``, ``Block`` and ``default_system``; the same one each time. Both backends can be loaded in
+    Returns a namespace with ``name``, ``System``, ``Arena``, ``TypedArena``, ``Stack``, ``Pool``, ``Slab``,
+    ``Heap``, ``Limited``, ``Traced``, ``Budget``, ``Block``, ``utilities`` and ``default_system``; the same one
+    each time. Both backends can be loaded in
     one process. Raises :class:`ConfigError` for another name, and whatever the import of a broken
     extension raises. Safe from any thread.
 

@@ -117,6 +117,18 @@ nm_allocator nm_traced_port(nm_traced *t);
 bool nm_traced_histogram(const nm_traced *t, uint64_t *out);
 size_t nm_histo_size(unsigned bucket);
 
+/* utilities */
+size_t nm_align_down(size_t n, size_t align);
+size_t nm_padding_needed(size_t n, size_t align);
+bool nm_next_power_of_two(size_t n, size_t *out);
+bool nm_align_up(size_t n, size_t align, size_t *out);
+bool nm_is_aligned(uintptr_t address, size_t align);
+void nm_copy(void *to, const void *from, size_t size);
+void nm_fill(void *ptr, unsigned char byte, size_t size);
+int nm_compare(const void *a, const void *b, size_t size);
+void nm_secure_zero(void *ptr, size_t size);
+bool nm_equal_constant_time(const void *a, const void *b, size_t size);
+
 /* engine */
 nm_status nm_engine_start(bool secure);
 nm_heap *nm_engine_heap(void);

@@ -1,4 +1,4 @@
-"""System, Arena, Slab, Heap: the facade, written once and bound to either backend.
+"""System, Arena, Stack, Pool, Slab, Heap: the facade, written once and bound to either backend.
 
 The hot methods ``alloc``, ``free`` and ``resize`` come from the backend's own type; what is here validates,
 configures and inspects.
@@ -6,30 +6,42 @@ configures and inspects.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 from ._backend import DataPlane, facade
-from .config import MAX_DEPTH, ArenaConfig, Settings, SlabConfig, format_size, parse_size
+from .config import (
+    MAX_DEPTH,
+    ArenaConfig,
+    Config,
+    HeapConfig,
+    PoolConfig,
+    SlabConfig,
+    StackConfig,
+    format_size,
+    parse_size,
+)
 from .errors import (
     ConfigError,
-    InvalidLayout,
     NativeMemError,
+    Refusal,
     Status,
+    coerce_layout,
     name_of,
     raise_status,
-    shown,
 )
+from .typed import Array, Value, typed
 
 if TYPE_CHECKING:
     _Base = DataPlane
 else:
     _Base = object
 
-__all__ = ["Allocator", "Arena", "Heap", "Mark", "Slab", "Stats", "System"]
+__all__ = ["Allocator", "Arena", "Heap", "Mark", "Pool", "Slab", "Stack", "Stats", "System"]
+
+A = TypeVar("A", bound="Allocator")
 
 
 @dataclass(frozen=True)
@@ -65,9 +77,35 @@ class Allocator(_Base):
     _fields: ClassVar[tuple[str, ...]] = ()
     _backend: ClassVar[Any]
     _binding: ClassVar[Any]
+    _config: ClassVar[type[Config] | None] = None
 
-    def _open(self, core: Any, upstream: Any = None, *, wraps: bool = False, auto: bool = True) -> None:
-        self._attach(core, upstream, wraps, auto)
+    def _open(
+        self, core: Any, upstream: Any = None, *, wraps: bool = False, auto: bool = True, natural: int = 0
+    ) -> None:
+        self._attach(core, upstream, wraps, auto, natural)
+
+    @classmethod
+    def from_config(cls: type[A], config: Any, **rest: Any) -> A:
+        """One made as ``config`` says, an :class:`ArenaConfig` for an arena and so on; ``rest`` are the parameters
+        that a configuration does not have, as ``upstream``. Raises :class:`ConfigError` for another class.
+
+        >>> import nativemem
+        >>> nativemem.Arena.from_config(nativemem.ArenaConfig.debug(cap="1 MiB")).config.patterns
+        True
+        """
+        if cls._config is None or not isinstance(config, cls._config):
+            takes = f"takes {cls._config.__name__}" if cls._config else "has no configuration"
+            raise ConfigError(f"{cls.__name__.lower()}.config: {takes}, not {type(config).__name__}")
+        return cls(**{field.name: getattr(config, field.name) for field in fields(config)}, **rest)  # type: ignore[arg-type]
+
+    @classmethod
+    def _make(cls, kind: str, upstream: Any, *args: Any) -> Any:
+        """A core of the backend; its refusal, of the upstream it takes memory from, as an error."""
+        try:
+            return getattr(cls._backend, kind)(*args)
+        except Refusal as r:
+            refusal = r
+        raise_status(upstream, refusal.status, refusal.requested, refusal.used, refusal.limit)
 
     @classmethod
     def _upstream(cls, upstream: Any) -> Any:
@@ -122,12 +160,65 @@ class Allocator(_Base):
         """
         label = f"{name_of(self)}.array"
         count = parse_size(n, f"{label}: n")
-        itemsize, align, view = _typed(kind, label)
+        itemsize, align, view = typed(kind, label)
         block = self.alloc(parse_size(count * itemsize, f"{label}: size"), align)
         if zero and block.size:
             with memoryview(block) as raw:
                 raw[:] = bytes(len(raw)) if len(raw) <= 1 << 16 else memoryview(bytearray(len(raw)))
         return view(block, count)
+
+    def alloc_many(self, sizes: Iterable[int | str], align: int = 16) -> list[Any]:
+        """A block for each of ``sizes``, in bytes, all at multiples of ``align``; or, raising what ``alloc``
+        raises, none: the blocks that were to be had are given back. Thread policy as ``alloc``.
+
+        >>> import nativemem
+        >>> with nativemem.Heap() as heap:
+        ...     [block.size for block in heap.alloc_many([10, 20, "1 KiB"])]
+        [10, 20, 1024]
+        """
+        sizes = [coerce_layout(self, size, align)[0] for size in sizes]
+        blocks: list[Any] = []
+        rewind = self._rewinder()
+        try:
+            for size in sizes:
+                blocks.append(self.alloc(size, align))
+        except BaseException:
+            rewind(blocks)
+            raise
+        return blocks
+
+    def _rewinder(self) -> Callable[[list[Any]], None]:
+        """What gives the blocks back that are made from here on."""
+
+        def free(blocks: list[Any]) -> None:
+            while blocks:  # newest first, as a stack wants it
+                self.free(blocks.pop())
+
+        return free
+
+    def alloc_value(self, fmt: str, value: Any) -> Value:
+        """A :class:`Value` of a :mod:`struct` format in a new block. Raises :class:`InvalidLayout` for a format
+        or a value that does not fit it, and what ``alloc`` raises. Thread policy as ``alloc``.
+
+        >>> import nativemem
+        >>> with nativemem.Heap().alloc_value("d", 1.5) as number:
+        ...     number.value += 1
+        ...     number.value
+        2.5
+        """
+        return Value(self, fmt, value)
+
+    def alloc_array(self, fmt: str, items: Iterable[Any] | int) -> Array:
+        """An :class:`Array` of a :mod:`struct` format in a new block: of these items, or of so many zeros.
+        Raises as :meth:`alloc_value`. Thread policy as ``alloc``.
+
+        >>> import nativemem
+        >>> with nativemem.Heap().alloc_array("i", [1, 2, 3]) as numbers:
+        ...     numbers[0] = 10
+        ...     sum(numbers)
+        15
+        """
+        return Array(self, fmt, items)
 
     def blocks(self) -> list[Any]:
         """The live blocks that this allocator gave and somebody still refers to, newest first.
@@ -182,48 +273,6 @@ class Allocator(_Base):
         return f"<{name} {format_size(stats.current)} in {stats.live} blocks, peak {format_size(stats.peak)}>"
 
 
-def _has_pointers(kind: Any) -> bool:
-    """Whether reading a ctypes type follows an address or takes a reference."""
-    import ctypes
-
-    if issubclass(kind, ctypes.Array):
-        return _has_pointers(kind._type_)
-    if issubclass(kind, (ctypes.Structure, ctypes.Union)):
-        fields = (field for cls in kind.__mro__ for field in vars(cls).get("_fields_", ()))
-        return any(_has_pointers(field[1]) for field in fields)
-    return getattr(kind, "_type_", None) not in tuple("cbBhHiIlLqQfdgu?vP")
-
-
-def _typed(kind: Any, label: str) -> tuple[int, int, Any]:
-    """Item size, alignment (bytes) and a function (block, n) -> view."""
-    if isinstance(kind, str) and len(kind) == 1:
-        try:
-            itemsize = memoryview(bytes(16)).cast(kind).itemsize  # type: ignore[call-overload]
-        except ValueError:
-            itemsize = 0
-        if itemsize:
-            return itemsize, 16, lambda block, n: memoryview(block).cast(kind)  # type: ignore[call-overload]
-    if isinstance(kind, type):
-        import ctypes
-
-        try:
-            itemsize, align = ctypes.sizeof(kind), ctypes.alignment(kind)
-        except TypeError:
-            pass
-        else:
-            if _has_pointers(kind):
-                raise InvalidLayout(f"{label}: {shown(kind)} has pointers; raw memory must not be read so")
-            return itemsize, max(align, 16), lambda block, n: (kind * n).from_buffer(block)
-    numpy = sys.modules.get("numpy")  # who has a dtype has imported it
-    if numpy is not None and isinstance(kind, numpy.dtype) and not kind.hasobject and kind.itemsize:
-        # not ndarray(buffer=...), which gives the buffer back at once and keeps the address
-        return kind.itemsize, 64, lambda block, n: numpy.frombuffer(block, kind)
-    raise InvalidLayout(
-        f"{label}: kind takes a native struct format of one character, a ctypes type or a "
-        f"numpy.dtype without objects, not {shown(kind)}"
-    )
-
-
 @facade
 class System(Allocator):
     """libc's allocator (``bytearray`` storage on the pure backend), counted; the bottom of each chain.
@@ -242,11 +291,11 @@ class System(Allocator):
     __slots__ = ()
 
     def __init__(self) -> None:
-        self._open(self._backend.SystemCore())
+        self._open(self._make("SystemCore", self))
 
 
 class Mark:
-    """A position in an arena to come back to; made by :meth:`Arena.mark`."""
+    """A position in an arena, or a height of a stack, to come back to; made by their ``mark``."""
 
     __slots__ = ("_core", "_serial")
 
@@ -254,54 +303,14 @@ class Mark:
         self._core, self._serial = core, serial
 
 
-@facade
-class Arena(Allocator):
-    """Many blocks, one lifetime: allocation bumps a pointer, ``reset`` drops everything at once.
-
-    Parameters: ``hint``, bytes of the first chunk, later ones double; ``cap``, most bytes reserved (None:
-    no cap); ``grow`` False: one chunk and no more; ``zero_on_free``: wipe on reset and close;
-    ``upstream``: where chunks come from (None: the system). Sizes are ints or strings.
-
-    Belongs to the thread that made it: any call from another raises :class:`WrongThread`. A block stays
-    until ``reset``, ``release`` or ``close``, whether freed or not, and is stale afterwards. Raises
-    :class:`ArenaExhausted` when ``cap`` is reached; the arena is usable after it.
-
-    >>> import nativemem
-    >>> with nativemem.Arena(cap="1 MiB") as arena:
-    ...     block = arena.alloc(100)
-    ...     arena.reset()
-    ...     block.alive
-    False
-    """
+class _Rewindable(Allocator):
+    """What arena and stack have in common: blocks that go together."""
 
     __slots__ = ()
-    _fields = ("config", "_marks")  # slots of the bound class
-    config: ArenaConfig
     _marks: list[Mark]
 
-    def __init__(
-        self,
-        hint: int | str | None = None,
-        cap: int | str | None = None,
-        grow: bool = True,
-        zero_on_free: bool = False,
-        upstream: Any = None,
-    ) -> None:
-        if hint is None or cap is None:
-            given = _env_arena()
-            hint = given.hint if hint is None else hint
-            cap = given.cap if cap is None else cap
-        config = ArenaConfig.of(hint, cap, grow, zero_on_free)
-        upstream = self._upstream(upstream)
-        core = self._backend.ArenaCore(
-            upstream._core, config.hint, config.cap or 0, config.grow, config.zero_on_free
-        )
-        self._open(core, upstream, auto=False)
-        self.config = config  # type: ignore[misc]  # a slot of the bound class
-        self._marks = []  # type: ignore[misc]
-
     def reset(self) -> None:
-        """Drops every block, keeps one chunk for reuse. Raises :class:`BufferError` while a view is out."""
+        """Drops every block, keeps memory for reuse. Raises :class:`BufferError` while a view is out."""
         self._opened()
         self._reset()
         self._marks.clear()
@@ -319,8 +328,8 @@ class Arena(Allocator):
     def release(self, mark: Mark) -> None:
         """Drops every block newer than ``mark``, which is used up; marks newer than it become invalid.
 
-        Raises :class:`InvalidMark` for a mark of another arena, of an earlier generation or already
-        released, :class:`BufferError` while a view of a dropped block is out.
+        Raises :class:`InvalidMark` for a mark of another allocator, of an earlier generation, already
+        released, or above the top of a stack, :class:`BufferError` while a view of a dropped block is out.
         """
         if not isinstance(mark, Mark):
             raise TypeError(f"{name_of(self)}.release: takes a Mark, not {type(mark).__name__}")
@@ -332,7 +341,80 @@ class Arena(Allocator):
         del self._marks[self._marks.index(mark) :]
 
     @contextmanager
-    def scope(self) -> Iterator[Arena]:
+    def _rewound(self, what: str) -> Iterator[Any]:
+        mark = self.mark()
+        try:
+            yield self
+        except BaseException as original:
+            try:
+                self.release(mark)
+            except (NativeMemError, BufferError) as error:
+                if hasattr(original, "add_note"):
+                    original.add_note(f"the {what} was not released: {error}")
+            raise
+        self.release(mark)
+
+
+@facade
+class Arena(_Rewindable):
+    """Many blocks, one lifetime: allocation bumps a pointer, ``reset`` drops everything at once.
+
+    Parameters: ``hint``, bytes of the first chunk, later ones double; ``cap``, most bytes reserved (None:
+    no cap); ``grow`` False: one chunk and no more; ``zero_on_free``: wipe on reset and close;
+    ``upstream``: where chunks come from (None: the system); ``patterns``, for debugging: new blocks are
+    filled with 0xAA, freed and dropped ones with 0xDD. Sizes are ints or strings.
+
+    Belongs to the thread that made it: any call from another raises :class:`WrongThread`. A block stays
+    until ``reset``, ``release`` or ``close``, whether freed or not, and is stale afterwards. Raises
+    :class:`ArenaExhausted` when ``cap`` is reached; the arena is usable after it.
+
+    >>> import nativemem
+    >>> with nativemem.Arena(cap="1 MiB") as arena:
+    ...     block = arena.alloc(100)
+    ...     arena.reset()
+    ...     block.alive
+    False
+    """
+
+    __slots__ = ()
+    _fields = ("config", "_marks")  # slots of the bound class
+    _config = ArenaConfig
+    config: ArenaConfig
+
+    def __init__(
+        self,
+        hint: int | str | None = None,
+        cap: int | str | None = None,
+        grow: bool = True,
+        zero_on_free: bool = False,
+        upstream: Any = None,
+        *,
+        patterns: bool = False,
+    ) -> None:
+        config: Any = ArenaConfig.from_env() if hint is None or cap is None else ArenaConfig()
+        config = config.replace(
+            hint=config.hint if hint is None else hint,
+            cap=config.cap if cap is None else cap,
+            grow=grow,
+            zero_on_free=zero_on_free,
+            patterns=patterns,
+        )
+        upstream = self._upstream(upstream)
+        core = self._make(
+            "ArenaCore",
+            upstream,
+            upstream._core,
+            config.hint,
+            config.cap or 0,
+            config.grow,
+            config.zero_on_free,
+            config.patterns,
+        )
+        self._open(core, upstream, auto=False)
+        self.config = config  # type: ignore[misc]  # a slot of the bound class
+        self._marks = []  # type: ignore[misc]
+
+    def scope(self) -> Any:
         """Context manager: drops what was allocated inside, also when the body raises.
 
         >>> import nativemem
@@ -342,21 +424,92 @@ class Arena(Allocator):
         >>> arena.stats.current
         0
         """
-        mark = self.mark()
-        try:
-            yield self
-        except BaseException as original:
-            try:
-                self.release(mark)
-            except (NativeMemError, BufferError) as error:
-                if hasattr(original, "add_note"):
-                    original.add_note(f"the arena's scope was not released: {error}")
-            raise
-        self.release(mark)
+        return self._rewound("arena's scope")
 
 
-def _env_arena() -> ArenaConfig:
-    return Settings.from_env().arena
+@facade
+class Stack(_Rewindable):
+    """Blocks that end in the reverse order of their making; each gives its memory back at once.
+
+    Parameters: ``capacity``, bytes for blocks and the padding between them, taken from ``upstream`` (None:
+    the system) at once; ``patterns``, for debugging: new blocks are filled with 0xCC, freed ones with 0xDD.
+
+    Belongs to the thread that made it: any call from another raises :class:`WrongThread`. Freeing a block that
+    is not the newest raises :class:`LifoViolation` and changes nothing. A block that nobody refers to stays
+    until it is dropped by ``reset``, ``release``, the end of a ``frame`` or ``close``. Raises
+    :class:`CapacityExceeded` where a block does not fit. ``resize`` serves the newest block.
+
+    >>> import nativemem
+    >>> with nativemem.Stack("64 KiB") as stack:
+    ...     with stack.frame():
+    ...         a, b = stack.alloc(100), stack.alloc(200)
+    ...         try:
+    ...             a.free()
+    ...         except nativemem.LifoViolation as error:
+    ...             print(error)
+    ...     stack.stats.current
+    Stack: the block of 100 bytes is not the newest; blocks above it are live
+    0
+    """
+
+    __slots__ = ()
+    _fields = ("config", "_marks")
+    _config = StackConfig
+    config: StackConfig
+
+    def __init__(self, capacity: int | str, upstream: Any = None, *, patterns: bool = False) -> None:
+        config = StackConfig(capacity, patterns)
+        upstream = self._upstream(upstream)
+        core = self._make("StackCore", upstream, upstream._core, config.capacity, config.patterns)
+        self._open(core, upstream, auto=False)
+        self.config = config  # type: ignore[misc]
+        self._marks = []  # type: ignore[misc]
+
+    def frame(self) -> Any:
+        """Context manager: drops what was allocated inside, also when the body raises.
+
+        >>> import nativemem
+        >>> stack = nativemem.Stack(1000)
+        >>> with stack.frame():
+        ...     block = stack.alloc(900)
+        >>> stack.alloc(900).size
+        900
+        """
+        return self._rewound("stack's frame")
+
+
+@facade
+class Pool(Allocator):
+    """Cells of one size, taken and given back in any order, in constant time.
+
+    Parameters: ``block_size``, bytes, rounded up to a multiple of 16 for the cells; ``count``, cells, taken
+    from ``upstream`` (None: the system) at once; ``grow``: when all are in use, take as many again.
+
+    ``alloc()`` takes the block size where none is given. Belongs to the thread that made it: any call from
+    another raises :class:`WrongThread`. Raises :class:`PoolExhausted` when all cells are in use,
+    :class:`InvalidLayout` for a block that no cell fits, :class:`CorruptionDetected` where a freed cell was
+    written to. A block frees itself when collected.
+
+    >>> import nativemem
+    >>> pool = nativemem.Pool(100, 1000)
+    >>> block = pool.alloc()
+    >>> block.size, block.usable
+    (100, 112)
+    """
+
+    __slots__ = ()
+    _fields = ("config",)
+    _config = PoolConfig
+    config: PoolConfig
+
+    def __init__(self, block_size: int | str, count: int, grow: bool = False, upstream: Any = None) -> None:
+        config: Any = PoolConfig(block_size, count, grow)
+        upstream = self._upstream(upstream)
+        core = self._make(
+            "PoolCore", upstream, upstream._core, config.block_size, config.count, config.grow
+        )
+        self._open(core, upstream, natural=config.block_size)
+        self.config = config  # type: ignore[misc]
 
 
 @facade
@@ -365,7 +518,8 @@ class Slab(Allocator):
 
     Parameters: ``bins``, ascending cell sizes in bytes, multiples of 16 up to 4096; ``zero_on_free``;
     ``upstream``. Larger blocks go to upstream. Belongs to the thread that made it: ``alloc`` from another
-    raises :class:`WrongThread`, ``free`` from another is queued. A block frees itself when collected.
+    raises :class:`WrongThread`, ``free`` from another is queued. When that thread ends live blocks stay valid,
+    and their memory goes back with the last free. A block frees itself when collected.
 
     >>> import nativemem
     >>> slab = nativemem.Slab()
@@ -375,17 +529,18 @@ class Slab(Allocator):
 
     __slots__ = ()
     _fields = ("config",)
+    _config = SlabConfig
     config: SlabConfig
 
     def __init__(
         self,
-        bins: Iterable[int | str] = SlabConfig.bins,
+        bins: Iterable[int | str] = (32, 64, 128, 256),
         zero_on_free: bool = False,
         upstream: Any = None,
     ) -> None:
-        config = SlabConfig.of(bins, zero_on_free)
+        config = SlabConfig(bins, zero_on_free)
         upstream = self._upstream(upstream)
-        core = self._backend.SlabCore(upstream._core, config.bins, config.zero_on_free)
+        core = self._make("SlabCore", upstream, upstream._core, config.bins, config.zero_on_free)
         self._open(core, upstream)
         self.config = config  # type: ignore[misc]  # a slot of the bound class
 
@@ -398,7 +553,10 @@ class Slab(Allocator):
 class Heap(Allocator):
     """The general allocator: any size, any thread may allocate and free.
 
-    A block frees itself when collected.
+    Parameters: ``budget``, a :class:`Budget` that is charged for what the heap holds, in steps of 64 KiB
+    (None: nobody); ``secure``, see docs/safety.md (None: as ``NATIVEMEM_SECURE`` says). A block frees itself
+    when collected. In a secure heap a free that finds bytes behind the block changed raises
+    :class:`CorruptionDetected`.
 
     >>> import nativemem
     >>> heap = nativemem.Heap()
@@ -407,9 +565,28 @@ class Heap(Allocator):
     """
 
     __slots__ = ()
+    _fields = ("config", "_budget")
+    _config = HeapConfig
+    config: HeapConfig
+    _budget: Any
 
-    def __init__(self) -> None:
-        self._open(self._backend.HeapCore())
+    def __init__(self, budget: Any = None, *, secure: bool | None = None) -> None:
+        config = HeapConfig.from_env() if secure is None else HeapConfig(secure)
+        if budget is not None and not isinstance(budget, self._binding.Budget):
+            raise ConfigError(
+                f"heap.budget: takes a Budget of the {self._backend.name} backend, not {type(budget).__name__}"
+            )
+        core = self._make(
+            "HeapCore", self, None if budget is None else budget._core, config.secure
+        )
+        self._open(core)
+        self.config = config  # type: ignore[misc]
+        self._budget = budget  # type: ignore[misc]
+
+    @property
+    def owner(self) -> Any:
+        """The budget that the heap's memory is charged to, or None."""
+        return self._budget
 
     def trim(self) -> None:
         """Gives free memory back to the system at once, rather than after the decay time."""

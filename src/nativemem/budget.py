@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NoReturn
 
 from ._backend import facade
 from .config import MAX_DEPTH, format_size, parse_size
-from .errors import ConfigError, Status, raise_status, shown
+from .errors import ConfigError, Refusal, Status, raise_status, shown
 
 __all__ = ["Budget", "Denial"]
 
@@ -63,7 +63,10 @@ class Budget:
         if depth > MAX_DEPTH:
             raise ConfigError(f"budget.parent: at most {MAX_DEPTH} budgets stand below each other")
         self._depth, self._name, self._parent = depth, name, parent
-        self._core = self._backend.BudgetCore(limit, None if parent is None else parent._core)
+        try:
+            self._core = self._backend.BudgetCore(limit, None if parent is None else parent._core)
+        except Refusal as r:
+            raise_status(self, r.status, r.requested, r.used, r.limit)
         _names[self._core] = name
 
     @property

@@ -344,6 +344,8 @@ def coerce_layout(allocator: Any, size: Any, align: Any = ALIGN_DEFAULT) -> tupl
     from .config import parse_size  # not at the top: config raises the errors of this module
 
     label = f"{name_of(allocator)}.alloc"
+    if size is ... and allocator._natural:
+        size = allocator._natural
     size = parse_size(size, f"{label}: size")
     if isinstance(align, int) and not isinstance(align, bool):
         align = operator.index(align)  # a plain int, whatever a subclass says of itself

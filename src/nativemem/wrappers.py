@@ -40,7 +40,7 @@ class Limited(Allocator):
                 f"limited.budget: takes a Budget of the {self._backend.name} backend, "
                 f"not {type(budget).__name__}"
             )
-        core = self._backend.LimitedCore(upstream._core, budget._core)
+        core = self._make("LimitedCore", upstream, upstream._core, budget._core)
         self._open(core, upstream, wraps=True)
         self._budget = budget
 
@@ -71,7 +71,7 @@ class Traced(Allocator):
 
     def __init__(self, upstream: Any = None, *, histogram: bool = False) -> None:
         upstream = self._upstream(upstream)
-        core = self._backend.TracedCore(upstream._core, _bool(histogram, "traced.histogram"))
+        core = self._make("TracedCore", upstream, upstream._core, _bool(histogram, "traced.histogram"))
         self._open(core, upstream, wraps=True)
 
     def leaks(self) -> list[Any]:

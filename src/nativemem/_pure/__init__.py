@@ -8,8 +8,19 @@ from __future__ import annotations
 import sys
 
 from .blocks import Block
-from .cores import ArenaCore, BudgetCore, HeapCore, LimitedCore, SlabCore, SystemCore, TracedCore
+from .cores import (
+    ArenaCore,
+    BudgetCore,
+    HeapCore,
+    LimitedCore,
+    PoolCore,
+    SlabCore,
+    StackCore,
+    SystemCore,
+    TracedCore,
+)
 from .dataplane import Allocator
+from .utilities import Utilities
 
 __all__ = [
     "Allocator",
@@ -18,9 +29,12 @@ __all__ = [
     "BudgetCore",
     "HeapCore",
     "LimitedCore",
+    "PoolCore",
     "SlabCore",
+    "StackCore",
     "SystemCore",
     "TracedCore",
+    "Utilities",
     "features",
     "finish",
     "name",

@@ -46,6 +46,7 @@ class Block:
         def _exported(self) -> bool: ...
         def _set_size(self, size: int) -> None: ...
         def _discard(self, wipe: bool) -> None: ...
+        def _fill(self, byte: int, start: int = 0) -> None: ...
 
     @property
     def size(self) -> int:
@@ -189,6 +190,10 @@ class _Bytes(Block, bytearray):  # type: ignore[misc]
         else:
             bytearray.extend(self, bytes(size - self._size))
 
+    def _fill(self, byte: int, start: int = 0) -> None:
+        n = bytearray.__len__(self)
+        bytearray.__setitem__(self, slice(start, n), bytes([byte]) * (n - start))
+
     def _discard(self, wipe: bool) -> None:
         if wipe:
             bytearray.__setitem__(self, slice(None), bytes(self._size))
@@ -212,6 +217,10 @@ class _Pages(Block, mmap.mmap):  # type: ignore[misc]
 
     def _set_size(self, size: int) -> None:
         mmap.mmap.resize(self, size)
+
+    def _fill(self, byte: int, start: int = 0) -> None:
+        n = mmap.mmap.__len__(self)
+        mmap.mmap.__setitem__(self, slice(start, n), bytes([byte]) * (n - start))
 
     def _discard(self, wipe: bool) -> None:
         if wipe:

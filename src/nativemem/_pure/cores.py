@@ -11,10 +11,11 @@ import gc
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ..errors import SIZE_MAX, Status
+from ..errors import SIZE_MAX, Refusal, Status
 
 
 class _Lock:
@@ -57,7 +58,13 @@ class _Lock:
 lock = _Lock()
 
 #: refusals that count as failures: want of memory, not misuse
-_WANT = (Status.OUT_OF_MEMORY, Status.EXHAUSTED, Status.OVER_BUDGET)
+_WANT = (
+    Status.OUT_OF_MEMORY,
+    Status.EXHAUSTED,
+    Status.OVER_BUDGET,
+    Status.POOL_EXHAUSTED,
+    Status.CAPACITY_EXCEEDED,
+)
 
 Numbers = tuple[int, int, int, int, int, int, int, int, int]
 Make = Callable[[], Any]
@@ -65,13 +72,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _SUPERBLOCK = 65536
 _CHUNK_ALIGN = 4096
-
-
-class Refusal(Exception):
-    """A status other than OK, and the numbers that go with it."""
-
-    def __init__(self, status: Status, requested: int = 0, used: int = 0, limit: int = 0) -> None:
-        self.status, self.requested, self.used, self.limit = status, requested, used, limit
 
 
 def _locked(method: F) -> F:
@@ -276,17 +276,31 @@ class SystemCore(_Counted):
         return True
 
 
+class _Thread:
+    """Stands for a thread and goes with it; unlike the thread's number it is never used again."""
+
+    __slots__ = ("__weakref__",)
+
+
+class _Here(threading.local):
+    def __init__(self) -> None:
+        self.thread = _Thread()
+
+
+_here = _Here()
+
+
 class _Confined(_Counted):
     def __init__(self) -> None:
         super().__init__()
-        self._thread = threading.get_ident()
+        self._thread = weakref.ref(_here.thread)
 
     def check(self) -> int:
         """WRONG_THREAD from any thread but the one that made it."""
-        return Status.OK if self._thread == threading.get_ident() else Status.WRONG_THREAD
+        return Status.OK if self._thread() is _here.thread else Status.WRONG_THREAD
 
     def _must_be_here(self) -> None:
-        if self._thread != threading.get_ident():
+        if self._thread() is not _here.thread:
             raise Refusal(Status.WRONG_THREAD)
 
 
@@ -298,15 +312,20 @@ class _Chunk:
     def __init__(self, capacity: int, align: int) -> None:
         self.capacity, self.align, self.memory = capacity, align, bytearray(capacity)
 
+    def _fill(self, byte: int, start: int = 0) -> None:
+        self.memory[start:] = bytes([byte]) * (self.capacity - start)
+
 
 class ArenaCore(_Confined):
     """The native arena's arithmetic. Chunks are taken from upstream and stay empty: each block has memory
     of its own, which goes when the block does."""
 
-    def __init__(self, upstream: Any, hint: int, cap: int, grow: bool, zero: bool) -> None:
+    def __init__(
+        self, upstream: Any, hint: int, cap: int, grow: bool, zero: bool, patterns: bool
+    ) -> None:
         super().__init__()
         self._upstream, self._hint, self._cap, self._grow = upstream, hint, cap, grow
-        self._wipes = zero
+        self._wipes, self._patterns = zero, patterns
         self._chunks: list[_Chunk] = []  # the doubling sequence; the last is the head
         self._large: list[_Chunk] = []
         self._pos = 0
@@ -340,6 +359,8 @@ class ArenaCore(_Confined):
         if head is None or start + size > head.capacity or align > _CHUNK_ALIGN:
             head, start = self._room_for(size, align)
         memory = self._memory(size, make)
+        if self._patterns:
+            memory._fill(0xAA)
         memory._place = head, start
         if head is not None:
             self._pos = start + size
@@ -385,6 +406,8 @@ class ArenaCore(_Confined):
         if not top or start < self._floor or start + size > chunk.capacity:
             return False
         apply()
+        if self._patterns and size > old:
+            memory._fill(0xAA, old)
         self._count_resize(old, size)
         self._pos = start + size
         return True
@@ -431,12 +454,9 @@ class ArenaCore(_Confined):
         self._floor = self._pos
         return Status.OK, (self, *place, self._used, self._live)
 
-    @_locked
-    def release(self, mark: Any) -> int:
-        """Drops what is newer than the mark."""
-        if self.check():
-            return Status.WRONG_THREAD
-        arena, generation, chunks, large, floor, pos, used, live = mark
+    def check_mark(self, mark: Any) -> int:
+        """INVALID_MARK: foreign, of an older generation, or ahead of the arena."""
+        arena, generation, chunks, large, _, pos, used, live = mark
         if (
             arena is not self
             or generation != self._generation
@@ -447,6 +467,16 @@ class ArenaCore(_Confined):
             or live > self._live
         ):
             return Status.INVALID_MARK
+        return Status.OK
+
+    @_locked
+    def release(self, mark: Any) -> int:
+        """Drops what is newer than the mark."""
+        if self.check():
+            return Status.WRONG_THREAD
+        if self.check_mark(mark):
+            return Status.INVALID_MARK
+        _, _, chunks, large, floor, pos, used, live = mark
         self._forget(used, live)
         while len(self._large) > large:
             self._drop_chunk(self._large.pop())
@@ -456,6 +486,203 @@ class ArenaCore(_Confined):
         self._pos = pos
         self._floor = floor if chunks else 0
         return Status.OK
+
+
+class StackCore(_Confined):
+    """The native stack's arithmetic; each block has memory of its own. A block's place is its entry: where it
+    starts and ends, and where the one below ended."""
+
+    def __init__(self, upstream: Any, capacity: int, patterns: bool) -> None:
+        super().__init__()
+        self._upstream, self._capacity, self._patterns = upstream, capacity, patterns
+        self._entries: list[list[int]] = []
+        self._pos = 0
+        self._generation = 0
+        self._chunk: _Chunk | None
+        with lock:
+            self._chunk = upstream._alloc(capacity, _CHUNK_ALIGN, lambda: _Chunk(capacity, _CHUNK_ALIGN))
+
+    def usable(self, size: int, align: int) -> int:
+        """Bytes behind a block of this layout."""
+        return size
+
+    def _reserved(self) -> int:
+        return self._capacity if self._chunk else 0
+
+    def _limit(self) -> int:
+        return self._capacity
+
+    def _alloc(self, size: int, align: int, make: Make) -> Any:
+        self._must_be_here()
+        start = (self._pos + align - 1) & -align
+        if self._chunk is None or start + size > self._capacity or align > _CHUNK_ALIGN:
+            self._failures += 1
+            raise Refusal(Status.CAPACITY_EXCEEDED, size, self._pos, self._capacity)
+        memory = self._memory(size, make)
+        if self._patterns:
+            memory._fill(0xCC)
+        memory._place = [start, start + size, self._pos]
+        self._entries.append(memory._place)
+        self._pos = start + size
+        self._count_alloc(size)
+        return memory
+
+    def _is_top(self, memory: Any) -> bool:
+        return bool(self._entries) and self._entries[-1] is memory._place
+
+    def _pop(self) -> None:
+        start, end, self._pos = self._entries.pop()
+        self._used -= end - start
+        self._live -= 1
+
+    def _free(self, size: int, align: int, memory: Any) -> None:
+        self._must_be_here()
+        if not self._is_top(memory):
+            raise Refusal(Status.LIFO_VIOLATION, size)
+        self._pop()
+        self._frees += 1
+
+    def _resize(self, old: int, size: int, memory: Any, apply: Make) -> bool:
+        self._must_be_here()
+        if size == old:
+            return True
+        if not self._is_top(memory) or memory._place[0] + size > self._capacity:
+            return False
+        apply()
+        if self._patterns and size > old:
+            memory._fill(0xCC, old)
+        self._count_resize(old, size)
+        self._pos = memory._place[1] = memory._place[0] + size
+        return True
+
+    def _pop_to(self, depth: int) -> None:
+        while len(self._entries) > depth:
+            self._pop()
+
+    @_locked
+    def reset(self) -> int:
+        """Drops every block."""
+        if self.check():
+            return Status.WRONG_THREAD
+        self._pop_to(0)
+        self._generation += 1
+        return Status.OK
+
+    @_locked
+    def clear(self) -> int:
+        """Drops every block and gives the chunk back."""
+        if self.check():
+            return Status.WRONG_THREAD
+        self._destroy()
+        return Status.OK
+
+    def _destroy(self) -> None:
+        self._pop_to(0)
+        self._generation += 1
+        if self._chunk is not None:
+            self._upstream._free(self._capacity, _CHUNK_ALIGN, self._chunk)
+            self._chunk = None
+
+    @_locked
+    def take_mark(self) -> tuple[int, Any]:
+        """The height now."""
+        if self.check():
+            return Status.WRONG_THREAD, None
+        top = self._entries[-1] if self._entries else None
+        return Status.OK, (self, self._generation, len(self._entries), top)
+
+    def check_mark(self, mark: Any) -> int:
+        """INVALID_MARK: foreign, of an older generation, or its top block is gone."""
+        stack, generation, depth, top = mark
+        if stack is not self or generation != self._generation or depth > len(self._entries):
+            return Status.INVALID_MARK
+        same = depth == 0 or self._entries[depth - 1] is top
+        return Status.OK if same else Status.INVALID_MARK
+
+    @_locked
+    def release(self, mark: Any) -> int:
+        """Drops what is newer than the mark."""
+        if self.check():
+            return Status.WRONG_THREAD
+        if self.check_mark(mark):
+            return Status.INVALID_MARK
+        self._pop_to(mark[2])
+        return Status.OK
+
+
+class PoolCore(_Confined):
+    """The native pool's chunks, counted; each block has memory of its own."""
+
+    def __init__(self, upstream: Any, block_size: int, count: int, grow: bool) -> None:
+        super().__init__()
+        self._upstream, self._grow = upstream, grow
+        self._cell = -(-block_size // 16) * 16
+        self._align = min(self._cell & -self._cell, _CHUNK_ALIGN)
+        self._first = count
+        self._cells = self._taken = 0
+        self._chunks: list[_Chunk] = []
+        with lock:
+            self._take_chunk(count, upstream._alloc)
+
+    def usable(self, size: int, align: int) -> int:
+        """Bytes behind a block of this layout."""
+        return self._cell
+
+    def _reserved(self) -> int:
+        return self._cells * self._cell
+
+    def _limit(self) -> int:
+        return 0 if self._grow else self._first * self._cell
+
+    def _take_chunk(self, cells: int, alloc: Callable[..., Any]) -> None:
+        size, align = cells * self._cell, self._align
+        if size > SIZE_MAX:
+            raise Refusal(Status.INVALID_LAYOUT, (1 << 64) - 1)
+        chunk = alloc(size, align, lambda: _Chunk(size, align))
+        self._chunks.append(chunk)
+        self._cells += cells
+
+    def _alloc(self, size: int, align: int, make: Make) -> Any:
+        self._must_be_here()
+        if size > self._cell or align > self._align:
+            raise Refusal(Status.INVALID_LAYOUT, size, self._used, self._cell)
+        if self._taken == self._cells:
+            if not self._grow or not self._cells:
+                self._failures += 1
+                raise Refusal(Status.POOL_EXHAUSTED, size, self._used, self._reserved())
+            self._take_chunk(self._cells, functools.partial(self._from_upstream, self._upstream))
+        memory = self._memory(size, make)
+        self._taken += 1
+        self._count_alloc(size)
+        return memory
+
+    def _free(self, size: int, align: int, memory: Any) -> None:
+        self._must_be_here()
+        self._taken -= 1
+        self._count_free(size)
+
+    def _resize(self, old: int, size: int, memory: Any, apply: Make) -> bool:
+        self._must_be_here()
+        if size > self._cell:
+            return False
+        apply()
+        self._count_resize(old, size)
+        return True
+
+    @_locked
+    def clear(self) -> int:
+        """Gives every chunk back."""
+        if self.check():
+            return Status.WRONG_THREAD
+        self._destroy()
+        return Status.OK
+
+    def _destroy(self) -> None:
+        while self._chunks:
+            chunk = self._chunks.pop()
+            self._upstream._free(chunk.capacity, chunk.align, chunk)
+        self._frees += self._live
+        self._cells = self._taken = self._used = self._live = 0
 
 
 class _Superblock:
@@ -489,6 +716,15 @@ class SlabCore(_Confined):
         self._ending = False  # keep no spares
         #: cells freed by other threads, until this one runs out
         self._remote: list[tuple[_Bin, _Superblock]] = []
+        me = weakref.ref(self)
+
+        def thread_ended(unused: object) -> None:
+            slab = me()
+            if slab is not None:
+                with lock:
+                    slab._return_empty()
+
+        self._thread = weakref.ref(_here.thread, thread_ended)
 
     def check_free(self) -> int:
         """Any thread."""
@@ -562,6 +798,8 @@ class SlabCore(_Confined):
             self._passed -= size
         elif self.check():
             self._remote.append(memory._place)
+            if self._thread() is None:  # nobody else will collect it
+                self._return_empty()
         else:
             self._give(*memory._place)
         self._count_free(size)
@@ -602,11 +840,24 @@ class SlabCore(_Confined):
 
 
 class HeapCore(SystemCore):
-    """The native heap's cell sizes; Python gives the memory."""
+    """The native heap's cell sizes; Python gives the memory. A secure one wipes what is freed; memory here has
+    no free lists and no neighbours to protect."""
+
+    _TAIL, _GUARD = 16, 4096  # what the native secure heap adds to a block, and to a span
+
+    def __init__(self, budget: BudgetCore | None, secure: bool) -> None:
+        super().__init__()
+        self._budget, self._wipes = budget, secure
 
     def usable(self, size: int, align: int) -> int:
         """Bytes behind a block of this layout."""
+        return size if self._wipes else self._class(size, align)
+
+    def _class(self, size: int, align: int) -> int:
+        if self._wipes:
+            size += self._TAIL
         if size > 32768:
+            size += self._GUARD * self._wipes
             return -(-size // _SUPERBLOCK) * _SUPERBLOCK
         cell = -(-size // 16) * 16
         if size > 512:
@@ -616,8 +867,34 @@ class HeapCore(SystemCore):
             cell += 16 if cell < 512 else 1 << (cell.bit_length() - 3)
         return cell
 
+    def _alloc(self, size: int, align: int, make: Make) -> Any:
+        """The budget is charged what the block's cell or span takes; a native heap charges whole superblocks."""
+        held = self._class(size, align)
+        if self._budget is not None:
+            try:
+                self._budget._hold_or_refuse(held)
+            except Refusal:
+                self._failures += 1
+                raise
+        try:
+            memory = super()._alloc(size, align, make)
+        except Refusal:
+            self._discharge(held)
+            raise
+        if self._budget is not None:
+            self._budget._settle()
+        return memory
+
+    def _discharge(self, n: int) -> None:
+        if self._budget is not None:
+            self._budget.release(n)
+
+    def _free(self, size: int, align: int, memory: Any) -> None:
+        super()._free(size, align, memory)
+        self._discharge(self._class(size, align))
+
     def _resize(self, old: int, size: int, memory: Any, apply: Make) -> bool:
-        if self.usable(old, memory._align) != self.usable(size, memory._align):
+        if self._class(old, memory._align) != self._class(size, memory._align):
             return False
         apply()
         self._count_resize(old, size)
@@ -697,6 +974,17 @@ class LimitedCore(_Wrapper):
         self._budget._settle()
         self._count_resize(old, size)
         return True
+
+
+    @_locked
+    def clear(self) -> int:
+        """Gives back what is still charged, for blocks that will not be freed any more."""
+        self._destroy()
+        return Status.OK
+
+    def _destroy(self) -> None:
+        used, self._used = self._used, 0
+        self._budget.release(used)
 
 
 class TracedCore(_Wrapper):

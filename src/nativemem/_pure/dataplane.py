@@ -15,6 +15,7 @@ from ..errors import (
     ALIGN_DEFAULT,
     ALIGN_MAX,
     SIZE_MAX,
+    Refusal,
     Status,
     coerce_layout,
     raise_block,
@@ -22,16 +23,19 @@ from ..errors import (
     raise_status,
 )
 from .blocks import FREED, LIVE, STALE, Block, storage
-from .cores import Refusal, lock
+from .cores import lock
 
 
 class _Life:
     """What the allocators of a chain share: its live blocks by serial number, and who stands on it."""
 
-    __slots__ = ("blocks", "generation", "nouns", "serial")
+    __slots__ = ("blocks", "generation", "nouns", "orphans", "serial")
 
     def __init__(self) -> None:
         self.blocks: dict[int, weakref.ref[Any]] = {}
+        #: collected where their allocator would not take them back (in another thread, or below the top of a
+        #: stack); they wait here until it does, or is gone
+        self.orphans: dict[int, Any] = {}
         self.serial = 0
         self.generation = 0
         self.nouns = 0  # open nouns that take memory from the chain
@@ -41,6 +45,22 @@ class _Life:
         serials = sorted((s for s in list(self.blocks) if s > after), reverse=True)
         found = (self.blocks[s]() for s in serials if s in self.blocks)
         return [block for block in found if block is not None and block._state == LIVE]
+
+    def held(self, after: int = 0) -> list[Any]:
+        """As ``newest_first``, with the orphans."""
+        orphans = [block for serial, block in self.orphans.items() if serial > after]
+        return sorted(self.newest_first(after) + orphans, key=lambda block: -block._serial)
+
+    def sweep(self) -> bool:
+        """Gives back the orphans that can be by now, newest first."""
+        any_ = False
+        for serial in sorted(self.orphans, reverse=True):
+            block = self.orphans[serial]
+            with contextlib.suppress(Refusal):
+                block._allocator._core_._free(block._size, block._align, block)
+                del self.orphans[serial]
+                any_ = True
+        return any_
 
 
 def _is_plain(size: Any, align: Any) -> bool:
@@ -63,6 +83,7 @@ class Allocator:
         "_core_",
         "_depth",
         "_life",
+        "_natural",
         "_upstream_",
         "_users",
         "_wraps",
@@ -72,18 +93,20 @@ class Allocator:
     _upstream_: Any
     _users: int
     _depth: int
+    _natural: int
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         self = super().__new__(cls)
         self._closed = True  # until it is attached
         self._core_ = self._upstream_ = None
         self._life = _Life()
+        self._natural = 0  # what alloc() takes without a size; 0: it needs one
         self._users = 0  # open allocators whose upstream this is
         self._wraps = False
         self._autofree = False
         return self
 
-    def _attach(self, core: Any, upstream: Any, wraps: bool, autofree: bool, /) -> None:
+    def _attach(self, core: Any, upstream: Any, wraps: bool, autofree: bool, natural: int, /) -> None:
         with lock:
             if self._core_ is not None:
                 raise RuntimeError(f"{type(self).__name__}: was initialised before")
@@ -95,6 +118,7 @@ class Allocator:
                     self._life = upstream._life
                 else:
                     upstream._life.nouns += 1
+            self._natural = upstream._natural if wraps else natural
             self._core_, self._upstream_ = core, upstream
             self._depth = 1 if upstream is None else upstream._depth + 1
             self._wraps, self._autofree, self._closed = wraps, autofree, False
@@ -103,6 +127,9 @@ class Allocator:
         if not self._closed:
             with lock:
                 self._leave()
+                for serial, block in list(self._life.orphans.items()):
+                    if block._allocator is self:
+                        del self._life.orphans[serial]
                 self._core_._destroy()
 
     def _leave(self) -> None:
@@ -138,12 +165,15 @@ class Allocator:
         if status:
             raise_status(self, status)
 
-    def alloc(self, size: Any, align: int = ALIGN_DEFAULT, /) -> Any:
+    def alloc(self, size: Any = ..., align: int = ALIGN_DEFAULT, /) -> Any:
         """A new Block of ``size`` bytes (an int or a string such as '64 KiB') at a multiple of ``align``.
 
-        Contents are undefined. Raises InvalidLayout for a size or alignment that no block can have, and a
+        A pool takes its block size where none is given. Contents are undefined. Raises InvalidLayout for a
+        size or alignment that no block can have, and a
         MemoryError of the allocator's kind where there is no room.
         """
+        if size is ... and not self._natural:
+            raise TypeError("alloc() takes a size and an optional alignment (0 given)")
         if not _is_plain(size, align):
             size, align = coerce_layout(self, size, align)
         with lock:
@@ -154,7 +184,9 @@ class Allocator:
                 try:
                     block = self._core_._alloc(size, align, lambda: storage(size, align))
                 except Refusal as r:
-                    raise_status(self, r.status, r.requested, r.used, r.limit)
+                    if not (self._life.orphans and self._life.sweep()):
+                        raise_status(self, r.status, r.requested, r.used, r.limit)
+                    block = self._alloc_again(r, size, align)
             life = self._life
             block._allocator, block._size, block._align = self, size, align
             life.serial += 1
@@ -162,6 +194,12 @@ class Allocator:
             block._state = LIVE
             life.blocks[block._serial] = weakref.ref(block)
         return block
+
+    def _alloc_again(self, first: Refusal, size: int, align: int) -> Any:
+        try:
+            return self._core_._alloc(size, align, lambda: storage(size, align))
+        except Refusal:
+            raise_status(self, first.status, first.requested, first.used, first.limit)
 
     def _own(self, block: Any, action: str, when_freed: str) -> None:
         """Raises unless the block is one of this allocator's, live and without exports."""
@@ -185,6 +223,8 @@ class Allocator:
                 self._give_back(block, FREED)
             except Refusal as r:
                 raise_status(self, r.status, r.requested, r.used, r.limit)
+            if self._life.orphans:
+                self._life.sweep()
 
     def _give_back(self, block: Any, state: int) -> None:
         if block._size:
@@ -199,14 +239,19 @@ class Allocator:
             block._discard(self._core_._wipes)
 
     def _collected(self, block: Any) -> None:
-        """The block is going away. Where the free is refused (a confined chain, another thread) the noun
-        still has it."""
+        """The block is going away; where the free is refused it becomes an orphan."""
         with lock:
-            self._life.blocks.pop(block._serial, None)
-            if self._autofree and block._size:
-                with contextlib.suppress(Refusal):
-                    self._core_._free(block._size, block._align, block)
+            life = self._life
+            life.blocks.pop(block._serial, None)
             block._state = STALE
+            if self._autofree and block._size:
+                try:
+                    self._core_._free(block._size, block._align, block)
+                except Refusal:
+                    life.orphans[block._serial] = block
+                else:
+                    if life.orphans:
+                        life.sweep()
 
     def resize(self, block: Any, size: Any, /) -> bool:
         """Changes the block's size in place. False: it cannot, and nothing changed."""
@@ -235,6 +280,7 @@ class Allocator:
     def _retire(self, block: Any) -> None:
         """Makes a live block stale; through its own chain where that takes single blocks back."""
         owner = block._allocator
+        owner._life.orphans.pop(block._serial, None)
         try:
             if owner._autofree:
                 owner._give_back(block, STALE)
@@ -253,6 +299,8 @@ class Allocator:
     def _release(self, serial: int, mark: Any, /) -> None:
         with lock:
             self._check_use()
+            if self._core_.check_mark(mark):
+                raise_status(self, Status.INVALID_MARK)
             self._drop(serial, "release")
             status = self._core_.release(mark)
             if status:
@@ -261,8 +309,8 @@ class Allocator:
     def _drop(self, serial: int, action: str) -> None:
         with lock:
             life = self._life
-            blocks = life.newest_first(serial)
-            users = life.nouns + sum(block._exported() for block in blocks)
+            blocks = life.held(serial)
+            users = life.nouns + sum(block._state == LIVE and block._exported() for block in blocks)
             if users:
                 raise_exports(self, action)
             for block in blocks:
@@ -272,8 +320,8 @@ class Allocator:
         with lock:
             if self._closed:
                 return
-            blocks = self._live()
-            users = self._users + sum(block._exported() for block in blocks)
+            blocks = [block for block in self._life.held() if block._allocator is self]
+            users = self._users + sum(block._state == LIVE and block._exported() for block in blocks)
             if users:
                 raise_exports(self, "close")
             for block in blocks:

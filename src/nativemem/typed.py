@@ -1,0 +1,368 @@
+"""Typed views of blocks: arrays, single values, and an arena of one element type."""
+
+from __future__ import annotations
+
+import operator
+import struct
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar
+
+from ._backend import facade
+from .config import parse_size
+from .errors import ArenaExhausted, BudgetExceeded, InvalidLayout, OutOfMemory, name_of, shown
+
+__all__ = ["Array", "TypedArena", "Value", "typed"]
+
+
+def _has_pointers(kind: Any) -> bool:
+    """Whether reading a ctypes type follows an address or takes a reference."""
+    import ctypes
+
+    if issubclass(kind, ctypes.Array):
+        return _has_pointers(kind._type_)
+    if issubclass(kind, (ctypes.Structure, ctypes.Union)):
+        fields = (field for cls in kind.__mro__ for field in vars(cls).get("_fields_", ()))
+        return any(_has_pointers(field[1]) for field in fields)
+    return getattr(kind, "_type_", None) not in tuple("cbBhHiIlLqQfdgu?vP")
+
+
+def typed(kind: Any, label: str) -> tuple[int, int, Any]:
+    """Item size, alignment (bytes) and a function (block, n) -> view."""
+    if isinstance(kind, str) and len(kind) == 1:
+        try:
+            itemsize = memoryview(bytes(16)).cast(kind).itemsize  # type: ignore[call-overload]
+        except ValueError:
+            itemsize = 0
+        if itemsize:
+            return itemsize, 16, lambda block, n: memoryview(block).cast(kind)  # type: ignore[call-overload]
+    if isinstance(kind, type):
+        import ctypes
+
+        try:
+            itemsize, align = ctypes.sizeof(kind), ctypes.alignment(kind)
+        except TypeError:
+            pass
+        else:
+            if _has_pointers(kind):
+                raise InvalidLayout(f"{label}: {shown(kind)} has pointers; raw memory must not be read so")
+            return itemsize, max(align, 16), lambda block, n: (kind * n).from_buffer(block)
+    numpy = sys.modules.get("numpy")  # who has a dtype has imported it
+    if numpy is not None and isinstance(kind, numpy.dtype) and not kind.hasobject and kind.itemsize:
+        # not ndarray(buffer=...), which gives the buffer back at once and keeps the address
+        return kind.itemsize, 64, lambda block, n: numpy.frombuffer(block, kind)
+    raise InvalidLayout(
+        f"{label}: kind takes a native struct format of one character, a ctypes type or a "
+        f"numpy.dtype without objects, not {shown(kind)}"
+    )
+
+
+class _Record:
+    """A struct format; values of one field stand for themselves, those of several are tuples."""
+
+    __slots__ = ("format", "single", "size", "struct")
+
+    def __init__(self, fmt: Any, label: str) -> None:
+        try:
+            self.struct = struct.Struct(fmt)
+        except (struct.error, TypeError, UnicodeEncodeError):
+            raise InvalidLayout(f"{label}: takes a struct format, not {shown(fmt)}") from None
+        self.format, self.size = fmt, self.struct.size
+        if not self.size:
+            raise InvalidLayout(f"{label}: {shown(fmt)} is a format of no bytes")
+        self.single = len(self.struct.unpack(bytes(self.size))) == 1
+
+    def pack(self, value: Any, label: str) -> bytes:
+        try:
+            return self.struct.pack(value) if self.single else self.struct.pack(*value)
+        except (struct.error, TypeError, OverflowError):
+            raise InvalidLayout(f"{label}: {shown(value)} does not fit the format {self.format!r}") from None
+
+    def unpack(self, raw: Any, offset: int) -> Any:
+        fields = self.struct.unpack_from(raw, offset)
+        return fields[0] if self.single else fields
+
+
+def _offset(index: Any, n: int, label: str) -> int:
+    """The item that a subscript stands for, from the end where it is negative."""
+    try:
+        i = operator.index(index)
+    except TypeError:
+        raise TypeError(f"{label}: an index is an int, not {type(index).__name__}") from None
+    if not -n <= i < n:
+        raise IndexError(f"{label}: there is no item {i} of {n}")
+    return i % n
+
+
+class _Typed:
+    """A block that is read and written as a type. As thread-safe as the block's allocator.
+
+    A context manager that frees at its end, unless the block is gone already. Reading or writing one that is
+    raises :class:`StaleBlock`.
+    """
+
+    __slots__ = ("_block", "_record")
+
+    _block: Any
+    _record: _Record
+
+    @property
+    def block(self) -> Any:
+        """The :class:`Block` behind it."""
+        return self._block
+
+    @property
+    def format(self) -> str:
+        """The struct format."""
+        return str(self._record.format)
+
+    def free(self) -> None:
+        """As the block's ``free``."""
+        self._block.free()
+
+    def _read(self, offset: int) -> Any:
+        self._block.__enter__()  # raises where the block is gone
+        with memoryview(self._block) as raw:
+            return self._record.unpack(raw, offset)
+
+    def _write(self, offset: int, value: Any) -> None:
+        packed = self._record.pack(value, type(self).__name__)
+        self._block.__enter__()
+        with memoryview(self._block) as raw:
+            raw[offset : offset + len(packed)] = packed
+
+    def __enter__(self) -> Any:
+        self._block.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._block.__exit__(*error)
+
+
+class Value(_Typed):
+    """One value of a :mod:`struct` format in a block of its own; made by ``alloc_value``. A format of one field
+    stands for that, one of several for a tuple. As thread-safe as the block's allocator."""
+
+    __slots__ = ()
+
+    def __init__(self, allocator: Any, fmt: str, value: Any) -> None:
+        label = f"{name_of(allocator)}.alloc_value"
+        self._record = _Record(fmt, label)
+        packed = self._record.pack(value, label)
+        self._block = allocator.alloc(len(packed))
+        self._write(0, value)
+
+    @property
+    def value(self) -> Any:
+        """The value; assign to change it."""
+        return self._read(0)
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        self._write(0, value)
+
+    def __repr__(self) -> str:
+        return f"<Value {self.format!r} in {self._block!r}>"
+
+
+class Array(_Typed):
+    """Items of a :mod:`struct` format, one behind the other, in a block of their own; made by ``alloc_array``. As
+    thread-safe as the block's allocator."""
+
+    __slots__ = ("_n",)
+
+    def __init__(self, allocator: Any, fmt: str, items: Iterable[Any] | int) -> None:
+        label = f"{name_of(allocator)}.alloc_array"
+        self._record = record = _Record(fmt, label)
+        if isinstance(items, Iterable):
+            packed = b"".join(record.pack(item, label) for item in items)
+            self._n = len(packed) // record.size
+            self._block = allocator.alloc(len(packed))
+            with memoryview(self._block) as raw:
+                raw[:] = packed
+        else:
+            self._n = parse_size(items, f"{label}: items")
+            self._block = allocator.alloc(parse_size(self._n * record.size, f"{label}: size"))
+            with memoryview(self._block) as raw:
+                raw[:] = bytes(len(raw))
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self._n))]
+        return self._read(_offset(index, self._n, "Array") * self._record.size)
+
+    def __setitem__(self, index: int, value: Any) -> None:
+        self._write(_offset(index, self._n, "Array") * self._record.size, value)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(self._n))
+
+    def __repr__(self) -> str:
+        return f"<Array of {self._n} {self.format!r} in {self._block!r}>"
+
+
+class _Records:
+    """A block seen as records."""
+
+    def __init__(self, block: Any, record: _Record) -> None:
+        self._raw, self._record = memoryview(block), record
+        self.release = self._raw.release
+
+    def __getitem__(self, i: int) -> Any:
+        return self._record.unpack(self._raw, i * self._record.size)
+
+    def __setitem__(self, i: int, value: Any) -> None:
+        packed = self._record.pack(value, "TypedArena")
+        self._raw[i * len(packed) : (i + 1) * len(packed)] = packed
+
+
+#: bytes of a run of items, where neither the arena's first chunk nor its cap is smaller
+_RUN = 4096
+
+
+@facade
+class TypedArena:
+    """An arena of one element type: items are appended, found by their index, and dropped together.
+
+    Parameters: ``fmt``, a :mod:`struct` format; the others as of :class:`Arena`. Items never move. Belongs to
+    the thread that made it. Raises what an arena raises; an index that there is not is an ``IndexError``.
+
+    >>> import nativemem
+    >>> with nativemem.TypedArena("dd") as points:
+    ...     points.append((1.0, 2.0))
+    ...     points.append((3.0, 4.0))
+    ...     points[0] = (5.0, 6.0)
+    ...     list(points)
+    0
+    1
+    [(5.0, 6.0), (3.0, 4.0)]
+    """
+
+    __slots__ = ("_arena", "_blocks", "_n", "_record", "_room", "_run", "_views")
+    _binding: ClassVar[Any]
+
+    def __init__(
+        self,
+        fmt: str,
+        hint: int | str | None = None,
+        cap: int | str | None = None,
+        zero_on_free: bool = False,
+        upstream: Any = None,
+        *,
+        patterns: bool = False,
+    ) -> None:
+        self._record = _Record(fmt, "TypedArena")
+        self._arena = self._binding.Arena(
+            hint, cap, zero_on_free=zero_on_free, upstream=upstream, patterns=patterns
+        )
+        config = self._arena.config
+        bytes_ = min(_RUN, config.hint, config.cap or _RUN)
+        self._run = max(1, bytes_ // self._record.size)  # items
+        self._blocks: list[Any] = []
+        self._views: list[_Records] = []
+        self._n = self._room = 0
+
+    @property
+    def arena(self) -> Any:
+        """The :class:`Arena` that the items lie in."""
+        return self._arena
+
+    @property
+    def format(self) -> str:
+        """The struct format."""
+        return str(self._record.format)
+
+    @property
+    def stats(self) -> Any:
+        """The arena's :class:`Stats`: whole runs of items count as blocks."""
+        return self._arena.stats
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return bool(self._arena.closed)
+
+    def append(self, value: Any) -> int:
+        """Adds an item and returns its index. Raises :class:`InvalidLayout` where the value does not fit the
+        format, :class:`ArenaExhausted` and the like where there is no room."""
+        self._record.pack(value, "TypedArena.append")
+        self._arena._call(self._arena._opened().check())
+        if self._n == self._room:
+            self._grow()
+        self._n += 1
+        self[self._n - 1] = value
+        return self._n - 1
+
+    def extend(self, values: Iterable[Any]) -> None:
+        """Appends each; those before one that fails stay."""
+        for value in values:
+            self.append(value)
+
+    def _grow(self) -> None:
+        """A run more; a shorter one where there is no room for a whole, which is then the last."""
+        items = self._run if self._room % self._run == 0 else 0
+        while True:
+            try:
+                block = self._arena.alloc(max(items, 1) * self._record.size)
+                break
+            except (ArenaExhausted, BudgetExceeded, OutOfMemory):
+                if items <= 1:
+                    raise
+                items //= 2
+        self._blocks.append(block)
+        self._views.append(_Records(block, self._record))
+        self._room += items
+
+    def _find(self, index: Any) -> tuple[_Records, int]:
+        self._arena._call(self._arena._opened().check())
+        run, i = divmod(_offset(index, self._n, "TypedArena"), self._run)
+        return self._views[run], i
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __getitem__(self, index: int) -> Any:
+        view, i = self._find(index)
+        return view[i]
+
+    def __setitem__(self, index: int, value: Any) -> None:
+        view, i = self._find(index)
+        view[i] = value
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(self._n))
+
+    def _drop(self, verb: Any) -> None:
+        """Lets go of the views while the arena drops what they show."""
+        self._arena._call(self._arena._core.check())
+        for view in self._views:
+            view.release()
+        try:
+            verb()
+        except BaseException:
+            self._views = [_Records(block, self._record) for block in self._blocks]
+            raise
+        self._views, self._blocks, self._n, self._room = [], [], 0, 0
+
+    def reset(self) -> None:
+        """Drops every item, keeps memory for reuse."""
+        self._arena._opened()
+        self._drop(self._arena.reset)
+
+    def close(self) -> None:
+        """Drops every item and gives the memory back. Idempotent."""
+        if not self.closed:
+            self._drop(self._arena.close)
+
+    def __enter__(self) -> TypedArena:
+        self._arena._opened()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<TypedArena of {self._n} {self.format!r}{', closed' if self.closed else ''}>"

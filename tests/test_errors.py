@@ -29,6 +29,10 @@ BUILTIN = {
     "ConfigError": ValueError,
     "WrongThread": RuntimeError,
     "LeakError": RuntimeError,
+    "CorruptionDetected": RuntimeError,
+    "LifoViolation": ValueError,
+    "PoolExhausted": MemoryError,
+    "CapacityExceeded": MemoryError,
     "NativeUnavailable": RuntimeError,
 }
 #: the error that each status stands for
@@ -42,6 +46,11 @@ RAISED = {
     Status.INVALID_MARK: "InvalidMark",
     Status.CLOSED: "StaleHandle",
     Status.UNDERFLOW: "BudgetUnderflow",
+    Status.LIFO_VIOLATION: "LifoViolation",
+    Status.DOUBLE_FREE: "DoubleFree",
+    Status.CORRUPTED: "CorruptionDetected",
+    Status.POOL_EXHAUSTED: "PoolExhausted",
+    Status.CAPACITY_EXCEEDED: "CapacityExceeded",
 }
 
 
@@ -56,7 +65,7 @@ def every_class() -> list[type[NativeMemError]]:
 
 def test_every_class_is_listed() -> None:
     assert {cls.__name__ for cls in every_class()} == set(BUILTIN)
-    assert set(BUILTIN) | {"NativeMemError", "Status"} == set(errors.__all__)
+    assert set(BUILTIN) | {"NativeMemError", "Refusal", "Status"} == set(errors.__all__)
     assert set(BUILTIN) | {"NativeMemError"} <= set(nativemem.__all__)
 
 

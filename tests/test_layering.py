@@ -114,6 +114,7 @@ PY_LAYERS = (
     ("errors", "config", "_version"),
     ("_native", "_pure"),
     ("_backend",),
+    ("_utilities", "typed"),
     ("allocators", "wrappers", "budget"),
     ("process", "hooks"),
     ("cli", "_run"),

@@ -113,8 +113,8 @@ class Utilities:
         >>> import nativemem
         >>> buffer = bytearray(5)
         >>> nativemem.utilities.copy(buffer, b"abc")
-        >>> buffer
-        bytearray(b'abc\x00\x00')
+        >>> bytes(buffer[:3])
+        b'abc'
         """
         with _bytes(to, "copy: to", write=True) as target, _bytes(source, "copy: source") as given:
             if len(given) > len(target):

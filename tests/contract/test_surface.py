@@ -11,14 +11,19 @@ import nativemem
 from nativemem._backend import Backend, Binding, load
 from nativemem.errors import ConfigError
 
-BOUND = ("System", "Arena", "Slab", "Heap", "Limited", "Traced", "Budget", "Block")
+BOUND = (
+    *("System", "Arena", "TypedArena", "Stack", "Pool", "Slab", "Heap"),
+    *("Limited", "Traced", "Budget", "Block"),
+)
 
 PUBLIC = {
     *BOUND,
     *("Allocator", "Stats", "install", "uninstall", "installed", "backend", "__version__"),
     *("NativeMemError", "OutOfMemory", "BudgetExceeded", "ArenaExhausted", "InvalidLayout"),
     *("DoubleFree", "ForeignBlock", "StaleBlock", "StaleHandle", "InvalidMark", "BudgetUnderflow"),
-    *("ConfigError", "WrongThread", "LeakError", "NativeUnavailable"),
+    *("ConfigError", "WrongThread", "LeakError", "NativeUnavailable", "PoolExhausted", "CapacityExceeded"),
+    *("LifoViolation", "CorruptionDetected", "utilities"),
+    *("ArenaConfig", "StackConfig", "PoolConfig", "SlabConfig", "HeapConfig"),
 }
 
 
@@ -55,7 +60,8 @@ def test_every_public_attribute_has_a_docstring(nm: Binding) -> None:
         if not (getattr(getattr(nm, name), attribute).__doc__ or "").strip()
     ]
     # values without a docstring of their own; their class describes them
-    described = {"Arena.config", "Slab.config", "Budget.core", "Budget.name", "Budget.parent"}
+    described = {"Budget.core", "Budget.name", "Budget.parent"}
+    described |= {f"{noun}.config" for noun in ("Arena", "Stack", "Pool", "Slab", "Heap")}
     assert set(undocumented) <= described
 
 
@@ -77,13 +83,13 @@ def test_features(nm: Binding) -> None:
 
 
 def test_the_binding(nm: Binding) -> None:
-    assert {*BOUND, "name", "backend", "default_system"} <= set(vars(nm))
+    assert {*BOUND, "name", "backend", "default_system", "utilities"} <= set(vars(nm))
     assert load(nm.name) is nm
 
 
 def test_the_names_of_the_package() -> None:
     assert set(nativemem.__all__) == PUBLIC
-    assert len(nativemem.__all__) <= 40
+    assert len(nativemem.__all__) <= 50
     assert all(hasattr(nativemem, name) for name in nativemem.__all__)
     bound = load(nativemem.backend)
     assert nativemem.backend in ("native", "pure")

@@ -6,8 +6,8 @@ configures and inspects.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
@@ -178,23 +178,31 @@ class Allocator(_Base):
         """
         sizes = [coerce_layout(self, size, align)[0] for size in sizes]
         blocks: list[Any] = []
-        rewind = self._rewinder()
+        arena = self._arena_below() if sizes else None
+        mark = arena.mark() if arena is not None else None
         try:
             for size in sizes:
                 blocks.append(self.alloc(size, align))
         except BaseException:
-            rewind(blocks)
+            self._undo(blocks, arena, mark)
             raise
+        if arena is not None:
+            arena._marks.remove(mark)
         return blocks
 
-    def _rewinder(self) -> Callable[[list[Any]], None]:
-        """What gives the blocks back that are made from here on."""
+    def _arena_below(self) -> Any:
+        """The arena that this chain's blocks lie in, or None."""
+        return None
 
-        def free(blocks: list[Any]) -> None:
-            while blocks:  # newest first, as a stack wants it
-                self.free(blocks.pop())
-
-        return free
+    def _undo(self, blocks: list[Any], arena: Any, mark: Any) -> None:
+        """Gives back the blocks of a batch; to an arena, where only a release gives bytes back, all at once."""
+        if arena is not None:
+            with suppress(BufferError):  # another allocator stands on the arena: its bytes stay till reset
+                arena.release(mark)
+                return
+            arena._marks.remove(mark)
+        while blocks:  # newest first, as a stack wants it
+            self.free(blocks.pop())
 
     def alloc_value(self, fmt: str, value: Any) -> Value:
         """A :class:`Value` of a :mod:`struct` format in a new block. Raises :class:`InvalidLayout` for a format
@@ -413,6 +421,9 @@ class Arena(_Rewindable):
         self._open(core, upstream, auto=False)
         self.config = config  # type: ignore[misc]  # a slot of the bound class
         self._marks = []  # type: ignore[misc]
+
+    def _arena_below(self) -> Any:
+        return self
 
     def scope(self) -> Any:
         """Context manager: drops what was allocated inside, also when the body raises.

@@ -12,8 +12,15 @@ from .errors import ConfigError, LeakError
 __all__ = ["Limited", "Traced"]
 
 
+class _Wrapper(Allocator):
+    __slots__ = ()
+
+    def _arena_below(self) -> Any:
+        return self.upstream._arena_below()
+
+
 @facade
-class Limited(Allocator):
+class Limited(_Wrapper):
     """Charges each block's size to a budget before ``upstream`` serves it.
 
     Parameters: ``upstream``, an allocator (None: the system); ``budget``, a :class:`Budget`. Raises
@@ -51,7 +58,7 @@ class Limited(Allocator):
 
 
 @facade
-class Traced(Allocator):
+class Traced(_Wrapper):
     """Exact counters, a size histogram, and a leak check for what passes through.
 
     Parameters: ``upstream``, an allocator (None: the system); ``histogram``, whether sizes are counted.

@@ -18,8 +18,8 @@ nm__page nm__no_page = {.part = NULL};
 _Static_assert(NM_BINS == 57, "the initializer below counts the bins");
 nm__part nm__no_part = {.slots = {NO_SLOTS16, NO_SLOTS16, NO_SLOTS16, NO_SLOTS4, NO_SLOTS4, NO_SLOT}};
 
-#define NO_PARTS4 &nm__no_part, &nm__no_part, &nm__no_part, &nm__no_part
-NM_TLS nm__thread_parts nm__mine = {.part = {NO_PARTS4, NO_PARTS4}};
+#define NO_PARTS4 {.part = &nm__no_part}, {.part = &nm__no_part}, {.part = &nm__no_part}, {.part = &nm__no_part}
+NM_TLS nm__my_part nm__mine[NM__TLS_SLOTS] = {NO_PARTS4, NO_PARTS4};
 
 /* This thread's part of the secure heap that it used last. */
 static NM_TLS struct {
@@ -45,7 +45,7 @@ struct nm_heap {
     nm_heap *next;
 };
 
-static const char *check_superblock(const nm__page *p, const nm__part *part, unsigned bin, bool full) {
+static const char *check_superblock(const nm__page *p, const nm__part *part, size_t bin, bool full) {
     uintptr_t key = part->heap->key;
     if (p->part != part || p->kind != NM__SUPERBLOCK || p->bin != bin) return "a superblock is another part's or bin's";
     if (p->full != full || (full && !nm__cells_full(&p->cells))) return "a superblock is on the wrong list";
@@ -63,7 +63,7 @@ const char *nm_heap_check(nm_heap *h) {
             broken = check_superblock(p, part, p->bin, true);
         for (void *at = atomic_load(&part->remote); at != NULL && broken == NULL; at = nm__link(h->key, at, *(void **)at))
             if (nm__page_of(at) == NULL || nm__page_of(at)->part != part) broken = "a queued cell is another part's";
-        for (unsigned bin = 1; bin < NM_BINS && broken == NULL; bin++) {
+        for (size_t bin = 1; bin < NM_BINS && broken == NULL; bin++) {
             const nm__page *head = part->slots[bin].page;
             for (const nm__page *p = head == &nm__no_page ? NULL : head; p != NULL && broken == NULL; p = p->next, pages++) {
                 broken = check_superblock(p, part, bin, false);
@@ -95,8 +95,8 @@ static struct {
 
 size_t nm_bin_size(unsigned bin) { return bin < NM_BINS ? nm__bin_sizes[bin] : 0; }
 
-static unsigned aligned_bin(size_t size, size_t align) {
-    unsigned bin = nm__bin_of(size);
+static size_t aligned_bin(size_t size, size_t align) {
+    size_t bin = nm__bin_of(size);
     while (nm__bin_sizes[bin] % align != 0) bin++; /* the last bin has every alignment up to its size */
     return bin;
 }
@@ -325,7 +325,7 @@ static void collect(nm__part *part) {
 }
 
 static void return_empty_heads(nm__part *part) {
-    for (unsigned bin = 1; bin < NM_BINS; bin++) {
+    for (size_t bin = 1; bin < NM_BINS; bin++) {
         nm__slot *slot = &part->slots[bin];
         nm__page *head = first_of(slot);
         if (head != NULL && head->cells.used == 0) {
@@ -336,7 +336,7 @@ static void return_empty_heads(nm__part *part) {
 }
 
 /* Finds the slot a head with a free cell. */
-static bool refill(nm__part *part, unsigned bin) {
+static bool refill(nm__part *part, size_t bin) {
     nm__slot *slot = &part->slots[bin];
     for (nm__page *head; (head = first_of(slot)) != NULL;) {
         if (head->cells.free != NULL || extend(part->heap, head)) return true;
@@ -349,7 +349,7 @@ static bool refill(nm__part *part, unsigned bin) {
 }
 
 /* As refill, with a new superblock if need be. */
-static bool provide(nm__part *part, unsigned bin) {
+static bool provide(nm__part *part, size_t bin) {
     if (refill(part, bin)) return true;
     collect(part);
     if (refill(part, bin)) return true;
@@ -370,7 +370,7 @@ static bool provide(nm__part *part, unsigned bin) {
     return extend(h, p);
 }
 
-void *nm__part_alloc_slow(nm__part *part, unsigned bin) {
+void *nm__part_alloc_slow(nm__part *part, size_t bin) {
     return provide(part, bin) ? nm__part_alloc(part, bin) : NULL;
 }
 
@@ -484,7 +484,8 @@ static nm_status secure_free(nm_heap *h, char *ptr, nm__page *p) {
     return NM_OK;
 }
 
-NM_COLD nm_status nm__heap_free_far(void *ptr, nm__page *p) {
+NM_COLD nm_status nm__heap_free_far(nm_heap *caller, void *ptr, nm__page *p) {
+    (void)caller;
     nm__part *part = p->part;
     if (part == NULL && p->kind != NM__SPAN) /* neither a cell nor the start of a span */
         return nm__fail(NM_FOREIGN_BLOCK, 0, 0, 0);
@@ -500,10 +501,7 @@ NM_COLD nm_status nm__heap_free_far(void *ptr, nm__page *p) {
 
 static void thread_ends(void) {
     uintptr_t me = nm__thread_id();
-    for (unsigned i = 0; i < NM__TLS_SLOTS; i++) {
-        nm__mine.part[i] = &nm__no_part;
-        nm__mine.heap[i] = 0;
-    }
+    for (unsigned i = 0; i < NM__TLS_SLOTS; i++) nm__mine[i] = (nm__my_part){.part = &nm__no_part};
     secure_mine.heap = 0;
     pthread_mutex_lock(&heaps.lock);
     for (nm_heap *h = heaps.first; h != NULL; h = h->next) {
@@ -533,7 +531,7 @@ static nm__part *part_slow(nm_heap *h) {
     }
     part = (nm__part *)(((uintptr_t)memory + _Alignof(nm__part) - 1) & ~(uintptr_t)(_Alignof(nm__part) - 1));
     part->memory = memory;
-    for (unsigned bin = 0; bin < NM_BINS; bin++) part->slots[bin].page = &nm__no_page;
+    for (size_t bin = 0; bin < NM_BINS; bin++) part->slots[bin].page = &nm__no_page;
     part->heap = h;
     part->next = h->parts;
     h->parts = part;
@@ -545,16 +543,15 @@ found:
         secure_mine.heap = h->number;
         secure_mine.part = part;
     } else {
-        nm__mine.part[h->slot] = part;
-        nm__mine.heap[h->slot] = h->number;
+        nm__mine[h->slot] = (nm__my_part){part, h->number};
     }
     nm__arm_thread_end();
     return part;
 }
 
 nm__part *nm__heap_attach(nm_heap *h) {
-    if (NM_LIKELY(nm__mine.heap[h->slot] == h->number)) return nm__mine.part[h->slot];
-    return part_slow(h);
+    const nm__my_part *mine = &nm__mine[h->slot];
+    return NM_LIKELY(mine->heap == h->number) ? mine->part : part_slow(h);
 }
 
 /* ---- fork: the child keeps the parts of threads that it does not have -------------------------------- */
@@ -609,7 +606,7 @@ static void *secure_alloc(nm_heap *h, size_t size, size_t align, bool *zero) {
     }
     nm__part *part = nm__heap_attach(h);
     if (part == NULL) return NULL;
-    unsigned bin = aligned_bin(size + TAIL, align);
+    size_t bin = aligned_bin(size + TAIL, align);
     nm__slot *slot = &part->slots[bin];
     if (slot->page->cells.free == NULL && !provide(part, bin)) return NULL;
     nm__page *p = slot->page;
@@ -621,15 +618,20 @@ static void *secure_alloc(nm_heap *h, size_t size, size_t align, bool *zero) {
 
 static NM_COLD void *malloc_slow(nm_heap *h, size_t size) {
     if (size > NM_SIZE_MAX) return nm_refuse(NM_INVALID_LAYOUT, size, 0, 0);
-    if (h->key != 0) return secure_alloc(h, size + (size == 0), 1, NULL);
+    size += size == 0;
+    if (NM_UNLIKELY(h->key != 0)) return secure_alloc(h, size, 1, NULL);
     if (size > NM_CELL_MAX) return alloc_span(h, size, false, NULL);
     nm__part *part = nm__heap_attach(h);
-    return part == NULL ? NULL : nm__part_alloc_slow(part, nm__bin_of(size + (size == 0)));
+    if (NM_UNLIKELY(part == NULL)) return NULL;
+    size_t bin = nm__bin_of(size);
+    void *ptr = nm__part_alloc(part, bin);
+    return NM_LIKELY(ptr != NULL) ? ptr : nm__part_alloc_slow(part, bin);
 }
 
 void *nm_heap_malloc(nm_heap *h, size_t size) {
-    if (NM_LIKELY(size <= NM_CELL_MAX && nm__mine.heap[h->slot] == h->number)) {
-        void *ptr = nm__part_alloc(nm__mine.part[h->slot], nm__bin_of(size + (size == 0)));
+    const nm__my_part *mine = &nm__mine[h->slot];
+    if (NM_LIKELY(size <= NM_CELL_MAX && mine->heap == h->number)) {
+        void *ptr = nm__part_alloc(mine->part, NM_LIKELY(size <= NM__FINE) ? nm__fine_bin(size) : nm__bin_of(size));
         if (NM_LIKELY(ptr != NULL)) return ptr;
     }
     return malloc_slow(h, size);
@@ -652,9 +654,10 @@ void *nm_heap_calloc(nm_heap *h, size_t count, size_t size) {
 }
 
 nm_status nm_heap_free(nm_heap *h, void *ptr) {
-    nm__page *p = nm__page_of(ptr);
-    bool attached = NM_LIKELY(nm__mine.heap[h->slot] == h->number);
-    return nm__part_free(attached ? nm__mine.part[h->slot] : &nm__no_part, ptr, p);
+    nm__page *p = nm__page_in(ptr);
+    const nm__my_part *mine = &nm__mine[h->slot];
+    if (NM_UNLIKELY(mine->heap != h->number)) return nm__heap_free_far(h, ptr, p);
+    return nm__part_free(h, mine->part, ptr, p);
 }
 
 static void *move(nm_heap *h, void *ptr, size_t old, size_t size) {
@@ -727,7 +730,7 @@ static void *heap_alloc(void *self, size_t size, size_t align) {
     if (NM_UNLIKELY(part == NULL)) return NULL;
     void *ptr;
     if (size <= NM_CELL_MAX && align <= NM_ALIGN_MAX) {
-        unsigned bin = aligned_bin(size, align);
+        size_t bin = aligned_bin(size, align);
         ptr = nm__part_alloc(part, bin);
         if (NM_UNLIKELY(ptr == NULL)) ptr = nm__part_alloc_slow(part, bin);
     } else {
@@ -773,7 +776,7 @@ static nm_status heap_free(void *self, void *ptr, size_t size, size_t align) {
         return nm__fail(NM_FOREIGN_BLOCK, size, 0, 0);
     nm__part *part = nm__heap_attach(h);
     if (NM_UNLIKELY(part == NULL)) return NM_OUT_OF_MEMORY;
-    nm_status status = nm__part_free(h->key != 0 ? &nm__no_part : part, ptr, p);
+    nm_status status = nm__part_free(h, h->key != 0 ? &nm__no_part : part, ptr, p);
     if (NM_UNLIKELY(status != NM_OK)) return status;
     nm__bump(&part->frees, 1);
     count_sized(part, 0, size);
@@ -855,7 +858,7 @@ void nm_heap_clear(nm_heap *h) {
     for (nm__part *part = h->parts; part != NULL; part = part->next) {
         atomic_store(&part->remote, NULL);
         drop_all(h, &part->full);
-        for (unsigned bin = 1; bin < NM_BINS; bin++) {
+        for (size_t bin = 1; bin < NM_BINS; bin++) {
             nm__page *list = first_of(&part->slots[bin]);
             drop_all(h, &list);
             part->slots[bin].page = &nm__no_page;
@@ -902,7 +905,7 @@ void nm_heap_census(nm_heap *h, nm_census *out) {
     pthread_mutex_lock(&h->lock);
     for (const nm__part *part = h->parts; part != NULL; part = part->next) {
         out->threads++;
-        for (unsigned bin = 1; bin < NM_BINS; bin++) {
+        for (size_t bin = 1; bin < NM_BINS; bin++) {
             out->allocations[bin] += nm__get(&part->slots[bin].served);
         }
     }

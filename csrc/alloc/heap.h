@@ -4,6 +4,8 @@
 
 #include "alloc/region.h"
 
+#pragma GCC visibility push(hidden)
+
 typedef struct nm__slot {
     nm__page *page;     /* takes allocations; head of the list of superblocks with a free cell */
     nm__counter served; /* blocks ever served */
@@ -41,27 +43,32 @@ extern nm__part nm__no_part;
 /* Before the heap's first block; by one heap of the process. A secure heap claims none: its threads find
  * nm__no_part there, and so the slow path, which knows of canaries. */
 void nm__heap_claim(nm_heap *h);
-typedef struct nm__thread_parts {
-    nm__part *part[NM__TLS_SLOTS];
-    uint64_t heap[NM__TLS_SLOTS];
-} nm__thread_parts;
-extern NM_TLS nm__thread_parts nm__mine;
+typedef struct nm__my_part {
+    nm__part *part;
+    uint64_t heap; /* its number */
+} nm__my_part;
+extern NM_TLS nm__my_part nm__mine[NM__TLS_SLOTS];
 
 nm__part *nm__heap_attach(nm_heap *h);
-void *nm__part_alloc_slow(nm__part *part, unsigned bin);
+void *nm__part_alloc_slow(nm__part *part, size_t bin);
 void nm__part_trip(nm__page *p);
-nm_status nm__heap_free_far(void *ptr, nm__page *p);
+/* The first argument is not used: it is there so that the fast path has its own where it needs them. */
+nm_status nm__heap_free_far(nm_heap *caller, void *ptr, nm__page *p);
 
 extern const uint32_t nm__bin_sizes[NM_BINS];
 
-NM_INLINE unsigned nm__bin_of(size_t size) { /* 1 <= size <= NM_CELL_MAX */
-    if (size <= 512) return (unsigned)((size + 15) >> 4);
-    unsigned e = 63U - (unsigned)__builtin_clzll(size - 1);
-    return 33 + (e - 9) * 4 + (unsigned)((size - 1 - ((size_t)1 << e)) >> (e - 2));
+/* Up to NM__FINE bytes bins are 16 apart. Bin 0, of no bytes, has never a cell: its way is the slow one. */
+#define NM__FINE 512
+NM_INLINE size_t nm__fine_bin(size_t size) { return (size + 15) >> 4; }
+
+NM_INLINE size_t nm__bin_of(size_t size) { /* 1 <= size <= NM_CELL_MAX */
+    if (size <= NM__FINE) return nm__fine_bin(size);
+    size_t e = 63U - (size_t)__builtin_clzll(size - 1);
+    return 33 + (e - 9) * 4 + ((size - 1 - ((size_t)1 << e)) >> (e - 2));
 }
 
 /* Pre: part is the calling thread's and of a heap that is not secure, or nm__no_part. NULL: take the slow path. */
-NM_INLINE void *nm__part_alloc(nm__part *part, unsigned bin) {
+NM_INLINE void *nm__part_alloc(nm__part *part, size_t bin) {
     nm__slot *slot = &part->slots[bin];
     nm__page *page = slot->page;
     if (NM_UNLIKELY(page->cells.free == NULL)) return NULL;
@@ -70,10 +77,11 @@ NM_INLINE void *nm__part_alloc(nm__part *part, unsigned bin) {
 }
 
 /* Pre: as above. */
-NM_INLINE nm_status nm__part_free(nm__part *part, void *ptr, nm__page *p) {
-    if (NM_UNLIKELY(p->part != part)) return nm__heap_free_far(ptr, p);
+NM_INLINE nm_status nm__part_free(nm_heap *caller, nm__part *part, void *ptr, nm__page *p) {
+    if (NM_UNLIKELY(p->part != part)) return nm__heap_free_far(caller, ptr, p);
     if (NM_UNLIKELY(nm__cells_give(&p->cells, ptr, 0))) nm__part_trip(p);
     return NM_OK;
 }
 
+#pragma GCC visibility pop
 #endif

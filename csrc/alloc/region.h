@@ -11,6 +11,8 @@
 
 #define NM__PAGE_SHIFT 16
 
+#pragma GCC visibility push(hidden)
+
 typedef enum nm__kind {
     NM__UNUSED = 0,     /* beyond the frontier, or inside a span */
     NM__SUPERBLOCK = 1, /* cells */
@@ -50,6 +52,10 @@ NM_INLINE nm__page *nm__page_of(const void *ptr) {
     size_t index = ((uintptr_t)ptr - nm__region_base) >> NM__PAGE_SHIFT;
     return NM_LIKELY(index < nm__region_pages) ? &nm__pages[index] : NULL;
 }
+/* Pre: an address of the region. */
+NM_INLINE nm__page *nm__page_in(const void *ptr) {
+    return &nm__pages[((uintptr_t)ptr - nm__region_base) >> NM__PAGE_SHIFT];
+}
 NM_INLINE char *nm__page_base(const nm__page *p) {
     return (char *)nm__region_base + ((size_t)(p - nm__pages) << NM__PAGE_SHIFT);
 }
@@ -67,4 +73,5 @@ const char *nm__region_check(void);
 void nm__region_lock(void);
 void nm__region_unlock(void);
 
+#pragma GCC visibility pop
 #endif

@@ -10,6 +10,9 @@
 #if __has_feature(address_sanitizer)
 #define NM__ASAN 1
 #endif
+#if __has_feature(thread_sanitizer)
+#define NM__TSAN 1
+#endif
 #endif
 #if defined(__SANITIZE_ADDRESS__)
 #define NM__ASAN 1

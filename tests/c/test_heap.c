@@ -23,11 +23,11 @@ static size_t held(nm_heap *h) {
 }
 
 static void test_bins(void) {
-    unsigned last = 1;
+    size_t last = 1;
     for (size_t size = 1; size <= NM_CELL_MAX; size++) {
-        unsigned bin = nm__bin_of(size);
+        size_t bin = nm__bin_of(size);
         CHECK(bin == last || bin == last + 1);
-        CHECK(bin < NM_BINS && nm_bin_size(bin) >= size && nm_bin_size(bin - 1) < size);
+        CHECK(bin < NM_BINS && nm_bin_size((unsigned)bin) >= size && nm_bin_size((unsigned)bin - 1) < size);
         last = bin;
     }
     CHECK(last == NM_BINS - 1 && nm_bin_size(NM_BINS) == 0);
@@ -330,7 +330,7 @@ static nm_heap *late_heap;
 static int late_rounds;
 static pthread_key_t late_key;
 static void late_destructor(void *block) {
-    for (int i = 0; i < NM__TLS_SLOTS; i++) CHECK(nm__mine.part[i] == &nm__no_part);
+    for (int i = 0; i < NM__TLS_SLOTS; i++) CHECK(nm__mine[i].part == &nm__no_part);
     CHECK(filled(block, 70, 8));
     nm_heap_free(late_heap, block);
     nm_heap_free(late_heap, nm_heap_malloc(late_heap, 900));
@@ -640,14 +640,14 @@ static void test_census(void) {
 /* The heap that claims a slot has it alone; the others share the rest. */
 static void test_a_claimed_slot(void) {
     nm_heap *claimed = nm_heap_create(NULL, false), *others[2 * NM__TLS_SLOTS];
-    CHECK(nm__mine.part[NM__CLAIMED_SLOT] == &nm__no_part);
+    CHECK(nm__mine[NM__CLAIMED_SLOT].part == &nm__no_part);
     nm__heap_claim(claimed);
     void *first = nm_heap_malloc(claimed, 100);
-    nm__part *part = nm__mine.part[NM__CLAIMED_SLOT];
+    nm__part *part = nm__mine[NM__CLAIMED_SLOT].part;
     CHECK(part != &nm__no_part && nm__page_of(first)->part == part);
     for (int i = 0; i < 2 * NM__TLS_SLOTS; i++) {
         others[i] = nm_heap_create(NULL, false);
-        CHECK(nm_heap_malloc(others[i], 100) != NULL && nm__mine.part[NM__CLAIMED_SLOT] == part);
+        CHECK(nm_heap_malloc(others[i], 100) != NULL && nm__mine[NM__CLAIMED_SLOT].part == part);
     }
     for (int i = 0; i < 2 * NM__TLS_SLOTS; i++) {
         sound(others[i]);
@@ -656,7 +656,7 @@ static void test_a_claimed_slot(void) {
     nm_heap_free(claimed, first);
     sound(claimed);
     nm_heap_destroy(claimed);
-    nm__mine.part[NM__CLAIMED_SLOT] = &nm__no_part; /* it lives as long as the process elsewhere */
+    nm__mine[NM__CLAIMED_SLOT].part = &nm__no_part; /* it lives as long as the process elsewhere */
 }
 
 static void test_idle_superblocks_make_room(void) {

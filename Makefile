@@ -17,7 +17,8 @@ INPUTS := pyproject.toml setup.py $(C_SOURCES) $(C_HEADERS) \
 	$(shell find src -name '*.py' -o -name '*.h' -o -name py.typed)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test doctest bench lint lint-c c-tests c-tests-asan interpreter-tests dist wheel-pure clean FORCE
+.PHONY: help demo test doctest bench lint lint-c header-compile c-tests c-tests-asan interpreter-tests \
+	coverage dist wheel-pure clean FORCE
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -82,6 +83,8 @@ lint-c: $(LINTED) ## every C file with gcc and clang, warnings as errors; each p
 	@echo "lint-c: $(words $(C_SOURCES)) sources with $(GCC)$(if $(CLANG), and $(notdir $(CLANG)))," \
 	  "$(words $(PUBLIC_HEADERS)) headers in C11 and C++17"
 
+header-compile: $(PUBLIC_HEADERS:%.h=$(LINT)/header/%.ok) ## each public header alone, in C11 and in C++17
+
 # compiled with optimisation, not only parsed: some warnings come from data flow
 $(LINT)/gcc/%.o: %.c $(C_HEADERS) Makefile
 	@mkdir -p $(@D)
@@ -130,6 +133,9 @@ build/c-tests/asan/%: tests/c/%.c $(CORE_SOURCES) $(C_HEADERS) $(C_TEST_HEADERS)
 %.passed: %
 	ASAN_OPTIONS=allocator_may_return_null=1 ./$<
 	@touch $@
+
+coverage: ## line coverage of csrc and src together, at least 95 %; some minutes
+	$(PYTHON) scripts/coverage.py $(ARGS)
 
 # --- releases ---
 

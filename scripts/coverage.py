@@ -1,0 +1,91 @@
+"""Line coverage of csrc and src together, by the C tests and the Python suite.
+
+Usage: coverage.py [--fail-under PERCENT] [pytest arguments]
+
+Works on a copy of the tree below build/coverage, so that the extension with counters is nobody else's. Prints
+both tables and their sum; exit code 1 where either language is below the limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TOP = ROOT / "build" / "coverage"
+TREE, VENV = TOP / "tree", TOP / "venv"
+PARTS = ("csrc", "src", "tests", "docs", "examples", "scripts", "bench")
+FILES = (
+    *("setup.py", "pyproject.toml", "README.md", "Makefile", "LICENSE", "MANIFEST.in"),
+    *("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
+)
+
+
+def run(*command: object, env: dict[str, str] | None = None) -> None:
+    """Runs it in the copy of the tree; ends the program with its code where it fails."""
+    words = [str(word) for word in command]
+    code = subprocess.run(words, cwd=TREE, env=os.environ | (env or {})).returncode
+    if code:
+        sys.exit(f"coverage: {' '.join(words)} ended with {code}")
+
+
+def copy_tree() -> None:
+    shutil.rmtree(TREE, ignore_errors=True)
+    ignore = shutil.ignore_patterns("__pycache__", "*.so", "*.egg-info", "_core.c")
+    for part in PARTS:
+        if (ROOT / part).exists():
+            shutil.copytree(ROOT / part, TREE / part, ignore=ignore)
+    for file in FILES:
+        if (ROOT / file).exists():
+            shutil.copy(ROOT / file, TREE / file)
+
+
+def percent(covered: int, lines: int) -> float:
+    return 100 * covered / lines if lines else 100.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--fail-under", type=float, default=95.0, metavar="PERCENT")
+    options, pytest_arguments = parser.parse_known_args()
+    copy_tree()
+    python = VENV / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
+    pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    run(*pip, "setuptools>=77", "cffi>=1.17", "coverage>=7.10", "gcovr>=8")
+    counted = {"USE_NATIVE_MEM": "1", "NATIVEMEM_CFLAGS": "--coverage -O0", "NATIVEMEM_LDFLAGS": "--coverage"}
+    run(*pip, "--no-build-isolation", "--editable", ".[test]", env=counted)
+
+    # -O0 at the end, where it wins over the tests' own level
+    run("make", "c-tests", "CC=gcc", "C_FLAGS=-std=c11 -pthread -Icsrc/include -Icsrc --coverage -O0 -Wno-error")
+    data = {"COVERAGE_FILE": str(TOP / "data"), "COVERAGE_CORE": "ctrace"}
+    run(python, "-m", "coverage", "erase", env=data)
+    suite = (python, "-m", "coverage", "run", "-m", "pytest", "-q", "-p", "no:cacheprovider", *pytest_arguments)
+    run(*suite, env=data)
+    run(python, "-m", "coverage", "combine", "--quiet", env=data)
+    run(python, "-m", "coverage", "report", env=data)
+    run(python, "-m", "coverage", "json", "--quiet", "-o", TOP / "src.json", env=data)
+    gcovr = (python, "-m", "gcovr", "--root", ".", "--filter", "csrc/", "--merge-mode-functions=merge-use-line-0")
+    run(*gcovr, "--txt", "--json-summary", TOP / "csrc.json")
+
+    c = json.loads((TOP / "csrc.json").read_text())
+    py = json.loads((TOP / "src.json").read_text())["totals"]
+    table = {
+        "csrc": (c["line_covered"], c["line_total"]),
+        "src": (py["covered_lines"], py["num_statements"]),
+    }
+    table["both"] = tuple(map(sum, zip(*table.values(), strict=True)))  # type: ignore[assignment]
+    print("lines     covered   all   percent")
+    for name, (covered, lines) in table.items():
+        print(f"{name:8} {covered:8} {lines:6} {percent(covered, lines):8.1f}")
+    return int(any(percent(*row) < options.fail_under for row in table.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

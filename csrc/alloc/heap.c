@@ -110,7 +110,8 @@ static size_t pages_for(size_t size) { return (size + (PAGE - 1)) / PAGE; }
 typedef struct tail {
     uintptr_t size; /* of the block */
     uintptr_t canary;
-} tail; /* both mixed with the block's address; after a free size is 0 and the canary that of a freed block */
+} tail; /* both mixed with the block's address, the canary also with the size; after a free size is 0 and the canary
+         * that of a freed block */
 #define TAIL sizeof(tail)
 #define GUARD NM__OS_PAGE
 
@@ -118,11 +119,14 @@ static size_t room_of(const nm__page *p) {
     return (p->part != NULL ? p->cells.cell : (size_t)p->npages * PAGE - GUARD) - TAIL;
 }
 static tail *tail_of(char *ptr, size_t room) { return (tail *)(void *)(ptr + room); }
+static uintptr_t live_canary(const nm_heap *h, const char *ptr, size_t size) {
+    return (h->canary ^ (uintptr_t)ptr) + size * (uintptr_t)0x9E3779B97F4A7C15U;
+}
 static uintptr_t freed_canary(const nm_heap *h, const char *ptr) { return ~h->canary ^ (uintptr_t)ptr; }
 
 /* Marks where the block ends. */
 static void *seal(const nm_heap *h, char *ptr, size_t size, size_t room) {
-    *tail_of(ptr, room) = (tail){size ^ h->key ^ (uintptr_t)ptr, h->canary ^ (uintptr_t)ptr};
+    *tail_of(ptr, room) = (tail){size ^ h->key ^ (uintptr_t)ptr, live_canary(h, ptr, size)};
     memset(ptr + size, (int)(h->canary & 0xFF), room - size);
     return ptr;
 }
@@ -131,7 +135,7 @@ static nm_status unseal(const nm_heap *h, char *ptr, size_t room, size_t *size) 
     const tail *t = tail_of(ptr, room);
     if (t->canary == freed_canary(h, ptr)) return NM_DOUBLE_FREE;
     *size = t->size ^ h->key ^ (uintptr_t)ptr;
-    if (t->canary != (h->canary ^ (uintptr_t)ptr) || *size > room) return NM_CORRUPTED;
+    if (t->canary != live_canary(h, ptr, *size) || *size > room) return NM_CORRUPTED;
     for (size_t i = *size; i < room; i++)
         if ((unsigned char)ptr[i] != (h->canary & 0xFF)) return NM_CORRUPTED;
     return NM_OK;

@@ -1,0 +1,224 @@
+/* The secure heap: what it finds, what it wipes, where its blocks lie. */
+#define _POSIX_C_SOURCE 200809L
+#include <pthread.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "alloc/heap.h"
+#include "harness.h"
+#include "nativemem.h"
+
+static const size_t sizes[] = {1, 15, 16, 17, 100, 496, 497, 2000, 32752, 32753, 65536, 200000};
+#define SIZES (sizeof sizes / sizeof *sizes)
+
+static void sound(nm_heap *h) {
+    SOUND(nm_heap_check(h));
+    SOUND(nm__region_check());
+}
+static size_t live(nm_heap *h) {
+    nm_stats s;
+    nm_allocator port = nm_heap_port(h);
+    port.methods->stats(port.self, &s);
+    return s.live;
+}
+
+/* Under AddressSanitizer a freed cell cannot be looked at, which is the sanitizer's own way to find the mistake. */
+#ifdef NM__ASAN
+#define LOOKS_AT_FREED false
+#else
+#define LOOKS_AT_FREED true
+#endif
+
+static void test_overflow(void) {
+    nm_heap *h = nm_heap_create(NULL, true);
+    nm_allocator port = nm_heap_port(h);
+    for (size_t i = 0; i < SIZES; i++) {
+        size_t size = sizes[i];
+        unsigned char *ptr = nm_alloc(port, size, 16);
+        const nm__page *p = nm__page_of(ptr);
+        size_t end = p->part != NULL ? p->cells.cell : (size_t)p->npages * 65536 - 4096;
+        CHECK(nm_heap_usable_of(ptr) == size && end >= size + 16);
+        for (size_t at = size; at < end; at += at < size + 40 || at >= end - 40 ? 1 : 13) { /* slack, size, canary */
+            ptr[at] ^= 0x41;
+            CHECK(nm_free(port, ptr, size, 16) == NM_CORRUPTED && nm_last_failure().status == NM_CORRUPTED);
+            CHECK(live(h) == 1);
+            ptr[at] ^= 0x41;
+        }
+        CHECK(nm_free(port, ptr, size, 16) == NM_OK);
+        CHECK(live(h) == 0);
+    }
+    nm_heap_destroy(h);
+}
+
+static void test_double_free(void) {
+    nm_heap *h = nm_heap_create(NULL, true), *other = nm_heap_create(NULL, true);
+    nm_allocator port = nm_heap_port(h);
+    void *kept = nm_alloc(port, 100, 16), *ptr = nm_alloc(port, 100, 16);
+    CHECK(nm_free(nm_heap_port(other), ptr, 100, 16) == NM_FOREIGN_BLOCK);
+    CHECK(nm_free(port, (char *)ptr + 16, 84, 16) == NM_FOREIGN_BLOCK);
+    CHECK(nm_free(port, ptr, 100, 16) == NM_OK);
+    if (LOOKS_AT_FREED) {
+        CHECK(nm_free(port, ptr, 100, 16) == NM_DOUBLE_FREE);
+        CHECK(nm_heap_free(h, ptr) == NM_DOUBLE_FREE);
+    }
+    CHECK(live(h) == 1);
+    sound(h);
+    CHECK(nm_free(port, kept, 100, 16) == NM_OK);
+    void *span = nm_alloc(port, 100000, 16);
+    CHECK(nm_free(port, (char *)span + 65536, 100, 16) == NM_FOREIGN_BLOCK);
+    CHECK(nm_free(port, span, 100000, 16) == NM_OK);
+    CHECK(nm_free(port, span, 100000, 16) == NM_FOREIGN_BLOCK); /* its pages are nobody's by now */
+    nm_heap_destroy(other);
+    nm_heap_destroy(h);
+}
+
+static void test_freed_memory_is_wiped_and_watched(void) {
+    nm_heap *h = nm_heap_create(NULL, true);
+    nm_allocator port = nm_heap_port(h);
+    if (LOOKS_AT_FREED) {
+        char *ptr = nm_alloc(port, 200, 16), *kept = nm_alloc(port, 200, 16);
+        memset(ptr, 'x', 200);
+        CHECK(nm_free(port, ptr, 200, 16) == NM_OK);
+        for (size_t i = sizeof(void *); i < 200; i++) CHECK(ptr[i] == 0);
+        ptr[100] = 'y';
+        CHECK(nm_alloc(port, 200, 16) == NULL && nm_last_failure().status == NM_CORRUPTED);
+        CHECK(live(h) == 1);
+        ptr[100] = 0;
+        uintptr_t link = *(uintptr_t *)(void *)ptr;
+        *(uintptr_t *)(void *)ptr = (uintptr_t)&link; /* not what an encoded link looks like */
+        CHECK(nm_alloc(port, 200, 16) == NULL && nm_last_failure().status == NM_CORRUPTED);
+        *(uintptr_t *)(void *)ptr = link;
+        CHECK(nm_alloc(port, 200, 16) == ptr);
+        CHECK(nm_free(port, ptr, 200, 16) == NM_OK && nm_free(port, kept, 200, 16) == NM_OK);
+        sound(h);
+    }
+    nm_heap_destroy(h);
+}
+
+static void test_cells_are_shuffled(void) {
+    nm_heap *h = nm_heap_create(NULL, true);
+    nm_allocator port = nm_heap_port(h);
+    size_t ascending = 0;
+    char *last = nm_alloc(port, 48, 16);
+    for (int i = 0; i < 200; i++) {
+        char *ptr = nm_alloc(port, 48, 16);
+        ascending += ptr == last + 64;
+        last = ptr;
+    }
+    CHECK(ascending < 20); /* of 200 in order; by chance there is about one in six runs */
+    nm_heap_destroy(h);
+}
+
+/* Whether writing at ptr ends the process. */
+static bool is_guarded(char *ptr) {
+    pid_t pid = fork();
+    if (pid == 0) {
+        (void)freopen("/dev/null", "w", stderr); /* a sanitizer's report of it is not wanted */
+        *(volatile char *)ptr = 1;
+        _exit(0);
+    }
+    int status;
+    return waitpid(pid, &status, 0) == pid && !(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+static void test_guards(void) {
+    nm_heap *h = nm_heap_create(NULL, true);
+    nm_allocator port = nm_heap_port(h);
+    char *cell = nm_alloc(port, 100, 16), *span = nm_alloc(port, 100000, 16);
+    char *superblock = (char *)((uintptr_t)cell & ~(uintptr_t)65535);
+    CHECK(is_guarded(superblock + 65536 - 4096) && is_guarded(superblock + 65535));
+    CHECK(is_guarded(span + 131072 - 4096) && !is_guarded(span + 99999));
+    CHECK(nm_free(port, cell, 100, 16) == NM_OK && nm_free(port, span, 100000, 16) == NM_OK);
+    nm_heap_trim(h);
+    nm_heap_destroy(h);
+    h = nm_heap_create(NULL, false); /* who gets the pages next can write all of them */
+    span = nm_heap_malloc(h, 4 * 65536);
+    memset(span, 1, 4 * 65536);
+    CHECK(nm_heap_free(h, span) == NM_OK);
+    nm_heap_destroy(h);
+}
+
+static void test_mallocs_shape(void) {
+    nm_heap *h = nm_heap_create(NULL, true);
+    uint64_t seed = 7;
+    for (int round = 0; round < 300; round++) {
+        size_t size = below(&seed, round % 9 == 0 ? 100000 : 700), next = below(&seed, round % 7 == 0 ? 100000 : 700);
+        unsigned char *ptr = nm_heap_malloc(h, size);
+        CHECK(ptr != NULL && nm_heap_usable_of(ptr) == size + (size == 0));
+        fill(ptr, size, 3);
+        ptr = nm_heap_realloc(h, ptr, next);
+        CHECK(ptr != NULL && filled(ptr, size < next ? size : next, 3) && nm_heap_usable_of(ptr) == next + (next == 0));
+        CHECK(nm_heap_free(h, ptr) == NM_OK);
+        ptr = nm_heap_calloc(h, 1, size);
+        for (size_t i = 0; i < size; i++) CHECK(ptr[i] == 0);
+        CHECK(nm_heap_free(h, ptr) == NM_OK);
+        sound(h);
+    }
+    unsigned char *zeroed = nm_heap_calloc(h, 3, 200000);
+    CHECK(zeroed != NULL && zeroed[0] == 0 && zeroed[599999] == 0 && nm_heap_free(h, zeroed) == NM_OK);
+    CHECK(nm_heap_malloc(h, SIZE_MAX) == NULL && nm_last_failure().status == NM_INVALID_LAYOUT);
+    unsigned char *ptr = nm_heap_malloc(h, 100);
+    ptr[100] ^= 1;
+    CHECK(nm_heap_realloc(h, ptr, 105) == NULL && nm_last_failure().status == NM_CORRUPTED);
+    CHECK(nm_heap_free(h, ptr) == NM_CORRUPTED);
+    ptr[100] ^= 1;
+    CHECK(nm_heap_free(h, ptr) == NM_OK);
+    nm_heap_destroy(h);
+}
+
+typedef struct share {
+    nm_heap *heap;
+    void *blocks[400];
+} share;
+static void *free_all(void *arg) {
+    share *s = arg;
+    for (int i = 0; i < 400; i++) CHECK(nm_heap_free(s->heap, s->blocks[i]) == NM_OK);
+    return NULL;
+}
+static void *make_all(void *arg) {
+    share *s = arg;
+    for (int i = 0; i < 400; i++) s->blocks[i] = memset(nm_heap_malloc(s->heap, 40 + (size_t)i), i, 40 + (size_t)i);
+    return NULL;
+}
+
+/* Encoded links on the way from thread to thread, and into the part of one that has ended. */
+static void test_threads(void) {
+    share s = {.heap = nm_heap_create(NULL, true)};
+    pthread_t thread;
+    for (int round = 0; round < 4; round++) {
+        (void)make_all(&s);
+        if (pthread_create(&thread, NULL, free_all, &s) == 0) pthread_join(thread, NULL);
+        sound(s.heap);
+        if (pthread_create(&thread, NULL, make_all, &s) == 0) pthread_join(thread, NULL);
+        sound(s.heap);
+        (void)free_all(&s);
+        sound(s.heap);
+    }
+    nm_heap_trim(s.heap);
+    sound(s.heap);
+    nm_heap_destroy(s.heap);
+}
+
+static void test_a_secure_heap_claims_nothing(void) {
+    nm_heap *h = nm_heap_create(NULL, true);
+    nm__heap_claim(h);
+    void *ptr = nm_heap_malloc(h, 64);
+    CHECK(nm__mine[NM__CLAIMED_SLOT].part == &nm__no_part);
+    CHECK(nm__part_alloc(nm__mine[NM__CLAIMED_SLOT].part, nm__fine_bin(64)) == NULL);
+    CHECK(nm__part_free(h, nm__mine[NM__CLAIMED_SLOT].part, ptr, nm__page_of(ptr)) == NM_OK);
+    sound(h);
+    nm_heap_destroy(h);
+}
+
+int main(void) {
+    if (nm_region_init((size_t)64 << 30, (size_t)64 << 20, 1000) != NM_OK) return 2;
+    RUN(test_overflow());
+    RUN(test_double_free());
+    RUN(test_freed_memory_is_wiped_and_watched());
+    RUN(test_cells_are_shuffled());
+    RUN(test_guards());
+    RUN(test_mallocs_shape());
+    RUN(test_threads());
+    RUN(test_a_secure_heap_claims_nothing());
+    return finish();
+}

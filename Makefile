@@ -18,7 +18,7 @@ INPUTS := pyproject.toml setup.py $(C_SOURCES) $(C_HEADERS) \
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test doctest bench lint lint-c header-compile c-tests c-tests-asan interpreter-tests \
-	coverage dist wheel-pure clean FORCE
+	fuzz fuzz-corpus coverage mutants dist wheel-pure clean FORCE
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -106,6 +106,7 @@ $(LINT)/header/%.ok: %.h $(C_HEADERS) Makefile
 CORE_SOURCES := $(filter-out csrc/python/%,$(C_SOURCES))
 C_TESTS := $(sort $(wildcard tests/c/test_*.c))
 C_TEST_HEADERS := $(wildcard tests/c/*.h)
+CORPUS_FILES := $(wildcard tests/c/corpus/*)
 ASAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 
 interpreter-tests: $(VENV)/.installed-test ## the interpreter's own tests, on the engine
@@ -130,12 +131,38 @@ build/c-tests/asan/%: tests/c/%.c $(CORE_SOURCES) $(C_HEADERS) $(C_TEST_HEADERS)
 # kept: an executable that make takes for intermediate would be built again each time
 .SECONDARY:
 # a request that no machine can serve is part of the contract: it must come back as NULL
-%.passed: %
+%.passed: % $(CORPUS_FILES)
 	ASAN_OPTIONS=allocator_may_return_null=1 ./$<
 	@touch $@
 
+# --- the fuzzer: programs for each allocator, kept in tests/c/corpus where they reach something new ---
+
+FUZZ_SECONDS ?= 60
+CORPUS := tests/c/corpus
+FUZZ_FLAGS := -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined
+
+build/fuzz/program: tests/c/fuzz_program.c tests/c/program.h $(CORE_SOURCES) $(C_HEADERS) Makefile
+	@mkdir -p $(@D)
+	@[ -n "$(CLANG)" ] || { echo "missing: clang; on Debian or Ubuntu: apt-get install clang-19 libclang-rt-19-dev"; exit 1; }
+	$(CLANG) $(FUZZ_FLAGS) $(C_FLAGS) -o $@ $< $(CORE_SOURCES)
+
+fuzz: build/fuzz/program ## run the fuzzer for FUZZ_SECONDS (60) and keep the programs that reach something new
+	@mkdir -p build/fuzz/found
+	ASAN_OPTIONS=allocator_may_return_null=1 ./$< -max_total_time=$(FUZZ_SECONDS) -max_len=800 -timeout=20 \
+	  -print_final_stats=1 -verbosity=0 -artifact_prefix=build/fuzz/ build/fuzz/found $(CORPUS)
+
+fuzz-corpus: build/fuzz/program ## the smallest corpus that reaches what the programs found reach
+	@mkdir -p build/fuzz/found build/fuzz/least
+	rm -f build/fuzz/least/*
+	ASAN_OPTIONS=allocator_may_return_null=1 ./$< -merge=1 -use_counters=0 -max_len=800 -verbosity=0 build/fuzz/least $(CORPUS) build/fuzz/found
+	rm -rf $(CORPUS) && mv build/fuzz/least $(CORPUS)
+	@ls $(CORPUS) | wc -l
+
 coverage: ## line coverage of csrc and src together, at least 95 %; some minutes
 	$(PYTHON) scripts/coverage.py $(ARGS)
+
+mutants: $(VENV)/.installed-test ## plant mistakes in the core, one at a time: each has to be caught
+	$(BIN)/python scripts/mutants.py $(ARGS)
 
 # --- releases ---
 

@@ -183,7 +183,7 @@ static bool arena_resize(void *self, void *block, size_t old, size_t size, size_
     if (size > old) {
         if (size > (size_t)(a->end - ptr)) return false;
         nm__bump(&a->total, size - old);
-        NM_UNPOISON(ptr, size);
+        NM_UNPOISON(ptr + old, size - old);
         if (a->o.patterns) memset(ptr + old, NM__FRESH_ARENA, size - old);
     } else {
         settle_peak(a);
@@ -247,11 +247,11 @@ static void drop_large(nm_arena *a, uint64_t until) {
 
 static void rewind_head(nm_arena *a, size_t offset) {
     size_t filled = (size_t)(a->pos - a->head->base);
-    NM_UNPOISON(a->head->base, filled);
-    if (filled > offset) erase(a, a->head->base + offset, filled - offset);
+    if (filled > offset) {
+        NM_UNPOISON(a->head->base + offset, filled - offset);
+        erase(a, a->head->base + offset, filled - offset);
+    }
     set_head(a, a->head, offset);
-    /* Blocks below the offset that were freed lose their poison here; they are the arena's again anyway
-     * only after reset, so at worst a late read of one goes unseen. */
     NM_POISON(a->head->base + offset, a->head->capacity - offset);
 }
 

@@ -49,10 +49,8 @@ static inline bool nm__cells_extend(nm__cells *c, char *base) {
     void *next = NULL;
     for (uint32_t at = stop; at > c->fresh;) {
         at -= c->cell;
-        void **cell = (void **)(void *)(base + at);
-        NM_UNPOISON(cell, sizeof *cell);
-        *cell = next;
-        next = cell;
+        nm__poke(base + at, next);
+        next = base + at;
     }
     c->free = next;
     c->fresh = stop;
@@ -62,17 +60,17 @@ static inline bool nm__cells_extend(nm__cells *c, char *base) {
 /* Pre: the free list is not empty. */
 NM_INLINE void *nm__cells_take(nm__cells *c, uintptr_t key) {
     void *ptr = c->free;
+    c->free = nm__link(key, ptr, nm__peek(ptr));
     NM_UNPOISON(ptr, c->cell);
-    c->free = nm__link(key, ptr, *(void **)ptr);
     c->used++;
     return ptr;
 }
 
 /* true: used has fallen to trip. */
 NM_INLINE bool nm__cells_give(nm__cells *c, void *ptr, uintptr_t key) {
-    *(void **)ptr = nm__link(key, ptr, c->free);
+    nm__poke(ptr, nm__link(key, ptr, c->free));
     c->free = ptr;
-    NM_POISON((char *)ptr + sizeof(void *), c->cell - sizeof(void *));
+    NM_POISON(ptr, c->cell);
     return --c->used == c->trip;
 }
 
@@ -87,7 +85,7 @@ static inline bool nm__cells_holds(const nm__cells *c, const char *base, uint32_
 /* Counts the free list; false where an entry is no cell of base's or the sums do not fit. For checks. */
 static inline bool nm__cells_check(const nm__cells *c, const char *base, uint32_t start, uintptr_t key) {
     uint32_t n = 0;
-    for (const void *at = c->free; at != NULL; at = nm__link(key, at, *(void *const *)at)) {
+    for (const void *at = c->free; at != NULL; at = nm__link(key, at, nm__peek(at))) {
         if (!nm__cells_holds(c, base, start, at)) return false;
         if (++n > c->capacity) return false;
     }
@@ -95,13 +93,14 @@ static inline bool nm__cells_check(const nm__cells *c, const char *base, uint32_
 }
 
 /* A list that many threads push and one thread takes whole; no entry is ever popped alone, so there is no
- * ABA. The cell's first word is the link. */
+ * ABA. The cell's first word is the link. Pre of push: the cell is poisoned; once it is on the list it may be
+ * somebody's block at any moment. */
 typedef _Atomic(void *) nm__remote;
 
 NM_INLINE void nm__remote_push(nm__remote *list, void *ptr, uintptr_t key) {
     void *head = atomic_load_explicit(list, memory_order_relaxed);
     do {
-        *(void **)ptr = nm__link(key, ptr, head);
+        nm__poke(ptr, nm__link(key, ptr, head));
     } while (!atomic_compare_exchange_weak_explicit(list, &head, ptr, memory_order_seq_cst,
                                                     memory_order_relaxed));
 }

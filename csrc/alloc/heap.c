@@ -61,7 +61,7 @@ const char *nm_heap_check(nm_heap *h) {
     for (nm__part *part = h->parts; part != NULL && broken == NULL; part = part->next) {
         for (const nm__page *p = part->full; p != NULL && broken == NULL; p = p->next, pages++)
             broken = check_superblock(p, part, p->bin, true);
-        for (void *at = atomic_load(&part->remote); at != NULL && broken == NULL; at = nm__link(h->key, at, *(void **)at))
+        for (void *at = atomic_load(&part->remote); at != NULL && broken == NULL; at = nm__link(h->key, at, nm__peek(at)))
             if (nm__page_of(at) == NULL || nm__page_of(at)->part != part) broken = "a queued cell is another part's";
         for (size_t bin = 1; bin < NM_BINS && broken == NULL; bin++) {
             const nm__page *head = part->slots[bin].page;
@@ -124,7 +124,7 @@ static uintptr_t live_canary(const nm_heap *h, const char *ptr, size_t size) {
 }
 static uintptr_t freed_canary(const nm_heap *h, const char *ptr) { return ~h->canary ^ (uintptr_t)ptr; }
 
-/* Marks where the block ends. */
+/* Marks where the block ends. What follows is open to the checkers: it is watched here. */
 static void *seal(const nm_heap *h, char *ptr, size_t size, size_t room) {
     *tail_of(ptr, room) = (tail){size ^ h->key ^ (uintptr_t)ptr, live_canary(h, ptr, size)};
     memset(ptr + size, (int)(h->canary & 0xFF), room - size);
@@ -133,7 +133,11 @@ static void *seal(const nm_heap *h, char *ptr, size_t size, size_t room) {
 
 static nm_status unseal(const nm_heap *h, char *ptr, size_t room, size_t *size) {
     const tail *t = tail_of(ptr, room);
-    if (t->canary == freed_canary(h, ptr)) return NM_DOUBLE_FREE;
+    NM_REOPEN(t, TAIL);
+    if (t->canary == freed_canary(h, ptr)) {
+        NM_POISON(t, TAIL);
+        return NM_DOUBLE_FREE;
+    }
     *size = t->size ^ h->key ^ (uintptr_t)ptr;
     if (t->canary != live_canary(h, ptr, *size) || *size > room) return NM_CORRUPTED;
     for (size_t i = *size; i < room; i++)
@@ -159,8 +163,7 @@ static bool extend_shuffled(nm_heap *h, nm__cells *c, char *base) {
     }
     for (uint32_t i = 0; i < n; i++) {
         char *cell = base + c->fresh + (size_t)order[i] * c->cell;
-        NM_UNPOISON(cell, sizeof(void *));
-        *(void **)(void *)cell = nm__link(h->key, cell, c->free);
+        nm__poke(cell, nm__link(h->key, cell, c->free));
         c->free = cell;
     }
     c->fresh = c->end;
@@ -298,7 +301,6 @@ static void slot_add(nm__slot *slot, nm__page *p) {
 static void return_superblock(nm_heap *h, nm__page *p) {
     p->part = NULL;
     if (h->key != 0) (void)nm__os_commit(guard_of(p, 1), GUARD);
-    NM_UNPOISON(nm__page_base(p), PAGE);
     nm__region_give(p, 1);
     discharge(h, 1);
 }
@@ -323,7 +325,7 @@ static void give_local(void *ptr, nm__page *p) {
 
 static void collect(nm__part *part) {
     for (void *ptr = nm__remote_take(&part->remote), *next; ptr != NULL; ptr = next) {
-        next = nm__link(part->heap->key, ptr, *(void **)ptr);
+        next = nm__link(part->heap->key, ptr, nm__peek(ptr));
         give_local(ptr, nm__page_of(ptr));
     }
 }
@@ -466,6 +468,7 @@ static void abandon(nm__part *part) {
 }
 
 static void free_cell_far(nm__part *part, void *ptr) {
+    NM_POISON(ptr, nm__page_in(ptr)->cells.cell);
     nm__remote_push(&part->remote, ptr, part->heap->key);
     if (atomic_load(&part->state) == NM__ABANDONED) collect_abandoned(part);
 }
@@ -614,7 +617,7 @@ static void *secure_alloc(nm_heap *h, size_t size, size_t align, bool *zero) {
     nm__slot *slot = &part->slots[bin];
     if (slot->page->cells.free == NULL && !provide(part, bin)) return NULL;
     nm__page *p = slot->page;
-    NM_UNPOISON(p->cells.free, p->cells.cell);
+    NM_REOPEN(p->cells.free, p->cells.cell);
     if (!is_untouched(h, p, p->cells.free)) return nm_refuse(NM_CORRUPTED, size, 0, 0);
     nm__bump(&slot->served, 1);
     return seal(h, nm__cells_take(&p->cells, h->key), size, room_of(p));
@@ -728,6 +731,11 @@ static void *count_alloc(nm__part *part, void *ptr, size_t size) {
     return ptr;
 }
 
+/* Only where the size is known: of malloc's shape the whole cell is the block. */
+NM_INLINE void watch_slack(void *ptr, size_t size) {
+    NM_POISON((char *)ptr + size, nm_heap_usable_of(ptr) - size);
+}
+
 static void *heap_alloc(void *self, size_t size, size_t align) {
     nm_heap *h = self;
     nm__part *part = nm__heap_attach(h);
@@ -740,7 +748,9 @@ static void *heap_alloc(void *self, size_t size, size_t align) {
     } else {
         ptr = alloc_span(h, size, false, NULL); /* spans start at multiples of NM_SLOT_ALIGN_MAX */
     }
-    return NM_UNLIKELY(ptr == NULL) ? NULL : count_alloc(part, ptr, size);
+    if (NM_UNLIKELY(ptr == NULL)) return NULL;
+    watch_slack(ptr, size);
+    return count_alloc(part, ptr, size);
 }
 
 static void *secure_port_alloc(void *self, size_t size, size_t align) {
@@ -765,6 +775,10 @@ static bool heap_resize(void *self, void *ptr, size_t old, size_t size, size_t a
     if (h->key != 0) {
         nm_status status = secure_resize(h, ptr, size);
         if (status != NM_OK) return nm__fail(status, size, 0, 0), false;
+    } else if (size > old) {
+        NM_UNPOISON((char *)ptr + old, size - old);
+    } else {
+        NM_POISON((char *)ptr + size, old - size);
     }
     if (size > old) nm__bump(&part->total, size - old);
     count_sized(part, size > old ? size - old : 0, size < old ? old - size : 0);

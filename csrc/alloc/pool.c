@@ -33,6 +33,10 @@ struct nm_pool {
 NM_INLINE bool is_mine(const nm_pool *p) { return nm__is_thread(p->thread); }
 NM_INLINE bool is_taken(const chunk *c, size_t i) { return (c->taken[i / 64] >> i % 64 & 1) != 0; }
 
+static size_t next_free(const nm_pool *p, const chunk *c, size_t i) {
+    return (size_t)(uintptr_t)nm__peek(c->base + i * p->cell);
+}
+
 static const char *check_chunk(const nm_pool *p, const chunk *c) {
     size_t bits = 0, listed = 0;
     if (c->fresh > c->cells) return "more cells were used than there are";
@@ -42,7 +46,7 @@ static const char *check_chunk(const nm_pool *p, const chunk *c) {
         bits++;
     }
     if (bits != c->used) return "used is not the number of cells taken";
-    for (size_t at = c->free; at != 0; at = *(const size_t *)(const void *)(c->base + (at - 1) * p->cell)) {
+    for (size_t at = c->free; at != 0; at = next_free(p, c, at - 1)) {
         if (at > c->fresh || is_taken(c, at - 1)) return "the free list leads to what is no free cell";
         if (++listed > c->fresh) return "the free list is a ring";
     }
@@ -123,15 +127,14 @@ static void *pool_alloc(void *self, size_t size, size_t align) {
         i--;
         if (NM_UNLIKELY(i >= c->fresh || is_taken(c, i))) return refuse(p, NM_CORRUPTED, size);
         ptr = c->base + i * p->cell;
-        NM_UNPOISON(ptr, p->cell);
-        c->free = *(size_t *)(void *)ptr;
+        c->free = next_free(p, c, i);
     } else {
         /* Where a link was overwritten with 0 there may be no fresh cell either. */
         if (NM_UNLIKELY(c->fresh == c->cells)) return refuse(p, NM_CORRUPTED, size);
         i = c->fresh++;
         ptr = c->base + i * p->cell;
-        NM_UNPOISON(ptr, p->cell);
     }
+    NM_UNPOISON(ptr, size);
     c->taken[i / 64] |= (uint64_t)1 << i % 64;
     if (NM_UNLIKELY(++c->used == c->cells)) p->open = c->next;
     size_t used = nm__get(&p->used) + size;
@@ -159,9 +162,9 @@ static nm_status pool_free(void *self, void *block, size_t size, size_t align) {
         return nm__fail(NM_FOREIGN_BLOCK, size, 0, 0);
     if (NM_UNLIKELY(!is_taken(c, i))) return nm__fail(NM_DOUBLE_FREE, size, 0, 0);
     c->taken[i / 64] &= ~((uint64_t)1 << i % 64);
-    *(size_t *)(void *)ptr = c->free;
+    nm__poke(ptr, (void *)(uintptr_t)c->free);
     c->free = i + 1;
-    NM_POISON(ptr + sizeof(size_t), p->cell - sizeof(size_t));
+    NM_POISON(ptr, p->cell);
     if (NM_UNLIKELY(c->used-- == c->cells)) {
         c->next = p->open;
         p->open = c;
@@ -173,12 +176,14 @@ static nm_status pool_free(void *self, void *block, size_t size, size_t align) {
 
 static bool pool_resize(void *self, void *ptr, size_t old, size_t size, size_t align) {
     nm_pool *p = self;
-    (void)ptr, (void)align;
+    (void)align;
     if (NM_UNLIKELY(!is_mine(p))) {
         (void)nm__fail(NM_WRONG_THREAD, size, 0, 0);
         return false;
     }
     if (size > p->cell) return false;
+    if (size > old) NM_UNPOISON((char *)ptr + old, size - old);
+    else NM_POISON((char *)ptr + size, old - size);
     size_t used = nm__get(&p->used) - old + size;
     nm__set(&p->used, used);
     if (used > nm__get(&p->peak)) nm__set(&p->peak, used);

@@ -301,6 +301,8 @@ nm__page *nm__region_take(size_t n, nm__kind kind, bool want_zero) {
         p->npages = (uint32_t)n;
         p->zero = zero;
         p->part = NULL;
+        if (zero) NM_REOPEN(nm__page_base(p), n << NM__PAGE_SHIFT);
+        else NM_UNPOISON(nm__page_base(p), n << NM__PAGE_SHIFT);
         decay();
     }
     nm__region_unlock();
@@ -310,6 +312,7 @@ nm__page *nm__region_take(size_t n, nm__kind kind, bool want_zero) {
 
 void nm__region_give(nm__page *first, size_t n) {
     size_t bytes = n << NM__PAGE_SHIFT;
+    NM_POISON(nm__page_base(first), bytes);
     nm__region_lock();
     bool clean = bytes > NM_OWN_MAPPING && nm__os_purge(nm__page_base(first), bytes);
     first->part = NULL;
@@ -333,6 +336,7 @@ bool nm__region_extend(nm__page *first, size_t n, size_t more) {
         }
     }
     if (done) {
+        NM_UNPOISON(nm__page_base(first + n), more << NM__PAGE_SHIFT);
         first->npages = (uint32_t)(n + more);
         first->zero = false;
     }

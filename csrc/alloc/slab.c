@@ -211,7 +211,7 @@ static void give_local(nm_slab *s, superblock *sb, void *ptr) {
 
 static void collect(nm_slab *s) {
     for (void *ptr = nm__remote_take(&s->remote), *next; ptr != NULL; ptr = next) {
-        next = *(void **)ptr;
+        next = nm__peek(ptr);
         give_local(s, superblock_of(ptr), ptr);
     }
 }
@@ -291,11 +291,13 @@ static void *slab_alloc(void *self, size_t size, size_t align) {
     if (sb->cells.free == NULL) (void)nm__cells_extend(&sb->cells, (char *)sb);
     if (b->spare == sb) b->spare = NULL;
     void *ptr = nm__cells_take(&sb->cells, 0);
+    NM_POISON((char *)ptr + size, b->cell - size);
     if (NM_UNLIKELY(nm__cells_full(&sb->cells))) list_remove(b, sb);
     return account(s, ptr, size);
 }
 
-static NM_COLD void free_far(nm_slab *s, void *ptr) {
+static NM_COLD void free_far(nm_slab *s, void *ptr, size_t cell) {
+    NM_POISON(ptr, cell);
     nm__remote_push(&s->remote, ptr, 0);
     if (atomic_load(&s->state) != OWNED) collect_abandoned(s);
 }
@@ -311,9 +313,12 @@ static nm_status slab_free(void *self, void *ptr, size_t size, size_t align) {
     } else {
         superblock *sb = superblock_of(ptr);
         if (sb->slab != s || sb->cells.cell != b->cell) return nm__fail(NM_FOREIGN_BLOCK, size, 0, 0);
-        if (s->zero_on_free) nm__wipe(ptr, b->cell);
+        if (s->zero_on_free) {
+            NM_UNPOISON(ptr, b->cell);
+            nm__wipe(ptr, b->cell);
+        }
         if (mine) give_local(s, sb, ptr);
-        else free_far(s, ptr);
+        else free_far(s, ptr, b->cell);
     }
     if (mine) {
         nm__set(&s->local_out, nm__get(&s->local_out) - size);
@@ -336,6 +341,10 @@ static bool slab_resize(void *self, void *ptr, size_t old, size_t size, size_t a
     if (b == NULL) {
         if (!s->upstream.methods->resize(s->upstream.self, ptr, old, size, align)) return false;
         nm__atomic_add(&s->passed, size - old); /* wraps to a subtraction when it shrinks */
+    } else if (size > old) {
+        NM_UNPOISON((char *)ptr + old, size - old);
+    } else {
+        NM_POISON((char *)ptr + size, old - size);
     }
     if (size > old) nm__bump(&s->total, size - old);
     nm__set(&s->local_out, nm__get(&s->local_out) + size - old);

@@ -152,7 +152,7 @@ static bool stack_resize(void *self, void *block, size_t old, size_t size, size_
     if (top_or_why(s, ptr, old) != NM_OK || size > (size_t)(s->end - ptr)) return false;
     if (size > old) {
         nm__bump(&s->total, size - old);
-        NM_UNPOISON(ptr, size);
+        NM_UNPOISON(ptr + old, size - old);
         if (s->patterns) memset(ptr + old, NM__FRESH_STACK, size - old);
     } else {
         drop_bytes(s, old - size);

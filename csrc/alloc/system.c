@@ -30,8 +30,9 @@ static void *system_alloc(void *self, size_t size, size_t align) {
 /* libc cannot grow in place on request, so only shrinking is served; the tail stays with the block. */
 static bool system_resize(void *self, void *ptr, size_t old, size_t size, size_t align) {
     nm_system *s = self;
-    (void)ptr, (void)align;
+    (void)align;
     if (size > old) return false;
+    NM_POISON((char *)ptr + size, old - size);
     nm__count_resize(&s->stats, old, size);
     return true;
 }

@@ -136,6 +136,7 @@ static nm_status witness_free(void *self, void *ptr, size_t size, size_t align) 
     const unsigned char *bytes = ptr;
     size_t run = 0; /* a single byte may be of an address */
     witness.given--;
+    NM_REOPEN(ptr, size);
     for (size_t i = 0; i < size && run < 8; i++) run = bytes[i] == witness.secret ? run + 1 : 0;
     witness.found += run == 8;
     return witness.under.methods->free(witness.under.self, ptr, size, align);

@@ -50,7 +50,10 @@ typedef struct nm_allocator {
 } nm_allocator;
 
 static inline void *nm_alloc(nm_allocator a, size_t size, size_t align) {
-    if (!nm_layout_ok(size, align, NM_ALIGN_MAX)) return nm_refuse(NM_INVALID_LAYOUT, size, 0, 0);
+    if (!nm_layout_ok(size, align, NM_ALIGN_MAX)) {
+        (void)nm_refuse(NM_INVALID_LAYOUT, size, 0, 0);
+        return NULL; /* spelled out: else gcc warns of sizes beyond NM_SIZE_MAX where nm_calloc is inlined */
+    }
     if (size == 0) return nm_empty_block;
     return a.methods->alloc(a.self, size, align);
 }

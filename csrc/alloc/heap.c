@@ -313,10 +313,11 @@ NM_COLD void nm__part_trip(nm__page *p) {
         p->full = false;
         pull(&p->part->full, p);
         slot_add(slot, p);
-    } else {
-        slot_pull(slot, p);
-        return_superblock(p->part->heap, p);
+        /* One of a single cell, as a secure heap has, is empty at once. */
+        if (NM_LIKELY(p->cells.used != 0 || p == slot->page)) return;
     }
+    slot_pull(slot, p);
+    return_superblock(p->part->heap, p);
 }
 
 static void give_local(void *ptr, nm__page *p) {

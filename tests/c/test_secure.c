@@ -179,6 +179,27 @@ static void *make_all(void *arg) {
     return NULL;
 }
 
+/* Beside its guard page a superblock has room for one of the largest cells. */
+static void test_the_largest_cells_are_returned(void) {
+    enum { N = 10 };
+    void *blocks[N];
+    nm_census before, after;
+    nm_heap *h = nm_heap_create(NULL, true);
+    for (int i = 0; i < N; i++) blocks[i] = nm_heap_malloc(h, 31000);
+    nm_heap_census(h, &before);
+    CHECK(before.held == N * NM_SUPERBLOCK);
+    for (int i = 0; i < N; i++) {
+        CHECK(nm_heap_free(h, blocks[i]) == NM_OK);
+        sound(h);
+    }
+    nm_heap_census(h, &after);
+    CHECK(after.held == NM_SUPERBLOCK); /* the first of the list stays, for the next block */
+    nm_heap_trim(h);
+    nm_heap_census(h, &after);
+    CHECK(after.held == 0);
+    nm_heap_destroy(h);
+}
+
 /* Encoded links on the way from thread to thread, and into the part of one that has ended. */
 static void test_threads(void) {
     share s = {.heap = nm_heap_create(NULL, true)};
@@ -216,6 +237,7 @@ int main(void) {
     RUN(test_cells_are_shuffled());
     RUN(test_guards());
     RUN(test_mallocs_shape());
+    RUN(test_the_largest_cells_are_returned());
     RUN(test_threads());
     RUN(test_a_secure_heap_claims_nothing());
     return finish();

@@ -152,7 +152,8 @@ static uint64_t next_random(nm_heap *h) { /* splitmix64, Steele, Lea and Flood 2
     return z ^ (z >> 31);
 }
 
-/* As nm__cells_extend, for all cells, in random order. */
+/* As nm__cells_extend, for all cells, in random order. Their tails are cleared: in those of an earlier life of the
+ * superblock a canary may stand that says of the cell that it was freed. */
 static bool extend_shuffled(nm_heap *h, nm__cells *c, char *base) {
     uint16_t order[PAGE / 32]; /* with its tail no cell is smaller */
     uint32_t n = (c->end - c->fresh) / c->cell;
@@ -163,6 +164,10 @@ static bool extend_shuffled(nm_heap *h, nm__cells *c, char *base) {
     }
     for (uint32_t i = 0; i < n; i++) {
         char *cell = base + c->fresh + (size_t)order[i] * c->cell;
+        tail *t = tail_of(cell, c->cell - TAIL);
+        NM_UNPOISON(t, TAIL);
+        *t = (tail){0, 0};
+        NM_POISON(t, TAIL);
         nm__poke(cell, nm__link(h->key, cell, c->free));
         c->free = cell;
     }

@@ -200,6 +200,22 @@ static void test_the_largest_cells_are_returned(void) {
     nm_heap_destroy(h);
 }
 
+/* The same page for cells of two sizes in turn: what one left behind is no freed cell of the other. */
+static void test_a_page_changes_its_bin(void) {
+    nm_budget *one = nm_budget_create(NM_SUPERBLOCK, NULL);
+    nm_heap *h = nm_heap_create(one, true);
+    nm_allocator port = nm_heap_port(h);
+    static const size_t two[] = {21104, 80};
+    for (int i = 0; i < 8; i++) {
+        void *ptr = nm_alloc(port, two[i % 2], 16);
+        CHECK(ptr != NULL);
+        if (ptr != NULL) CHECK(nm_free(port, memset(ptr, 'x', two[i % 2]), two[i % 2], 16) == NM_OK);
+        sound(h);
+    }
+    nm_heap_destroy(h);
+    nm_budget_destroy(one);
+}
+
 /* Encoded links on the way from thread to thread, and into the part of one that has ended. */
 static void test_threads(void) {
     share s = {.heap = nm_heap_create(NULL, true)};
@@ -238,6 +254,7 @@ int main(void) {
     RUN(test_guards());
     RUN(test_mallocs_shape());
     RUN(test_the_largest_cells_are_returned());
+    RUN(test_a_page_changes_its_bin());
     RUN(test_threads());
     RUN(test_a_secure_heap_claims_nothing());
     return finish();

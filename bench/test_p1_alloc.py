@@ -23,6 +23,7 @@ TARGETS = {
     ("arena", "bytearray(64)"): 0.30,
     ("arena", "limit"): 1.30,
     ("slab", "bytearray(64)"): 0.60,
+    ("pool", "bytearray(64)"): 0.60,
 }
 LIMIT = "limit"
 #: statement, and the module that it needs beyond the standard library
@@ -35,9 +36,11 @@ PEERS: dict[str, tuple[str, str | None]] = {
     LIMIT: ("one.conjugate()", None),
 }
 _ALIAS = {"numpy": "np", "pyarrow": "pyarrow"}
-GROUPS = ("arena", "slab", "heap", "system")
-#: a member's statement after each CALLS calls: an arena's blocks stay until it is reset
-AFTER = {"arena": "arena.reset()"}
+GROUPS = ("arena", "stack", "pool", "slab", "heap", "system")
+#: how an allocator is made that takes more than nothing
+MADE = {"stack": ("1 MiB",), "pool": (64, 1000)}
+#: a member's statement after each CALLS calls: blocks of these stay until they are reset
+AFTER = {"arena": "arena.reset()", "stack": "stack.reset()"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def _names(group: str, member: Member) -> dict[str, Any]:
         return {"ffi": module.FFI()} if member.module == "cffi" else {_ALIAS[member.module]: module}
     if member.name in ("native", "pure"):
         facade = getattr(_backend.load(member.name), group.capitalize())
-        return {group: facade()}
+        return {group: facade(*MADE.get(group, ()))}
     return {"ctypes": ctypes, "one": 1}
 
 

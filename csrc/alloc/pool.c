@@ -22,6 +22,7 @@ typedef struct chunk {
 struct nm_pool {
     chunk *open; /* with a free cell */
     size_t cell, align;
+    unsigned shift; /* cell == 1 << shift; 0: it is no power of two */
     uintptr_t thread;
     nm__counter used, peak, total, count, frees, failures, reserved;
     chunk *newest;
@@ -157,7 +158,8 @@ static nm_status pool_free(void *self, void *block, size_t size, size_t align) {
     char *ptr = block;
     if (NM_UNLIKELY(!is_mine(p))) return nm__fail(NM_WRONG_THREAD, 0, 0, 0);
     chunk *c = chunk_of(p, ptr);
-    size_t offset = c == NULL ? 0 : (size_t)(ptr - c->base), i = offset / p->cell;
+    size_t offset = c == NULL ? 0 : (size_t)(ptr - c->base);
+    size_t i = NM_LIKELY(p->shift != 0) ? offset >> p->shift : offset / p->cell;
     if (NM_UNLIKELY(c == NULL || i * p->cell != offset || i >= c->fresh || size > p->cell || align > p->align))
         return nm__fail(NM_FOREIGN_BLOCK, size, 0, 0);
     if (NM_UNLIKELY(!is_taken(c, i))) return nm__fail(NM_DOUBLE_FREE, size, 0, 0);
@@ -217,6 +219,7 @@ nm_pool *nm_pool_create(nm_allocator upstream, size_t block_size, size_t count, 
     if (p == NULL) return NULL;
     size_t divisor = cell & (0U - cell);
     p->cell = cell;
+    p->shift = divisor == cell ? (unsigned)__builtin_ctzll(cell) : 0;
     p->align = divisor < NM_ALIGN_MAX ? divisor : NM_ALIGN_MAX;
     p->thread = nm__thread_id();
     p->count_first = count;

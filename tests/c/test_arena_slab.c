@@ -1,6 +1,7 @@
 /* What the port does not show of arena and slab. */
 #include <pthread.h>
 
+#include "base/poison.h"
 #include "harness.h"
 #include "nativemem.h"
 

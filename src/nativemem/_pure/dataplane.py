@@ -26,6 +26,21 @@ from .blocks import FREED, LIVE, STALE, Block, storage
 from .cores import lock
 
 
+class _Orphan:
+    """What is left of a block that was collected where its allocator would not take it back. It refers to the
+    allocator's core, not to the allocator, which may go before it."""
+
+    __slots__ = ("align", "core", "memory", "serial", "size")
+
+    def __init__(self, block: Any) -> None:
+        self.core, self.memory = block._allocator._core_, block
+        self.size, self.align, self.serial = block._size, block._align, block._serial
+        block._allocator = None
+
+    def give_back(self) -> None:
+        self.core._free(self.size, self.align, self.memory)
+
+
 class _Life:
     """What the allocators of a chain share: its live blocks by serial number, and who stands on it."""
 
@@ -33,9 +48,8 @@ class _Life:
 
     def __init__(self) -> None:
         self.blocks: dict[int, weakref.ref[Any]] = {}
-        #: collected where their allocator would not take them back (in another thread, or below the top of a
-        #: stack); they wait here until it does, or is gone
-        self.orphans: dict[int, Any] = {}
+        #: by serial number; they wait here until their allocator takes them back, or is gone
+        self.orphans: dict[int, _Orphan] = {}
         self.serial = 0
         self.generation = 0
         self.nouns = 0  # open nouns that take memory from the chain
@@ -46,20 +60,20 @@ class _Life:
         found = (self.blocks[s]() for s in serials if s in self.blocks)
         return [block for block in found if block is not None and block._state == LIVE]
 
-    def held(self, after: int = 0) -> list[Any]:
-        """As ``newest_first``, with the orphans."""
-        orphans = [block for serial, block in self.orphans.items() if serial > after]
-        return sorted(self.newest_first(after) + orphans, key=lambda block: -block._serial)
-
-    def sweep(self) -> bool:
-        """Gives back the orphans that can be by now, newest first."""
+    def sweep(self, after: int = 0, core: Any = None) -> bool:
+        """Gives back the orphans that can be by now, newest first; with ``core``, forgets all of that one's."""
         any_ = False
-        for serial in sorted(self.orphans, reverse=True):
-            block = self.orphans[serial]
-            with contextlib.suppress(Refusal):
-                block._allocator._core_._free(block._size, block._align, block)
-                del self.orphans[serial]
-                any_ = True
+        for serial in sorted((s for s in self.orphans if s > after), reverse=True):
+            orphan = self.orphans[serial]
+            if core is not None and orphan.core is not core:
+                continue
+            try:
+                orphan.give_back()
+            except Refusal:
+                if core is None:
+                    continue
+            del self.orphans[serial]
+            any_ = True
         return any_
 
 
@@ -127,9 +141,7 @@ class Allocator:
         if not self._closed:
             with lock:
                 self._leave()
-                for serial, block in list(self._life.orphans.items()):
-                    if block._allocator is self:
-                        del self._life.orphans[serial]
+                self._life.sweep(core=self._core_)
                 self._core_._destroy()
 
     def _leave(self) -> None:
@@ -248,7 +260,7 @@ class Allocator:
                 try:
                     self._core_._free(block._size, block._align, block)
                 except Refusal:
-                    life.orphans[block._serial] = block
+                    life.orphans[block._serial] = _Orphan(block)
                 else:
                     if life.orphans:
                         life.sweep()
@@ -280,7 +292,6 @@ class Allocator:
     def _retire(self, block: Any) -> None:
         """Makes a live block stale; through its own chain where that takes single blocks back."""
         owner = block._allocator
-        owner._life.orphans.pop(block._serial, None)
         try:
             if owner._autofree:
                 owner._give_back(block, STALE)
@@ -309,23 +320,28 @@ class Allocator:
     def _drop(self, serial: int, action: str) -> None:
         with lock:
             life = self._life
-            blocks = life.held(serial)
-            users = life.nouns + sum(block._state == LIVE and block._exported() for block in blocks)
+            blocks = life.newest_first(serial)
+            users = life.nouns + sum(block._exported() for block in blocks)
             if users:
                 raise_exports(self, action)
             for block in blocks:
+                life.sweep(serial)  # first what lies above it, as a stack wants it
                 self._retire(block)
+            life.sweep(serial)
+            for lost in [s for s in life.orphans if s > serial]:
+                del life.orphans[lost]
 
     def _shut(self) -> None:
         with lock:
             if self._closed:
                 return
-            blocks = [block for block in self._life.held() if block._allocator is self]
-            users = self._users + sum(block._state == LIVE and block._exported() for block in blocks)
+            blocks = self._live()
+            users = self._users + sum(block._exported() for block in blocks)
             if users:
                 raise_exports(self, "close")
             for block in blocks:
                 self._retire(block)
+            self._life.sweep(core=self._core_)
             self._closed = True
             self._leave()
             self._core_.clear()

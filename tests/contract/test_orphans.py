@@ -1,0 +1,112 @@
+"""Blocks that are collected where their allocator does not take them back: none is lost, and no charge."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+
+from nativemem._backend import Binding
+from nativemem.errors import PoolExhausted
+
+from .helpers import in_thread, snapshot
+
+
+def drop_elsewhere(blocks: list[object]) -> None:
+    """Lets the last references go in another thread."""
+    in_thread(blocks.clear)
+    gc.collect()
+
+
+def test_a_pools_block_comes_back_when_it_is_needed(nm: Binding) -> None:
+    """LIFE-8: collected in another thread, given back before the pool says that it is empty."""
+    pool = nm.Pool(64, 3)
+    kept = pool.alloc()
+    drop_elsewhere([pool.alloc(), pool.alloc()])
+    assert pool.stats.live == 3
+    assert pool.blocks() == [kept]
+    again = [pool.alloc(), pool.alloc()]
+    assert [block.size for block in again] == [64, 64]
+    with pytest.raises(PoolExhausted):
+        pool.alloc()
+    assert pool.stats.live == 3
+
+
+def test_it_comes_back_with_the_next_free(nm: Binding) -> None:
+    """LIFE-8"""
+    pool = nm.Pool(64, 3)
+    kept = pool.alloc()
+    drop_elsewhere([pool.alloc(), pool.alloc()])
+    kept.free()
+    assert pool.stats.live == 0
+
+
+def test_a_charge_comes_back_at_the_end(nm: Binding) -> None:
+    """LIFE-8: at a reset, and at the close."""
+    budget = nm.Budget(1000)
+    arena = nm.Arena()
+    limited = nm.Limited(arena, budget)
+    drop_elsewhere([limited.alloc(100)])
+    assert budget.used == 100
+    arena.reset()
+    assert (budget.used, limited.stats.live) == (0, 0)
+    drop_elsewhere([limited.alloc(200)])
+    assert budget.used == 200
+    limited.close()
+    assert budget.used == 0
+
+
+def test_a_stack_pops_what_was_dropped_below(nm: Binding) -> None:
+    """LIFE-8: a wrapper's block that was collected out of order goes when it becomes the top."""
+    budget = nm.Budget(1000)
+    stack = nm.Stack(1000)
+    limited = nm.Limited(stack, budget)
+    below, middle, top = limited.alloc(100), limited.alloc(200), limited.alloc(300)
+    del middle
+    gc.collect()
+    assert (budget.used, stack.stats.live) == (600, 3)
+    top.free()
+    assert (budget.used, stack.stats.live) == (100, 1)
+    below.free()
+    assert (budget.used, stack.stats.current) == (0, 0)
+
+
+def test_a_frame_drops_them(nm: Binding) -> None:
+    """LIFE-8"""
+    budget = nm.Budget(1000)
+    stack = nm.Stack(1000)
+    limited = nm.Limited(stack, budget)
+    with stack.frame():
+        limited.alloc(10)  # collected at once, and the top: gone
+        held = limited.alloc(20)
+        drop_elsewhere([limited.alloc(30)])
+        assert budget.used == 50
+    assert not held.alive
+    assert (budget.used, stack.stats.live) == (0, 0)
+
+
+def test_their_allocator_goes_before_the_chain(nm: Binding) -> None:
+    """LIFE-8: a wrapper that is dropped takes its orphans along."""
+    budget = nm.Budget(1000)
+    arena = nm.Arena()
+    limited = nm.Limited(arena, budget)
+    drop_elsewhere([limited.alloc(100)])
+    del limited
+    gc.collect()
+    assert budget.used == 0
+    assert arena.alloc(10).alive
+    arena.reset()
+
+
+def test_nobody_sees_them(nm: Binding) -> None:
+    """LIFE-8: they are no objects any more."""
+    pool = nm.Pool(64, 3)
+    traced = nm.Traced(pool)
+    drop_elsewhere([traced.alloc(), traced.alloc(10)])
+    assert traced.blocks() == pool.blocks() == traced.leaks() == []
+    assert snapshot(traced)[0][2].live == 2
+    pool.close  # noqa: B018  # still there
+    traced.alloc().free()
+    assert traced.stats.live == 0
+    traced.close()
+    pool.close()

@@ -122,7 +122,8 @@ class ModelArena(Counted):
 
     def __init__(self, upstream: Any, hint: int, cap: int, grow: bool) -> None:
         super().__init__()
-        self.upstream, self.hint, self.cap, self.grow = upstream, hint, cap, grow
+        self.upstream, self.cap, self.grow = upstream, cap, grow
+        self.hint = min(hint, cap) if cap and not grow else hint
         self.heads: list[Chunk] = []
         self.large: list[Chunk] = []
         self.pos = self.floor = 0

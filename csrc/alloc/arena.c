@@ -74,6 +74,7 @@ nm_arena *nm_arena_create(nm_allocator upstream, nm_arena_options options) {
     a->thread = nm__thread_id();
     a->upstream = upstream;
     a->o = options;
+    if (!options.grow && options.cap != 0 && options.hint > options.cap) a->o.hint = options.cap;
     a->generation = 1;
     return a;
 }

@@ -56,6 +56,10 @@ static void test_to_the_last_byte(void) {
     CHECK(port.methods->resize(port.self, last, 400, 10, 1) && port.methods->resize(port.self, last, 10, 400, 1));
     CHECK(nm_arena_reset(a) == NM_OK && nm_alloc(port, 1000, 1) == first && nm_alloc(port, 1, 1) == NULL);
     nm_arena_destroy(a);
+    a = nm_arena_create(nm_system_port(system_), (nm_arena_options){.hint = 1000, .cap = 999}); /* fixed, and capped */
+    CHECK(nm_alloc(nm_arena_port(a), 1000, 1) == NULL && nm_alloc(nm_arena_port(a), 999, 1) != NULL && taken() == 999);
+    SOUND(nm_arena_check(a));
+    nm_arena_destroy(a);
     a = nm_arena_create(nm_system_port(system_), (nm_arena_options){.hint = 1000, .cap = 6000, .grow = true});
     CHECK(nm_alloc(nm_arena_port(a), 1, 1) != NULL && nm_alloc(nm_arena_port(a), 5001, 1) == NULL);
     CHECK(nm_alloc(nm_arena_port(a), 5000, 1) != NULL && taken() == 6000); /* one of its own, all that is left */

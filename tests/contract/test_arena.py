@@ -215,6 +215,15 @@ def test_fixed(nm: Binding) -> None:
     assert system.stats.count == 1
 
 
+def test_fixed_below_its_hint(nm: Binding) -> None:
+    """ARENA-7b: the cap holds for a fixed arena too."""
+    arena = nm.Arena(hint=256, cap=100, grow=False)
+    assert arena.stats.limit == 100
+    assert exhausted(arena, 101) == (101, 0, 100)
+    arena.alloc(100)
+    assert arena.stats.reserved == 100
+
+
 def test_upstream_refusal(nm: Binding) -> None:
     """The upstream's reason comes out; nothing changed but the count of failures."""
     budget = nm.Budget(3000, name="b")

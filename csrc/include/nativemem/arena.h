@@ -34,7 +34,7 @@ typedef struct nm_arena_mark {
 typedef struct nm_arena_options {
     size_t hint;       /* bytes of the first chunk, >= 1 */
     size_t cap;        /* most bytes reserved, 0 for no cap */
-    bool grow;         /* false: one chunk of hint bytes and no more */
+    bool grow;         /* false: one chunk of hint bytes, or of cap if that is less, and no more */
     bool zero_on_free; /* wipe what is dropped, in a way that the compiler cannot leave out */
     bool patterns;     /* new blocks are filled with 0xAA, freed and dropped ones with 0xDD */
 } nm_arena_options;

@@ -324,7 +324,8 @@ class ArenaCore(_Confined):
         self, upstream: Any, hint: int, cap: int, grow: bool, zero: bool, patterns: bool
     ) -> None:
         super().__init__()
-        self._upstream, self._hint, self._cap, self._grow = upstream, hint, cap, grow
+        first = hint if grow or not cap else min(hint, cap)
+        self._upstream, self._hint, self._cap, self._grow = upstream, first, cap, grow
         self._wipes, self._patterns = zero, patterns
         self._chunks: list[_Chunk] = []  # the doubling sequence; the last is the head
         self._large: list[_Chunk] = []

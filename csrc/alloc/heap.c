@@ -768,9 +768,10 @@ static void *secure_port_alloc(void *self, size_t size, size_t align) {
 
 /* Blocks of the same are resized in place. */
 static size_t size_class(const nm_heap *h, size_t size, size_t align) {
-    size_t tail = h->key != 0 ? TAIL : 0;
-    if (size <= NM_CELL_MAX - tail && align <= NM_ALIGN_MAX) return nm__bin_sizes[aligned_bin(size + tail, align)];
-    return pages_for(size + (tail != 0 ? TAIL + GUARD : 0)) * PAGE;
+    bool secure = h->key != 0;
+    size_t whole = size + (secure ? TAIL : 0);
+    if (whole <= NM_CELL_MAX && align <= NM_ALIGN_MAX) return nm__bin_sizes[aligned_bin(whole, align)];
+    return pages_for(whole + (secure ? GUARD : 0)) * PAGE;
 }
 
 static bool heap_resize(void *self, void *ptr, size_t old, size_t size, size_t align) {

@@ -50,6 +50,31 @@ static void test_overflow(void) {
     nm_heap_destroy(h);
 }
 
+/* In place as far as the cell or span goes, with the tail behind the new size; a no is no failure. */
+static void test_resize(void) {
+    nm_heap *h = nm_heap_create(NULL, true);
+    nm_allocator port = nm_heap_port(h);
+    for (size_t i = 0; i < SIZES; i++) {
+        size_t size = sizes[i];
+        unsigned char *ptr = nm_alloc(port, size, 16);
+        const nm__page *p = nm__page_of(ptr);
+        size_t room = (p->part != NULL ? p->cells.cell : (size_t)p->npages * 65536 - 4096) - 16;
+        fill(ptr, size, 3);
+        (void)nm_refuse(NM_CLOSED, 0, 0, 0);
+        for (size_t to = room + 40; to > room; to--) CHECK(!port.methods->resize(port.self, ptr, size, to, 16));
+        CHECK(nm_last_failure().status == NM_CLOSED);
+        CHECK(nm_heap_usable_of(ptr) == size && filled(ptr, size, 3));
+        CHECK(port.methods->resize(port.self, ptr, size, room, 16));
+        CHECK(nm_heap_usable_of(ptr) == room && filled(ptr, size, 3));
+        ptr[room] ^= 1;
+        CHECK(nm_free(port, ptr, room, 16) == NM_CORRUPTED);
+        ptr[room] ^= 1;
+        CHECK(nm_free(port, ptr, room, 16) == NM_OK);
+    }
+    sound(h);
+    nm_heap_destroy(h);
+}
+
 static void test_double_free(void) {
     nm_heap *h = nm_heap_create(NULL, true), *other = nm_heap_create(NULL, true);
     nm_allocator port = nm_heap_port(h);
@@ -248,6 +273,7 @@ static void test_a_secure_heap_claims_nothing(void) {
 int main(void) {
     if (nm_region_init((size_t)64 << 30, (size_t)64 << 20, 1000) != NM_OK) return 2;
     RUN(test_overflow());
+    RUN(test_resize());
     RUN(test_double_free());
     RUN(test_freed_memory_is_wiped_and_watched());
     RUN(test_cells_are_shuffled());

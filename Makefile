@@ -164,6 +164,12 @@ coverage: ## line coverage of csrc and src together, at least 95 %; some minutes
 mutants: $(VENV)/.installed-test ## plant mistakes in the core, one at a time: each has to be caught
 	$(BIN)/python scripts/mutants.py $(ARGS)
 
+# --- instruction counts: what tests/test_instructions.py holds the core to ---
+
+.PHONY: instructions
+instructions: ## count the instructions of the fast paths anew, into bench/instructions.csv
+	$(PYTHON) bench/instructions.py --write
+
 # --- releases ---
 
 # no cache: pip would hand out the native wheel that it built from this archive as the pure one

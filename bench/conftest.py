@@ -26,14 +26,38 @@ _TABLES = {
         "P3: object-heavy loops, the engine against CPython's own allocator",
         "Each loop and side in processes of its own, in turns; peak RSS is the whole process's.",
     ),
+    "P5": (
+        "P5: patterns of allocation in C, the heap beside malloc",
+        "time: of a step, an alloc and a free (xmalloc: a block on its way from one thread to the other).",
+        "Each side in processes of its own, in turns. 1 thread: CPU time; 2 threads: the time that passed.",
+        "The target is for the best peer of each workload.",
+    ),
+    "P5 ports": (
+        "P5: 1000 blocks of 64 bytes in C through the port, then all of them dropped",
+        "time: CPU time of a block. arena is dropped by reset, stack by a mark, the others by 1000 frees;",
+        "limited and traced stand on a heap. bump: a bare pointer bump behind the port; inline: without a call.",
+    ),
+    "P5 instructions": (
+        "P5: instructions of one call, 64 bytes, counted by callgrind",
+        "instructions: the peer's.",
+    ),
+    "P8": (
+        "P8: memory beyond the live blocks after churn, (RSS - live) / live",
+        "full: at the end of the last of six phases; freed: 70 % of that freed at random; later: two seconds on.",
+        "Each side in processes of its own, in turns. objects: bytes objects in CPython.",
+    ),
 }
+#: where the third column is not a time
+_MEASURED = {"P5 instructions": "instructions", "P8": "beyond"}
 
 #: no mean: one hiccup of the machine would make it
 _COLUMNS = ["min", "median", "iqr", "rounds"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_KEY] = {name: Table(title, notes) for name, (title, *notes) in _TABLES.items()}
+    config.stash[_KEY] = {
+        name: Table(title, notes, _MEASURED.get(name, "time")) for name, (title, *notes) in _TABLES.items()
+    }
     if config.option.benchmark_columns is None:
         config.option.benchmark_columns = _COLUMNS
 

@@ -1,4 +1,4 @@
-"""Runs one side after the other, again and again: worker programs in processes of their own.
+"""Runs one side after the other, again and again: programs in processes of their own.
 
 A hook under the interpreter stays once it is installed, and a malloc can only be preloaded at
 start, so each side needs its own process. The sides take turns, and every second round goes
@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from peers import clean
+
 HERE = Path(__file__).resolve().parent
-_SOURCES = ("LD_PRELOAD", "MALLOC_", "MIMALLOC_", "NATIVEMEM_", "PYTHONMALLOC", "PYTHONTRACEMALLOC")
 
 
 @dataclass(frozen=True)
@@ -29,30 +30,43 @@ class Side:
     env: Mapping[str, str] = field(default_factory=dict)
 
 
-def environment(side: Side) -> dict[str, str]:
-    """The caller's environment, a fixed hash seed, and nothing that would change an allocator."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith(_SOURCES)}
-    return {**env, "PYTHONHASHSEED": "0", **side.env}
+@dataclass(frozen=True)
+class Command:
+    """A program that prints one JSON object, its arguments, and what it finds in the environment."""
+
+    words: Sequence[str]
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    def run(self) -> dict[str, Any]:
+        """What it reports. The environment is the caller's with a fixed hash seed, without what would change an
+        allocator. Raises :class:`RuntimeError` if it fails."""
+        env = {**clean(os.environ), "PYTHONHASHSEED": "0", **self.env}
+        done = subprocess.run(self.words, env=env, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(self.words)}: exit {done.returncode}\n{done.stderr}")
+        report: dict[str, Any] = json.loads(done.stdout)
+        return report
 
 
-def once(worker: str, side: Side, arguments: Sequence[str]) -> dict[str, Any]:
-    """What one run of ``worker`` reports. Raises :class:`RuntimeError` if it fails."""
-    command = [sys.executable, str(HERE / worker), "--engine" if side.engine else "--default"]
-    done = subprocess.run(
-        [*command, *arguments], env=environment(side), capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(f"{worker} on {side.name}: exit {done.returncode}\n{done.stderr}")
-    report: dict[str, Any] = json.loads(done.stdout)
-    return report
+def turns(commands: Mapping[str, Command], count: int) -> dict[str, list[dict[str, Any]]]:
+    """The reports of ``count`` rounds over all commands, by their names."""
+    reports: dict[str, list[dict[str, Any]]] = {name: [] for name in commands}
+    names = list(commands)
+    for number in range(count):
+        for name in names if number % 2 == 0 else reversed(names):
+            reports[name].append(commands[name].run())
+    return reports
 
 
 def rounds(
     worker: str, sides: Sequence[Side], arguments: Sequence[str], count: int
 ) -> dict[str, list[dict[str, Any]]]:
-    """The reports of ``count`` rounds over all sides, by the side's name."""
-    reports: dict[str, list[dict[str, Any]]] = {side.name: [] for side in sides}
-    for number in range(count):
-        for side in sides if number % 2 == 0 else reversed(sides):
-            reports[side.name].append(once(worker, side, arguments))
-    return reports
+    """As :func:`turns`, of a worker written in Python."""
+    python = [sys.executable, str(HERE / worker)]
+    return turns(
+        {
+            side.name: Command([*python, "--engine" if side.engine else "--default", *arguments], side.env)
+            for side in sides
+        },
+        count,
+    )

@@ -28,7 +28,8 @@ def paired(native: Sequence[float], peer: Sequence[float]) -> tuple[float, float
 
 @dataclass(frozen=True)
 class Row:
-    """One line. ``value``: seconds, or bytes where ``unit`` is "B"; ratios are native/peer."""
+    """One line. ``value``: seconds, bytes where ``unit`` is "B", or a bare number where it is "1"; ratios
+    are native/peer."""
 
     workload: str
     peer: str
@@ -68,6 +69,7 @@ class Table:
 
     title: str
     notes: list[str]
+    measured: str = "time"
     rows: list[Row] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
@@ -81,7 +83,8 @@ class Table:
 
     def lines(self) -> list[str]:
         """The table as plain text."""
-        grid = [HEAD, *(row.cells() for row in self.rows)]
+        head = [self.measured if name == "time" else name for name in HEAD]
+        grid = [head, *(row.cells() for row in self.rows)]
         widths = [max(len(line[i]) for line in grid) for i in range(len(HEAD))]
         left = (True, True, False, False, False, False, True)
         out = [self.title, *self.notes, ""]
@@ -104,6 +107,8 @@ def three_digits(value: float) -> str:
 
 def shown(value: float, unit: str) -> str:
     """Three digits and a unit: ``12.3 us``, ``45.6 MiB``."""
+    if unit == "1":
+        return three_digits(value)
     if unit == "B":
         return f"{value / (1 << 20):.1f} MiB"
     for scale, name in ((1e-9, "ns"), (1e-6, "us"), (1e-3, "ms")):

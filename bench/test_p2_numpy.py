@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import glob
 import statistics
-import sys
 from typing import Any
 
 import interleave
+import peers
 import pytest
 from interleave import Side
 from numpy_worker import EXPRESSIONS
@@ -19,26 +18,10 @@ SIZES = [64 << 2 * i for i in range(11)]
 ROUNDS = 5
 QUICK = 1 << 20
 DEFAULT, ENGINE = Side("default"), Side("native", engine=True)
-#: sonames, and the Debian packages that they come from
-PRELOADS = {
-    "mimalloc": ("libmimalloc.so.2", "libmimalloc2.0"),
-    "jemalloc": ("libjemalloc.so.2", "libjemalloc2"),
-    "tcmalloc": ("libtcmalloc_minimal.so.4", "libtcmalloc-minimal4"),
-}
 
 
 def _preloads(table: Table) -> list[Side]:
-    if not sys.platform.startswith("linux"):
-        table.skip("preloaded allocators: measured on Linux only")
-        return []
-    sides = []
-    for name, (soname, package) in PRELOADS.items():
-        found = glob.glob(f"/usr/lib/*-linux-gnu/{soname}")
-        if found:
-            sides.append(Side(name, env={"LD_PRELOAD": found[0]}))
-        else:
-            table.skip(f"{name}: {soname} is not installed (Debian package {package})")
-    return sides
+    return [Side(name, env=env) for name, env in peers.preloads(table.skip).items()]
 
 
 def _targets(size: int, best: str | None) -> dict[str, float]:

@@ -97,7 +97,7 @@ size_t nm_bin_size(unsigned bin) { return bin < NM_BINS ? nm__bin_sizes[bin] : 0
 
 static size_t aligned_bin(size_t size, size_t align) {
     size_t bin = nm__bin_of(size);
-    while (nm__bin_sizes[bin] % align != 0) bin++; /* the last bin has every alignment up to its size */
+    while (!nm_is_aligned(nm__bin_sizes[bin], align)) bin++; /* the last bin has every alignment up to its size */
     return bin;
 }
 
@@ -722,18 +722,16 @@ void *nm_heap_realloc(nm_heap *h, void *ptr, size_t size) {
 
 /* Counted in this thread's part. A block freed by another thread is counted there, so only the sum over
  * the parts means anything; a part's peak is of its own sum, exact as long as one thread uses the heap. */
-static void count_sized(nm__part *part, size_t out, size_t back) {
-    nm__bump(&part->out, out);
-    nm__bump(&part->back, back);
-    if (nm__get(&part->out) - nm__get(&part->back) > nm__get(&part->peak) &&
-        nm__get(&part->out) > nm__get(&part->back))
-        nm__set(&part->peak, nm__get(&part->out) - nm__get(&part->back));
+static void count_out(nm__part *part, size_t size) {
+    size_t out = nm__get(&part->out) + size, back = nm__get(&part->back);
+    nm__set(&part->out, out);
+    nm__bump(&part->total, size);
+    if (out > back && out - back > nm__get(&part->peak)) nm__set(&part->peak, out - back);
 }
 
 static void *count_alloc(nm__part *part, void *ptr, size_t size) {
-    nm__bump(&part->total, size);
     nm__bump(&part->count, 1);
-    count_sized(part, size, 0);
+    count_out(part, size);
     return ptr;
 }
 
@@ -787,8 +785,8 @@ static bool heap_resize(void *self, void *ptr, size_t old, size_t size, size_t a
     } else {
         NM_POISON((char *)ptr + size, old - size);
     }
-    if (size > old) nm__bump(&part->total, size - old);
-    count_sized(part, size > old ? size - old : 0, size < old ? old - size : 0);
+    if (size > old) count_out(part, size - old);
+    else nm__bump(&part->back, old - size);
     return true;
 }
 
@@ -804,7 +802,7 @@ static nm_status heap_free(void *self, void *ptr, size_t size, size_t align) {
     nm_status status = nm__part_free(h, h->key != 0 ? &nm__no_part : part, ptr, p);
     if (NM_UNLIKELY(status != NM_OK)) return status;
     nm__bump(&part->frees, 1);
-    count_sized(part, 0, size);
+    nm__bump(&part->back, size);
     return NM_OK;
 }
 

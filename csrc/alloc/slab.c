@@ -140,7 +140,7 @@ nm_slab *nm_slab_create(nm_allocator upstream, const size_t *bins, size_t nbins,
 static bin *bin_for(const nm_slab *s, size_t size, size_t align) {
     for (uint32_t i = 0; i < s->nbins; i++) {
         const bin *b = &s->bins[i];
-        if (b->cell >= size && b->cell % align == 0) return (bin *)b;
+        if (b->cell >= size && nm_is_aligned(b->cell, align)) return (bin *)b;
     }
     return NULL;
 }

@@ -110,9 +110,19 @@ static void drop_bytes(nm_stack *s, size_t size) {
     nm__bump(&s->dropped_bytes, size);
 }
 
+/* What lies between the top and where it was before. */
+NM_INLINE void erase(const nm_stack *s, const char *before) {
+    size_t size = (size_t)(before - s->pos);
+    if (NM_UNLIKELY(s->patterns)) {
+        NM_UNPOISON(s->pos, size);
+        memset(s->pos, NM__FREED, size);
+    }
+    NM_POISON(s->pos, size);
+}
+
 /* Drops the blocks above a depth. */
 static void pop_to(nm_stack *s, size_t depth) {
-    char *top = s->pos;
+    const char *before = s->pos;
     size_t bytes = 0;
     if (depth == s->depth) return;
     nm__bump(&s->dropped_blocks, s->depth - depth);
@@ -122,11 +132,7 @@ static void pop_to(nm_stack *s, size_t depth) {
         s->pos = s->base + e->start - e->padding;
     }
     drop_bytes(s, bytes);
-    if (s->patterns) {
-        NM_UNPOISON(s->pos, (size_t)(top - s->pos));
-        memset(s->pos, NM__FREED, (size_t)(top - s->pos));
-    }
-    NM_POISON(s->pos, (size_t)(top - s->pos));
+    erase(s, before);
 }
 
 static nm_status stack_free(void *self, void *ptr, size_t size, size_t align) {
@@ -135,8 +141,12 @@ static nm_status stack_free(void *self, void *ptr, size_t size, size_t align) {
     if (NM_UNLIKELY(!is_mine(s))) return nm__fail(NM_WRONG_THREAD, 0, 0, 0);
     nm_status status = top_or_why(s, ptr, size);
     if (NM_UNLIKELY(status != NM_OK)) return nm__fail(status, size, 0, 0);
-    pop_to(s, s->depth - 1);
+    const char *before = s->pos;
+    s->pos = (char *)ptr - s->entries[--s->depth].padding;
+    drop_bytes(s, size);
+    nm__bump(&s->dropped_blocks, 1);
     nm__bump(&s->frees, 1);
+    erase(s, before);
     return NM_OK;
 }
 

@@ -95,8 +95,9 @@ static struct {
 
 size_t nm_bin_size(unsigned bin) { return bin < NM_BINS ? nm__bin_sizes[bin] : 0; }
 
-static size_t aligned_bin(size_t size, size_t align) {
+NM_INLINE size_t aligned_bin(size_t size, size_t align) {
     size_t bin = nm__bin_of(size);
+    if (NM_LIKELY(align <= NM_ALIGN_DEFAULT)) return bin; /* as all of them are */
     while (!nm_is_aligned(nm__bin_sizes[bin], align)) bin++; /* the last bin has every alignment up to its size */
     return bin;
 }
@@ -526,7 +527,7 @@ static void thread_ends(void) {
     pthread_mutex_unlock(&heaps.lock);
 }
 
-static nm__part *part_slow(nm_heap *h) {
+static NM_COLD nm__part *part_slow(nm_heap *h) {
     uintptr_t me = nm__thread_id();
     nm__part *part;
     if (h->key != 0 && secure_mine.heap == h->number) return secure_mine.part;
@@ -562,10 +563,11 @@ found:
     return part;
 }
 
-nm__part *nm__heap_attach(nm_heap *h) {
+NM_INLINE nm__part *attach(nm_heap *h) {
     const nm__my_part *mine = &nm__mine[h->slot];
     return NM_LIKELY(mine->heap == h->number) ? mine->part : part_slow(h);
 }
+nm__part *nm__heap_attach(nm_heap *h) { return attach(h); }
 
 /* ---- fork: the child keeps the parts of threads that it does not have -------------------------------- */
 
@@ -722,14 +724,14 @@ void *nm_heap_realloc(nm_heap *h, void *ptr, size_t size) {
 
 /* Counted in this thread's part. A block freed by another thread is counted there, so only the sum over
  * the parts means anything; a part's peak is of its own sum, exact as long as one thread uses the heap. */
-static void count_out(nm__part *part, size_t size) {
+NM_INLINE void count_out(nm__part *part, size_t size) {
     size_t out = nm__get(&part->out) + size, back = nm__get(&part->back);
     nm__set(&part->out, out);
     nm__bump(&part->total, size);
     if (out > back && out - back > nm__get(&part->peak)) nm__set(&part->peak, out - back);
 }
 
-static void *count_alloc(nm__part *part, void *ptr, size_t size) {
+NM_INLINE void *count_alloc(nm__part *part, void *ptr, size_t size) {
     nm__bump(&part->count, 1);
     count_out(part, size);
     return ptr;
@@ -740,26 +742,32 @@ NM_INLINE void watch_slack(void *ptr, size_t size) {
     NM_POISON((char *)ptr + size, nm_heap_usable_of(ptr) - size);
 }
 
-static void *heap_alloc(void *self, size_t size, size_t align) {
-    nm_heap *h = self;
-    nm__part *part = nm__heap_attach(h);
-    if (NM_UNLIKELY(part == NULL)) return NULL;
+static NM_COLD void *alloc_slow(nm_heap *h, nm__part *part, size_t size, size_t align) {
     void *ptr;
-    if (size <= NM_CELL_MAX && align <= NM_ALIGN_MAX) {
-        size_t bin = aligned_bin(size, align);
-        ptr = nm__part_alloc(part, bin);
-        if (NM_UNLIKELY(ptr == NULL)) ptr = nm__part_alloc_slow(part, bin);
-    } else {
-        ptr = alloc_span(h, size, false, NULL); /* spans start at multiples of NM_SLOT_ALIGN_MAX */
-    }
-    if (NM_UNLIKELY(ptr == NULL)) return NULL;
+    if (size <= NM_CELL_MAX && align <= NM_ALIGN_MAX) ptr = nm__part_alloc_slow(part, aligned_bin(size, align));
+    else ptr = alloc_span(h, size, false, NULL); /* spans start at multiples of NM_SLOT_ALIGN_MAX */
+    if (ptr == NULL) return NULL;
     watch_slack(ptr, size);
     return count_alloc(part, ptr, size);
 }
 
+static void *heap_alloc(void *self, size_t size, size_t align) {
+    nm_heap *h = self;
+    nm__part *part = attach(h);
+    if (NM_UNLIKELY(part == NULL)) return NULL;
+    if (NM_LIKELY(size <= NM_CELL_MAX && align <= NM_ALIGN_MAX)) {
+        void *ptr = nm__part_alloc(part, aligned_bin(size, align));
+        if (NM_LIKELY(ptr != NULL)) {
+            watch_slack(ptr, size);
+            return count_alloc(part, ptr, size);
+        }
+    }
+    return alloc_slow(h, part, size, align);
+}
+
 static void *secure_port_alloc(void *self, size_t size, size_t align) {
     nm_heap *h = self;
-    nm__part *part = nm__heap_attach(h);
+    nm__part *part = attach(h);
     void *ptr = part == NULL ? NULL : secure_alloc(h, size, align, NULL);
     return ptr == NULL ? NULL : count_alloc(part, ptr, size);
 }
@@ -775,7 +783,7 @@ static size_t size_class(const nm_heap *h, size_t size, size_t align) {
 static bool heap_resize(void *self, void *ptr, size_t old, size_t size, size_t align) {
     nm_heap *h = self;
     if (size_class(h, old, align) != size_class(h, size, align)) return false;
-    nm__part *part = nm__heap_attach(h);
+    nm__part *part = attach(h);
     if (part == NULL) return false;
     if (h->key != 0) {
         nm_status status = secure_resize(h, ptr, size);
@@ -797,7 +805,7 @@ static nm_status heap_free(void *self, void *ptr, size_t size, size_t align) {
     if (NM_UNLIKELY(p == NULL)) return nm__fail(NM_FOREIGN_BLOCK, size, 0, 0);
     if (p->part != NULL ? p->part->heap != h : p->kind != NM__SPAN || heap_of_span(p) != h)
         return nm__fail(NM_FOREIGN_BLOCK, size, 0, 0);
-    nm__part *part = nm__heap_attach(h);
+    nm__part *part = attach(h);
     if (NM_UNLIKELY(part == NULL)) return NM_OUT_OF_MEMORY;
     nm_status status = nm__part_free(h, h->key != 0 ? &nm__no_part : part, ptr, p);
     if (NM_UNLIKELY(status != NM_OK)) return status;
@@ -911,7 +919,7 @@ void nm_heap_destroy(nm_heap *h) {
 }
 
 void nm_heap_trim(nm_heap *h) {
-    nm__part *part = nm__heap_attach(h);
+    nm__part *part = attach(h);
     pthread_mutex_lock(&h->lock);
     if (part != NULL) {
         collect(part);

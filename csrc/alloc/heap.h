@@ -49,7 +49,7 @@ typedef struct nm__my_part {
 } nm__my_part;
 extern NM_TLS nm__my_part nm__mine[NM__TLS_SLOTS];
 
-nm__part *nm__heap_attach(nm_heap *h);
+nm__part *nm__heap_attach(nm_heap *h); /* NULL: no memory for a part */
 void *nm__part_alloc_slow(nm__part *part, size_t bin);
 void nm__part_trip(nm__page *p);
 /* The first argument is not used: it is there so that the fast path has its own where it needs them. */

@@ -43,7 +43,8 @@ _TABLES = {
     ),
     "P8": (
         "P8: memory beyond the live blocks after churn, (RSS - live) / live",
-        "full: at the end of the last of six phases; freed: 70 % of that freed at random; later: two seconds on.",
+        "full: at the end of the last of six phases; freed: 70 % of that freed at random;",
+        "later: all that was left replaced again and again, in about two seconds.",
         "Each side in processes of its own, in turns. objects: bytes objects in CPython.",
     ),
 }

@@ -18,7 +18,8 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="re
 ROUNDS = 5
 MIXES = [("small", 1), ("service", 1), ("service", 2)]
 MOMENTS = ["full", "freed", "later"]
-MIB, SECONDS = 64, 2.0
+#: MiB of live blocks, and what `churn` calls rounds
+MIB, GOES_ON = 64, 1500
 #: native/peer: half of glibc's, no more than the best peer's
 GLIBC, BEST = 0.5, 1.0
 
@@ -51,7 +52,7 @@ def test_malloc(tables: dict[str, Table], quick: bool, mix: str, threads: int) -
     theirs = core_build.program("churn-malloc", "churn.c", side="SIDE_MALLOC")
     reports: dict[str, list[dict[str, Any]]] = {}
     for seed in range(1, 2 if quick else 1 + ROUNDS):
-        arguments = [mix, str(threads), str(seed), *(["4", "0"] if quick else [str(MIB), str(SECONDS)])]
+        arguments = [mix, str(threads), str(seed), *(["4", "0"] if quick else [str(MIB), str(GOES_ON)])]
         commands = {"native": Command([str(ours), *arguments])}
         for peer, env in peers.found(table.skip).items():
             commands[peer] = Command([str(theirs), *arguments], env)

@@ -1,8 +1,8 @@
-/* P8: what a program's memory comes to after churn.  Usage: churn MIX THREADS SEED MIB SECONDS
+/* P8: what a program's memory comes to after churn.  Usage: churn MIX THREADS SEED MIB ROUNDS
  *
  * As in a service: it fills to MIB MiB of live blocks, frees 70 % of them at random, and does so again with sizes of
- * another kind, six times over. Then it goes on for SECONDS seconds with what it has come down to: a thousand steps
- * and a millisecond's rest in turns, a step replaces a block at random.
+ * another kind, six times over. Then it goes on for ROUNDS rounds with what it has come down to: a thousand steps and
+ * a millisecond's rest each; a step replaces a block at random.
  *
  * MIX small: 16 to 511 bytes. MIX service: mostly small, one in 20 to 32 KiB, one in 1000 to 512 KiB.
  * With two threads, each works on its own blocks, and after each phase they exchange them: so most blocks are freed
@@ -38,8 +38,7 @@ typedef struct lane {
 } lane;
 
 static lane lanes[THREADS_MAX];
-static size_t nthreads, items_max, target;
-static double rest;
+static size_t nthreads, items_max, target, rounds;
 static bool service;
 static pthread_barrier_t gate;
 
@@ -109,8 +108,7 @@ static void thin_out(lane *l) {
 
 static void go_on(lane *l) {
     const struct timespec pause = {.tv_nsec = 1000000};
-    double end = seconds(CLOCK_MONOTONIC) + rest;
-    while (seconds(CLOCK_MONOTONIC) < end) {
+    for (size_t round = 0; round < rounds; round++) {
         for (int i = 0; i < 1000; i++) {
             item *at = &l->set.items[below(&l->random, (uint32_t)l->set.count)];
             empty_item(l, at);
@@ -154,13 +152,13 @@ static void *body(void *arg) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 6) die("usage: churn MIX THREADS SEED MIB SECONDS");
+    if (argc != 6) die("usage: churn MIX THREADS SEED MIB ROUNDS");
     service = strcmp(argv[1], "service") == 0;
     if (!service && strcmp(argv[1], "small") != 0) die("no such mix");
     nthreads = strtoul(argv[2], NULL, 10);
     if (nthreads < 1 || nthreads > THREADS_MAX) die("1 or 2 threads");
     target = (strtoul(argv[4], NULL, 10) << 20) / nthreads;
-    rest = strtod(argv[5], NULL);
+    rounds = strtoul(argv[5], NULL, 10);
     items_max = target / 32;
     for (size_t t = 0; t < nthreads; t++) {
         lanes[t].set.items = zeroed_pages(items_max * sizeof(item));

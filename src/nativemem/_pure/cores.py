@@ -6,6 +6,7 @@ native core would take it. A refusal is the exception :class:`Refusal`, which ne
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import os
@@ -304,6 +305,13 @@ class _Confined(_Counted):
             raise Refusal(Status.WRONG_THREAD)
 
 
+def _give_chunk(upstream: Any, chunk: _Chunk) -> None:
+    """Back to upstream; where that does not take it (from this thread, or below the top of a stack) it stays in
+    use there until the upstream is reset or closed."""
+    with contextlib.suppress(Refusal):
+        upstream._free(chunk.capacity, chunk.align, chunk)
+
+
 class _Chunk:
     """Memory that one allocator takes from another."""
 
@@ -351,7 +359,7 @@ class ArenaCore(_Confined):
 
     def _drop_chunk(self, chunk: _Chunk) -> None:
         self._held -= chunk.capacity
-        self._upstream._free(chunk.capacity, chunk.align, chunk)
+        _give_chunk(self._upstream, chunk)
 
     def _alloc(self, size: int, align: int, make: Make) -> Any:
         self._must_be_here()
@@ -581,7 +589,7 @@ class StackCore(_Confined):
         self._pop_to(0)
         self._generation += 1
         if self._chunk is not None:
-            self._upstream._free(self._capacity, _CHUNK_ALIGN, self._chunk)
+            _give_chunk(self._upstream, self._chunk)
             self._chunk = None
 
     @_locked
@@ -680,8 +688,7 @@ class PoolCore(_Confined):
 
     def _destroy(self) -> None:
         while self._chunks:
-            chunk = self._chunks.pop()
-            self._upstream._free(chunk.capacity, chunk.align, chunk)
+            _give_chunk(self._upstream, self._chunks.pop())
         self._frees += self._live
         self._cells = self._taken = self._used = self._live = 0
 
@@ -777,7 +784,7 @@ class SlabCore(_Confined):
         if b.spare is superblock:
             b.spare = None
         self._all.remove(superblock)
-        self._upstream._free(_SUPERBLOCK, _SUPERBLOCK, superblock.chunk)
+        _give_chunk(self._upstream, superblock.chunk)
 
     def _give(self, b: _Bin, superblock: _Superblock) -> None:
         if superblock.used == b.capacity:

@@ -13,7 +13,7 @@ from nativemem.allocators import Allocator
 from .helpers import CHAINS, make
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _quick_collections() -> Iterator[None]:
     """A test that collects garbage need not go through pytest's own objects each time."""
     if not hasattr(gc, "freeze"):  # PyPy

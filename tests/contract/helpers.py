@@ -6,6 +6,7 @@ import gc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 from nativemem._backend import Binding
@@ -20,12 +21,44 @@ ROOMY = 1 << 40  # bytes; a limit that no test reaches
 NOUNS: dict[str, Callable[[Binding], Allocator]] = {
     "System": lambda nm: nm.System(),
     "Arena": lambda nm: nm.Arena(upstream=nm.System()),
+    "Stack": lambda nm: nm.Stack("16 MiB", upstream=nm.System()),
+    "Pool": lambda nm: nm.Pool("128 KiB", 16, grow=True, upstream=nm.System()),
     "Slab": lambda nm: nm.Slab(upstream=nm.System()),
-    "Heap": lambda nm: nm.Heap(),
+    "Heap": lambda nm: nm.Heap(secure=False),
+    "Secure heap": lambda nm: nm.Heap(secure=True),
 }
 WRAPPERS: dict[str, Callable[[Binding, Allocator], Allocator]] = {
     "Limited": lambda nm, upstream: nm.Limited(upstream, nm.Budget(ROOMY, name="test")),
     "Traced": lambda nm, upstream: nm.Traced(upstream, histogram=True),
+}
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What an allocator's own design decides, and a test of all allocators has to know."""
+
+    #: bytes of the largest block; a larger one is no layout for it. None: memory alone decides
+    largest: int | None = None
+    #: bytes reserved from the start
+    eager: int = 0
+    #: only the newest block can be given back
+    lifo: bool = False
+    #: a block that is collected frees itself
+    self_freeing: bool = True
+    #: freed bytes count as used until reset
+    keeps_freed: bool = False
+    #: ``alloc`` belongs to one thread
+    confined: bool = False
+
+
+TRAITS = {
+    "System": Traits(),
+    "Arena": Traits(self_freeing=False, keeps_freed=True, confined=True),
+    "Stack": Traits(eager=16 << 20, lifo=True, self_freeing=False, confined=True),
+    "Pool": Traits(largest=128 << 10, eager=16 * (128 << 10), confined=True),
+    "Slab": Traits(confined=True),
+    "Heap": Traits(),
+    "Secure heap": Traits(),
 }
 
 
@@ -47,7 +80,7 @@ WRAPPED = tuple(chain for chain in CHAINS if " > " in chain)
 #: chains that close although blocks are live
 CLOSABLE = tuple(chain for chain in CHAINS if not chain.startswith("Traced"))
 #: chains whose blocks free themselves when they are collected
-SELF_FREEING = tuple(chain for chain in CHAINS if chain != "Arena")
+SELF_FREEING = tuple(chain for chain in CHAINS if chain in WRAPPED or TRAITS[chain].self_freeing)
 
 
 def chain_of(allocator: Allocator) -> list[Allocator]:
@@ -66,9 +99,17 @@ def noun_of(allocator: Allocator) -> Allocator:
     return allocator
 
 
-def is_confined(allocator: Allocator) -> bool:
-    """Whether ``alloc`` belongs to one thread."""
-    return type(noun_of(allocator)).__name__ in ("Arena", "Slab")
+def traits_of(allocator: Allocator) -> Traits:
+    """Those of the allocator that holds the memory."""
+    return TRAITS[type(noun_of(allocator)).__name__]
+
+
+def freeable(allocator: Allocator, blocks: list[Block], step: int) -> list[Block]:
+    """One of ``step`` of the blocks, in an order in which they can be freed while the others live: some here and
+    there, but of a stack the newest."""
+    if traits_of(allocator).lifo:
+        return blocks[::-1][: -(-len(blocks) // step)]
+    return blocks[::step]
 
 
 def fill(block: Block, byte: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from nativemem._backend import Binding
@@ -15,7 +17,7 @@ from nativemem.errors import (
     StaleHandle,
 )
 
-from .helpers import Index, chain_of, content, fill, in_thread, is_one_line, unchanged
+from .helpers import Index, chain_of, content, fill, in_thread, is_one_line, traits_of, unchanged
 
 BAD_SIZES = (
     -1,
@@ -63,6 +65,7 @@ GOOD_SIZES = (
     ("\t2 kib ", 2048),
     ("1 MiB", 1 << 20),
     ("1 MB", 10**6),
+    ("128 kB", 128_000),
 )
 ALIGNS = tuple(1 << k for k in range(13))
 
@@ -90,7 +93,12 @@ def test_a_bad_alignment_is_invalid_layout(allocator: Allocator, size: int) -> N
 
 def test_sizes_are_ints_or_strings(allocator: Allocator) -> None:
     """LAYOUT-1"""
+    largest = traits_of(allocator).largest or SIZE_MAX
     for size, expected in GOOD_SIZES:
+        if expected > largest:
+            with unchanged(allocator), pytest.raises(InvalidLayout, match="does not fit a cell"):
+                allocator.alloc(size)
+            continue
         total = allocator.stats.total
         block = allocator.alloc(size)
         assert block.size == len(block) == expected, size
@@ -100,17 +108,18 @@ def test_sizes_are_ints_or_strings(allocator: Allocator) -> None:
 
 
 def test_the_largest_size_is_valid_but_not_to_be_had(allocator: Allocator) -> None:
-    """LAYOUT-1: a limit that the machine does not reach is not a bad layout."""
+    """LAYOUT-1: a limit that the machine does not reach is not a bad layout; a cell that it does not fit is."""
     before = [(link.stats, link.generation) for link in chain_of(allocator)]
-    with pytest.raises(MemoryError) as caught:
+    too_large = traits_of(allocator).largest is not None and not any(link.owner for link in chain_of(allocator))
+    with pytest.raises(InvalidLayout if too_large else MemoryError) as caught:
         allocator.alloc(SIZE_MAX)
     assert is_one_line(caught.value)
     for link, (stats, generation) in zip(chain_of(allocator), before, strict=True):
         now = link.stats
-        assert (now.current, now.live, now.count, now.total) == (0, 0, 0, 0)
+        assert dataclasses.replace(now, failures=0) == dataclasses.replace(stats, failures=0)
         assert now.failures - stats.failures in (0, 1)
         assert link.generation == generation
-    assert allocator.stats.failures == 1
+    assert allocator.stats.failures == (0 if too_large else 1)
     assert allocator.alloc(10).size == 10
 
 
@@ -201,7 +210,6 @@ def test_resize_takes_the_same_sizes(allocator: Allocator) -> None:
 def test_alloc_takes_one_or_two_positional_arguments(allocator: Allocator) -> None:
     with unchanged(allocator):
         for call in (
-            lambda: allocator.alloc(),
             lambda: allocator.alloc(1, 2, 3),
             lambda: allocator.alloc(size=1),
             lambda: allocator.alloc(1, align=16),
@@ -210,6 +218,16 @@ def test_alloc_takes_one_or_two_positional_arguments(allocator: Allocator) -> No
         ):
             with pytest.raises(TypeError):
                 call()
+
+
+def test_only_an_allocator_of_one_size_allocates_without_a_size(allocator: Allocator) -> None:
+    natural = traits_of(allocator).largest
+    if natural is None:
+        with unchanged(allocator), pytest.raises(TypeError):
+            allocator.alloc()
+    else:
+        block = allocator.alloc()
+        assert (block.size, block.usable, block.align) == (natural, natural, 16)
 
 
 def test_an_index_that_raises_shows_its_error(allocator: Allocator) -> None:

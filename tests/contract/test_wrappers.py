@@ -25,6 +25,7 @@ from .helpers import (
     fill,
     is_one_line,
     make,
+    traits_of,
     unchanged,
 )
 
@@ -52,19 +53,22 @@ def test_size_and_alignment_are_forwarded(wrapper: Allocator) -> None:
 
 def test_counters_at_each_level(wrapper: Allocator) -> None:
     """TRACE-1: a wrapper counts what passes through it."""
-    direct = wrapper.upstream.alloc(7)
+    kept = wrapper.upstream.alloc(7)
     blocks = [wrapper.alloc(n) for n in (10, 20, 30)]
     stats = wrapper.stats
     assert (stats.current, stats.peak, stats.reserved, stats.total) == (60, 60, 60, 60)
     assert (stats.live, stats.count, stats.frees, stats.failures) == (3, 3, 0, 0)
     assert wrapper.upstream.stats.current == 67
     assert wrapper.resize(blocks[-1], 28)
-    blocks.pop(0).free()
+    freed = blocks.pop(-1 if traits_of(wrapper).lifo else 0)
+    freed.free()
+    left = 58 - freed.size
     stats = wrapper.stats
-    assert (stats.current, stats.peak, stats.reserved, stats.total) == (48, 60, 48, 60)
+    assert (stats.current, stats.peak, stats.reserved, stats.total) == (left, 60, left, 60)
     assert (stats.live, stats.count, stats.frees, stats.failures) == (2, 3, 1, 0)
-    direct.free()
+    wrapper.upstream.alloc(9).free()
     assert wrapper.stats == stats
+    assert kept.alive
 
 
 def test_growth_in_place_is_counted(nm: Binding) -> None:
@@ -239,8 +243,8 @@ def test_blocks_hold_their_budget(nm: Binding) -> None:
 def test_closing_frees_and_releases(nm: Binding, noun: Allocator) -> None:
     limited = nm.Limited(noun, nm.Budget(1000))
     budget = limited.owner
-    blocks = [limited.alloc(n) for n in (1, 20, 300, 0)]
     other = noun.alloc(50)
+    blocks = [limited.alloc(n) for n in (1, 20, 300, 0)]
     limited.close()
     assert budget.used == 0
     assert not any(block.alive for block in blocks)
@@ -294,11 +298,11 @@ def test_leaks(nm: Binding, noun: Allocator) -> None:
     """TRACE-3: those of this wrapper, largest first, any time."""
     traced = nm.Traced(noun)
     assert traced.leaks() == []
-    blocks = [traced.alloc(n) for n in (10, 300, 20)]
     noun.alloc(1000)
-    assert traced.leaks() == [blocks[1], blocks[2], blocks[0]]
-    blocks[1].free()
-    assert [block.size for block in traced.leaks()] == [20, 10]
+    blocks = [traced.alloc(n) for n in (300, 10, 20, 400)]
+    assert traced.leaks() == [blocks[3], blocks[0], blocks[2], blocks[1]]
+    blocks[3].free()
+    assert [block.size for block in traced.leaks()] == [300, 20, 10]
 
 
 def test_closing_with_live_blocks(nm: Binding, noun: Allocator) -> None:

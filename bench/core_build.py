@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "build" / "bench"
 CSRC = ROOT / "csrc"
 PROGRAMS = ROOT / "bench" / "c"
-FLAGS = ["-std=c11", "-O2", "-g1", "-pthread", "-Wall", "-Wextra", "-Wconversion", "-Werror"]
+FLAGS = ["-std=c11", "-O2", "-pthread", "-Wall", "-Wextra", "-Wconversion", "-Werror"]
 #: or the compiler drops a malloc whose block only goes to free
 LIBC = ["-fno-builtin-malloc", "-fno-builtin-free"]
 LIBRARY_FLAGS = ["-fPIC", "-fvisibility=default"]

@@ -99,6 +99,12 @@ static void test_marks(void) {
     CHECK(nm_arena_release(a, &ahead) == NM_INVALID_MARK && stats_of(port).used == 100);
     CHECK(nm_arena_release(a, &first) == NM_OK && stats_of(port).used == 0);
     SOUND(nm_arena_check(a));
+    CHECK(nm_alloc(port, 1, 1) != NULL && nm_alloc(port, 1, 64) != NULL && nm_arena_take_mark(a, &ahead) == NM_OK);
+    CHECK(nm_arena_release(a, &first) == NM_OK);
+    CHECK(nm_alloc(port, 1, 1) != NULL && nm_alloc(port, 1, 1) != NULL); /* as many bytes and blocks, less padding */
+    CHECK(nm_arena_release(a, &ahead) == NM_INVALID_MARK && stats_of(port).used == 2);
+    CHECK(nm_arena_release(a, &first) == NM_OK && stats_of(port).used == 0);
+    SOUND(nm_arena_check(a));
     CHECK(nm_alloc(port, 100, 16) == block);
     CHECK(port.methods->resize(port.self, block, 100, 200, 16));
     CHECK(nm_arena_take_mark(a, &second) == NM_OK && nm_arena_reset(a) == NM_OK);

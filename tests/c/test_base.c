@@ -1,6 +1,8 @@
 /* Arithmetic, the status slot, budgets, the histogram. */
+#define _GNU_SOURCE /* CLOCK_MONOTONIC_COARSE */
 #include <pthread.h>
 #include <stdatomic.h>
+#include <time.h>
 
 #include "base/base.h"
 #include "harness.h"
@@ -95,13 +97,15 @@ static void test_a_refused_charge_leaves_no_trace(void) {
     nm_budget_destroy(root);
 }
 
-enum { LIMIT = 1000, THREADS = 4, ROUNDS = 40000 };
+enum { LIMIT = 1000, THREADS = 4, ROUNDS = 100000 };
 static nm_budget *shared_root, *leaves[2];
 static atomic_size_t holding, highest;
+static pthread_barrier_t start; /* or the first thread may be done before the last begins */
 
 static void *charge_and_release(void *arg) {
     uint64_t seed = 1234567 + (uint64_t)(uintptr_t)arg;
     nm_budget *leaf = leaves[(uintptr_t)arg % 2];
+    (void)pthread_barrier_wait(&start);
     for (int i = 0; i < ROUNDS; i++) {
         size_t n = 1 + below(&seed, 600);
         if (!nm_budget_charge(leaf, n)) continue;
@@ -120,14 +124,28 @@ static void test_never_over_the_limit_under_threads(void) {
     leaves[0] = nm_budget_create(LIMIT, shared_root);
     leaves[1] = nm_budget_create(700, shared_root);
     pthread_t threads[THREADS];
+    CHECK(pthread_barrier_init(&start, NULL, THREADS) == 0);
     for (uintptr_t i = 0; i < THREADS; i++) CHECK(pthread_create(&threads[i], NULL, charge_and_release, (void *)i) == 0);
     for (int i = 0; i < THREADS; i++) pthread_join(threads[i], NULL);
     CHECK(atomic_load(&highest) <= LIMIT && atomic_load(&highest) > 0);
+    pthread_barrier_destroy(&start);
     CHECK(nm_budget_peak(shared_root) <= LIMIT && nm_budget_peak(leaves[1]) <= 700);
     CHECK(nm_budget_used(shared_root) == 0 && nm_budget_used(leaves[0]) == 0 && nm_budget_used(leaves[1]) == 0);
     nm_budget_destroy(leaves[0]);
     nm_budget_destroy(leaves[1]);
     nm_budget_destroy(shared_root);
+}
+
+static uint64_t coarse_ms(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+static void test_clocks(void) {
+    uint64_t before = coarse_ms(), now = nm__os_now_ms(), after = coarse_ms();
+    CHECK(before <= now && now <= after);
+    int64_t second = time(NULL), ns = nm__os_time_ns();
+    CHECK(second - 1 <= ns / 1000000000 && ns / 1000000000 <= time(NULL) + 1);
 }
 
 static void test_histogram_buckets(void) {
@@ -163,12 +181,38 @@ static void test_histogram_counts(void) {
     nm_system_destroy(s);
 }
 
+static void test_limited_gives_back_what_is_left(void) {
+    nm_system *s = nm_system_create();
+    nm_budget *root = nm_budget_create(1000, NULL), *budget = nm_budget_create(500, root);
+    nm_allocator below_it = nm_system_port(s);
+    for (int clears = 0; clears < 2; clears++) {
+        nm_limited *l = nm_limited_create(below_it, budget);
+        void *block = nm_alloc(nm_limited_port(l), 300, 16);
+        CHECK(nm_budget_used(budget) == 300 && nm_budget_used(root) == 300);
+        if (clears) {
+            nm_limited_clear(l);
+            nm_stats stats;
+            nm_limited_port(l).methods->stats(l, &stats);
+            CHECK(stats.used == 0 && nm_budget_used(budget) == 0);
+        }
+        nm_limited_destroy(l); /* the block is its upstream's from now on */
+        CHECK(nm_budget_used(budget) == 0 && nm_budget_used(root) == 0);
+        CHECK(nm_free(below_it, block, 300, 16) == NM_OK);
+    }
+    nm_limited_destroy(NULL);
+    nm_budget_destroy(budget);
+    nm_budget_destroy(root);
+    nm_system_destroy(s);
+}
+
 int main(void) {
     RUN(test_checked_arithmetic());
     RUN(test_each_thread_has_a_status_slot());
     RUN(test_limits_and_ancestors());
     RUN(test_a_refused_charge_leaves_no_trace());
     RUN(test_never_over_the_limit_under_threads());
+    RUN(test_limited_gives_back_what_is_left());
+    RUN(test_clocks());
     RUN(test_histogram_buckets());
     RUN(test_histogram_counts());
     return finish();

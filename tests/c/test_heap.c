@@ -170,8 +170,21 @@ static void test_empty_superblocks_go_back(void) {
     for (int i = 0; i < N; i++) nm_heap_free(h, blocks[(i * 7919) % N]);
     CHECK(held(h) <= PAGE); /* the one that takes allocations */
     sound(h);
+    CHECK(nm_region_dirty() > 0);
     nm_heap_trim(h);
-    CHECK(held(h) == 0);
+    CHECK(held(h) == 0 && nm_region_dirty() == 0);
+    nm_heap_destroy(h);
+}
+
+static void test_what_is_no_block(void) {
+    nm_heap *h = nm_heap_create(NULL, false);
+    char *fence = nm_heap_malloc(h, PAGE), *span = nm_heap_malloc(h, 3 * PAGE), *behind = nm_heap_malloc(h, PAGE);
+    CHECK(nm_heap_free(h, span + PAGE) == NM_FOREIGN_BLOCK && nm_last_failure().status == NM_FOREIGN_BLOCK);
+    CHECK(nm_heap_free(h, span) == NM_OK);
+    CHECK(nm_heap_free(h, span) == NM_FOREIGN_BLOCK && nm_heap_free(h, span + 2 * PAGE) == NM_FOREIGN_BLOCK);
+    sound(h);
+    CHECK(held(h) == 2 * PAGE);
+    CHECK(nm_heap_free(h, fence) == NM_OK && nm_heap_free(h, behind) == NM_OK);
     nm_heap_destroy(h);
 }
 
@@ -745,6 +758,7 @@ int main(void) {
     RUN(test_calloc_on_used_memory());
     RUN(test_retain_and_decay());
     RUN(test_empty_superblocks_go_back());
+    RUN(test_what_is_no_block());
     RUN(test_blocks_outlive_their_thread());
     RUN(test_frees_into_an_abandoned_part());
     RUN(test_many_free_into_an_abandoned_part());

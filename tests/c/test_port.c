@@ -285,6 +285,41 @@ static void test_resize_and_realloc(chain c) {
     unmake(&c);
 }
 
+/* Whichever block is resized, and however, the others keep their place and contents. */
+static void test_resize_beside_others(chain c) {
+    enum { BLOCKS = 12 };
+    unsigned char *blocks[BLOCKS];
+    size_t size[BLOCKS];
+    uint64_t seed = 271828;
+    for (size_t i = 0; i < BLOCKS; i++) {
+        size[i] = 1 + below(&seed, 200);
+        blocks[i] = nm_alloc(c.port, size[i], 16);
+        fill(blocks[i], size[i], (unsigned)i);
+    }
+    for (int step = 0; step < 500; step++) {
+        size_t i = below(&seed, BLOCKS), to = 1 + below(&seed, step % 3 == 0 ? 300 : size[i]);
+        nm_stats before = stats(&c);
+        if (c.port.methods->resize(c.port.self, blocks[i], size[i], to, 16)) {
+            CHECK(filled(blocks[i], size[i] < to ? size[i] : to, (unsigned)i));
+            CHECK(stats(&c).used == before.used + to - size[i]);
+            size[i] = to;
+            fill(blocks[i], to, (unsigned)i);
+        } else {
+            CHECK(stats(&c).used == before.used);
+        }
+        if (step % 50 == 0) {
+            unsigned char *above = nm_alloc(c.port, 40, 16); /* may not lie on what is live either */
+            fill(above, 40, 99);
+            CHECK(nm_free(c.port, above, 40, 16) == NM_OK);
+        }
+        for (size_t k = 0; k < BLOCKS; k++) CHECK(filled(blocks[k], size[k], (unsigned)k));
+        if (step % 10 == 0) sound(&c);
+    }
+    for (size_t i = BLOCKS; i-- > 0;) CHECK(nm_free(c.port, blocks[i], size[i], 16) == NM_OK);
+    if (c.reuses) CHECK(stats(&c).used == 0);
+    unmake(&c);
+}
+
 /* Blocks of many sizes, in any order; each must keep its contents until it is freed. */
 static void test_programs(chain c) {
     enum { SLOTS = 200 };
@@ -335,6 +370,7 @@ int main(void) {
             RUN(test_refusal_changes_nothing(make(noun, wrap)));
             RUN(test_counters(make(noun, wrap)));
             RUN(test_resize_and_realloc(make(noun, wrap)));
+            RUN(test_resize_beside_others(make(noun, wrap)));
             RUN(test_programs(make(noun, wrap)));
             if (failed_tests_ != before) fprintf(stderr, "  on %s, %s\n", nouns[noun].name, wraps[wrap].name);
         }

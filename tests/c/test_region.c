@@ -112,6 +112,14 @@ static void test_the_best_fit_is_taken(void) {
             nm_heap_free(heap, ptr);
             if (clean) nm_region_trim();
         }
+        for (size_t want = 65; want <= 200; want += 9) { /* any that is large enough, if there is one */
+            char *ptr = nm_heap_malloc(heap, want * PAGE);
+            int from = 0;
+            while (from < N && ptr != spans[from]) from++;
+            CHECK(from < N && sizes[from] >= want);
+            nm_heap_free(heap, ptr);
+            if (clean) nm_region_trim();
+        }
         sound();
         for (int i = 0; i < N; i++) nm_heap_free(heap, fences[i]);
         whole();

@@ -1,6 +1,7 @@
 /* What the port does not show of stack and pool; the end of a slab's thread; patterns. */
 #define _POSIX_C_SOURCE 200809L
 #include <pthread.h>
+#include <sched.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -139,6 +140,7 @@ static void test_stack_marks(void) {
     char *b = nm_alloc(p, 100, 64);
     CHECK(nm_stack_take_mark(s, &above) == NM_OK);
     nm_stats before = stats(p);
+    CHECK(nm_stack_release(other, &bottom) == NM_INVALID_MARK); /* alike in all but the stack */
     CHECK(nm_stack_release(other, &mark) == NM_INVALID_MARK && nm_last_failure().status == NM_INVALID_MARK);
     CHECK(nm_free(p, b, 100, 64) == NM_OK);
     CHECK(nm_stack_release(s, &above) == NM_INVALID_MARK); /* ahead */
@@ -231,7 +233,8 @@ static void test_pool_layouts(void) {
         CHECK(stats(p).failures == 0);
         nm_pool_destroy(pool);
     }
-    static const size_t bad[][2] = {{0, 1}, {1, 0}, {SIZE_MAX, 1}, {64, SIZE_MAX / 32}, {NM_SIZE_MAX, 1}, {16, NM_SIZE_MAX}};
+    static const size_t bad[][2] = {{0, 1}, {1, 0}, {SIZE_MAX, 1}, {64, SIZE_MAX / 32}, {NM_SIZE_MAX, 1}, {16, NM_SIZE_MAX},
+                                    {16, SIZE_MAX / 16 + 2}, {64, SIZE_MAX / 64 + 2}}; /* 16 and 64 bytes, were it not for the rest */
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         CHECK(nm_pool_create(nm_system_port(system_), bad[i][0], bad[i][1], false) == NULL);
         CHECK(nm_last_failure().status == NM_INVALID_LAYOUT);
@@ -334,6 +337,47 @@ static void test_pool_empty_and_growing(void) {
     nm_budget_destroy(budget);
 }
 
+/* An upstream whose blocks touch, each below the one before. */
+typedef struct falling {
+    char *at;
+    size_t given;
+} falling;
+static void *falling_alloc(void *self, size_t size, size_t align) {
+    falling *f = self;
+    f->at = (char *)((uintptr_t)(f->at - size) & ~(uintptr_t)(align - 1));
+    f->given++;
+    return f->at;
+}
+static bool falling_resize(void *self, void *ptr, size_t old, size_t size, size_t align) {
+    (void)self, (void)ptr, (void)old, (void)size, (void)align;
+    return false;
+}
+static nm_status falling_free(void *self, void *ptr, size_t size, size_t align) {
+    (void)ptr, (void)size, (void)align;
+    ((falling *)self)->given--;
+    return NM_OK;
+}
+static void falling_stats(void *self, nm_stats *out) { *out = (nm_stats){.live = ((falling *)self)->given}; }
+static const nm_methods falling_methods = {falling_alloc, falling_resize, falling_free, falling_stats};
+
+static void test_pool_chunks_that_touch(void) {
+    static _Alignas(4096) char memory[8 * 64];
+    falling f = {memory + sizeof memory, 0};
+    nm_pool *pool = nm_pool_create((nm_allocator){&f, &falling_methods}, 64, 2, true);
+    nm_allocator p = nm_pool_port(pool);
+    char *cells[8];
+    for (int i = 0; i < 8; i++) cells[i] = nm_alloc(p, 64, 64);
+    CHECK(cells[0] == memory + 6 * 64 && cells[2] == memory + 4 * 64 && cells[4] == memory && f.given == 3);
+    for (int i = 0; i < 8; i++) {
+        CHECK(nm_free(p, cells[i], 64, 64) == NM_OK);
+        CHECK(nm_free(p, cells[i], 64, 64) == NM_DOUBLE_FREE);
+        SOUND(nm_pool_check(pool));
+    }
+    CHECK(nm_free(p, memory + sizeof memory, 64, 64) == NM_FOREIGN_BLOCK);
+    nm_pool_destroy(pool);
+    CHECK(f.given == 0);
+}
+
 /* ---- threads -------------------------------------------------------------------------------------- */
 
 typedef struct all_of_them {
@@ -349,6 +393,8 @@ typedef struct all_of_them {
 
 static void *elsewhere(void *arg) {
     all_of_them *all = arg;
+    nm_stack *mine = nm_stack_create(nm_system_port(system_), 100, false); /* a thread that owns something */
+    CHECK(nm_alloc(nm_stack_port(mine), 100, 1) != NULL);
     nm_allocator a = nm_arena_port(all->arena), s = nm_stack_port(all->stack), p = nm_pool_port(all->pool);
     CHECK(NO_BLOCK(a) && NO_BLOCK(s) && NO_BLOCK(p) && NO_BLOCK(nm_slab_port(all->slab)));
     CHECK(nm_free(a, all->blocks[0], 10, 1) == NM_WRONG_THREAD);
@@ -363,6 +409,9 @@ static void *elsewhere(void *arg) {
     CHECK(nm_stack_check_thread(all->stack) == NM_WRONG_THREAD && nm_pool_check_thread(all->pool) == NM_WRONG_THREAD);
     CHECK(nm_pool_clear(all->pool) == NM_WRONG_THREAD && nm_arena_check_thread(all->arena) == NM_WRONG_THREAD);
     CHECK(nm_slab_check_thread(all->slab) == NM_WRONG_THREAD && nm_slab_trim(all->slab) == NM_WRONG_THREAD);
+    CHECK(stats(a).failures == 0 && stats(s).failures == 0 && stats(p).failures == 0); /* misuse is none */
+    CHECK(stats(nm_slab_port(all->slab)).failures == 0);
+    nm_stack_destroy(mine);
     return NULL;
 }
 
@@ -516,6 +565,172 @@ static void test_frees_while_the_thread_ends(void) {
     nm_system_destroy(upstream);
 }
 
+/* An upstream that does something before it takes a block back, which for a slab of nobody is while it is busy. */
+static struct {
+    nm_allocator under;
+    void (*before_free)(void);
+} meddler;
+static void *meddler_alloc(void *self, size_t size, size_t align) {
+    (void)self;
+    return meddler.under.methods->alloc(meddler.under.self, size, align);
+}
+static bool meddler_resize(void *self, void *ptr, size_t old, size_t size, size_t align) {
+    (void)self;
+    return meddler.under.methods->resize(meddler.under.self, ptr, old, size, align);
+}
+static nm_status meddler_free(void *self, void *ptr, size_t size, size_t align) {
+    (void)self;
+    void (*once)(void) = meddler.before_free;
+    meddler.before_free = NULL;
+    if (once != NULL) once();
+    return meddler.under.methods->free(meddler.under.self, ptr, size, align);
+}
+static void meddler_stats(void *self, nm_stats *out) {
+    (void)self;
+    meddler.under.methods->stats(meddler.under.self, out);
+}
+static const nm_methods meddler_methods = {meddler_alloc, meddler_resize, meddler_free, meddler_stats};
+static nm_allocator meddlers_port(nm_system *under, void (*before_free)(void)) {
+    meddler.under = nm_system_port(under);
+    meddler.before_free = before_free;
+    return (nm_allocator){&meddler, &meddler_methods};
+}
+
+/* Two superblocks of which one is empty, a spare: it goes upstream as the thread ends. */
+static struct {
+    nm_slab *slab;
+    nm_allocator upstream;
+    void *last;
+} ending;
+static void *make_slab_with_a_spare(void *unused) {
+    (void)unused;
+    static const size_t bins[] = {4096};
+    void *blocks[16];
+    ending.slab = nm_slab_create(ending.upstream, bins, 1, false);
+    nm_allocator port = nm_slab_port(ending.slab);
+    for (int i = 0; i < 16; i++) blocks[i] = nm_alloc(port, 4096, 16); /* 15 to a superblock */
+    for (int i = 0; i < 15; i++) CHECK(nm_free(port, blocks[i], 4096, 16) == NM_OK);
+    ending.last = blocks[15];
+    SOUND(nm_slab_check(ending.slab));
+    return NULL;
+}
+
+static atomic_bool inside, freed;
+static void wait_for_the_free(void) {
+    atomic_store(&inside, true);
+    for (int i = 0; i < 10000 && !atomic_load(&freed); i++) (void)sched_yield(); /* a sound slab lets it not come */
+}
+static void *free_the_last(void *unused) {
+    (void)unused;
+    while (!atomic_load(&inside)) (void)sched_yield();
+    CHECK(nm_free(nm_slab_port(ending.slab), ending.last, 4096, 16) == NM_OK);
+    atomic_store(&freed, true);
+    return NULL;
+}
+/* The thread has collected for the last time, and its slab is nobody's only in a moment. */
+static void test_the_last_free_while_the_thread_ends(void) {
+    nm_system *upstream = nm_system_create();
+    pthread_t thread;
+    atomic_store(&inside, false);
+    atomic_store(&freed, false);
+    ending.upstream = meddlers_port(upstream, wait_for_the_free);
+    CHECK(pthread_create(&thread, NULL, free_the_last, NULL) == 0);
+    in_thread(make_slab_with_a_spare, NULL);
+    CHECK(pthread_join(thread, NULL) == 0);
+    SOUND(nm_slab_check(ending.slab));
+    CHECK(stats(ending.upstream).live == 0);
+    nm_slab_destroy(ending.slab);
+    nm_system_destroy(upstream);
+}
+
+/* Forks; true where the child ends well, and soon. */
+static bool child_does(void (*run)(void)) {
+    pid_t child = fork();
+    if (child == 0) {
+        int before = failures_;
+        (void)alarm(10);
+        run();
+        _exit(failures_ != before);
+    }
+    int status = -1;
+    return waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+static void destroy_the_lost(void) {
+    CHECK(nm_free(nm_slab_port(ending.slab), ending.last, 4096, 16) == NM_OK); /* queued for ever */
+    nm_slab_destroy(ending.slab);
+}
+static void fork_now(void) { CHECK(child_does(destroy_the_lost)); }
+static void test_fork_while_the_thread_ends(void) {
+    nm_system *upstream = nm_system_create();
+    ending.upstream = meddlers_port(upstream, fork_now);
+    in_thread(make_slab_with_a_spare, NULL);
+    SOUND(nm_slab_check(ending.slab));
+    CHECK(stats(ending.upstream).live == 1);
+    CHECK(nm_free(nm_slab_port(ending.slab), ending.last, 4096, 16) == NM_OK && stats(ending.upstream).live == 0);
+    nm_slab_destroy(ending.slab);
+    nm_system_destroy(upstream);
+}
+
+/* A child has the slabs of the threads that it does not have: owned, or nobody's. */
+static orphan left;
+static void free_the_owned(void) {
+    left.from = 100, left.to = CELLS;
+    (void)free_some(&left);
+    CHECK(stats(nm_slab_port(left.slab)).live == 0 && stats(left.upstream).live == 3); /* its owner is not here */
+    nm_slab_destroy(left.slab);
+    CHECK(stats(left.upstream).live == 0);
+}
+static void free_the_abandoned(void) {
+    left.from = 100, left.to = CELLS;
+    (void)free_some(&left);
+    CHECK(stats(left.upstream).live == 0);
+    nm_slab_destroy(left.slab);
+}
+static void test_fork_with_slabs_of_others(void) {
+    nm_system *upstream = nm_system_create();
+    pthread_t thread;
+    left.upstream = nm_system_port(upstream);
+    atomic_store(&made, false);
+    atomic_store(&go_on, false);
+    CHECK(pthread_create(&thread, NULL, make_slab_and_wait, &left) == 0);
+    while (!atomic_load(&made)) (void)sched_yield();
+    CHECK(child_does(free_the_owned));
+    atomic_store(&go_on, true);
+    CHECK(pthread_join(thread, NULL) == 0);
+    CHECK(child_does(free_the_abandoned));
+    free_the_abandoned();
+    CHECK(stats(left.upstream).live == 0);
+    nm_system_destroy(upstream);
+}
+
+/* Each kind has its own to do when a thread ends. */
+static nm_heap *shared_heap;
+static void *use_slab_and_heap(void *arg) {
+    (void)make_slab(arg);
+    CHECK(nm_heap_free(shared_heap, nm_heap_malloc(shared_heap, 100)) == NM_OK);
+    return NULL;
+}
+static void test_a_thread_with_slab_and_heap(void) {
+    static orphan o;
+    nm_system *upstream = nm_system_create();
+    o.upstream = nm_system_port(upstream);
+    shared_heap = nm_heap_create(NULL, false);
+    for (int i = 0; i < 3; i++) {
+        in_thread(use_slab_and_heap, &o);
+        nm_census census;
+        nm_heap_census(shared_heap, &census);
+        CHECK(census.held == 0 && census.threads == 1); /* it kept nothing, and the next takes its part over */
+        SOUND(nm_heap_check(shared_heap));
+        o.from = 100, o.to = CELLS;
+        (void)free_some(&o);
+        CHECK(stats(o.upstream).live == 0);
+        nm_slab_destroy(o.slab);
+    }
+    nm_heap_destroy(shared_heap);
+    nm_system_destroy(upstream);
+}
+
 /* ---- patterns ------------------------------------------------------------------------------------- */
 
 static bool all_bytes(const unsigned char *ptr, size_t size, unsigned char byte) {
@@ -557,6 +772,18 @@ static void test_patterns(void) {
     CHECK(nm_free(p, y, 20, 16) == NM_OK && SEEN_DEAD(y, 20, 0xDD));
     CHECK(nm_stack_reset(s) == NM_OK && SEEN_DEAD(x, 100, 0xDD));
     nm_stack_destroy(s);
+}
+
+/* What the user may have written goes, not only what was asked for. */
+static void test_a_slab_wipes_whole_cells(void) {
+    static const size_t bins[] = {64};
+    nm_slab *s = nm_slab_create(nm_system_port(system_), bins, 1, true);
+    nm_allocator p = nm_slab_port(s);
+    unsigned char *cell = nm_alloc(p, 20, 16);
+    memset(cell, 7, nm_slab_usable(s, 20, 16));
+    CHECK(nm_free(p, cell, 20, 16) == NM_OK && SEEN_DEAD(cell + sizeof(void *), 64 - sizeof(void *), 0));
+    CHECK(nm_alloc(p, 20, 16) == cell && all_bytes(cell + sizeof(void *), 64 - sizeof(void *), 0));
+    nm_slab_destroy(s);
 }
 
 static void test_utilities(void) {
@@ -602,12 +829,18 @@ int main(void) {
     RUN(test_pool_checks_each_free());
     RUN(test_pool_corruption());
     RUN(test_pool_empty_and_growing());
+    RUN(test_pool_chunks_that_touch());
     RUN(test_confined_to_the_thread());
     RUN(test_a_dead_threads_things_are_nobodys());
     RUN(test_a_slab_outlives_its_thread());
     RUN(test_two_free_into_a_slab_of_nobody());
     RUN(test_frees_while_the_thread_ends());
+    RUN(test_the_last_free_while_the_thread_ends());
+    RUN(test_fork_while_the_thread_ends());
+    RUN(test_fork_with_slabs_of_others());
+    RUN(test_a_thread_with_slab_and_heap());
     RUN(test_patterns());
+    RUN(test_a_slab_wipes_whole_cells());
     RUN(test_utilities());
     nm_system_destroy(system_);
     return finish();

@@ -18,7 +18,7 @@ INPUTS := pyproject.toml setup.py $(C_SOURCES) $(C_HEADERS) \
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test doctest bench lint lint-c header-compile c-tests c-tests-asan interpreter-tests \
-	fuzz fuzz-corpus coverage mutants dist wheel-pure clean FORCE
+	coverage mutants dist wheel-pure clean FORCE
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -106,7 +106,6 @@ $(LINT)/header/%.ok: %.h $(C_HEADERS) Makefile
 CORE_SOURCES := $(filter-out csrc/python/%,$(C_SOURCES))
 C_TESTS := $(sort $(wildcard tests/c/test_*.c))
 C_TEST_HEADERS := $(wildcard tests/c/*.h)
-CORPUS_FILES := $(wildcard tests/c/corpus/*)
 ASAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 
 interpreter-tests: $(VENV)/.installed-test ## the interpreter's own tests, on the engine
@@ -131,32 +130,48 @@ build/c-tests/asan/%: tests/c/%.c $(CORE_SOURCES) $(C_HEADERS) $(C_TEST_HEADERS)
 # kept: an executable that make takes for intermediate would be built again each time
 .SECONDARY:
 # a request that no machine can serve is part of the contract: it must come back as NULL
-%.passed: % $(CORPUS_FILES)
+%.passed: %
 	ASAN_OPTIONS=allocator_may_return_null=1 ./$<
 	@touch $@
 
-# --- the fuzzer: programs for each allocator, kept in tests/c/corpus where they reach something new ---
+# --- checkers: more eyes on the same tests, and programs that nobody thought of ---
 
-FUZZ_SECONDS ?= 60
-CORPUS := tests/c/corpus
-FUZZ_FLAGS := -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined
+.PHONY: c-tests-valgrind c-tests-tsan fuzz python-tests-asan
+CORPUS := $(wildcard tests/c/corpus/*)
+TSAN := -fsanitize=thread -fno-omit-frame-pointer
+# a child that ends in a guard page is one of the tests
+VALGRIND := valgrind --quiet --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite \
+	--child-silent-after-fork=yes --suppressions=tests/c/valgrind.supp
 
-build/fuzz/program: tests/c/fuzz_program.c tests/c/program.h $(CORE_SOURCES) $(C_HEADERS) Makefile
+c-tests-valgrind: $(C_TESTS:tests/c/%.c=build/c-tests/valgrind/%.passed) ## the C tests under Valgrind, which is told of blocks
+
+c-tests-tsan: $(C_TESTS:tests/c/%.c=build/c-tests/tsan/%.passed) ## the C tests under ThreadSanitizer
+
+fuzz: ## coverage-guided fuzzing of the C core, for FUZZ_SECONDS (60)
+	@scripts/fuzz.sh
+
+python-tests-asan: ## the Python tests on an extension with AddressSanitizer; some minutes
+	$(PYTHON) scripts/python_tests_asan.py $(ARGS)
+
+build/c-tests/valgrind/%: tests/c/%.c $(CORE_SOURCES) $(C_HEADERS) $(C_TEST_HEADERS) Makefile
+	@command -v valgrind >/dev/null || \
+	  { echo "missing: valgrind; on Debian or Ubuntu: apt-get install valgrind"; exit 1; }
 	@mkdir -p $(@D)
-	@[ -n "$(CLANG)" ] || { echo "missing: clang; on Debian or Ubuntu: apt-get install clang-19 libclang-rt-19-dev"; exit 1; }
-	$(CLANG) $(FUZZ_FLAGS) $(C_FLAGS) -o $@ $< $(CORE_SOURCES)
+	$(CC) -O1 -g -DNM_VALGRIND $(C_FLAGS) $(WARNINGS) -o $@ $< $(CORE_SOURCES)
 
-fuzz: build/fuzz/program ## run the fuzzer for FUZZ_SECONDS (60) and keep the programs that reach something new
-	@mkdir -p build/fuzz/found
-	ASAN_OPTIONS=allocator_may_return_null=1 ./$< -max_total_time=$(FUZZ_SECONDS) -max_len=800 -timeout=20 \
-	  -print_final_stats=1 -verbosity=0 -artifact_prefix=build/fuzz/ build/fuzz/found $(CORPUS)
+build/c-tests/tsan/%: tests/c/%.c $(CORE_SOURCES) $(C_HEADERS) $(C_TEST_HEADERS) Makefile
+	@mkdir -p $(@D)
+	$(CC) -O1 -g $(TSAN) $(C_FLAGS) $(WARNINGS) -o $@ $< $(CORE_SOURCES)
 
-fuzz-corpus: build/fuzz/program ## the smallest corpus that reaches what the programs found reach
-	@mkdir -p build/fuzz/found build/fuzz/least
-	rm -f build/fuzz/least/*
-	ASAN_OPTIONS=allocator_may_return_null=1 ./$< -merge=1 -use_counters=0 -max_len=800 -verbosity=0 build/fuzz/least $(CORPUS) build/fuzz/found
-	rm -rf $(CORPUS) && mv build/fuzz/least $(CORPUS)
-	@ls $(CORPUS) | wc -l
+build/c-tests/valgrind/%.passed: build/c-tests/valgrind/%
+	$(VALGRIND) ./$<
+	@touch $@
+
+build/c-tests/tsan/%.passed: build/c-tests/tsan/%
+	TSAN_OPTIONS=allocator_may_return_null=1 ./$<
+	@touch $@
+
+$(foreach kind,plain asan valgrind tsan,build/c-tests/$(kind)/test_corpus.passed): $(CORPUS)
 
 coverage: ## line coverage of csrc and src together, at least 95 %; some minutes
 	$(PYTHON) scripts/coverage.py $(ARGS)

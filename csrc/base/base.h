@@ -87,7 +87,7 @@ NM_INLINE size_t nm__get(const nm__counter *c) {
 }
 NM_INLINE void nm__set(nm__counter *c, size_t n) { atomic_store_explicit(c, n, memory_order_relaxed); }
 /* One instruction where the compilers make three of the load, the sum and the store. */
-#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__) && !defined(NM__TSAN)
+#if defined(__x86_64__) && !defined(NM__TSAN)
 NM_INLINE void nm__bump(nm__counter *c, size_t n) {
     __asm__("addq %1, %0" : "+m"(*(size_t *)(void *)c) : "er"(n) : "cc");
 }

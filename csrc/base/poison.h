@@ -25,6 +25,9 @@
 #if defined(__SANITIZE_ADDRESS__)
 #define NM__ASAN 1
 #endif
+#if defined(__SANITIZE_THREAD__)
+#define NM__TSAN 1
+#endif
 
 #if defined(NM__ASAN)
 #include <sanitizer/asan_interface.h>

@@ -221,7 +221,7 @@ static void test_programs_near_the_end(void) {
     whole();
 }
 
-#ifndef NM__WATCHED /* a checker's own address space exceeds any limit */
+#if !defined(NM__WATCHED) && !defined(NM__TSAN) /* a checker's own address space exceeds any limit */
 static int in_child(size_t limit, size_t taken, bool there_is_a_region) {
     pid_t child = fork();
     if (child == 0) {
@@ -248,7 +248,7 @@ static void test_little_address_space(void) { /* before there is a region here *
 #endif
 
 int main(void) {
-#ifndef NM__WATCHED
+#if !defined(NM__WATCHED) && !defined(NM__TSAN)
     RUN(test_little_address_space());
 #endif
     if (nm_region_init(PAGES * PAGE, (size_t)1 << 30, 1000000) != NM_OK || nm_region_size() != PAGES * PAGE) return 2;

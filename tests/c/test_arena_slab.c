@@ -126,6 +126,7 @@ static void test_wiping(void) {
     memset(block, 7, 500);
     CHECK(nm_arena_reset(a) == NM_OK);
     CHECK(nm_alloc(nm_arena_port(a), 500, 1) == block);
+    NM_REOPEN(block, 500);
     for (int i = 0; i < 500; i++) CHECK(block[i] == 0);
     nm_arena_destroy(a);
 }

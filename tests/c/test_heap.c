@@ -683,9 +683,9 @@ static void test_idle_superblocks_make_room(void) {
     nm_budget_destroy(b);
 }
 
-static pthread_barrier_t barrier;
 /* ThreadSanitizer lets nobody start a thread in the child of a process that had several. */
 #ifndef NM__TSAN
+static pthread_barrier_t barrier;
 static void *hold_blocks(void *arg) {
     worker *w = arg;
     allocate(w);

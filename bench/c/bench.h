@@ -33,7 +33,7 @@ static inline void die(const char *why) {
 static nm_heap *heap;
 static inline void *take(size_t size) { return nm_heap_malloc(heap, size); }
 static inline void give(void *ptr) { (void)nm_heap_free(heap, ptr); }
-/* As the package does it: 64 GiB of addresses, 256 MiB kept for a second. */
+/* 256 MiB of free spans kept for a second, as in the package. */
 static inline void set_up(void) {
     if (nm_region_init((size_t)64 << 30, (size_t)256 << 20, 1000) != NM_OK) die("no region");
     heap = nm_heap_create(NULL, false);

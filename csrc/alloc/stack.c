@@ -27,7 +27,7 @@ struct nm_stack {
     uint64_t generation;
     size_t capacity;
     nm_allocator upstream;
-    bool patterns;
+    bool patterns, unwinds;
 };
 
 NM_INLINE bool is_mine(const nm_stack *s) { return nm__is_thread(s->thread); }
@@ -124,6 +124,7 @@ NM_INLINE void erase(const nm_stack *s, const char *before) {
 static void pop_to(nm_stack *s, size_t depth) {
     const char *before = s->pos;
     size_t bytes = 0;
+    s->unwinds = false;
     if (depth == s->depth) return;
     nm__bump(&s->dropped_blocks, s->depth - depth);
     while (s->depth > depth) {
@@ -140,6 +141,10 @@ static nm_status stack_free(void *self, void *ptr, size_t size, size_t align) {
     (void)align;
     if (NM_UNLIKELY(!is_mine(s))) return nm__fail(NM_WRONG_THREAD, 0, 0, 0);
     nm_status status = top_or_why(s, ptr, size);
+    if (NM_UNLIKELY(status == NM_LIFO_VIOLATION && s->unwinds)) {
+        nm__bump(&s->frees, 1);
+        return NM_OK;
+    }
     if (NM_UNLIKELY(status != NM_OK)) return nm__fail(status, size, 0, 0);
     const char *before = s->pos;
     s->pos = (char *)ptr - s->entries[--s->depth].padding;
@@ -236,6 +241,8 @@ static void abolish(nm_stack *s) {
     s->entries = NULL;
     s->room = 0;
 }
+
+void nm_stack_unwind(nm_stack *s) { s->unwinds = true; }
 
 nm_status nm_stack_reset(nm_stack *s) {
     if (!is_mine(s)) return nm_stack_check_thread(s);

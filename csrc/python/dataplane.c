@@ -631,6 +631,7 @@ static bool drop(AllocatorObject *a, uint64_t serial, const char *action) {
         raise_exports(a, action);
         return false;
     }
+    if (a->rewinds == REWINDS_STACK) nm_stack_unwind(a->inner.self);
     while (life->newest != NULL && life->newest->serial > serial) retire(life->newest);
     return true;
 }

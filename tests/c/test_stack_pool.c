@@ -164,6 +164,27 @@ static void test_stack_marks(void) {
     nm_stack_destroy(s);
 }
 
+/* What a wrapper has charged comes back, although blocks that are the stack's own lie above. */
+static void test_stack_unwinds(void) {
+    nm_allocator p;
+    nm_stack *s = stack_of(1000, &p);
+    nm_stack_mark mark;
+    char *below = nm_alloc(p, 100, 16);
+    CHECK(nm_stack_take_mark(s, &mark) == NM_OK);
+    char *a = nm_alloc(p, 10, 16), *b = nm_alloc(p, 20, 64), *c = nm_alloc(p, 30, 16);
+    nm_stack_unwind(s);
+    CHECK(nm_free(p, a, 10, 16) == NM_OK && stats(p).live == 4);
+    CHECK(nm_free(p, c, 30, 16) == NM_OK && stats(p).live == 3);
+    CHECK(nm_free(p, c, 30, 16) == NM_DOUBLE_FREE);
+    SOUND(nm_stack_check(s));
+    CHECK(nm_stack_release(s, &mark) == NM_OK && stats(p).used == 100 && stats(p).frees == 2);
+    SOUND(nm_stack_check(s));
+    b = nm_alloc(p, 20, 16);
+    CHECK(nm_free(p, below, 100, 16) == NM_LIFO_VIOLATION); /* over with the release */
+    CHECK(nm_free(p, b, 20, 16) == NM_OK && nm_free(p, below, 100, 16) == NM_OK);
+    nm_stack_destroy(s);
+}
+
 static void test_stack_programs(void) {
     enum { MOST = 3000 };
     static struct { char *ptr; size_t size; unsigned seed; } blocks[MOST];
@@ -825,6 +846,7 @@ int main(void) {
     RUN(test_stack_capacity());
     RUN(test_stack_resize());
     RUN(test_stack_marks());
+    RUN(test_stack_unwinds());
     RUN(test_stack_programs());
     RUN(test_stack_without_memory_for_entries());
     RUN(test_pool_layouts());

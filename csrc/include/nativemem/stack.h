@@ -32,6 +32,9 @@ void nm_stack_destroy(nm_stack *s);
  * the newest, NM_DOUBLE_FREE for one that is gone. resize serves the newest block only. */
 nm_allocator nm_stack_port(nm_stack *s);
 
+/* A reset, release or clear is about to drop blocks that wrappers have counted. Until then a free out of order is no
+ * violation: it counts, and leaves the bytes to what follows. Pre: the stack's thread. */
+void nm_stack_unwind(nm_stack *s);
 /* Drops every block. NM_WRONG_THREAD: unchanged. */
 nm_status nm_stack_reset(nm_stack *s);
 /* As reset, and gives the chunk back: the stack serves nothing any more. */

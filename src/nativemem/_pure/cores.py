@@ -216,6 +216,9 @@ class _Counted:
         """Gives everything back."""
         return Status.OK
 
+    def unwind(self) -> None:
+        """Blocks are about to be dropped together."""
+
     def _destroy(self) -> None:
         """The allocator was collected; nobody can call it any more."""
 
@@ -505,6 +508,7 @@ class StackCore(_Confined):
         super().__init__()
         self._upstream, self._capacity, self._patterns = upstream, capacity, patterns
         self._entries: list[list[int]] = []
+        self._unwinds = False
         self._pos = 0
         self._generation = 0
         self._chunk: _Chunk | None
@@ -546,9 +550,10 @@ class StackCore(_Confined):
 
     def _free(self, size: int, align: int, memory: Any) -> None:
         self._must_be_here()
-        if not self._is_top(memory):
+        if self._is_top(memory):
+            self._pop()
+        elif not self._unwinds:
             raise Refusal(Status.LIFO_VIOLATION, size)
-        self._pop()
         self._frees += 1
 
     def _resize(self, old: int, size: int, memory: Any, apply: Make) -> bool:
@@ -564,7 +569,12 @@ class StackCore(_Confined):
         self._pos = memory._place[1] = memory._place[0] + size
         return True
 
+    def unwind(self) -> None:
+        """Until the next reset, release or clear a free out of order counts, and leaves the bytes to that."""
+        self._unwinds = True
+
     def _pop_to(self, depth: int) -> None:
+        self._unwinds = False
         while len(self._entries) > depth:
             self._pop()
 

@@ -324,6 +324,7 @@ class Allocator:
             users = life.nouns + sum(block._exported() for block in blocks)
             if users:
                 raise_exports(self, action)
+            self._core_.unwind()
             for block in blocks:
                 life.sweep(serial)  # first what lies above it, as a stack wants it
                 self._retire(block)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import struct
 import sys
+from bisect import bisect
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
@@ -241,7 +242,7 @@ class TypedArena:
     [(5.0, 6.0), (3.0, 4.0)]
     """
 
-    __slots__ = ("_arena", "_blocks", "_n", "_record", "_room", "_run", "_views")
+    __slots__ = ("_arena", "_blocks", "_n", "_record", "_room", "_run", "_starts", "_views")
     _binding: ClassVar[Any]
 
     def __init__(
@@ -263,6 +264,7 @@ class TypedArena:
         self._run = max(1, bytes_ // self._record.size)  # items
         self._blocks: list[Any] = []
         self._views: list[_Records] = []
+        self._starts: list[int] = []  # index of each run's first item
         self._n = self._room = 0
 
     @property
@@ -302,24 +304,26 @@ class TypedArena:
             self.append(value)
 
     def _grow(self) -> None:
-        """A run more; a shorter one where there is no room for a whole, which is then the last."""
-        items = self._run if self._room % self._run == 0 else 0
+        """A run more; a shorter one where there is no room for a whole."""
+        items = self._run
         while True:
             try:
-                block = self._arena.alloc(max(items, 1) * self._record.size)
+                block = self._arena.alloc(items * self._record.size)
                 break
             except (ArenaExhausted, BudgetExceeded, OutOfMemory):
-                if items <= 1:
+                if items == 1:
                     raise
                 items //= 2
+        self._starts.append(self._room)
         self._blocks.append(block)
         self._views.append(_Records(block, self._record))
         self._room += items
 
     def _find(self, index: Any) -> tuple[_Records, int]:
         self._arena._call(self._arena._opened().check())
-        run, i = divmod(_offset(index, self._n, "TypedArena"), self._run)
-        return self._views[run], i
+        i = _offset(index, self._n, "TypedArena")
+        run = bisect(self._starts, i) - 1
+        return self._views[run], i - self._starts[run]
 
     def __len__(self) -> int:
         return self._n
@@ -333,6 +337,7 @@ class TypedArena:
         view[i] = value
 
     def __iter__(self) -> Iterator[Any]:
+        self._arena._opened()
         return (self[i] for i in range(self._n))
 
     def _drop(self, verb: Any) -> None:
@@ -345,7 +350,7 @@ class TypedArena:
         except BaseException:
             self._views = [_Records(block, self._record) for block in self._blocks]
             raise
-        self._views, self._blocks, self._n, self._room = [], [], 0, 0
+        self._views, self._blocks, self._starts, self._n, self._room = [], [], [], 0, 0
 
     def reset(self) -> None:
         """Drops every item, keeps memory for reuse."""

@@ -1,0 +1,377 @@
+"""BLOCK-6 and ARENA-8: single values, arrays and arenas of a struct format."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from nativemem._backend import Binding
+from nativemem.allocators import Allocator
+from nativemem.errors import (
+    ArenaExhausted,
+    BudgetExceeded,
+    ConfigError,
+    DoubleFree,
+    InvalidLayout,
+    StaleBlock,
+    StaleHandle,
+    WrongThread,
+)
+
+from .helpers import CHAINS, chain_of, collect, in_thread, is_one_line, make, traits_of, unchanged
+
+BAD_FORMATS = ("", "0d", "y", "d d d!", 3, None, b"\xff", "é", "999999999999999999999s")
+#: format, a value, another, one that does not fit
+RECORDS = (
+    ("d", 1.5, -2.5, "x"),
+    ("i", 7, -(1 << 31), 1 << 31),
+    ("c", b"x", b"y", b"xy"),
+    ("4s", b"abcd", b"xy\0\0", "text"),
+    ("<Hq", (1, -2), (65535, 1 << 40), (65536, 0)),
+    ("2d", (1.0, 2.0), (0.5, 0.25), (1.0,)),
+    ("hxxh", (1, 2), (3, 4), 5),
+)
+
+# --- Value ---
+
+
+@pytest.mark.parametrize(("fmt", "value", "other", "bad"), RECORDS)
+def test_value(nm: Binding, fmt: str, value: object, other: object, bad: object) -> None:
+    """BLOCK-6: reads and writes what struct would; a bad value changes nothing."""
+    system = nm.System()
+    handle = system.alloc_value(fmt, value)
+    assert (handle.value, handle.format) == (value, fmt)
+    assert system.stats.current == handle.block.size == struct.calcsize(fmt)
+    handle.value = other
+    assert handle.value == other
+    packed = struct.pack(fmt, *other) if isinstance(other, tuple) else struct.pack(fmt, other)
+    assert bytes(memoryview(handle.block)) == packed
+    with unchanged(system), pytest.raises(InvalidLayout, match="does not fit the format") as caught:
+        handle.value = bad
+    assert is_one_line(caught.value)
+    assert handle.value == other
+    with unchanged(system), pytest.raises(InvalidLayout):
+        system.alloc_value(fmt, bad)
+    handle.free()
+
+
+def test_a_value_in_every_allocator(allocator: Allocator) -> None:
+    """BLOCK-6"""
+    handle = allocator.alloc_value("q", 5)
+    assert allocator.blocks() == [handle.block]
+    handle.value += 1
+    assert handle.value == 6
+    assert handle.block.allocator is allocator
+    handle.free()
+    with pytest.raises(DoubleFree):
+        handle.free()
+
+
+@pytest.mark.parametrize("fmt", BAD_FORMATS, ids=repr)
+def test_bad_formats(nm: Binding, fmt: object) -> None:
+    """BLOCK-6: InvalidLayout, and nothing is allocated."""
+    system = nm.System()
+    for call in (
+        lambda: system.alloc_value(fmt, 1),
+        lambda: system.alloc_array(fmt, [1]),
+        lambda: system.alloc_array(fmt, 3),
+        lambda: nm.TypedArena(fmt, upstream=system),
+    ):
+        with unchanged(system), pytest.raises(InvalidLayout) as caught:
+            call()
+        assert is_one_line(caught.value)
+
+
+def test_freed_at_the_end_of_a_context(allocator: Allocator) -> None:
+    """BLOCK-6: and not twice where it is gone already, by a free or a reset inside."""
+    for make_handle in (lambda: allocator.alloc_value("d", 1.0), lambda: allocator.alloc_array("d", [1.0, 2.0])):
+        with make_handle() as handle:
+            assert handle.block.alive
+        assert not handle.block.alive
+        with make_handle() as handle:
+            handle.free()
+        with make_handle() as handle, handle:
+            pass
+        with pytest.raises(ZeroDivisionError), make_handle() as handle:
+            raise ZeroDivisionError
+        assert not handle.block.alive
+    assert allocator.stats.frees == 8
+
+
+def test_a_reset_inside_the_context(nm: Binding) -> None:
+    """BLOCK-6"""
+    for allocator in (nm.Arena(), nm.Stack(1000)):
+        with allocator.alloc_value("d", 1.0) as handle:
+            allocator.reset()
+        assert not handle.block.alive
+        assert allocator.stats.frees == 0
+
+
+def test_a_handle_of_a_gone_block(allocator: Allocator) -> None:
+    """BLOCK-6, BLOCK-2: nothing is read or written through it, on either backend."""
+    value, array = allocator.alloc_value("d", 1.0), allocator.alloc_array("d", [1.0])
+    array.free()
+    value.free()
+    for call in (
+        lambda: value.value,
+        lambda: setattr(value, "value", 2.0),
+        value.__enter__,
+        lambda: array[0],
+        lambda: array.__setitem__(0, 2.0),
+        lambda: list(array),
+        array.__enter__,
+    ):
+        with unchanged(allocator), pytest.raises(StaleBlock, match="was freed"):
+            call()
+    assert "freed" in repr(value)
+    assert "freed" in repr(array)
+
+
+def test_a_handle_holds_its_chain(nm: Binding) -> None:
+    """BLOCK-6, LIFE-3"""
+    system = nm.System()
+    value = nm.Arena(upstream=system).alloc_value("d", 1.5)
+    collect()
+    assert value.value == 1.5
+    del value
+    collect()
+    assert system.stats.live == 0
+
+
+def test_a_handle_frees_itself(nm: Binding) -> None:
+    """BLOCK-6"""
+    heap = nm.Heap()
+    heap.alloc_value("d", 1.5)
+    heap.alloc_array("d", 100)
+    collect()
+    assert (heap.stats.live, heap.stats.frees) == (0, 2)
+
+
+# --- Array ---
+
+
+@pytest.mark.parametrize(("fmt", "value", "other", "bad"), RECORDS)
+def test_array(nm: Binding, fmt: str, value: object, other: object, bad: object) -> None:
+    """BLOCK-6: items one behind the other, indexed as a list is."""
+    system = nm.System()
+    items = [value, other, value, other, other]
+    array = system.alloc_array(fmt, items)
+    assert (len(array), list(array), array.format) == (5, items, fmt)
+    assert array.block.size == 5 * struct.calcsize(fmt)
+    assert (array[0], array[-1], array[1:4], array[::-2]) == (value, other, items[1:4], items[::-2])
+    array[-5] = other
+    assert array[0] == other
+    for index in (5, -6, 1 << 70):
+        with unchanged(system), pytest.raises(IndexError):
+            array[index]
+        with unchanged(system), pytest.raises(IndexError):
+            array[index] = value
+    for index in ("0", None, 1.0):
+        with unchanged(system), pytest.raises(TypeError):
+            array[index]
+    with unchanged(system), pytest.raises(InvalidLayout):
+        array[1] = bad
+    assert array[1] == other
+    with unchanged(system), pytest.raises(InvalidLayout):
+        system.alloc_array(fmt, [value, bad])
+
+
+def test_zeros(allocator: Allocator) -> None:
+    """BLOCK-6: so many, also where the memory was used before; of no items as well."""
+    block = allocator.alloc(800)
+    with memoryview(block) as view:
+        view[:] = b"\xff" * 800
+    block.free()
+    array = allocator.alloc_array("d", 100)
+    assert list(array) == [0.0] * 100
+    empty = allocator.alloc_array("d", 0)
+    assert (len(empty), list(empty), empty.block.size) == (0, [], 0)
+    with pytest.raises(IndexError):
+        empty[0]
+    assert len(allocator.alloc_array("i", [])) == 0
+    assert list(allocator.alloc_array("i", (n * n for n in range(4)))) == [0, 1, 4, 9]
+
+
+@pytest.mark.parametrize("n", [-1, 1.5, True, 1 << 60, 1 << 63, 1 << 64, object()])
+def test_bad_counts(nm: Binding, n: object) -> None:
+    """BLOCK-6, LAYOUT-4: also where the product overflows."""
+    system = nm.System()
+    with unchanged(system), pytest.raises(InvalidLayout) as caught:
+        system.alloc_array("d", n)
+    assert is_one_line(caught.value)
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_a_refused_array_leaves_nothing(nm: Binding, chain: str) -> None:
+    """BLOCK-6"""
+    allocator = make(nm, chain)
+    n = (traits_of(allocator).largest or (1 << 61)) + 1
+    with pytest.raises((MemoryError, InvalidLayout)):
+        allocator.alloc_array("B", n)
+    assert (allocator.stats.live, allocator.blocks()) == (0, [])
+    if any(link.owner for link in chain_of(allocator)):
+        assert allocator.owner.used == 0
+
+
+def test_exports_are_held_no_longer_than_an_access(allocator: Allocator) -> None:
+    """BLOCK-3, BLOCK-6: a handle does not keep its block from being freed; a memoryview does."""
+    array = allocator.alloc_array("i", [1, 2, 3])
+    assert sum(array) == 6
+    with memoryview(array.block), pytest.raises(BufferError):
+        array.free()
+    array.free()
+
+
+# --- TypedArena ---
+
+
+@pytest.mark.parametrize(("fmt", "value", "other", "bad"), RECORDS)
+def test_typed_arena(nm: Binding, fmt: str, value: object, other: object, bad: object) -> None:
+    """ARENA-8: one element type, indexable; an item that does not fit adds nothing."""
+    system = nm.System()
+    items = nm.TypedArena(fmt, hint=128, upstream=system)
+    expected = [value if n % 3 else other for n in range(200)]
+    assert [items.append(item) for item in expected] == list(range(200))
+    assert (len(items), list(items), items.format) == (200, expected, fmt)
+    assert (items[0], items[-1], items[199], items[-200]) == (other, expected[-1], expected[-1], other)
+    items[77] = value
+    expected[77] = value
+    assert list(items) == expected
+    with pytest.raises(InvalidLayout):
+        items.append(bad)
+    with pytest.raises(InvalidLayout):
+        items[0] = bad
+    assert list(items) == expected
+    for index in (200, -201, 1 << 70):
+        with pytest.raises(IndexError):
+            items[index]
+    for index in ("0", 1.5, slice(2)):
+        with pytest.raises(TypeError):
+            items[index]
+    items.close()
+    assert system.stats.live == 0
+
+
+def test_extend(nm: Binding) -> None:
+    """ARENA-8: what comes before an item that fails stays."""
+    items = nm.TypedArena("i")
+    items.extend(range(5))
+    with pytest.raises(InvalidLayout):
+        items.extend([5, 6, "x", 7])
+    assert list(items) == [0, 1, 2, 3, 4, 5, 6]
+
+
+def test_reset_of_a_typed_arena(nm: Binding) -> None:
+    """ARENA-8, ARENA-4"""
+    system = nm.System()
+    items = nm.TypedArena("q", upstream=system)
+    for _ in range(3):
+        items.extend(range(1000))
+        count = system.stats.count
+        items.reset()
+        assert (len(items), list(items), items.stats.current) == (0, [], 0)
+        with pytest.raises(IndexError):
+            items[0]
+    items.extend(range(1000))
+    assert system.stats.count == count, "memory is kept for reuse"
+    assert items.arena.generation == 3
+    assert list(items) == list(range(1000))
+
+
+def test_a_typed_arena_is_bounded(nm: Binding) -> None:
+    """ARENA-8, ARENA-1: to the last whole item under the cap, whatever the runs are."""
+    for cap in (100, 1000, 5000, 10_000):
+        items = nm.TypedArena("d", cap=cap)
+        for n in range(cap // 8):
+            items.append(float(n))
+        before = items.stats
+        with pytest.raises(ArenaExhausted) as caught:
+            items.append(0.0)
+        assert is_one_line(caught.value)
+        assert items.stats.reserved <= cap
+        assert items.stats.current == before.current
+        assert list(items) == [float(n) for n in range(cap // 8)], cap
+        items.reset()
+        items.append(1.0)
+
+
+def test_a_budget_bounds_a_typed_arena(nm: Binding) -> None:
+    """ARENA-8, LIM-1"""
+    budget = nm.Budget(1000)
+    items = nm.TypedArena("d", hint=64, upstream=nm.Limited(nm.System(), budget))
+    with pytest.raises(BudgetExceeded):
+        items.extend(0.0 for _ in range(10_000))
+    kept = len(items)
+    assert kept >= 8
+    assert list(items) == [0.0] * kept
+    items.close()
+    assert budget.used == 0
+
+
+def test_a_typed_arena_that_is_closed(nm: Binding) -> None:
+    """ARENA-8, LIFE-1"""
+    system = nm.System()
+    with nm.TypedArena("d", upstream=system) as items:
+        items.append(1.0)
+    items.close()
+    assert items.closed
+    assert system.stats.live == 0
+    for call in (
+        lambda: items.append(1.0),
+        lambda: items[0],
+        lambda: items.__setitem__(0, 1.0),
+        lambda: list(items),
+        items.reset,
+        items.__enter__,
+        lambda: items.stats,
+    ):
+        with pytest.raises(StaleHandle):
+            call()
+
+
+def test_a_reset_behind_its_back(nm: Binding) -> None:
+    """ARENA-8, LIFE-3: the arena's own reset is refused while it shows items, so none of them dangles."""
+    items = nm.TypedArena("d")
+    items.append(1.5)
+    for call in (items.arena.reset, items.arena.close):
+        with pytest.raises(BufferError):
+            call()
+    assert list(items) == [1.5]
+
+
+def test_a_typed_arena_belongs_to_its_thread(nm: Binding) -> None:
+    """ARENA-8, ARENA-5"""
+    items = nm.TypedArena("d")
+    items.append(1.0)
+    for call in (
+        lambda: items.append(2.0),
+        lambda: items[0],
+        lambda: items.__setitem__(0, 2.0),
+        items.reset,
+        items.close,
+    ):
+        with pytest.raises(WrongThread):
+            in_thread(call)
+    assert list(items) == [1.0]
+    assert not items.closed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "section"),
+    [({"hint": 0}, "arena.hint"), ({"cap": -1}, "arena.cap"), ({"patterns": 1}, "arena.patterns")]
+    + [({"zero_on_free": 1}, "arena.zero_on_free"), ({"upstream": 3}, "arena.upstream")],
+)
+def test_bad_configuration(nm: Binding, arguments: dict[str, object], section: str) -> None:
+    """CFG-1"""
+    with pytest.raises((ConfigError, InvalidLayout)) as caught:
+        nm.TypedArena("d", **arguments)
+    assert str(caught.value).startswith(section + ":")
+
+
+def test_a_large_element(nm: Binding) -> None:
+    """ARENA-8: one that is larger than the first chunk."""
+    items = nm.TypedArena("5000s", hint=64)
+    for n in range(5):
+        items.append(bytes([n]) * 5000)
+    assert list(items) == [bytes([n]) * 5000 for n in range(5)]

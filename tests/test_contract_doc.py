@@ -13,7 +13,8 @@ TESTS = Path(__file__).resolve().parent
 DOCUMENT = TESTS.parent / "docs" / "contract.md"
 
 ROW = re.compile(r"^\| ([A-Z]+-\d+[a-z]?) \| (.+) \| ((?:`[^`]+` ?)+) \| (\w+) \|$")
-NAME = re.compile(r"`(test_\w+\.py)::(test_\w+)`")
+NAME = re.compile(r"`(test_\w+\.(?:py|c))::(test_\w+)`")
+IN_C = re.compile(r"^static void (test_\w+)\(", re.MULTILINE)
 REFERENCE = re.compile(r"\b[A-Z]{3,}-\d+\b")
 
 
@@ -36,9 +37,11 @@ def functions() -> dict[str, dict[str, str]]:
         assert path.name not in result, "a file name in both folders would be ambiguous"
         result[path.name] = {
             node.name: ast.get_docstring(node) or ""
-            for node in tree.body
+            for node in ast.walk(tree)
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
         }
+    for path in (TESTS / "c").glob("test_*.c"):
+        result[path.name] = dict.fromkeys(IN_C.findall(path.read_text(encoding="utf-8")), "")
     return result
 
 

@@ -1,0 +1,72 @@
+"""The C core as a library: its headers, and what state it has beyond its structures."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+CSRC = ROOT / "csrc"
+HEADERS = sorted((CSRC / "include").rglob("*.h"))
+SOURCES = sorted(path for path in CSRC.rglob("*.c") if "python" not in path.parts)
+
+#: writable objects of the process: what each is there for
+GLOBALS = {
+    "region": "the one range of addresses of the process",
+    "nm__region_base": "the same, set once",
+    "nm__region_pages": "the same, set once",
+    "nm__pages": "the same, set once",
+    "heaps": "every heap, for fork and the end of a thread",
+    "slabs": "every slab, for the same",
+    "ends": "what is done at the end of a thread",
+    "numbers": "of threads, never used again",
+    "done": "guards of what is done once",
+    "once": "guards of what is done once",
+    "nm_empty_block": "what a block of no bytes points to",
+    "nm__no_page": "stands for no superblock; never written",
+    "nm__no_part": "stands for no part; never written",
+    # of each thread
+    "slot": "its status slot",
+    "nm__thread_number": "its number",
+    "nm__mine": "its parts of heaps",
+    "secure_mine": "its part of the secure heap that it used last",
+}
+
+
+def compiler(*names: str) -> str:
+    for name in names:
+        if found := shutil.which(name):
+            return found
+    pytest.skip(f"there is no {names[0]} to ask")
+
+
+@pytest.mark.parametrize("header", HEADERS, ids=lambda path: path.stem)
+def test_each_public_header_compiles_alone(header: Path) -> None:
+    """PORT-4: whoever includes one needs no other first, in C11 and in C++17."""
+    flags = ["-Wall", "-Wextra", "-Werror", "-fsyntax-only", f"-I{CSRC / 'include'}", "-include", str(header)]
+    for command in ([compiler("gcc", "cc"), "-x", "c", "-std=c11"], [compiler("g++", "c++"), "-x", "c++", "-std=c++17"]):
+        done = subprocess.run([*command, *flags, "/dev/null"], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def test_nothing_global_but_what_is_listed(tmp_path: Path) -> None:
+    """PORT-3: structures take what they need when they are made."""
+    gcc, nm = compiler("gcc", "cc"), compiler("nm")
+    found = set()
+    for source in SOURCES:
+        # one symbol for each object, with a name: no optimisation that merges or drops them
+        flags = ["-std=c11", "-O0", "-w", "-pthread", f"-I{CSRC}", f"-I{CSRC / 'include'}"]
+        made = tmp_path / f"{source.stem}.o"
+        subprocess.run([gcc, *flags, "-c", str(source), "-o", str(made)], check=True)
+        listed = subprocess.run([nm, str(made)], capture_output=True, text=True, check=True).stdout
+        for line in listed.splitlines():
+            kind, name = line.split()[-2:]
+            if kind in "bBdDC":
+                found.add(re.sub(r"\.\d+$", "", name))
+    # tables of methods hold addresses, which the loader fills in; they are constant from then on
+    found = {name for name in found if not name.endswith("_methods")}
+    assert found == set(GLOBALS)

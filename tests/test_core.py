@@ -48,7 +48,8 @@ def compiler(*names: str) -> str:
 def test_each_public_header_compiles_alone(header: Path) -> None:
     """PORT-4: whoever includes one needs no other first, in C11 and in C++17."""
     flags = ["-Wall", "-Wextra", "-Werror", "-fsyntax-only", f"-I{CSRC / 'include'}", "-include", str(header)]
-    for command in ([compiler("gcc", "cc"), "-x", "c", "-std=c11"], [compiler("g++", "c++"), "-x", "c++", "-std=c++17"]):
+    c, cxx = [compiler("gcc", "cc"), "-x", "c", "-std=c11"], [compiler("g++", "c++"), "-x", "c++", "-std=c++17"]
+    for command in (c, cxx):
         done = subprocess.run([*command, *flags, "/dev/null"], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 

@@ -39,8 +39,9 @@ def mypy(code: str, folder: Path) -> list[str]:
     """What it has to say of a program, a line each."""
     program = folder / "program.py"
     program.write_text(code, encoding="utf-8")
-    command = [sys.executable, "-m", "mypy", "--no-error-summary", "--config-file=", "--cache-dir", str(folder / "cache")]
-    done = subprocess.run([*command, str(program)], cwd=folder, capture_output=True, text=True)
+    options = ["--no-error-summary", "--config-file=", "--cache-dir", str(folder / "cache")]
+    command = [sys.executable, "-m", "mypy", *options, str(program)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     return [line for line in done.stdout.splitlines() if line.startswith("program.py")]
 
 

@@ -498,7 +498,8 @@ static nm_status secure_free(nm_heap *h, char *ptr, nm__page *p) {
     return NM_OK;
 }
 
-NM_COLD nm_status nm__heap_free_far(nm_heap *caller, void *ptr, nm__page *p) {
+/* not NM_COLD: gcc would lay out its callers for size, as cold ones */
+__attribute__((noinline)) nm_status nm__heap_free_far(nm_heap *caller, void *ptr, nm__page *p) {
     (void)caller;
     nm__part *part = p->part;
     if (part == NULL && p->kind != NM__SPAN) /* neither a cell nor the start of a span */

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import sys
 import weakref
 
 import pytest
 
-from nativemem._backend import Binding
+from nativemem._backend import Binding, load
 from nativemem.allocators import Allocator, Arena
 from nativemem.config import ArenaConfig
 from nativemem.errors import (
@@ -441,6 +442,46 @@ def test_zero_on_free_wipes_chunks_that_go_back(nm: Binding) -> None:
     inner.close()
     outer.release(mark)
     assert content(outer.alloc(4000)) == bytes(4000)
+
+
+# --- patterns ---
+
+
+def test_patterns(nm: Binding) -> None:
+    """ARENA-9: new bytes are 0xAA, also those that a block grows by, in a chunk of its own, and after a reset."""
+    arena = nm.Arena(hint=256, patterns=True)
+    for _ in range(3):
+        block = arena.alloc(100)
+        assert content(block) == b"\xaa" * 100
+        fill(block, 1)
+        assert arena.resize(block, 160) is True
+        assert content(block) == b"\x01" * 100 + b"\xaa" * 60
+        assert arena.resize(block, 50) is True
+        assert arena.resize(block, 60) is True
+        assert content(block) == b"\x01" * 50 + b"\xaa" * 10
+        assert content(arena.alloc(5000, 64)) == b"\xaa" * 5000
+        wrapped = nm.Traced(arena).alloc(30)
+        assert content(wrapped) == b"\xaa" * 30
+        arena.reset()
+    both = nm.Arena(hint=256, patterns=True, zero_on_free=True)
+    assert content(both.alloc(100)) == b"\xaa" * 100
+
+
+@pytest.mark.usefixtures("needs_native")
+def test_dropped_bytes_are_marked() -> None:
+    """ARENA-9: 0xDD, or zero where they are wiped as well; without patterns nothing is written."""
+    for arguments, left in (
+        ({"patterns": True}, b"\xdd" * 100),
+        ({"patterns": True, "zero_on_free": True}, bytes(100)),
+        ({"zero_on_free": True}, bytes(100)),
+        ({}, b"\x07" * 100),
+    ):
+        arena = load("native").Arena(hint=4096, **arguments)
+        block = arena.alloc(100)
+        fill(block, 7)
+        address = block.address
+        arena.reset()
+        assert ctypes.string_at(address, 100) == left, arguments
 
 
 # --- resize ---

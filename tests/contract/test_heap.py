@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from nativemem._backend import Binding
+from nativemem.errors import BudgetExceeded, ConfigError
 
-from .helpers import collect, content, fill, in_thread
+from .helpers import collect, content, fill, in_thread, is_one_line
 
 BINS = (
     *range(16, 513, 16),
@@ -121,3 +124,124 @@ def test_reserved_covers_what_is_live(nm: Binding) -> None:
     blocks = [heap.alloc(n) for n in (1, 100, 5000, 100000)]
     assert heap.stats.reserved >= heap.stats.current == sum(block.size for block in blocks)
     assert heap.stats.limit is None
+
+
+# --- charged to a budget ---
+
+
+def test_a_heap_charges_what_it_holds(nm: Binding) -> None:
+    """HEAP-3: at least what is used; natively whole steps of 64 KiB, which is what it reserves."""
+    budget = nm.Budget("4 MiB", name="b")
+    heap = nm.Heap(budget)
+    assert heap.owner is budget
+    assert budget.used == 0
+    blocks = [heap.alloc(n) for n in (10, 100, 1000, 100_000)]
+    assert blocks[0].owner is budget
+    assert heap.stats.current <= heap.stats.reserved <= budget.used
+    if nm.name == "native":
+        assert budget.used == heap.stats.reserved
+        assert budget.used % 65536 == 0
+    charged = budget.used
+    heap.alloc(0)
+    assert budget.used == charged
+    while blocks:
+        blocks.pop().free()
+    heap.trim()
+    assert budget.used == 0
+    assert budget.peak == charged
+
+
+def test_a_heaps_budget_refuses(nm: Binding) -> None:
+    """HEAP-3: with the owner's name; what there is goes on."""
+    budget = nm.Budget("1 MiB", name="cache")
+    heap = nm.Heap(budget)
+    kept = heap.alloc(100)
+    fill(kept, 3)
+    used = budget.used
+    with pytest.raises(BudgetExceeded, match="budget 'cache' has") as caught:
+        heap.alloc(2 << 20)
+    error = caught.value
+    assert is_one_line(error)
+    assert str(error).startswith("Heap: ")
+    assert error.state["owner"] == "cache"
+    assert error.state["requested"] >= 2 << 20
+    assert (error.state["used"], error.state["limit"]) == (used, 1 << 20)
+    assert (heap.stats.failures, budget.denied, budget.used) == (1, 1, used)
+    assert budget.last_denial.owner == "cache"
+    assert content(kept) == b"\x03" * 100
+    blocks = []
+    with pytest.raises(BudgetExceeded):
+        blocks.extend(iter(lambda: heap.alloc(32_000), None))
+    assert sum(block.size for block in blocks) >= (1 << 20) - 2 * 65536
+    assert budget.used <= budget.limit
+    assert heap.alloc(100).alive
+
+
+def test_an_ancestor_refuses_a_heap(nm: Binding) -> None:
+    """HEAP-3, BUDGET-1"""
+    parent = nm.Budget("512 KiB", name="all")
+    heaps = [nm.Heap(nm.Budget("4 MiB", name=str(k), parent=parent)) for k in range(2)]
+    blocks = [heap.alloc(100_000) for heap in heaps]
+    assert parent.used == sum(heap.owner.used for heap in heaps)
+    with pytest.raises(BudgetExceeded) as caught:
+        heaps[0].alloc(400_000)
+    assert caught.value.state["owner"] == "all"
+    assert all(block.alive for block in blocks)
+
+
+def test_a_heap_gives_its_charge_back(nm: Binding) -> None:
+    """HEAP-3: when it is closed, and when it is collected with the last block."""
+    budget = nm.Budget("4 MiB")
+    with nm.Heap(budget) as heap:
+        blocks = [heap.alloc(n) for n in (10, 1000, 100_000)]
+        assert budget.used > 0
+    assert budget.used == 0
+    assert not any(block.alive for block in blocks)
+    heap = nm.Heap(budget)
+    block = heap.alloc(100)
+    del heap
+    collect()
+    assert budget.used > 0
+    fill(block, 1)
+    del block
+    collect()
+    assert budget.used == 0
+
+
+@pytest.mark.parametrize("budget", [100, "1 KiB", object()])
+def test_a_heaps_budget_is_a_budget(nm: Binding, budget: object) -> None:
+    """CFG-1"""
+    with pytest.raises(ConfigError, match=r"^heap\.budget: takes a Budget of the "):
+        nm.Heap(budget)
+
+
+# --- fork ---
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # 3.12 on, where threads run: that is the test
+@pytest.mark.parametrize("secure", [False, True])
+def test_a_child_works_on(nm: Binding, secure: bool) -> None:
+    """HEAP-5: blocks keep their bytes on both sides, and both go on allocating, also after threads."""
+    heap = nm.Heap(secure=secure)
+    blocks = [heap.alloc(n) for n in (10, 1000, 100_000)]
+    blocks += in_thread(lambda: [heap.alloc(n) for n in (20, 2000)])
+    for number, block in enumerate(blocks):
+        fill(block, number)
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            assert all(content(b) == bytes([k]) * b.size for k, b in enumerate(blocks))
+            fill(blocks[0], 99)
+            while blocks:
+                blocks.pop().free()
+            more = [heap.alloc(n) for n in range(1, 3000, 7)]
+            assert heap.stats.live == len(more)
+            in_thread(lambda: heap.alloc(10).free())
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert all(content(b) == bytes([k]) * b.size for k, b in enumerate(blocks))
+    assert heap.alloc(10).alive

@@ -361,3 +361,60 @@ def test_blocks_outlive_the_owners_thread(nm: Binding) -> None:
     blocks.clear()
     collect()
     assert (system.stats.live, system.stats.current) == (0, 0)
+
+
+def test_the_end_of_the_owners_thread(nm: Binding) -> None:
+    """SLAB-5: spares and free superblocks go at once, those with a live block with the last free into them."""
+    system = nm.System()
+    made: list[object] = []
+
+    def work() -> None:
+        slab = nm.Slab(bins=(64, 4096), upstream=system)
+        blocks = [slab.alloc(4096) for _ in range(2 * CELLS)]
+        made.extend([slab, blocks[0], blocks[-1], slab.alloc(5000)])
+        slab.alloc(64).free()
+
+    in_thread(work)
+    slab, first, last, large = made
+    made.clear()
+    collect()
+    assert system.stats.current == 2 * SUPERBLOCK + 5000
+    for number, block in enumerate((first, last, large)):
+        fill(block, number)
+    for call in (lambda: slab.alloc(10), lambda: slab.alloc(0), lambda: slab.resize(first, 100), slab.trim):
+        with unchanged(slab), pytest.raises(WrongThread):
+            call()
+        with unchanged(slab), pytest.raises(WrongThread):
+            in_thread(call)
+    assert [content(block)[0] for block in (first, last, large)] == [0, 1, 2]
+    in_thread(first.free)
+    assert system.stats.current == SUPERBLOCK + 5000
+    large.free()
+    assert system.stats.current == SUPERBLOCK
+    last.free()
+    assert (system.stats.current, system.stats.live) == (0, 0)
+    assert (slab.stats.live, slab.stats.current, slab.stats.reserved) == (0, 0, 0)
+
+
+def test_frees_race_with_the_end_of_the_owners_thread(nm: Binding) -> None:
+    """SLAB-5: nothing stays behind, whoever comes last."""
+    system = nm.System()
+    for _ in range(30):
+        handed: queue.SimpleQueue = queue.SimpleQueue()
+
+        def owner(handed: queue.SimpleQueue = handed) -> None:
+            slab = nm.Slab(bins=(256,), upstream=system)
+            for n in range(300):
+                block = slab.alloc(256)
+                fill(block, n % 256)
+                handed.put(block)
+            handed.put(None)
+
+        thread = threading.Thread(target=owner)
+        thread.start()
+        for block in iter(handed.get, None):
+            block.free()
+        thread.join()
+        del block
+    collect()
+    assert (system.stats.current, system.stats.live) == (0, 0)

@@ -1,0 +1,278 @@
+"""CFG: the configuration of each allocator, its presets, and what a type checker says of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nativemem
+from nativemem._backend import Binding
+from nativemem.config import ArenaConfig, Config, HeapConfig, PoolConfig, SlabConfig, StackConfig
+from nativemem.errors import ConfigError, InvalidLayout
+
+#: a configuration of each class with nothing but what is required
+LEAST: dict[str, Config] = {
+    "Arena": ArenaConfig(),
+    "Stack": StackConfig(1000),
+    "Pool": PoolConfig(100, 10),
+    "Slab": SlabConfig(),
+    "Heap": HeapConfig(),
+}
+REQUIRED: dict[str, dict[str, int]] = {"Stack": {"capacity": 1000}, "Pool": {"block_size": 100, "count": 10}}
+PRESETS = ("production", "debug", "low_memory")
+
+
+@pytest.fixture(params=LEAST)
+def noun(request: pytest.FixtureRequest) -> str:
+    """The allocator that a configuration is of."""
+    name: str = request.param
+    return name
+
+
+def test_names_of_the_package() -> None:
+    for noun, config in LEAST.items():
+        assert getattr(nativemem, f"{noun}Config") is type(config)
+
+
+def test_frozen(noun: str) -> None:
+    """CFG-1"""
+    config = LEAST[noun]
+    for each in dataclasses.fields(config):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(config, each.name, None)
+    with pytest.raises((dataclasses.FrozenInstanceError, AttributeError, TypeError)):
+        config.something_else = 1
+    assert hash(config) == hash(dataclasses.replace(config))
+
+
+def test_defaults_stand_in_one_place(nm: Binding, noun: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CFG-3: the constructor's are those of the configuration."""
+    for variable in ("NATIVEMEM_ARENA_HINT", "NATIVEMEM_ARENA_CAP", "NATIVEMEM_SECURE"):
+        monkeypatch.delenv(variable, raising=False)
+    allocator = getattr(nm, noun)(**REQUIRED.get(noun, {}))
+    assert allocator.config == LEAST[noun]
+
+
+# --- replace ---
+
+CHANGES = {
+    "Arena": ({"hint": "1 KiB", "grow": False}, {"hint": 1024, "grow": False}),
+    "Stack": ({"capacity": "2 kB"}, {"capacity": 2000}),
+    "Pool": ({"count": 20, "grow": True}, {"count": 20, "grow": True}),
+    "Slab": ({"bins": ["16", 48]}, {"bins": (16, 48)}),
+    "Heap": ({"secure": True}, {"secure": True}),
+}
+
+
+def test_replace(noun: str) -> None:
+    """CFG-1: a copy with the fields changed, converted and checked again; the old one stays."""
+    config = LEAST[noun]
+    before = dataclasses.asdict(config)
+    given, expected = CHANGES[noun]
+    assert dataclasses.asdict(config.replace(**given)) == before | expected
+    assert dataclasses.asdict(config) == before
+    assert config.replace() == config
+
+
+def test_a_misspelt_field(noun: str) -> None:
+    """CFG-1: says what there is."""
+    config = LEAST[noun]
+    names = ", ".join(field.name for field in dataclasses.fields(config))
+    required = REQUIRED.get(noun, {})
+    for call in (
+        lambda: config.replace(blocksize=1),
+        *(lambda p=p: getattr(type(config), p)(**required, blocksize=1) for p in PRESETS),
+        lambda: type(config).from_env({}, **required, blocksize=1),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            call()
+        assert str(caught.value) == f"{noun.lower()}: has no setting 'blocksize'; it has {names}"
+
+
+BAD = [
+    ("Arena", "hint", 0, InvalidLayout),
+    ("Arena", "cap", "x", InvalidLayout),
+    ("Arena", "grow", 1, ConfigError),
+    ("Arena", "zero_on_free", None, ConfigError),
+    ("Arena", "patterns", "yes", ConfigError),
+    ("Stack", "capacity", -1, InvalidLayout),
+    ("Stack", "patterns", 0, ConfigError),
+    ("Pool", "block_size", 1.5, InvalidLayout),
+    ("Pool", "count", 0, InvalidLayout),
+    ("Pool", "grow", "no", ConfigError),
+    ("Slab", "bins", (24,), ConfigError),
+    ("Slab", "bins", None, ConfigError),
+    ("Slab", "zero_on_free", 1, ConfigError),
+    ("Heap", "secure", "1", ConfigError),
+]
+
+
+@pytest.mark.parametrize(("noun", "field", "value", "error"), BAD)
+def test_each_message_has_its_section(
+    noun: str, field: str, value: object, error: type[Exception]
+) -> None:
+    """CFG-1: however the configuration is made."""
+    kind = type(LEAST[noun])
+    required = REQUIRED.get(noun, {}) | {field: value}
+    for call in (
+        lambda: kind(**required),
+        lambda: LEAST[noun].replace(**{field: value}),
+        lambda: kind.debug(**required),
+        lambda: kind.from_env({}, **required),
+    ):
+        with pytest.raises(error) as caught:
+            call()
+        assert str(caught.value).startswith(f"{noun.lower()}.{field}: "), str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+# --- presets ---
+
+
+def test_presets() -> None:
+    """CFG-1: what each differs in from the defaults."""
+    assert ArenaConfig.production() == ArenaConfig()
+    assert ArenaConfig.debug() == ArenaConfig(patterns=True)
+    assert ArenaConfig.low_memory() == ArenaConfig(hint=4096)
+    assert StackConfig.production(capacity=10) == StackConfig.low_memory(capacity=10) == StackConfig(10)
+    assert StackConfig.debug(capacity=10) == StackConfig(10, patterns=True)
+    assert PoolConfig.debug(block_size=16, count=2) == PoolConfig(16, 2)
+    assert SlabConfig.production() == SlabConfig.debug() == SlabConfig()
+    assert SlabConfig.low_memory() == SlabConfig((32, 48, 64, 96, 128, 192, 256))
+    assert HeapConfig.debug() == HeapConfig(secure=True)
+    assert HeapConfig.production() == HeapConfig.low_memory() == HeapConfig(secure=False)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_makes_an_allocator(nm: Binding, noun: str, preset: str) -> None:
+    """CFG-1, CFG-3: given to from_config, and found there again."""
+    kind = getattr(nm, noun)
+    config = getattr(type(LEAST[noun]), preset)(**REQUIRED.get(noun, {}))
+    allocator = kind.from_config(config)
+    assert allocator.config == config
+    assert isinstance(allocator, kind)
+    assert allocator.alloc(50).size == 50
+
+
+def test_fields_override_a_preset() -> None:
+    """CFG-1"""
+    assert ArenaConfig.debug(patterns=False, cap="1 MiB") == ArenaConfig(cap=1 << 20)
+    assert SlabConfig.low_memory(bins=(16,)).bins == (16,)
+    with pytest.raises(TypeError, match="missing"):
+        StackConfig.debug()
+    with pytest.raises(TypeError, match="missing"):
+        PoolConfig.production(count=3)
+
+
+def test_from_env(noun: str) -> None:
+    """CFG-1: what the environment sets; fields override; other variables do not matter."""
+    env = {"NATIVEMEM_ARENA_HINT": "8 KiB", "NATIVEMEM_ARENA_CAP": "1 MB", "NATIVEMEM_SECURE": "1", "X": "y"}
+    kind, required = type(LEAST[noun]), REQUIRED.get(noun, {})
+    expected = {"Arena": ArenaConfig(8192, 1_000_000), "Heap": HeapConfig(True)}.get(noun, LEAST[noun])
+    assert kind.from_env(env, **required) == expected
+    assert kind.from_env({}, **required) == LEAST[noun]
+    assert ArenaConfig.from_env(env, hint=5) == ArenaConfig(5, 1_000_000)
+    assert HeapConfig.from_env(env, secure=False) == HeapConfig(False)
+
+
+def test_from_the_process_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CFG-1: read when it is called."""
+    monkeypatch.setenv("NATIVEMEM_ARENA_HINT", "2 KiB")
+    assert ArenaConfig.from_env().hint == 2048
+    monkeypatch.setenv("NATIVEMEM_ARENA_HINT", "3 KiB")
+    assert ArenaConfig.from_env().hint == 3072
+
+
+# --- from_config ---
+
+
+def test_from_config_takes_the_rest(nm: Binding) -> None:
+    """CFG-1: what a configuration does not have, such as the upstream."""
+    system = nm.System()
+    for noun in ("Arena", "Stack", "Pool", "Slab"):
+        allocator = getattr(nm, noun).from_config(LEAST[noun], upstream=system)
+        assert allocator.upstream is system
+    budget = nm.Budget("1 MiB")
+    heap = nm.Heap.from_config(HeapConfig(secure=True), budget=budget)
+    assert (heap.owner, heap.config.secure) == (budget, True)
+
+
+def test_from_config_of_another_class(nm: Binding, noun: str) -> None:
+    """CFG-1: refused, and the message says what it takes."""
+    kind = getattr(nm, noun)
+    for other in (*(config for name, config in LEAST.items() if name != noun), None, {}, "debug", ArenaConfig):
+        with pytest.raises(ConfigError) as caught:
+            kind.from_config(other)
+        takes = f"{noun.lower()}.config: takes {noun}Config, not {type(other).__name__}"
+        assert str(caught.value) == takes
+    for wrapper in (nm.System, nm.Limited, nm.Traced):
+        with pytest.raises(ConfigError, match="has no configuration"):
+            wrapper.from_config(LEAST[noun])
+
+
+def test_a_subclass_takes_its_configuration(nm: Binding) -> None:
+    """CFG-1"""
+
+    class Scratch(nm.Arena):
+        pass
+
+    assert isinstance(Scratch.from_config(ArenaConfig.low_memory()), Scratch)
+    assert Scratch.from_config(ArenaConfig.low_memory()).config.hint == 4096
+
+
+# --- what a type checker says ---
+
+ACCEPTED = """
+from nativemem import ArenaConfig, HeapConfig, PoolConfig, SlabConfig, StackConfig
+
+arena = ArenaConfig(hint="64 KiB", cap=None, grow=False)
+stacks = [StackConfig(1000), StackConfig(capacity="1 MiB", patterns=True)]
+pools = [PoolConfig(64, 100), PoolConfig(block_size="1 KiB", count=2, grow=True)]
+slab = SlabConfig(bins=(32, "64"), zero_on_free=True)
+heap = HeapConfig(secure=True)
+made: ArenaConfig = ArenaConfig.debug(cap="1 MiB").replace(hint=10)
+"""
+REFUSED = [
+    ("StackConfig()", "call-arg"),
+    ("PoolConfig()", "call-arg"),
+    ("PoolConfig(64)", "call-arg"),
+    ("PoolConfig(block_size=64)", "call-arg"),
+    ("PoolConfig(blocksize=1, count=2)", "call-arg"),
+    ("StackConfig(1, size=2)", "call-arg"),
+    ("ArenaConfig(limit=3)", "call-arg"),
+    ("ArenaConfig(hint=1.5)", "arg-type"),
+    ("ArenaConfig(grow='no')", "arg-type"),
+    ("StackConfig(None)", "arg-type"),
+    ("PoolConfig(64, '100')", "arg-type"),
+    ("SlabConfig(bins=64)", "arg-type"),
+    ("HeapConfig(secure=1)", "arg-type"),
+    ("HeapConfig(budget=None)", "call-arg"),
+]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is not installed (pip install mypy)")
+def test_a_type_checker_refuses_bad_configurations(tmp_path: Path) -> None:
+    """CFG-2: an incomplete or misspelt one, or a value of a wrong type, is an error before the program runs."""
+    names = "ArenaConfig, HeapConfig, PoolConfig, SlabConfig, StackConfig"
+    lines = [f"from nativemem import {names}", *(call for call, _ in REFUSED)]
+    (tmp_path / "refused.py").write_text("\n".join(lines) + "\n")
+    (tmp_path / "accepted.py").write_text(ACCEPTED)
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--no-incremental", "--config-file=", "accepted.py", "refused.py"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=tmp_path,
+    )
+    errors = [line for line in done.stdout.splitlines() if ": error: " in line]
+    assert [line for line in errors if not line.startswith("refused.py:")] == [], done.stdout + done.stderr
+    for number, (call, code) in enumerate(REFUSED, start=2):
+        mine = [line for line in errors if line.startswith(f"refused.py:{number}:")]
+        assert mine, f"{call} was accepted"
+        assert f"[{code}]" in mine[0], mine
+    assert done.returncode == 1

@@ -90,6 +90,22 @@ class TestObjects:
             "True True",
         ]
 
+    def test_what_was_there_before_goes_back_where_it_came_from(self) -> None:
+        assert output(
+            """
+            import resource
+            import nativemem
+            def resident():
+                with open("/proc/self/statm") as file:
+                    return int(file.read().split()[1]) * resource.getpagesize()
+            early = [bytearray(b"x") * (64 << 20) for _ in range(2)] # libc maps blocks of that size
+            nativemem.install()
+            full = resident()
+            early.clear()
+            print(full - resident() > 100 << 20)
+            """
+        ) == ["True"]
+
     def test_growing_and_shrinking_across_the_switch_keeps_contents(self) -> None:
         assert output(
             """

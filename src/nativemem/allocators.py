@@ -104,8 +104,9 @@ class Allocator(_Base):
         try:
             return getattr(cls._backend, kind)(*args)
         except Refusal as r:
-            refusal = r
-        raise_status(upstream, refusal.status, refusal.requested, refusal.used, refusal.limit)
+            # not r itself: with its traceback it would be a cycle that holds upstream
+            refusal = r.status, r.requested, r.used, r.limit
+        raise_status(upstream, *refusal)
 
     @classmethod
     def _upstream(cls, upstream: Any) -> Any:

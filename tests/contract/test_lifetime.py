@@ -16,7 +16,7 @@ import pytest
 
 from nativemem._backend import Binding
 from nativemem.allocators import Allocator
-from nativemem.errors import ConfigError, DoubleFree, LeakError, StaleBlock, StaleHandle
+from nativemem.errors import BudgetExceeded, ConfigError, DoubleFree, LeakError, StaleBlock, StaleHandle
 
 from .helpers import (
     CHAINS,
@@ -584,3 +584,19 @@ def test_what_upstream_does_not_take_back_stays_in_use_there(nm: Binding) -> Non
     collect()
     assert (outer.stats.current, outer.stats.frees) == (256, 0)
     outer.close()
+
+
+def test_a_refused_constructor_holds_nothing(nm: Binding) -> None:
+    """LIFE-5: what it was to stand on goes without a collection."""
+    limited = nm.Limited(nm.System(), nm.Budget(10))
+    gone = weakref.ref(limited)
+    gc.disable()
+    try:
+        for build in (lambda up: nm.Stack(100, upstream=up), lambda up: nm.Pool(100, 1, upstream=up)):
+            with contextlib.suppress(BudgetExceeded):
+                build(limited)
+        assert limited.stats.failures == 2
+        del limited
+        assert sys.implementation.name != "cpython" or gone() is None
+    finally:
+        gc.enable()

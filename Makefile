@@ -18,7 +18,7 @@ INPUTS := pyproject.toml setup.py $(C_SOURCES) $(C_HEADERS) \
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test doctest bench lint lint-c header-compile c-tests c-tests-asan interpreter-tests \
-	coverage mutants dist wheel-pure clean FORCE
+	coverage differential mutants dist wheel-pure clean FORCE
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -172,6 +172,9 @@ build/c-tests/tsan/%.passed: build/c-tests/tsan/%
 	@touch $@
 
 $(foreach kind,plain asan valgrind tsan,build/c-tests/$(kind)/test_corpus.passed): $(CORPUS)
+
+differential: $(VENV)/.installed-test ## 200,000 generated operations on both backends and a model; some minutes
+	$(BIN)/python scripts/differential.py $(ARGS)
 
 coverage: ## line coverage of csrc and src together, at least 95 %; some minutes
 	$(PYTHON) scripts/coverage.py $(ARGS)

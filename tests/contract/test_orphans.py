@@ -110,3 +110,16 @@ def test_nobody_sees_them(nm: Binding) -> None:
     assert traced.stats.live == 0
     traced.close()
     pool.close()
+
+
+def test_a_wrapper_ends_with_an_orphan_above_a_live_block(nm: Binding) -> None:
+    """LIFE-8: newest first, whether anybody refers to it or not."""
+    stack = nm.Stack(1000)
+    one, other = (nm.Limited(stack, nm.Budget(1000)) for _ in range(2))
+    kept, dropped, top = one.alloc(10), one.alloc(20), other.alloc(30)
+    del dropped
+    gc.collect()
+    other.close()
+    assert (stack.stats.current, top.alive) == (30, False)
+    one.close()
+    assert (stack.stats.current, stack.stats.frees, kept.alive) == (0, 3, False)

@@ -341,6 +341,7 @@ class Allocator:
             if users:
                 raise_exports(self, "close")
             for block in blocks:
+                self._life.sweep(block._serial, self._core_)  # first what lies above it
                 self._retire(block)
             self._life.sweep(core=self._core_)
             self._closed = True

@@ -1368,6 +1368,13 @@ PROGRAMS = st.lists(OPS, min_size=1, max_size=10) | st.lists(OPS, min_size=25, m
         ("reset", 0),
     ],
 )
+@example(  # a wrapper ends with an orphan above one of its live blocks
+    spec=[("System",), ("Stack", 4096, False), ("Limited", 5000, False), ("Limited", 5000, False)],
+    ops=[
+        *[("alloc", k, 100, 16) for k in (2, 2, 3)],
+        *[("let_go", 1), ("close", 3), ("close", 2)],
+    ],
+)
 def test_programs(spec: list[Op], ops: list[Op]) -> None:
     Program(spec).run(ops)
 

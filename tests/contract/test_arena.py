@@ -467,6 +467,7 @@ def test_patterns(nm: Binding) -> None:
     assert content(both.alloc(100)) == b"\xaa" * 100
 
 
+@pytest.mark.touches_freed
 @pytest.mark.usefixtures("needs_native")
 def test_dropped_bytes_are_marked() -> None:
     """ARENA-9: 0xDD, or zero where they are wiped as well; without patterns nothing is written."""

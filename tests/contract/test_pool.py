@@ -233,6 +233,7 @@ def test_close_gives_everything_back(nm: Binding) -> None:
 # --- what a write through a dangling pointer does ---
 
 
+@pytest.mark.touches_freed
 @pytest.mark.usefixtures("needs_native")
 @pytest.mark.parametrize("junk", [b"\x41" * 64, b"\xff" * 64, b"\x01" + bytes(63)])
 def test_a_broken_free_list_is_not_followed(junk: bytes) -> None:

@@ -1,0 +1,164 @@
+"""The Python tests on an extension that is built with AddressSanitizer and UndefinedBehaviorSanitizer.
+
+Usage: python_tests_asan.py [pytest arguments]
+
+Works on a copy of the tree below build/asan, in an environment of its own. First it plants three mistakes, to see
+that they are reported; then it runs the suite in two parts:
+
+* the contract, the errors and the differential test on the native backend, with LeakSanitizer;
+* the engine, without it: leaks are searched for in what malloc gave, so what only an object in the engine's
+  region points to would be taken for lost.
+
+Left out is what has no C of ours in its process (the pure backend, configuration, layering, documents, types) and
+what measures, builds or starts other programs (build switch, checkers, command line, examples, instruction counts).
+
+What LeakSanitizer can see is memory of the core and objects that the collector does not track; tracked objects stay
+linked to one another to the end.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TOP = ROOT / "build" / "asan"
+TREE, VENV, REPORTS, SUPPRESSIONS = TOP / "tree", TOP / "venv", TOP / "reports", TOP / "leaks.supp"
+PYTHON = VENV / "bin" / "python"
+
+#: CPython compiles extensions with -fwrapv and -DNDEBUG: signed overflow would be defined, and asserts gone.
+LDFLAGS = "-fsanitize=address,undefined"
+CFLAGS = f"{LDFLAGS} -fno-sanitize-recover=undefined -fno-omit-frame-pointer -O1 -fno-wrapv -UNDEBUG"
+
+#: What others take once and keep. Each is a frame that calls of ours are never below.
+KEPT_BY_OTHERS = (
+    "lib_build_cpython_func",  # cffi, for each function of the extension that is looked up
+    "ffi_internal_new",  # cffi, for the extension
+    "_my_Py_InitModule",
+    "_multiarray_umath",  # NumPy, when imported
+    "fill_time",  # the interpreter, for the times of a file
+)
+
+LEAK_CHECKED = ("tests/contract", "tests/test_errors.py", "tests/test_differential.py")
+ENGINE = ("tests/test_engine.py",)
+#: The engine in a program of its own, among the tests with leaks.
+WITH_ENGINE = ("test_a_program_on_the_secure_engine",)
+#: Under ulimit -v: the sanitizer's own address space is larger than any limit.
+NO_ROOM = ("test_a_limit_on_address_space_is_met_with_a_smaller_region",)
+
+MISTAKES = {
+    "a byte behind a block": (
+        "import ctypes, nativemem; a = nativemem.Slab(); b = a.alloc(50); ctypes.memmove(b.address + 50, b'x', 1)",
+        "use-after-poison",
+    ),
+    "a byte of an object that is gone, on the engine": (
+        "import ctypes, nativemem; nativemem.install(); x = bytes(999); i = id(x); del x; ctypes.memset(i, 0, 1)",
+        "use-after-poison",
+    ),
+    "a lost structure of the core": (
+        "from nativemem._core import lib; lib.nm_system_create()",
+        "detected memory leaks",
+    ),
+}
+
+
+def fail(message: str) -> None:
+    sys.exit(f"python_tests_asan: {message}")
+
+
+def run(*command: object, cwd: Path = ROOT, env: dict[str, str] | None = None) -> None:
+    words = [str(word) for word in command]
+    code = subprocess.run(words, cwd=cwd, env=os.environ | (env or {})).returncode
+    if code:
+        for report in sorted(REPORTS.glob("*")):
+            print(report.read_text(errors="replace"))
+        fail(f"{' '.join(words)} ended with {code}")
+
+
+def library(name: str) -> str:
+    try:
+        command = ["gcc", f"-print-file-name={name}"]
+        path = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except FileNotFoundError:
+        fail("missing: gcc; on Debian or Ubuntu: apt-get install gcc")
+    if not Path(path).is_absolute():
+        fail(f"missing: {name}; on Debian or Ubuntu: apt-get install libgcc-12-dev")
+    return path
+
+
+def watched(*, leaks: bool) -> dict[str, str]:
+    """The environment of a process that has the sanitizers."""
+    # Leaks are told apart by who is in the stack. Without frame pointers in the interpreter the fast way of finding
+    # that out stops at the first of its frames; the slow one is bearable for a few.
+    stacks = "fast_unwind_on_malloc=0:malloc_context_size=6" if leaks else "fast_unwind_on_malloc=1"
+    return {
+        # the interpreter is not linked to them
+        "LD_PRELOAD": f"{library('libasan.so')} {library('libubsan.so')}",
+        # pymalloc would hide objects in its arenas
+        "PYTHONMALLOC": "malloc",
+        # pytest holds back what goes to standard error, and a process that ends here never shows it
+        "ASAN_OPTIONS": f"log_path={REPORTS}/asan:allocator_may_return_null=1:detect_leaks={int(leaks)}:{stacks}",
+        "LSAN_OPTIONS": f"suppressions={SUPPRESSIONS}:print_suppressions=0",
+        "UBSAN_OPTIONS": f"log_path={REPORTS}/ubsan:print_stacktrace=1",
+        # the native backend must be there
+        "CI": "1",
+        "NATIVEMEM_TEST_EXAMPLES": "150",
+    }
+
+
+def build() -> None:
+    shutil.rmtree(TREE, ignore_errors=True)
+    ignore = shutil.ignore_patterns("__pycache__", "*.so", "*.egg-info", "_core.c")
+    for folder in ("csrc", "src"):
+        shutil.copytree(ROOT / folder, TREE / folder, ignore=ignore)
+    for file in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
+        shutil.copy(ROOT / file, TREE / file)
+    if not PYTHON.exists():
+        run(sys.executable, "-m", "venv", VENV)
+    pip = (PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    run(*pip, "setuptools>=77", "cffi>=1.17")
+    flags = {"CC": "gcc", "USE_NATIVE_MEM": "1", "NATIVEMEM_CFLAGS": CFLAGS, "NATIVEMEM_LDFLAGS": LDFLAGS}
+    run(*pip, "--force-reinstall", "--no-deps", "--no-build-isolation", ".", cwd=TREE, env=flags)
+    run(*pip, "--no-build-isolation", ".[test]", cwd=TREE, env=flags)
+    SUPPRESSIONS.write_text("".join(f"leak:{frame}\n" for frame in KEPT_BY_OTHERS), encoding="utf-8")
+
+
+def clear_reports() -> None:
+    shutil.rmtree(REPORTS, ignore_errors=True)
+    REPORTS.mkdir(parents=True)
+
+
+def without(*tests: str) -> str:
+    return " and ".join(f"not {test}" for test in tests)
+
+
+def check_the_checkers() -> None:
+    for name, (code, report) in MISTAKES.items():
+        env = os.environ | watched(leaks="leak" in report)
+        clear_reports()
+        done = subprocess.run([str(PYTHON), "-c", code], env=env, cwd=TOP, capture_output=True, text=True)
+        text = "".join(path.read_text(errors="replace") for path in REPORTS.glob("*"))
+        if done.returncode == 0 or report not in text:
+            fail(f"{name} was not reported\n{done.stdout}{done.stderr}{text}")
+        print(f"reported, as it must be: {name}", flush=True)
+
+
+def main() -> None:
+    build()
+    check_the_checkers()
+    # The package is the installed one, not the tree. The cache would remember what fails under these flags;
+    # its benchmark plug-in asks git
+    pytest = (PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:benchmark", "-m", "not touches_freed")
+    arguments = sys.argv[1:]
+    clear_reports()
+    chosen = without("pure", *WITH_ENGINE)
+    run(*pytest, "-k", chosen, *LEAK_CHECKED, *arguments, env=watched(leaks=True))
+    clear_reports()
+    run(*pytest, "-k", without(*NO_ROOM), *ENGINE, *arguments, env=watched(leaks=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -151,7 +151,8 @@ def main() -> None:
     check_the_checkers()
     # The package is the installed one, not the tree. The cache would remember what fails under these flags;
     # its benchmark plug-in asks git
-    pytest = (PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:benchmark", "-m", "not touches_freed")
+    plugins = ("-p", "no:cacheprovider", "-p", "no:benchmark")
+    pytest = (PYTHON, "-m", "pytest", "-q", *plugins, "-m", "not touches_freed")
     arguments = sys.argv[1:]
     clear_reports()
     chosen = without("pure", *WITH_ENGINE)

@@ -657,6 +657,8 @@ static void test_the_last_free_while_the_thread_ends(void) {
     ending.upstream = meddlers_port(upstream, wait_for_the_free);
     CHECK(pthread_create(&thread, NULL, free_the_last, NULL) == 0);
     in_thread(make_slab_with_a_spare, NULL);
+    CHECK(atomic_load(&inside));
+    atomic_store(&inside, true); /* or the other would wait for ever */
     CHECK(pthread_join(thread, NULL) == 0);
     SOUND(nm_slab_check(ending.slab));
     CHECK(stats(ending.upstream).live == 0);

@@ -11,7 +11,7 @@ from nativemem._backend import Binding
 from nativemem.config import SlabConfig
 from nativemem.errors import BudgetExceeded, ConfigError, InvalidLayout, WrongThread
 
-from .helpers import collect, content, fill, in_thread, is_one_line, unchanged
+from .helpers import collect, content, fill, in_thread, is_one_line, unchanged, wait_for_end
 
 SUPERBLOCK = 65536
 CELLS = 15  # of 4096 bytes in a superblock: the first 4096 hold its header
@@ -415,6 +415,7 @@ def test_frees_race_with_the_end_of_the_owners_thread(nm: Binding) -> None:
         for block in iter(handed.get, None):
             block.free()
         thread.join()
+        wait_for_end(thread.native_id)
         del block
     collect()
     assert (system.stats.current, system.stats.live) == (0, 0)

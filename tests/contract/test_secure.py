@@ -310,7 +310,7 @@ import ctypes, nativemem
 nativemem.install()
 data = bytearray(1000)
 address = ctypes.addressof(ctypes.c_char.from_buffer(data))
-ctypes.memset(address, 0x41, 1100)
+ctypes.memset(address, 0x41, 1012)  # to the next cell would be a guard page for one in sixty
 del data
 print("unnoticed")
 """

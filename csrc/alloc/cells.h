@@ -18,12 +18,12 @@ NM_INLINE void *nm__link(uintptr_t key, const void *at, const void *link) {
 
 /* Invariants:
  *   fresh <= end, (end - fresh) % cell == 0
- *   used + length of the free list + (end - fresh) / cell == capacity
+ *   cells in use + length of the free list + (end - fresh) / cell == capacity
  *   every entry of the free list is a cell boundary below fresh */
 typedef struct nm__cells {
     void *free;      /* first free cell; a free cell's first word links to the next */
-    uint32_t used;
-    uint32_t trip;   /* nm__cells_give reports when used falls to it */
+    uint32_t left;   /* cells in use, less trip, modulo 2^32: one number to count and to compare */
+    uint32_t trip;   /* nm__cells_give reports when the cells in use fall to it */
     uint32_t fresh;  /* offset of the first cell never used */
     uint32_t end;
     uint32_t cell;   /* bytes */
@@ -33,12 +33,19 @@ typedef struct nm__cells {
 NM_INLINE void nm__cells_init(nm__cells *c, uint32_t cell, uint32_t start, uint32_t bytes) {
     uint32_t capacity = (bytes - start) / cell;
     *c = (nm__cells){
+        .left = 0 - NM__CELLS_NEVER,
         .trip = NM__CELLS_NEVER,
         .fresh = start,
         .end = start + capacity * cell,
         .cell = cell,
         .capacity = capacity,
     };
+}
+
+NM_INLINE uint32_t nm__cells_used(const nm__cells *c) { return c->left + c->trip; }
+NM_INLINE void nm__cells_set_trip(nm__cells *c, uint32_t trip) {
+    c->left = nm__cells_used(c) - trip;
+    c->trip = trip;
 }
 
 /* false: every cell is in use. Pre: the free list is empty. */
@@ -62,16 +69,16 @@ NM_INLINE void *nm__cells_take(nm__cells *c, uintptr_t key) {
     void *ptr = c->free;
     c->free = nm__link(key, ptr, nm__peek(ptr));
     NM_UNPOISON(ptr, c->cell);
-    c->used++;
+    c->left++;
     return ptr;
 }
 
-/* true: used has fallen to trip. */
+/* true: the cells in use have fallen to trip. */
 NM_INLINE bool nm__cells_give(nm__cells *c, void *ptr, uintptr_t key) {
     nm__poke(ptr, nm__link(key, ptr, c->free));
     c->free = ptr;
     NM_POISON(ptr, c->cell);
-    return --c->used == c->trip;
+    return --c->left == 0;
 }
 
 NM_INLINE bool nm__cells_full(const nm__cells *c) { return c->free == NULL && c->fresh == c->end; }
@@ -89,7 +96,7 @@ static inline bool nm__cells_check(const nm__cells *c, const char *base, uint32_
         if (!nm__cells_holds(c, base, start, at)) return false;
         if (++n > c->capacity) return false;
     }
-    return c->used + n + (c->end - c->fresh) / c->cell == c->capacity;
+    return nm__cells_used(c) + n + (c->end - c->fresh) / c->cell == c->capacity;
 }
 
 /* A list that many threads push and one thread takes whole; no entry is ever popped alone, so there is no

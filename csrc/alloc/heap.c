@@ -18,21 +18,31 @@ nm__page nm__no_page = {.part = NULL};
 _Static_assert(NM_BINS == 57, "the initializer below counts the bins");
 nm__part nm__no_part = {.slots = {NO_SLOTS16, NO_SLOTS16, NO_SLOTS16, NO_SLOTS4, NO_SLOTS4, NO_SLOT}};
 
-#define NO_PARTS4 {.part = &nm__no_part}, {.part = &nm__no_part}, {.part = &nm__no_part}, {.part = &nm__no_part}
-NM_TLS nm__my_part nm__mine[NM__TLS_SLOTS] = {NO_PARTS4, NO_PARTS4};
+#define NO_PARTS4 &nm__no_part, &nm__no_part, &nm__no_part, &nm__no_part
+_Static_assert(NM__TLS_SLOTS == 16, "the initializer below counts the slots");
+NM_TLS nm__part *nm__mine[NM__TLS_SLOTS] = {NO_PARTS4, NO_PARTS4, NO_PARTS4, NO_PARTS4};
 
-/* This thread's part of the secure heap that it used last. */
+/* This thread's part of the heap without a slot that it used last. */
 static NM_TLS struct {
-    uint64_t heap;
+    uint64_t heap; /* its number */
     nm__part *part;
-} secure_mine;
+} last_mine;
+
+/* Threads whose nm__mine may hold something: a heap that goes takes it out. Once a thread's end has been seen to, what
+ * it still allocates goes without a slot, because nobody would take it off the list again. */
+typedef struct thread_entry {
+    nm__part **mine;
+    struct thread_entry *prev, *next;
+    bool listed, ended;
+} thread_entry;
+static NM_TLS thread_entry this_thread;
 
 /* Invariants, under the lock:
  *   held == PAGE * pages of its superblocks and spans;  what is charged to the budget == held */
 struct nm_heap {
     pthread_mutex_t lock; /* parts, spans */
     uint64_t number;      /* of the process's heaps, never used again */
-    unsigned slot;        /* of nm__mine */
+    size_t slot;          /* of nm__mine */
     uintptr_t key, canary; /* key is 0 where the heap is not secure */
     nm__counter random;
     nm_budget *budget;
@@ -69,7 +79,7 @@ const char *nm_heap_check(nm_heap *h) {
                 broken = check_superblock(p, part, bin, false);
                 if (broken == NULL && (p == head) != (p->cells.trip == NM__CELLS_NEVER))
                     broken = "a superblock trips where it should not";
-                if (broken == NULL && p != head && p->cells.used == 0) broken = "an empty superblock was not returned";
+                if (broken == NULL && p != head && nm__cells_used(&p->cells) == 0) broken = "an empty superblock was not returned";
             }
         }
     }
@@ -90,7 +100,9 @@ const char *nm_heap_check(nm_heap *h) {
 static struct {
     pthread_mutex_t lock;
     nm_heap *first;
+    thread_entry *threads;
     uint64_t numbers;
+    bool taken[NM__NO_SLOT]; /* slots */
 } heaps = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 size_t nm_bin_size(unsigned bin) { return bin < NM_BINS ? nm__bin_sizes[bin] : 0; }
@@ -285,7 +297,7 @@ static void slot_pull(nm__slot *slot, nm__page *p) {
     nm__page *list = first_of(slot);
     pull(&list, p);
     slot->page = list == NULL ? &nm__no_page : list;
-    if (list != NULL) list->cells.trip = NM__CELLS_NEVER; /* the head stays even when empty */
+    if (list != NULL) nm__cells_set_trip(&list->cells, NM__CELLS_NEVER); /* the head stays even when empty */
 }
 
 /* Behind the head: the head's cells are warm. */
@@ -293,11 +305,11 @@ static void slot_add(nm__slot *slot, nm__page *p) {
     nm__page *head = first_of(slot);
     if (head == NULL) {
         p->prev = p->next = NULL;
-        p->cells.trip = NM__CELLS_NEVER;
+        nm__cells_set_trip(&p->cells, NM__CELLS_NEVER);
         slot->page = p;
         return;
     }
-    p->cells.trip = 0;
+    nm__cells_set_trip(&p->cells, 0);
     p->prev = head;
     p->next = head->next;
     if (p->next != NULL) p->next->prev = p;
@@ -311,16 +323,16 @@ static void return_superblock(nm_heap *h, nm__page *p) {
     discharge(h, 1);
 }
 
-/* used has fallen to trip: a full superblock has its first free cell, or one that is not the head is
- * empty. */
-NM_COLD void nm__part_trip(nm__page *p) {
+/* The cells in use have fallen to trip: a full superblock has its first free cell, or one that is not the head is
+ * empty. Not NM_COLD: gcc would take the fast path that calls it for cold, too. */
+__attribute__((noinline)) void nm__part_trip(nm__page *p) {
     nm__slot *slot = &p->part->slots[p->bin];
     if (p->full) {
         p->full = false;
         pull(&p->part->full, p);
         slot_add(slot, p);
         /* One of a single cell, as a secure heap has, is empty at once. */
-        if (NM_LIKELY(p->cells.used != 0 || p == slot->page)) return;
+        if (NM_LIKELY(nm__cells_used(&p->cells) != 0 || p == slot->page)) return;
     }
     slot_pull(slot, p);
     return_superblock(p->part->heap, p);
@@ -341,7 +353,7 @@ static void return_empty_heads(nm__part *part) {
     for (size_t bin = 1; bin < NM_BINS; bin++) {
         nm__slot *slot = &part->slots[bin];
         nm__page *head = first_of(slot);
-        if (head != NULL && head->cells.used == 0) {
+        if (head != NULL && nm__cells_used(&head->cells) == 0) {
             slot_pull(slot, head);
             return_superblock(part->heap, head);
         }
@@ -355,7 +367,7 @@ static bool refill(nm__part *part, size_t bin) {
         if (head->cells.free != NULL || extend(part->heap, head)) return true;
         slot_pull(slot, head);
         head->full = true;
-        head->cells.trip = head->cells.used - 1;
+        nm__cells_set_trip(&head->cells, nm__cells_used(&head->cells) - 1);
         push(&part->full, head);
     }
     return false;
@@ -480,6 +492,11 @@ static void free_cell_far(nm__part *part, void *ptr) {
     if (atomic_load(&part->state) == NM__ABANDONED) collect_abandoned(part);
 }
 
+static void free_cell(nm__part *part, void *ptr, nm__page *p) {
+    if (last_mine.part == part && last_mine.heap == part->heap->number) give_local(ptr, p);
+    else free_cell_far(part, ptr);
+}
+
 /* Nothing is touched before the block is known for one. */
 static nm_status secure_free(nm_heap *h, char *ptr, nm__page *p) {
     size_t size, room = room_of(p), offset = (size_t)(ptr - nm__page_base(p));
@@ -493,12 +510,11 @@ static nm_status secure_free(nm_heap *h, char *ptr, nm__page *p) {
     }
     nm__wipe(ptr, room);
     *tail_of(ptr, room) = (tail){0, freed_canary(h, ptr)};
-    if (secure_mine.heap == h->number && secure_mine.part == part) give_local(ptr, p);
-    else free_cell_far(part, ptr);
+    free_cell(part, ptr, p);
     return NM_OK;
 }
 
-/* not NM_COLD: gcc would lay out its callers for size, as cold ones */
+/* not NM_COLD, as above */
 __attribute__((noinline)) nm_status nm__heap_free_far(nm_heap *caller, void *ptr, nm__page *p) {
     (void)caller;
     nm__part *part = p->part;
@@ -510,15 +526,33 @@ __attribute__((noinline)) nm_status nm__heap_free_far(nm_heap *caller, void *ptr
         return status == NM_OK ? NM_OK : nm__fail(status, 0, 0, 0);
     }
     if (part == NULL) free_span(p);
-    else free_cell_far(part, ptr);
+    else free_cell(part, ptr, p);
     return NM_OK;
+}
+
+static void list_thread(void) {
+    if (this_thread.listed || this_thread.ended) return;
+    pthread_mutex_lock(&heaps.lock);
+    this_thread = (thread_entry){.mine = nm__mine, .next = heaps.threads, .listed = true};
+    if (heaps.threads != NULL) heaps.threads->prev = &this_thread;
+    heaps.threads = &this_thread;
+    pthread_mutex_unlock(&heaps.lock);
+}
+
+/* Under the lock of heaps. */
+static void unlist_thread(void) {
+    if (this_thread.prev != NULL) this_thread.prev->next = this_thread.next;
+    else if (this_thread.listed) heaps.threads = this_thread.next;
+    if (this_thread.next != NULL) this_thread.next->prev = this_thread.prev;
+    this_thread = (thread_entry){.ended = true};
 }
 
 static void thread_ends(void) {
     uintptr_t me = nm__thread_id();
-    for (unsigned i = 0; i < NM__TLS_SLOTS; i++) nm__mine[i] = (nm__my_part){.part = &nm__no_part};
-    secure_mine.heap = 0;
     pthread_mutex_lock(&heaps.lock);
+    unlist_thread();
+    for (unsigned i = 0; i < NM__TLS_SLOTS; i++) nm__mine[i] = &nm__no_part;
+    last_mine.heap = 0;
     for (nm_heap *h = heaps.first; h != NULL; h = h->next) {
         pthread_mutex_lock(&h->lock);
         for (nm__part *part = h->parts; part != NULL; part = part->next)
@@ -531,7 +565,8 @@ static void thread_ends(void) {
 static NM_COLD nm__part *part_slow(nm_heap *h) {
     uintptr_t me = nm__thread_id();
     nm__part *part;
-    if (h->key != 0 && secure_mine.heap == h->number) return secure_mine.part;
+    if (last_mine.heap == h->number) return last_mine.part;
+    list_thread();
     pthread_mutex_lock(&h->lock);
     for (part = h->parts; part != NULL; part = part->next)
         if (atomic_load(&part->state) == NM__OWNED && part->thread == me) goto found;
@@ -554,19 +589,19 @@ adopted:
     part->thread = me;
 found:
     pthread_mutex_unlock(&h->lock);
-    if (h->key != 0) {
-        secure_mine.heap = h->number;
-        secure_mine.part = part;
+    if (h->slot == NM__NO_SLOT || this_thread.ended) {
+        last_mine.heap = h->number;
+        last_mine.part = part;
     } else {
-        nm__mine[h->slot] = (nm__my_part){part, h->number};
+        nm__mine[h->slot] = part;
     }
     nm__arm_thread_end();
     return part;
 }
 
 NM_INLINE nm__part *attach(nm_heap *h) {
-    const nm__my_part *mine = &nm__mine[h->slot];
-    return NM_LIKELY(mine->heap == h->number) ? mine->part : part_slow(h);
+    nm__part *part = nm__mine[h->slot];
+    return NM_LIKELY(part != &nm__no_part) ? part : part_slow(h);
 }
 nm__part *nm__heap_attach(nm_heap *h) { return attach(h); }
 
@@ -587,10 +622,8 @@ static void after_fork(void) {
 /* Parts of the other threads stay owned by threads that are no more: one of those may have stood in the
  * middle of a change when the process was copied. Their live blocks stay valid; frees of them queue up. */
 static void in_child(void) {
-    uintptr_t me = nm__thread_id();
-    for (nm_heap *h = heaps.first; h != NULL; h = h->next)
-        for (nm__part *part = h->parts; part != NULL; part = part->next)
-            if (part->thread != me && atomic_load(&part->state) == NM__OWNED) part->thread = 0;
+    heaps.threads = this_thread.listed ? &this_thread : NULL;
+    this_thread.prev = this_thread.next = NULL;
     after_fork();
 }
 
@@ -645,12 +678,11 @@ static NM_COLD void *malloc_slow(nm_heap *h, size_t size) {
 }
 
 void *nm_heap_malloc(nm_heap *h, size_t size) {
-    const nm__my_part *mine = &nm__mine[h->slot];
-    if (NM_LIKELY(size <= NM_CELL_MAX && mine->heap == h->number)) {
-        void *ptr = nm__part_alloc(mine->part, NM_LIKELY(size <= NM__FINE) ? nm__fine_bin(size) : nm__bin_of(size));
-        if (NM_LIKELY(ptr != NULL)) return ptr;
-    }
-    return malloc_slow(h, size);
+    nm__part *part = nm__mine[h->slot];
+    void *ptr = NULL;
+    if (NM_LIKELY(size <= NM__FINE)) ptr = nm__part_alloc(part, nm__fine_bin(size));
+    else if (size <= NM_CELL_MAX) ptr = nm__part_alloc(part, nm__bin_of(size));
+    return NM_LIKELY(ptr != NULL) ? ptr : malloc_slow(h, size);
 }
 
 /* Above this, pages that the system zeroes as they are touched cost less than wiping all of them. */
@@ -670,10 +702,7 @@ void *nm_heap_calloc(nm_heap *h, size_t count, size_t size) {
 }
 
 nm_status nm_heap_free(nm_heap *h, void *ptr) {
-    nm__page *p = nm__page_in(ptr);
-    const nm__my_part *mine = &nm__mine[h->slot];
-    if (NM_UNLIKELY(mine->heap != h->number)) return nm__heap_free_far(h, ptr, p);
-    return nm__part_free(h, mine->part, ptr, p);
+    return nm__part_free(h, nm__mine[h->slot], ptr, nm__page_in(ptr));
 }
 
 static void *move(nm_heap *h, void *ptr, size_t old, size_t size) {
@@ -847,6 +876,21 @@ nm_allocator nm_heap_port(nm_heap *h) {
 
 /* ---- life ----------------------------------------------------------------------------------------- */
 
+/* Both under the lock of heaps. */
+static void take_slot(nm_heap *h, size_t from) {
+    size_t slot = from;
+    while (slot != NM__NO_SLOT && heaps.taken[slot]) slot++;
+    if (slot != NM__NO_SLOT) heaps.taken[slot] = true;
+    h->slot = slot;
+}
+
+static void leave_slot(nm_heap *h) {
+    if (h->slot == NM__NO_SLOT) return;
+    for (thread_entry *t = heaps.threads; t != NULL; t = t->next) t->mine[h->slot] = &nm__no_part;
+    heaps.taken[h->slot] = false;
+    h->slot = NM__NO_SLOT;
+}
+
 nm_heap *nm_heap_create(nm_budget *budget, bool secure) {
     static pthread_once_t done = PTHREAD_ONCE_INIT;
     (void)pthread_once(&done, once);
@@ -862,7 +906,8 @@ nm_heap *nm_heap_create(nm_budget *budget, bool secure) {
     }
     pthread_mutex_lock(&heaps.lock);
     h->number = ++heaps.numbers;
-    h->slot = 1 + (unsigned)(h->number % (NM__TLS_SLOTS - 1));
+    h->slot = NM__NO_SLOT;
+    if (!secure) take_slot(h, NM__CLAIMED_SLOT + 1);
     h->next = heaps.first;
     heaps.first = h;
     pthread_mutex_unlock(&heaps.lock);
@@ -870,7 +915,11 @@ nm_heap *nm_heap_create(nm_budget *budget, bool secure) {
 }
 
 void nm__heap_claim(nm_heap *h) {
-    if (h->key == 0) h->slot = NM__CLAIMED_SLOT;
+    if (h->key != 0) return;
+    pthread_mutex_lock(&heaps.lock);
+    leave_slot(h);
+    take_slot(h, NM__CLAIMED_SLOT);
+    pthread_mutex_unlock(&heaps.lock);
 }
 
 static void drop_all(nm_heap *h, nm__page **list) {
@@ -909,6 +958,7 @@ void nm_heap_destroy(nm_heap *h) {
     nm_heap **link = &heaps.first;
     while (*link != h) link = &(*link)->next;
     *link = h->next;
+    leave_slot(h);
     pthread_mutex_unlock(&heaps.lock);
     while (h->parts != NULL) {
         nm__part *part = h->parts;

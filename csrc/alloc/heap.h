@@ -36,18 +36,16 @@ struct nm__part {
 extern nm__page nm__no_page;
 extern nm__part nm__no_part;
 
-/* The parts of this thread; heaps share slots, and the number tells whose part stands there. One slot is
- * shared by none: the heap that claims it needs no comparison, so its fast path is one load shorter. */
-#define NM__TLS_SLOTS 8
+/* This thread's parts. A slot is one heap's alone as long as the heap lives, and is emptied in every thread when it
+ * goes, so what stands there needs no check. The last slot is nobody's and stays empty: a secure heap has it, and one
+ * that finds no other left, so that their calls take the slow paths, which know of canaries and look parts up. */
+#define NM__TLS_SLOTS 16
 #define NM__CLAIMED_SLOT 0
-/* Before the heap's first block; by one heap of the process. A secure heap claims none: its threads find
- * nm__no_part there, and so the slow path, which knows of canaries. */
+#define NM__NO_SLOT (NM__TLS_SLOTS - 1)
+extern NM_TLS nm__part *nm__mine[NM__TLS_SLOTS];
+/* Gives the heap a slot that is known at compile time. Before its first block; by one heap of the process, and for
+ * nothing by a secure one: its threads find nm__no_part there. */
 void nm__heap_claim(nm_heap *h);
-typedef struct nm__my_part {
-    nm__part *part;
-    uint64_t heap; /* its number */
-} nm__my_part;
-extern NM_TLS nm__my_part nm__mine[NM__TLS_SLOTS];
 
 nm__part *nm__heap_attach(nm_heap *h); /* NULL: no memory for a part */
 void *nm__part_alloc_slow(nm__part *part, size_t bin);

@@ -15,6 +15,7 @@
 uintptr_t nm__region_base;
 size_t nm__region_pages;
 nm__page *nm__pages;
+uintptr_t nm__page_bias;
 
 typedef struct lists {
     nm__page *of[LISTS];
@@ -51,6 +52,7 @@ static bool reserve(size_t size) {
     if (base == NULL) return false;
     nm__pages = (nm__page *)(((uintptr_t)base + huge - 1) & ~(uintptr_t)(huge - 1));
     nm__region_base = (uintptr_t)nm__pages + table;
+    nm__page_bias = (uintptr_t)nm__pages - (nm__region_base >> NM__PAGE_SHIFT) * sizeof(nm__page);
     nm__region_pages = pages;
     return true;
 }

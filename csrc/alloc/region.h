@@ -46,6 +46,7 @@ _Static_assert(sizeof(nm__aged) <= sizeof(nm__cells), "the queue's links use the
 extern uintptr_t nm__region_base;
 extern size_t nm__region_pages;
 extern nm__page *nm__pages;
+extern uintptr_t nm__page_bias; /* where the descriptor of address 0 would lie: the fast path need not subtract the base */
 
 /* NULL: not an address of the region. */
 NM_INLINE nm__page *nm__page_of(const void *ptr) {
@@ -54,7 +55,7 @@ NM_INLINE nm__page *nm__page_of(const void *ptr) {
 }
 /* Pre: an address of the region. */
 NM_INLINE nm__page *nm__page_in(const void *ptr) {
-    return &nm__pages[((uintptr_t)ptr - nm__region_base) >> NM__PAGE_SHIFT];
+    return (nm__page *)(nm__page_bias + ((uintptr_t)ptr >> NM__PAGE_SHIFT) * sizeof(nm__page));
 }
 NM_INLINE char *nm__page_base(const nm__page *p) {
     return (char *)nm__region_base + ((size_t)(p - nm__pages) << NM__PAGE_SHIFT);

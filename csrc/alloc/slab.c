@@ -60,13 +60,13 @@ const char *nm_slab_check(const nm_slab *s) {
         if (sb->slab != s || sb->cells.cell != b->cell) return "a superblock is another slab's or bin's";
         if (!nm__cells_check(&sb->cells, (const char *)sb, sb->start, 0)) return "a superblock's cells do not add up";
         if (sb->listed == nm__cells_full(&sb->cells)) return "a superblock is listed and full, or neither";
-        if (sb->cells.used == 0 && b->spare != sb) return "an empty superblock is not its bin's spare";
+        if (nm__cells_used(&sb->cells) == 0 && b->spare != sb) return "an empty superblock is not its bin's spare";
         if (sb->older != NULL && sb->older->newer != sb) return "the list of all superblocks is broken";
     }
     if (superblocks != nm__get(&s->superblocks)) return "superblocks are not counted right";
     for (uint32_t i = 0; i < s->nbins; i++) {
         const superblock *spare = s->bins[i].spare;
-        if (spare != NULL && (spare->cells.used != 0 || !spare->listed)) return "a spare is in use, or unlisted";
+        if (spare != NULL && (nm__cells_used(&spare->cells) != 0 || !spare->listed)) return "a spare is in use, or unlisted";
         for (const superblock *sb = s->bins[i].list; sb != NULL; sb = sb->next) {
             if (!sb->listed || sb->bin != i) return "a bin's list has a superblock of another";
             if (sb->next != NULL && sb->next->prev != sb) return "a bin's list is broken";
@@ -203,7 +203,7 @@ static void give_local(nm_slab *s, superblock *sb, void *ptr) {
     bin *b = &s->bins[sb->bin];
     (void)nm__cells_give(&sb->cells, ptr, 0);
     if (!sb->listed) list_push(b, sb);
-    if (sb->cells.used == 0) {
+    if (nm__cells_used(&sb->cells) == 0) {
         if (b->spare == NULL) b->spare = sb;
         else return_superblock(s, sb);
     }
@@ -220,7 +220,7 @@ static void return_if(nm_slab *s, bool all) {
     collect(s);
     for (superblock *sb = s->all, *older; sb != NULL; sb = older) {
         older = sb->older;
-        if (all || sb->cells.used == 0) return_superblock(s, sb);
+        if (all || nm__cells_used(&sb->cells) == 0) return_superblock(s, sb);
     }
 }
 

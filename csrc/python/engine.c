@@ -63,14 +63,14 @@ static NM_COLD void *take_slow(size_t size) {
 
 NM_INLINE void *take(size_t size) {
     if (NM_LIKELY(size <= NM__FINE)) {
-        void *ptr = nm__part_alloc(nm__mine[NM__CLAIMED_SLOT].part, nm__fine_bin(size));
+        void *ptr = nm__part_alloc(nm__mine[NM__CLAIMED_SLOT], nm__fine_bin(size));
         if (NM_LIKELY(ptr != NULL)) return ptr;
     }
     return take_slow(size);
 }
 
 NM_INLINE void give(void *ptr, nm__page *page) {
-    nm_status status = nm__part_free(heap, nm__mine[NM__CLAIMED_SLOT].part, ptr, page);
+    nm_status status = nm__part_free(heap, nm__mine[NM__CLAIMED_SLOT], ptr, page);
     if (NM_UNLIKELY(status != NM_OK)) stop_if_corrupted(status);
 }
 
@@ -191,7 +191,7 @@ static void *array_malloc(void *ctx, size_t size) {
         size_t bytes = padded(size);
         void *ptr = NULL;
         if (NM_LIKELY(bytes <= NM_CELL_MAX))
-            ptr = nm__part_alloc(nm__mine[NM__CLAIMED_SLOT].part, nm__bin_of(bytes + (bytes == 0)));
+            ptr = nm__part_alloc(nm__mine[NM__CLAIMED_SLOT], nm__bin_of(bytes + (bytes == 0)));
         if (NM_UNLIKELY(ptr == NULL)) ptr = take_slow(bytes);
         if (NM_LIKELY(ptr != NULL) || !may_ask_before()) return ptr;
     }

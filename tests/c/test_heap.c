@@ -343,7 +343,7 @@ static nm_heap *late_heap;
 static int late_rounds;
 static pthread_key_t late_key;
 static void late_destructor(void *block) {
-    for (int i = 0; i < NM__TLS_SLOTS; i++) CHECK(nm__mine[i].part == &nm__no_part);
+    for (int i = 0; i < NM__TLS_SLOTS; i++) CHECK(nm__mine[i] == &nm__no_part);
     CHECK(filled(block, 70, 8));
     nm_heap_free(late_heap, block);
     nm_heap_free(late_heap, nm_heap_malloc(late_heap, 900));
@@ -650,26 +650,66 @@ static void test_census(void) {
     nm_heap_destroy(h);
 }
 
-/* The heap that claims a slot has it alone; the others share the rest. */
-static void test_a_claimed_slot(void) {
+/* Every heap has a slot of its own as long as there are any; one that finds none works all the same. */
+static void test_slots(void) {
     nm_heap *claimed = nm_heap_create(NULL, false), *others[2 * NM__TLS_SLOTS];
-    CHECK(nm__mine[NM__CLAIMED_SLOT].part == &nm__no_part);
+    CHECK(nm__mine[NM__CLAIMED_SLOT] == &nm__no_part);
     nm__heap_claim(claimed);
     void *first = nm_heap_malloc(claimed, 100);
-    nm__part *part = nm__mine[NM__CLAIMED_SLOT].part;
+    nm__part *part = nm__mine[NM__CLAIMED_SLOT];
     CHECK(part != &nm__no_part && nm__page_of(first)->part == part);
     for (int i = 0; i < 2 * NM__TLS_SLOTS; i++) {
         others[i] = nm_heap_create(NULL, false);
-        CHECK(nm_heap_malloc(others[i], 100) != NULL && nm__mine[NM__CLAIMED_SLOT].part == part);
+        CHECK(nm_heap_malloc(others[i], 100) != NULL && nm__mine[NM__CLAIMED_SLOT] == part);
     }
+    CHECK(nm__mine[NM__NO_SLOT] == &nm__no_part);
+    for (size_t i = 0; i < NM__NO_SLOT; i++)
+        for (size_t j = 0; j < i; j++) CHECK(nm__mine[i] != nm__mine[j]);
+    for (int round = 0; round < 3; round++)
+        for (int i = 0; i < 2 * NM__TLS_SLOTS; i++) nm_heap_free(others[i], nm_heap_malloc(others[i], 100));
+    nm_census c;
     for (int i = 0; i < 2 * NM__TLS_SLOTS; i++) {
         sound(others[i]);
+        nm_heap_census(others[i], &c);
+        CHECK(c.threads == 1 && c.held == PAGE);
         nm_heap_destroy(others[i]);
     }
+    for (size_t i = 0; i <= NM__NO_SLOT; i++) CHECK((nm__mine[i] == &nm__no_part) == (i != NM__CLAIMED_SLOT));
     nm_heap_free(claimed, first);
     sound(claimed);
     nm_heap_destroy(claimed);
-    nm__mine[NM__CLAIMED_SLOT].part = &nm__no_part; /* it lives as long as the process elsewhere */
+    CHECK(nm__mine[NM__CLAIMED_SLOT] == &nm__no_part);
+}
+
+/* A heap goes while another thread has a part of it; the next one gets the slot, and may get the part's memory. */
+typedef struct successor { nm_heap *heap; void *block; pthread_barrier_t step; } successor;
+static void *use_two(void *arg) {
+    successor *s = arg;
+    nm_heap_free(s->heap, nm_heap_malloc(s->heap, 64));
+    (void)pthread_barrier_wait(&s->step); /* it goes, and another comes */
+    (void)pthread_barrier_wait(&s->step);
+    for (size_t i = 0; i < NM__NO_SLOT; i++) CHECK(nm__mine[i] == &nm__no_part);
+    nm_heap_free(s->heap, s->block); /* of the other thread's part */
+    CHECK(nm_heap_malloc(s->heap, 64) != NULL);
+    return NULL;
+}
+static void test_a_slot_is_used_again(void) {
+    successor s = {.heap = nm_heap_create(NULL, false)};
+    (void)pthread_barrier_init(&s.step, NULL, 2);
+    pthread_t thread;
+    CHECK(pthread_create(&thread, NULL, use_two, &s) == 0);
+    (void)pthread_barrier_wait(&s.step);
+    nm_heap_destroy(s.heap);
+    s.heap = nm_heap_create(NULL, false);
+    s.block = nm_heap_malloc(s.heap, 64);
+    (void)pthread_barrier_wait(&s.step);
+    CHECK(pthread_join(thread, NULL) == 0);
+    sound(s.heap);
+    nm_census c;
+    nm_heap_census(s.heap, &c);
+    CHECK(c.threads == 2 && c.held == 2 * PAGE);
+    nm_heap_destroy(s.heap);
+    (void)pthread_barrier_destroy(&s.step);
 }
 
 static void test_idle_superblocks_make_room(void) {
@@ -775,7 +815,8 @@ int main(void) {
     RUN(test_what_others_freed_is_used_again());
     RUN(test_clear());
     RUN(test_census());
-    RUN(test_a_claimed_slot());
+    RUN(test_slots());
+    RUN(test_a_slot_is_used_again());
     RUN(test_idle_superblocks_make_room());
 #ifndef NM__TSAN
     RUN(test_fork());

@@ -285,9 +285,9 @@ static void test_a_secure_heap_claims_nothing(void) {
     nm_heap *h = nm_heap_create(NULL, true);
     nm__heap_claim(h);
     void *ptr = nm_heap_malloc(h, 64);
-    CHECK(nm__mine[NM__CLAIMED_SLOT].part == &nm__no_part);
-    CHECK(nm__part_alloc(nm__mine[NM__CLAIMED_SLOT].part, nm__fine_bin(64)) == NULL);
-    CHECK(nm__part_free(h, nm__mine[NM__CLAIMED_SLOT].part, ptr, nm__page_of(ptr)) == NM_OK);
+    CHECK(nm__mine[NM__CLAIMED_SLOT] == &nm__no_part);
+    CHECK(nm__part_alloc(nm__mine[NM__CLAIMED_SLOT], nm__fine_bin(64)) == NULL);
+    CHECK(nm__part_free(h, nm__mine[NM__CLAIMED_SLOT], ptr, nm__page_of(ptr)) == NM_OK);
     sound(h);
     nm_heap_destroy(h);
 }

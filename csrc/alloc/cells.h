@@ -8,8 +8,6 @@
 
 #include "base/base.h"
 
-#define NM__CELLS_NEVER UINT32_MAX
-
 /* The link of the free cell `at`, from what stands there or to be put there. A key other than 0 hides it, so that
  * who can write into a freed cell cannot make the list lead anywhere of their choice. */
 NM_INLINE void *nm__link(uintptr_t key, const void *at, const void *link) {
@@ -22,8 +20,8 @@ NM_INLINE void *nm__link(uintptr_t key, const void *at, const void *link) {
  *   every entry of the free list is a cell boundary below fresh */
 typedef struct nm__cells {
     void *free;      /* first free cell; a free cell's first word links to the next */
-    uint32_t left;   /* cells in use, less trip, modulo 2^32: one number to count and to compare */
-    uint32_t trip;   /* nm__cells_give reports when the cells in use fall to it */
+    uint32_t count;  /* cells in use, less apart, modulo 2^32; nm__cells_give reports when it falls to 0 */
+    uint32_t apart;  /* its owner's to choose */
     uint32_t fresh;  /* offset of the first cell never used */
     uint32_t end;
     uint32_t cell;   /* bytes */
@@ -33,8 +31,6 @@ typedef struct nm__cells {
 NM_INLINE void nm__cells_init(nm__cells *c, uint32_t cell, uint32_t start, uint32_t bytes) {
     uint32_t capacity = (bytes - start) / cell;
     *c = (nm__cells){
-        .left = 0 - NM__CELLS_NEVER,
-        .trip = NM__CELLS_NEVER,
         .fresh = start,
         .end = start + capacity * cell,
         .cell = cell,
@@ -42,10 +38,11 @@ NM_INLINE void nm__cells_init(nm__cells *c, uint32_t cell, uint32_t start, uint3
     };
 }
 
-NM_INLINE uint32_t nm__cells_used(const nm__cells *c) { return c->left + c->trip; }
-NM_INLINE void nm__cells_set_trip(nm__cells *c, uint32_t trip) {
-    c->left = nm__cells_used(c) - trip;
-    c->trip = trip;
+NM_INLINE uint32_t nm__cells_used(const nm__cells *c) { return c->count + c->apart; }
+/* From here on nm__cells_give reports when the cells in use fall to that many. */
+NM_INLINE void nm__cells_report_at(nm__cells *c, uint32_t used) {
+    c->count = nm__cells_used(c) - used;
+    c->apart = used;
 }
 
 /* false: every cell is in use. Pre: the free list is empty. */
@@ -64,21 +61,25 @@ static inline bool nm__cells_extend(nm__cells *c, char *base) {
     return true;
 }
 
-/* Pre: the free list is not empty. */
-NM_INLINE void *nm__cells_take(nm__cells *c, uintptr_t key) {
+/* Pre: the free list is not empty. The caller counts. */
+NM_INLINE void *nm__cells_pop(nm__cells *c, uintptr_t key) {
     void *ptr = c->free;
     c->free = nm__link(key, ptr, nm__peek(ptr));
     NM_UNPOISON(ptr, c->cell);
-    c->left++;
     return ptr;
 }
 
-/* true: the cells in use have fallen to trip. */
+NM_INLINE void *nm__cells_take(nm__cells *c, uintptr_t key) {
+    c->count++;
+    return nm__cells_pop(c, key);
+}
+
+/* true: count has fallen to 0. */
 NM_INLINE bool nm__cells_give(nm__cells *c, void *ptr, uintptr_t key) {
     nm__poke(ptr, nm__link(key, ptr, c->free));
     c->free = ptr;
     NM_POISON(ptr, c->cell);
-    return --c->left == 0;
+    return --c->count == 0;
 }
 
 NM_INLINE bool nm__cells_full(const nm__cells *c) { return c->free == NULL && c->fresh == c->end; }
@@ -89,14 +90,15 @@ static inline bool nm__cells_holds(const nm__cells *c, const char *base, uint32_
     return offset >= start && offset < c->fresh && (offset - start) % c->cell == 0;
 }
 
-/* Counts the free list; false where an entry is no cell of base's or the sums do not fit. For checks. */
-static inline bool nm__cells_check(const nm__cells *c, const char *base, uint32_t start, uintptr_t key) {
+/* Counts the free list; false where an entry is no cell of base's, or where that is not all but the used ones. For
+ * checks. */
+static inline bool nm__cells_check(const nm__cells *c, uint32_t used, const char *base, uint32_t start, uintptr_t key) {
     uint32_t n = 0;
     for (const void *at = c->free; at != NULL; at = nm__link(key, at, nm__peek(at))) {
         if (!nm__cells_holds(c, base, start, at)) return false;
         if (++n > c->capacity) return false;
     }
-    return nm__cells_used(c) + n + (c->end - c->fresh) / c->cell == c->capacity;
+    return used + n + (c->end - c->fresh) / c->cell == c->capacity;
 }
 
 /* A list that many threads push and one thread takes whole; no entry is ever popped alone, so there is no

@@ -10,6 +10,16 @@ const uint32_t nm__bin_sizes[NM_BINS] = {
     5120, 6144, 7168, 8192, 10240, 12288, 14336, 16384, 20480, 24576, 28672, 32768,
 };
 
+#define B2(bin) bin, bin
+#define B4(bin) B2(bin), B2(bin)
+#define B8(bin) B4(bin), B4(bin)
+#define B16(bin) B8(bin), B8(bin)
+#define B32(bin) B16(bin), B16(bin)
+const uint8_t nm__coarse_bins[] = {
+    B4(0),   33,      34,      35,      36,      B2(37),  B2(38),  B2(39),  B2(40),  B4(41),  B4(42),  B4(43),  B4(44),
+    B8(45),  B8(46),  B8(47),  B8(48),  B16(49), B16(50), B16(51), B16(52), B32(53), B32(54), B32(55), B32(56),
+};
+
 nm__page nm__no_page = {.part = NULL};
 
 #define NO_SLOT {.page = &nm__no_page}
@@ -55,12 +65,28 @@ struct nm_heap {
     nm_heap *next;
 };
 
+/* The head of a slot's list counts what it gives back by itself and what it takes by the slot's counter: taking and
+ * giving, the two halves of a pair, so do not wait for one another. What it gives back runs out after 2^31, and is
+ * set anew. */
+#define HEAD_COUNT ((uint32_t)1 << 31)
+
+static uint32_t head_served(const nm__slot *slot) { return (uint32_t)nm__get(&slot->served); }
+
+static uint32_t used_of(const nm__slot *slot, const nm__page *p) {
+    return nm__cells_used(&p->cells) + (p == slot->page ? head_served(slot) : 0);
+}
+
 static const char *check_superblock(const nm__page *p, const nm__part *part, size_t bin, bool full) {
     uintptr_t key = part->heap->key;
+    const nm__slot *slot = &part->slots[bin];
+    uint32_t used = used_of(slot, p);
     if (p->part != part || p->kind != NM__SUPERBLOCK || p->bin != bin) return "a superblock is another part's or bin's";
     if (p->full != full || (full && !nm__cells_full(&p->cells))) return "a superblock is on the wrong list";
-    if (!nm__cells_check(&p->cells, nm__page_base(p), 0, key)) return "a superblock's cells do not add up";
+    if (!nm__cells_check(&p->cells, used, nm__page_base(p), 0, key)) return "a superblock's cells do not add up";
     if (p->next != NULL && p->next->prev != p) return "a list of superblocks is broken";
+    if (p == slot->page ? p->cells.count == 0 || p->cells.count > HEAD_COUNT : p->cells.count != (full ? 1 : used))
+        return "a superblock reports where it should not";
+    if (p != slot->page && used == 0) return "an empty superblock was not returned";
     return NULL;
 }
 
@@ -75,12 +101,8 @@ const char *nm_heap_check(nm_heap *h) {
             if (nm__page_of(at) == NULL || nm__page_of(at)->part != part) broken = "a queued cell is another part's";
         for (size_t bin = 1; bin < NM_BINS && broken == NULL; bin++) {
             const nm__page *head = part->slots[bin].page;
-            for (const nm__page *p = head == &nm__no_page ? NULL : head; p != NULL && broken == NULL; p = p->next, pages++) {
+            for (const nm__page *p = head == &nm__no_page ? NULL : head; p != NULL && broken == NULL; p = p->next, pages++)
                 broken = check_superblock(p, part, bin, false);
-                if (broken == NULL && (p == head) != (p->cells.trip == NM__CELLS_NEVER))
-                    broken = "a superblock trips where it should not";
-                if (broken == NULL && p != head && nm__cells_used(&p->cells) == 0) broken = "an empty superblock was not returned";
-            }
         }
     }
     for (const nm__page *p = h->spans; p != NULL && broken == NULL; p = p->next) {
@@ -293,11 +315,20 @@ static void pull(nm__page **list, nm__page *p) {
 /* A slot's list never holds NULL: nm__no_page is its end, and is never linked from. */
 static nm__page *first_of(nm__slot *slot) { return slot->page == &nm__no_page ? NULL : slot->page; }
 
+/* The head stays even when empty. */
+static void set_head(nm__slot *slot, nm__page *p) {
+    slot->page = p;
+    nm__cells_report_at(&p->cells, nm__cells_used(&p->cells) - HEAD_COUNT);
+    p->cells.apart -= head_served(slot);
+}
+
 static void slot_pull(nm__slot *slot, nm__page *p) {
-    nm__page *list = first_of(slot);
+    nm__page *head = first_of(slot), *list = head;
     pull(&list, p);
-    slot->page = list == NULL ? &nm__no_page : list;
-    if (list != NULL) nm__cells_set_trip(&list->cells, NM__CELLS_NEVER); /* the head stays even when empty */
+    if (p != head) return;
+    p->cells.apart += head_served(slot);
+    if (list == NULL) slot->page = &nm__no_page;
+    else set_head(slot, list);
 }
 
 /* Behind the head: the head's cells are warm. */
@@ -305,11 +336,10 @@ static void slot_add(nm__slot *slot, nm__page *p) {
     nm__page *head = first_of(slot);
     if (head == NULL) {
         p->prev = p->next = NULL;
-        nm__cells_set_trip(&p->cells, NM__CELLS_NEVER);
-        slot->page = p;
+        set_head(slot, p);
         return;
     }
-    nm__cells_set_trip(&p->cells, 0);
+    nm__cells_report_at(&p->cells, 0);
     p->prev = head;
     p->next = head->next;
     if (p->next != NULL) p->next->prev = p;
@@ -323,8 +353,8 @@ static void return_superblock(nm_heap *h, nm__page *p) {
     discharge(h, 1);
 }
 
-/* The cells in use have fallen to trip: a full superblock has its first free cell, or one that is not the head is
- * empty. Not NM_COLD: gcc would take the fast path that calls it for cold, too. */
+/* A full superblock has its first free cell, or one that is not the head is empty, or a head's count has run out. Not
+ * NM_COLD: gcc would take the fast path that calls it for cold, too. */
 __attribute__((noinline)) void nm__part_trip(nm__page *p) {
     nm__slot *slot = &p->part->slots[p->bin];
     if (p->full) {
@@ -332,7 +362,11 @@ __attribute__((noinline)) void nm__part_trip(nm__page *p) {
         pull(&p->part->full, p);
         slot_add(slot, p);
         /* One of a single cell, as a secure heap has, is empty at once. */
-        if (NM_LIKELY(nm__cells_used(&p->cells) != 0 || p == slot->page)) return;
+        if (NM_LIKELY(p == slot->page || nm__cells_used(&p->cells) != 0)) return;
+    } else if (p == slot->page) {
+        p->cells.apart += head_served(slot);
+        set_head(slot, p);
+        return;
     }
     slot_pull(slot, p);
     return_superblock(p->part->heap, p);
@@ -353,7 +387,7 @@ static void return_empty_heads(nm__part *part) {
     for (size_t bin = 1; bin < NM_BINS; bin++) {
         nm__slot *slot = &part->slots[bin];
         nm__page *head = first_of(slot);
-        if (head != NULL && nm__cells_used(&head->cells) == 0) {
+        if (head != NULL && used_of(slot, head) == 0) {
             slot_pull(slot, head);
             return_superblock(part->heap, head);
         }
@@ -367,7 +401,7 @@ static bool refill(nm__part *part, size_t bin) {
         if (head->cells.free != NULL || extend(part->heap, head)) return true;
         slot_pull(slot, head);
         head->full = true;
-        nm__cells_set_trip(&head->cells, nm__cells_used(&head->cells) - 1);
+        nm__cells_report_at(&head->cells, nm__cells_used(&head->cells) - 1);
         push(&part->full, head);
     }
     return false;
@@ -662,7 +696,7 @@ static void *secure_alloc(nm_heap *h, size_t size, size_t align, bool *zero) {
     NM_REOPEN(p->cells.free, p->cells.cell);
     if (!is_untouched(h, p, p->cells.free)) return nm_refuse(NM_CORRUPTED, size, 0, 0);
     nm__bump(&slot->served, 1);
-    return seal(h, nm__cells_take(&p->cells, h->key), size, room_of(p));
+    return seal(h, nm__cells_pop(&p->cells, h->key), size, room_of(p));
 }
 
 static NM_COLD void *malloc_slow(nm_heap *h, size_t size) {

@@ -8,7 +8,7 @@
 
 typedef struct nm__slot {
     nm__page *page;     /* takes allocations; head of the list of superblocks with a free cell */
-    nm__counter served; /* blocks ever served */
+    nm__counter served; /* blocks ever served; also what the head's cells are counted by, so that one count does */
 } nm__slot;
 
 typedef enum nm__part_state { NM__OWNED, NM__ABANDONED, NM__BUSY } nm__part_state;
@@ -58,11 +58,11 @@ extern const uint32_t nm__bin_sizes[NM_BINS];
 /* Up to NM__FINE bytes bins are 16 apart. Bin 0, of no bytes, has never a cell: its way is the slow one. */
 #define NM__FINE 512
 NM_INLINE size_t nm__fine_bin(size_t size) { return (size + 15) >> 4; }
+/* Above it there are four to a power of two. By the number of the 128 bytes in which a size ends. */
+extern const uint8_t nm__coarse_bins[NM_CELL_MAX >> 7];
 
 NM_INLINE size_t nm__bin_of(size_t size) { /* 1 <= size <= NM_CELL_MAX */
-    if (size <= NM__FINE) return nm__fine_bin(size);
-    size_t e = 63U - (size_t)__builtin_clzll(size - 1);
-    return 33 + (e - 9) * 4 + ((size - 1 - ((size_t)1 << e)) >> (e - 2));
+    return size <= NM__FINE ? nm__fine_bin(size) : nm__coarse_bins[(size - 1) >> 7];
 }
 
 /* Pre: part is the calling thread's and of a heap that is not secure, or nm__no_part. NULL: take the slow path. */
@@ -71,7 +71,7 @@ NM_INLINE void *nm__part_alloc(nm__part *part, size_t bin) {
     nm__page *page = slot->page;
     if (NM_UNLIKELY(page->cells.free == NULL)) return NULL;
     nm__bump(&slot->served, 1);
-    return nm__cells_take(&page->cells, 0);
+    return nm__cells_pop(&page->cells, 0);
 }
 
 /* Pre: as above. */

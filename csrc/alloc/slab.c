@@ -58,7 +58,7 @@ const char *nm_slab_check(const nm_slab *s) {
     for (const superblock *sb = s->all; sb != NULL; sb = sb->older, superblocks++) {
         const bin *b = &s->bins[sb->bin];
         if (sb->slab != s || sb->cells.cell != b->cell) return "a superblock is another slab's or bin's";
-        if (!nm__cells_check(&sb->cells, (const char *)sb, sb->start, 0)) return "a superblock's cells do not add up";
+        if (!nm__cells_check(&sb->cells, nm__cells_used(&sb->cells), (const char *)sb, sb->start, 0)) return "a superblock's cells do not add up";
         if (sb->listed == nm__cells_full(&sb->cells)) return "a superblock is listed and full, or neither";
         if (nm__cells_used(&sb->cells) == 0 && b->spare != sb) return "an empty superblock is not its bin's spare";
         if (sb->older != NULL && sb->older->newer != sb) return "the list of all superblocks is broken";

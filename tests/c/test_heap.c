@@ -650,6 +650,33 @@ static void test_census(void) {
     nm_heap_destroy(h);
 }
 
+/* What a head can give back before it has to set its count anew is shortened here: it is 2^31. */
+static void test_a_heads_count_runs_out(void) {
+    nm_heap *h = nm_heap_create(NULL, false);
+    void *kept = nm_heap_malloc(h, 5000);
+    nm__page *p = nm__page_of(kept);
+    for (uint32_t rest = 1; rest < 5; rest++) {
+        p->cells.apart += p->cells.count - rest;
+        p->cells.count = rest;
+        for (int i = 0; i < 7; i++) {
+            void *block = nm_heap_malloc(h, 5000);
+            CHECK(nm__page_of(block) == p);
+            sound(h);
+            nm_heap_free(h, block);
+            sound(h);
+        }
+        CHECK(p->cells.count > 1000);
+    }
+    p->cells.apart += p->cells.count - 1;
+    p->cells.count = 1;
+    nm_heap_free(h, kept); /* empty, but the head */
+    sound(h);
+    nm_census c;
+    nm_heap_census(h, &c);
+    CHECK(c.held == PAGE && nm_heap_malloc(h, 5000) == kept);
+    nm_heap_destroy(h);
+}
+
 /* Every heap has a slot of its own as long as there are any; one that finds none works all the same. */
 static void test_slots(void) {
     nm_heap *claimed = nm_heap_create(NULL, false), *others[2 * NM__TLS_SLOTS];
@@ -815,6 +842,7 @@ int main(void) {
     RUN(test_what_others_freed_is_used_again());
     RUN(test_clear());
     RUN(test_census());
+    RUN(test_a_heads_count_runs_out());
     RUN(test_slots());
     RUN(test_a_slot_is_used_again());
     RUN(test_idle_superblocks_make_room());

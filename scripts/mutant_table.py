@@ -264,8 +264,9 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_in(
         "alloc/heap.h",
-        ("heap-bin-off-by-one", "return 33 + (e - 9) * 4 +", "return 32 + (e - 9) * 4 +"),
-        ("heap-bin-of-a-power", "((size - 1 - ((size_t)1 << e)) >> (e - 2));", "((size - ((size_t)1 << e)) >> (e - 2));"),
+        
+        ("heap-bin-off-by-one", "nm__coarse_bins[(size - 1) >> 7];", "nm__coarse_bins[(size - 1) >> 7] - 1U;"),
+        ("heap-bin-of-a-power", "nm__coarse_bins[(size - 1) >> 7];", "nm__coarse_bins[size >> 7];"),
         ("heap-fine-bin-too-small", "return (size + 15) >> 4;", "return (size + 14) >> 4;"),
         ("heap-serves-uncounted", "nm__bump(&slot->served, 1);", "(void)slot;"),
         ("heap-frees-here-what-is-anothers", "if (NM_UNLIKELY(p->part != part)) return", "if (NM_UNLIKELY(p->part == NULL)) return"),

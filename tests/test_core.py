@@ -20,6 +20,7 @@ GLOBALS = {
     "nm__region_base": "the same, set once",
     "nm__region_pages": "the same, set once",
     "nm__pages": "the same, set once",
+    "nm__page_bias": "the same, set once",
     "heaps": "every heap, for fork and the end of a thread",
     "slabs": "every slab, for the same",
     "ends": "what is done at the end of a thread",
@@ -33,7 +34,8 @@ GLOBALS = {
     "slot": "its status slot",
     "nm__thread_number": "its number",
     "nm__mine": "its parts of heaps",
-    "secure_mine": "its part of the secure heap that it used last",
+    "last_mine": "its part of the heap without a slot that it used last",
+    "this_thread": "its place in the list of threads whose slots a heap empties when it goes",
 }
 
 

@@ -73,7 +73,7 @@ static void set_up_all(void) {
     stack = nm_stack_port(nm_stack_create(system_port, (size_t)1 << 20, false));
     pool = nm_pool_port(nm_pool_create(system_port, SIZE, 1000, false));
     slab = nm_slab_port(nm_slab_create(heap_port, bins, sizeof bins / sizeof *bins, false));
-    limited = nm_limited_port(nm_limited_create(bare, nm_budget_create((size_t)1 << 30, NULL)));
+    limited = nm_limited_port(nm_limited_create(bare, nm_budget_create((size_t)1 << 30, NULL, NULL)));
     traced = nm_traced_port(nm_traced_create(bare, false));
     traced_sizes = nm_traced_port(nm_traced_create(bare, true));
 }

@@ -43,6 +43,8 @@ bool nm__budget_try(struct nm_budget *b, size_t n);
 void nm__budget_settle(struct nm_budget *b);
 /* Of the limit, n bytes are refused for now. */
 void nm__budget_hold_back(struct nm_budget *b, size_t n);
+/* Whether nm_budget_crossed has something. */
+extern atomic_bool nm__pressed;
 
 /* Wipes in a way that the compiler cannot drop. */
 void nm__wipe(void *ptr, size_t size);

@@ -1,54 +1,308 @@
 /* A charge walks from the leaf to the root and rolls back on a refusal. While it is under way the leaf
  * already counts it, so another charge may be refused that would have passed a moment later; never the
- * reverse. Peaks are settled only when the whole charge has passed. */
+ * reverse. Peaks and pressure are settled only when the whole charge has passed. */
+#define _POSIX_C_SOURCE 200809L /* pthread_mutex_timedlock */
 #include "nativemem/budget.h"
 
+#include <pthread.h>
 #include <sched.h>
+#include <time.h>
 
 #include "base/base.h"
 
-/* Invariants:  used <= limit whenever a charge passes (set_limit may go below used);  peak >= used. */
+#define LEVELS 4
+
+/* Invariants:
+ *   used == allowed - held_back - left, where limits are not on the move;  left >= 0 whenever a charge has passed
+ *   (set_limit and hold_back may take it below 0);  peak >= used.
+ * Where limits move, left is taken from before the limit is lowered, and added to after it was raised: what reads both
+ * sees too much in use rather than too little, but never more than is allowed. */
 struct nm_budget {
-    nm__counter used, limit, held_back, peak, denied;
+    _Atomic int64_t left;
+    _Atomic int64_t alarm, calm; /* the level rises where left <= alarm, falls where left >= calm */
+    nm__counter limit, allowed, held_back, peak, denied, overruns, in_shared;
+    nm__counter single; /* the largest charge; 0 once locked */
+    nm__counter moves;  /* of limits; odd while one is under way */
+    atomic_bool locked;
+    _Atomic int level;
     nm_budget *parent;
+    nm_budget_options o;
     pthread_mutex_t lock; /* last, has_last */
     nm_denial last;
     bool has_last;
+    /* under the lock of all */
+    nm_budget *children, *next, *prev; /* siblings */
+    nm_budget *next_crossed;
+    uint16_t crossed[2][LEVELS]; /* by whether the level before was NM_NORMAL, and the one reached */
+    bool is_listed;
 };
 
-const char *nm_budget_check(const nm_budget *b) {
-    for (; b != NULL; b = b->parent) {
-        if (nm__get(&b->peak) < nm__get(&b->used)) return "used is above peak";
-        if (b->parent != NULL && nm__get(&b->parent->used) < nm__get(&b->used)) return "a parent uses less than its child";
+/* Limits, levels, and who is whose child. Nothing is waited for while it is held. */
+static struct {
+    pthread_mutex_t lock;
+    nm_budget *crossed;
+} all = {.lock = PTHREAD_MUTEX_INITIALIZER};
+atomic_bool nm__pressed;
+
+static void before_fork(void) { pthread_mutex_lock(&all.lock); }
+static void after_fork(void) { pthread_mutex_unlock(&all.lock); }
+static void once(void) { (void)pthread_atfork(before_fork, after_fork, after_fork); }
+
+static int64_t left_of(const nm_budget *b) {
+    return atomic_load_explicit((_Atomic int64_t *)&b->left, memory_order_acquire);
+}
+
+static size_t used_of(const nm_budget *b) {
+    size_t used = 0;
+    for (int i = 0; i < 100; i++) {
+        size_t moves = nm__get_first(&b->moves);
+        int64_t room = (int64_t)nm__get_first(&b->allowed) - (int64_t)nm__get_first(&b->held_back), left = left_of(b);
+        used = room > left ? (size_t)(room - left) : 0;
+        atomic_thread_fence(memory_order_acquire);
+        if (moves % 2 == 0 && nm__get(&b->moves) == moves) break;
     }
-    return NULL;
+    return used;
 }
 
-nm_budget *nm_budget_create(size_t limit, nm_budget *parent) {
-    nm_budget *b = nm__meta_alloc(sizeof *b);
-    if (b == NULL) return NULL;
-    nm__set(&b->limit, limit);
-    b->parent = parent;
-    (void)pthread_mutex_init(&b->lock, NULL);
-    return b;
+/* ---- levels: under the lock of all ------------------------------------------------------------------ */
+
+static size_t part_of(double fraction, size_t limit) {
+    double bytes = fraction * (double)limit;
+    if (bytes >= (double)limit) return limit;
+    size_t down = (size_t)bytes;
+    return (double)down < bytes || down == 0 ? down + 1 : down;
 }
 
-/* Saturates: who releases at a parent what was charged through a child takes it from there once only. */
-static void discharge(nm_budget *b, size_t n) {
-    for (; b != NULL; b = b->parent) {
-        size_t used = nm__get(&b->used);
-        while (!atomic_compare_exchange_weak_explicit(&b->used, &used, used > n ? used - n : 0,
-                                                      memory_order_relaxed, memory_order_relaxed)) {
+/* The bytes in use at which a level begins. */
+static size_t level_from(const nm_budget *b, int level) {
+    size_t limit = nm__get(&b->limit);
+    if (level == NM_WARN) return part_of(b->o.warn, limit);
+    return level == NM_CRITICAL ? part_of(b->o.critical, limit) : limit;
+}
+
+static int level_at(const nm_budget *b, size_t used) {
+    int level = NM_FULL;
+    while (level > NM_NORMAL && used < level_from(b, level)) level--;
+    return level;
+}
+
+static void note_crossing(nm_budget *b, int before, int level) {
+    uint16_t *count = &b->crossed[before == NM_NORMAL][level];
+    if (*count < UINT16_MAX) ++*count;
+    if (!b->is_listed) {
+        b->is_listed = true;
+        b->next_crossed = all.crossed;
+        all.crossed = b;
+    }
+    atomic_store_explicit(&nm__pressed, true, memory_order_release);
+}
+
+/* Whoever changes left after alarm and calm were set looks at them; who did before is seen by the second look. */
+static void set_level(nm_budget *b) {
+    int level;
+    do {
+        level = level_at(b, used_of(b));
+        int before = atomic_exchange(&b->level, level);
+        if (level > before) note_crossing(b, before, level);
+        int64_t room = (int64_t)nm__get(&b->allowed) - (int64_t)nm__get(&b->held_back);
+        int64_t alarm = level == NM_FULL ? INT64_MIN : room - (int64_t)level_from(b, level + 1);
+        int64_t calm = level == NM_NORMAL ? INT64_MAX : room - (int64_t)level_from(b, level) + 1;
+        atomic_store(&b->alarm, alarm);
+        atomic_store(&b->calm, calm);
+    } while (level_at(b, used_of(b)) != level);
+}
+
+static NM_COLD void review(nm_budget *b) {
+    pthread_mutex_lock(&all.lock);
+    set_level(b);
+    pthread_mutex_unlock(&all.lock);
+}
+
+nm_pressure nm_budget_pressure(const nm_budget *b) { return (nm_pressure)level_at(b, used_of(b)); }
+
+bool nm_budget_crossed(const nm_budget **out, int *level, bool *was_normal) {
+    bool found = false;
+    pthread_mutex_lock(&all.lock);
+    for (nm_budget *b; !found && (b = all.crossed) != NULL;) {
+        for (int i = 0; i < 2 * LEVELS && !found; i++) {
+            uint16_t *count = &b->crossed[i % 2][i / 2];
+            if (*count == 0) continue;
+            --*count;
+            *out = b;
+            *level = i / 2;
+            *was_normal = i % 2 != 0;
+            found = true;
+        }
+        if (!found) {
+            all.crossed = b->next_crossed;
+            b->is_listed = false;
         }
     }
+    if (!found) atomic_store_explicit(&nm__pressed, false, memory_order_relaxed);
+    pthread_mutex_unlock(&all.lock);
+    return found;
 }
 
-void nm_budget_destroy(nm_budget *b) {
-    if (b == NULL) return;
-    discharge(b->parent, nm__get(&b->used));
-    (void)pthread_mutex_destroy(&b->lock);
-    nm__meta_free(b);
+/* ---- limits: under the lock of all ------------------------------------------------------------------ */
+
+static void begin_move(nm_budget *b) { (void)atomic_fetch_add(&b->moves, 1); }
+static void end_move(nm_budget *b) { (void)atomic_fetch_add(&b->moves, 1); }
+
+/* All that hangs on the limit. The overcommitted bytes stay as they are unless it was set anew. */
+static void limit_is(nm_budget *b, size_t limit, size_t allowed) {
+    nm__set(&b->limit, limit);
+    nm__set(&b->allowed, allowed);
+    if (!atomic_load(&b->locked))
+        nm__set(&b->single, b->o.max_single > 0 ? (size_t)(b->o.max_single * (double)limit) : SIZE_MAX);
 }
+
+static size_t with_overcommit(const nm_budget *b, size_t limit) {
+    double more = b->o.overcommit * (double)limit;
+    return more < (double)(NM_SIZE_MAX - limit) ? limit + (size_t)more : NM_SIZE_MAX;
+}
+
+static void raise_limit(nm_budget *b, size_t limit, size_t allowed) {
+    int64_t more = (int64_t)(allowed - nm__get(&b->allowed));
+    begin_move(b);
+    limit_is(b, limit, allowed);
+    (void)atomic_fetch_add(&b->left, more);
+    end_move(b);
+    set_level(b);
+}
+
+/* even_used: although less than that is left. */
+static bool lower_limit(nm_budget *b, size_t limit, size_t allowed, bool even_used) {
+    int64_t less = (int64_t)(nm__get(&b->allowed) - allowed), left = left_of(b);
+    bool done = true;
+    begin_move(b);
+    do {
+        if (left < less && !even_used) done = false;
+    } while (done && !atomic_compare_exchange_weak(&b->left, &left, left - less));
+    if (done) limit_is(b, limit, allowed);
+    end_move(b);
+    if (done) set_level(b);
+    return done;
+}
+
+void nm_budget_set_limit(nm_budget *b, size_t limit) {
+    if (limit > NM_SIZE_MAX) limit = NM_SIZE_MAX;
+    size_t allowed = with_overcommit(b, limit);
+    pthread_mutex_lock(&all.lock);
+    if (allowed >= nm__get(&b->allowed)) raise_limit(b, limit, allowed);
+    else (void)lower_limit(b, limit, allowed, true);
+    pthread_mutex_unlock(&all.lock);
+}
+
+void nm__budget_hold_back(nm_budget *b, size_t n) {
+    pthread_mutex_lock(&all.lock);
+    size_t held = nm__get(&b->held_back), allowed = nm__get(&b->allowed);
+    if (n > allowed) n = allowed;
+    begin_move(b);
+    if (n >= held) (void)atomic_fetch_sub(&b->left, (int64_t)(n - held));
+    nm__set(&b->held_back, n);
+    if (n < held) (void)atomic_fetch_add(&b->left, (int64_t)(held - n));
+    end_move(b);
+    set_level(b);
+    pthread_mutex_unlock(&all.lock);
+}
+
+void nm_budget_lock(nm_budget *b) {
+    pthread_mutex_lock(&all.lock);
+    atomic_store(&b->locked, true);
+    nm__set(&b->single, 0);
+    pthread_mutex_unlock(&all.lock);
+}
+
+/* ---- lending: under the lock of all ----------------------------------------------------------------- */
+
+static bool move_limit(nm_budget *from, nm_budget *to, size_t n) {
+    size_t lower = nm__get(&from->limit), higher = nm__get(&to->limit);
+    size_t least = from->o.minimum > 1 ? from->o.minimum : 1;
+    if (lower < least || n > lower - least || nm__get(&to->allowed) > NM_SIZE_MAX - n) return false;
+    if (!lower_limit(from, lower - n, nm__get(&from->allowed) - n, false)) return false;
+    raise_limit(to, higher + n, nm__get(&to->allowed) + n);
+    return true;
+}
+
+static bool lock_within(int64_t timeout_ns) {
+    if (pthread_mutex_trylock(&all.lock) == 0) return true;
+    if (timeout_ns <= 0) return false;
+    int64_t until = nm__os_time_ns() + timeout_ns;
+    struct timespec t = {.tv_sec = (time_t)(until / 1000000000), .tv_nsec = (long)(until % 1000000000)};
+    return pthread_mutex_timedlock(&all.lock, &t) == 0;
+}
+
+nm_status nm_budget_lend(nm_budget *from, nm_budget *to, size_t n, int64_t timeout_ns) {
+    if (!lock_within(timeout_ns)) return nm__fail(NM_TIMED_OUT, n, 0, 0);
+    bool moved = from == to || move_limit(from, to, n);
+    pthread_mutex_unlock(&all.lock);
+    return moved ? NM_OK : nm__fail(NM_OVER_BUDGET, n, used_of(from), nm__get(&from->limit));
+}
+
+/* The least limit at which what is used is below the warn level. */
+static size_t comfortable(const nm_budget *b) {
+    double bytes = (double)used_of(b) / b->o.warn;
+    return bytes < (double)NM_SIZE_MAX / 2 ? (size_t)bytes + 1 : NM_SIZE_MAX;
+}
+
+/* What an idle budget can do without. */
+static size_t spare(const nm_budget *b) {
+    size_t limit = nm__get(&b->limit), keep = comfortable(b);
+    int64_t left = left_of(b);
+    if (keep < b->o.minimum) keep = b->o.minimum;
+    if (keep >= limit || left <= 0 || level_at(b, used_of(b)) != NM_NORMAL) return 0;
+    return limit - keep < (size_t)left ? limit - keep : (size_t)left;
+}
+
+/* From the siblings, in their order from *from on, up to need bytes. Returns what was moved. */
+static size_t gather(nm_budget *to, nm_budget **from, size_t need, nm_move *moves, size_t cap, size_t *count) {
+    size_t sum = 0;
+    while (*from != NULL && sum < need && *count < cap) {
+        size_t n = *from == to ? 0 : spare(*from);
+        if (n > need - sum) n = need - sum;
+        if (n != 0 && move_limit(*from, to, n)) {
+            moves[(*count)++] = (nm_move){*from, to, n};
+            sum += n;
+        }
+        if (sum < need) *from = (*from)->next;
+    }
+    return sum;
+}
+
+size_t nm_budget_rebalance(nm_budget *parent, nm_move *moves, size_t cap) {
+    size_t count = 0;
+    pthread_mutex_lock(&all.lock);
+    nm_budget *from = parent->children;
+    for (nm_budget *to = parent->children; to != NULL && from != NULL && count < cap; to = to->next) {
+        size_t limit = nm__get(&to->limit), want = comfortable(to);
+        if (level_at(to, used_of(to)) != NM_NORMAL && want > limit) (void)gather(to, &from, want - limit, moves, cap, &count);
+    }
+    pthread_mutex_unlock(&all.lock);
+    return count;
+}
+
+#define MOST_GIVERS 64
+
+/* All that is missing, or nothing. */
+static NM_COLD bool take_from_siblings(nm_budget *b, size_t n) {
+    nm_move moves[MOST_GIVERS];
+    size_t count = 0, sum = 0, need = 0;
+    pthread_mutex_lock(&all.lock);
+    int64_t left = left_of(b);
+    if (left < (int64_t)n) {
+        need = (size_t)((int64_t)n - left);
+        nm_budget *from = b->parent->children;
+        sum = gather(b, &from, need, moves, MOST_GIVERS, &count);
+        while (sum < need && count > 0) {
+            count--;
+            (void)move_limit(b, (nm_budget *)moves[count].from, moves[count].bytes);
+        }
+    }
+    pthread_mutex_unlock(&all.lock);
+    return sum >= need;
+}
+
+/* ---- charging --------------------------------------------------------------------------------------- */
 
 /* The lock is held for a few stores. In a child of fork it may be held by a thread that is not there: what was
  * denied last is not worth waiting for ever. */
@@ -68,32 +322,70 @@ static void remember(nm_budget *b, const nm_denial *denial) {
     pthread_mutex_unlock(&b->lock);
 }
 
+static NM_COLD bool deny(const nm_budget *b, size_t n, nm_denial_kind kind, nm_denial *denial) {
+    *denial = (nm_denial){n, used_of(b), nm__get(&b->allowed), b, nm__os_time_ns(), kind};
+    return false;
+}
+
+static void give(nm_budget *b, size_t n) { (void)atomic_fetch_add(&b->left, (int64_t)n); }
+
 static bool charge(nm_budget *b, size_t n, nm_denial *denial) {
-    size_t used = nm__get(&b->used);
-    size_t after;
+    if (NM_UNLIKELY(n > nm__get(&b->single) || n > NM_SIZE_MAX))
+        return deny(b, n, atomic_load(&b->locked) ? NM_DENIED_LOCKED : NM_DENIED_SINGLE, denial);
+    int64_t left = left_of(b);
+    bool asked = b->parent == NULL || !b->parent->o.auto_rebalance;
     do {
-        size_t limit = nm__get(&b->limit);
-        size_t held_back = nm__get(&b->held_back);
-        if (!nm_add(used, n, &after) || after > (held_back < limit ? limit - held_back : 0)) {
-            *denial = (nm_denial){n, used, limit, b, nm__os_time_ns()};
-            return false;
+        if (NM_UNLIKELY(left < (int64_t)n)) {
+            if (asked || !take_from_siblings(b, n)) return deny(b, n, NM_DENIED_LIMIT, denial);
+            asked = true;
+            left = left_of(b);
+            continue; /* to the exchange, which fails where that is too little by now */
         }
-    } while (!atomic_compare_exchange_weak_explicit(&b->used, &used, after, memory_order_relaxed,
-                                                    memory_order_relaxed));
+    } while (left < (int64_t)n || !atomic_compare_exchange_weak(&b->left, &left, left - (int64_t)n));
+    /* The watcher: left as it was at the very moment of the exchange. */
+    if (NM_UNLIKELY(left - (int64_t)n < 0)) nm__atomic_add(&b->overruns, 1);
     if (b->parent != NULL && !charge(b->parent, n, denial)) {
-        nm__atomic_sub(&b->used, n);
+        give(b, n);
         return false;
     }
     return true;
 }
 
+/* Saturates: who releases at a parent what was charged through a child takes it from there once only. */
+static void discharge(nm_budget *b, size_t n) {
+    for (; b != NULL; b = b->parent) {
+        int64_t left = left_of(b), after;
+        do {
+            int64_t room = (int64_t)nm__get(&b->allowed) - (int64_t)nm__get(&b->held_back);
+            after = left > room - (int64_t)n ? room : left + (int64_t)n;
+        } while (!atomic_compare_exchange_weak(&b->left, &left, after));
+        if (NM_UNLIKELY(after >= atomic_load(&b->calm))) review(b);
+    }
+}
+
+static void settle(nm_budget *b) {
+    for (; b != NULL; b = b->parent) {
+        nm__atomic_max(&b->peak, used_of(b));
+        if (NM_UNLIKELY(left_of(b) <= atomic_load(&b->alarm))) review(b);
+    }
+}
+
 void nm__budget_settle(nm_budget *b) {
-    for (; b != NULL; b = b->parent) nm__atomic_max(&b->peak, nm__get(&b->used));
+    settle(b);
+    settle(b->o.shared);
+}
+
+static bool hold(nm_budget *b, size_t n, nm_denial *denial) {
+    nm_budget *shared = b->o.shared;
+    if (shared == NULL || n > b->o.shared_max || atomic_load(&b->locked)) return charge(b, n, denial);
+    if (!charge(shared, n, denial)) return charge(b, n, denial);
+    nm__atomic_add(&b->in_shared, n);
+    return true;
 }
 
 bool nm__budget_hold(nm_budget *b, size_t n) {
     nm_denial denial;
-    if (NM_LIKELY(charge(b, n, &denial))) return true;
+    if (NM_LIKELY(hold(b, n, &denial))) return true;
     remember(b, &denial);
     if (denial.refuser != b) remember((nm_budget *)denial.refuser, &denial);
     (void)nm__fail(NM_OVER_BUDGET, denial.requested, denial.used, denial.limit);
@@ -108,30 +400,77 @@ bool nm_budget_charge(nm_budget *b, size_t n) {
 
 bool nm__budget_try(nm_budget *b, size_t n) {
     nm_denial denial;
-    if (charge(b, n, &denial)) return true;
+    if (hold(b, n, &denial)) return true;
     (void)nm__fail(NM_OVER_BUDGET, denial.requested, denial.used, denial.limit);
     return false;
 }
 
+/* What was charged to the shared budget goes back there first: which bytes they were is of no account. */
 nm_status nm_budget_release(nm_budget *b, size_t n) {
-    size_t used = nm__get(&b->used);
+    size_t shared = nm__get(&b->in_shared), back;
     do {
-        if (n > used) return nm__fail(NM_UNDERFLOW, n, used, nm__get(&b->limit));
-    } while (!atomic_compare_exchange_weak_explicit(&b->used, &used, used - n, memory_order_relaxed,
-                                                    memory_order_relaxed));
-    discharge(b->parent, n);
+        back = shared < n ? shared : n;
+        size_t used = used_of(b);
+        if (n - back > used) return nm__fail(NM_UNDERFLOW, n, used + shared, nm__get(&b->allowed));
+    } while (!atomic_compare_exchange_weak(&b->in_shared, &shared, shared - back));
+    if (back != 0) discharge(b->o.shared, back);
+    if (n != back) discharge(b, n - back);
     return NM_OK;
 }
 
-void nm__budget_hold_back(nm_budget *b, size_t n) { nm__set(&b->held_back, n); }
-void nm_budget_set_limit(nm_budget *b, size_t limit) { nm__set(&b->limit, limit); }
-size_t nm_budget_used(const nm_budget *b) { return nm__get(&b->used); }
+/* ---- life ------------------------------------------------------------------------------------------- */
+
+nm_budget *nm_budget_create(size_t limit, nm_budget *parent, const nm_budget_options *options) {
+    static pthread_once_t done = PTHREAD_ONCE_INIT;
+    (void)pthread_once(&done, once);
+    nm_budget *b = nm__meta_alloc(sizeof *b);
+    if (b == NULL) return NULL;
+    if (options != NULL) b->o = *options;
+    if (!(b->o.warn > 0)) b->o.warn = 1;
+    if (!(b->o.critical > 0)) b->o.critical = 1;
+    if (limit > NM_SIZE_MAX) limit = NM_SIZE_MAX;
+    b->parent = parent;
+    (void)pthread_mutex_init(&b->lock, NULL);
+    pthread_mutex_lock(&all.lock);
+    limit_is(b, limit, with_overcommit(b, limit));
+    atomic_store(&b->left, (int64_t)nm__get(&b->allowed));
+    set_level(b);
+    if (parent != NULL) {
+        b->next = parent->children;
+        if (b->next != NULL) b->next->prev = b;
+        parent->children = b;
+    }
+    pthread_mutex_unlock(&all.lock);
+    return b;
+}
+
+void nm_budget_destroy(nm_budget *b) {
+    if (b == NULL) return;
+    discharge(b->parent, used_of(b));
+    discharge(b->o.shared, nm__get(&b->in_shared));
+    pthread_mutex_lock(&all.lock);
+    if (b->prev != NULL) b->prev->next = b->next;
+    else if (b->parent != NULL) b->parent->children = b->next;
+    if (b->next != NULL) b->next->prev = b->prev;
+    if (b->is_listed) {
+        nm_budget **link = &all.crossed;
+        while (*link != b) link = &(*link)->next_crossed;
+        *link = b->next_crossed;
+    }
+    pthread_mutex_unlock(&all.lock);
+    (void)pthread_mutex_destroy(&b->lock);
+    nm__meta_free(b);
+}
+
+size_t nm_budget_used(const nm_budget *b) { return used_of(b); }
 size_t nm_budget_peak(const nm_budget *b) {
-    size_t used = nm__get(&b->used), peak = nm__get(&b->peak);
+    size_t used = used_of(b), peak = nm__get(&b->peak);
     return peak > used ? peak : used;
 }
 size_t nm_budget_limit(const nm_budget *b) { return nm__get(&b->limit); }
 size_t nm_budget_denied(const nm_budget *b) { return nm__get(&b->denied); }
+size_t nm_budget_shared_used(const nm_budget *b) { return nm__get(&b->in_shared); }
+bool nm_budget_is_locked(const nm_budget *b) { return atomic_load((atomic_bool *)&b->locked); }
 
 bool nm_budget_last_denial(nm_budget *b, nm_denial *out) {
     if (!lock_briefly(b)) return false;
@@ -139,4 +478,20 @@ bool nm_budget_last_denial(nm_budget *b, nm_denial *out) {
     if (has) *out = b->last;
     pthread_mutex_unlock(&b->lock);
     return has;
+}
+
+const char *nm_budget_check(const nm_budget *b) {
+    const char *broken = NULL;
+    pthread_mutex_lock(&all.lock);
+    for (; b != NULL && broken == NULL; b = b->parent) {
+        size_t sum = 0, used = used_of(b);
+        for (const nm_budget *c = b->children; c != NULL; c = c->next) sum += used_of(c);
+        if (nm__get(&b->overruns) != 0) broken = "a limit was exceeded";
+        else if (nm__get(&b->peak) < used) broken = "used is above peak";
+        else if (used < sum) broken = "a parent uses less than its children";
+        else if (atomic_load((_Atomic int *)&b->level) != level_at(b, used)) broken = "the level is not that of what is used";
+        else if (nm__get(&b->moves) % 2 != 0) broken = "a limit is on the move";
+    }
+    pthread_mutex_unlock(&all.lock);
+    return broken;
 }

@@ -33,7 +33,7 @@ nm_budget *nm_engine_budget(void) { return budget; }
 
 nm_status nm_engine_start(bool secure) {
     if (heap != NULL) return NM_OK;
-    nm_budget *b = nm_budget_create(NM_SIZE_MAX, NULL);
+    nm_budget *b = nm_budget_create(NM_SIZE_MAX, NULL, NULL);
     if (b == NULL) return NM_OUT_OF_MEMORY;
     nm_heap *h = nm_heap_create(b, secure);
     if (h == NULL) {

@@ -190,7 +190,7 @@ static void make_slab(run *r, unsigned options) { make_bottom(r), add_slab(r, op
 static void add_heap(run *r, unsigned options, bool secure) {
     static const size_t limits[] = {0, NM_SUPERBLOCK, 4 * NM_SUPERBLOCK, 20 * NM_SUPERBLOCK};
     size_t limit = limits[options % 4];
-    nm_budget *budget = limit == 0 ? NULL : nm_budget_create(limit, NULL);
+    nm_budget *budget = limit == 0 ? NULL : nm_budget_create(limit, NULL, NULL);
     nm_heap *h = nm_heap_create(budget, secure);
     if (limit != 0 && options / 4 % 2 != 0) nm_heap_set_limit(h, limit, NM_SUPERBLOCK);
     add_link(r, "heap", h, nm_heap_port(h), destroy_heap, check_heap)->budget = budget;
@@ -216,7 +216,7 @@ static void make_stack_on_pool(run *r, unsigned options) {
 
 static void add_wrapper(run *r, bool limited, bool histogram, size_t limit) {
     if (limited) {
-        nm_budget *budget = nm_budget_create(limit, r->root);
+        nm_budget *budget = nm_budget_create(limit, r->root, NULL);
         nm_limited *l = nm_limited_create(under(r), budget);
         link *made = add_link(r, "limited", l, nm_limited_port(l), destroy_limited, check_limited);
         made->budget = budget;
@@ -843,7 +843,7 @@ static void run_program(const uint8_t *program, size_t size) {
     r->noun = &nouns[kind % NOUNS];
     r->noun->make(r, options);
     r->top = r->count - 1;
-    r->root = nm_budget_create(limits[limit % 8], NULL);
+    r->root = nm_budget_create(limits[limit % 8], NULL, NULL);
     MUST(r->root != NULL);
     for (unsigned i = 0; i < wrappers % 4; i++)
         add_wrapper(r, (wrappers >> 2 >> i & 1) == 0, (wrappers >> 5 >> i & 1) != 0, limits[limit / 8 % 8]);

@@ -201,7 +201,7 @@ static void test_nothing_readable_goes_back_upstream(void) {
 
 /* An upstream that says no: nothing changes but the failures, and the reason is the upstream's. */
 static void test_refusals_of_the_upstream(void) {
-    nm_budget *b = nm_budget_create(5000, NULL);
+    nm_budget *b = nm_budget_create(5000, NULL, NULL);
     nm_limited *l = nm_limited_create(nm_system_port(system_), b);
     nm_arena *a = nm_arena_create(nm_limited_port(l), (nm_arena_options){.hint = 1000, .grow = true});
     nm_allocator port = nm_arena_port(a);
@@ -502,7 +502,7 @@ static void *free_into_wrappers(void *arg) {
 }
 static void test_a_refused_free_changes_no_wrapper(void) {
     nm_arena *a = nm_arena_create(nm_system_port(system_), (nm_arena_options){.hint = 1000, .grow = true});
-    nm_budget *b = nm_budget_create(1000, NULL);
+    nm_budget *b = nm_budget_create(1000, NULL, NULL);
     nm_limited *l = nm_limited_create(nm_arena_port(a), b);
     nm_traced *t = nm_traced_create(nm_arena_port(a), false);
     nm_allocator ports[2] = {nm_limited_port(l), nm_traced_port(t)};
@@ -519,7 +519,7 @@ static void test_a_refused_free_changes_no_wrapper(void) {
 }
 
 static void test_growing_in_place_counts_for_the_peak(void) {
-    nm_budget *b = nm_budget_create(1000, NULL);
+    nm_budget *b = nm_budget_create(1000, NULL, NULL);
     nm_arena *a = nm_arena_create(nm_system_port(system_), (nm_arena_options){.hint = 1000, .grow = true});
     nm_limited *l = nm_limited_create(nm_arena_port(a), b);
     nm_allocator port = nm_limited_port(l);

@@ -38,7 +38,7 @@ static void test_each_thread_has_a_status_slot(void) {
 }
 
 static void test_limits_and_ancestors(void) {
-    nm_budget *root = nm_budget_create(100, NULL), *leaf = nm_budget_create(80, root), *other = nm_budget_create(SIZE_MAX, root);
+    nm_budget *root = nm_budget_create(100, NULL, NULL), *leaf = nm_budget_create(80, root, NULL), *other = nm_budget_create(SIZE_MAX, root, NULL);
     CHECK(nm_budget_charge(leaf, 80) && nm_budget_used(leaf) == 80 && nm_budget_used(root) == 80);
     CHECK(!nm_budget_charge(leaf, 1) && nm_last_failure().status == NM_OVER_BUDGET);
     CHECK(!nm_budget_charge(other, 21) && nm_budget_charge(other, 20)); /* exactly the limit passes */
@@ -61,7 +61,7 @@ static void test_limits_and_ancestors(void) {
 }
 
 static void test_a_refused_charge_leaves_no_trace(void) {
-    nm_budget *root = nm_budget_create(100, NULL), *middle = nm_budget_create(200, root), *leaf = nm_budget_create(300, middle);
+    nm_budget *root = nm_budget_create(100, NULL, NULL), *middle = nm_budget_create(200, root, NULL), *leaf = nm_budget_create(300, middle, NULL);
     CHECK(nm_budget_charge(leaf, 40));
     CHECK(!nm_budget_charge(leaf, 61)); /* the root says no, after leaf and middle said yes */
     CHECK(nm_budget_used(leaf) == 40 && nm_budget_used(middle) == 40 && nm_budget_used(root) == 40);
@@ -120,9 +120,9 @@ static void *charge_and_release(void *arg) {
 }
 
 static void test_never_over_the_limit_under_threads(void) {
-    shared_root = nm_budget_create(LIMIT, NULL);
-    leaves[0] = nm_budget_create(LIMIT, shared_root);
-    leaves[1] = nm_budget_create(700, shared_root);
+    shared_root = nm_budget_create(LIMIT, NULL, NULL);
+    leaves[0] = nm_budget_create(LIMIT, shared_root, NULL);
+    leaves[1] = nm_budget_create(700, shared_root, NULL);
     pthread_t threads[THREADS];
     CHECK(pthread_barrier_init(&start, NULL, THREADS) == 0);
     for (uintptr_t i = 0; i < THREADS; i++) CHECK(pthread_create(&threads[i], NULL, charge_and_release, (void *)i) == 0);
@@ -183,7 +183,7 @@ static void test_histogram_counts(void) {
 
 static void test_limited_gives_back_what_is_left(void) {
     nm_system *s = nm_system_create();
-    nm_budget *root = nm_budget_create(1000, NULL), *budget = nm_budget_create(500, root);
+    nm_budget *root = nm_budget_create(1000, NULL, NULL), *budget = nm_budget_create(500, root, NULL);
     nm_allocator below_it = nm_system_port(s);
     for (int clears = 0; clears < 2; clears++) {
         nm_limited *l = nm_limited_create(below_it, budget);

@@ -534,7 +534,7 @@ static void test_several_heaps_and_threads(void) {
 }
 
 static void test_limit_and_reserve(void) {
-    nm_budget *b = nm_budget_create(NM_SIZE_MAX, NULL);
+    nm_budget *b = nm_budget_create(NM_SIZE_MAX, NULL, NULL);
     nm_heap *h = nm_heap_create(b, false);
     nm_heap_set_limit(h, 32 * PAGE, 4 * PAGE);
     void *spans[40];
@@ -564,11 +564,11 @@ static void test_limit_and_reserve(void) {
 
 /* The region has less than the budget allows: no peak, no denial. */
 static void test_a_refused_block_leaves_no_trace(void) {
-    nm_budget *b = nm_budget_create(SIZE_MAX, NULL);
+    nm_budget *b = nm_budget_create(SIZE_MAX, NULL, NULL);
     nm_heap *h = nm_heap_create(b, false);
     char *kept = nm_heap_malloc(h, 3 * PAGE), *fence = nm_heap_malloc(h, PAGE);
     fill(kept, 3 * PAGE, 2);
-    const size_t huge[] = {NM_SIZE_MAX, NM_SIZE_MAX - PAGE, (size_t)1 << 60, nm_region_size() + 1};
+    const size_t huge[] = {NM_SIZE_MAX / 2, NM_SIZE_MAX / 2 - PAGE, (size_t)1 << 60, nm_region_size() + 1};
     for (size_t i = 0; i < sizeof huge / sizeof *huge; i++) {
         CHECK(nm_heap_malloc(h, huge[i]) == NULL && nm_last_failure().status == NM_OUT_OF_MEMORY);
         CHECK(nm_heap_realloc(h, kept, huge[i]) == NULL && nm_heap_calloc(h, 1, huge[i]) == NULL);
@@ -613,7 +613,7 @@ static void test_what_others_freed_is_used_again(void) {
 }
 
 static void test_clear(void) {
-    nm_budget *b = nm_budget_create(NM_SIZE_MAX, NULL);
+    nm_budget *b = nm_budget_create(NM_SIZE_MAX, NULL, NULL);
     nm_heap *h = nm_heap_create(b, false);
     nm_allocator port = nm_heap_port(h);
     void *blocks[100];
@@ -740,7 +740,7 @@ static void test_a_slot_is_used_again(void) {
 }
 
 static void test_idle_superblocks_make_room(void) {
-    nm_budget *b = nm_budget_create(4 * PAGE, NULL);
+    nm_budget *b = nm_budget_create(4 * PAGE, NULL, NULL);
     nm_heap *h = nm_heap_create(b, false);
     for (size_t size = 16; size <= 64; size += 16) nm_heap_free(h, nm_heap_malloc(h, size));
     CHECK(nm_budget_used(b) == 4 * PAGE); /* four that are empty, kept for speed */

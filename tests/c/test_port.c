@@ -101,7 +101,7 @@ static void make_heap(chain *c) { link_heap(c, false); }
 static void make_secure_heap(chain *c) { link_heap(c, true); }
 
 static void wrap_limited(chain *c) {
-    c->budget = nm_budget_create((size_t)1 << 40, NULL);
+    c->budget = nm_budget_create((size_t)1 << 40, NULL, NULL);
     nm_limited *l = nm_limited_create(c->port, c->budget);
     link_core(c, l, nm_limited_port(l), limited_destroy, limited_check);
     c->limited = true;

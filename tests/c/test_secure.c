@@ -249,7 +249,7 @@ static void test_the_largest_cells_are_returned(void) {
 
 /* The same page for cells of two sizes in turn: what one left behind is no freed cell of the other. */
 static void test_a_page_changes_its_bin(void) {
-    nm_budget *one = nm_budget_create(NM_SUPERBLOCK, NULL);
+    nm_budget *one = nm_budget_create(NM_SUPERBLOCK, NULL, NULL);
     nm_heap *h = nm_heap_create(one, true);
     nm_allocator port = nm_heap_port(h);
     static const size_t two[] = {21104, 80};

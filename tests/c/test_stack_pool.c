@@ -77,7 +77,7 @@ static void test_stack_capacity(void) {
     CHECK(nm_last_failure().status == NM_INVALID_LAYOUT);
     CHECK(nm_stack_create(nm_system_port(system_), NM_SIZE_MAX + 1, false) == NULL);
     CHECK(nm_last_failure().status == NM_INVALID_LAYOUT);
-    nm_budget *budget = nm_budget_create(1000, NULL);
+    nm_budget *budget = nm_budget_create(1000, NULL, NULL);
     nm_limited *l = nm_limited_create(nm_system_port(system_), budget);
     CHECK(nm_stack_create(nm_limited_port(l), 1001, false) == NULL && nm_last_failure().status == NM_OVER_BUDGET);
     CHECK(nm_budget_used(budget) == 0);
@@ -332,7 +332,7 @@ static void test_pool_empty_and_growing(void) {
     SOUND(nm_pool_check(pool));
     nm_pool_destroy(pool);
 
-    nm_budget *budget = nm_budget_create(12 * 32, NULL);
+    nm_budget *budget = nm_budget_create(12 * 32, NULL, NULL);
     nm_limited *l = nm_limited_create(nm_system_port(system_), budget);
     CHECK(nm_pool_create(nm_limited_port(l), 32, 13, true) == NULL && nm_last_failure().status == NM_OVER_BUDGET);
     pool = nm_pool_create(nm_limited_port(l), 32, 3, true);

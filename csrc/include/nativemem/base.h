@@ -30,7 +30,8 @@ typedef enum nm_status {
     NM_DOUBLE_FREE = 11,   /* the block was freed before */
     NM_CORRUPTED = 12,     /* the allocator's own data were overwritten */
     NM_POOL_EXHAUSTED = 13, /* every cell of the pool is in use */
-    NM_CAPACITY_EXCEEDED = 14 /* a structure of fixed capacity is full */
+    NM_CAPACITY_EXCEEDED = 14, /* a structure of fixed capacity is full */
+    NM_TIMED_OUT = 15      /* others kept it waiting for too long */
 } nm_status;
 
 /* Why the last failing call of this thread failed. requested, used and limit are bytes; limit is 0 where

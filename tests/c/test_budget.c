@@ -1,0 +1,270 @@
+/* What budgets do beyond a limit: pressure, options, lending, sharing; and that no limit is exceeded whoever does what. */
+#define _GNU_SOURCE /* pthread_barrier_t */
+#include <pthread.h>
+
+#include "harness.h"
+
+#include "base/base.h"
+#include "nativemem/budget.h"
+
+static nm_budget *make(size_t limit, nm_budget *parent, nm_budget_options options) {
+    nm_budget *b = nm_budget_create(limit, parent, &options);
+    CHECK(b != NULL);
+    return b;
+}
+
+static void no_crossings(void) {
+    const nm_budget *b;
+    int level;
+    bool was_normal;
+    CHECK(!nm_budget_crossed(&b, &level, &was_normal) && !atomic_load(&nm__pressed));
+}
+static void crossing(const nm_budget *b, int level, bool was_normal) {
+    const nm_budget *which = NULL;
+    int to = -1;
+    bool from = false;
+    CHECK(atomic_load(&nm__pressed) && nm_budget_crossed(&which, &to, &from));
+    CHECK(which == b && to == level && from == was_normal);
+}
+
+static void test_pressure(void) {
+    nm_budget *b = make(1000, NULL, (nm_budget_options){.warn = 0.8, .critical = 0.95});
+    CHECK(nm_budget_charge(b, 799) && nm_budget_pressure(b) == NM_NORMAL);
+    no_crossings();
+    CHECK(nm_budget_charge(b, 1) && nm_budget_pressure(b) == NM_WARN);
+    crossing(b, NM_WARN, true);
+    no_crossings();
+    CHECK(nm_budget_charge(b, 100)); /* above already */
+    no_crossings();
+    CHECK(nm_budget_release(b, 101) == NM_OK && nm_budget_pressure(b) == NM_NORMAL);
+    CHECK(nm_budget_charge(b, 201) && nm_budget_pressure(b) == NM_FULL); /* all levels at once: one crossing */
+    crossing(b, NM_FULL, true);
+    no_crossings();
+    CHECK(nm_budget_release(b, 10) == NM_OK && nm_budget_pressure(b) == NM_CRITICAL);
+    CHECK(nm_budget_charge(b, 10));
+    crossing(b, NM_FULL, false);
+    CHECK(!nm_budget_charge(b, 1));
+    no_crossings();
+    nm_budget_set_limit(b, 10000);
+    CHECK(nm_budget_pressure(b) == NM_NORMAL);
+    nm_budget_set_limit(b, 1000); /* by the limit, too */
+    crossing(b, NM_FULL, true);
+    SOUND(nm_budget_check(b));
+    nm_budget_destroy(b);
+    no_crossings();
+}
+
+static void test_pressure_of_ancestors(void) {
+    nm_budget *root = make(100, NULL, (nm_budget_options){.warn = 0.5, .critical = 0.9});
+    nm_budget *leaf = make(40, root, (nm_budget_options){.warn = 0.5, .critical = 0.9}), *other = make(90, root, (nm_budget_options){0});
+    CHECK(nm_budget_charge(leaf, 30) && nm_budget_charge(other, 30));
+    crossing(root, NM_WARN, true);
+    crossing(leaf, NM_WARN, true);
+    no_crossings();
+    CHECK(!nm_budget_charge(leaf, 50) && !nm_budget_charge(other, 50)); /* what is refused crosses nothing */
+    no_crossings();
+    CHECK(nm_budget_charge(other, 31));
+    nm_budget_destroy(other); /* forgets what it had to say */
+    nm_budget_destroy(leaf);
+    nm_budget_destroy(root);
+    no_crossings();
+}
+
+static void test_options(void) {
+    nm_budget *b = make(1000, NULL, (nm_budget_options){.max_single = 0.25, .overcommit = 0.1});
+    nm_denial d;
+    CHECK(!nm_budget_charge(b, 251) && nm_budget_last_denial(b, &d) && d.kind == NM_DENIED_SINGLE && d.used == 0);
+    for (int i = 0; i < 4; i++) CHECK(nm_budget_charge(b, 250));
+    CHECK(nm_budget_pressure(b) == NM_FULL && nm_budget_charge(b, 100) && !nm_budget_charge(b, 1));
+    CHECK(nm_budget_last_denial(b, &d) && d.kind == NM_DENIED_LIMIT && d.used == 1100 && d.limit == 1100);
+    CHECK(nm_budget_limit(b) == 1000 && nm_budget_release(b, 1100) == NM_OK);
+    nm_budget_set_limit(b, 2000);
+    CHECK(nm_budget_charge(b, 500) && !nm_budget_charge(b, 501));
+    nm_budget_lock(b);
+    CHECK(nm_budget_is_locked(b) && !nm_budget_charge(b, 1) && nm_budget_last_denial(b, &d) && d.kind == NM_DENIED_LOCKED);
+    nm_budget_set_limit(b, 4000);
+    CHECK(!nm_budget_charge(b, 1) && nm_budget_charge(b, 0) && nm_budget_release(b, 500) == NM_OK);
+    SOUND(nm_budget_check(b));
+    nm_budget_destroy(b);
+}
+
+static void test_a_locked_ancestor(void) {
+    nm_budget *root = make(1000, NULL, (nm_budget_options){0}), *leaf = make(500, root, (nm_budget_options){0});
+    nm_denial d;
+    nm_budget_lock(root);
+    CHECK(!nm_budget_charge(leaf, 1) && nm_budget_used(leaf) == 0);
+    CHECK(nm_budget_last_denial(leaf, &d) && d.refuser == root && d.kind == NM_DENIED_LOCKED);
+    nm_budget_destroy(leaf);
+    nm_budget_destroy(root);
+}
+
+static void test_lending(void) {
+    nm_budget *from = make(1000, NULL, (nm_budget_options){.minimum = 300}), *to = make(100, NULL, (nm_budget_options){0});
+    CHECK(nm_budget_charge(from, 400));
+    CHECK(nm_budget_lend(from, to, 601, 0) == NM_OVER_BUDGET && nm_last_failure().used == 400);
+    CHECK(nm_budget_limit(from) == 1000 && nm_budget_limit(to) == 100);
+    CHECK(nm_budget_lend(from, to, 600, 0) == NM_OK && nm_budget_limit(from) == 400 && nm_budget_limit(to) == 700);
+    CHECK(!nm_budget_charge(from, 1) && nm_budget_charge(to, 700) && !nm_budget_charge(to, 1));
+    CHECK(nm_budget_lend(to, from, 1, 0) == NM_OVER_BUDGET);
+    CHECK(nm_budget_release(from, 400) == NM_OK && nm_budget_lend(from, to, 101, 0) == NM_OVER_BUDGET); /* its minimum */
+    CHECK(nm_budget_lend(from, to, 100, 0) == NM_OK && nm_budget_lend(from, to, 1, 0) == NM_OVER_BUDGET);
+    CHECK(nm_budget_release(to, 700) == NM_OK && nm_budget_lend(to, from, 700, 0) == NM_OK);
+    CHECK(nm_budget_limit(from) == 1000 && nm_budget_limit(to) == 100);
+    CHECK(nm_budget_lend(to, from, 100, 0) == NM_OVER_BUDGET); /* a limit of nothing is none */
+    CHECK(nm_budget_lend(from, from, 500, 0) == NM_OK && nm_budget_limit(from) == 1000);
+    SOUND(nm_budget_check(from));
+    SOUND(nm_budget_check(to));
+    nm_budget_destroy(from);
+    nm_budget_destroy(to);
+}
+
+static void test_rebalancing(void) {
+    nm_budget_options o = {.warn = 0.8, .critical = 0.9};
+    nm_budget *root = make(10000, NULL, o), *b[4];
+    for (int i = 0; i < 4; i++) b[i] = make(1000, root, o);
+    CHECK(nm_budget_charge(b[0], 900) && nm_budget_charge(b[1], 900) && nm_budget_charge(b[2], 700));
+    nm_move moves[8];
+    CHECK(nm_budget_rebalance(root, moves, 0) == 0);
+    size_t n = nm_budget_rebalance(root, moves, 8), sum = 0;
+    CHECK(n >= 2);
+    for (size_t i = 0; i < n; i++) {
+        sum += moves[i].bytes;
+        CHECK((moves[i].from == b[3] || moves[i].from == b[2]) && (moves[i].to == b[0] || moves[i].to == b[1]));
+    }
+    CHECK(nm_budget_limit(b[0]) == 1126 && nm_budget_limit(b[1]) == 1126 && sum == 252); /* 900 / 0.8, and one */
+    for (int i = 0; i < 4; i++) CHECK(nm_budget_pressure(b[i]) == NM_NORMAL);
+    size_t limits = 0;
+    for (int i = 0; i < 4; i++) limits += nm_budget_limit(b[i]);
+    CHECK(limits == 4000 && nm_budget_rebalance(root, moves, 8) == 0);
+    for (int i = 0; i < 4; i++) nm_budget_destroy(b[i]);
+    nm_budget_destroy(root);
+    while (atomic_load(&nm__pressed)) (void)nm_budget_crossed(&(const nm_budget *){NULL}, &(int){0}, &(bool){false});
+}
+
+static void test_rebalancing_before_a_denial(void) {
+    nm_budget *root = make(10000, NULL, (nm_budget_options){.auto_rebalance = true});
+    nm_budget *needy = make(100, root, (nm_budget_options){0}), *busy = make(100, root, (nm_budget_options){0});
+    nm_budget *idle = make(100, root, (nm_budget_options){.minimum = 40}), *fourth = make(100, root, (nm_budget_options){0});
+    CHECK(nm_budget_charge(busy, 100) && nm_budget_charge(fourth, 80));
+    CHECK(nm_budget_charge(needy, 150) && nm_budget_limit(needy) == 150 && nm_budget_denied(needy) == 0);
+    CHECK(nm_budget_limit(busy) == 100 && nm_budget_limit(idle) + nm_budget_limit(fourth) == 150);
+    CHECK(!nm_budget_charge(needy, 100)); /* more than they can do without: nothing is moved */
+    CHECK(nm_budget_limit(needy) == 150 && nm_budget_limit(idle) + nm_budget_limit(fourth) == 150 && nm_budget_denied(needy) == 1);
+    CHECK(nm_budget_charge(needy, 29) && nm_budget_limit(idle) == 40 && nm_budget_limit(fourth) == 81);
+    CHECK(!nm_budget_charge(needy, 1) && nm_budget_used(root) == 359);
+    for (nm_budget *b[] = {needy, busy, idle, fourth}, **at = b; at < b + 4; at++) {
+        SOUND(nm_budget_check(*at));
+        nm_budget_destroy(*at);
+    }
+    CHECK(nm_budget_used(root) == 0);
+    nm_budget_destroy(root);
+    while (atomic_load(&nm__pressed)) (void)nm_budget_crossed(&(const nm_budget *){NULL}, &(int){0}, &(bool){false});
+}
+
+static void test_a_shared_budget(void) {
+    nm_budget *shared = make(100, NULL, (nm_budget_options){0});
+    nm_budget *own = make(1000, NULL, (nm_budget_options){.shared = shared, .shared_max = 60});
+    CHECK(nm_budget_charge(own, 61) && nm_budget_used(own) == 61 && nm_budget_used(shared) == 0);
+    CHECK(nm_budget_charge(own, 60) && nm_budget_used(own) == 61 && nm_budget_shared_used(own) == 60);
+    CHECK(nm_budget_charge(own, 50) && nm_budget_used(own) == 111); /* the shared one has no more: its own */
+    CHECK(nm_budget_used(shared) == 60 && nm_budget_denied(own) == 0 && nm_budget_denied(shared) == 0);
+    CHECK(nm_budget_release(own, 172) == NM_UNDERFLOW && nm_last_failure().used == 171 && nm_budget_used(shared) == 60);
+    CHECK(nm_budget_release(own, 100) == NM_OK && nm_budget_used(shared) == 0 && nm_budget_used(own) == 71);
+    CHECK(nm_budget_release(own, 71) == NM_OK && nm_budget_charge(own, 10));
+    nm_budget_destroy(own);
+    CHECK(nm_budget_used(shared) == 0 && nm_budget_peak(shared) == 60);
+    nm_budget_destroy(shared);
+    while (atomic_load(&nm__pressed)) (void)nm_budget_crossed(&(const nm_budget *){NULL}, &(int){0}, &(bool){false});
+}
+
+static void test_many_owners(void) {
+    enum { OWNERS = 70000 };
+    static nm_budget *owners[OWNERS];
+    nm_budget *root = make((size_t)1 << 40, NULL, (nm_budget_options){0});
+    for (int i = 0; i < OWNERS; i++) CHECK(nm_budget_charge(owners[i] = make(1 << 20, root, (nm_budget_options){0}), 16));
+    CHECK(nm_budget_used(root) == 16 * OWNERS);
+    SOUND(nm_budget_check(owners[OWNERS / 2]));
+    for (int i = 0; i < OWNERS; i += 2) nm_budget_destroy(owners[i]);
+    for (int i = 1; i < OWNERS; i += 2) nm_budget_destroy(owners[i]);
+    CHECK(nm_budget_used(root) == 0);
+    SOUND(nm_budget_check(root));
+    nm_budget_destroy(root);
+}
+
+/* Ten threads, a million operations: charges, releases, loans and their return, rebalancing, and limits that are set.
+ * The watcher in the core looks at what is left at the very moment of each charge (nm_budget_check). */
+enum { THREADS = 10, STEPS = 100000, OWNERS = 6, LIMIT = 5000 };
+static nm_budget *root, *owners[OWNERS], *pooled;
+static pthread_barrier_t start;
+
+static void *mix(void *arg) {
+    uint64_t seed = 77 + (uint64_t)(uintptr_t)arg;
+    size_t mine[OWNERS] = {0}, lent[OWNERS][OWNERS] = {{0}};
+    nm_move moves[8];
+    (void)pthread_barrier_wait(&start);
+    for (int i = 0; i < STEPS; i++) {
+        size_t o = below(&seed, OWNERS), other = below(&seed, OWNERS), n = 1 + below(&seed, 900);
+        switch (below(&seed, 8)) {
+        case 0: case 1: case 2:
+            if (nm_budget_charge(owners[o], n)) mine[o] += n;
+            break;
+        case 3: case 4: case 5:
+            if (n > mine[o]) n = mine[o];
+            CHECK(nm_budget_release(owners[o], n) == NM_OK);
+            mine[o] -= n;
+            break;
+        case 6:
+            if (nm_budget_lend(owners[o], owners[other], n, 1000000000) == NM_OK) lent[o][other] += n;
+            break;
+        default:
+            n = lent[o][other];
+            if (nm_budget_lend(owners[other], owners[o], n, 1000000000) == NM_OK) lent[o][other] = 0;
+            if (i % 64 == 0) (void)nm_budget_rebalance(root, moves, 8);
+            if (i % 100 == 0) (void)nm_budget_crossed(&(const nm_budget *){NULL}, &(int){0}, &(bool){false});
+        }
+    }
+    for (size_t o = 0; o < OWNERS; o++) CHECK(nm_budget_release(owners[o], mine[o]) == NM_OK);
+    return NULL;
+}
+
+static void test_no_limit_is_ever_exceeded(void) {
+    nm_budget_options o = {.warn = 0.7, .critical = 0.9, .minimum = 100};
+    root = make(3 * LIMIT, NULL, (nm_budget_options){.warn = 0.5, .critical = 0.6, .auto_rebalance = true});
+    pooled = make(2000, NULL, (nm_budget_options){0});
+    for (int i = 0; i < OWNERS; i++) {
+        o.shared = i % 2 != 0 ? pooled : NULL;
+        o.shared_max = 200;
+        owners[i] = make(LIMIT, root, o);
+    }
+    pthread_t threads[THREADS];
+    CHECK(pthread_barrier_init(&start, NULL, THREADS) == 0);
+    for (uintptr_t i = 0; i < THREADS; i++) CHECK(pthread_create(&threads[i], NULL, mix, (void *)i) == 0);
+    for (int i = 0; i < THREADS; i++) CHECK(pthread_join(threads[i], NULL) == 0);
+    (void)pthread_barrier_destroy(&start);
+    size_t limits = 0;
+    for (int i = 0; i < OWNERS; i++) {
+        SOUND(nm_budget_check(owners[i]));
+        CHECK(nm_budget_used(owners[i]) == 0 && nm_budget_shared_used(owners[i]) == 0);
+        limits += nm_budget_limit(owners[i]);
+    }
+    CHECK(limits == OWNERS * LIMIT && nm_budget_used(root) == 0 && nm_budget_peak(root) <= 3 * LIMIT);
+    CHECK(nm_budget_used(pooled) == 0 && nm_budget_peak(pooled) <= 2000 && nm_budget_peak(pooled) > 0);
+    CHECK(nm_budget_denied(root) > 0);
+    for (int i = 0; i < OWNERS; i++) nm_budget_destroy(owners[i]);
+    nm_budget_destroy(pooled);
+    nm_budget_destroy(root);
+}
+
+int main(void) {
+    RUN(test_pressure());
+    RUN(test_pressure_of_ancestors());
+    RUN(test_options());
+    RUN(test_a_locked_ancestor());
+    RUN(test_lending());
+    RUN(test_rebalancing());
+    RUN(test_rebalancing_before_a_denial());
+    RUN(test_a_shared_budget());
+    RUN(test_many_owners());
+    RUN(test_no_limit_is_ever_exceeded());
+    return finish();
+}

@@ -264,7 +264,6 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_in(
         "alloc/heap.h",
-        
         ("heap-bin-off-by-one", "nm__coarse_bins[(size - 1) >> 7];", "nm__coarse_bins[(size - 1) >> 7] - 1U;"),
         ("heap-bin-of-a-power", "nm__coarse_bins[(size - 1) >> 7];", "nm__coarse_bins[size >> 7];"),
         ("heap-fine-bin-too-small", "return (size + 15) >> 4;", "return (size + 14) >> 4;"),

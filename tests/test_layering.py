@@ -111,7 +111,7 @@ def c_violations(root: Path) -> Iterator[str]:
 # --- Python ---
 
 PY_LAYERS = (
-    ("errors", "config", "_version"),
+    ("errors", "config", "_pressure", "_version"),
     ("_native", "_pure"),
     ("_backend",),
     ("_utilities", "typed"),

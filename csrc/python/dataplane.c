@@ -87,7 +87,7 @@ static BlockObject *spare;
 static int spares;
 
 static struct {
-    PyObject *coerce_layout, *raise_status, *raise_block, *raise_exports;
+    PyObject *coerce_layout, *raise_status, *raise_block, *raise_exports, *tell;
 } hooks;
 
 /* ---- errors --------------------------------------------------------------------------------------- */
@@ -459,6 +459,17 @@ static bool plain_size(PyObject *arg, size_t *out) {
     return true;
 }
 
+/* Whoever watches budgets is told as the last act of a call that may have charged one. */
+static NM_COLD PyObject *tell(PyObject *result) {
+    PyObject *done = PyObject_CallNoArgs(hooks.tell);
+    if (done == NULL) Py_CLEAR(result); /* an interrupt: the block goes with it */
+    Py_XDECREF(done);
+    return result;
+}
+NM_INLINE PyObject *told(PyObject *result) {
+    return NM_UNLIKELY(atomic_load_explicit(&nm__pressed, memory_order_relaxed)) && result != NULL ? tell(result) : result;
+}
+
 static PyObject *allocator_alloc(AllocatorObject *a, PyObject *const *args, Py_ssize_t nargs) {
     size_t size, align = NM_ALIGN_DEFAULT;
     PyObject *first = nargs == 0 ? Py_Ellipsis : args[0];
@@ -491,7 +502,7 @@ static PyObject *allocator_alloc(AllocatorObject *a, PyObject *const *args, Py_s
             return NULL;
         }
     }
-    return new_block(a, ptr, size, align);
+    return told(new_block(a, ptr, size, align));
 }
 
 /* The block, if it is one of this allocator's, live and without exports; else NULL with an error set. */
@@ -532,7 +543,7 @@ static PyObject *allocator_resize(AllocatorObject *a, PyObject *const *args, Py_
         return NULL;
     }
     b->size = (Py_ssize_t)size;
-    Py_RETURN_TRUE;
+    return told(Py_NewRef(Py_True));
 }
 
 static PyObject *allocator_attach(AllocatorObject *a, PyObject *args) {
@@ -829,12 +840,13 @@ static PyObject *own(PyObject *module, PyObject *args) {
 
 static PyObject *set_hooks(PyObject *module, PyObject *args) {
     (void)module;
-    PyObject *coerce_layout, *status, *block, *exports;
-    if (!PyArg_ParseTuple(args, "OOOO", &coerce_layout, &status, &block, &exports)) return NULL;
+    PyObject *coerce_layout, *status, *block, *exports, *tells;
+    if (!PyArg_ParseTuple(args, "OOOOO", &coerce_layout, &status, &block, &exports, &tells)) return NULL;
     Py_XSETREF(hooks.coerce_layout, Py_NewRef(coerce_layout));
     Py_XSETREF(hooks.raise_status, Py_NewRef(status));
     Py_XSETREF(hooks.raise_block, Py_NewRef(block));
     Py_XSETREF(hooks.raise_exports, Py_NewRef(exports));
+    Py_XSETREF(hooks.tell, Py_NewRef(tells));
     Py_RETURN_NONE;
 }
 

@@ -1,9 +1,11 @@
 """nativemem: the memory engine for CPython programs."""
 
 from ._backend import configured as _configured
+from ._pressure import MemoryPressure
 from ._utilities import Utilities as _Utilities  # noqa: F401  # registers the facade
 from ._version import __version__
 from .allocators import Allocator, Stats
+from .budget import SharingPolicy
 from .config import ArenaConfig, HeapConfig, PoolConfig, SlabConfig, StackConfig
 from .errors import (
     ArenaExhausted,
@@ -17,7 +19,9 @@ from .errors import (
     InvalidLayout,
     InvalidMark,
     LeakError,
+    LendTimeout,
     LifoViolation,
+    LoanOutstanding,
     NativeMemError,
     NativeUnavailable,
     OutOfMemory,
@@ -62,14 +66,18 @@ __all__ = [
     "InvalidLayout",
     "InvalidMark",
     "LeakError",
+    "LendTimeout",
     "LifoViolation",
     "Limited",
+    "LoanOutstanding",
+    "MemoryPressure",
     "NativeMemError",
     "NativeUnavailable",
     "OutOfMemory",
     "Pool",
     "PoolConfig",
     "PoolExhausted",
+    "SharingPolicy",
     "Slab",
     "SlabConfig",
     "Stack",

@@ -49,8 +49,26 @@ class BudgetCore(Protocol):
     def numbers(self) -> tuple[int, int, int, int]:
         """used, peak, limit, denied."""
 
-    def denial(self) -> tuple[int, int, int, Any, int] | None:
-        """requested, used, limit, the core that refused, time in ns since the epoch."""
+    def denial(self) -> tuple[int, int, int, Any, int, int] | None:
+        """requested, used, allowed, the core that refused, time in ns since the epoch, why: 0 limit, 1 max_single,
+        2 locked."""
+
+    def seal(self) -> None:
+        """Refuses every charge from now on."""
+
+    def sealed(self) -> bool: ...
+    def shared_used(self) -> int: ...
+    def pressure(self) -> int:
+        """0 normal to 3 full."""
+
+    def lend(self, to: Any, n: int) -> bool:
+        """Moves limit, if so much is unused. Raises Refusal(TIMED_OUT)."""
+
+    def rebalance(self) -> list[tuple[Any, Any, int]]:
+        """The moves among its children: from, to, bytes."""
+
+    def check(self) -> str | None:
+        """None, or the invariant that does not hold."""
 
 
 class DataPlane(Protocol):
@@ -105,6 +123,7 @@ class Backend(Protocol):
     LimitedCore: Any
     TracedCore: Any
     Utilities: Any
+    crossing: Any  # the next level that a budget came to and that nobody was told of; see _pressure
 
 
 class Binding(SimpleNamespace):

@@ -3,7 +3,7 @@
 enum nm_status {
     NM_OK, NM_OUT_OF_MEMORY, NM_EXHAUSTED, NM_OVER_BUDGET, NM_INVALID_LAYOUT, NM_FOREIGN_BLOCK,
     NM_WRONG_THREAD, NM_INVALID_MARK, NM_CLOSED, NM_UNDERFLOW, NM_LIFO_VIOLATION, NM_DOUBLE_FREE,
-    NM_CORRUPTED, NM_POOL_EXHAUSTED, NM_CAPACITY_EXCEEDED, ...
+    NM_CORRUPTED, NM_POOL_EXHAUSTED, NM_CAPACITY_EXCEEDED, NM_TIMED_OUT, ...
 };
 typedef enum nm_status nm_status;
 
@@ -20,9 +20,18 @@ typedef struct {
     size_t requested, used, limit;
     const nm_budget *refuser;
     int64_t time_ns;
+    int kind;
     ...;
 } nm_denial;
-nm_budget *nm_budget_create(size_t limit, nm_budget *parent);
+typedef struct {
+    double warn, critical, max_single, overcommit;
+    size_t minimum;
+    bool auto_rebalance;
+    nm_budget *shared;
+    size_t shared_max;
+    ...;
+} nm_budget_options;
+nm_budget *nm_budget_create(size_t limit, nm_budget *parent, const nm_budget_options *options);
 void nm_budget_destroy(nm_budget *b);
 bool nm_budget_charge(nm_budget *b, size_t n);
 nm_status nm_budget_release(nm_budget *b, size_t n);
@@ -31,6 +40,16 @@ size_t nm_budget_used(const nm_budget *b);
 size_t nm_budget_peak(const nm_budget *b);
 size_t nm_budget_limit(const nm_budget *b);
 size_t nm_budget_denied(const nm_budget *b);
+void nm_budget_lock(nm_budget *b);
+bool nm_budget_is_locked(const nm_budget *b);
+size_t nm_budget_shared_used(const nm_budget *b);
+const char *nm_budget_check(const nm_budget *b);
+nm_status nm_budget_lend(nm_budget *from, nm_budget *to, size_t n, int64_t timeout_ns);
+typedef struct { const nm_budget *from, *to; size_t bytes; ...; } nm_move;
+size_t nm_budget_rebalance(nm_budget *parent, nm_move *moves, size_t cap);
+typedef enum { NM_NORMAL, NM_WARN, NM_CRITICAL, NM_FULL, ... } nm_pressure;
+nm_pressure nm_budget_pressure(const nm_budget *b);
+bool nm_budget_crossed(const nm_budget **b, int *level, bool *was_normal);
 bool nm_budget_last_denial(nm_budget *b, nm_denial *out);
 
 /* system */

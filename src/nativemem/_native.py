@@ -16,7 +16,8 @@ import weakref
 from typing import Any
 
 from . import _core, errors  # type: ignore[attr-defined]  # built from C
-from .config import Settings, reserve_of
+from ._pressure import tell
+from .config import BudgetOptions, Settings, reserve_of
 
 ffi, lib = _core.ffi, _core.lib
 
@@ -36,9 +37,6 @@ def _load_dataplane() -> Any:
 
 
 dataplane = _load_dataplane()
-dataplane.set_hooks(
-    errors.coerce_layout, errors.raise_status, errors.raise_block, errors.raise_exports
-)
 
 name = "native"
 #: what not every backend can do; pinned by a test
@@ -58,9 +56,7 @@ def _default_reserve() -> int:
 def start_region() -> None:
     """Reserves the region. Raises :class:`OutOfMemory` where the system refuses even a small one."""
     settings = Settings()
-    status = lib.nm_region_init(
-        settings.region or _default_reserve(), settings.retain, int(settings.decay * 1000)
-    )
+    status = lib.nm_region_init(settings.region or _default_reserve(), settings.retain, int(settings.decay * 1000))
     if status:
         raise errors.OutOfMemory(
             "the system refused to reserve address space for the heap",
@@ -94,9 +90,14 @@ class BudgetCore:
     _ptr: Any
     handle: Any
 
-    def __init__(self, limit: int, parent: BudgetCore | None) -> None:
+    def __init__(self, limit: int, parent: BudgetCore | None, options: BudgetOptions) -> None:
         up, needs = (ffi.NULL, ()) if parent is None else (parent._ptr, (parent.handle,))
-        self._ptr = lib.nm_budget_create(limit, up)
+        fields = options._asdict()
+        if options.shared is None:
+            fields["shared"] = ffi.NULL
+        else:
+            fields["shared"], needs = options.shared._ptr, (*needs, options.shared.handle)
+        self._ptr = lib.nm_budget_create(limit, up, ffi.new("nm_budget_options *", fields))
         self.handle = _own(self._ptr, "nm_budget_destroy", needs)
         _budgets[_address(self._ptr)] = self
 
@@ -109,21 +110,71 @@ class BudgetCore:
     def set_limit(self, limit: int) -> None:
         lib.nm_budget_set_limit(self._ptr, limit)
 
+    def seal(self) -> None:
+        lib.nm_budget_lock(self._ptr)
+
+    def sealed(self) -> bool:
+        return lib.nm_budget_is_locked(self._ptr)
+
+    def shared_used(self) -> int:
+        return lib.nm_budget_shared_used(self._ptr)
+
+    def pressure(self) -> int:
+        return lib.nm_budget_pressure(self._ptr)
+
+    def lend(self, to: BudgetCore, n: int) -> bool:
+        # what else moves limits is done within microseconds, unless a debugger stands on it
+        status = lib.nm_budget_lend(self._ptr, to._ptr, n, 10**9)
+        if status == errors.Status.TIMED_OUT:
+            raise errors.Refusal(status, n)
+        return not status
+
+    def rebalance(self) -> list[tuple[Any, Any, int]]:
+        out: list[tuple[Any, Any, int]] = []
+        moves = ffi.new("nm_move[256]")
+        while count := lib.nm_budget_rebalance(self._ptr, moves, 256):
+            for move in moves[0:count]:
+                cores = _budgets.get(_address(getattr(move, "from"))), _budgets.get(_address(move.to))
+                out.append((*cores, move.bytes))
+        return out
+
+    def check(self) -> str | None:
+        broken = lib.nm_budget_check(self._ptr)
+        return None if broken == ffi.NULL else ffi.string(broken).decode()
+
     def numbers(self) -> tuple[int, int, int, int]:
         b = self._ptr
         used = lib.nm_budget_used(b)
         return used, lib.nm_budget_peak(b), lib.nm_budget_limit(b), lib.nm_budget_denied(b)
 
-    def denial(self) -> tuple[int, int, int, Any, int] | None:
+    def denial(self) -> tuple[int, int, int, Any, int, int] | None:
         return _denial(self._ptr)
 
 
-def _denial(budget: Any) -> tuple[int, int, int, Any, int] | None:
+def _denial(budget: Any) -> tuple[int, int, int, Any, int, int] | None:
     out = ffi.new("nm_denial *")
     if not lib.nm_budget_last_denial(budget, out):
         return None
     refuser = _budgets.get(_address(out.refuser))
-    return out.requested, out.used, out.limit, refuser, out.time_ns
+    return out.requested, out.used, out.limit, refuser, out.time_ns, out.kind
+
+
+def crossing() -> tuple[Any, int, bool] | None:
+    """The next level that a budget came to from below and that nobody was told of: its core, the level, whether
+    there was no pressure before. The core is None where nobody has the budget any more."""
+    budget, level, was_normal = ffi.new("const nm_budget **"), ffi.new("int *"), ffi.new("bool *")
+    if not lib.nm_budget_crossed(budget, level, was_normal):
+        return None
+    return _budgets.get(_address(budget[0])), level[0], was_normal[0]
+
+
+dataplane.set_hooks(
+    errors.coerce_layout,
+    errors.raise_status,
+    errors.raise_block,
+    errors.raise_exports,
+    functools.partial(tell, crossing),
+)
 
 
 class _Core:
@@ -178,9 +229,7 @@ class ArenaCore(_Core):
     __slots__ = ()
     rewinds = dataplane.REWINDS_ARENA
 
-    def __init__(
-        self, upstream: _Core, hint: int, cap: int, grow: bool, zero: bool, patterns: bool
-    ) -> None:
+    def __init__(self, upstream: _Core, hint: int, cap: int, grow: bool, zero: bool, patterns: bool) -> None:
         arena = lib.nm_arena_create(upstream._port, (hint, cap, grow, zero, patterns))
         self._open(arena, "arena", upstream)
 
@@ -402,7 +451,7 @@ class Engine:
         return used, lib.nm_budget_peak(b), lib.nm_budget_limit(b), lib.nm_budget_denied(b)
 
     @staticmethod
-    def denial() -> tuple[int, int, int, Any, int] | None:
+    def denial() -> tuple[int, int, int, Any, int, int] | None:
         return _denial(lib.nm_engine_budget())
 
     @staticmethod

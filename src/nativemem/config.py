@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from .errors import SIZE_MAX, ConfigError, InvalidLayout, shown
 
@@ -101,6 +101,20 @@ def _bool(value: Any, label: str) -> bool:
     if not isinstance(value, bool):
         raise ConfigError(f"{label}: takes True or False, not {shown(value)}")
     return value
+
+
+class BudgetOptions(NamedTuple):
+    """What a budget has beside its limit, for both backends; see :class:`Budget`. Fractions are of the limit; 0
+    stands for "as if it were not there"."""
+
+    warn: float = 0.0
+    critical: float = 0.0
+    max_single: float = 0.0
+    overcommit: float = 0.0
+    minimum: int = 0
+    auto_rebalance: bool = False
+    shared: Any = None  # a core
+    shared_max: int = 0
 
 
 class Config:

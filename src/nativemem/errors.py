@@ -23,7 +23,9 @@ __all__ = [
     "InvalidLayout",
     "InvalidMark",
     "LeakError",
+    "LendTimeout",
     "LifoViolation",
+    "LoanOutstanding",
     "NativeMemError",
     "NativeUnavailable",
     "OutOfMemory",
@@ -60,6 +62,7 @@ class Status(IntEnum):
     CORRUPTED = 12
     POOL_EXHAUSTED = 13
     CAPACITY_EXCEEDED = 14
+    TIMED_OUT = 15
 
 
 class Refusal(Exception):
@@ -194,6 +197,20 @@ class LeakError(NativeMemError, RuntimeError):
     code = "NM-LEAK"
 
 
+class LendTimeout(NativeMemError, RuntimeError):
+    """The lender had not so much unused limit within the time that the caller would wait."""
+
+    code = "NM-LEND-TIMEOUT"
+    retryable = True
+
+
+class LoanOutstanding(NativeMemError, RuntimeError):
+    """The borrower uses what it was lent, so that the loan cannot end yet. ``state``: requested, used, limit."""
+
+    code = "NM-LOAN-OUTSTANDING"
+    retryable = True
+
+
 class NativeUnavailable(NativeMemError, RuntimeError):
     """The feature needs the native core, or an interpreter that allows it."""
 
@@ -226,9 +243,7 @@ def _refuser(allocator: Any, requested: int, used: int, limit: int) -> str | Non
     return None
 
 
-def raise_status(
-    allocator: Any, status: int, requested: int = 0, used: int = 0, limit: int = 0
-) -> NoReturn:
+def raise_status(allocator: Any, status: int, requested: int = 0, used: int = 0, limit: int = 0) -> NoReturn:
     """Raises the error that ``status`` stands for. Both backends call this for every refusal."""
     name = name_of(allocator)
     numbers = {"requested": requested, "used": used, "limit": limit}
@@ -306,6 +321,8 @@ def raise_status(
             requested=requested,
             used=used,
         )
+    if status == Status.TIMED_OUT:
+        raise LendTimeout(f"{name}: other loans kept it waiting", requested=requested)
     raise NativeMemError(f"{name}: the core answered with the unknown status {status}")
 
 
@@ -350,11 +367,7 @@ def coerce_layout(allocator: Any, size: Any, align: Any = ALIGN_DEFAULT) -> tupl
     if isinstance(align, int) and not isinstance(align, bool):
         align = operator.index(align)  # a plain int, whatever a subclass says of itself
     else:
-        raise InvalidLayout(
-            f"{label}: align takes a power of two from 1 to {ALIGN_MAX}, not {shown(align)}"
-        )
+        raise InvalidLayout(f"{label}: align takes a power of two from 1 to {ALIGN_MAX}, not {shown(align)}")
     if not 1 <= align <= ALIGN_MAX or align & (align - 1):
-        raise InvalidLayout(
-            f"{label}: align takes a power of two from 1 to {ALIGN_MAX}, not {shown(align)}"
-        )
+        raise InvalidLayout(f"{label}: align takes a power of two from 1 to {ALIGN_MAX}, not {shown(align)}")
     return size, align

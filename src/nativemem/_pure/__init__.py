@@ -18,6 +18,7 @@ from .cores import (
     StackCore,
     SystemCore,
     TracedCore,
+    crossing,
 )
 from .dataplane import Allocator
 from .utilities import Utilities
@@ -35,6 +36,7 @@ __all__ = [
     "SystemCore",
     "TracedCore",
     "Utilities",
+    "crossing",
     "features",
     "finish",
     "name",

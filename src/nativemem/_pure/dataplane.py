@@ -11,6 +11,7 @@ import contextlib
 import weakref
 from typing import Any
 
+from .._pressure import tell
 from ..errors import (
     ALIGN_DEFAULT,
     ALIGN_MAX,
@@ -23,7 +24,7 @@ from ..errors import (
     raise_status,
 )
 from .blocks import FREED, LIVE, STALE, Block, storage
-from .cores import lock
+from .cores import crossing, lock, pressed
 
 
 class _Orphan:
@@ -205,6 +206,8 @@ class Allocator:
             block._serial = life.serial
             block._state = LIVE
             life.blocks[block._serial] = weakref.ref(block)
+        if pressed:
+            tell(crossing)
         return block
 
     def _alloc_again(self, first: Refusal, size: int, align: int) -> Any:
@@ -281,7 +284,9 @@ class Allocator:
             except Refusal as r:
                 raise_status(self, r.status, r.requested, r.used, r.limit)
             block._size = size
-            return True
+        if pressed:
+            tell(crossing)
+        return True
 
     def _live(self) -> list[Any]:
         return [block for block in self._life.newest_first() if block._allocator is self]

@@ -1,0 +1,260 @@
+"""BUDGET-3, 5, 6, 7: pressure and who is told, and what a budget can be made with."""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+import warnings
+from typing import Any
+
+import pytest
+
+import nativemem
+from nativemem._backend import Binding
+from nativemem.budget import Budget
+from nativemem.errors import BudgetExceeded, ConfigError
+
+from .helpers import collect
+
+
+class Told(list[Any]):
+    """Collects what ``on_pressure`` is called with."""
+
+    def __call__(self, level: str, budget: Budget) -> None:
+        self.append((level, budget.used))
+
+
+def test_levels(nm: Binding) -> None:
+    """BUDGET-3"""
+    budget = nm.Budget(1000)
+    seen = []
+    for n in (799, 1, 149, 1, 49, 1):
+        budget.reserve(n)
+        seen.append(budget.pressure)
+    assert seen == ["normal", "warn", "warn", "critical", "critical", "full"]
+    budget.release(51)
+    assert budget.pressure == "warn"
+    budget.limit = 10_000
+    assert budget.pressure == "normal"
+
+
+def test_told_once_per_crossing(nm: Binding) -> None:
+    """BUDGET-3"""
+    told = Told()
+    budget = nm.Budget(1000, "cache", on_pressure=told)
+    with pytest.warns(nativemem.MemoryPressure, match=r"budget 'cache': 800 B of 1000 B are in use") as caught:
+        budget.reserve(800)
+        budget.reserve(100)  # still above
+        budget.release(50)
+        budget.reserve(50)
+        budget.reserve(50)
+    assert told == [("warn", 800), ("critical", 950)]
+    assert len(caught) == 1
+    warning = caught[0].message
+    assert isinstance(warning, nativemem.MemoryPressure)
+    assert (warning.budget, warning.level) == (budget, "warn")
+    budget.release(151)
+    with pytest.warns(nativemem.MemoryPressure):
+        budget.reserve(201)
+    assert told[2:] == [("full", 1000)]
+    assert not budget.try_reserve(1)
+    assert len(told) == 3
+
+
+@pytest.mark.parametrize("how", ["reserve", "try_reserve", "alloc", "resize", "limit", "lend"])
+def test_whatever_caused_it(nm: Binding, how: str) -> None:
+    """BUDGET-3"""
+    told = Told()
+    budget = nm.Budget(1000, on_pressure=told)
+    limited = nm.Limited(nm.Heap(), budget)
+    other = nm.Budget(1000)
+    kept: list[Any] = []
+    if how == "reserve":
+        budget.reserve(900)
+    elif how == "try_reserve":
+        budget.try_reserve(900)
+    elif how == "alloc":
+        kept.append(limited.alloc(900))
+    elif how == "resize":
+        kept.append(limited.alloc(500))
+        assert not told
+        if not limited.resize(kept[0], 505):
+            pytest.fail("the same cell holds it")
+        kept.append(limited.alloc(395))
+    elif how == "limit":
+        budget.reserve(900)
+        budget.release(0)
+        told.clear()
+        budget.limit = 10_000
+        budget.limit = 1000
+    else:
+        budget.reserve(400)
+        kept.append(budget.lend(other, 500))
+    assert [level for level, _ in told] == ["warn"]
+
+
+def test_ancestors_are_told(nm: Binding) -> None:
+    """BUDGET-3"""
+    told: list[tuple[str, str | None]] = []
+    root = nm.Budget(100, "root", on_pressure=lambda level, b: told.append((level, b.name)))
+    leaf = nm.Budget(90, "leaf", root, on_pressure=lambda level, b: told.append((level, b.name)))
+    other = nm.Budget(50, "other", root)
+    leaf.reserve(75)
+    assert told == [("warn", "leaf")]
+    other.reserve(5)
+    assert told[1:] == [("warn", "root")]
+    assert not other.try_reserve(40)  # refused by the root: nobody crossed anything
+    assert len(told) == 2 and other.pressure == "normal"
+
+
+def test_a_callback_may_do_anything(nm: Binding) -> None:
+    """BUDGET-3: it runs when the call has done its work."""
+    limited: Any = None
+
+    def relieve(level: str, budget: Budget) -> None:
+        kept.clear()
+        limited.alloc(100).free()
+        budget.limit = 2000
+
+    budget = nm.Budget(1000, on_pressure=relieve)
+    limited = nm.Limited(None, budget)
+    kept = [limited.alloc(100) for _ in range(7)]
+    block = limited.alloc(150)
+    memoryview(block)[:] = bytes(150)
+    assert (kept, budget.used, budget.limit, budget.pressure) == ([], 150, 2000, "normal")
+    block.free()
+    limited.close()
+    assert budget.used == 0
+
+
+def test_what_a_callback_raises(nm: Binding, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BUDGET-3: the block is there all the same."""
+    seen: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda u: seen.append((u.exc_type, u.object)))
+
+    def fail(level: str, budget: Budget) -> None:
+        raise LookupError(level)
+
+    budget = nm.Budget(1000, on_pressure=fail)
+    limited = nm.Limited(None, budget)
+    block = limited.alloc(900)
+    assert block.size == 900 and budget.used == 900
+    assert seen == [(LookupError, budget)]
+    seen.clear()
+    block.free()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", nativemem.MemoryPressure)
+        block = limited.alloc(900)
+    assert block.alive and [kind for kind, _ in seen] == [nativemem.MemoryPressure]
+
+
+def test_a_budget_that_is_gone_is_not_told(nm: Binding) -> None:
+    """BUDGET-3"""
+    told = Told()
+    budget = nm.Budget(100, on_pressure=told)
+    budget.reserve(100)
+    del budget
+    collect()
+    other = nm.Budget(100)
+    other.reserve(1)
+    assert told == [("full", 100)]
+
+
+def test_each_crossing_is_told_once_under_threads(nm: Binding) -> None:
+    """BUDGET-3"""
+    told: list[str] = []
+    budget = nm.Budget(1000, on_pressure=lambda level, b: told.append(level))
+    together = threading.Barrier(4)
+
+    def climb() -> None:
+        together.wait()
+        for _ in range(200):
+            budget.reserve(1)
+
+    threads = [threading.Thread(target=climb) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert told == ["warn"]
+    assert budget.used == 800
+
+
+def test_the_largest_request(nm: Binding) -> None:
+    """BUDGET-5"""
+    budget = nm.Budget(1000, max_single=0.25)
+    limited = nm.Limited(None, budget)
+    blocks = [limited.alloc(250) for _ in range(3)]
+    with pytest.raises(BudgetExceeded):
+        limited.alloc(251)
+    denial = budget.last_denial
+    assert (denial.reason, denial.requested, denial.used, denial.limit) == ("max_single", 251, 750, 1000)
+    budget.limit = 4000
+    blocks.append(limited.alloc(1000))
+    leaf = nm.Budget(4000, parent=budget)
+    assert not leaf.try_reserve(1001) and leaf.last_denial.reason == "max_single"
+
+
+def test_lock(nm: Binding) -> None:
+    """BUDGET-5"""
+    budget = nm.Budget(1000)
+    leaf = nm.Budget(1000, parent=budget)
+    limited = nm.Limited(None, leaf)
+    block = limited.alloc(100)
+    assert not budget.locked
+    budget.lock()
+    assert budget.locked and not leaf.locked
+    with pytest.raises(BudgetExceeded):
+        limited.alloc(1)
+    assert (leaf.last_denial.reason, leaf.used) == ("locked", 100)
+    budget.limit = 5000  # for good
+    assert not budget.try_reserve(1) and budget.try_reserve(0)
+    block.free()
+    assert budget.used == 0
+
+
+def test_overcommit(nm: Binding) -> None:
+    """BUDGET-6"""
+    assert nm.Budget(1000).overcommit == 0 and "overcommit" not in repr(nm.Budget(1000))
+    budget = nm.Budget(1000, overcommit=0.1)
+    assert "overcommit 0.1" in repr(budget)
+    budget.reserve(1100)
+    assert (budget.limit, budget.used, budget.available, budget.pressure) == (1000, 1100, 0, "full")
+    assert not budget.try_reserve(1)
+    assert (budget.last_denial.limit, budget.last_denial.used) == (1100, 1100)
+
+
+def test_many_owners(nm: Binding) -> None:
+    """BUDGET-7"""
+    root = nm.Budget("1 GiB")
+    owners = [nm.Budget(100, str(i), root) for i in range(65_000)]
+    for i in range(65_000):
+        owners[i].reserve(7)
+    assert root.used == 7 * 65_000
+    while owners:
+        owners.pop()
+    collect()
+    assert root.used == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("warn", v) for v in (0, -1, 1.1, math.nan, "x", None, True)),
+        *(("critical", v) for v in (0, 2, 0.5, math.inf, "x")),
+        *(("max_single", v) for v in (0, 2, math.nan, "x", False)),
+        *(("overcommit", v) for v in (-0.1, math.nan, math.inf, 10**400, "x")),
+        *(("minimum", v) for v in (1001,)),
+        *(("on_pressure", v) for v in (1, "x")),
+        *(("sharing", v) for v in (1, "x", object())),
+        *(("auto_rebalance", v) for v in (1, None)),
+        *(("shared", v) for v in (1, "x")),
+    ],
+    ids=repr,
+)
+def test_bad_options(nm: Binding, field: str, value: object) -> None:
+    """CFG-1"""
+    with pytest.raises(ConfigError, match=rf"^budget\.(warn|{field})") as caught:
+        nm.Budget(1000, **{field: value})
+    assert "\n" not in str(caught.value)

@@ -86,11 +86,30 @@ static PyTypeObject Allocator_Type, Block_Type, Handle_Type;
 static BlockObject *spare;
 static int spares;
 
-static struct {
-    PyObject *coerce_layout, *raise_status, *raise_block, *raise_exports, *tell;
-} hooks;
+/* Functions of nativemem.errors, and who tells of pressure, kept in the interpreter's own dictionary: the types are shared by the
+ * interpreters of a process, but each has its own exceptions, which go with it. */
+typedef enum { COERCE_LAYOUT, RAISE_STATUS, RAISE_BLOCK, RAISE_EXPORTS, TELL, HOOK_COUNT } Hook;
+#define HOOKS "nativemem._dataplane hooks"
 
 /* ---- errors --------------------------------------------------------------------------------------- */
+
+static NM_COLD PyObject *call_hook(Hook which, const char *format, ...) {
+    PyObject *dict = PyInterpreterState_GetDict(PyInterpreterState_Get());
+    PyObject *hooks = dict == NULL ? NULL : PyDict_GetItemString(dict, HOOKS);
+    if (hooks == NULL) {
+        PyErr_SetString(PyExc_SystemError, "nativemem was not imported by this interpreter, or it has ended");
+        return NULL;
+    }
+    PyObject *hook = Py_NewRef(PyTuple_GET_ITEM(hooks, which));
+    va_list values;
+    va_start(values, format);
+    PyObject *args = Py_VaBuildValue(format, values);
+    va_end(values);
+    PyObject *result = args == NULL ? NULL : PyObject_Call(hook, args, NULL);
+    Py_XDECREF(args);
+    Py_DECREF(hook);
+    return result;
+}
 
 /* The hook raises; should it come back, the call still fails. */
 static void after_hook(PyObject *result) {
@@ -101,15 +120,15 @@ static void after_hook(PyObject *result) {
 }
 
 static void raise_status(AllocatorObject *a, nm_failure f) {
-    after_hook(PyObject_CallFunction(hooks.raise_status, "Oinnn", a, (int)f.status, (Py_ssize_t)f.requested,
-                                     (Py_ssize_t)f.used, (Py_ssize_t)f.limit));
+    after_hook(call_hook(RAISE_STATUS, "(Oinnn)", a, (int)f.status, (Py_ssize_t)f.requested, (Py_ssize_t)f.used,
+                         (Py_ssize_t)f.limit));
 }
 static void raise_closed(AllocatorObject *a) { raise_status(a, (nm_failure){NM_CLOSED, 0, 0, 0}); }
 static void raise_block(AllocatorObject *a, PyObject *block, const char *what) {
-    after_hook(PyObject_CallFunction(hooks.raise_block, "OOs", a, block, what));
+    after_hook(call_hook(RAISE_BLOCK, "(OOs)", a, block, what));
 }
 static void raise_exports(AllocatorObject *a, const char *action) {
-    after_hook(PyObject_CallFunction(hooks.raise_exports, "Os", a, action));
+    after_hook(call_hook(RAISE_EXPORTS, "(Os)", a, action));
 }
 
 static void *closed_alloc(void *self, size_t size, size_t align) {
@@ -420,8 +439,8 @@ static PyTypeObject Block_Type = {
 
 /* false with an error set: not a layout. */
 static bool coerce(AllocatorObject *a, PyObject *size, PyObject *align, size_t *out_size, size_t *out_align) {
-    PyObject *pair = align == NULL ? PyObject_CallFunctionObjArgs(hooks.coerce_layout, a, size, NULL)
-                                   : PyObject_CallFunctionObjArgs(hooks.coerce_layout, a, size, align, NULL);
+    PyObject *pair = align == NULL ? call_hook(COERCE_LAYOUT, "(OO)", a, size)
+                                   : call_hook(COERCE_LAYOUT, "(OOO)", a, size, align);
     if (pair == NULL) return false;
     Py_ssize_t n, k;
     bool ok = PyArg_ParseTuple(pair, "nn", &n, &k) != 0;
@@ -461,7 +480,7 @@ static bool plain_size(PyObject *arg, size_t *out) {
 
 /* Whoever watches budgets is told as the last act of a call that may have charged one. */
 static NM_COLD PyObject *tell(PyObject *result) {
-    PyObject *done = PyObject_CallNoArgs(hooks.tell);
+    PyObject *done = call_hook(TELL, "()");
     if (done == NULL) Py_CLEAR(result); /* an interrupt: the block goes with it */
     Py_XDECREF(done);
     return result;
@@ -840,13 +859,13 @@ static PyObject *own(PyObject *module, PyObject *args) {
 
 static PyObject *set_hooks(PyObject *module, PyObject *args) {
     (void)module;
-    PyObject *coerce_layout, *status, *block, *exports, *tells;
-    if (!PyArg_ParseTuple(args, "OOOOO", &coerce_layout, &status, &block, &exports, &tells)) return NULL;
-    Py_XSETREF(hooks.coerce_layout, Py_NewRef(coerce_layout));
-    Py_XSETREF(hooks.raise_status, Py_NewRef(status));
-    Py_XSETREF(hooks.raise_block, Py_NewRef(block));
-    Py_XSETREF(hooks.raise_exports, Py_NewRef(exports));
-    Py_XSETREF(hooks.tell, Py_NewRef(tells));
+    PyObject *dict = PyInterpreterState_GetDict(PyInterpreterState_Get());
+    if (dict == NULL) return PyErr_NoMemory();
+    if (PyTuple_GET_SIZE(args) != HOOK_COUNT) {
+        PyErr_SetString(PyExc_TypeError, "set_hooks: takes five functions");
+        return NULL;
+    }
+    if (PyDict_SetItemString(dict, HOOKS, args) < 0) return NULL;
     Py_RETURN_NONE;
 }
 

@@ -477,6 +477,56 @@ def test_exit_with_everything_alive(nm: Binding) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "29\n", "")
 
 
+TWO_INTERPRETERS = """
+import sys
+from nativemem._backend import load
+from nativemem.errors import DoubleFree
+try:
+    import _xxsubinterpreters as interpreters
+except ImportError:
+    import _interpreters as interpreters
+if sys.version_info < (3, 12):
+    create = interpreters.create
+elif sys.version_info < (3, 13):
+    create = lambda: interpreters.create(isolated=False)
+else:
+    create = lambda: interpreters.create("legacy")
+
+CHECK = '''
+block = load(NAME).Arena().alloc("1 KiB")
+block.free()
+try:
+    block.free()
+except DoubleFree:
+    pass
+'''
+IMPORT = '''
+from nativemem._backend import load
+from nativemem.errors import DoubleFree
+'''
+check = CHECK.replace("NAME", repr(sys.argv[1]))
+exec(check)
+for _ in range(2):
+    inner = create()
+    assert not interpreters.run_string(inner, IMPORT + check)
+    exec(check)
+    interpreters.destroy(inner)
+    exec(check)
+"""
+
+
+def test_each_interpreter_has_errors_of_its_own(nm: Binding) -> None:
+    """LIFE-10: another one that imports the package, or ends, changes nothing."""
+    pytest.importorskip("_xxsubinterpreters" if sys.version_info < (3, 13) else "_interpreters")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", TWO_INTERPRETERS, nm.name],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_chains_and_families_of_budgets_have_a_most(nm: Binding) -> None:
     """LIFE-7: a call goes through all of them."""
     chain, budget = nm.System(), nm.Budget(1000)

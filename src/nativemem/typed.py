@@ -126,8 +126,7 @@ class _Typed:
         with memoryview(self._block) as raw:
             return self._record.unpack(raw, offset)
 
-    def _write(self, offset: int, value: Any) -> None:
-        packed = self._record.pack(value, type(self).__name__)
+    def _write(self, offset: int, packed: bytes) -> None:
         self._block.__enter__()
         with memoryview(self._block) as raw:
             raw[offset : offset + len(packed)] = packed
@@ -151,7 +150,7 @@ class Value(_Typed):
         self._record = _Record(fmt, label)
         packed = self._record.pack(value, label)
         self._block = allocator.alloc(len(packed))
-        self._write(0, value)
+        self._write(0, packed)  # packed once: an iterator gives its fields once
 
     @property
     def value(self) -> Any:
@@ -160,7 +159,7 @@ class Value(_Typed):
 
     @value.setter
     def value(self, value: Any) -> None:
-        self._write(0, value)
+        self._write(0, self._record.pack(value, "Value"))
 
     def __repr__(self) -> str:
         return f"<Value {self.format!r} in {self._block!r}>"
@@ -196,7 +195,8 @@ class Array(_Typed):
         return self._read(_offset(index, self._n, "Array") * self._record.size)
 
     def __setitem__(self, index: int, value: Any) -> None:
-        self._write(_offset(index, self._n, "Array") * self._record.size, value)
+        offset = _offset(index, self._n, "Array") * self._record.size
+        self._write(offset, self._record.pack(value, "Array"))
 
     def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(self._n))
@@ -215,8 +215,7 @@ class _Records:
     def __getitem__(self, i: int) -> Any:
         return self._record.unpack(self._raw, i * self._record.size)
 
-    def __setitem__(self, i: int, value: Any) -> None:
-        packed = self._record.pack(value, "TypedArena")
+    def put(self, i: int, packed: bytes) -> None:
         self._raw[i * len(packed) : (i + 1) * len(packed)] = packed
 
 
@@ -290,12 +289,13 @@ class TypedArena:
     def append(self, value: Any) -> int:
         """Adds an item and returns its index. Raises :class:`InvalidLayout` where the value does not fit the
         format, :class:`ArenaExhausted` and the like where there is no room."""
-        self._record.pack(value, "TypedArena.append")
+        packed = self._record.pack(value, "TypedArena.append")  # once, and first: it may run any code
         self._arena._call(self._arena._opened().check())
         if self._n == self._room:
             self._grow()
         self._n += 1
-        self[self._n - 1] = value
+        view, i = self._find(self._n - 1)
+        view.put(i, packed)
         return self._n - 1
 
     def extend(self, values: Iterable[Any]) -> None:
@@ -333,8 +333,10 @@ class TypedArena:
         return view[i]
 
     def __setitem__(self, index: int, value: Any) -> None:
-        view, i = self._find(index)
-        view[i] = value
+        self._find(index)  # an index that there is not comes before a value that does not fit
+        packed = self._record.pack(value, "TypedArena")
+        view, i = self._find(index)  # again: packing may have run any code
+        view.put(i, packed)
 
     def __iter__(self) -> Iterator[Any]:
         self._arena._opened()

@@ -253,6 +253,36 @@ def test_typed_arena(nm: Binding, fmt: str, value: object, other: object, bad: o
     assert system.stats.live == 0
 
 
+def test_a_value_is_read_once(nm: Binding) -> None:
+    """BLOCK-6, ARENA-8: an iterator gives its fields once."""
+    number = nm.Heap().alloc_value("2d", iter((1.0, 2.0)))
+    assert number.value == (1.0, 2.0)
+    number.value = iter((3.0, 4.0))
+    assert number.value == (3.0, 4.0)
+    points = nm.TypedArena("2d")
+    assert points.append(iter((1.0, 2.0))) == 0
+    points[0] = iter((3.0, 4.0))
+    assert list(points) == [(3.0, 4.0)]
+
+
+def test_a_value_that_drops_the_items(nm: Binding) -> None:
+    """ARENA-8: an item appears when its value is known, and an index counts from then on."""
+    numbers = nm.TypedArena("q")
+    numbers.extend(range(3))
+
+    class Resetting:
+        def __index__(self) -> int:
+            numbers.reset()
+            return 7
+
+    with pytest.raises(IndexError):
+        numbers[2] = Resetting()
+    assert list(numbers) == []
+    numbers.append(1)
+    assert numbers.append(Resetting()) == 0
+    assert list(numbers) == [7]
+
+
 def test_extend(nm: Binding) -> None:
     """ARENA-8: what comes before an item that fails stays."""
     items = nm.TypedArena("i")

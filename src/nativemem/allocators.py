@@ -25,8 +25,10 @@ from .config import (
 )
 from .errors import (
     ConfigError,
+    InvalidMark,
     NativeMemError,
     Refusal,
+    StaleHandle,
     Status,
     coerce_layout,
     name_of,
@@ -188,7 +190,7 @@ class Allocator(_Base):
             self._undo(blocks, arena, mark)
             raise
         if arena is not None:
-            arena._marks.remove(mark)
+            arena._forget(mark)
         return blocks
 
     def _arena_below(self) -> Any:
@@ -199,11 +201,14 @@ class Allocator(_Base):
         """Gives back the blocks of a batch; to an arena, where only a release gives bytes back, all at once."""
         if arena is not None:
             with suppress(BufferError):  # another allocator stands on the arena: its bytes stay till reset
-                arena.release(mark)
+                with suppress(InvalidMark, StaleHandle):  # gone already, with a reset or a close in between
+                    arena.release(mark)
                 return
-            arena._marks.remove(mark)
+            arena._forget(mark)
         while blocks:  # newest first, as a stack wants it
-            self.free(blocks.pop())
+            block = blocks.pop()
+            if block.alive:
+                self.free(block)
 
     def alloc_value(self, fmt: str, value: Any) -> Value:
         """A :class:`Value` of a :mod:`struct` format in a new block. Raises :class:`InvalidLayout` for a format
@@ -347,7 +352,13 @@ class _Rewindable(Allocator):
         if mark not in self._marks:
             raise_status(self, Status.INVALID_MARK)
         self._release(mark._serial, mark._core)
-        del self._marks[self._marks.index(mark) :]
+        with suppress(ValueError):  # as in _forget
+            del self._marks[self._marks.index(mark) :]
+
+    def _forget(self, mark: Mark) -> None:
+        """Strikes one mark off, unless a signal handler or a finalizer has reset in between."""
+        with suppress(ValueError):
+            self._marks.remove(mark)
 
     @contextmanager
     def _rewound(self, what: str) -> Iterator[Any]:

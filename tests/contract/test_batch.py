@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from types import FrameType
+from typing import Any
+
 import pytest
 
 from nativemem._backend import Binding
@@ -165,6 +169,35 @@ def test_a_batch_leaves_no_mark(nm: Binding) -> None:
         blocks = allocator.alloc_many([100, 100])
         assert allocator.resize(blocks[-1], 150) is True
         assert allocator.resize(blocks[-1], 50) is True
+
+
+@pytest.mark.parametrize("verb", ["reset", "close"])
+@pytest.mark.parametrize("size", [10, 5_000_000])
+def test_a_reset_in_the_middle(nm: Binding, verb: str, size: int) -> None:
+    """BLOCK-7: a signal handler or a finalizer may drop the batch's blocks; the batch goes on, or is refused as if
+    it began there."""
+    arena = nm.Arena(cap="1 MiB")
+    done: list[str] = []
+
+    def trace(frame: FrameType, event: str, arg: object) -> Any:
+        if not done and len(arena._marks) and len(arena.blocks()) == 2:
+            done.append(verb)
+            getattr(arena, verb)()
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        blocks = arena.alloc_many([10, 20, size])
+    except (ArenaExhausted, StaleHandle) as error:
+        sys.settrace(before)
+        assert type(error) is (StaleHandle if verb == "close" else ArenaExhausted)
+        assert size > 10 or verb == "close"
+    else:
+        sys.settrace(before)
+        assert [block.alive for block in blocks] == [False, False, True]
+        assert arena.resize(blocks[-1], 5) is True
+    assert done == [verb]
 
 
 def test_with_another_allocator_on_the_arena(nm: Binding) -> None:

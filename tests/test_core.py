@@ -23,6 +23,8 @@ GLOBALS = {
     "nm__page_bias": "the same, set once",
     "heaps": "every heap, for fork and the end of a thread",
     "slabs": "every slab, for the same",
+    "all": "one lock for the limits of all budgets, and those with something to tell",
+    "nm__pressed": "whether there is such a one",
     "ends": "what is done at the end of a thread",
     "numbers": "of threads, never used again",
     "done": "guards of what is done once",

@@ -29,6 +29,8 @@ BUILTIN = {
     "ConfigError": ValueError,
     "WrongThread": RuntimeError,
     "LeakError": RuntimeError,
+    "LendTimeout": RuntimeError,
+    "LoanOutstanding": RuntimeError,
     "CorruptionDetected": RuntimeError,
     "LifoViolation": ValueError,
     "PoolExhausted": MemoryError,
@@ -51,6 +53,7 @@ RAISED = {
     Status.CORRUPTED: "CorruptionDetected",
     Status.POOL_EXHAUSTED: "PoolExhausted",
     Status.CAPACITY_EXCEEDED: "CapacityExceeded",
+    Status.TIMED_OUT: "LendTimeout",
 }
 
 
@@ -90,9 +93,9 @@ def test_codes() -> None:
 
 
 def test_want_of_memory_may_pass_later() -> None:
-    """ERR-2: misuse does not."""
+    """ERR-2: so may a loan; misuse does not."""
     for cls in every_class():
-        assert cls.retryable == issubclass(cls, MemoryError), cls
+        assert cls.retryable == issubclass(cls, (MemoryError, errors.LendTimeout, errors.LoanOutstanding)), cls
 
 
 def test_each_has_a_docstring() -> None:

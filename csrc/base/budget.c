@@ -13,12 +13,12 @@
 #define LEVELS 4
 
 /* Invariants:
- *   used == allowed - held_back - left, where limits are not on the move;  left >= 0 whenever a charge has passed
- *   (set_limit and hold_back may take it below 0);  peak >= used.
+ *   room == allowed - held_back;  used == room - left, where limits are not on the move;
+ *   left >= 0 whenever a charge has passed (set_limit and hold_back may take it below 0);  peak >= used.
  * Where limits move, left is taken from before the limit is lowered, and added to after it was raised: what reads both
  * sees too much in use rather than too little, but never more than is allowed. */
 struct nm_budget {
-    _Atomic int64_t left;
+    _Atomic int64_t left, room;
     _Atomic int64_t alarm, calm; /* the level rises where left <= alarm, falls where left >= calm */
     nm__counter limit, allowed, held_back, peak, denied, overruns, in_shared;
     nm__counter single; /* the largest charge; 0 once locked */
@@ -48,15 +48,18 @@ static void before_fork(void) { pthread_mutex_lock(&all.lock); }
 static void after_fork(void) { pthread_mutex_unlock(&all.lock); }
 static void once(void) { (void)pthread_atfork(before_fork, after_fork, after_fork); }
 
-static int64_t left_of(const nm_budget *b) {
+NM_INLINE int64_t left_of(const nm_budget *b) {
     return atomic_load_explicit((_Atomic int64_t *)&b->left, memory_order_acquire);
+}
+NM_INLINE int64_t room_of(const nm_budget *b) {
+    return atomic_load_explicit((_Atomic int64_t *)&b->room, memory_order_acquire);
 }
 
 static size_t used_of(const nm_budget *b) {
     size_t used = 0;
     for (int i = 0; i < 100; i++) {
         size_t moves = nm__get_first(&b->moves);
-        int64_t room = (int64_t)nm__get_first(&b->allowed) - (int64_t)nm__get_first(&b->held_back), left = left_of(b);
+        int64_t room = room_of(b), left = left_of(b);
         used = room > left ? (size_t)(room - left) : 0;
         atomic_thread_fence(memory_order_acquire);
         if (moves % 2 == 0 && nm__get(&b->moves) == moves) break;
@@ -104,7 +107,7 @@ static void set_level(nm_budget *b) {
         level = level_at(b, used_of(b));
         int before = atomic_exchange(&b->level, level);
         if (level > before) note_crossing(b, before, level);
-        int64_t room = (int64_t)nm__get(&b->allowed) - (int64_t)nm__get(&b->held_back);
+        int64_t room = room_of(b);
         int64_t alarm = level == NM_FULL ? INT64_MIN : room - (int64_t)level_from(b, level + 1);
         int64_t calm = level == NM_NORMAL ? INT64_MAX : room - (int64_t)level_from(b, level) + 1;
         atomic_store(&b->alarm, alarm);
@@ -152,8 +155,9 @@ static void end_move(nm_budget *b) { (void)atomic_fetch_add(&b->moves, 1); }
 static void limit_is(nm_budget *b, size_t limit, size_t allowed) {
     nm__set(&b->limit, limit);
     nm__set(&b->allowed, allowed);
+    atomic_store(&b->room, (int64_t)allowed - (int64_t)nm__get(&b->held_back));
     if (!atomic_load(&b->locked))
-        nm__set(&b->single, b->o.max_single > 0 ? (size_t)(b->o.max_single * (double)limit) : SIZE_MAX);
+        nm__set(&b->single, b->o.max_single > 0 ? (size_t)(b->o.max_single * (double)limit) : NM_SIZE_MAX);
 }
 
 static size_t with_overcommit(const nm_budget *b, size_t limit) {
@@ -200,6 +204,7 @@ void nm__budget_hold_back(nm_budget *b, size_t n) {
     begin_move(b);
     if (n >= held) (void)atomic_fetch_sub(&b->left, (int64_t)(n - held));
     nm__set(&b->held_back, n);
+    atomic_store(&b->room, (int64_t)allowed - (int64_t)n);
     if (n < held) (void)atomic_fetch_add(&b->left, (int64_t)(held - n));
     end_move(b);
     set_level(b);
@@ -287,6 +292,7 @@ size_t nm_budget_rebalance(nm_budget *parent, nm_move *moves, size_t cap) {
 static NM_COLD bool take_from_siblings(nm_budget *b, size_t n) {
     nm_move moves[MOST_GIVERS];
     size_t count = 0, sum = 0, need = 0;
+    if (b->parent == NULL || !b->parent->o.auto_rebalance) return false;
     pthread_mutex_lock(&all.lock);
     int64_t left = left_of(b);
     if (left < (int64_t)n) {
@@ -330,18 +336,17 @@ static NM_COLD bool deny(const nm_budget *b, size_t n, nm_denial_kind kind, nm_d
 static void give(nm_budget *b, size_t n) { (void)atomic_fetch_add(&b->left, (int64_t)n); }
 
 static bool charge(nm_budget *b, size_t n, nm_denial *denial) {
-    if (NM_UNLIKELY(n > nm__get(&b->single) || n > NM_SIZE_MAX))
+    if (NM_UNLIKELY(n > nm__get(&b->single)))
         return deny(b, n, atomic_load(&b->locked) ? NM_DENIED_LOCKED : NM_DENIED_SINGLE, denial);
     int64_t left = left_of(b);
-    bool asked = b->parent == NULL || !b->parent->o.auto_rebalance;
+    bool asked = false;
     do {
-        if (NM_UNLIKELY(left < (int64_t)n)) {
+        while (NM_UNLIKELY(left < (int64_t)n)) {
             if (asked || !take_from_siblings(b, n)) return deny(b, n, NM_DENIED_LIMIT, denial);
             asked = true;
             left = left_of(b);
-            continue; /* to the exchange, which fails where that is too little by now */
         }
-    } while (left < (int64_t)n || !atomic_compare_exchange_weak(&b->left, &left, left - (int64_t)n));
+    } while (!atomic_compare_exchange_weak(&b->left, &left, left - (int64_t)n));
     /* The watcher: left as it was at the very moment of the exchange. */
     if (NM_UNLIKELY(left - (int64_t)n < 0)) nm__atomic_add(&b->overruns, 1);
     if (b->parent != NULL && !charge(b->parent, n, denial)) {
@@ -351,36 +356,48 @@ static bool charge(nm_budget *b, size_t n, nm_denial *denial) {
     return true;
 }
 
+/* false: less is used. While a limit moves room is the larger one, so nobody is refused who should not be. */
+NM_INLINE bool give_back(nm_budget *b, size_t n, bool all_or_nothing) {
+    int64_t left = left_of(b), after;
+    do {
+        int64_t room = room_of(b);
+        after = left + (int64_t)n;
+        if (NM_UNLIKELY(after > room)) {
+            if (all_or_nothing) return false;
+            after = room;
+        }
+    } while (!atomic_compare_exchange_weak(&b->left, &left, after));
+    if (NM_UNLIKELY(after >= atomic_load(&b->calm))) review(b);
+    return true;
+}
+
 /* Saturates: who releases at a parent what was charged through a child takes it from there once only. */
 static void discharge(nm_budget *b, size_t n) {
-    for (; b != NULL; b = b->parent) {
-        int64_t left = left_of(b), after;
-        do {
-            int64_t room = (int64_t)nm__get(&b->allowed) - (int64_t)nm__get(&b->held_back);
-            after = left > room - (int64_t)n ? room : left + (int64_t)n;
-        } while (!atomic_compare_exchange_weak(&b->left, &left, after));
-        if (NM_UNLIKELY(after >= atomic_load(&b->calm))) review(b);
-    }
+    for (; b != NULL; b = b->parent) (void)give_back(b, n, false);
 }
 
 static void settle(nm_budget *b) {
     for (; b != NULL; b = b->parent) {
-        nm__atomic_max(&b->peak, used_of(b));
-        if (NM_UNLIKELY(left_of(b) <= atomic_load(&b->alarm))) review(b);
+        int64_t left = left_of(b);
+        if (NM_UNLIKELY(room_of(b) - left > (int64_t)nm__get(&b->peak))) nm__atomic_max(&b->peak, used_of(b));
+        if (NM_UNLIKELY(left <= atomic_load(&b->alarm))) review(b);
     }
 }
 
 void nm__budget_settle(nm_budget *b) {
     settle(b);
-    settle(b->o.shared);
+    if (NM_UNLIKELY(b->o.shared != NULL)) settle(b->o.shared);
 }
 
-static bool hold(nm_budget *b, size_t n, nm_denial *denial) {
-    nm_budget *shared = b->o.shared;
-    if (shared == NULL || n > b->o.shared_max || atomic_load(&b->locked)) return charge(b, n, denial);
-    if (!charge(shared, n, denial)) return charge(b, n, denial);
+static NM_COLD bool hold_in_shared(nm_budget *b, size_t n, nm_denial *denial) {
+    if (n > b->o.shared_max || atomic_load(&b->locked) || !charge(b->o.shared, n, denial)) return false;
     nm__atomic_add(&b->in_shared, n);
     return true;
+}
+
+NM_INLINE bool hold(nm_budget *b, size_t n, nm_denial *denial) {
+    if (NM_UNLIKELY(b->o.shared != NULL) && hold_in_shared(b, n, denial)) return true;
+    return charge(b, n, denial);
 }
 
 bool nm__budget_hold(nm_budget *b, size_t n) {
@@ -405,16 +422,24 @@ bool nm__budget_try(nm_budget *b, size_t n) {
     return false;
 }
 
-/* What was charged to the shared budget goes back there first: which bytes they were is of no account. */
-nm_status nm_budget_release(nm_budget *b, size_t n) {
+/* Takes up to n of what is charged to the shared budget; the caller gives it back there. */
+static NM_COLD size_t take_shared(nm_budget *b, size_t n) {
     size_t shared = nm__get(&b->in_shared), back;
     do {
         back = shared < n ? shared : n;
-        size_t used = used_of(b);
-        if (n - back > used) return nm__fail(NM_UNDERFLOW, n, used + shared, nm__get(&b->allowed));
     } while (!atomic_compare_exchange_weak(&b->in_shared, &shared, shared - back));
-    if (back != 0) discharge(b->o.shared, back);
-    if (n != back) discharge(b, n - back);
+    return back;
+}
+
+/* What was charged to the shared budget goes back there first: which bytes they were is of no account. */
+nm_status nm_budget_release(nm_budget *b, size_t n) {
+    size_t back = NM_UNLIKELY(b->o.shared != NULL) ? take_shared(b, n) : 0;
+    if (NM_UNLIKELY(n > NM_SIZE_MAX || !give_back(b, n - back, true))) {
+        nm__atomic_add(&b->in_shared, back);
+        return nm__fail(NM_UNDERFLOW, n, used_of(b) + nm__get(&b->in_shared), nm__get(&b->allowed));
+    }
+    if (b->parent != NULL) discharge(b->parent, n - back);
+    if (NM_UNLIKELY(back != 0)) discharge(b->o.shared, back);
     return NM_OK;
 }
 

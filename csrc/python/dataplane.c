@@ -86,8 +86,8 @@ static PyTypeObject Allocator_Type, Block_Type, Handle_Type;
 static BlockObject *spare;
 static int spares;
 
-/* Functions of nativemem.errors, and who tells of pressure, kept in the interpreter's own dictionary: the types are shared by the
- * interpreters of a process, but each has its own exceptions, which go with it. */
+/* Functions of nativemem.errors, and who tells of pressure, kept in the interpreter's own dictionary: the types are
+ * shared by the interpreters of a process, but each has its own exceptions, which go with it. */
 typedef enum { COERCE_LAYOUT, RAISE_STATUS, RAISE_BLOCK, RAISE_EXPORTS, TELL, HOOK_COUNT } Hook;
 #define HOOKS "nativemem._dataplane hooks"
 

@@ -177,7 +177,7 @@ def usage() -> Usage:
     refused = engine.denial()
     denial = None
     if refused is not None:
-        requested, used, allowed, _, when = refused
+        requested, used, allowed, _, when, _ = refused
         denial = Denial(requested, used, allowed, None, when / 1e9)
     sizes = engine.sizes()
     return Usage(

@@ -32,6 +32,8 @@ typedef struct Life {
     Py_ssize_t exports;  /* buffers out of the chain's blocks */
     Py_ssize_t nouns;    /* open nouns that take memory from the chain */
     Py_ssize_t orphans;  /* of the chain's blocks */
+    BlockObject *first_orphan; /* latest first; NULL where lifo: there the list of blocks leads to those that can go */
+    bool lifo;                 /* the chain's noun is a stack */
 } Life;
 
 /* Which verbs drop several of a noun's blocks at once. */
@@ -65,7 +67,8 @@ typedef enum { LIVE, FREED, STALE, ORPHAN } BlockState;
  * be given back, or its allocator goes.
  * Invariants:
  *   state == LIVE or ORPHAN <=> the block is on allocator->life's list
- *   exports > 0 => state == LIVE */
+ *   exports > 0 => state == LIVE
+ *   state == ORPHAN and not life->lifo <=> the block is on life->first_orphan's list */
 struct BlockObject {
     PyObject_HEAD
     AllocatorObject *allocator;
@@ -74,7 +77,10 @@ struct BlockObject {
     BlockObject *older, *newer;
     uint64_t serial;
     PyObject *weakrefs;
-    Py_ssize_t exports;
+    union {
+        Py_ssize_t exports;
+        BlockObject *next_orphan; /* of an orphan */
+    };
     uint32_t align;
     uint32_t state;
 };
@@ -240,29 +246,58 @@ static void discard(BlockObject *b) {
     }
 }
 
-/* Gives back what can be given back by now, newest first. */
+/* Gives back what can be given back by now. It runs with each free, so live blocks are not walked through: there may
+ * be many, and an orphan may stay for long. */
 static NM_COLD bool sweep_orphans(Life *life) {
-    bool any = false;
-    for (BlockObject *b = life->newest, *older; b != NULL && life->orphans != 0; b = older) {
+    bool any = false, more = !life->lifo;
+    for (BlockObject *b = life->newest, *older; life->lifo && b != NULL && life->orphans != 0; b = older) {
         older = b->older;
-        if (b->state != ORPHAN || give_back(b, FREED) != NM_OK) continue;
+        if (b->state != ORPHAN && b->size != 0) break; /* what is below is not the top */
+        if (b->state != ORPHAN) continue;
+        if (give_back(b, FREED) != NM_OK) break;
         life->orphans--;
         discard(b);
         any = true;
+    }
+    while (more) { /* again, as one may have stood on another */
+        more = false;
+        for (BlockObject **link = &life->first_orphan, *b; (b = *link) != NULL;) {
+            if (give_back(b, FREED) != NM_OK) {
+                link = &b->next_orphan;
+                continue;
+            }
+            *link = b->next_orphan;
+            life->orphans--;
+            discard(b);
+            any = more = true;
+        }
     }
     return any;
 }
 
 /* Takes a live block or an orphan out of use, whatever its allocator says. */
 static void retire(BlockObject *b) {
+    Life *life = b->allocator->life;
     bool orphan = b->state == ORPHAN;
     if (!b->allocator->autofree || give_back(b, STALE) != NM_OK) {
         unlink_block(b);
         b->state = STALE;
     }
     if (!orphan) return;
-    b->allocator->life->orphans--;
-    discard(b);
+    life->orphans--;
+    if (life->lifo) discard(b); /* the others with forget_retired */
+}
+
+/* Post: on the list of orphans there are only such. To be called after retire. */
+static void forget_retired(Life *life) {
+    for (BlockObject **link = &life->first_orphan, *b; (b = *link) != NULL;) {
+        if (b->state == ORPHAN) {
+            link = &b->next_orphan;
+            continue;
+        }
+        *link = b->next_orphan;
+        discard(b);
+    }
 }
 
 static void block_dealloc(BlockObject *b) {
@@ -274,6 +309,10 @@ static void block_dealloc(BlockObject *b) {
             orphan = true;
             b->state = ORPHAN;
             a->life->orphans++;
+            if (!a->life->lifo) {
+                b->next_orphan = a->life->first_orphan;
+                a->life->first_orphan = b;
+            }
         } else if (!a->autofree) {
             unlink_block(b);
             b->state = FREED;
@@ -601,6 +640,7 @@ static PyObject *allocator_attach(AllocatorObject *a, PyObject *args) {
     a->wraps = wraps != 0;
     a->autofree = autofree != 0;
     a->rewinds = (Rewinds)rewinds;
+    a->own.lifo = rewinds == REWINDS_STACK;
     a->natural = wraps && up != NULL ? up->natural : (size_t)natural;
     a->depth = up == NULL ? 1 : up->depth + 1;
     if (up != NULL) {
@@ -655,7 +695,8 @@ static bool drop(AllocatorObject *a, uint64_t serial, const char *action) {
     Life *life = a->life;
     Py_ssize_t users = life->nouns;
     if (life->exports != 0) {
-        for (BlockObject *b = life->newest; b != NULL && b->serial > serial; b = b->older) users += b->exports;
+        for (BlockObject *b = life->newest; b != NULL && b->serial > serial; b = b->older)
+            if (b->state == LIVE) users += b->exports;
     }
     if (users != 0) {
         raise_exports(a, action);
@@ -663,6 +704,7 @@ static bool drop(AllocatorObject *a, uint64_t serial, const char *action) {
     }
     if (a->rewinds == REWINDS_STACK) nm_stack_unwind(a->inner.self);
     while (life->newest != NULL && life->newest->serial > serial) retire(life->newest);
+    forget_retired(life);
     return true;
 }
 
@@ -701,7 +743,7 @@ static PyObject *allocator_shut(AllocatorObject *a, PyObject *unused) {
     Py_ssize_t users = a->users;
     if (a->life->exports != 0) {
         for (BlockObject *b = a->life->newest; b != NULL; b = b->older)
-            if (b->allocator == a) users += b->exports;
+            if (b->allocator == a && b->state == LIVE) users += b->exports;
     }
     if (users != 0) {
         raise_exports(a, "close");
@@ -711,6 +753,7 @@ static PyObject *allocator_shut(AllocatorObject *a, PyObject *unused) {
         older = b->older;
         if (b->allocator == a) retire(b);
     }
+    forget_retired(a->life);
     a->closed = true;
     a->port.methods = &closed_methods;
     leave_upstream(a);
@@ -744,6 +787,7 @@ static void allocator_dealloc(AllocatorObject *a) {
         older = b->older;
         if (b->state == ORPHAN && b->allocator == a) retire(b);
     }
+    forget_retired(a->life);
     if (a->attached && !a->closed) leave_upstream(a);
     Py_CLEAR(a->core);
     Py_CLEAR(a->handle);

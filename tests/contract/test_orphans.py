@@ -9,7 +9,7 @@ import pytest
 from nativemem._backend import Binding
 from nativemem.errors import PoolExhausted
 
-from .helpers import in_thread, snapshot
+from .helpers import collect, in_thread, snapshot
 
 
 def drop_elsewhere(blocks: list[object]) -> None:
@@ -123,3 +123,39 @@ def test_a_wrapper_ends_with_an_orphan_above_a_live_block(nm: Binding) -> None:
     assert (stack.stats.current, top.alive) == (30, False)
     one.close()
     assert (stack.stats.current, stack.stats.frees, kept.alive) == (0, 3, False)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_one_wrappers_go_and_anothers_stay(nm: Binding, order: int) -> None:
+    """LIFE-8: whichever became one first."""
+    pool = nm.Pool(64, 8)
+    budgets = [nm.Budget(1000), nm.Budget(1000)]
+    one, other = (nm.Limited(pool, budget) for budget in budgets)
+    blocks = [wrapper.alloc(10) for wrapper in (one, other, one, other, pool)][::order]
+    drop_elsewhere(blocks)
+    assert (pool.stats.live, [budget.used for budget in budgets]) == (5, [20, 20])
+    one.close()
+    assert (pool.stats.live, [budget.used for budget in budgets]) == (3, [0, 20])
+    other.alloc(10).free()
+    assert (pool.stats.live, [budget.used for budget in budgets]) == (0, [0, 0])
+    drop_elsewhere([other.alloc(10), pool.alloc()][::order])
+    del other
+    collect()
+    assert (pool.stats.live, budgets[1].used) == (1, 0)
+    pool.alloc().free()
+    assert pool.stats.live == 0
+
+
+def test_a_release_takes_the_newer_ones(nm: Binding) -> None:
+    """LIFE-8"""
+    budget = nm.Budget(1000)
+    arena = nm.Arena()
+    limited = nm.Limited(arena, budget)
+    drop_elsewhere([limited.alloc(100)])
+    mark = arena.mark()
+    drop_elsewhere([limited.alloc(10), limited.alloc(20)])
+    assert budget.used == 130
+    arena.release(mark)
+    assert budget.used == 100
+    limited.alloc(5).free()
+    assert (budget.used, limited.stats.live) == (0, 0)

@@ -167,8 +167,9 @@ static void *arena_alloc(void *self, size_t size, size_t align) {
     return account(a, (char *)at, size);
 }
 
+/* As numbers: pointers into different objects must not be compared. */
 static bool in_head(const nm_arena *a, const char *ptr) {
-    return a->head != NULL && ptr >= a->head->base && ptr < a->end;
+    return a->head != NULL && (uintptr_t)ptr - (uintptr_t)a->head->base < a->head->capacity;
 }
 
 static bool arena_resize(void *self, void *block, size_t old, size_t size, size_t align) {

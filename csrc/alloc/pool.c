@@ -146,10 +146,11 @@ static void *pool_alloc(void *self, size_t size, size_t align) {
     return ptr;
 }
 
-/* The chunk that an address lies in; chunks double, so there are few, and half of the cells are in the newest. */
+/* The chunk that an address lies in; chunks double, so there are few, and half of the cells are in the newest. As
+ * numbers: pointers into different objects must not be compared. */
 static chunk *chunk_of(const nm_pool *p, const char *ptr) {
     chunk *c = p->newest;
-    while (c != NULL && (ptr < c->base || (size_t)(ptr - c->base) >= c->cells * p->cell)) c = c->older;
+    while (c != NULL && (uintptr_t)ptr - (uintptr_t)c->base >= c->cells * p->cell) c = c->older;
     return c;
 }
 

@@ -13,6 +13,11 @@ typedef struct entry {
 } entry;
 _Static_assert(NM_ALIGN_MAX <= 65536, "padding has 16 bits");
 
+/* Room for entries to begin with; it doubles. */
+#ifndef NM__STACK_ROOM
+#define NM__STACK_ROOM 64
+#endif
+
 /* Invariants:
  *   base <= pos <= base + capacity;  depth == 0 <=> pos == base
  *   entry i starts padding bytes behind the end of entry i - 1, or behind base;  serials rise
@@ -62,7 +67,7 @@ static void settle_peak(nm_stack *s) {
 }
 
 static NM_COLD bool more_room(nm_stack *s) {
-    size_t room = s->room == 0 ? 64 : 2 * s->room;
+    size_t room = s->room == 0 ? NM__STACK_ROOM : 2 * s->room;
     entry *entries = nm__meta_alloc(room * sizeof *entries);
     if (entries == NULL) return false;
     if (s->depth != 0) memcpy(entries, s->entries, s->depth * sizeof *entries);
@@ -99,10 +104,12 @@ static void *stack_alloc(void *self, size_t size, size_t align) {
 
 /* The one place that says whether a block may be freed now. */
 static nm_status top_or_why(const nm_stack *s, const char *ptr, size_t size) {
-    if (s->base == NULL || ptr < s->base || ptr >= s->end) return NM_FOREIGN_BLOCK;
-    if (ptr >= s->pos) return NM_DOUBLE_FREE;
-    if (s->entries[s->depth - 1].start != (size_t)(ptr - s->base)) return NM_LIFO_VIOLATION;
-    return size == (size_t)(s->pos - ptr) ? NM_OK : NM_FOREIGN_BLOCK;
+    /* as numbers: pointers into different objects must not be compared */
+    size_t offset = (uintptr_t)ptr - (uintptr_t)s->base, end = (size_t)(s->pos - s->base);
+    if (offset >= (size_t)(s->end - s->base)) return NM_FOREIGN_BLOCK;
+    if (offset >= end) return NM_DOUBLE_FREE;
+    if (s->entries[s->depth - 1].start != offset) return NM_LIFO_VIOLATION;
+    return size == end - offset ? NM_OK : NM_FOREIGN_BLOCK;
 }
 
 static void drop_bytes(nm_stack *s, size_t size) {

@@ -182,6 +182,10 @@ coverage: ## line coverage of csrc and src together, at least 95 %; some minutes
 mutants: $(VENV)/.installed-test ## plant mistakes in the core, one at a time: each has to be caught
 	$(BIN)/python scripts/mutants.py $(ARGS)
 
+.PHONY: cbmc
+cbmc: ## prove the C core's sequential parts up to bounds (docs/proofs.md); ARGS=--mutants refutes planted mistakes
+	$(PYTHON) scripts/cbmc.py $(ARGS)
+
 # --- instruction counts: what tests/test_instructions.py holds the core to ---
 
 .PHONY: instructions

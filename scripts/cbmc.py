@@ -1,9 +1,9 @@
 """Runs the harnesses of tests/cbmc under CBMC, or shows with --mutants that planted mistakes are refuted.
 
-A harness says in its head comment what it needs, one directive a line: ``cbmc: source FILE...`` (of csrc, linked as
-they are), ``unwind N``, ``loop NAME N``, ``call FUNCTION[.N] TARGET...`` (what the N-th call through a pointer in it
-may reach, which CBMC then also proves), ``run NAME=VALUE...`` (one run with these macros). Each run is made twice: for
-the properties, and for the harness's goals, each of which has to be reachable in one run at least.
+A harness says in its head comment what it needs, one directive a line: ``cbmc: source FILE...`` (of csrc, linked
+as they are), ``unwind N``, ``loop NAME N``, ``call FUNCTION[.N] TARGET...`` (what the N-th call through a pointer
+in it may reach, which CBMC then also proves), ``run NAME=VALUE...`` (one run with these macros). Each run is made
+twice: for the properties, and for the harness's goals, each of which has to be reachable in one run at least.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HARNESSES = ROOT / "tests" / "cbmc"
 BUILD = ROOT / "build" / "cbmc"
 # nm__bump is one instruction of assembly otherwise, which CBMC takes for nothing
-MACROS = ["NM__TSAN=1", "NM__STACK_ROOM=2"]
+MACROS = ["NM__TSAN=1", "NM__STACK_ROOM=2"]  # and so few entries that a stack needs more
 CHECKS = """--bounds-check --pointer-check --pointer-overflow-check --signed-overflow-check --undefined-shift-check
     --unwinding-assertions""".split()
 # a variable for each element of an array costs more than it tells

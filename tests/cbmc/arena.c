@@ -1,5 +1,5 @@
 /* Arena: the calls of CALLS in their order, each from the arena's thread or refused from another, so that every part of
- * them is covered too. Any options, sizes and alignments that a port takes; chunks of up to 1 TiB; the upstream, and
+ * them is covered too. Any options, sizes and alignments that a port takes; chunks of up to 1023 bytes; the upstream, and
  * what holds the control structures, may refuse at any time. Two blocks are followed, any two, and of each one byte:
  * what the arena writes, it writes with memset, whose stand-in looks at the range.
  *
@@ -7,11 +7,11 @@
  *
  * cbmc: source csrc/alloc/arena.c csrc/base/base.c
  * cbmc: unwind 6
- * cbmc: run CALLS="ara"
- * cbmc: run CALLS="amr"
- * cbmc: run CALLS="amaR"
- * cbmc: run CALLS="aza"
- * cbmc: run CALLS="afz" WIPES=true
+ * cbmc: run CALLS="ara" UPSTREAM_SIZE_MAX=1023
+ * cbmc: run CALLS="amr" UPSTREAM_SIZE_MAX=1023
+ * cbmc: run CALLS="amaR" UPSTREAM_SIZE_MAX=1023
+ * cbmc: run CALLS="aza" UPSTREAM_SIZE_MAX=1023
+ * cbmc: run CALLS="afz" WIPES=true UPSTREAM_SIZE_MAX=1023
  * cbmc: call take_chunk upstream_alloc
  * cbmc: call drop_chunk upstream_free
  * cbmc: call slot_alloc arena_alloc pattern_alloc

@@ -22,7 +22,7 @@
  * cbmc: call stats_of pool_stats
  * cbmc: run COUNT=2 CALLS="aafa"
  * cbmc: run COUNT=2 CALLS="aaffa"
- * cbmc: run COUNT=2 CALLS="aafoa"
+ * cbmc: run COUNT=2 CALLS="afoaa"
  * cbmc: run COUNT=2 CALLS="aar"
  * cbmc: run COUNT=2 CALLS="aaaf"
  * cbmc: run COUNT=2 CALLS="af" WALK=true

@@ -44,6 +44,7 @@ SANITIZERS = {
 }
 #: a request that no machine can serve is part of the contract: it must come back as NULL
 SANITIZER_OPTIONS = {
+    "NM_TEST_EVERY": "7",
     "ASAN_OPTIONS": "allocator_may_return_null=1",
     "TSAN_OPTIONS": "allocator_may_return_null=1:halt_on_error=1",
 }

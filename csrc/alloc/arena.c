@@ -61,10 +61,15 @@ static void settle_peak(nm_arena *a) {
     if (used > nm__get(&a->peak)) nm__set(&a->peak, used);
 }
 
-NM_INLINE bool is_mine(const nm_arena *a) { return nm__is_thread(a->thread); }
+NM_INLINE bool is_mine(const nm_arena *a) { return nm__may_use(a->thread); }
 
 nm_status nm_arena_check_thread(const nm_arena *a) {
     return is_mine(a) ? NM_OK : nm__fail(NM_WRONG_THREAD, 0, 0, 0);
+}
+nm_status nm_arena_hand_over(nm_arena *a, uintptr_t thread) {
+    if (!is_mine(a)) return nm_arena_check_thread(a);
+    a->thread = thread;
+    return NM_OK;
 }
 
 nm_arena *nm_arena_create(nm_allocator upstream, nm_arena_options options) {

@@ -31,7 +31,7 @@ struct nm_pool {
     bool grow;
 };
 
-NM_INLINE bool is_mine(const nm_pool *p) { return nm__is_thread(p->thread); }
+NM_INLINE bool is_mine(const nm_pool *p) { return nm__may_use(p->thread); }
 NM_INLINE bool is_taken(const chunk *c, size_t i) { return (c->taken[i / 64] >> i % 64 & 1) != 0; }
 
 static size_t next_free(const nm_pool *p, const chunk *c, size_t i) {
@@ -74,6 +74,11 @@ const char *nm_pool_check(const nm_pool *p) {
 
 nm_status nm_pool_check_thread(const nm_pool *p) {
     return is_mine(p) ? NM_OK : nm__fail(NM_WRONG_THREAD, 0, 0, 0);
+}
+nm_status nm_pool_hand_over(nm_pool *p, uintptr_t thread) {
+    if (!is_mine(p)) return nm_pool_check_thread(p);
+    p->thread = thread;
+    return NM_OK;
 }
 
 size_t nm_pool_cell(const nm_pool *p) { return p->cell; }

@@ -75,10 +75,16 @@ const char *nm_slab_check(const nm_slab *s) {
     return NULL;
 }
 
-NM_INLINE bool is_mine(const nm_slab *s) { return nm__is_thread(s->thread); }
+NM_INLINE bool is_mine(const nm_slab *s) { return nm__may_use(s->thread); }
 
 nm_status nm_slab_check_thread(const nm_slab *s) {
     return is_mine(s) ? NM_OK : nm__fail(NM_WRONG_THREAD, 0, 0, 0);
+}
+nm_status nm_slab_hand_over(nm_slab *s, uintptr_t thread) {
+    if (!is_mine(s)) return nm_slab_check_thread(s);
+    s->thread = thread;
+    nm__arm_thread_end(); /* it may be this thread's from now on */
+    return NM_OK;
 }
 
 static void thread_ends(void);

@@ -35,7 +35,7 @@ struct nm_stack {
     bool patterns, unwinds;
 };
 
-NM_INLINE bool is_mine(const nm_stack *s) { return nm__is_thread(s->thread); }
+NM_INLINE bool is_mine(const nm_stack *s) { return nm__may_use(s->thread); }
 static size_t used_of(const nm_stack *s) { return nm__difference(&s->total, &s->dropped_bytes); }
 
 const char *nm_stack_check(const nm_stack *s) {
@@ -59,6 +59,11 @@ const char *nm_stack_check(const nm_stack *s) {
 
 nm_status nm_stack_check_thread(const nm_stack *s) {
     return is_mine(s) ? NM_OK : nm__fail(NM_WRONG_THREAD, 0, 0, 0);
+}
+nm_status nm_stack_hand_over(nm_stack *s, uintptr_t thread) {
+    if (!is_mine(s)) return nm_stack_check_thread(s);
+    s->thread = thread;
+    return NM_OK;
 }
 
 static void settle_peak(nm_stack *s) {

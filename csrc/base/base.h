@@ -71,11 +71,15 @@ size_t nm__os_address_limit(void);             /* bytes of address space allowed
  * thread's. */
 extern NM_TLS uintptr_t nm__thread_number;
 uintptr_t nm__number_thread(void);
+uintptr_t nm__new_thread_number(void); /* for what is no thread but owns things like one */
 NM_INLINE uintptr_t nm__thread_id(void) {
     return NM_LIKELY(nm__thread_number != 0) ? nm__thread_number : nm__number_thread();
 }
+/* Whose confined allocators the thread may use: its own, or those that a Locked has it act for. 0 before the thread
+ * has a number. */
+extern NM_TLS uintptr_t nm__acting_as;
 /* Pre: id != 0. */
-NM_INLINE bool nm__is_thread(uintptr_t id) { return nm__thread_number == id; }
+NM_INLINE bool nm__may_use(uintptr_t owner) { return nm__acting_as == owner; }
 
 /* Has every thread that is armed call `hook` when it ends. A hook that takes memory may arm its thread again;
  * it is then called once more. */

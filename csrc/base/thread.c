@@ -3,7 +3,7 @@
 
 #define HOOKS 4
 
-NM_TLS uintptr_t nm__thread_number;
+NM_TLS uintptr_t nm__thread_number, nm__acting_as;
 
 static _Atomic uintptr_t numbers;
 
@@ -13,9 +13,9 @@ static struct {
     void (*_Atomic hooks[HOOKS])(void);
 } ends = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-uintptr_t nm__number_thread(void) {
-    return nm__thread_number = atomic_fetch_add_explicit(&numbers, 1, memory_order_relaxed) + 1;
-}
+uintptr_t nm__new_thread_number(void) { return atomic_fetch_add_explicit(&numbers, 1, memory_order_relaxed) + 1; }
+
+uintptr_t nm__number_thread(void) { return nm__thread_number = nm__acting_as = nm__new_thread_number(); }
 
 static void thread_ends(void *unused) {
     (void)unused;

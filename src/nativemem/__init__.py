@@ -37,8 +37,10 @@ backend = _bound.name
 Arena = _bound.Arena
 Block = _bound.Block
 Budget = _bound.Budget
+Failing = _bound.Failing
 Heap = _bound.Heap
 Limited = _bound.Limited
+Locked = _bound.Locked
 Pool = _bound.Pool
 Slab = _bound.Slab
 Stack = _bound.Stack
@@ -60,6 +62,7 @@ __all__ = [
     "ConfigError",
     "CorruptionDetected",
     "DoubleFree",
+    "Failing",
     "ForeignBlock",
     "Heap",
     "HeapConfig",
@@ -70,6 +73,7 @@ __all__ = [
     "LifoViolation",
     "Limited",
     "LoanOutstanding",
+    "Locked",
     "MemoryPressure",
     "NativeMemError",
     "NativeUnavailable",

@@ -39,6 +39,9 @@ class AllocatorCore(Protocol):
     def clear(self) -> int:
         """Gives back everything that the allocator holds; called once, by close."""
 
+    def hand_over(self, thread: Any) -> int:
+        """Makes what only one thread may use another's; ``OK`` without effect where any thread may use it."""
+
 
 class BudgetCore(Protocol):
     """The control plane of one budget."""
@@ -122,6 +125,9 @@ class Backend(Protocol):
     HeapCore: Any
     LimitedCore: Any
     TracedCore: Any
+    FailingCore: Any
+    LockedCore: Any
+    this_thread: Any  # the calling thread, for hand_over
     Utilities: Any
     crossing: Any  # the next level that a budget came to and that nobody was told of; see _pressure
 

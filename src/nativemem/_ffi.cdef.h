@@ -68,6 +68,7 @@ nm_allocator nm_arena_port(nm_arena *a);
 nm_status nm_arena_clear(nm_arena *a);
 nm_status nm_arena_take_mark(nm_arena *a, nm_arena_mark *out);
 nm_status nm_arena_check_thread(const nm_arena *a);
+nm_status nm_arena_hand_over(nm_arena *a, uintptr_t thread);
 
 /* stack */
 typedef struct nm_stack nm_stack;
@@ -78,6 +79,7 @@ nm_allocator nm_stack_port(nm_stack *s);
 nm_status nm_stack_clear(nm_stack *s);
 nm_status nm_stack_take_mark(nm_stack *s, nm_stack_mark *out);
 nm_status nm_stack_check_thread(const nm_stack *s);
+nm_status nm_stack_hand_over(nm_stack *s, uintptr_t thread);
 
 /* pool */
 typedef struct nm_pool nm_pool;
@@ -87,6 +89,7 @@ nm_allocator nm_pool_port(nm_pool *p);
 nm_status nm_pool_clear(nm_pool *p);
 size_t nm_pool_cell(const nm_pool *p);
 nm_status nm_pool_check_thread(const nm_pool *p);
+nm_status nm_pool_hand_over(nm_pool *p, uintptr_t thread);
 
 /* slab */
 typedef struct nm_slab nm_slab;
@@ -96,6 +99,7 @@ nm_allocator nm_slab_port(nm_slab *s);
 nm_status nm_slab_trim(nm_slab *s);
 size_t nm_slab_usable(const nm_slab *s, size_t size, size_t align);
 nm_status nm_slab_check_thread(const nm_slab *s);
+nm_status nm_slab_hand_over(nm_slab *s, uintptr_t thread);
 
 /* heap and region */
 #define NM_BINS ...
@@ -135,6 +139,26 @@ void nm_traced_destroy(nm_traced *t);
 nm_allocator nm_traced_port(nm_traced *t);
 bool nm_traced_histogram(const nm_traced *t, uint64_t *out);
 size_t nm_histo_size(unsigned bucket);
+
+/* failing */
+typedef struct nm_failing nm_failing;
+nm_failing *nm_failing_create(nm_allocator upstream, size_t n, bool sticky);
+void nm_failing_destroy(nm_failing *f);
+nm_allocator nm_failing_port(nm_failing *f);
+void nm_failing_arm(nm_failing *f, size_t n, bool sticky);
+size_t nm_failing_calls(const nm_failing *f);
+size_t nm_failing_failed(const nm_failing *f);
+
+/* locked */
+typedef struct nm_locked nm_locked;
+nm_locked *nm_locked_create(nm_allocator upstream);
+void nm_locked_destroy(nm_locked *l);
+nm_allocator nm_locked_port(nm_locked *l);
+uintptr_t nm_locked_thread(const nm_locked *l);
+size_t nm_locked_contended(const nm_locked *l);
+uintptr_t nm_locked_enter(nm_locked *l);
+void nm_locked_leave(uintptr_t before);
+uintptr_t nm_this_thread(void);
 
 /* utilities */
 size_t nm_align_down(size_t n, size_t align);

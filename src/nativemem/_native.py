@@ -210,6 +210,10 @@ class _Core:
     def clear(self) -> int:
         return 0
 
+    def hand_over(self, thread: Any) -> int:
+        """Makes what only one thread may use another's; for all others nothing changes."""
+        return 0
+
 
 class SystemCore(_Core):
     """Control plane of System."""
@@ -239,6 +243,9 @@ class ArenaCore(_Core):
     def check(self) -> int:
         return lib.nm_arena_check_thread(self._ptr)
 
+    def hand_over(self, thread: int) -> int:
+        return lib.nm_arena_hand_over(self._ptr, thread)
+
     def clear(self) -> int:
         return lib.nm_arena_clear(self._ptr)
 
@@ -262,6 +269,9 @@ class StackCore(_Core):
     def check(self) -> int:
         return lib.nm_stack_check_thread(self._ptr)
 
+    def hand_over(self, thread: int) -> int:
+        return lib.nm_stack_hand_over(self._ptr, thread)
+
     def clear(self) -> int:
         return lib.nm_stack_clear(self._ptr)
 
@@ -284,6 +294,9 @@ class PoolCore(_Core):
     def check(self) -> int:
         return lib.nm_pool_check_thread(self._ptr)
 
+    def hand_over(self, thread: int) -> int:
+        return lib.nm_pool_hand_over(self._ptr, thread)
+
     def clear(self) -> int:
         return lib.nm_pool_clear(self._ptr)
 
@@ -304,6 +317,9 @@ class SlabCore(_Core):
 
     def check(self) -> int:
         return lib.nm_slab_check_thread(self._ptr)
+
+    def hand_over(self, thread: int) -> int:
+        return lib.nm_slab_hand_over(self._ptr, thread)
 
     def check_free(self) -> int:
         return 0
@@ -379,6 +395,51 @@ class TracedCore(_WrapperCore):
         if not lib.nm_traced_histogram(self._ptr, counts):
             return None
         return [(lib.nm_histo_size(i), n) for i, n in enumerate(counts) if n]
+
+
+class FailingCore(_WrapperCore):
+    """Control plane of Failing."""
+
+    __slots__ = ()
+
+    def __init__(self, upstream: Any, n: int, sticky: bool) -> None:
+        self._upstream = upstream
+        self._open(lib.nm_failing_create(upstream._port, n, sticky), "failing", upstream)
+
+    def arm(self, n: int, sticky: bool) -> None:
+        lib.nm_failing_arm(self._ptr, n, sticky)
+
+    def calls(self) -> tuple[int, int]:
+        return lib.nm_failing_calls(self._ptr), lib.nm_failing_failed(self._ptr)
+
+
+class LockedCore(_WrapperCore):
+    """Control plane of Locked."""
+
+    __slots__ = ()
+
+    def __init__(self, upstream: Any) -> None:
+        self._upstream = upstream
+        self._open(lib.nm_locked_create(upstream._port), "locked", upstream)
+
+    def check(self) -> int:
+        return 0
+
+    def thread(self) -> int:
+        return lib.nm_locked_thread(self._ptr)
+
+    def enter(self) -> int:
+        return lib.nm_locked_enter(self._ptr)
+
+    @staticmethod
+    def leave(before: int) -> None:
+        lib.nm_locked_leave(before)
+
+    def contended(self) -> int:
+        return lib.nm_locked_contended(self._ptr)
+
+
+this_thread = lib.nm_this_thread
 
 
 class Utilities:

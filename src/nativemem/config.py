@@ -71,6 +71,21 @@ def parse_size(value: Any, label: str = "size", *, least: int = 0) -> int:
     return number
 
 
+def parse_count(value: Any, label: str, *, least: int = 0) -> int:
+    """``value`` as an int from ``least`` to SIZE_MAX. Raises :class:`ConfigError` for anything else.
+
+    >>> parse_count(3, "failing.n")
+    3
+    """
+    try:
+        number = -1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = -1
+    if not least <= number <= SIZE_MAX:
+        raise ConfigError(f"{label}: takes an integer from {least} to {SIZE_MAX}, not {shown(value)}")
+    return number
+
+
 def reserve_of(limit: int) -> int:
     """Bytes of a process limit that are kept for handling its denial: a 16th, in steps of 64 KiB, at most
     2 MiB.

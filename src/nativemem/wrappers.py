@@ -1,15 +1,20 @@
-"""Limited and Traced: allocators in front of another, one concern each."""
+"""Limited, Traced, Failing, Locked: allocators in front of another, one concern each."""
 
 from __future__ import annotations
 
+import gc
+import itertools
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ._backend import facade
 from .allocators import Allocator
-from .config import _bool, format_size
-from .errors import ConfigError, LeakError
+from .config import _bool, format_size, parse_count
+from .errors import ConfigError, CorruptionDetected, LeakError, Status, raise_status
 
-__all__ = ["Limited", "Traced"]
+__all__ = ["Failing", "Limited", "Locked", "Traced"]
 
 
 class _Wrapper(Allocator):
@@ -115,6 +120,208 @@ class Traced(_Wrapper):
                     used=stats.current,
                 )
         super().close()
+
+
+@facade
+class Failing(_Wrapper):
+    """Makes one allocation fail, to see what the program makes of it.
+
+    Parameters: ``upstream``, an allocator (None: the system); ``n``: the n-th ``alloc`` raises
+    :class:`OutOfMemory` before upstream is asked (0: none does); ``sticky``, whether every one from then on does.
+    ``resize`` never moves a block, so it takes no memory and is not counted. As thread-safe as its upstream.
+
+    >>> import nativemem
+    >>> failing = nativemem.Failing(n=2)
+    >>> first = failing.alloc(10)
+    >>> try:
+    ...     failing.alloc(20)
+    ... except nativemem.OutOfMemory as error:
+    ...     print(error)
+    Failing: the system has no 20 bytes to give
+    >>> third = failing.alloc(30)
+    >>> failing.calls, failing.failed
+    (3, 1)
+    """
+
+    __slots__ = ()
+    _fields = ("_n", "_sticky")
+    _n: int
+    _sticky: bool
+
+    def __init__(self, upstream: Any = None, n: int = 0, sticky: bool = False) -> None:
+        upstream = self._upstream(upstream)
+        n, sticky = parse_count(n, "failing.n"), _bool(sticky, "failing.sticky")
+        core = self._make("FailingCore", upstream, upstream._core, n, sticky)
+        self._open(core, upstream, wraps=True)
+        self._n, self._sticky = n, sticky
+
+    @property
+    def n(self) -> int:
+        """Which allocation fails; 0: none."""
+        return self._n
+
+    @property
+    def sticky(self) -> bool:
+        """Whether all later ones fail too."""
+        return self._sticky
+
+    @property
+    def calls(self) -> int:
+        """Allocations asked for since it was made or reset."""
+        return self._core.calls()[0]  # type: ignore[no-any-return]
+
+    @property
+    def failed(self) -> int:
+        """Of those, how many it made fail."""
+        return self._core.calls()[1]  # type: ignore[no-any-return]
+
+    def reset(self, n: int | None = None, sticky: bool | None = None) -> None:
+        """Counts from zero again; with another ``n`` or ``sticky`` where given."""
+        n = self._n if n is None else parse_count(n, "failing.n")
+        sticky = self._sticky if sticky is None else _bool(sticky, "failing.sticky")
+        self._opened().arm(n, sticky)
+        self._n, self._sticky = n, sticky
+
+    @classmethod
+    def sweep(cls, fn: Callable[[Any], Any], upstream: Any = None, *, sticky: bool = False, most: int = 100_000) -> int:
+        """Runs ``fn(failing)`` with the first allocation failing, then with the second, and so on, until it gets by
+        without. Returns how many allocations it makes.
+
+        Parameters: ``fn``, which takes its memory from the allocator it is given, and gives it back or drops it;
+        ``upstream`` and ``sticky`` as for the class; ``most``, runs after which it is given up. Raises
+        :class:`LeakError` where blocks are live after a run, :class:`CorruptionDetected` where an invariant of
+        a budget is broken, and, with a note of which allocation failed, whatever ``fn`` raises but for
+        :class:`MemoryError`.
+
+        >>> import nativemem
+        >>> def build(allocator):
+        ...     with nativemem.Arena(4096, upstream=allocator) as arena:
+        ...         return [bytes(arena.alloc(3000)) for _ in range(3)]
+        >>> nativemem.Failing.sweep(build)
+        3
+        """
+        if not callable(fn):
+            raise ConfigError(f"failing.sweep: takes a callable, not {type(fn).__name__}")
+        most = parse_count(most, "failing.most", least=1)
+        for n in itertools.count(1):
+            if n > most:
+                raise ConfigError(f"failing.most: still not done after {most} allocations")
+            failing = cls(upstream, n, sticky)
+            error: BaseException | None = None
+            try:
+                fn(failing)
+            except Exception as e:
+                if not isinstance(e, MemoryError):
+                    if hasattr(e, "add_note"):
+                        e.add_note(f"with allocation {n} failing")
+                    raise
+                error = e
+            failed = failing.failed
+            if not failed and error is not None:
+                raise error
+            if error is not None:
+                traceback.clear_frames(error.__traceback__)  # they hold what the run made
+                error = None
+            cls._check_run(failing, n)
+            if not failed:
+                return n - 1
+        raise AssertionError("unreachable")
+
+    @staticmethod
+    def _check_run(failing: Any, n: int) -> None:
+        if failing.stats.live:
+            gc.collect()
+        stats = failing.stats
+        if stats.live:
+            raise LeakError(
+                f"Failing: {stats.live} live blocks of {format_size(stats.current)} with allocation {n} failing",
+                suggestion="give back on the way out of an error what was taken before it",
+                blocks=stats.live,
+                used=stats.current,
+            )
+        broken = None if failing.owner is None else failing.owner._core.check()
+        if broken is not None:
+            raise CorruptionDetected(f"Failing: with allocation {n} failing {broken}")
+        failing.close()
+
+
+@facade
+class Locked(_Wrapper):
+    """Lets any thread use allocators that belong to one, such as an arena: one call at a time.
+
+    It takes over what is below it: from then on that refuses every thread, the one that made it too, but for calls
+    that come through here. ``close()`` hands it to the thread that closes.
+
+    Parameter: ``upstream``, an allocator (None: the system). Raises :class:`WrongThread` where what is below belongs
+    to another thread.
+
+    >>> import nativemem, threading
+    >>> arena = nativemem.Arena()
+    >>> with nativemem.Locked(arena) as locked:
+    ...     thread = threading.Thread(target=lambda: locked.alloc(100))
+    ...     thread.start(); thread.join()
+    ...     with locked.owning():
+    ...         arena.reset()
+    >>> arena.stats.current
+    0
+    """
+
+    __slots__ = ()
+
+    def __init__(self, upstream: Any = None) -> None:
+        upstream = self._upstream(upstream)
+        self._open(self._make("LockedCore", upstream, upstream._core), upstream, wraps=True)
+        taken: list[Any] = []
+        for link in self._below():
+            status = link._core.hand_over(self._core.thread())
+            if status != Status.OK:
+                with self.owning():
+                    for other in taken:
+                        other._core.hand_over(self._backend.this_thread())
+                super().close()
+                raise_status(link, status)
+            taken.append(link)
+
+    def _below(self) -> Iterator[Any]:
+        """What it takes over: all below, down to another of its kind, which has what is below that."""
+        link = self.upstream
+        while link is not None and not isinstance(link, Locked):
+            yield link
+            link = link.upstream
+
+    def _arena_below(self) -> Any:
+        return None  # only the owner could take a mark
+
+    @property
+    def contended(self) -> int:
+        """Calls that had to wait for another. On the pure backend always 0: its one lock is held before."""
+        return self._core.contended()  # type: ignore[no-any-return]
+
+    @contextmanager
+    def owning(self) -> Iterator[Any]:
+        """Has this thread be the owner of what is below, for what an allocator does not do through a wrapper: a
+        reset, a mark, a close. Yields ``upstream``. Calls of other threads may come between two of its calls.
+
+        Raises :class:`StaleHandle` when closed."""
+        core = self._opened()
+        before = core.enter()
+        try:
+            yield self.upstream
+        finally:
+            core.leave(before)
+
+    def close(self) -> None:
+        """As every close; then what is below belongs to this thread."""
+        if self.closed:
+            return
+        core, below = self._core, list(self._below())
+        before = core.enter()
+        try:
+            super().close()
+            for link in below:
+                link._core.hand_over(self._backend.this_thread())
+        finally:
+            core.leave(before)
 
 
 def percentiles(counts: list[tuple[int, int]]) -> dict[int, int] | None:

@@ -5,9 +5,10 @@
 
 typedef struct chain {
     nm_allocator port;
-    void *cores[5];
-    void (*destroy[5])(void *);
-    const char *(*check[5])(void *);
+    void *cores[8];
+    void (*destroy[8])(void *);
+    const char *(*check[8])(void *);
+    nm_status (*hand_over[8])(void *, uintptr_t); /* NULL: any thread may call it */
     int links;
     nm_budget *budget;
     bool reuses;  /* a freed block's memory is given out again, and stats.live falls */
@@ -19,6 +20,7 @@ typedef struct chain {
 static void link_core(chain *c, void *core, nm_allocator port, void (*destroy)(void *), const char *(*check)(void *)) {
     c->cores[c->links] = core;
     c->destroy[c->links] = destroy;
+    c->hand_over[c->links] = NULL;
     c->check[c->links++] = check;
     c->port = port;
 }
@@ -34,6 +36,14 @@ GLUE(slab) { return nm_slab_check(core); }
 GLUE(heap) { return nm_heap_check(core); }
 GLUE(limited) { return core == NULL ? "no core" : NULL; }
 GLUE(traced) { return core == NULL ? "no core" : NULL; }
+GLUE(failing) { return core == NULL ? "no core" : NULL; }
+GLUE(locked) { return core == NULL ? "no core" : NULL; }
+#define CONFINED(noun)                                                              \
+    static nm_status noun##_hand_over(void *core, uintptr_t thread) { return nm_##noun##_hand_over(core, thread); }
+CONFINED(arena)
+CONFINED(stack)
+CONFINED(pool)
+CONFINED(slab)
 
 static void make_system(chain *c) {
     nm_system *s = nm_system_create();
@@ -44,24 +54,28 @@ static void make_arena(chain *c) {
     make_system(c);
     nm_arena *a = nm_arena_create(c->port, (nm_arena_options){.hint = 1000, .grow = true});
     link_core(c, a, nm_arena_port(a), arena_destroy, arena_check);
+    c->hand_over[c->links - 1] = arena_hand_over;
     c->reuses = false;
 }
 static void make_fixed_arena(chain *c) {
     make_system(c);
     nm_arena *a = nm_arena_create(c->port, (nm_arena_options){.hint = 64 << 20, .zero_on_free = true});
     link_core(c, a, nm_arena_port(a), arena_destroy, arena_check);
+    c->hand_over[c->links - 1] = arena_hand_over;
     c->reuses = false;
 }
 static void make_pattern_arena(chain *c) {
     make_system(c);
     nm_arena *a = nm_arena_create(c->port, (nm_arena_options){.hint = 1000, .grow = true, .patterns = true});
     link_core(c, a, nm_arena_port(a), arena_destroy, arena_check);
+    c->hand_over[c->links - 1] = arena_hand_over;
     c->reuses = false;
 }
 static void link_stack(chain *c, bool patterns) {
     make_system(c);
     nm_stack *s = nm_stack_create(c->port, 64 << 20, patterns);
     link_core(c, s, nm_stack_port(s), stack_destroy, stack_check);
+    c->hand_over[c->links - 1] = stack_hand_over;
     c->lifo = true;
 }
 static void make_stack(chain *c) { link_stack(c, false); }
@@ -71,12 +85,14 @@ static void make_pool(chain *c) {
     c->most = 25 * 4096; /* a multiple of every alignment that there is */
     nm_pool *p = nm_pool_create(c->port, c->most, 300, false);
     link_core(c, p, nm_pool_port(p), pool_destroy, pool_check);
+    c->hand_over[c->links - 1] = pool_hand_over;
 }
 static void make_growing_pool(chain *c) {
     make_arena(c);
     c->most = 25 * 4096;
     nm_pool *p = nm_pool_create(c->port, c->most, 1, true);
     link_core(c, p, nm_pool_port(p), pool_destroy, pool_check);
+    c->hand_over[c->links - 1] = pool_hand_over;
     c->reuses = true;
 }
 static void make_slab(chain *c) {
@@ -84,12 +100,14 @@ static void make_slab(chain *c) {
     make_system(c);
     nm_slab *s = nm_slab_create(c->port, bins, 5, false);
     link_core(c, s, nm_slab_port(s), slab_destroy, slab_check);
+    c->hand_over[c->links - 1] = slab_hand_over;
 }
 static void make_slab_on_arena(chain *c) {
     static const size_t bins[] = {128};
     make_arena(c);
     nm_slab *s = nm_slab_create(c->port, bins, 1, true);
     link_core(c, s, nm_slab_port(s), slab_destroy, slab_check);
+    c->hand_over[c->links - 1] = slab_hand_over;
     c->reuses = true;
 }
 static void link_heap(chain *c, bool secure) {
@@ -111,6 +129,21 @@ static void wrap_traced(chain *c) {
     link_core(c, t, nm_traced_port(t), traced_destroy, traced_check);
     c->limited = false;
 }
+static void wrap_failing(chain *c) { /* which does not */
+    nm_failing *f = nm_failing_create(c->port, 0, true);
+    link_core(c, f, nm_failing_port(f), failing_destroy, failing_check);
+    c->limited = false;
+}
+static void wrap_locked(chain *c) {
+    nm_locked *l = nm_locked_create(c->port);
+    for (int i = c->links; i-- > 0;)
+        if (c->hand_over[i] != NULL) {
+            CHECK(c->hand_over[i](c->cores[i], nm_locked_thread(l)) == NM_OK);
+            CHECK(c->hand_over[i](c->cores[i], 1) == NM_WRONG_THREAD); /* it is no longer ours to give */
+        }
+    link_core(c, l, nm_locked_port(l), locked_destroy, locked_check);
+    c->limited = false;
+}
 
 static const struct {
     const char *name;
@@ -121,22 +154,35 @@ static const struct {
              {"pool", make_pool},     {"growing pool", make_growing_pool},
              {"slab", make_slab},     {"slab on arena", make_slab_on_arena},
              {"heap", make_heap},     {"secure heap", make_secure_heap}};
-static const struct {
-    const char *name;
-    void (*first)(chain *), (*second)(chain *);
-} wraps[] = {{"bare", NULL, NULL},
-             {"limited", wrap_limited, NULL},
-             {"traced", wrap_traced, NULL},
-             {"limited over traced", wrap_traced, wrap_limited},
-             {"traced over limited", wrap_limited, wrap_traced}};
 #define NOUNS (sizeof nouns / sizeof *nouns)
-#define WRAPS (sizeof wraps / sizeof *wraps)
 
-static chain make(size_t noun, size_t wrap) {
+/* Any of them, in any order, from the bottom up; a letter for each. */
+static const struct {
+    char letter;
+    void (*wrap)(chain *);
+} wraps[] = {{'L', wrap_limited}, {'T', wrap_traced}, {'F', wrap_failing}, {'K', wrap_locked}};
+#define WRAPS (sizeof wraps / sizeof *wraps)
+#define ORDERS 65 /* of none, one, two, three or four of four */
+static char orders[ORDERS][WRAPS + 1];
+
+static size_t find_orders(const char *begin, size_t count) {
+    strcpy(orders[count++], begin);
+    for (size_t i = 0; i < WRAPS; i++) {
+        char longer[WRAPS + 1] = {0};
+        if (strchr(begin, wraps[i].letter) != NULL) continue;
+        strcpy(longer, begin);
+        longer[strlen(begin)] = wraps[i].letter;
+        count = find_orders(longer, count);
+    }
+    return count;
+}
+
+static chain make(size_t noun, size_t order) {
     chain c = {0};
     nouns[noun].make(&c);
-    if (wraps[wrap].first != NULL) wraps[wrap].first(&c);
-    if (wraps[wrap].second != NULL) wraps[wrap].second(&c);
+    for (const char *letter = orders[order]; *letter != 0; letter++)
+        for (size_t i = 0; i < WRAPS; i++)
+            if (wraps[i].letter == *letter) wraps[i].wrap(&c);
     return c;
 }
 static void sound(chain *c) {
@@ -362,8 +408,11 @@ static void test_programs(chain c) {
 
 int main(void) {
     if (nm_region_init((size_t)64 << 30, (size_t)64 << 20, 1000) != NM_OK) return 2;
+    CHECK(find_orders("", 0) == ORDERS);
+    const char *every = getenv("NM_TEST_EVERY"); /* so many orders, where all take too long */
+    size_t step = every != NULL ? (size_t)atoi(every) : 1;
     for (size_t noun = 0; noun < NOUNS; noun++) {
-        for (size_t wrap = 0; wrap < WRAPS; wrap++) {
+        for (size_t wrap = 0; wrap < ORDERS; wrap += step) {
             int before = failed_tests_;
             RUN(test_every_alignment(make(noun, wrap)));
             RUN(test_zero_and_bad_layouts(make(noun, wrap)));
@@ -372,7 +421,7 @@ int main(void) {
             RUN(test_resize_and_realloc(make(noun, wrap)));
             RUN(test_resize_beside_others(make(noun, wrap)));
             RUN(test_programs(make(noun, wrap)));
-            if (failed_tests_ != before) fprintf(stderr, "  on %s, %s\n", nouns[noun].name, wraps[wrap].name);
+            if (failed_tests_ != before) fprintf(stderr, "  on %s, %s\n", nouns[noun].name, orders[wrap]);
         }
     }
     return finish();

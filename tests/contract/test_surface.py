@@ -13,7 +13,7 @@ from nativemem.errors import ConfigError
 
 BOUND = (
     *("System", "Arena", "TypedArena", "Stack", "Pool", "Slab", "Heap"),
-    *("Limited", "Traced", "Budget", "Block"),
+    *("Limited", "Traced", "Failing", "Locked", "Budget", "Block"),
 )
 
 PUBLIC = {

@@ -58,6 +58,8 @@ nm_status nm_arena_take_mark(nm_arena *a, nm_arena_mark *out);
 nm_status nm_arena_release(nm_arena *a, const nm_arena_mark *mark);
 uint64_t nm_arena_generation(const nm_arena *a);
 nm_status nm_arena_check_thread(const nm_arena *a);
+/* From now on it is that thread's, or a Locked's (nm_locked_thread). NM_WRONG_THREAD: it is not the caller's. */
+nm_status nm_arena_hand_over(nm_arena *a, uintptr_t thread);
 const char *nm_arena_check(const nm_arena *a);
 
 #ifdef __cplusplus

@@ -29,6 +29,8 @@ nm_allocator nm_pool_port(nm_pool *p);
 nm_status nm_pool_clear(nm_pool *p);
 size_t nm_pool_cell(const nm_pool *p);  /* bytes of a cell */
 nm_status nm_pool_check_thread(const nm_pool *p);
+/* From now on it is that thread's, or a Locked's (nm_locked_thread). NM_WRONG_THREAD: it is not the caller's. */
+nm_status nm_pool_hand_over(nm_pool *p, uintptr_t thread);
 const char *nm_pool_check(const nm_pool *p);
 
 #ifdef __cplusplus

@@ -33,6 +33,8 @@ nm_status nm_slab_trim(nm_slab *s);
 /* Bytes behind a block of this layout; 0: upstream serves it, and knows. */
 size_t nm_slab_usable(const nm_slab *s, size_t size, size_t align);
 nm_status nm_slab_check_thread(const nm_slab *s);
+/* From now on it is that thread's, or a Locked's (nm_locked_thread). NM_WRONG_THREAD: it is not the caller's. */
+nm_status nm_slab_hand_over(nm_slab *s, uintptr_t thread);
 const char *nm_slab_check(const nm_slab *s); /* from the slab's thread */
 
 #ifdef __cplusplus

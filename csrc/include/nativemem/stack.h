@@ -45,6 +45,8 @@ nm_status nm_stack_check_mark(const nm_stack *s, const nm_stack_mark *mark);
 /* Drops every block newer than the mark. NM_INVALID_MARK as above: nothing changed. */
 nm_status nm_stack_release(nm_stack *s, const nm_stack_mark *mark);
 nm_status nm_stack_check_thread(const nm_stack *s);
+/* From now on it is that thread's, or a Locked's (nm_locked_thread). NM_WRONG_THREAD: it is not the caller's. */
+nm_status nm_stack_hand_over(nm_stack *s, uintptr_t thread);
 const char *nm_stack_check(const nm_stack *s);
 
 #ifdef __cplusplus

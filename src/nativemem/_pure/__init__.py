@@ -11,14 +11,17 @@ from .blocks import Block
 from .cores import (
     ArenaCore,
     BudgetCore,
+    FailingCore,
     HeapCore,
     LimitedCore,
+    LockedCore,
     PoolCore,
     SlabCore,
     StackCore,
     SystemCore,
     TracedCore,
     crossing,
+    this_thread,
 )
 from .dataplane import Allocator
 from .utilities import Utilities
@@ -28,8 +31,10 @@ __all__ = [
     "ArenaCore",
     "Block",
     "BudgetCore",
+    "FailingCore",
     "HeapCore",
     "LimitedCore",
+    "LockedCore",
     "PoolCore",
     "SlabCore",
     "StackCore",
@@ -40,6 +45,7 @@ __all__ = [
     "features",
     "finish",
     "name",
+    "this_thread",
 ]
 
 name = "pure"

@@ -15,7 +15,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from ..config import BudgetOptions
@@ -382,6 +382,10 @@ class _Counted:
         """OK, or WRONG_THREAD."""
         return Status.OK
 
+    def hand_over(self, thread: _Thread) -> int:
+        """Makes what only one thread may use another's; for all others nothing changes."""
+        return Status.OK
+
     def check_free(self) -> int:
         """OK, or WRONG_THREAD where this thread may not give a block back."""
         return self.check()
@@ -460,11 +464,19 @@ class _Thread:
     __slots__ = ("__weakref__",)
 
 
-class _Here(threading.local):
+class _Own(threading.local):
     def __init__(self) -> None:
         self.thread = _Thread()
 
 
+class _Here(threading.local):
+    """Whose confined allocators the thread may use: its own, or those that a Locked has it act for."""
+
+    def __init__(self) -> None:
+        self.thread = _own.thread
+
+
+_own = _Own()
 _here = _Here()
 
 
@@ -480,6 +492,22 @@ class _Confined(_Counted):
     def _must_be_here(self) -> None:
         if self._thread() is not _here.thread:
             raise Refusal(Status.WRONG_THREAD)
+
+    @_locked
+    def hand_over(self, thread: _Thread) -> int:
+        """From now on it is that thread's, or a Locked's."""
+        status = self.check()
+        if status == Status.OK:
+            self._belongs_to(thread)
+        return status
+
+    def _belongs_to(self, thread: _Thread) -> None:
+        self._thread = weakref.ref(thread)
+
+
+def this_thread() -> _Thread:
+    """The calling thread, to hand allocators back to it."""
+    return _own.thread
 
 
 def _give_chunk(upstream: Any, chunk: _Chunk) -> None:
@@ -914,7 +942,11 @@ class SlabCore(_Confined):
                 with lock:
                     slab._return_empty()
 
-        self._thread = weakref.ref(_here.thread, thread_ended)
+        self._ended = thread_ended
+        self._belongs_to(_here.thread)
+
+    def _belongs_to(self, thread: _Thread) -> None:
+        self._thread = weakref.ref(thread, self._ended)
 
     def check_free(self) -> int:
         """Any thread."""
@@ -1205,6 +1237,100 @@ class TracedCore(_Wrapper):
     def histogram(self) -> list[tuple[int, int]] | None:
         """(largest size of the bucket, blocks), ascending; None where it is not kept."""
         return None if self._buckets is None else sorted(self._buckets.items())
+
+
+class FailingCore(_Wrapper):
+    """Refuses the n-th allocation."""
+
+    def __init__(self, upstream: Any, n: int, sticky: bool) -> None:
+        super().__init__(upstream)
+        self.arm(n, sticky)
+
+    @_locked
+    def arm(self, n: int, sticky: bool) -> None:
+        """Counts from zero again."""
+        self._n, self._sticky, self._calls, self._failed = n, sticky, 0, 0
+
+    def calls(self) -> tuple[int, int]:
+        """Allocations since it was armed, and how many of them it refused."""
+        return self._calls, self._failed
+
+    def _alloc(self, size: int, align: int, make: Make) -> Any:
+        self._calls += 1
+        if self._n and (self._calls == self._n or (self._calls > self._n and self._sticky)):
+            self._failed += 1
+            self._failures += 1
+            raise Refusal(Status.OUT_OF_MEMORY, size)
+        memory = self._from_upstream(self._upstream, size, align, make)
+        self._count_alloc(size)
+        return memory
+
+    def _free(self, size: int, align: int, memory: Any) -> None:
+        self._upstream._free(size, align, memory)
+        self._count_free(size)
+
+    def _resize(self, old: int, size: int, memory: Any, apply: Make) -> bool:
+        if not self._upstream._resize(old, size, memory, apply):
+            return False
+        self._count_resize(old, size)
+        return True
+
+
+class LockedCore(_Wrapper):
+    """Acts as the owner of what is below it. The backend's lock is all the lock it needs."""
+
+    def __init__(self, upstream: Any) -> None:
+        super().__init__(upstream)
+        self._acts_as = _Thread()
+
+    def check(self) -> int:
+        """Any thread."""
+        return Status.OK
+
+    check_free = check
+
+    def thread(self) -> _Thread:
+        """Who the confined allocators below it are handed to."""
+        return self._acts_as
+
+    def enter(self) -> _Thread:
+        """Has the calling thread act as that one; returns what ``leave`` wants."""
+        before, _here.thread = _here.thread, self._acts_as
+        return before
+
+    @staticmethod
+    def leave(before: _Thread) -> None:
+        _here.thread = before
+
+    def contended(self) -> int:
+        """Not known: the lock is the whole backend's."""
+        return 0
+
+    @contextlib.contextmanager
+    def _acting(self) -> Iterator[None]:
+        before = self.enter()
+        try:
+            yield
+        finally:
+            self.leave(before)
+
+    def _alloc(self, size: int, align: int, make: Make) -> Any:
+        with self._acting():
+            memory = self._from_upstream(self._upstream, size, align, make)
+        self._count_alloc(size)
+        return memory
+
+    def _free(self, size: int, align: int, memory: Any) -> None:
+        with self._acting():
+            self._upstream._free(size, align, memory)
+        self._count_free(size)
+
+    def _resize(self, old: int, size: int, memory: Any, apply: Make) -> bool:
+        with self._acting():
+            if not self._upstream._resize(old, size, memory, apply):
+                return False
+        self._count_resize(old, size)
+        return True
 
 
 def _bucket_size(size: int) -> int:

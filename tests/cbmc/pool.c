@@ -131,6 +131,8 @@ static void step_resize(nm_allocator port, bool mine) {
     snapshot before = look(port);
     if (slot_resize(port, upstream.ptr + i * CELL, size_of[i], size, 1)) {
         CHECK(mine && size <= CELL, "a block stays inside its cell");
+        GOAL(size > size_of[i]);
+        GOAL(size < size_of[i]);
         model.used = model.used - size_of[i] + size;
         if (size > size_of[i]) model.total += size - size_of[i];
         if (model.used > model.peak) model.peak = model.used;
@@ -138,6 +140,7 @@ static void step_resize(nm_allocator port, bool mine) {
     } else {
         CHECK(!mine || size > CELL, "what the cell holds is taken");
         CHECK(same_stats(before.stats, stats_of(port)), "a resize that fails leaves the counters");
+        GOAL(mine);
     }
 }
 

@@ -338,6 +338,26 @@ MUTANTS: tuple[Mutant, ...] = (
         ("secure-frees-between-cells", "offset % p->cells.cell != 0 || offset >= p->cells.end", "offset >= p->cells.end"),
     ),
     *_in(
+        "wrap/failing.c",
+        ("failing-the-one-before", "call == n ||", "call + 1 == n ||"),
+        ("failing-always-sticky", "(call > n && atomic_load(&f->sticky))", "call > n"),
+        ("failing-counts-on", "nm__set(&f->calls, 0);", "(void)0;"),
+        ("failing-asks-upstream-first", "size_t call = nm__atomic_add(&f->calls, 1), n", "(void)f->upstream.methods->alloc(f->upstream.self, size, align);\n    size_t call = nm__atomic_add(&f->calls, 1), n"),
+    ),
+    *_in(
+        "wrap/locked.c",
+        ("locked-acts-for-nobody", "nm__acting_as = l->thread;", "(void)l;"),
+        ("locked-goes-on-acting", "void nm_locked_leave(uintptr_t before) { nm__acting_as = before; }", "void nm_locked_leave(uintptr_t before) { (void)before; }"),
+        ("locked-is-a-thread", "l->thread = nm__new_thread_number();", "l->thread = nm__thread_id();"),
+    ),
+    Mutant(
+        "locked-locks-nothing",
+        "csrc/wrap/locked.c",
+        "        pthread_mutex_lock(&l->lock);\n    }\n    return",
+        "    }\n    return",
+        threads=True,
+    ),
+    *_in(
         "wrap/limited.c",
         ("limited-resize-not-charged", "if (size > old && !nm__budget_hold(l->budget, size - old)) {", "if (false) {"),
         ("limited-refused-resize-stays-charged", "if (size > old) (void)nm_budget_release(l->budget, size - old);", "(void)size;"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.machinery
+import inspect
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import nativemem
+from nativemem import config
 from nativemem.config import ArenaConfig, Settings, SlabConfig, format_size, parse_size
 from nativemem.errors import SIZE_MAX, ConfigError, InvalidLayout
 
@@ -115,6 +118,42 @@ def test_settings_are_frozen() -> None:
                 setattr(settings, each.name, None)
 
 
+def test_the_table_of_the_environment() -> None:
+    """CFG-1: README.md shows it as it is made from config.py, and it names each variable that is read."""
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    assert config.environment_table() + "\n" in text
+    read = set(re.findall(r'"(NATIVEMEM_[A-Z_]+)"', inspect.getsource(config)))
+    named = {name for variable in config.VARIABLES for name in variable.name.split(", ")}
+    assert read - named == set()
+    assert named - read == {"USE_NATIVE_MEM", "NATIVEMEM_CFLAGS", "NATIVEMEM_LDFLAGS"}
+
+
+KILLED = """
+import nativemem, sys
+assert not nativemem.install(limit="1 GiB") and not nativemem.installed()
+nativemem.uninstall()
+assert "nativemem._native" not in sys.modules
+with nativemem.Arena() as arena:
+    block = arena.alloc(100)
+    assert isinstance(block, bytearray) and arena.stats.current == 100
+limited = nativemem.Limited(None, nativemem.Budget(100, "x", warn=1))
+block = limited.alloc(100)
+try:
+    limited.alloc(1)
+except nativemem.BudgetExceeded as error:
+    print(error)
+print(nativemem.backend)
+"""
+
+
+@pytest.mark.parametrize("backend", ["auto", "native", "pure"])
+def test_the_kill_switch(backend: str) -> None:
+    """KILL-1: no block of the package's own core, no hook; errors, budgets and counters as ever."""
+    done = run(KILLED, NATIVEMEM_DISABLE="1", NATIVEMEM_BACKEND=backend)
+    assert ("MemoryPressure" in done.stderr, done.returncode) == (True, 0)
+    assert done.stdout == "Limited: 1 bytes asked for; budget 'x' has 100 of 100 bytes in use\npure\n"
+
+
 def test_the_environment() -> None:
     settings = Settings.from_env(
         {
@@ -136,6 +175,10 @@ BAD = [
     ("NATIVEMEM_ARENA_HINT", "0", "least is 1"),
     ("NATIVEMEM_ARENA_CAP", "-5", "bytes"),
     ("NATIVEMEM_ARENA_CAP", "1.5", "bytes"),
+    ("NATIVEMEM_DISABLE", "yes", "1 (on) or 0 (off)"),
+    ("NATIVEMEM_ALLOC_HISTO", "2", "1 (on) or 0 (off)"),
+    ("NATIVEMEM_TEST_OOM_N", "-1", "whole number"),
+    ("NATIVEMEM_TEST_OOM_N", "1.0", "whole number"),
 ]
 
 

@@ -35,6 +35,7 @@ GLOBALS = {
     # of each thread
     "slot": "its status slot",
     "nm__thread_number": "its number",
+    "nm__acting_as": "whose confined allocators it may use",
     "nm__mine": "its parts of heaps",
     "last_mine": "its part of the heap without a slot that it used last",
     "this_thread": "its place in the list of threads whose slots a heap empties when it goes",

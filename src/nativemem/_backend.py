@@ -139,8 +139,11 @@ class Binding(SimpleNamespace):
 def select(name: str) -> str:
     """The backend that ``name`` stands for: ``auto`` is ``native`` where the extension exists.
 
-    An extension that is there but broken is an error that shows, not a silent change of backend.
+    An extension that is there but broken is an error that shows, not a silent change of backend. With the kill
+    switch ``NATIVEMEM_DISABLE`` it is ``pure``, where each block comes from the system by itself.
     """
+    if name in ("auto", "native", "pure") and Settings.from_env().disable:
+        return "pure"
     if name == "auto":
         return "native" if importlib.util.find_spec("nativemem._core") is not None else "pure"
     if name in ("native", "pure"):
@@ -175,6 +178,9 @@ def _bind(name: str) -> Binding:
             backend.finish(bound)
         setattr(binding, cls.__name__, bound)
     binding.default_system = binding.System()
+    failing = Settings.from_env().test_oom_n
+    if failing:
+        binding.default_system = binding.Failing(binding.default_system, failing)
     binding.utilities = binding.Utilities()
     return binding
 

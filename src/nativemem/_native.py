@@ -425,6 +425,8 @@ class LockedCore(_WrapperCore):
     def check(self) -> int:
         return 0
 
+    check_free = check
+
     def thread(self) -> int:
         return lib.nm_locked_thread(self._ptr)
 

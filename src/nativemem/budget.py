@@ -124,10 +124,10 @@ class Budget:
     Parameters: ``limit``, bytes or a string, at least 1; ``name``, which makes it an owner; ``parent``, a
     budget that is charged as well. All fractions are of the limit:
 
-    * ``warn`` and ``critical``: where pressure begins. When ``used`` comes to a level from below,
-      ``on_pressure(level, budget)`` is called, level being ``"warn"``, ``"critical"`` or ``"full"``: once, when the
-      call that caused it has done its work. Where there was no pressure before, a :class:`MemoryPressure` warning
-      is given too. What either raises goes to ``sys.unraisablehook``;
+    * ``warn`` and ``critical``, no lower than ``warn``: where pressure begins. When ``used`` comes to a level from
+      below, ``on_pressure(level, budget)`` is called, level being ``"warn"``, ``"critical"`` or ``"full"``: once,
+      when the call that caused it has done its work. Where there was no pressure before, a :class:`MemoryPressure`
+      warning is given too. What either raises goes to ``sys.unraisablehook``;
     * ``max_single``: the largest single request;
     * ``overcommit``: what may be used beyond the limit, none by default;
     * ``minimum``, bytes: lending and rebalancing leave the limit no lower;
@@ -196,7 +196,7 @@ class Budget:
             raise ConfigError(f"budget.overcommit: takes a number from 0 to 1000, not {shown(overcommit)}")
         options = BudgetOptions(
             warn=_fraction(warn, "budget.warn"),
-            critical=_fraction(critical, "budget.critical"),
+            critical=max(_fraction(critical, "budget.critical"), _fraction(warn, "budget.warn")),
             max_single=0.0 if max_single is None else _fraction(max_single, "budget.max_single"),
             overcommit=beyond,
             minimum=parse_size(minimum, "budget.minimum:"),
@@ -204,8 +204,6 @@ class Budget:
             shared=None if shared is None else shared._core,
             shared_max=parse_size(shared_max, "budget.shared_max:"),
         )
-        if options.warn > options.critical:
-            raise ConfigError(f"budget.warn: is {shown(warn)}, above critical, {shown(critical)}")
         if options.minimum > limit:
             raise ConfigError(f"budget.minimum: is {options.minimum} bytes, above the limit of {limit}")
         if hasattr(self, "_core"):

@@ -303,6 +303,12 @@ class Settings:
     """The environment, read once. Sizes in bytes."""
 
     backend: str = "auto"
+    #: the kill switch: each block from the system, no hooks
+    disable: bool = False
+    #: which allocation of the default allocator fails; 0: none
+    test_oom_n: int = 0
+    #: whether a Traced counts sizes unless it is told otherwise
+    alloc_histo: bool = False
     arena: ArenaConfig = ArenaConfig()
     heap: HeapConfig = HeapConfig()
     #: the region: address space wanted, bytes of free spans kept, seconds that they are kept
@@ -317,7 +323,14 @@ class Settings:
         backend = env.get("NATIVEMEM_BACKEND", "auto")
         if backend not in ("auto", "native", "pure"):
             raise ConfigError(f"NATIVEMEM_BACKEND: takes auto, native or pure, not {backend!r}")
-        return cls(backend=backend, arena=ArenaConfig.from_env(env), heap=HeapConfig.from_env(env))
+        return cls(
+            backend=backend,
+            disable=_env_switch(env, "NATIVEMEM_DISABLE"),
+            test_oom_n=_env_count(env, "NATIVEMEM_TEST_OOM_N"),
+            alloc_histo=_env_switch(env, "NATIVEMEM_ALLOC_HISTO"),
+            arena=ArenaConfig.from_env(env),
+            heap=HeapConfig.from_env(env),
+        )
 
 
 def _environment(env: Mapping[str, str]) -> dict[type, dict[str, Any]]:
@@ -337,6 +350,75 @@ def _env_switch(env: Mapping[str, str], name: str) -> bool:
     if text not in ("0", "1"):
         raise ConfigError(f"{name}: takes 1 (on) or 0 (off), not {text!r}")
     return text == "1"
+
+
+def _env_count(env: Mapping[str, str], name: str) -> int:
+    text = env.get(name, "0")
+    if not (text.isascii() and text.isdecimal() and len(text) <= 18):
+        raise ConfigError(f"{name}: takes a whole number, not {text!r}")
+    return int(text)
+
+
+class Variable(NamedTuple):
+    """A variable of the environment: when it is read, what it takes and means."""
+
+    name: str
+    when: str
+    values: str
+
+
+#: all of them; the tables of the documentation are made from this
+VARIABLES = (
+    Variable(
+        "USE_NATIVE_MEM",
+        "building",
+        "`1` the C core or an error, `0` a pure wheel (no compiler needed), `auto` (default) try, fall back with a "
+        "warning",
+    ),
+    Variable(
+        "NATIVEMEM_CFLAGS, NATIVEMEM_LDFLAGS",
+        "building",
+        "more flags for the C core, as `-fsanitize=address`",
+    ),
+    Variable("NATIVEMEM_BACKEND", "running", "`native`, `pure`, `auto` (default): native where it was built"),
+    Variable(
+        "NATIVEMEM_DISABLE",
+        "running",
+        "`1`, the kill switch: each block comes straight from the system, from the pure backend whatever "
+        "`NATIVEMEM_BACKEND` says, and `install()` does nothing; errors, budgets and counters stay; `0` (default)",
+    ),
+    Variable(
+        "NATIVEMEM_SECURE",
+        "running",
+        "`1`: every heap, the engine's too, has canaries, guard pages, encoded free lists, and wipes what is freed "
+        "([docs/safety.md](docs/safety.md)); `0` (default)",
+    ),
+    Variable("NATIVEMEM_ARENA_HINT, NATIVEMEM_ARENA_CAP", "running", "sizes: the defaults of `Arena`"),
+    Variable(
+        "NATIVEMEM_ALLOC_HISTO",
+        "running",
+        "`1`: a `Traced` counts sizes unless it is told otherwise; `0` (default)",
+    ),
+    Variable(
+        "NATIVEMEM_TEST_OOM_N",
+        "testing",
+        "a number: that allocation of the default allocator (where `upstream` is not given) fails; `0` (default) "
+        "none",
+    ),
+)
+
+
+def environment_table() -> str:
+    """The variables as a table in Markdown.
+
+    >>> print(environment_table().splitlines()[0])
+    | when | variable | values |
+    """
+    rows = ["| when | variable | values |", "| --- | --- | --- |"]
+    for name, when, values in VARIABLES:
+        names = ", ".join(f"`{part}`" for part in name.split(", "))
+        rows.append(f"| {when} | {names} | {values} |")
+    return "\n".join(rows)
 
 
 def _env_size(env: Mapping[str, str], name: str) -> int | None:

@@ -95,7 +95,8 @@ def install(objects: bool = True, arrays: bool = True, limit: int | str | None =
     called at any time and again; memory from before stays with the allocator that gave it. Beyond the
     limit the program gets :class:`MemoryError`.
 
-    Returns what is on. Raises :class:`NativeUnavailable` on the pure backend, on a free-threaded
+    Returns what is on; nothing, and nothing is done, where ``NATIVEMEM_DISABLE=1`` is set. Raises
+    :class:`NativeUnavailable` on the pure backend, on a free-threaded
     interpreter, and while :mod:`tracemalloc` traces; :class:`OutOfMemory` where the system refuses the
     address space. Nothing is changed then, and the program goes on with the allocator it had. Call it from
     any thread.
@@ -108,6 +109,8 @@ def install(objects: bool = True, arrays: bool = True, limit: int | str | None =
         if not isinstance(value, bool):
             raise ConfigError(f"install.{label}: takes True or False, not {shown(value)}")
     most = None if limit is None else parse_size(limit, "install.limit:", least=1)
+    if Settings.from_env().disable:
+        return installed()
     global _arrays_wanted
     with _lock:
         engine = _engine()

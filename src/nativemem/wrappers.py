@@ -11,7 +11,7 @@ from typing import Any
 
 from ._backend import facade
 from .allocators import Allocator
-from .config import _bool, format_size, parse_count
+from .config import Settings, _bool, format_size, parse_count
 from .errors import ConfigError, CorruptionDetected, LeakError, Status, raise_status
 
 __all__ = ["Failing", "Limited", "Locked", "Traced"]
@@ -66,7 +66,8 @@ class Limited(_Wrapper):
 class Traced(_Wrapper):
     """Exact counters, a size histogram, and a leak check for what passes through.
 
-    Parameters: ``upstream``, an allocator (None: the system); ``histogram``, whether sizes are counted.
+    Parameters: ``upstream``, an allocator (None: the system); ``histogram``, whether sizes are counted
+    (None: as ``NATIVEMEM_ALLOC_HISTO`` says).
     Closing with live blocks raises :class:`LeakError` and leaves everything as it is. As thread-safe as
     its upstream.
 
@@ -81,8 +82,10 @@ class Traced(_Wrapper):
 
     __slots__ = ()
 
-    def __init__(self, upstream: Any = None, *, histogram: bool = False) -> None:
+    def __init__(self, upstream: Any = None, *, histogram: bool | None = None) -> None:
         upstream = self._upstream(upstream)
+        if histogram is None:
+            histogram = Settings.from_env().alloc_histo
         core = self._make("TracedCore", upstream, upstream._core, _bool(histogram, "traced.histogram"))
         self._open(core, upstream, wraps=True)
 
@@ -183,7 +186,9 @@ class Failing(_Wrapper):
         self._n, self._sticky = n, sticky
 
     @classmethod
-    def sweep(cls, fn: Callable[[Any], Any], upstream: Any = None, *, sticky: bool = False, most: int = 100_000) -> int:
+    def sweep(
+        cls, fn: Callable[[Any], Any], upstream: Any = None, *, sticky: bool = False, most: int = 100_000
+    ) -> int:
         """Runs ``fn(failing)`` with the first allocation failing, then with the second, and so on, until it gets by
         without. Returns how many allocations it makes.
 
@@ -249,11 +254,11 @@ class Failing(_Wrapper):
 class Locked(_Wrapper):
     """Lets any thread use allocators that belong to one, such as an arena: one call at a time.
 
-    It takes over what is below it: from then on that refuses every thread, the one that made it too, but for calls
-    that come through here. ``close()`` hands it to the thread that closes.
+    It takes over what is below it: from then on that refuses every thread, the one that made it too, but for
+    calls that come through here. ``close()`` hands it to the thread that closes.
 
-    Parameter: ``upstream``, an allocator (None: the system). Raises :class:`WrongThread` where what is below belongs
-    to another thread.
+    Parameter: ``upstream``, an allocator (None: the system). Raises :class:`WrongThread` where what is below
+    belongs to another thread.
 
     >>> import nativemem, threading
     >>> arena = nativemem.Arena()

@@ -223,7 +223,7 @@ static void step_reset(nm_arena *a, nm_allocator port, bool mine) {
 }
 
 int main(void) {
-    nm__thread_number = owner_thread;
+    be(owner_thread);
     options = (nm_arena_options){.hint = nondet_size(),
                                  .cap = nondet_size(),
                                  .grow = nondet_bool(),
@@ -235,7 +235,7 @@ int main(void) {
     for (const char *call = CALLS; *call != 0; call++) {
         bool mine = nondet_bool();
         followed *f = nondet_bool() ? &first : &second;
-        nm__thread_number = mine ? owner_thread : other_thread;
+        be(mine ? owner_thread : other_thread);
         if (*call == 'a') step_alloc(port, mine, nondet_bool() ? f : NULL);
         else if (*call == 'f' && f->b.ptr != NULL && f->b.live) step_free(port, mine, &f->b);
         else if (*call == 'r' && f->b.ptr != NULL && f->b.live) step_resize(port, mine, f);

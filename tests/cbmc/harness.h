@@ -36,8 +36,9 @@ static inline size_t any_align(size_t most) {
 }
 
 /* Threads are a number that the harness sets; what would run at a thread's end is called by the harness. */
-NM_TLS uintptr_t nm__thread_number;
-uintptr_t nm__number_thread(void) { return nm__thread_number = 1; }
+NM_TLS uintptr_t nm__thread_number, nm__acting_as;
+uintptr_t nm__number_thread(void) { return nm__thread_number = nm__acting_as = 1; }
+static inline void be(uintptr_t thread) { nm__thread_number = nm__acting_as = thread; }
 static void (*at_thread_end)(void);
 void nm__at_thread_end(void (*hook)(void)) { at_thread_end = hook; }
 void nm__arm_thread_end(void) {}

@@ -152,7 +152,7 @@ static void overwrite(void) {
 }
 
 int main(void) {
-    nm__thread_number = owner_thread;
+    be(owner_thread);
     nm_allocator below = upstream_port();
     upstream.watched = 0;
     reliable = true;
@@ -164,7 +164,7 @@ int main(void) {
     char kept = (upstream.ptr - upstream.align)[front];
     for (const char *call = CALLS; *call != 0; call++) {
         bool mine = nondet_bool();
-        nm__thread_number = mine ? owner_thread : other_thread;
+        be(mine ? owner_thread : other_thread);
         if (*call == 'a') step_alloc(port, mine);
         else if (*call == 'f') step_free(port, mine);
         else if (*call == 'r' && model.live > 0) step_resize(port, mine);

@@ -209,7 +209,7 @@ static void step_reset(nm_stack *s, nm_allocator port, bool mine) {
 }
 
 int main(void) {
-    nm__thread_number = owner_thread;
+    be(owner_thread);
     capacity = nondet_size();
     nm_allocator below = upstream_port();
     upstream.watched = 0;
@@ -221,7 +221,7 @@ int main(void) {
     for (const char *call = CALLS; *call != 0; call++) {
         bool mine = nondet_bool();
         followed *f = nondet_bool() ? &first : &second;
-        nm__thread_number = mine ? owner_thread : other_thread;
+        be(mine ? owner_thread : other_thread);
         if (*call == 'a') step_alloc(port, mine, nondet_bool() ? f : NULL);
         else if (*call == 'f' && f->b.ptr != NULL) step_free(port, mine, f);
         else if (*call == 'w') step_free_wrongly(port, mine);

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
 
 from nativemem._backend import Binding
@@ -33,6 +34,8 @@ NOUNS: dict[str, Callable[[Binding], Allocator]] = {
 WRAPPERS: dict[str, Callable[[Binding, Allocator], Allocator]] = {
     "Limited": lambda nm, upstream: nm.Limited(upstream, nm.Budget(ROOMY, name="test")),
     "Traced": lambda nm, upstream: nm.Traced(upstream, histogram=True),
+    "Failing": lambda nm, upstream: nm.Failing(upstream),  # which does not
+    "Locked": lambda nm, upstream: nm.Locked(upstream),
 }
 
 
@@ -74,10 +77,24 @@ def make(nm: Binding, chain: str) -> Allocator:
     return allocator
 
 
+#: every order of two and more wrappers over every noun, for ``make orders``
+ALL_ORDERS = tuple(
+    " > ".join((*order, noun))
+    for count in range(2, len(WRAPPERS) + 1)
+    for order in itertools.permutations(WRAPPERS, count)
+    for noun in NOUNS
+)
+#: a handful, in which each stands above and below each other one
+SOME_ORDERS = (
+    "Limited > Traced > Arena",
+    "Traced > Limited > Locked > Failing > Slab",
+    "Failing > Locked > Limited > Traced > Stack",
+    "Locked > Failing > Traced > Limited > Pool",
+)
 CHAINS = (
     *NOUNS,
     *(f"{wrapper} > {noun}" for wrapper in WRAPPERS for noun in NOUNS),
-    "Limited > Traced > Arena",
+    *(ALL_ORDERS if "NATIVEMEM_TEST_ALL_ORDERS" in os.environ else SOME_ORDERS),
 )
 WRAPPED = tuple(chain for chain in CHAINS if " > " in chain)
 #: chains that close although blocks are live
@@ -102,9 +119,21 @@ def noun_of(allocator: Allocator) -> Allocator:
     return allocator
 
 
+def as_owner(allocator: Allocator) -> ExitStack:
+    """A context in which the links below a Locked may be called, too."""
+    stack = ExitStack()
+    for link in chain_of(allocator):
+        if type(link).__name__ == "Locked":
+            stack.enter_context(link.owning())  # type: ignore[attr-defined]
+    return stack
+
+
 def traits_of(allocator: Allocator) -> Traits:
-    """Those of the allocator that holds the memory."""
-    return TRAITS[type(noun_of(allocator)).__name__]
+    """Those of the allocator that holds the memory, and of a Locked above it."""
+    traits = TRAITS[type(noun_of(allocator)).__name__]
+    if any(type(link).__name__ == "Locked" for link in chain_of(allocator)):
+        traits = replace(traits, confined=False)
+    return traits
 
 
 def freeable(allocator: Allocator, blocks: list[Block], step: int) -> list[Block]:

@@ -15,6 +15,7 @@ from .helpers import (
     CLOSABLE,
     SELF_FREEING,
     Block,
+    as_owner,
     chain_of,
     collect,
     content,
@@ -340,7 +341,9 @@ def test_foreign_block(allocator: Allocator) -> None:
     """BLOCK-2: also where the other allocator is of the same kind, or of the same chain."""
     other = make(allocator._binding, "System")
     twin = type(allocator)
-    for stranger in (other.alloc(10), *(link.alloc(10) for link in chain_of(allocator)[1:])):
+    with as_owner(allocator):
+        strangers = [other.alloc(10), *(link.alloc(10) for link in chain_of(allocator)[1:])]
+    for stranger in strangers[:: -1 if traits_of(allocator).lifo else 1]:
         fill(stranger, 3)
         for call in (
             lambda block=stranger: allocator.free(block),
@@ -351,7 +354,8 @@ def test_foreign_block(allocator: Allocator) -> None:
             assert is_one_line(caught.value)
             assert str(caught.value).startswith(twin.__name__)
         assert content(stranger) == b"\x03" * 10
-        stranger.free()
+        with as_owner(allocator):
+            stranger.free()
 
 
 def test_a_block_of_a_wrapper_is_foreign_to_its_upstream(nm: Binding) -> None:

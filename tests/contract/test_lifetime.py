@@ -22,6 +22,7 @@ from .helpers import (
     CHAINS,
     CLOSABLE,
     SELF_FREEING,
+    as_owner,
     chain_of,
     collect,
     content,
@@ -142,7 +143,7 @@ def test_closing_upstream_first(allocator: Allocator) -> None:
     *_, bottom = chain_of(allocator)
     chain = chain_of(nm_traced := bottom._binding.Traced(allocator))
     for upstream in chain[1:]:
-        with unchanged(nm_traced), pytest.raises(BufferError) as caught:
+        with unchanged(nm_traced), as_owner(allocator), pytest.raises(BufferError) as caught:
             upstream.close()
         assert is_one_line(caught.value)
         assert "close refused" in str(caught.value)

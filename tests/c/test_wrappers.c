@@ -1,0 +1,166 @@
+/* What failing and locked do beyond the port. */
+#define _GNU_SOURCE /* pthread_barrier_t */
+#include <pthread.h>
+
+#include "harness.h"
+#include "nativemem.h"
+
+static nm_stats stats(nm_allocator a) {
+    nm_stats s;
+    a.methods->stats(a.self, &s);
+    return s;
+}
+
+static void test_the_nth_fails(void) {
+    nm_system *system = nm_system_create();
+    nm_failing *f = nm_failing_create(nm_system_port(system), 3, false);
+    nm_allocator port = nm_failing_port(f);
+    for (size_t round = 0; round < 2; round++) {
+        for (size_t i = 1; i <= 5; i++) {
+            void *ptr = nm_alloc(port, 100, 16);
+            CHECK((ptr == NULL) == (i == 3));
+            if (ptr == NULL) CHECK(nm_last_failure().status == NM_OUT_OF_MEMORY && nm_last_failure().requested == 100);
+            else CHECK(nm_free(port, ptr, 100, 16) == NM_OK);
+        }
+        CHECK(nm_failing_calls(f) == 5 && nm_failing_failed(f) == 1);
+        nm_failing_arm(f, 3, false);
+        CHECK(nm_failing_calls(f) == 0 && nm_failing_failed(f) == 0);
+    }
+    CHECK(stats(port).failures == 2 && stats(nm_system_port(system)).count == 8);
+    nm_failing_arm(f, 2, true);
+    void *first = nm_alloc(port, 10, 16);
+    for (int i = 0; i < 4; i++) CHECK(nm_alloc(port, 10, 16) == NULL);
+    CHECK(nm_failing_failed(f) == 4 && nm_free(port, first, 10, 16) == NM_OK);
+    nm_failing_arm(f, 0, true);
+    for (int i = 0; i < 4; i++) CHECK(nm_free(port, nm_alloc(port, 10, 16), 10, 16) == NM_OK);
+    nm_failing_destroy(f);
+    CHECK(stats(nm_system_port(system)).live == 0);
+    nm_system_destroy(system);
+}
+
+static void test_what_was_handed_over(void) {
+    nm_system *system = nm_system_create();
+    nm_arena *a = nm_arena_create(nm_system_port(system), (nm_arena_options){.hint = 1000, .grow = true});
+    nm_locked *l = nm_locked_create(nm_arena_port(a));
+    nm_allocator arena = nm_arena_port(a), port = nm_locked_port(l);
+    CHECK(nm_locked_thread(l) != nm_this_thread());
+    CHECK(nm_alloc(port, 10, 16) == NULL && nm_last_failure().status == NM_WRONG_THREAD); /* not its yet */
+    CHECK(nm_arena_hand_over(a, nm_locked_thread(l)) == NM_OK);
+    CHECK(nm_alloc(arena, 10, 16) == NULL && nm_last_failure().status == NM_WRONG_THREAD);
+    CHECK(nm_arena_hand_over(a, nm_this_thread()) == NM_WRONG_THREAD && nm_arena_reset(a) == NM_WRONG_THREAD);
+    CHECK(nm_alloc(port, 10, 16) != NULL && nm_alloc(arena, 10, 16) == NULL);
+    uintptr_t before = nm_locked_enter(l);
+    CHECK(nm_alloc(arena, 10, 16) != NULL && nm_alloc(port, 10, 16) != NULL && nm_alloc(arena, 10, 16) != NULL);
+    CHECK(nm_arena_hand_over(a, nm_this_thread()) == NM_OK && nm_alloc(arena, 10, 16) == NULL);
+    nm_locked_leave(before);
+    CHECK(nm_alloc(arena, 10, 16) != NULL && nm_locked_contended(l) == 0);
+    nm_locked_destroy(l);
+    nm_arena_destroy(a);
+    nm_system_destroy(system);
+}
+
+enum { THREADS = 4, ROUNDS = 20000 };
+static nm_allocator shared;
+static nm_arena *arena_below;
+static nm_locked *lock;
+static pthread_barrier_t start;
+
+static void *work(void *arg) {
+    unsigned me = (unsigned)(uintptr_t)arg;
+    uint64_t seed = 99 + me;
+    void *blocks[16] = {NULL};
+    size_t sizes[16];
+    (void)pthread_barrier_wait(&start);
+    for (int i = 0; i < ROUNDS; i++) {
+        size_t k = arena_below != NULL ? 0 : below(&seed, 16);
+        if (blocks[k] != NULL) {
+            CHECK(filled(blocks[k], sizes[k], me));
+            CHECK(nm_free(shared, blocks[k], sizes[k], 16) == NM_OK);
+        }
+        sizes[k] = 1 + below(&seed, 100);
+        blocks[k] = nm_alloc(shared, sizes[k], 16);
+        CHECK(blocks[k] != NULL);
+        if (blocks[k] == NULL) break;
+        fill(blocks[k], sizes[k], me);
+    }
+    for (int k = 0; k < 16; k++)
+        if (blocks[k] != NULL) CHECK(filled(blocks[k], sizes[k], me) && nm_free(shared, blocks[k], sizes[k], 16) == NM_OK);
+    return NULL;
+}
+
+static void run_threads(void) {
+    pthread_t threads[THREADS];
+    CHECK(pthread_barrier_init(&start, NULL, THREADS) == 0);
+    for (uintptr_t i = 0; i < THREADS; i++) CHECK(pthread_create(&threads[i], NULL, work, (void *)i) == 0);
+    for (int i = 0; i < THREADS; i++) CHECK(pthread_join(threads[i], NULL) == 0);
+    (void)pthread_barrier_destroy(&start);
+    CHECK(stats(shared).live == 0 && stats(shared).used == 0 && stats(shared).count == THREADS * ROUNDS);
+}
+
+static void test_threads_on_an_arena(void) {
+    nm_heap *h = nm_heap_create(NULL, false); /* each thread has its own part of it, whomever it acts for */
+    arena_below = nm_arena_create(nm_heap_port(h), (nm_arena_options){.hint = 4096, .grow = true});
+    lock = nm_locked_create(nm_arena_port(arena_below));
+    CHECK(nm_arena_hand_over(arena_below, nm_locked_thread(lock)) == NM_OK);
+    shared = nm_locked_port(lock);
+    run_threads();
+    SOUND(nm_arena_check(arena_below));
+    SOUND(nm_heap_check(h));
+    nm_locked_destroy(lock);
+    nm_arena_destroy(arena_below);
+    SOUND(nm_heap_check(h));
+    nm_heap_destroy(h);
+    arena_below = NULL;
+}
+
+static void test_threads_on_a_slab(void) {
+    static const size_t bins[] = {32, 64, 128};
+    nm_system *system = nm_system_create();
+    nm_slab *s = nm_slab_create(nm_system_port(system), bins, 3, false);
+    lock = nm_locked_create(nm_slab_port(s));
+    CHECK(nm_slab_hand_over(s, nm_locked_thread(lock)) == NM_OK);
+    shared = nm_locked_port(lock);
+    run_threads();
+    SOUND(nm_slab_check(s));
+    nm_locked_destroy(lock);
+    nm_slab_destroy(s);
+    CHECK(stats(nm_system_port(system)).live == 0);
+    nm_system_destroy(system);
+}
+
+/* A slab that comes back to a thread ends with it. */
+static void *take_back(void *arg) {
+    nm_slab *s = arg;
+    uintptr_t before = nm_locked_enter(lock);
+    CHECK(nm_slab_hand_over(s, nm_this_thread()) == NM_OK);
+    nm_locked_leave(before);
+    void *ptr = nm_alloc(nm_slab_port(s), 100, 16);
+    CHECK(ptr != NULL);
+    return ptr;
+}
+static void test_a_slab_ends_with_who_took_it_back(void) {
+    static const size_t bins[] = {128};
+    nm_system *system = nm_system_create();
+    nm_slab *s = nm_slab_create(nm_system_port(system), bins, 1, false);
+    lock = nm_locked_create(nm_slab_port(s));
+    CHECK(nm_slab_hand_over(s, nm_locked_thread(lock)) == NM_OK);
+    pthread_t thread;
+    void *block = NULL;
+    CHECK(pthread_create(&thread, NULL, take_back, s) == 0 && pthread_join(thread, &block) == 0);
+    CHECK(stats(nm_system_port(system)).live == 1);
+    CHECK(nm_free(nm_slab_port(s), block, 100, 16) == NM_OK);
+    CHECK(stats(nm_system_port(system)).live == 0); /* nobody else would give the superblock back */
+    nm_locked_destroy(lock);
+    nm_slab_destroy(s);
+    nm_system_destroy(system);
+}
+
+int main(void) {
+    if (nm_region_init((size_t)4 << 30, (size_t)4 << 20, 1000) != NM_OK) return 2;
+    RUN(test_the_nth_fails());
+    RUN(test_what_was_handed_over());
+    RUN(test_threads_on_an_arena());
+    RUN(test_threads_on_a_slab());
+    RUN(test_a_slab_ends_with_who_took_it_back());
+    return finish();
+}

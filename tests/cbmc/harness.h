@@ -46,7 +46,7 @@ void nm__arm_thread_end(void) {}
 static const uintptr_t owner_thread = 1, other_thread = 2;
 
 /* While it is set nothing fails: what is made then keeps its constants, which CBMC would lose where a path that makes
- * it meets one that does not. Failing constructors have a harness of their own. */
+ * it meets one that does not. So a constructor of stack or pool that fails is not looked at here. */
 static bool reliable;
 
 /* May fail, and tells CBMC the type of what sizeof measured. Entries, where there are such, have one of two sizes: an

@@ -23,6 +23,7 @@ GLOBALS = {
     "nm__page_bias": "the same, set once",
     "heaps": "every heap, for fork and the end of a thread",
     "slabs": "every slab, for the same",
+    "traceds": "every traced, for the same",
     "all": "one lock for the limits of all budgets, and those with something to tell",
     "nm__pressed": "whether there is such a one",
     "ends": "what is done at the end of a thread",
@@ -35,6 +36,7 @@ GLOBALS = {
     # of each thread
     "slot": "its status slot",
     "nm__thread_number": "its number",
+    "mine": "what it has counted for whom",
     "nm__acting_as": "whose confined allocators it may use",
     "nm__mine": "its parts of heaps",
     "last_mine": "its part of the heap without a slot that it used last",

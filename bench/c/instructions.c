@@ -74,8 +74,8 @@ static void set_up_all(void) {
     pool = nm_pool_port(nm_pool_create(system_port, SIZE, 1000, false));
     slab = nm_slab_port(nm_slab_create(heap_port, bins, sizeof bins / sizeof *bins, false));
     limited = nm_limited_port(nm_limited_create(bare, nm_budget_create((size_t)1 << 30, NULL, NULL)));
-    traced = nm_traced_port(nm_traced_create(bare, false));
-    traced_sizes = nm_traced_port(nm_traced_create(bare, true));
+    traced = nm_traced_port(nm_traced_create(bare, (nm_traced_options){0}));
+    traced_sizes = nm_traced_port(nm_traced_create(bare, (nm_traced_options){.histogram = true}));
 }
 
 static void (*const paths[][2])(void) = {

@@ -113,7 +113,7 @@ static sample_fn *make(const char *noun) {
     else if (strcmp(noun, "system") == 0) port = system;
     else if (strcmp(noun, "limited") == 0)
         port = nm_limited_port(nm_limited_create(heap, nm_budget_create((size_t)1 << 30, NULL, NULL)));
-    else if (strcmp(noun, "traced") == 0) port = nm_traced_port(nm_traced_create(heap, true));
+    else if (strcmp(noun, "traced") == 0) port = nm_traced_port(nm_traced_create(heap, (nm_traced_options){.histogram = true}));
     else die("no such noun");
     return by_free;
 }

@@ -65,6 +65,7 @@ uint64_t nm__os_random(void);
 void nm__os_prefer_huge(void *ptr, size_t size); /* pages of 2 MiB where they fit, if the system has them */
 uint64_t nm__os_now_ms(void);                  /* monotonic, coarse, no system call */
 int64_t nm__os_time_ns(void);                  /* since the epoch */
+int64_t nm__os_monotonic_ns(void);
 size_t nm__os_address_limit(void);             /* bytes of address space allowed; SIZE_MAX: no limit */
 
 /* No two threads ever have the same number, so what belonged to one that has ended belongs to nobody. 0 is no

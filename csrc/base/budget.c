@@ -329,7 +329,7 @@ static void remember(nm_budget *b, const nm_denial *denial) {
 }
 
 static NM_COLD bool deny(const nm_budget *b, size_t n, nm_denial_kind kind, nm_denial *denial) {
-    *denial = (nm_denial){n, used_of(b), nm__get(&b->allowed), b, nm__os_time_ns(), kind};
+    *denial = (nm_denial){n, used_of(b), nm__get(&b->allowed), b, nm__os_time_ns(), (int)kind};
     return false;
 }
 

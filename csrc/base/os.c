@@ -50,6 +50,11 @@ int64_t nm__os_time_ns(void) {
     clock_gettime(CLOCK_REALTIME, &t);
     return (int64_t)t.tv_sec * 1000000000 + (int64_t)t.tv_nsec;
 }
+int64_t nm__os_monotonic_ns(void) {
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
 
 size_t nm__os_address_limit(void) {
     struct rlimit limit;

@@ -1,13 +1,94 @@
 #include "nativemem/traced.h"
 
-#include "alloc/counters.h"
+#include <pthread.h>
+#include <string.h>
+
+#include "base/base.h"
+
+/* What one thread has counted. It stays when the thread ends, for the sums, and the next thread that needs one goes on
+ * with it.
+ * Invariants, over all tallies of a wrapper:  used == out - back;  live == count - frees;  total == out */
+typedef struct tally {
+    _Alignas(64) nm__counter out, back, peak, count, frees, failures;
+    _Atomic uintptr_t owner; /* 0: nobody's */
+    struct tally *next;
+    void *memory;            /* what to give back */
+    nm__counter buckets[][2]; /* sizes, latencies: NM_HISTO_BUCKETS with a histogram, else none */
+} tally;
 
 struct nm_traced {
     nm_allocator upstream;
-    nm__shared_stats stats;
-    bool histogram;
-    nm__counter buckets[]; /* NM_HISTO_BUCKETS where histogram is true, else none */
+    nm_traced_options o;
+    uint64_t number; /* of the process's, never used again */
+    size_t slot;
+    _Atomic(tally *) tallies; /* only ever grows */
+    nm_traced *next, *before;
 };
+
+/* Every one of the process, for the end of a thread; the lock is also for the lists of tallies. */
+static struct {
+    pthread_mutex_t lock;
+    nm_traced *first;
+    uint64_t numbers;
+} traceds = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+/* This thread's tallies. Wrappers share slots; the number tells whose stands there. */
+#define SLOTS 8
+static NM_TLS struct {
+    uint64_t number;
+    tally *tally;
+} mine[SLOTS];
+
+static void thread_ends(void) {
+    uintptr_t me = nm__thread_id();
+    memset(mine, 0, sizeof mine);
+    pthread_mutex_lock(&traceds.lock);
+    for (nm_traced *t = traceds.first; t != NULL; t = t->next)
+        for (tally *y = atomic_load(&t->tallies); y != NULL; y = y->next)
+            if (atomic_load(&y->owner) == me) atomic_store(&y->owner, 0);
+    pthread_mutex_unlock(&traceds.lock);
+}
+
+static void before_fork(void) { pthread_mutex_lock(&traceds.lock); }
+static void after_fork(void) { pthread_mutex_unlock(&traceds.lock); }
+static void once(void) {
+    nm__at_thread_end(thread_ends);
+    (void)pthread_atfork(before_fork, after_fork, after_fork);
+}
+
+static tally *new_tally(nm_traced *t) {
+    size_t buckets = t->o.histogram ? NM_HISTO_BUCKETS * sizeof(nm__counter[2]) : 0;
+    void *memory = nm__meta_alloc(sizeof(tally) + buckets + _Alignof(tally));
+    if (memory == NULL) return NULL;
+    tally *y = (tally *)(((uintptr_t)memory + _Alignof(tally) - 1) & ~(uintptr_t)(_Alignof(tally) - 1));
+    y->memory = memory;
+    atomic_store(&y->owner, nm__thread_id());
+    y->next = atomic_load(&t->tallies);
+    atomic_store(&t->tallies, y);
+    return y;
+}
+
+static NM_COLD tally *find_tally(nm_traced *t) {
+    uintptr_t me = nm__thread_id();
+    pthread_mutex_lock(&traceds.lock);
+    tally *y = atomic_load(&t->tallies), *idle = NULL;
+    while (y != NULL && atomic_load(&y->owner) != me) {
+        if (atomic_load(&y->owner) == 0) idle = y;
+        y = y->next;
+    }
+    if (y == NULL && idle != NULL) atomic_store(&(y = idle)->owner, me);
+    if (y == NULL) y = new_tally(t);
+    pthread_mutex_unlock(&traceds.lock);
+    if (y == NULL) return NULL;
+    mine[t->slot].number = t->number;
+    mine[t->slot].tally = y;
+    nm__arm_thread_end();
+    return y;
+}
+
+NM_INLINE tally *tally_of(nm_traced *t) {
+    return NM_LIKELY(mine[t->slot].number == t->number) ? mine[t->slot].tally : find_tally(t);
+}
 
 unsigned nm_histo_bucket(size_t size) {
     if (size <= 4) return (unsigned)size - 1;
@@ -21,49 +102,149 @@ size_t nm_histo_size(unsigned bucket) {
     return ((size_t)1 << e) + ((size_t)((bucket - 4) % 4 + 1) << (e - 2));
 }
 
+NM_INLINE void count_out(tally *y, size_t size) {
+    size_t out = nm__get(&y->out) + size, back = nm__get(&y->back);
+    nm__set(&y->out, out);
+    if (out > back && out - back > nm__get(&y->peak)) nm__set(&y->peak, out - back);
+}
+
+static NM_COLD void count_failure(tally *y) {
+    if (nm__is_want(nm_last_failure().status)) nm__bump(&y->failures, 1);
+}
+
 static void *traced_alloc(void *self, size_t size, size_t align) {
     nm_traced *t = self;
+    tally *y = tally_of(t);
+    if (NM_UNLIKELY(y == NULL)) return NULL;
     void *ptr = t->upstream.methods->alloc(t->upstream.self, size, align);
     if (NM_UNLIKELY(ptr == NULL)) {
-        nm__count_failure(&t->stats.failures);
+        count_failure(y);
         return NULL;
     }
-    nm__count_alloc(&t->stats, size);
-    if (t->histogram) nm__atomic_add(&t->buckets[nm_histo_bucket(size)], 1);
+    nm__bump(&y->count, 1);
+    count_out(y, size);
+    return ptr;
+}
+
+static void *measured_alloc(void *self, size_t size, size_t align) {
+    nm_traced *t = self;
+    tally *y = tally_of(t);
+    if (NM_UNLIKELY(y == NULL)) return NULL;
+    int64_t start = nm__os_monotonic_ns();
+    void *ptr = traced_alloc(self, size, align);
+    int64_t took = nm__os_monotonic_ns() - start;
+    if (ptr == NULL) return NULL;
+    nm__bump(&y->buckets[nm_histo_bucket(size)][0], 1);
+    nm__bump(&y->buckets[nm_histo_bucket(took > 0 ? (size_t)took : 1)][1], 1);
     return ptr;
 }
 
 static bool traced_resize(void *self, void *ptr, size_t old, size_t size, size_t align) {
     nm_traced *t = self;
-    if (!t->upstream.methods->resize(t->upstream.self, ptr, old, size, align)) return false;
-    nm__count_resize(&t->stats, old, size);
+    tally *y = tally_of(t);
+    if (NM_UNLIKELY(y == NULL) || !t->upstream.methods->resize(t->upstream.self, ptr, old, size, align)) return false;
+    if (size > old) count_out(y, size - old);
+    else nm__bump(&y->back, old - size);
     return true;
+}
+
+/* A copy is kept until upstream has taken the block: one that is refused is still its owner's, as it was. */
+static NM_COLD nm_status free_wiped(nm_traced *t, void *ptr, size_t size, size_t align) {
+    void *kept = nm__meta_alloc(size);
+    if (kept == NULL) return nm_last_failure().status;
+    memcpy(kept, ptr, size);
+    nm__wipe(ptr, size);
+    nm_status status = t->upstream.methods->free(t->upstream.self, ptr, size, align);
+    if (status != NM_OK) memcpy(ptr, kept, size);
+    nm__wipe(kept, size);
+    nm__meta_free(kept);
+    return status;
 }
 
 static nm_status traced_free(void *self, void *ptr, size_t size, size_t align) {
     nm_traced *t = self;
-    nm_status status = t->upstream.methods->free(t->upstream.self, ptr, size, align);
-    if (status == NM_OK) nm__count_free(&t->stats, size);
-    return status;
+    tally *y = tally_of(t);
+    if (NM_UNLIKELY(y == NULL)) return NM_OUT_OF_MEMORY;
+    nm_status status = NM_UNLIKELY(t->o.zero_on_free) ? free_wiped(t, ptr, size, align)
+                                                      : t->upstream.methods->free(t->upstream.self, ptr, size, align);
+    if (NM_UNLIKELY(status != NM_OK)) return status;
+    nm__bump(&y->frees, 1);
+    nm__bump(&y->back, size);
+    return NM_OK;
 }
 
-static void traced_stats(void *self, nm_stats *out) { nm__shared_read(&((nm_traced *)self)->stats, out); }
+static void traced_stats(void *self, nm_stats *out) {
+    nm_traced *t = self;
+    size_t back = 0;
+    *out = (nm_stats){0};
+    /* In two rounds: a block may be given by one thread and taken back by another. */
+    for (tally *y = atomic_load(&t->tallies); y != NULL; y = y->next) {
+        back += nm__get_first(&y->back);
+        out->frees += nm__get_first(&y->frees);
+    }
+    for (tally *y = atomic_load(&t->tallies); y != NULL; y = y->next) {
+        out->peak += nm__get(&y->peak);
+        out->total += nm__get(&y->out);
+        out->count += nm__get(&y->count);
+        out->failures += nm__get(&y->failures);
+    }
+    out->used = out->reserved = out->total - back;
+    if (out->peak < out->used) out->peak = out->used;
+    out->live = out->count - out->frees;
+}
 
 static const nm_methods traced_methods = {traced_alloc, traced_resize, traced_free, traced_stats};
+static const nm_methods measured_methods = {measured_alloc, traced_resize, traced_free, traced_stats};
 
-nm_traced *nm_traced_create(nm_allocator upstream, bool histogram) {
-    size_t buckets = histogram ? NM_HISTO_BUCKETS * sizeof(nm__counter) : 0;
-    nm_traced *t = nm__meta_alloc(sizeof *t + buckets);
+nm_traced *nm_traced_create(nm_allocator upstream, nm_traced_options o) {
+    static pthread_once_t done = PTHREAD_ONCE_INIT;
+    (void)pthread_once(&done, once);
+    nm_traced *t = nm__meta_alloc(sizeof *t);
     if (t == NULL) return NULL;
     t->upstream = upstream;
-    t->histogram = histogram;
+    t->o = o;
+    pthread_mutex_lock(&traceds.lock);
+    t->number = ++traceds.numbers;
+    t->slot = t->number % SLOTS;
+    t->next = traceds.first;
+    if (t->next != NULL) t->next->before = t;
+    traceds.first = t;
+    pthread_mutex_unlock(&traceds.lock);
     return t;
 }
-void nm_traced_destroy(nm_traced *t) { nm__meta_free(t); }
-nm_allocator nm_traced_port(nm_traced *t) { return (nm_allocator){t, &traced_methods}; }
+void nm_traced_destroy(nm_traced *t) {
+    if (t == NULL) return;
+    pthread_mutex_lock(&traceds.lock);
+    if (t->before != NULL) t->before->next = t->next;
+    else traceds.first = t->next;
+    if (t->next != NULL) t->next->before = t->before;
+    pthread_mutex_unlock(&traceds.lock);
+    for (tally *y = atomic_load(&t->tallies), *next; y != NULL; y = next) {
+        next = y->next;
+        nm__meta_free(y->memory);
+    }
+    nm__meta_free(t);
+}
+nm_allocator nm_traced_port(nm_traced *t) {
+    return (nm_allocator){t, t->o.histogram ? &measured_methods : &traced_methods};
+}
 
-bool nm_traced_histogram(const nm_traced *t, uint64_t *out) {
-    if (!t->histogram) return false;
-    for (unsigned i = 0; i < NM_HISTO_BUCKETS; i++) out[i] = nm__get(&t->buckets[i]);
+bool nm_traced_histogram(const nm_traced *t, uint64_t *sizes, uint64_t *latencies) {
+    if (!t->o.histogram) return false;
+    for (unsigned i = 0; i < NM_HISTO_BUCKETS; i++) {
+        uint64_t count[2] = {0, 0};
+        for (tally *y = atomic_load((_Atomic(tally *) *)&t->tallies); y != NULL; y = y->next)
+            for (int k = 0; k < 2; k++) count[k] += nm__get(&y->buckets[i][k]);
+        if (sizes != NULL) sizes[i] = count[0];
+        if (latencies != NULL) latencies[i] = count[1];
+    }
     return true;
+}
+
+const char *nm_traced_check(const nm_traced *t) {
+    nm_stats s;
+    traced_stats((void *)(uintptr_t)t, &s);
+    if (s.used > s.total || s.live > s.count) return "more was taken back than given";
+    if ((s.used == 0) != (s.live == 0)) return "bytes and blocks do not agree";
+    return NULL;
 }

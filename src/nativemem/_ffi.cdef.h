@@ -134,10 +134,11 @@ nm_allocator nm_limited_port(nm_limited *l);
 
 #define NM_HISTO_BUCKETS ...
 typedef struct nm_traced nm_traced;
-nm_traced *nm_traced_create(nm_allocator upstream, bool histogram);
+typedef struct { bool histogram, zero_on_free; ...; } nm_traced_options;
+nm_traced *nm_traced_create(nm_allocator upstream, nm_traced_options o);
 void nm_traced_destroy(nm_traced *t);
 nm_allocator nm_traced_port(nm_traced *t);
-bool nm_traced_histogram(const nm_traced *t, uint64_t *out);
+bool nm_traced_histogram(const nm_traced *t, uint64_t *sizes, uint64_t *latencies);
 size_t nm_histo_size(unsigned bucket);
 
 /* failing */

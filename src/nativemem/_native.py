@@ -386,15 +386,16 @@ class TracedCore(_WrapperCore):
 
     __slots__ = ()
 
-    def __init__(self, upstream: Any, histogram: bool) -> None:
+    def __init__(self, upstream: Any, histogram: bool, zero_on_free: bool) -> None:
         self._upstream = upstream
-        self._open(lib.nm_traced_create(upstream._port, histogram), "traced", upstream)
+        self._open(lib.nm_traced_create(upstream._port, (histogram, zero_on_free)), "traced", upstream)
 
-    def histogram(self) -> list[tuple[int, int]] | None:
-        counts = ffi.new("uint64_t[]", lib.NM_HISTO_BUCKETS)
-        if not lib.nm_traced_histogram(self._ptr, counts):
+    def histograms(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]] | None:
+        sizes, latencies = (ffi.new("uint64_t[]", lib.NM_HISTO_BUCKETS) for _ in range(2))
+        if not lib.nm_traced_histogram(self._ptr, sizes, latencies):
             return None
-        return [(lib.nm_histo_size(i), n) for i, n in enumerate(counts) if n]
+        by_size, by_time = ([(lib.nm_histo_size(i), n) for i, n in enumerate(c) if n] for c in (sizes, latencies))
+        return by_size, by_time
 
 
 class FailingCore(_WrapperCore):

@@ -222,7 +222,7 @@ static void add_wrapper(run *r, bool limited, bool histogram, size_t limit) {
         made->budget = budget;
         made->limited = true;
     } else {
-        nm_traced *t = nm_traced_create(under(r), histogram);
+        nm_traced *t = nm_traced_create(under(r), (nm_traced_options){.histogram = histogram});
         add_link(r, "traced", t, nm_traced_port(t), destroy_traced, check_traced)->histogram = histogram;
     }
 }
@@ -498,7 +498,7 @@ static void check_link(run *r, size_t i) {
     if (l->budget != NULL && (broken = nm_budget_check(l->budget)) != NULL) stop_program(r, l->name, (int)i, broken);
     if (l->histogram && r->at == r->end) {
         uint64_t buckets[NM_HISTO_BUCKETS], sum = 0;
-        MUST(nm_traced_histogram(l->core, buckets));
+        MUST(nm_traced_histogram(l->core, buckets, NULL));
         for (size_t k = 0; k < NM_HISTO_BUCKETS; k++) sum += buckets[k];
         MUST(sum == s.count);
     }

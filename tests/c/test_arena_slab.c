@@ -504,7 +504,7 @@ static void test_a_refused_free_changes_no_wrapper(void) {
     nm_arena *a = nm_arena_create(nm_system_port(system_), (nm_arena_options){.hint = 1000, .grow = true});
     nm_budget *b = nm_budget_create(1000, NULL, NULL);
     nm_limited *l = nm_limited_create(nm_arena_port(a), b);
-    nm_traced *t = nm_traced_create(nm_arena_port(a), false);
+    nm_traced *t = nm_traced_create(nm_arena_port(a), (nm_traced_options){0});
     nm_allocator ports[2] = {nm_limited_port(l), nm_traced_port(t)};
     for (int i = 0; i < 2; i++) CHECK(nm_alloc(ports[i], 100, 16) != NULL);
     pthread_t thread;

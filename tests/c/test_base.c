@@ -163,19 +163,19 @@ static void test_histogram_buckets(void) {
 
 static void test_histogram_counts(void) {
     nm_system *s = nm_system_create();
-    nm_traced *t = nm_traced_create(nm_system_port(s), true), *plain = nm_traced_create(nm_system_port(s), false);
+    nm_traced *t = nm_traced_create(nm_system_port(s), (nm_traced_options){.histogram = true}), *plain = nm_traced_create(nm_system_port(s), (nm_traced_options){0});
     nm_allocator port = nm_traced_port(t);
     uint64_t counts[NM_HISTO_BUCKETS], sum = 0;
     for (size_t size = 1; size <= 1000; size++) CHECK(nm_free(port, nm_alloc(port, size, 16), size, 16) == NM_OK);
     CHECK(nm_alloc(port, NM_SIZE_MAX, 16) == NULL); /* not handed out, so not counted */
-    CHECK(nm_traced_histogram(t, counts));
+    CHECK(nm_traced_histogram(t, counts, NULL));
     for (unsigned bucket = 0; bucket < NM_HISTO_BUCKETS; bucket++) {
         size_t below_it = bucket == 0 ? 0 : nm_histo_size(bucket - 1);
         if (nm_histo_size(bucket) <= 1000) CHECK(counts[bucket] == nm_histo_size(bucket) - below_it);
         sum += counts[bucket];
     }
     CHECK(sum == 1000);
-    CHECK(!nm_traced_histogram(plain, counts));
+    CHECK(!nm_traced_histogram(plain, counts, NULL));
     nm_traced_destroy(plain);
     nm_traced_destroy(t);
     nm_system_destroy(s);

@@ -35,7 +35,7 @@ GLUE(pool) { return nm_pool_check(core); }
 GLUE(slab) { return nm_slab_check(core); }
 GLUE(heap) { return nm_heap_check(core); }
 GLUE(limited) { return core == NULL ? "no core" : NULL; }
-GLUE(traced) { return core == NULL ? "no core" : NULL; }
+GLUE(traced) { return nm_traced_check(core); }
 GLUE(failing) { return core == NULL ? "no core" : NULL; }
 GLUE(locked) { return core == NULL ? "no core" : NULL; }
 #define CONFINED(noun)                                                              \
@@ -125,7 +125,7 @@ static void wrap_limited(chain *c) {
     c->limited = true;
 }
 static void wrap_traced(chain *c) {
-    nm_traced *t = nm_traced_create(c->port, true);
+    nm_traced *t = nm_traced_create(c->port, (nm_traced_options){.histogram = true});
     link_core(c, t, nm_traced_port(t), traced_destroy, traced_check);
     c->limited = false;
 }

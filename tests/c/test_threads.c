@@ -94,7 +94,7 @@ static void test_wrappers(nm_allocator upstream) {
     limit = 60000; /* each thread alone would hold more at times */
     nm_budget *root = nm_budget_create(1 << 20, NULL, NULL);
     budget = nm_budget_create(limit, root, NULL);
-    nm_traced *inner = nm_traced_create(upstream, true);
+    nm_traced *inner = nm_traced_create(upstream, (nm_traced_options){.histogram = true});
     nm_limited *limited = nm_limited_create(nm_traced_port(inner), budget);
     port = nm_limited_port(limited);
     run_shares();

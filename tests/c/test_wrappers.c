@@ -155,6 +155,77 @@ static void test_a_slab_ends_with_who_took_it_back(void) {
     nm_system_destroy(system);
 }
 
+/* Many threads come and go; what they counted stays, and they do not leave a tally each. */
+static nm_allocator counted;
+static void *count_some(void *arg) {
+    void *block = nm_alloc(counted, 100, 16);
+    for (int i = 0; i < 100; i++) CHECK(nm_free(counted, nm_alloc(counted, 50, 16), 50, 16) == NM_OK);
+    if (arg != NULL) CHECK(nm_free(counted, arg, 100, 16) == NM_OK); /* the one before's */
+    return block;
+}
+static void test_threads_counted(void) {
+    nm_system *system = nm_system_create();
+    nm_traced *t = nm_traced_create(nm_system_port(system), (nm_traced_options){.histogram = true});
+    counted = nm_traced_port(t);
+    void *block = NULL;
+    for (int i = 0; i < 50; i++) {
+        pthread_t thread;
+        CHECK(pthread_create(&thread, NULL, count_some, block) == 0 && pthread_join(thread, &block) == 0);
+        nm_stats s = stats(counted);
+        CHECK(s.live == 1 && s.used == 100 && s.count == 101U * (unsigned)(i + 1) && s.total == 5100U * (unsigned)(i + 1));
+        CHECK(s.peak >= 150 && s.peak <= 250);
+        SOUND(nm_traced_check(t));
+    }
+    CHECK(nm_free(counted, block, 100, 16) == NM_OK && stats(counted).live == 0);
+    uint64_t sizes[NM_HISTO_BUCKETS], latencies[NM_HISTO_BUCKETS], sum[2] = {0, 0};
+    CHECK(nm_traced_histogram(t, sizes, latencies));
+    for (int i = 0; i < NM_HISTO_BUCKETS; i++) sum[0] += sizes[i], sum[1] += latencies[i];
+    CHECK(sum[0] == 5050 && sum[1] == 5050 && sizes[nm_histo_bucket(50)] == 5000 && sizes[nm_histo_bucket(100)] == 50);
+    nm_traced_destroy(t);
+    nm_system_destroy(system);
+}
+
+static void *churn(void *arg) {
+    (void)arg;
+    for (int i = 0; i < 20000; i++) CHECK(nm_free(counted, nm_alloc(counted, 24, 16), 24, 16) == NM_OK);
+    return NULL;
+}
+static void test_more_wrappers_than_slots(void) {
+    nm_heap *h = nm_heap_create(NULL, false);
+    nm_traced *all[20];
+    for (int i = 0; i < 20; i++) all[i] = nm_traced_create(i == 0 ? nm_heap_port(h) : nm_traced_port(all[i - 1]), (nm_traced_options){0});
+    counted = nm_traced_port(all[19]);
+    pthread_t threads[3];
+    for (int i = 0; i < 3; i++) CHECK(pthread_create(&threads[i], NULL, churn, NULL) == 0);
+    for (int i = 0; i < 3; i++) CHECK(pthread_join(threads[i], NULL) == 0);
+    for (int i = 20; i-- > 0;) {
+        nm_stats s = stats(nm_traced_port(all[i]));
+        CHECK(s.count == 60000 && s.frees == 60000 && s.used == 0 && s.peak >= 24 && s.peak <= 72);
+        nm_traced_destroy(all[i]);
+    }
+    nm_heap_destroy(h);
+}
+
+static void test_wiped(void) {
+    static char backing[64];
+    nm_system *system = nm_system_create();
+    nm_stack *stack = nm_stack_create(nm_system_port(system), 1000, false);
+    nm_traced *t = nm_traced_create(nm_stack_port(stack), (nm_traced_options){.zero_on_free = true});
+    nm_allocator port = nm_traced_port(t);
+    char *first = nm_alloc(port, 40, 16), *second = nm_alloc(port, 64, 16);
+    fill(first, 40, 1);
+    fill(second, 64, 2);
+    CHECK(nm_free(port, first, 40, 16) == NM_LIFO_VIOLATION && filled(first, 40, 1)); /* refused: as it was */
+    CHECK(nm_free(port, second, 64, 16) == NM_OK);
+#ifndef __SANITIZE_ADDRESS__
+    CHECK(memcmp(second, backing, 64) == 0);
+#endif
+    CHECK(nm_free(port, first, 40, 16) == NM_OK && stats(port).live == 0);
+    nm_traced_destroy(t);
+    nm_stack_destroy(stack);
+    nm_system_destroy(system);
+}
+
 int main(void) {
     if (nm_region_init((size_t)4 << 30, (size_t)4 << 20, 1000) != NM_OK) return 2;
     RUN(test_the_nth_fails());
@@ -162,5 +233,8 @@ int main(void) {
     RUN(test_threads_on_an_arena());
     RUN(test_threads_on_a_slab());
     RUN(test_a_slab_ends_with_who_took_it_back());
+    RUN(test_threads_counted());
+    RUN(test_more_wrappers_than_slots());
+    RUN(test_wiped());
     return finish();
 }

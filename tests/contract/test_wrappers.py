@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from nativemem._backend import Binding
@@ -13,6 +15,7 @@ from nativemem.errors import (
     ConfigError,
     InvalidLayout,
     LeakError,
+    LifoViolation,
     OutOfMemory,
     StaleHandle,
 )
@@ -24,6 +27,7 @@ from .helpers import (
     collect,
     content,
     fill,
+    in_thread,
     is_one_line,
     make,
     traits_of,
@@ -387,3 +391,62 @@ def test_percentiles_are_off_by_default(nm: Binding) -> None:
     traced.alloc(8)
     with pytest.raises(ConfigError, match=r"^traced\.histogram: .*histogram=True"):
         traced.percentiles()
+
+
+def test_latencies(nm: Binding) -> None:
+    """TRACE-4"""
+    traced = nm.Traced(nm.System(), histogram=True)
+    assert traced.latencies() is None
+    for _ in range(50):
+        traced.alloc(100)
+    nanoseconds = traced.latencies()
+    assert list(nanoseconds) == [50, 90, 99]
+    assert 1 <= nanoseconds[50] <= nanoseconds[90] <= nanoseconds[99] < 10**10
+    with pytest.raises(ConfigError):
+        nm.Traced(None).latencies()
+
+
+@pytest.mark.parametrize("noun", ["System", "Arena", "Pool", "Slab", "Heap"])
+def test_zero_on_free(nm: Binding, noun: str) -> None:
+    """TRACE-5: a block is wiped before upstream has it back; here upstream gives the same memory again."""
+    below = NOUNS[noun](nm)
+    traced = nm.Traced(below, zero_on_free=True)
+    block = traced.alloc(100)
+    fill(block, 7)
+    address = block.address
+    traced.resize(block, 90)
+    block.free()
+    if nm.name == "native" and noun not in ("Arena", "System"):
+        again = traced.alloc(100)
+        assert again.address == address
+        assert content(again)[16:90] == bytes(74)  # the first bytes hold a free cell's link
+
+
+def test_what_is_refused_is_not_wiped(nm: Binding) -> None:
+    """TRACE-5"""
+    traced = nm.Traced(nm.Stack(1000), zero_on_free=True)
+    first, second = traced.alloc(40), traced.alloc(50)
+    fill(first, 7)
+    with pytest.raises(LifoViolation):
+        first.free()
+    assert content(first) == b"\x07" * 40
+    second.free()
+    first.free()
+
+
+def test_threads_are_counted_exactly(nm: Binding) -> None:
+    """TRACE-1, TRACE-7: whoever frees what, and also of threads that have ended."""
+    traced = nm.Traced(nm.Heap())
+    with ThreadPoolExecutor(4) as pool:
+        batches = pool.map(lambda n: [traced.alloc(n) for _ in range(100)], (10, 20, 30, 40))
+        kept = [block for blocks in batches for block in blocks]
+    stats = traced.stats
+    assert (stats.current, stats.live, stats.count, stats.total) == (10_000, 400, 400, 10_000)
+    in_thread(lambda: [block.free() for block in kept[::2]])
+    stats = traced.stats
+    assert (stats.current, stats.live, stats.frees) == (5_000, 200, 200)
+    for block in kept[1::2]:
+        block.free()
+    stats = traced.stats
+    assert (stats.current, stats.live, stats.frees, stats.count) == (0, 0, 400, 400)
+    assert stats.peak >= 10_000

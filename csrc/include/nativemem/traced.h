@@ -1,4 +1,8 @@
-/* Traced: exact counters and a size histogram of what passes through. As thread-safe as its upstream. */
+/* Traced: exact counters, and histograms of sizes and latencies, of what passes through. As thread-safe as its upstream.
+ *
+ * Each thread counts for itself and readers add up, so a count costs a few plain instructions. All sums are exact after
+ * each call on any thread; peak is exact as long as one thread at a time has had blocks, and else at most too high: it is
+ * the sum of the threads' own. */
 #ifndef NATIVEMEM_TRACED_H
 #define NATIVEMEM_TRACED_H
 
@@ -13,11 +17,18 @@ extern "C" {
 
 typedef struct nm_traced nm_traced;
 
-nm_traced *nm_traced_create(nm_allocator upstream, bool histogram); /* NULL: out of memory */
+typedef struct nm_traced_options {
+    bool histogram;    /* of sizes, and of the nanoseconds that upstream takes for an alloc */
+    bool zero_on_free; /* a block is wiped before upstream has it back */
+} nm_traced_options;
+
+nm_traced *nm_traced_create(nm_allocator upstream, nm_traced_options o); /* NULL: out of memory */
 void nm_traced_destroy(nm_traced *t);
 nm_allocator nm_traced_port(nm_traced *t);
-/* Copies the counts of NM_HISTO_BUCKETS buckets. false: made without a histogram. */
-bool nm_traced_histogram(const nm_traced *t, uint64_t *out);
+/* Writes the counts of NM_HISTO_BUCKETS buckets, of sizes and of latencies in ns; either may be NULL. false: made without
+ * a histogram. */
+bool nm_traced_histogram(const nm_traced *t, uint64_t *sizes, uint64_t *latencies);
+const char *nm_traced_check(const nm_traced *t); /* while no call is under way */
 
 unsigned nm_histo_bucket(size_t size); /* size >= 1 */
 size_t nm_histo_size(unsigned bucket); /* largest size of the bucket */

@@ -1209,18 +1209,22 @@ class LimitedCore(_Wrapper):
 
 
 class TracedCore(_Wrapper):
-    """Counts what passes through, and its sizes."""
+    """Counts what passes through, and its sizes and how long upstream takes."""
 
-    def __init__(self, upstream: Any, histogram: bool) -> None:
+    def __init__(self, upstream: Any, histogram: bool, zero_on_free: bool) -> None:
         super().__init__(upstream)
-        self._buckets: dict[int, int] | None = {} if histogram else None
+        self._wipes = self._wipes or zero_on_free
+        self._buckets: tuple[dict[int, int], dict[int, int]] | None = ({}, {}) if histogram else None
 
     def _alloc(self, size: int, align: int, make: Make) -> Any:
+        start = time.perf_counter_ns() if self._buckets is not None else 0
         memory = self._from_upstream(self._upstream, size, align, make)
         self._count_alloc(size)
         if self._buckets is not None:
-            largest = _bucket_size(size)
-            self._buckets[largest] = self._buckets.get(largest, 0) + 1
+            took = time.perf_counter_ns() - start
+            for buckets, value in zip(self._buckets, (size, max(took, 1)), strict=True):
+                largest = _bucket_size(value)
+                buckets[largest] = buckets.get(largest, 0) + 1
         return memory
 
     def _free(self, size: int, align: int, memory: Any) -> None:
@@ -1234,9 +1238,12 @@ class TracedCore(_Wrapper):
         return True
 
     @_locked
-    def histogram(self) -> list[tuple[int, int]] | None:
-        """(largest size of the bucket, blocks), ascending; None where it is not kept."""
-        return None if self._buckets is None else sorted(self._buckets.items())
+    def histograms(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]] | None:
+        """(largest of the bucket, blocks), ascending, by size and by nanoseconds; None where they are not kept."""
+        if self._buckets is None:
+            return None
+        sizes, latencies = (sorted(buckets.items()) for buckets in self._buckets)
+        return sizes, latencies
 
 
 class FailingCore(_Wrapper):

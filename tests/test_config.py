@@ -217,7 +217,7 @@ def test_a_bad_value_stops_the_import(variable: str, value: str, takes: str) -> 
     """CFG-1"""
     done = run("import nativemem", **{variable: value})
     assert done.returncode == 1
-    last = done.stderr.strip().splitlines()[-1]
+    [last] = [line for line in done.stderr.splitlines() if line.startswith("nativemem.errors.")]
     assert last.startswith(f"nativemem.errors.ConfigError: {variable}")
     assert value in last
     assert takes in last

@@ -337,4 +337,10 @@ nm_status nm_arena_release(nm_arena *a, const nm_arena_mark *mark) {
     return NM_OK;
 }
 
+size_t nm_arena_largest_free(const nm_arena *a) {
+    size_t rest = (size_t)(a->end - a->pos), left;
+    if (!a->o.grow) return a->head == NULL ? a->o.hint : rest;
+    left = a->o.cap == 0 ? NM_SIZE_MAX : a->o.cap - nm__get(&a->reserved);
+    return rest > left ? rest : left;
+}
 uint64_t nm_arena_generation(const nm_arena *a) { return a->generation; }

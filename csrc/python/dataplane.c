@@ -129,6 +129,11 @@ static void raise_status(AllocatorObject *a, nm_failure f) {
     after_hook(call_hook(RAISE_STATUS, "(Oinnn)", a, (int)f.status, (Py_ssize_t)f.requested, (Py_ssize_t)f.used,
                          (Py_ssize_t)f.limit));
 }
+/* As raise_status, where the call was about one block. */
+static void raise_refusal(AllocatorObject *a, nm_failure f, size_t size, size_t align) {
+    after_hook(PyObject_CallFunction(hooks.raise_status, "Oinnn(nn)", a, (int)f.status, (Py_ssize_t)f.requested,
+                                     (Py_ssize_t)f.used, (Py_ssize_t)f.limit, (Py_ssize_t)size, (Py_ssize_t)align));
+}
 static void raise_closed(AllocatorObject *a) { raise_status(a, (nm_failure){NM_CLOSED, 0, 0, 0}); }
 static void raise_block(AllocatorObject *a, PyObject *block, const char *what) {
     after_hook(call_hook(RAISE_BLOCK, "(OOs)", a, block, what));
@@ -372,7 +377,7 @@ static PyObject *free_block(BlockObject *b) {
     if (NM_UNLIKELY(b->state != LIVE)) Py_RETURN_NONE; /* check_use ran Python code */
     nm_status status = give_back(b, FREED);
     if (NM_UNLIKELY(status != NM_OK)) {
-        raise_status(a, nm_last_failure());
+        raise_refusal(a, nm_last_failure(), (size_t)b->size, b->align);
         return NULL;
     }
     if (NM_UNLIKELY(a->life->orphans != 0)) (void)sweep_orphans(a->life);
@@ -556,7 +561,7 @@ static PyObject *allocator_alloc(AllocatorObject *a, PyObject *const *args, Py_s
         nm_failure failure = nm_last_failure();
         if (a->life->orphans != 0 && sweep_orphans(a->life)) ptr = a->port.methods->alloc(a->port.self, size, align);
         if (ptr == NULL) {
-            raise_status(a, failure);
+            raise_refusal(a, failure, size, align);
             return NULL;
         }
     }
@@ -597,7 +602,7 @@ static PyObject *allocator_resize(AllocatorObject *a, PyObject *const *args, Py_
     if (!a->port.methods->resize(a->port.self, b->ptr, (size_t)b->size, size, b->align)) {
         nm_failure failure = nm_last_failure();
         if (failure.status == NM_OK) Py_RETURN_FALSE;
-        raise_status(a, failure);
+        raise_refusal(a, failure, size, b->align);
         return NULL;
     }
     b->size = (Py_ssize_t)size;

@@ -36,6 +36,9 @@ class AllocatorCore(Protocol):
     def check_free(self) -> int:
         """As ``check``, for giving a block back."""
 
+    def largest_free(self) -> int:
+        """Of an arena's core alone: the largest block, at alignment 1, that it would serve now."""
+
     def clear(self) -> int:
         """Gives back everything that the allocator holds; called once, by close."""
 

@@ -69,6 +69,7 @@ nm_status nm_arena_clear(nm_arena *a);
 nm_status nm_arena_take_mark(nm_arena *a, nm_arena_mark *out);
 nm_status nm_arena_check_thread(const nm_arena *a);
 nm_status nm_arena_hand_over(nm_arena *a, uintptr_t thread);
+size_t nm_arena_largest_free(const nm_arena *a);
 
 /* stack */
 typedef struct nm_stack nm_stack;

@@ -249,6 +249,9 @@ class ArenaCore(_Core):
     def clear(self) -> int:
         return lib.nm_arena_clear(self._ptr)
 
+    def largest_free(self) -> int:
+        return lib.nm_arena_largest_free(self._ptr)
+
     def take_mark(self) -> tuple[int, Any]:
         mark = ffi.new("nm_arena_mark *")
         return lib.nm_arena_take_mark(self._ptr, mark), (mark, _address(mark))

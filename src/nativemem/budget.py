@@ -23,6 +23,7 @@ from .errors import (
     Status,
     raise_status,
     shown,
+    space,
 )
 
 __all__ = ["Budget", "Denial", "Loan", "Move", "SharingPolicy"]
@@ -379,9 +380,7 @@ class Budget:
                     raise BudgetExceeded(
                         f"{self._label()} may not lend {n} bytes to {borrower._label()}",
                         suggestion="its SharingPolicy says to whom it lends, and how much",
-                        requested=n,
-                        used=self.used,
-                        limit=self.limit,
+                        **space(n, self.used, self.limit),
                         owner=self._name,
                     )
                 if self._transfer(borrower, n):
@@ -394,9 +393,7 @@ class Budget:
                 raise kind(
                     f"{self._label()} has not {n} bytes to lend; {used} of {limit} bytes are in use",
                     suggestion="ask for less, wait for longer, or let somebody else lend",
-                    requested=n,
-                    used=used,
-                    limit=limit,
+                    **space(n, used, limit),
                     owner=self._name,
                 )
             time.sleep(min(pause, rest))
@@ -492,9 +489,7 @@ class Loan:
                 raise LoanOutstanding(
                     f"{self._borrower._label()} uses {used} bytes; without the loan its limit is {limit - n}",
                     suggestion="release what it uses, then call settle()",
-                    requested=n,
-                    used=used,
-                    limit=limit,
+                    **space(n, used, limit),
                 )
             self._bytes = 0
             self._lender._lent -= n

@@ -8,8 +8,11 @@ Live exports are the builtin :class:`BufferError`, as for :class:`bytearray`.
 from __future__ import annotations
 
 import operator
+import os
+import sys
+from collections.abc import Iterator
 from enum import IntEnum
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, TextIO
 
 __all__ = [
     "ArenaExhausted",
@@ -73,148 +76,215 @@ class Refusal(Exception):
 
 
 class NativeMemError(Exception):
-    """Base of every error of this package.
+    """Base of every error of this package. ``str()`` of one says in one line what happened.
 
-    ``code`` is stable and meant for programs, ``suggestion`` says what to do, ``state`` holds the numbers
-    at the time (bytes), ``retryable`` tells whether the same call may pass later.
+    ``code`` is stable and meant for programs. ``severity``: ``"warning"``, a limit that somebody set was reached,
+    the program is sound and may go on with less; ``"error"``, the program or its set-up is wrong, the call
+    changed nothing; ``"critical"``, the process is in danger: the system has no memory, or what is in it can no
+    longer be trusted. ``retryable`` tells whether the same call may pass later. ``state`` holds the numbers at
+    the time, sizes in bytes; docs/errors.md lists them. ``layout`` is the size and alignment that the call was
+    about, or None. ``suggestion`` says what to do, and is a note as well. ``link`` leads into docs/errors.md.
     """
 
     code: ClassVar[str] = "NM-ERROR"
+    severity: ClassVar[str] = "error"
     retryable: ClassVar[bool] = False
+    #: the suggestion where the state gives no better one
+    _advice: ClassVar[str] = "this is a mistake in nativemem itself: report it with this message"
 
-    def __init__(self, message: str, *, suggestion: str = "", **state: Any) -> None:
+    def __init__(
+        self, message: str, *, suggestion: str = "", layout: tuple[int, int] | None = None, **state: Any
+    ) -> None:
         super().__init__(message)
-        self.suggestion = suggestion
+        self.suggestion = suggestion or self._advice
+        self.layout = layout
         self.state: dict[str, Any] = state
-        if suggestion and hasattr(self, "add_note"):
-            self.add_note(suggestion)
+        if hasattr(self, "add_note"):
+            self.add_note(self.suggestion)
+
+    @property
+    def link(self) -> str:
+        """Where the error is explained, relative to the project's folder."""
+        return f"docs/errors.md#{self.code.lower()}"
+
+    def explain(self, file: TextIO | None = None) -> None:
+        """Prints what happened, the numbers, what to do and where to read on, to ``file`` (None: stderr); in
+        colour on a terminal, unless the environment has ``NO_COLOR``."""
+        file = sys.stderr if file is None else file
+        bold, colour, plain = _styles(file, self.severity)
+        lines = [f"{colour}{self.severity} {self.code}{plain}  {bold}{self}{plain}"]
+        if self.layout is not None:
+            lines.append("  layout  {} bytes at a multiple of {}".format(*map(shown, self.layout)))
+        if self.state:
+            numbers = ", ".join(f"{key} {_short(value)}" for key, value in self.state.items())
+            lines.append(f"  state   {numbers}")
+        lines += [f"  try     {self.suggestion}", f"  see     {self.link}"]
+        print(*lines, sep="\n", file=file)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else shown(value)
+
+
+def _styles(file: TextIO, severity: str) -> tuple[str, str, str]:
+    """Bold, the colour of the severity, and back to plain; nothing where no terminal shows them."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not file.isatty():
+        return "", "", ""
+    return "\x1b[1m", "\x1b[33m" if severity == "warning" else "\x1b[31m", "\x1b[0m"
 
 
 class OutOfMemory(NativeMemError, MemoryError):
     """The system, or the upstream allocator, has no more memory."""
 
     code = "NM-OUT-OF-MEMORY"
+    severity = "critical"
     retryable = True
+    _advice = "ask for less, or free memory first"
 
 
 class BudgetExceeded(NativeMemError, MemoryError):
-    """The limit of a budget would be exceeded. ``state``: requested, used, limit, owner."""
+    """The limit of a budget would be exceeded; ``state`` has its owner as well."""
 
     code = "NM-BUDGET-EXCEEDED"
+    severity = "warning"
     retryable = True
+    _advice = "free blocks of this owner, or raise its limit"
 
 
 class ArenaExhausted(NativeMemError, MemoryError):
     """The arena's cap, or the one chunk of a fixed arena, has no room for the block."""
 
     code = "NM-ARENA-EXHAUSTED"
+    severity = "warning"
     retryable = True
+    _advice = "reset the arena, raise its cap, or let it grow"
 
 
 class PoolExhausted(NativeMemError, MemoryError):
     """Every cell of the pool is in use, and it does not grow."""
 
     code = "NM-POOL-EXHAUSTED"
+    severity = "warning"
     retryable = True
+    _advice = "free a block, make the pool with more cells, or let it grow"
 
 
 class CapacityExceeded(NativeMemError, MemoryError):
     """A structure of fixed capacity has no room for what was asked."""
 
     code = "NM-CAPACITY-EXCEEDED"
+    severity = "warning"
     retryable = True
+    _advice = "free the newest blocks, or make it with more capacity"
 
 
 class InvalidLayout(NativeMemError, ValueError):
-    """A size or an alignment that no allocator takes."""
+    """A size or an alignment that no allocator takes, or not this one."""
 
     code = "NM-INVALID-LAYOUT"
+    _advice = f"sizes are 0 to 2**63 - 1 bytes, alignments powers of two from 1 to {ALIGN_MAX}"
 
 
 class DoubleFree(NativeMemError, ValueError):
     """The block was freed before."""
 
     code = "NM-DOUBLE-FREE"
+    _advice = "let one place own the block and free it: a with statement, or its collection"
 
 
 class ForeignBlock(NativeMemError, ValueError):
     """The block belongs to another allocator."""
 
     code = "NM-FOREIGN-BLOCK"
+    _advice = "free a block through the allocator that gave it, or call block.free()"
 
 
 class StaleBlock(NativeMemError, ValueError):
     """The block is gone: freed, or dropped by a reset, a release or a close."""
 
     code = "NM-STALE-BLOCK"
+    _advice = "take a new block; block.alive tells whether one is still there"
 
 
 class StaleHandle(NativeMemError, ValueError):
     """The allocator or budget behind the handle was closed."""
 
     code = "NM-STALE-HANDLE"
+    _advice = "make a new one, or close it after its last use"
 
 
 class InvalidMark(NativeMemError, ValueError):
     """The mark is of another allocator or an earlier generation, was released already, or lies ahead."""
 
     code = "NM-INVALID-MARK"
+    _advice = "take marks and release them in last-in, first-out order"
 
 
 class LifoViolation(NativeMemError, ValueError):
     """The block is not the newest of its stack, so it cannot be freed yet."""
 
     code = "NM-LIFO-VIOLATION"
+    _advice = "free in the reverse order of allocation, or end the frame that the blocks belong to"
 
 
 class BudgetUnderflow(NativeMemError, ValueError):
     """More was to be released than the budget has in use."""
 
     code = "NM-BUDGET-UNDERFLOW"
+    _advice = "release once, and no more than was reserved; the with statement of reserve() does"
 
 
 class ConfigError(NativeMemError, ValueError):
     """A setting with a value that it does not take."""
 
     code = "NM-CONFIG"
+    _advice = "give the setting that the message begins with a value that it takes"
 
 
 class WrongThread(NativeMemError, RuntimeError):
     """A thread-confined allocator was called from a thread that is not its own."""
 
     code = "NM-WRONG-THREAD"
+    _advice = "make one for each thread, or use Heap, which any thread may call"
 
 
 class CorruptionDetected(NativeMemError, RuntimeError):
     """An allocator's own data were overwritten, or bytes behind a block that belong to no block."""
 
     code = "NM-CORRUPTION-DETECTED"
+    severity = "critical"
+    _advice = "look for a write behind the end of a block, or into a freed one"
 
 
 class LeakError(NativeMemError, RuntimeError):
-    """Blocks were live when there should be none. ``state``: blocks, used."""
+    """Blocks were live when there should be none; ``state`` has how many, and their bytes."""
 
     code = "NM-LEAK"
+    _advice = "free the blocks first; leaks() lists them"
 
 
 class LendTimeout(NativeMemError, RuntimeError):
     """The lender had not so much unused limit within the time that the caller would wait."""
 
     code = "NM-LEND-TIMEOUT"
+    severity = "warning"
     retryable = True
+    _advice = "ask for less, wait for longer, or let somebody else lend"
 
 
 class LoanOutstanding(NativeMemError, RuntimeError):
-    """The borrower uses what it was lent, so that the loan cannot end yet. ``state``: requested, used, limit."""
+    """The borrower uses what it was lent, so that the loan cannot end yet."""
 
     code = "NM-LOAN-OUTSTANDING"
     retryable = True
+    _advice = "free what the borrower has in use first"
 
 
 class NativeUnavailable(NativeMemError, RuntimeError):
     """The feature needs the native core, or an interpreter that allows it."""
 
     code = "NM-NATIVE-UNAVAILABLE"
+    _advice = "ask nativemem.backend and nativemem.installed() before, and go on without"
 
 
 def shown(value: Any) -> str:
@@ -231,90 +301,211 @@ def name_of(allocator: Any) -> str:
     return type(allocator).__name__
 
 
-def _refuser(allocator: Any, requested: int, used: int, limit: int) -> str | None:
-    """The name of the budget that refused: of those along the chain the one with just this denial."""
+def _links(allocator: Any) -> Iterator[Any]:
+    """The chain from here to the bottom; a budget has none below."""
     while allocator is not None:
-        budget = allocator.owner
+        yield allocator
+        allocator = getattr(allocator, "upstream", None)
+
+
+def _refuser(allocator: Any, requested: int, used: int, limit: int) -> tuple[str | None, str]:
+    """Name and reason of the budget that refused: of those along the chain the one with just this denial."""
+    for link in _links(allocator):
+        budget = link.owner
         denial = budget.last_denial if budget is not None else None
         if denial and (denial.requested, denial.used, denial.limit) == (requested, used, limit):
-            name: str | None = denial.owner
-            return name
-        allocator = getattr(allocator, "upstream", None)
-    return None
+            return denial.owner, denial.reason
+    return None, "limit"
 
 
-def raise_status(allocator: Any, status: int, requested: int = 0, used: int = 0, limit: int = 0) -> NoReturn:
-    """Raises the error that ``status`` stands for. Both backends call this for every refusal."""
+def space(requested: int, used: int, limit: int) -> dict[str, Any]:
+    """The state that every want of room has."""
+    return {
+        "requested": requested,
+        "used": used,
+        "limit": limit,
+        "capacity": limit,
+        "available": max(limit - used, 0),
+        "utilization": used / limit if limit else 1.0,
+    }
+
+
+def _is_full(state: dict[str, Any]) -> bool:
+    share: float = state["utilization"]
+    return share > 0.9
+
+
+def _of_arena(allocator: Any, requested: int, reserved: int, limit: int) -> tuple[dict[str, Any], str]:
+    """State and suggestion where an arena refused: of those along the chain the one with just these numbers."""
+    shared = False
+    for link in _links(allocator):
+        shared = shared or hasattr(link._core, "enter")  # other threads go on below a Locked: only counters hold
+        largest_free = getattr(link._core, "largest_free", None)
+        if largest_free is None:
+            continue
+        used, _, held, most, _, _, count, frees, _ = link._core.stats()
+        if (held, most) != (reserved, limit):
+            continue
+        state = {**space(requested, used, limit), "reserved": reserved}
+        if shared:
+            return state, ""
+        largest = state["largest_free"] = largest_free()
+        if 2 * frees > count:
+            advice = (
+                f"{frees} of {count} blocks were freed one by one, which gives an arena no room back: use Heap or "
+                "Slab for such blocks, or reset the arena"
+            )
+        elif requested > limit:
+            advice = f"raise its cap to at least {requested} bytes, or the hint of one that does not grow"
+        elif requested <= state["available"]:
+            advice = (
+                f"{state['available']} bytes are in no block, but the largest piece has {largest}: a reset joins "
+                "them, a larger hint makes fewer and larger chunks"
+            )
+        elif _is_full(state):
+            advice = f"it is {state['utilization']:.0%} full: reset it, or raise its cap"
+        else:
+            advice = ""
+        return state, advice
+    return {"requested": requested, "reserved": reserved, "limit": limit, "capacity": limit}, ""
+
+
+def _of_stack(requested: int, used: int, limit: int) -> tuple[dict[str, Any], str]:
+    state = space(requested, used, limit)
+    state["largest_free"] = state["available"]
+    if requested > limit:
+        return state, f"no block of this size ever fits: make it with a capacity of at least {requested} bytes"
+    if requested <= state["available"]:
+        return state, "the bytes are there, but not at that alignment: align less, or free the newest blocks"
+    if _is_full(state):
+        return state, f"it is {state['utilization']:.0%} full: free the newest blocks, or end a frame"
+    return state, ""
+
+
+def _of_pool(requested: int, used: int, limit: int) -> tuple[dict[str, Any], str]:
+    state = {**space(requested, used, limit), "largest_free": 0}
+    if 2 * used < limit:
+        return state, (
+            f"its blocks use {state['utilization']:.0%} of their cells: make the pool for smaller blocks, or use "
+            "Slab or Heap, which fit the cell to the block"
+        )
+    return state, ""
+
+
+def _of_budget(
+    requested: int, used: int, limit: int, owner: str | None, reason: str, layout: tuple[int, int] | None
+) -> tuple[dict[str, Any], str]:
+    state = {**space(requested, used, limit), "owner": owner}
+    if reason == "locked":
+        return state, "the budget is locked: charge before lock() what is needed after it"
+    if reason == "max_single":
+        return state, "one request is larger than the budget's max_single: ask for smaller pieces"
+    if layout is not None and layout[0] <= state["available"]:
+        return state, (
+            f"the block itself would fit; the allocator charges the {requested} bytes of its next chunk: trim() or "
+            "reset() gives chunks back, Limited in front of it charges by the block"
+        )
+    if requested > limit:
+        return state, f"no request of this size ever passes: raise the limit to at least {requested} bytes"
+    if _is_full(state):
+        return state, f"it is {state['utilization']:.0%} full: free blocks of this owner, or raise its limit"
+    return state, f"ask for at most {state['available']} bytes at once, or raise the limit"
+
+
+def raise_status(
+    allocator: Any,
+    status: int,
+    requested: int = 0,
+    used: int = 0,
+    limit: int = 0,
+    layout: tuple[int, int] | None = None,
+) -> NoReturn:
+    """Raises the error that ``status`` stands for. Both backends call this for every refusal.
+
+    ``layout``: size and alignment that the caller asked for, where the call has one. What it looks up beside
+    (which budget, what an arena has left) it leaves out where that cannot be had.
+    """
     name = name_of(allocator)
-    numbers = {"requested": requested, "used": used, "limit": limit}
+    state: dict[str, Any]
     if status == Status.OUT_OF_MEMORY:
         raise OutOfMemory(
             f"{name}: the system has no {requested} bytes to give",
-            suggestion="ask for less, or free memory first",
+            suggestion="no machine has so much: look at how the size came about" if requested >> 47 else "",
+            layout=layout,
             requested=requested,
         )
     if status == Status.EXHAUSTED:
+        try:
+            state, advice = _of_arena(allocator, requested, used, limit)
+        except Exception:  # half-made, or a subclass with its own mind
+            state, advice = {"requested": requested, "reserved": used, "limit": limit, "capacity": limit}, ""
         raise ArenaExhausted(
             f"{name}: no room for {requested} bytes; {used} of {limit} bytes are reserved",
-            suggestion="reset the arena, raise its cap, or let it grow",
-            **numbers,
+            suggestion=advice,
+            layout=layout,
+            **state,
         )
     if status == Status.POOL_EXHAUSTED:
-        raise PoolExhausted(
-            f"{name}: every cell is in use",
-            suggestion="free a block, make the pool with more cells, or let it grow",
-            **numbers,
-        )
+        state, advice = _of_pool(requested, used, limit)
+        raise PoolExhausted(f"{name}: every cell is in use", suggestion=advice, layout=layout, **state)
     if status == Status.CAPACITY_EXCEEDED:
+        state, advice = _of_stack(requested, used, limit)
         raise CapacityExceeded(
             f"{name}: no room for {requested} bytes; {used} of {limit} bytes are in use",
-            suggestion="free the newest blocks, or make it with more capacity",
-            **numbers,
+            suggestion=advice,
+            layout=layout,
+            **state,
         )
     if status == Status.OVER_BUDGET:
-        owner = _refuser(allocator, requested, used, limit)
+        try:
+            owner, reason = _refuser(allocator, requested, used, limit)
+        except Exception:
+            owner, reason = None, "limit"
         label = f"budget {owner!r}" if owner else "budget"
+        state, advice = _of_budget(requested, used, limit, owner, reason, layout)
         raise BudgetExceeded(
             f"{name}: {requested} bytes asked for; {label} has {used} of {limit} bytes in use",
-            suggestion="free blocks of this owner, or raise its limit",
-            owner=owner,
-            **numbers,
+            suggestion=advice,
+            layout=layout,
+            **state,
         )
     if status == Status.INVALID_LAYOUT and limit:
         raise InvalidLayout(
             f"{name}: a block of {requested} bytes, so aligned, does not fit a cell of {limit} bytes",
-            suggestion="ask for no more than the pool's block size; an alignment must divide the cell",
-            **numbers,
+            suggestion=(
+                f"make the pool for blocks of {requested} bytes, or use Slab or Heap for blocks of many sizes"
+                if requested > limit
+                else "the alignment must divide the cell: make the pool for blocks of a multiple of it"
+            ),
+            layout=layout,
+            requested=requested,
+            used=used,
+            limit=limit,
         )
     if status == Status.INVALID_LAYOUT:
-        raise InvalidLayout(f"{name}: {requested} bytes is not a size that a block can have")
+        raise InvalidLayout(f"{name}: {requested} bytes is not a size that a block can have", layout=layout)
     if status == Status.FOREIGN_BLOCK:
-        raise ForeignBlock(f"{name}: the block is not one of its own")
+        raise ForeignBlock(f"{name}: the block is not one of its own", layout=layout)
     if status == Status.WRONG_THREAD:
-        raise WrongThread(
-            f"{name}: belongs to the thread that made it; this is another",
-            suggestion="make one for each thread, or use Heap, which any thread may call",
-        )
+        raise WrongThread(f"{name}: belongs to the thread that made it; this is another", layout=layout)
     if status == Status.INVALID_MARK:
         raise InvalidMark(
-            f"{name}: the mark is of another allocator, of an earlier generation, or already released",
-            suggestion="take marks and release them in last-in, first-out order",
+            f"{name}: the mark is of another allocator, of an earlier generation, or already released"
         )
     if status == Status.LIFO_VIOLATION:
         raise LifoViolation(
             f"{name}: the block of {requested} bytes is not the newest; blocks above it are live",
-            suggestion="free in the reverse order of allocation, or end the frame that they belong to",
+            layout=layout,
             requested=requested,
         )
     if status == Status.DOUBLE_FREE:
-        raise DoubleFree(f"{name}: the block of {requested} bytes was freed before")
+        raise DoubleFree(f"{name}: the block of {requested} bytes was freed before", layout=layout)
     if status == Status.CORRUPTED:
         raise CorruptionDetected(
-            f"{name}: its memory was overwritten by something that had no right to it",
-            suggestion="look for a write behind the end of a block, or into a freed one",
+            f"{name}: its memory was overwritten by something that had no right to it", layout=layout
         )
     if status == Status.CLOSED:
-        raise StaleHandle(f"{name}: is closed", suggestion="make a new one")
+        raise StaleHandle(f"{name}: is closed")
     if status == Status.UNDERFLOW:
         raise BudgetUnderflow(
             f"{name}: {requested} bytes to release, but only {used} are in use",
@@ -334,15 +525,18 @@ def raise_block(allocator: Any, block: Any, what: str) -> NoReturn:
     name = name_of(allocator)
     if what == "type":
         raise TypeError(f"{name}: takes a Block, not {type(block).__name__}")
+    layout = block.size, block.align
     if what == "foreign":
         raise ForeignBlock(
-            f"{name}: the block belongs to another allocator ({name_of(block.allocator)})",
-            suggestion="free a block through the allocator that gave it, or call block.free()",
+            f"{name}: the block belongs to another allocator ({name_of(block.allocator)})", layout=layout
         )
     if what == "double":
-        raise DoubleFree(f"{name}: the block of {block.size} bytes was freed before")
-    how = "freed" if what == "freed" else "dropped by a reset, release or close"
-    raise StaleBlock(f"{name}: the block of {block.size} bytes was {how}")
+        raise DoubleFree(f"{name}: the block of {block.size} bytes was freed before", layout=layout)
+    how, advice = "freed", ""
+    if what != "freed":
+        how = "dropped by a reset, release or close"
+        advice = "take it from an allocator that lives as long as the block is used, or copy its bytes before"
+    raise StaleBlock(f"{name}: the block of {block.size} bytes was {how}", suggestion=advice, layout=layout)
 
 
 def raise_exports(allocator: Any, action: str) -> NoReturn:
@@ -363,11 +557,18 @@ def coerce_layout(allocator: Any, size: Any, align: Any = ALIGN_DEFAULT) -> tupl
     label = f"{name_of(allocator)}.alloc"
     if size is ... and allocator._natural:
         size = allocator._natural
-    size = parse_size(size, f"{label}: size")
-    if isinstance(align, int) and not isinstance(align, bool):
+    try:
+        size = parse_size(size, f"{label}: size")
+        if not isinstance(align, int) or isinstance(align, bool):
+            raise InvalidLayout(f"{label}: align {_ALIGNMENTS}, not {shown(align)}")
         align = operator.index(align)  # a plain int, whatever a subclass says of itself
-    else:
-        raise InvalidLayout(f"{label}: align takes a power of two from 1 to {ALIGN_MAX}, not {shown(align)}")
-    if not 1 <= align <= ALIGN_MAX or align & (align - 1):
-        raise InvalidLayout(f"{label}: align takes a power of two from 1 to {ALIGN_MAX}, not {shown(align)}")
+        if not 1 <= align <= ALIGN_MAX or align & (align - 1):
+            raise InvalidLayout(f"{label}: align {_ALIGNMENTS}, not {shown(align)}")
+    except InvalidLayout as error:
+        if type(size) is int and type(align) is int:
+            error.layout = size, align
+        raise
     return size, align
+
+
+_ALIGNMENTS = f"takes a power of two from 1 to {ALIGN_MAX}"

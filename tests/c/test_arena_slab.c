@@ -50,7 +50,7 @@ static void test_to_the_last_byte(void) {
     nm_arena *a = nm_arena_create(nm_system_port(system_), (nm_arena_options){.hint = 1000});
     nm_allocator port = nm_arena_port(a);
     char *first = nm_alloc(port, 600, 1), *last = nm_alloc(port, 400, 1);
-    CHECK(first != NULL && last == first + 600 && nm_alloc(port, 1, 1) == NULL);
+    CHECK(first != NULL && last == first + 600 && nm_alloc(port, 1, 1) == NULL && nm_arena_largest_free(a) == 0);
     CHECK(port.methods->resize(port.self, first, 600, 600, 1)); /* nothing to do */
     CHECK(!port.methods->resize(port.self, last, 400, 401, 1));
     CHECK(port.methods->resize(port.self, last, 400, 10, 1) && port.methods->resize(port.self, last, 10, 400, 1));
@@ -64,6 +64,33 @@ static void test_to_the_last_byte(void) {
     CHECK(nm_alloc(nm_arena_port(a), 1, 1) != NULL && nm_alloc(nm_arena_port(a), 5001, 1) == NULL);
     CHECK(nm_alloc(nm_arena_port(a), 5000, 1) != NULL && taken() == 6000); /* one of its own, all that is left */
     SOUND(nm_arena_check(a));
+    nm_arena_destroy(a);
+    CHECK(taken() == 0);
+}
+
+/* What it says is served, and a byte more is not. */
+static void check_largest(nm_arena *a, size_t expected) {
+    nm_arena_mark mark;
+    CHECK(nm_arena_largest_free(a) == expected && nm_arena_take_mark(a, &mark) == NM_OK);
+    if (expected < NM_SIZE_MAX) CHECK(nm_alloc(nm_arena_port(a), expected + 1, 1) == NULL);
+    if (expected < NM_SIZE_MAX) CHECK(nm_alloc(nm_arena_port(a), expected, 1) != NULL);
+    CHECK(nm_arena_release(a, &mark) == NM_OK && nm_arena_largest_free(a) == expected);
+}
+
+static void test_largest_free(void) {
+    nm_arena *a = nm_arena_create(nm_system_port(system_), (nm_arena_options){.hint = 1000, .cap = 5000});
+    CHECK(nm_arena_largest_free(a) == 1000 && nm_alloc(nm_arena_port(a), 100, 1) != NULL);
+    check_largest(a, 900);
+    CHECK(nm_arena_clear(a) == NM_OK && nm_arena_largest_free(a) == 1000);
+    nm_arena_destroy(a);
+    a = nm_arena_create(nm_system_port(system_), (nm_arena_options){.hint = 1000, .cap = 2500, .grow = true});
+    CHECK(nm_arena_largest_free(a) == 2500 && nm_alloc(nm_arena_port(a), 100, 1) != NULL);
+    check_largest(a, 1500); /* a chunk of its own */
+    CHECK(nm_alloc(nm_arena_port(a), 1100, 1) != NULL); /* the next chunk has all that is left */
+    check_largest(a, 400);
+    nm_arena_destroy(a);
+    a = nm_arena_create(nm_system_port(system_), (nm_arena_options){.hint = 1000, .grow = true});
+    check_largest(a, NM_SIZE_MAX);
     nm_arena_destroy(a);
     CHECK(taken() == 0);
 }
@@ -562,6 +589,7 @@ int main(void) {
     RUN(test_chunks_double_up_to_the_cap());
     RUN(test_bad_hints());
     RUN(test_to_the_last_byte());
+    RUN(test_largest_free());
     RUN(test_large_blocks_get_their_own_chunk());
     RUN(test_marks());
     RUN(test_wiping());

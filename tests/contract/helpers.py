@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from nativemem._backend import Binding
 from nativemem.allocators import Allocator
+from nativemem.errors import NativeMemError
 
 #: a block of either backend; the two types have no common base
 Block: TypeAlias = Any
@@ -201,6 +202,12 @@ def in_thread(call: Callable[[], Result]) -> Result:
 def collect() -> None:
     """Collects garbage; on CPython needed for cycles only."""
     gc.collect()
+
+
+def figures(error: NativeMemError) -> dict[str, Any]:
+    """The numbers of a refusal, without those that follow from them."""
+    follow = ("capacity", "available", "utilization", "largest_free")
+    return {key: value for key, value in error.state.items() if key not in follow}
 
 
 def is_one_line(error: BaseException) -> bool:

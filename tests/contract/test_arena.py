@@ -46,7 +46,7 @@ def exhausted(arena: Arena, size: int) -> tuple[int, int, int]:
         before.reserved,
     )
     state = caught.value.state
-    return state["requested"], state["used"], state["limit"]
+    return state["requested"], state["reserved"], state["limit"]
 
 
 # --- configuration ---

@@ -19,7 +19,7 @@ from nativemem.errors import (
     InvalidLayout,
 )
 
-from .helpers import collect, is_one_line
+from .helpers import collect, figures, is_one_line
 
 
 def numbers(budget: Budget) -> tuple[int, int, int, int]:
@@ -107,7 +107,7 @@ def test_a_refusal_changes_nothing(nm: Binding) -> None:
     with pytest.raises(BudgetExceeded) as caught:
         budget.reserve("41 B")
     assert isinstance(caught.value, MemoryError)
-    assert caught.value.state == {"requested": 41, "used": 60, "limit": 100, "owner": "b"}
+    assert figures(caught.value) == {"requested": 41, "used": 60, "limit": 100, "owner": "b"}
     assert is_one_line(caught.value)
     assert "'b'" in str(caught.value)
     assert numbers(budget) == (60, 60, 100, 1)
@@ -244,7 +244,7 @@ def test_the_denial_names_the_budget_in_the_way(nm: Binding) -> None:
     with pytest.raises(BudgetExceeded) as caught:
         leaf.reserve(51)
     after = time.time()
-    assert caught.value.state == {"requested": 51, "used": 50, "limit": 100, "owner": "top"}
+    assert figures(caught.value) == {"requested": 51, "used": 50, "limit": 100, "owner": "top"}
     for budget in (leaf, top):
         denial = budget.last_denial
         assert (denial.requested, denial.used, denial.limit) == (51, 50, 100)

@@ -22,7 +22,7 @@ from nativemem.errors import (
     WrongThread,
 )
 
-from .helpers import collect, content, fill, in_thread, is_one_line, unchanged
+from .helpers import collect, content, figures, fill, in_thread, is_one_line, unchanged
 
 # --- configuration ---
 
@@ -98,7 +98,7 @@ def test_what_a_cell_fits(nm: Binding) -> None:
             pool.alloc(size, align)
         assert is_one_line(caught.value)
         assert f"a block of {size} bytes, so aligned, does not fit a cell of 48 bytes" in str(caught.value)
-        assert caught.value.state == {"requested": size, "used": 0, "limit": 48}
+        assert figures(caught.value) == {"requested": size, "used": 0, "limit": 48}
     for size, align in ((1, 1), (48, 16), (0, 4096), (20, 8)):
         assert pool.alloc(size, align).address % align == 0
     for align in (1, 64, 256, 4096):
@@ -129,7 +129,7 @@ def test_empty(nm: Binding) -> None:
         pool.alloc()
     assert isinstance(caught.value, MemoryError)
     assert is_one_line(caught.value)
-    assert caught.value.state == {"requested": 10, "used": 30, "limit": 48}
+    assert figures(caught.value) == {"requested": 10, "used": 30, "limit": 48}
     assert pool.stats.failures == before.failures + 1
     assert (pool.stats.current, pool.stats.live) == (before.current, before.live)
     assert pool.alloc(0).alive, "no bytes, no cell"
@@ -184,7 +184,7 @@ def test_growth_that_upstream_refuses(nm: Binding) -> None:
     blocks = [pool.alloc() for _ in range(8)]
     with pytest.raises(BudgetExceeded) as caught:
         pool.alloc()
-    assert caught.value.state == {"requested": 128, "used": 128, "limit": 160, "owner": "b"}
+    assert figures(caught.value) == {"requested": 128, "used": 128, "limit": 160, "owner": "b"}
     assert (pool.stats.failures, pool.stats.live, pool.stats.reserved) == (1, 8, 128)
     blocks.pop().free()
     assert pool.alloc().alive

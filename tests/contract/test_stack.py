@@ -22,7 +22,7 @@ from nativemem.errors import (
     WrongThread,
 )
 
-from .helpers import collect, content, fill, in_thread, is_one_line, unchanged
+from .helpers import collect, content, figures, fill, in_thread, is_one_line, unchanged
 
 
 def full(stack: Allocator, size: int, align: int = 16) -> tuple[int, int, int]:
@@ -126,7 +126,7 @@ def test_an_upstream_that_refuses(nm: Binding) -> None:
     limited = nm.Limited(nm.System(), budget)
     with pytest.raises(BudgetExceeded) as caught:
         nm.Stack(1001, upstream=limited)
-    assert caught.value.state == {"requested": 1001, "used": 0, "limit": 1000, "owner": "b"}
+    assert figures(caught.value) == {"requested": 1001, "used": 0, "limit": 1000, "owner": "b"}
     assert budget.used == 0
     limited.close()
 
@@ -159,7 +159,7 @@ def test_a_free_out_of_order(nm: Binding) -> None:
             assert isinstance(caught.value, ValueError)
             assert is_one_line(caught.value)
             assert f"{block.size} bytes is not the newest" in str(caught.value)
-            assert caught.value.state == {"requested": block.size}
+            assert figures(caught.value) == {"requested": block.size}
         with unchanged(stack), pytest.raises(LifoViolation), block:
             pass
         assert block.alive

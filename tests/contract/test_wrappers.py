@@ -26,6 +26,7 @@ from .helpers import (
     as_owner,
     collect,
     content,
+    figures,
     fill,
     in_thread,
     is_one_line,
@@ -163,7 +164,7 @@ def test_over_budget(nm: Binding, noun: Allocator) -> None:
     error = caught.value
     assert isinstance(error, MemoryError)
     assert is_one_line(error)
-    assert error.state == {"requested": 41, "used": 60, "limit": 100, "owner": "cache"}
+    assert figures(error) == {"requested": 41, "used": 60, "limit": 100, "owner": "cache"}
     assert str(error).startswith("Limited: 41 bytes asked for; budget 'cache' has 60 of 100")
     assert error.suggestion
     assert noun.stats == upstream
@@ -179,7 +180,7 @@ def test_an_ancestor_refuses(nm: Binding, noun: Allocator) -> None:
     limited = nm.Limited(noun, nm.Budget(100, name="leaf", parent=top))
     with pytest.raises(BudgetExceeded) as caught:
         limited.alloc(51)
-    assert caught.value.state == {"requested": 51, "used": 0, "limit": 50, "owner": "top"}
+    assert figures(caught.value) == {"requested": 51, "used": 0, "limit": 50, "owner": "top"}
     assert limited.owner.used == 0
 
 
@@ -190,7 +191,7 @@ def test_the_inner_of_two_budgets_refuses(nm: Binding, noun: Allocator) -> None:
     block = outer.alloc(20)
     with pytest.raises(BudgetExceeded) as caught:
         outer.alloc(40)
-    assert caught.value.state == {"requested": 40, "used": 20, "limit": 50, "owner": "inner"}
+    assert figures(caught.value) == {"requested": 40, "used": 20, "limit": 50, "owner": "inner"}
     assert (outer.owner.used, inner.owner.used) == (20, 20)
     assert (outer.stats.failures, inner.stats.failures, noun.stats.failures) == (1, 1, 0)
     assert (outer.owner.denied, inner.owner.denied) == (0, 1)

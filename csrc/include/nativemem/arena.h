@@ -56,6 +56,8 @@ nm_status nm_arena_take_mark(nm_arena *a, nm_arena_mark *out);
  * or ahead of the arena. A mark that is used up, or newer than one already released, is the caller's to know:
  * once the arena has grown past its position again, the arena cannot tell. */
 nm_status nm_arena_release(nm_arena *a, const nm_arena_mark *mark);
+/* Bytes of the largest block, at alignment 1, that would be served now, if upstream gives what that takes. */
+size_t nm_arena_largest_free(const nm_arena *a);
 uint64_t nm_arena_generation(const nm_arena *a);
 nm_status nm_arena_check_thread(const nm_arena *a);
 /* From now on it is that thread's, or a Locked's (nm_locked_thread). NM_WRONG_THREAD: it is not the caller's. */

@@ -555,6 +555,13 @@ class ArenaCore(_Confined):
     def _limit(self) -> int:
         return self._cap if self._grow else self._hint
 
+    def largest_free(self) -> int:
+        """The largest block, at alignment 1, that would be served now, if upstream gives what that takes."""
+        rest = self._chunks[-1].capacity - self._pos if self._chunks else 0
+        if not self._grow:
+            return rest if self._chunks else self._hint
+        return max(rest, self._cap - self._held) if self._cap else SIZE_MAX
+
     def _take_chunk(self, capacity: int, align: int = _CHUNK_ALIGN) -> _Chunk:
         chunk: _Chunk = self._from_upstream(self._upstream, capacity, align, lambda: _Chunk(capacity, align))
         self._held += capacity

@@ -198,7 +198,7 @@ class Allocator:
                     block = self._core_._alloc(size, align, lambda: storage(size, align))
                 except Refusal as r:
                     if not (self._life.orphans and self._life.sweep()):
-                        raise_status(self, r.status, r.requested, r.used, r.limit)
+                        raise_status(self, r.status, r.requested, r.used, r.limit, (size, align))
                     block = self._alloc_again(r, size, align)
             life = self._life
             block._allocator, block._size, block._align = self, size, align
@@ -214,7 +214,7 @@ class Allocator:
         try:
             return self._core_._alloc(size, align, lambda: storage(size, align))
         except Refusal:
-            raise_status(self, first.status, first.requested, first.used, first.limit)
+            raise_status(self, first.status, first.requested, first.used, first.limit, (size, align))
 
     def _own(self, block: Any, action: str, when_freed: str) -> None:
         """Raises unless the block is one of this allocator's, live and without exports."""
@@ -237,7 +237,8 @@ class Allocator:
             try:
                 self._give_back(block, FREED)
             except Refusal as r:
-                raise_status(self, r.status, r.requested, r.used, r.limit)
+                layout = block._size, block._align
+                raise_status(self, r.status, r.requested, r.used, r.limit, layout)
             if self._life.orphans:
                 self._life.sweep()
 
@@ -282,7 +283,7 @@ class Allocator:
                 if not self._core_._resize(old, size, block, lambda: block._set_size(size)):
                     return False
             except Refusal as r:
-                raise_status(self, r.status, r.requested, r.used, r.limit)
+                raise_status(self, r.status, r.requested, r.used, r.limit, (size, block._align))
             block._size = size
         if pressed:
             tell(crossing)

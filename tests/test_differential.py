@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from nativemem._backend import load
-from nativemem.errors import SIZE_MAX, LeakError
+from nativemem.errors import SIZE_MAX, LeakError, NativeMemError
 
 EXAMPLES = int(os.environ.get("NATIVEMEM_TEST_EXAMPLES", "1000"))
 STEPS = int(os.environ.get("NATIVEMEM_TEST_STEPS", "70"))
@@ -177,7 +177,16 @@ class ModelArena(Counted):
 
     def exhausted(self, size: int, limit: int) -> Refused:
         self.failures += 1
-        return Refused("ArenaExhausted", requested=size, used=self.reserved, limit=limit)
+        left = max(limit - self.reserved, 0) if self.grow or not self.heads else 0
+        rest = self.heads[-1].capacity - self.pos if self.heads else 0
+        return Refused(
+            "ArenaExhausted",
+            requested=size,
+            used=self.used,
+            reserved=self.reserved,
+            limit=limit,
+            largest_free=max(left, rest),
+        )
 
     def alloc(self, size: int, align: int) -> object:
         own = align > 4096  # a superblock: where it lies in a chunk would depend on the chunk's address
@@ -268,7 +277,13 @@ class ModelStack(Counted):
         start = -(-self.pos // align) * align
         if start + size > self.capacity or align > 4096:
             self.failures += 1
-            raise Refused("CapacityExceeded", requested=size, used=self.pos, limit=self.capacity)
+            raise Refused(
+                "CapacityExceeded",
+                requested=size,
+                used=self.pos,
+                limit=self.capacity,
+                largest_free=self.capacity - self.pos,
+            )
         self.entries.append([start, start + size, self.pos])
         self.pos = start + size
         self.add(size)
@@ -340,7 +355,7 @@ class ModelPool(Counted):
         if self.live * self.cell == reserved:
             if not self.grow:
                 self.failures += 1
-                raise Refused("PoolExhausted", requested=size, used=self.used, limit=reserved)
+                raise Refused("PoolExhausted", requested=size, used=self.used, limit=reserved, largest_free=0)
             self.chunks.append((reserved, self.asked(self.upstream, reserved, self.align)))
         self.add(size)
         return None
@@ -907,6 +922,10 @@ class Real:
         return seen
 
 
+#: numbers of a refusal that follow from others
+FOLLOWS = ("capacity", "available", "utilization")
+
+
 def outcome(call: Callable[[], object]) -> tuple[Outcome, object]:
     """What came out, comparable; and the value itself."""
     try:
@@ -915,9 +934,12 @@ def outcome(call: Callable[[], object]) -> tuple[Outcome, object]:
         return ("error", refusal.name, refusal.state), None
     except AssertionError:
         raise
+    except NativeMemError as error:
+        told = (str(error), error.state, error.layout, error.suggestion)
+        state = {key: value for key, value in error.state.items() if key not in FOLLOWS}
+        return ("error", type(error).__name__, state, repr(told)), None
     except Exception as error:
-        # only numbers of the state are compared; they are what a program would act on
-        return ("error", type(error).__name__, getattr(error, "state", {}), str(error)), None
+        return ("error", type(error).__name__, {}, str(error)), None
     return ("value", value if value is None or isinstance(value, (bool, dict)) else "object"), value
 
 

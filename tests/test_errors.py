@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import io
 import pickle
 import re
 import sys
@@ -107,25 +109,106 @@ def test_each_has_a_docstring() -> None:
 
 def test_the_suggestion_is_a_note() -> None:
     """ERR-2: the message stays one line."""
-    error = errors.BudgetExceeded("no", suggestion="try less", requested=3)
+    error = errors.BudgetExceeded("no", suggestion="try less", requested=3, layout=(3, 1))
     assert str(error) == "no"
-    assert (error.suggestion, error.state) == ("try less", {"requested": 3})
+    assert (error.suggestion, error.state, error.layout) == ("try less", {"requested": 3}, (3, 1))
     shown = "".join(traceback.format_exception_only(type(error), error))
     if sys.version_info >= (3, 11):
         assert error.__notes__ == ["try less"]
         assert shown == "nativemem.errors.BudgetExceeded: no\ntry less\n"
     else:
         assert shown == "nativemem.errors.BudgetExceeded: no\n"
-    plain = errors.DoubleFree("again")
-    assert (plain.suggestion, plain.state, hasattr(plain, "__notes__")) == ("", {}, False)
+
+
+def test_severity() -> None:
+    """ERR-2: a limit that was reached is a warning, what puts the process in danger critical, the rest an error."""
+    critical = {errors.OutOfMemory, errors.CorruptionDetected}
+    for cls in [NativeMemError, *every_class()]:
+        if cls in critical:
+            assert cls.severity == "critical"
+        elif issubclass(cls, MemoryError) or cls is errors.LendTimeout:
+            assert cls.severity == "warning"
+        else:
+            assert cls.severity == "error"
+
+
+def test_each_class_has_a_suggestion() -> None:
+    """ERR-2: where the state gives no better one."""
+    suggestions = [cls("no").suggestion for cls in [NativeMemError, *every_class()]]
+    assert all(suggestions)
+    assert len(set(suggestions)) == len(suggestions)
+
+
+def test_the_link_leads_to_the_entry_of_the_code() -> None:
+    """ERR-2"""
+    for cls in every_class():
+        assert cls("no").link == f"docs/errors.md#{cls.code.lower()}"
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+_FULL = errors.ArenaExhausted(
+    "full", suggestion="reset it", layout=(10**6000, 16), requested=3, utilization=0.98765, owner="b"
+)
+
+
+def test_explain_says_everything(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """ERR-2"""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    _FULL.explain()
+    assert capsys.readouterr() == (
+        "",
+        "warning NM-ARENA-EXHAUSTED  full\n"
+        "  layout  that int bytes at a multiple of 16\n"
+        "  state   requested 3, utilization 0.988, owner 'b'\n"
+        "  try     reset it\n"
+        "  see     docs/errors.md#nm-arena-exhausted\n",
+    )
+    errors.DoubleFree("again", suggestion="once").explain(plain := io.StringIO())
+    assert plain.getvalue().splitlines() == [
+        "error NM-DOUBLE-FREE  again",
+        "  try     once",
+        "  see     docs/errors.md#nm-double-free",
+    ]
+
+
+def test_colour_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ERR-2: and not where the user does not want it."""
+
+    def explained(error: NativeMemError, file: io.StringIO) -> str:
+        error.explain(file)
+        return file.getvalue()
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    plain = explained(_FULL, io.StringIO())
+    assert "\x1b" not in plain
+    coloured = explained(_FULL, _Terminal())
+    assert "\x1b[33m" in coloured
+    assert re.sub(r"\x1b\[\d+m", "", coloured) == plain
+    assert "\x1b[31m" in explained(errors.DoubleFree("again"), _Terminal())
+    monkeypatch.setenv("TERM", "dumb")
+    assert explained(_FULL, _Terminal()) == plain
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert explained(_FULL, _Terminal()) == plain
 
 
 def test_errors_travel_between_processes() -> None:
-    """A worker's error arrives with its code and numbers."""
-    error = errors.ArenaExhausted("full", suggestion="reset it", requested=3, used=1, limit=2)
-    again = pickle.loads(pickle.dumps(error))
-    assert type(again) is errors.ArenaExhausted
-    assert (str(again), again.state, again.suggestion) == (str(error), error.state, "reset it")
+    """ERR-2: a worker's error arrives with its code and numbers, and says its suggestion once."""
+    for cls in [NativeMemError, *every_class()]:
+        for error in (cls("full", suggestion="reset it", layout=(3, 16), requested=3, owner="b"), cls("plain")):
+            copies = [pickle.loads(pickle.dumps(error, n)) for n in range(pickle.HIGHEST_PROTOCOL + 1)]
+            for again in (*copies, copy.copy(error), copy.deepcopy(error)):
+                assert type(again) is cls
+                assert (str(again), again.code, again.link) == (str(error), error.code, error.link)
+                assert (again.state, again.layout) == (error.state, error.layout)
+                assert again.suggestion == error.suggestion
+                assert getattr(again, "__notes__", None) == getattr(error, "__notes__", None)
 
 
 @pytest.fixture
@@ -165,7 +248,7 @@ def test_exhaustion_is_caught_as_a_memory_error(nm: Binding) -> None:
         nm.Arena(hint=16, grow=False).alloc(17)
     error = caught.value
     assert isinstance(error, nativemem.ArenaExhausted)
-    assert error.state == {"requested": 17, "used": 0, "limit": 16}
+    assert (error.state["requested"], error.state["used"], error.state["limit"]) == (17, 0, 16)
     assert (error.code, error.retryable) == ("NM-ARENA-EXHAUSTED", True)
     assert error.suggestion
     if sys.version_info >= (3, 11):

@@ -131,8 +131,8 @@ static void raise_status(AllocatorObject *a, nm_failure f) {
 }
 /* As raise_status, where the call was about one block. */
 static void raise_refusal(AllocatorObject *a, nm_failure f, size_t size, size_t align) {
-    after_hook(PyObject_CallFunction(hooks.raise_status, "Oinnn(nn)", a, (int)f.status, (Py_ssize_t)f.requested,
-                                     (Py_ssize_t)f.used, (Py_ssize_t)f.limit, (Py_ssize_t)size, (Py_ssize_t)align));
+    after_hook(call_hook(RAISE_STATUS, "(Oinnn(nn))", a, (int)f.status, (Py_ssize_t)f.requested, (Py_ssize_t)f.used,
+                         (Py_ssize_t)f.limit, (Py_ssize_t)size, (Py_ssize_t)align));
 }
 static void raise_closed(AllocatorObject *a) { raise_status(a, (nm_failure){NM_CLOSED, 0, 0, 0}); }
 static void raise_block(AllocatorObject *a, PyObject *block, const char *what) {

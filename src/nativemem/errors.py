@@ -357,6 +357,8 @@ def _of_arena(allocator: Any, requested: int, reserved: int, limit: int) -> tupl
             )
         elif requested > limit:
             advice = f"raise its cap to at least {requested} bytes, or the hint of one that does not grow"
+        elif requested <= largest:
+            advice = "the bytes are there, but not at that alignment: align less, or let the arena grow"
         elif requested <= state["available"]:
             advice = (
                 f"{state['available']} bytes are in no block, but the largest piece has {largest}: a reset joins "

@@ -173,6 +173,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("arena-frees-from-any-thread", "if (!is_mine(a)) return nm__fail(NM_WRONG_THREAD, 0, 0, 0);", "(void)align;"),
         ("arena-peak-forgotten-on-reset", "static void drop_to(nm_arena *a, size_t used, size_t live) {\n    settle_peak(a);", "static void drop_to(nm_arena *a, size_t used, size_t live) {"),
         ("arena-chunk-kept-on-clear", "if (a->head != NULL) set_head(a, drop_chunk(a, a->head, 0), 0);", "(void)set_head;"),
+        ("arena-largest-free-of-the-cap-alone", "return rest > left ? rest : left;", "(void)rest;\n    return left;"),
         ("arena-structure-leaks-on-refusal", "if (c->base == NULL) {\n        nm__meta_free(c);", "if (c->base == NULL) {"),
     ),
     *_in(

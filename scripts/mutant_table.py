@@ -381,9 +381,15 @@ MUTANTS: tuple[Mutant, ...] = (
         ("traced-failures-not-counted", "if (nm__is_want(nm_last_failure().status)) nm__bump(&y->failures, 1);", "(void)y;"),
         ("traced-another-ones-tally", "NM_LIKELY(mine[t->slot].number == t->number) ?", "NM_LIKELY(mine[t->slot].number != 0) ?"),
         ("traced-tally-of-each-thread", "if (atomic_load(&y->owner) == me) atomic_store(&y->owner, 0);", "(void)me;"),
-        ("traced-tally-of-two-threads", "if (atomic_load(&y->owner) == 0) idle = y;", "idle = y;"),
         ("traced-refused-block-wiped", "if (status != NM_OK) memcpy(ptr, kept, size);", "(void)kept;"),
         ("traced-not-wiped", "memcpy(kept, ptr, size);\n    nm__wipe(ptr, size);", "memcpy(kept, ptr, size);"),
+    ),
+    Mutant(
+        "traced-tally-of-two-threads",
+        "csrc/wrap/traced.c",
+        "if (atomic_load(&y->owner) == 0) idle = y;",
+        "idle = y;",
+        threads=True,
     ),
     *_in(
         "python/dataplane.c",

@@ -309,13 +309,16 @@ def _links(allocator: Any) -> Iterator[Any]:
 
 
 def _refuser(allocator: Any, requested: int, used: int, limit: int) -> tuple[str | None, str]:
-    """Name and reason of the budget that refused: of those along the chain the one with just this denial."""
+    """Name and reason of the budget that refused: of those along the chain the one with just this denial, and of
+    several with one like it the latest."""
+    latest = None
     for link in _links(allocator):
         budget = link.owner
         denial = budget.last_denial if budget is not None else None
         if denial and (denial.requested, denial.used, denial.limit) == (requested, used, limit):
-            return denial.owner, denial.reason
-    return None, "limit"
+            if latest is None or denial.time > latest.time:
+                latest = denial
+    return (None, "limit") if latest is None else (latest.owner, latest.reason)
 
 
 def space(requested: int, used: int, limit: int) -> dict[str, Any]:

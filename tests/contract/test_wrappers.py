@@ -451,3 +451,14 @@ def test_threads_are_counted_exactly(nm: Binding) -> None:
     stats = traced.stats
     assert (stats.current, stats.live, stats.frees, stats.count) == (0, 0, 400, 400)
     assert stats.peak >= 10_000
+
+
+def test_the_latest_denial_names_the_owner(nm: Binding) -> None:
+    """LIM-1: also where another budget of the chain once refused the same for the same reason."""
+    inner, outer = nm.Budget(100, "inner"), nm.Budget(100, "outer")
+    limited = nm.Limited(nm.Limited(None, inner), outer)
+    for expected in ("outer", "inner"):
+        with pytest.raises(BudgetExceeded) as caught:
+            limited.alloc(101)
+        assert caught.value.state["owner"] == expected
+        outer.limit = 101

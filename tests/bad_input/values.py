@@ -53,7 +53,7 @@ _HUGE = {"index": 2**70, "int": 2**70, "float": math.inf, "len": 2**62, "length_
 
 RaisesAll = _hostile(_raise)
 WrongAll = _hostile(lambda name: _WRONG.get(name, NotImplemented))
-HugeAll = _hostile(lambda name: _HUGE.get(name, 2**70), but=("iter", "repr", "str", "buffer", "reduce_ex", "reduce"))
+HugeAll = _hostile(lambda name: _HUGE.get(name, 2**70), but=("iter", "getitem", "repr", "str", "buffer", "reduce_ex", "reduce"))
 RaisingInt = _hostile(_raise, int)
 RaisingStr = _hostile(_raise, str)
 RaisingBytes = _hostile(_raise, bytes)

@@ -6,6 +6,7 @@ fails, and says so, while it is missing. Everything else about a new name is fou
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
 import gc
@@ -92,6 +93,11 @@ class World:
         nm = nm or self.nm
         return self.another(f"budget {nm.name}", lambda: nm.Budget(ROOMY, name=f"beside {nm.name}"))
 
+    def knows(self, thing: Any) -> bool:
+        """Whether it is one of those that stand here, to be ended by nobody but the world."""
+        here = (self.subject, self.system, self.nm.default_system, self.allocator, self.block, self.sentinel)
+        return any(thing is other for other in (*here, *self.opened, *self.budgets, *self.aside.values()))
+
     # ---- what must not be lost
 
     def ready(self, argument: Any = None) -> Any:
@@ -150,13 +156,18 @@ class World:
             if isinstance(view, memoryview):
                 view.release()
         others_thread = False
+        for thing in self.opened:
+            if hasattr(thing, "mark") and not thing.closed:
+                with contextlib.suppress(errors.NativeMemError, BufferError):
+                    thing.reset()
         for thing in reversed(self.opened):
             if thing.closed:
                 continue
             try:
                 for block in thing.blocks() if hasattr(thing, "blocks") else ():
                     if block.alive:
-                        block.free()
+                        with contextlib.suppress(errors.LifoViolation):  # of one that was dropped
+                            block.free()
                 thing.close()
             except errors.WrongThread:
                 others_thread = True
@@ -182,6 +193,8 @@ class World:
 
 
 def any_lost(system: Any, budgets: list[Any]) -> str:
+    if system.closed:
+        return "the system allocator was closed"
     stats = system.stats
     if stats.current or stats.live:
         return f"{stats.live} blocks of {stats.current} bytes"

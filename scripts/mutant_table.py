@@ -68,7 +68,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("budget-destroyed-with-its-charge", "discharge(b->parent, used_of(b));", "(void)discharge;"),
         ("budget-peak-of-the-leaf-alone", "static void settle(nm_budget *b) {\n    for (; b != NULL; b = b->parent) {", "static void settle(nm_budget *b) {\n    {"),
         ("budget-peak-before-the-charge-passed", "*denial = (nm_denial){n,", "nm__atomic_max((nm__counter *)&b->peak, used_of(b) + n), *denial = (nm_denial){n,"),
-        ("budget-underflow-off-by-one", "if (NM_UNLIKELY(after > room)) {", "if (NM_UNLIKELY(after > room + 1)) {"),
+        ("budget-underflow-off-by-one", "n > (size_t)room - (size_t)left;", "n > (size_t)room - (size_t)left + 1;"),
         ("budget-denial-unknown-at-the-refuser", "if (denial.refuser != b) remember(", "if (false) remember("),
         ("budget-try-is-remembered", "    if (hold(b, n, &denial)) return true;\n    (void)nm__fail", "    if (hold(b, n, &denial)) return true;\n    remember(b, &denial);\n    (void)nm__fail"),
         ("budget-lowered-under-what-is-used", "if (left < less && !even_used) done = false;", "(void)even_used;"),

@@ -361,11 +361,10 @@ NM_INLINE bool give_back(nm_budget *b, size_t n, bool all_or_nothing) {
     int64_t left = left_of(b), after;
     do {
         int64_t room = room_of(b);
-        after = left + (int64_t)n;
-        if (NM_UNLIKELY(after > room)) {
-            if (all_or_nothing) return false;
-            after = room;
-        }
+        /* unsigned: room >= left, and no n is too large to be compared with what lies between */
+        bool too_much = n > (size_t)room - (size_t)left;
+        if (NM_UNLIKELY(too_much && all_or_nothing)) return false;
+        after = too_much ? room : left + (int64_t)n;
     } while (!atomic_compare_exchange_weak(&b->left, &left, after));
     if (NM_UNLIKELY(after >= atomic_load(&b->calm))) review(b);
     return true;
@@ -434,7 +433,7 @@ static NM_COLD size_t take_shared(nm_budget *b, size_t n) {
 /* What was charged to the shared budget goes back there first: which bytes they were is of no account. */
 nm_status nm_budget_release(nm_budget *b, size_t n) {
     size_t back = NM_UNLIKELY(b->o.shared != NULL) ? take_shared(b, n) : 0;
-    if (NM_UNLIKELY(n > NM_SIZE_MAX || !give_back(b, n - back, true))) {
+    if (NM_UNLIKELY(!give_back(b, n - back, true))) {
         nm__atomic_add(&b->in_shared, back);
         return nm__fail(NM_UNDERFLOW, n, used_of(b) + nm__get(&b->in_shared), nm__get(&b->allowed));
     }

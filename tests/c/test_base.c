@@ -49,6 +49,8 @@ static void test_limits_and_ancestors(void) {
     CHECK(nm_budget_last_denial(leaf, &d) && d.refuser == leaf && d.requested == 1 && d.time_ns > 0);
     CHECK(nm_budget_denied(root) == 1 && nm_budget_denied(leaf) == 1 && nm_budget_denied(other) == 2);
     CHECK(nm_budget_release(leaf, 81) == NM_UNDERFLOW && nm_budget_used(leaf) == 80 && nm_budget_used(root) == 100);
+    CHECK(nm_budget_release(leaf, NM_SIZE_MAX) == NM_UNDERFLOW && nm_budget_used(leaf) == 80);
+    CHECK(nm_budget_release(leaf, SIZE_MAX) == NM_UNDERFLOW && nm_budget_used(leaf) == 80);
     CHECK(nm_budget_release(leaf, 80) == NM_OK && nm_budget_used(root) == 20 && nm_budget_peak(root) == 100);
     nm_budget_set_limit(other, 10);
     CHECK(!nm_budget_charge(other, 1) && nm_budget_release(other, 11) == NM_OK && nm_budget_charge(other, 1));

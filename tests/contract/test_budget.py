@@ -172,6 +172,10 @@ def test_underflow(nm: Binding) -> None:
     assert (budget.used, parent.used) == (60, 560)
     budget.release(0)
     assert budget.used == 60
+    for huge in (1 << 62, (1 << 63) - 61, (1 << 63) - 1):
+        with pytest.raises(BudgetUnderflow):
+            budget.release(huge)
+        assert (budget.used, parent.used) == (60, 560)
 
 
 def test_peak_never_falls(nm: Binding) -> None:

@@ -139,7 +139,7 @@ class Allocator:
             self._wraps, self._autofree, self._closed = wraps, autofree, False
 
     def __del__(self) -> None:
-        if not self._closed:
+        if not getattr(self, "_closed", True):  # object.__new__ makes one without
             with lock:
                 self._leave()
                 self._life.sweep(core=self._core_)

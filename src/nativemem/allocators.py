@@ -164,6 +164,7 @@ class Allocator(_Base):
         label = f"{name_of(self)}.array"
         count = parse_size(n, f"{label}: n")
         itemsize, align, view = typed(kind, label)
+        zero = bool(zero)  # may raise, and nothing is taken yet
         block = self.alloc(parse_size(count * itemsize, f"{label}: size"), align)
         if zero and block.size:
             with memoryview(block) as raw:

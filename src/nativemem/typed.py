@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 import struct
 import sys
 from bisect import bisect
@@ -58,6 +59,16 @@ def typed(kind: Any, label: str) -> tuple[int, int, Any]:
     )
 
 
+_ITEM = re.compile(r"(\d*)([a-zA-Z?])")
+
+
+def _values(repeat: str, kind: str) -> int:
+    """How many values an item of a struct format stands for."""
+    if kind in "sp":
+        return 1
+    return 0 if kind == "x" else int(repeat or 1)
+
+
 class _Record:
     """A struct format; values of one field stand for themselves, those of several are tuples."""
 
@@ -68,16 +79,19 @@ class _Record:
             self.struct = struct.Struct(fmt)
         except (struct.error, TypeError, UnicodeEncodeError):
             raise InvalidLayout(f"{label}: takes a struct format, not {shown(fmt)}") from None
-        self.format, self.size = fmt, self.struct.size
+        self.format, self.size = self.struct.format, self.struct.size
         if not self.size:
             raise InvalidLayout(f"{label}: {shown(fmt)} is a format of no bytes")
-        self.single = len(self.struct.unpack(bytes(self.size))) == 1
+        # counted, not unpacked: a record may be larger than memory
+        self.single = sum(_values(*item) for item in _ITEM.findall(self.format)) == 1
 
     def pack(self, value: Any, label: str) -> bytes:
         try:
             return self.struct.pack(value) if self.single else self.struct.pack(*value)
         except (struct.error, TypeError, OverflowError):
-            raise InvalidLayout(f"{label}: {shown(value)} does not fit the format {self.format!r}") from None
+            raise InvalidLayout(f"{label}: {shown(value)} does not fit the format {shown(self.format)}") from None
+        except MemoryError:
+            raise OutOfMemory(f"{label}: the system has no {self.size} bytes to give", requested=self.size) from None
 
     def unpack(self, raw: Any, offset: int) -> Any:
         fields = self.struct.unpack_from(raw, offset)
@@ -91,7 +105,7 @@ def _offset(index: Any, n: int, label: str) -> int:
     except TypeError:
         raise TypeError(f"{label}: an index is an int, not {type(index).__name__}") from None
     if not -n <= i < n:
-        raise IndexError(f"{label}: there is no item {i} of {n}")
+        raise IndexError(f"{label}: there is no item {shown(i)} of {n}")
     return i % n
 
 

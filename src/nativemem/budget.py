@@ -89,6 +89,9 @@ class SharingPolicy:
 
     def allows(self, lender: Any, borrower: Any, n: int) -> bool:
         """Whether ``lender`` may lend ``n`` more bytes to ``borrower``. Whatever ``rule`` raises goes through."""
+        for label, budget in (("lender", lender), ("borrower", borrower)):
+            if not isinstance(budget, Budget):
+                raise ConfigError(f"sharing.allows: {label} takes a Budget, not {type(budget).__name__}")
         if self.borrowers is not None and borrower.name not in self.borrowers:
             return False
         if self.siblings_only and (lender.parent is None or lender.parent is not borrower.parent):

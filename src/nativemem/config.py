@@ -190,7 +190,7 @@ class Config:
         >>> ArenaConfig.from_env({"NATIVEMEM_ARENA_CAP": "1 MiB"}).cap
         1048576
         """
-        return cls._preset("environment", _environment(os.environ if env is None else env)[cls] | fields)
+        return cls._preset("environment", _environment(_mapping(env), cls) | fields)
 
     def replace(self: C, **changes: Any) -> C:
         """A copy with these fields changed, checked again.
@@ -319,7 +319,7 @@ class Settings:
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
         """Reads ``NATIVEMEM_*``. Raises :class:`ConfigError` naming variable, value and what it takes."""
-        env = os.environ if env is None else env
+        env = _mapping(env)
         backend = env.get("NATIVEMEM_BACKEND", "auto")
         if backend not in ("auto", "native", "pure"):
             raise ConfigError(f"NATIVEMEM_BACKEND: takes auto, native or pure, not {backend!r}")
@@ -333,16 +333,22 @@ class Settings:
         )
 
 
-def _environment(env: Mapping[str, str]) -> dict[type, dict[str, Any]]:
-    """The fields of each configuration that the environment sets."""
+def _mapping(env: Any) -> Mapping[str, str]:
+    """``env``; the process's variables for None."""
+    if env is None:
+        return os.environ
+    if not isinstance(env, Mapping):
+        raise ConfigError(f"env: takes a mapping or None, not {shown(env)}")
+    return env
+
+
+def _environment(env: Mapping[str, str], cls: type) -> dict[str, Any]:
+    """The fields of a configuration that the environment sets."""
     arena = {"hint": _env_size(env, "NATIVEMEM_ARENA_HINT"), "cap": _env_size(env, "NATIVEMEM_ARENA_CAP")}
-    return {
-        ArenaConfig: {name: value for name, value in arena.items() if value is not None},
-        StackConfig: {},
-        PoolConfig: {},
-        SlabConfig: {},
-        HeapConfig: {"secure": True} if _env_switch(env, "NATIVEMEM_SECURE") else {},
-    }
+    secure = _env_switch(env, "NATIVEMEM_SECURE")
+    if issubclass(cls, ArenaConfig):
+        return {name: value for name, value in arena.items() if value is not None}
+    return {"secure": True} if secure and issubclass(cls, HeapConfig) else {}
 
 
 def _env_switch(env: Mapping[str, str], name: str) -> bool:

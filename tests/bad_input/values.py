@@ -316,6 +316,13 @@ WORLDLY: dict[str, Callable[[World], Any]] = {
 }
 
 
+FEW_WORLDLY = (
+    "the subject", "its block", "own freed block", "stale block", "exported block", "another's block",
+    "block of the other backend", "closed allocator", "allocator of another thread", "allocator of the other backend",
+    "budget of the other backend", "another's mark",
+)  # fmt: skip
+
+
 # ---- objects that act ---------------------------------------------------------------------------------------
 
 

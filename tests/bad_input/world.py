@@ -7,7 +7,6 @@ fails, and says so, while it is missing. Everything else about a new name is fou
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
 import gc
 import importlib
@@ -17,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import nativemem
-from nativemem import _pressure, errors
+from nativemem import errors
 from nativemem._backend import Binding
 
 ROOMY = 1 << 40  # bytes; a limit that nothing here reaches
@@ -178,7 +177,7 @@ class World:
             for budget in (subject, *self.budgets):
                 budget.release(budget.used)
         system, budgets = self.system, self.budgets
-        del subject
+        thing = block = budget = subject = None
         nothing: list[Any] = []
         self.opened, self.kept, self.budgets = nothing, nothing, nothing
         self.aside = {}
@@ -328,7 +327,6 @@ RECIPES: dict[str, Recipe] = {
     "Utilities": _plain(lambda w: w.nm.utilities),
     "Installed": _plain(lambda w: nativemem.installed()),
     "Usage": _plain(lambda w: nativemem.process.Usage(1, 2, None, 0, None, 0, None)),
-    "Status": _plain(lambda w: errors.Status.OK),
     "Refusal": _plain(lambda w: errors.Refusal(1, 2, 3, 4)),
     # the same in other states of things
     "Arena, capped": _of(lambda w: w.nm.Arena(4096, 8192, zero_on_free=True, upstream=w.system, patterns=True)),
@@ -360,8 +358,24 @@ for _name in errors.__all__:
 #: public names that are no subject, and why
 NO_SUBJECT = {
     "Allocator": "abstract: what its subclasses inherit is tried on each of them",
+    "Status": "an enum, all of it the standard library's",
     "backend": "a string",
     "__version__": "a string",
+}
+
+#: parameters that are not tried, and why
+NO_PARAMETER = {
+    "label": "what a message calls the value: the caller's own words",
+}
+
+#: classes that are not made by hand, and how they come about
+NOT_MADE = {
+    "Mark": "mark()",
+    "Value": "alloc_value()",
+    "Array": "alloc_array()",
+    "Loan": "lend()",
+    "Denial": "last_denial",
+    "Move": "rebalance()",
 }
 
 #: modules that are public by name, and why they are not tried here
@@ -469,9 +483,7 @@ GOOD: dict[str, Callable[[World], Any]] = {
     "requested": lambda w: 1,
     "used": lambda w: 0,
     "level": lambda w: "warn",
-    "Status.value": lambda w: 1,
     "env": lambda w: {},
-    "label": lambda w: "label",
     "least": lambda w: 0,
     "address": lambda w: 4096,
     "backend": lambda w: "pure",
@@ -504,9 +516,3 @@ def good(cls: str, member: str, parameter: str, *, counts: bool = False) -> Call
         f"bad_input/world.py does not know a good value for {parameter!r} of {cls}.{member}: "
         f"add a line to GOOD, {parameter!r} or '{cls}.{member}.{parameter}', with a function that makes one"
     )
-
-
-__all__ = [
-    "GOOD", "KEYWORDS", "NO_MODULE", "NO_SUBJECT", "RECIPES", "ROOMY", "SENTINEL", "World", "class_of", "ctypes", "good",
-    "surface", "worker", "_pressure",
-]

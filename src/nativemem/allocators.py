@@ -317,6 +317,9 @@ class Mark:
     def __init__(self, core: Any, serial: int) -> None:
         self._core, self._serial = core, serial
 
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError("cannot copy or pickle 'Mark': it is released once")
+
 
 class _Rewindable(Allocator):
     """What arena and stack have in common: blocks that go together."""

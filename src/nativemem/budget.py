@@ -510,5 +510,8 @@ class Loan:
             if hasattr(error, "add_note"):  # what went wrong first is not hidden; the loan stays either way
                 error.add_note(str(outstanding))
 
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError("cannot copy or pickle 'Loan': it is given back once")
+
     def __repr__(self) -> str:
         return f"<Loan of {format_size(self._bytes)} from {self._lender._label()} to {self._borrower._label()}>"

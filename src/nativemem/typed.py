@@ -8,7 +8,7 @@ import struct
 import sys
 from bisect import bisect
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 from ._backend import facade
 from .config import parse_size
@@ -384,6 +384,9 @@ class TypedArena:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError(f"cannot copy or pickle {name_of(self)!r}: memory has one owner")
 
     def __repr__(self) -> str:
         return f"<TypedArena of {self._n} {self.format!r}{', closed' if self.closed else ''}>"

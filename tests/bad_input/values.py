@@ -12,6 +12,8 @@ import mmap
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import nativemem
+from nativemem import errors
 from nativemem._backend import Binding, load
 
 from .world import World, worker
@@ -261,7 +263,7 @@ def _orphaned_arena(w: World) -> Any:
     def make() -> Any:
         return w.nm.Arena(upstream=w.nm.System())
 
-    return w.another("arena of another thread", lambda: worker.submit(make).result())
+    return w.another("arena of another thread", lambda: worker.run(make))
 
 
 def _exported(w: World) -> Any:
@@ -307,11 +309,11 @@ WORLDLY: dict[str, Callable[[World], Any]] = {
     "another budget": lambda w: w.another_budget(),
     "budget of the other backend": _from_other(lambda nm: nm.Budget(1 << 30)),
     "budget never made": lambda w: w.nm.Budget.__new__(w.nm.Budget),
-    "another's mark": lambda w: w.another_arena().mark(),
+    "another's mark": lambda w: w.another("mark", lambda: w.another_arena().mark()),
     "released mark": _released_mark,
     "mark never made": lambda w: type(_released_mark(w)).__new__(type(_released_mark(w))),
     "value": lambda w: w.another("value", lambda: w.another_allocator().alloc_value("d", 1.5)),
-    "config of another": lambda w: __import__("nativemem").StackConfig(64),
+    "config of another": lambda w: nativemem.StackConfig(64),
     "mmap": lambda w: w.another("mmap", lambda: memoryview(mmap.mmap(-1, 16))),
 }
 
@@ -355,9 +357,9 @@ def _export(w: World) -> None:
 
 
 def _elsewhere(w: World) -> None:
-    """Another thread uses the allocator, in the middle of this one's call. Were a lock held, it would wait for ever."""
-    done = worker.submit(lambda: w.allocator.stats)
-    done.result(timeout=20)
+    """Another thread uses the allocator, in the middle of this one's call."""
+    with contextlib.suppress(errors.NativeMemError):
+        worker.run(lambda: w.allocator.alloc(16))
 
 
 ACTIONS: dict[str, Callable[[World], None]] = {
@@ -413,11 +415,32 @@ def acting_int(action: Callable[[World], None]) -> Callable[[World], Any]:
 
 
 def acting_iterator(action: Callable[[World], None]) -> Callable[[World], Any]:
-    """An iterator that acts between its items."""
+    """An iterator that acts between its items, and when one is dropped."""
 
     def items(w: World) -> Iterator[int]:
-        for item in (16, 32, 64):
+        class Dying(int):
+            def __del__(self) -> None:
+                if w.subject is not None:
+                    action(w)
+
+        for item in (16, 32):
             yield item
             action(w)
+        yield Dying(48)
+        yield 64
 
     return items
+
+
+def make_garbage(w: World, action: Callable[[World], None]) -> None:
+    """Leaves a cycle that acts when it is collected."""
+
+    class Garbage:
+        def __init__(self) -> None:
+            self.cycle = self
+
+        def __del__(self) -> None:
+            if w.subject is not None:
+                action(w)
+
+    Garbage()

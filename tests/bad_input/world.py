@@ -22,8 +22,26 @@ from nativemem._backend import Binding
 ROOMY = 1 << 40  # bytes; a limit that nothing here reaches
 SENTINEL = bytes(range(48))
 
-#: the second thread, always the same one
-worker = ThreadPoolExecutor(1)
+
+class Worker:
+    """The second thread, the same one until it is dismissed."""
+
+    def __init__(self) -> None:
+        self._pool: ThreadPoolExecutor | None = None
+
+    def run(self, call: Callable[[], Any]) -> Any:
+        """What ``call`` gives or raises there. Were a lock held that it needs, it would wait for ever."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1)
+        return self._pool.submit(call).result(timeout=20)
+
+    def dismiss(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+
+
+worker = Worker()
 
 
 class World:
@@ -44,6 +62,7 @@ class World:
         self.mark: Any = None
         self.budgets = [self.budget]
         self.before: list[Any] = []
+        self.watched = True
         self.subject = RECIPES[name](self)
 
     # ---- what recipes use
@@ -101,7 +120,8 @@ class World:
 
     def ready(self, argument: Any = None) -> Any:
         """To be said when all arguments are there: from now on a call that is refused may change nothing."""
-        self.before = self.state()
+        if self.watched:
+            self.before = self.state()
         return argument
 
     def state(self) -> list[Any]:

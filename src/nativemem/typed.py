@@ -91,7 +91,8 @@ class _Record:
         except (struct.error, TypeError, OverflowError):
             raise InvalidLayout(f"{label}: {shown(value)} does not fit the format {shown(self.format)}") from None
         except MemoryError:
-            raise OutOfMemory(f"{label}: the system has no {self.size} bytes to give", requested=self.size) from None
+            message = f"{label}: the system has no {self.size} bytes to give"
+            raise OutOfMemory(message, requested=self.size) from None
 
     def unpack(self, raw: Any, offset: int) -> Any:
         fields = self.struct.unpack_from(raw, offset)

@@ -70,9 +70,9 @@ class Traced(_Wrapper):
     thread, but for ``peak`` where several threads use it at once, which may then be too high.
 
     Parameters: ``upstream``, an allocator (None: the system); ``histogram``, whether sizes and latencies are
-    counted (None: as ``NATIVEMEM_ALLOC_HISTO`` says); ``zero_on_free``, whether a block is wiped before upstream has it
-    back. Closing with live blocks raises :class:`LeakError` and leaves everything as it is. As thread-safe as its
-    upstream.
+    counted (None: as ``NATIVEMEM_ALLOC_HISTO`` says); ``zero_on_free``, whether a block is wiped before upstream
+    has it back. Closing with live blocks raises :class:`LeakError` and leaves everything as it is. As thread-safe
+    as its upstream.
 
     >>> import nativemem
     >>> try:

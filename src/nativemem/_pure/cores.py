@@ -1151,6 +1151,16 @@ class _Wrapper(_Counted):
         """As upstream."""
         return self._upstream.check_free()  # type: ignore[no-any-return]
 
+    def _free(self, size: int, align: int, memory: Any) -> None:
+        self._upstream._free(size, align, memory)
+        self._count_free(size)
+
+    def _resize(self, old: int, size: int, memory: Any, apply: Make) -> bool:
+        if not self._upstream._resize(old, size, memory, apply):
+            return False
+        self._count_resize(old, size)
+        return True
+
 
 class LimitedCore(_Wrapper):
     """Charges before upstream serves."""
@@ -1234,16 +1244,6 @@ class TracedCore(_Wrapper):
                 buckets[largest] = buckets.get(largest, 0) + 1
         return memory
 
-    def _free(self, size: int, align: int, memory: Any) -> None:
-        self._upstream._free(size, align, memory)
-        self._count_free(size)
-
-    def _resize(self, old: int, size: int, memory: Any, apply: Make) -> bool:
-        if not self._upstream._resize(old, size, memory, apply):
-            return False
-        self._count_resize(old, size)
-        return True
-
     @_locked
     def histograms(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]] | None:
         """(largest of the bucket, blocks), ascending, by size and by nanoseconds; None where they are not kept."""
@@ -1278,16 +1278,6 @@ class FailingCore(_Wrapper):
         memory = self._from_upstream(self._upstream, size, align, make)
         self._count_alloc(size)
         return memory
-
-    def _free(self, size: int, align: int, memory: Any) -> None:
-        self._upstream._free(size, align, memory)
-        self._count_free(size)
-
-    def _resize(self, old: int, size: int, memory: Any, apply: Make) -> bool:
-        if not self._upstream._resize(old, size, memory, apply):
-            return False
-        self._count_resize(old, size)
-        return True
 
 
 class LockedCore(_Wrapper):

@@ -2,7 +2,8 @@
 
 #include "alloc/counters.h"
 
-/* Invariant:  what this wrapper has charged to the budget == stats.used. */
+/* Invariant:  stats.used <= what this wrapper has charged to the budget, and equal while no call is under way. What is
+ * counted is taken back before the charge, or another thread's would be seen on top of it. */
 struct nm_limited {
     nm_allocator upstream;
     nm_budget *budget;
@@ -36,9 +37,9 @@ static bool limited_resize(void *self, void *ptr, size_t old, size_t size, size_
         if (size > old) (void)nm_budget_release(l->budget, size - old);
         return false;
     }
+    nm__count_resize(&l->stats, old, size);
     if (size < old) (void)nm_budget_release(l->budget, old - size);
     nm__budget_settle(l->budget);
-    nm__count_resize(&l->stats, old, size);
     return true;
 }
 
@@ -46,8 +47,8 @@ static nm_status limited_free(void *self, void *ptr, size_t size, size_t align) 
     nm_limited *l = self;
     nm_status status = l->upstream.methods->free(l->upstream.self, ptr, size, align);
     if (status != NM_OK) return status;
-    (void)nm_budget_release(l->budget, size);
     nm__count_free(&l->stats, size);
+    (void)nm_budget_release(l->budget, size);
     return NM_OK;
 }
 
@@ -68,8 +69,8 @@ nm_limited *nm_limited_create(nm_allocator upstream, nm_budget *budget) {
 }
 void nm_limited_clear(nm_limited *l) {
     size_t used = nm__get(&l->stats.used);
-    (void)nm_budget_release(l->budget, used);
     nm__atomic_sub(&l->stats.used, used);
+    (void)nm_budget_release(l->budget, used);
 }
 void nm_limited_destroy(nm_limited *l) {
     if (l == NULL) return;

@@ -364,7 +364,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("limited-refused-resize-stays-charged", "if (size > old) (void)nm_budget_release(l->budget, size - old);", "(void)size;"),
         ("limited-shrinking-stays-charged", "if (size < old) (void)nm_budget_release(l->budget, old - size);", "(void)size;"),
         ("limited-refused-block-stays-charged", "(void)nm_budget_release(l->budget, size);\n        return NULL;", "return NULL;"),
-        ("limited-free-stays-charged", "(void)nm_budget_release(l->budget, size);\n    nm__count_free", "nm__count_free"),
+        ("limited-free-stays-charged", "nm__count_free(&l->stats, size);\n    (void)nm_budget_release(l->budget, size);", "nm__count_free(&l->stats, size);"),
         ("limited-refused-free-counts", "if (status != NM_OK) return status;", "(void)status;"),
         ("limited-peak-not-settled", "nm__budget_settle(l->budget);\n    nm__count_alloc", "nm__count_alloc"),
         ("limited-destroyed-with-its-charge", "(void)nm_budget_release(l->budget, used);", "(void)used;"),

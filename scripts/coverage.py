@@ -30,6 +30,7 @@ FILES = (
 DISTURBED = (
     "tests/test_engine.py::TestObjects::test_counts_every_allocation_by_size",
     "tests/test_engine.py::TestObjects::test_subinterpreters",
+    "tests/contract/test_lifetime.py::test_each_interpreter_has_errors_of_its_own",
 )
 
 

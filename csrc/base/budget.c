@@ -356,17 +356,28 @@ static bool charge(nm_budget *b, size_t n, nm_denial *denial) {
     return true;
 }
 
-/* false: less is used. While a limit moves room is the larger one, so nobody is refused who should not be. */
-NM_INLINE bool give_back(nm_budget *b, size_t n, bool all_or_nothing) {
-    int64_t left = left_of(b), after;
+/* unsigned: room >= left, and no n is too large to be compared with what lies between */
+NM_INLINE bool is_used(int64_t room, int64_t left, size_t n) { return n <= (size_t)room - (size_t)left; }
+
+/* Less is used, or it only seemed so because a limit was lowered between the two looks: here room stays. */
+static NM_COLD bool give_back_slowly(nm_budget *b, size_t n, bool all_or_nothing) {
+    pthread_mutex_lock(&all.lock);
+    int64_t left = left_of(b), room = room_of(b), after;
     do {
-        int64_t room = room_of(b);
-        /* unsigned: room >= left, and no n is too large to be compared with what lies between */
-        bool too_much = n > (size_t)room - (size_t)left;
-        if (NM_UNLIKELY(too_much && all_or_nothing)) return false;
-        after = too_much ? room : left + (int64_t)n;
+        after = is_used(room, left, n) ? left + (int64_t)n : all_or_nothing ? left : room;
     } while (!atomic_compare_exchange_weak(&b->left, &left, after));
-    if (NM_UNLIKELY(after >= atomic_load(&b->calm))) review(b);
+    set_level(b);
+    pthread_mutex_unlock(&all.lock);
+    return after != left || n == 0 || !all_or_nothing;
+}
+
+/* false: less is used. */
+NM_INLINE bool give_back(nm_budget *b, size_t n, bool all_or_nothing) {
+    int64_t left = left_of(b);
+    do {
+        if (NM_UNLIKELY(!is_used(room_of(b), left, n))) return give_back_slowly(b, n, all_or_nothing);
+    } while (!atomic_compare_exchange_weak(&b->left, &left, left + (int64_t)n));
+    if (NM_UNLIKELY(left + (int64_t)n >= atomic_load(&b->calm))) review(b);
     return true;
 }
 

@@ -255,6 +255,40 @@ static void test_no_limit_is_ever_exceeded(void) {
     nm_budget_destroy(root);
 }
 
+static void test_what_was_released_at_the_parent_is_not_released_twice(void) {
+    nm_budget *parent = make(500, NULL, (nm_budget_options){0}), *b = make(500, parent, (nm_budget_options){0});
+    CHECK(nm_budget_charge(b, 100) && nm_budget_release(parent, 60) == NM_OK && nm_budget_used(parent) == 40);
+    CHECK(nm_budget_release(b, 100) == NM_OK && nm_budget_used(b) == 0 && nm_budget_used(parent) == 0);
+    CHECK(nm_budget_charge(parent, 500) && !nm_budget_charge(parent, 1) && nm_budget_release(parent, 500) == NM_OK);
+    nm_budget_destroy(b);
+    nm_budget_destroy(parent);
+}
+
+/* A limit goes up and down without end: what is charged can be released all the same, to the last byte. */
+static _Atomic int moving;
+static void *move_it(void *arg) {
+    for (int i = 0; i < 300000; i++) {
+        nm_budget_set_limit(arg, 4950);
+        nm_budget_set_limit(arg, 5000);
+    }
+    (void)atomic_fetch_sub(&moving, 1);
+    return NULL;
+}
+static void test_release_while_the_limit_moves(void) {
+    nm_budget *parent = make(5000, NULL, (nm_budget_options){0}), *b = make(5000, parent, (nm_budget_options){0});
+    pthread_t threads[2];
+    atomic_store(&moving, 2);
+    CHECK(pthread_create(&threads[0], NULL, move_it, b) == 0 && pthread_create(&threads[1], NULL, move_it, parent) == 0);
+    int refused = 0;
+    while (atomic_load(&moving) != 0) {
+        if (!nm_budget_charge(b, 100) || nm_budget_release(b, 100) != NM_OK) refused++;
+    }
+    for (int i = 0; i < 2; i++) CHECK(pthread_join(threads[i], NULL) == 0);
+    CHECK(refused == 0 && nm_budget_used(b) == 0 && nm_budget_used(parent) == 0);
+    nm_budget_destroy(b);
+    nm_budget_destroy(parent);
+}
+
 int main(void) {
     RUN(test_pressure());
     RUN(test_pressure_of_ancestors());
@@ -265,6 +299,8 @@ int main(void) {
     RUN(test_rebalancing_before_a_denial());
     RUN(test_a_shared_budget());
     RUN(test_many_owners());
+    RUN(test_what_was_released_at_the_parent_is_not_released_twice());
+    RUN(test_release_while_the_limit_moves());
     RUN(test_no_limit_is_ever_exceeded());
     return finish();
 }

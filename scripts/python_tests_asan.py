@@ -5,7 +5,7 @@ Usage: python_tests_asan.py [pytest arguments]
 Works on a copy of the tree below build/asan, in an environment of its own. First it plants three mistakes, to see
 that they are reported; then it runs the suite in two parts:
 
-* the contract, the errors and the differential test on the native backend, with LeakSanitizer;
+* the contract, the errors, the bad input and the differential test on the native backend, with LeakSanitizer;
 * the engine, without it: leaks are searched for in what malloc gave, so what only an object in the engine's
   region points to would be taken for lost.
 
@@ -42,10 +42,10 @@ KEPT_BY_OTHERS = (
     "fill_time",  # the interpreter, for the times of a file
 )
 
-LEAK_CHECKED = ("tests/contract", "tests/test_errors.py", "tests/test_differential.py")
-ENGINE = ("tests/test_engine.py",)
+LEAK_CHECKED = ("tests/contract", "tests/test_errors.py", "tests/test_bad_input.py", "tests/test_differential.py")
+ENGINE = ("tests/test_engine.py", "tests/test_bad_input.py::test_the_functions_of_the_process")
 #: The engine in a program of its own, among the tests with leaks.
-WITH_ENGINE = ("test_a_program_on_the_secure_engine",)
+WITH_ENGINE = ("test_a_program_on_the_secure_engine", "test_the_functions_of_the_process")
 DISTURBED = (
     # under ulimit -v: the sanitizer's own address space is larger than any limit
     "test_a_limit_on_address_space_is_met_with_a_smaller_region",

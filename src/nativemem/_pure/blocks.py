@@ -145,8 +145,8 @@ def _refused(name: str) -> Any:
 
 #: what a storage type would allow and a block does not
 _OPERATORS = (
-    "__add__ __delitem__ __getitem__ __iadd__ __imul__ __mod__ __mul__ __reduce__ __reduce_ex__ __rmod__ __rmul__ "
-    "__setitem__"
+    "__add__ __contains__ __delitem__ __getitem__ __iadd__ __imul__ __iter__ __mod__ __mul__ __reduce__ "
+    "__reduce_ex__ __reversed__ __rmod__ __rmul__ __setitem__"
 ).split()
 
 
@@ -157,8 +157,6 @@ def _storage_namespace(storage: type) -> dict[str, Any]:
         if name not in _SURFACE and (name == "__alloc__" or not name.startswith("_"))
     }
     namespace |= {name: _refused(name) for name in _OPERATORS}
-    # None is not the same as a refusal: collections.abc.Iterable looks at what is there
-    namespace |= dict.fromkeys(("__contains__", "__iter__", "__reversed__"))
     for name in ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__hash__", "__str__"):
         namespace[name] = getattr(object, name)
     namespace["__dir__"] = lambda self: dir(Block)

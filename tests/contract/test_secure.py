@@ -160,7 +160,7 @@ def test_resize_looks_as_well() -> None:
     heap = load("native").Heap(secure=True)
     block = heap.alloc(40)
     before = ctypes.string_at(block.address + 40, 1)
-    write(block.address + 40, b"A")
+    write(block.address + 40, bytes([before[0] ^ 1]))
     with unchanged(heap), pytest.raises(CorruptionDetected):
         heap.resize(block, 42)
     assert block.size == 40
@@ -175,7 +175,7 @@ def test_wrappers_pass_it_on() -> None:
     limited = nm.Limited(nm.Traced(nm.Heap(secure=True)), nm.Budget(1000))
     block = limited.alloc(100)
     before = ctypes.string_at(block.address + 100, 1)
-    write(block.address + 100, b"A")
+    write(block.address + 100, bytes([before[0] ^ 1]))
     with unchanged(limited), pytest.raises(CorruptionDetected):
         block.free()
     assert limited.owner.used == 100

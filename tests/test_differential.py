@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -926,6 +927,10 @@ class Real:
 FOLLOWS = ("capacity", "available", "utilization")
 
 
+#: numbers that no two allocators share
+IDS = ("allocator", "given_by")
+
+
 def outcome(call: Callable[[], object]) -> tuple[Outcome, object]:
     """What came out, comparable; and the value itself."""
     try:
@@ -935,8 +940,11 @@ def outcome(call: Callable[[], object]) -> tuple[Outcome, object]:
     except AssertionError:
         raise
     except NativeMemError as error:
-        told = (str(error), error.state, error.layout, error.suggestion)
-        state = {key: value for key, value in error.state.items() if key not in FOLLOWS}
+        state = {key: value for key, value in error.state.items() if key not in IDS}
+        told = (str(error), state, error.layout, error.suggestion)
+        if error.state != state:  # each allocator of the process has its own
+            told = (re.sub(r"(?<=[a-z] )\d+", "id", told[0]), *told[1:])
+        state = {key: value for key, value in state.items() if key not in FOLLOWS}
         return ("error", type(error).__name__, state, repr(told)), None
     except Exception as error:
         return ("error", type(error).__name__, {}, str(error)), None

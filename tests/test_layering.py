@@ -111,7 +111,7 @@ def c_violations(root: Path) -> Iterator[str]:
 # --- Python ---
 
 PY_LAYERS = (
-    ("errors", "config", "_pressure", "_version"),
+    ("errors", "config", "_histogram", "_pressure", "_sites", "_version"),
     ("_native", "_pure"),
     ("_backend",),
     ("_utilities", "typed"),

@@ -12,6 +12,7 @@
 #include "python/python.h" /* first: Python.h wants to be */
 
 #include "base/base.h"
+#include "python/stacks.h"
 
 /* Owns one C structure. It is no part of the garbage collector and refers to other handles only, so it is
  * destroyed when the last reference goes and at no other time, and the structures it needs go after it.
@@ -54,6 +55,7 @@ typedef struct AllocatorObject {
     PyObject *core;   /* the control plane */
     PyObject *weakrefs;
     Py_ssize_t users;
+    uint64_t id;    /* of the process's allocators, never used again; 0: not attached */
     size_t natural; /* what alloc() takes without a size; 0: it needs one */
     int depth; /* allocators in the chain, this one included */
     Rewinds rewinds;
@@ -639,6 +641,8 @@ static PyObject *allocator_attach(AllocatorObject *a, PyObject *args) {
         raise_closed(up);
         return NULL;
     }
+    static uint64_t ids;
+    a->id = ++ids;
     a->handle = handle;
     a->inner = a->port = (nm_allocator){(void *)(uintptr_t)self, (const nm_methods *)(uintptr_t)methods};
     a->core = Py_NewRef(core);
@@ -812,6 +816,10 @@ static PyObject *allocator_core(AllocatorObject *a, void *unused) {
     (void)unused;
     return Py_NewRef(a->core == NULL ? Py_None : a->core);
 }
+static PyObject *allocator_id(AllocatorObject *a, void *unused) {
+    (void)unused;
+    return PyLong_FromUnsignedLongLong(a->id);
+}
 static PyObject *allocator_depth(AllocatorObject *a, void *unused) {
     (void)unused;
     return PyLong_FromLong(a->depth);
@@ -847,6 +855,7 @@ static PyMethodDef allocator_methods[] = {
 static PyGetSetDef allocator_getset[] = {
     {"closed", (getter)allocator_closed, NULL, "Whether the allocator was closed.", NULL},
     {"upstream", (getter)allocator_upstream, NULL, "The allocator that this one takes its memory from, or None.", NULL},
+    {"id", (getter)allocator_id, NULL, "A number that no other allocator of the process has or will have.", NULL},
     {"generation", (getter)allocator_generation, NULL, "Resets so far.", NULL},
     {"_core", (getter)allocator_core, NULL, NULL, NULL},
     {"_depth", (getter)allocator_depth, NULL, NULL, NULL},
@@ -904,6 +913,28 @@ static PyObject *own(PyObject *module, PyObject *args) {
     return (PyObject *)h;
 }
 
+/* What takes memory from its upstream when it is made. Not through cffi, which lets go of the interpreter's lock: who
+ * asks is to be seen by a Traced below. 0: refused, and why is in the status slot. */
+static PyObject *create_stack(PyObject *module, PyObject *args) {
+    (void)module;
+    unsigned long long self, methods;
+    Py_ssize_t capacity;
+    int patterns;
+    if (!PyArg_ParseTuple(args, "(KK)np", &self, &methods, &capacity, &patterns)) return NULL;
+    nm_allocator upstream = {(void *)(uintptr_t)self, (const nm_methods *)(uintptr_t)methods};
+    return PyLong_FromVoidPtr(nm_stack_create(upstream, (size_t)capacity, patterns != 0));
+}
+
+static PyObject *create_pool(PyObject *module, PyObject *args) {
+    (void)module;
+    unsigned long long self, methods;
+    Py_ssize_t block_size, count;
+    int grow;
+    if (!PyArg_ParseTuple(args, "(KK)nnp", &self, &methods, &block_size, &count, &grow)) return NULL;
+    nm_allocator upstream = {(void *)(uintptr_t)self, (const nm_methods *)(uintptr_t)methods};
+    return PyLong_FromVoidPtr(nm_pool_create(upstream, (size_t)block_size, (size_t)count, grow != 0));
+}
+
 /* ---- module --------------------------------------------------------------------------------------- */
 
 static PyObject *set_hooks(PyObject *module, PyObject *args) {
@@ -940,6 +971,10 @@ static PyMethodDef module_methods[] = {
     {"own_hot_methods", own_hot_methods, METH_O, "Gives a facade class its own alloc, free and resize."},
     {"set_hooks", set_hooks, METH_VARARGS, "The functions of nativemem.errors that the types call."},
     {"own", own, METH_VARARGS, "A handle that owns a structure of the core."},
+    {"create_stack", create_stack, METH_VARARGS, "The address of a new stack."},
+    {"create_pool", create_pool, METH_VARARGS, "The address of a new pool."},
+    {"stacks_create", nm__stacks_create, METH_VARARGS, "The address of a new collection of stacks."},
+    {"stacks_frames", nm__stacks_frames, METH_VARARGS, "File, line and function of each frame of a site."},
     {"engine_objects", nm__engine_objects, METH_O, "Switches the heap under the object domains on or off."},
     {"engine_arrays", nm__engine_arrays, METH_VARARGS, "Switches the heap under NumPy on or off."},
     {"engine_lift", nm__engine_lift, METH_NOARGS, "Takes the engine's limit away, then returns the peak under it."},

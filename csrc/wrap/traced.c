@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/base.h"
+#include "wrap/sites.h"
 
 /* What one thread has counted. It stays when the thread ends, for the sums, and the next thread that needs one goes on
  * with it.
@@ -12,7 +13,10 @@ typedef struct tally {
     _Alignas(64) nm__counter out, back, peak, count, frees, failures;
     _Atomic uintptr_t owner; /* 0: nobody's */
     struct tally *next;
-    void *memory;            /* what to give back */
+    void *memory; /* what to give back */
+    /* of the owner alone, where sites are sampled: bytes until the next one, and what it is drawn with */
+    int64_t until;
+    uint64_t random;
     nm__counter buckets[][2]; /* sizes, latencies: NM_HISTO_BUCKETS with a histogram, else none */
 } tally;
 
@@ -22,14 +26,17 @@ struct nm_traced {
     uint64_t number; /* of the process's, never used again */
     size_t slot;
     _Atomic(tally *) tallies; /* only ever grows */
+    nm__sites sites;          /* under the lock of all */
     nm_traced *next, *before;
 };
 
-/* Every one of the process, for the end of a thread; the lock is also for the lists of tallies. */
+/* Every one of the process, for the end of a thread; the lock is also for the lists of tallies. Nothing is waited for
+ * while it is held. */
 static struct {
     pthread_mutex_t lock;
     nm_traced *first;
     uint64_t numbers;
+    uint64_t past[NM_HISTO_BUCKETS][2]; /* of those that are gone */
 } traceds = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* This thread's tallies. Wrappers share slots; the number tells whose stands there. */
@@ -56,6 +63,22 @@ static void once(void) {
     (void)pthread_atfork(before_fork, after_fork, after_fork);
 }
 
+/* -log2 of a random number in (0, 1], times sample: the gaps of a Poisson process. Of the logarithm's series in
+ * (m - 1) / (m + 1) four terms are within 1e-5 for m in [1, 2). Marsaglia's xorshift64 with Vigna's multiplier. */
+static NM_COLD int64_t draw(tally *y, size_t sample) {
+    uint64_t x = y->random;
+    x ^= x >> 12;
+    x ^= x << 25;
+    x ^= x >> 27;
+    y->random = x;
+    x = x * UINT64_C(0x2545F4914F6CDD1D) | 1;
+    int zeros = __builtin_clzll(x);
+    double m = (double)(x << zeros) * 0x1p-63, s = (m - 1) / (m + 1), s2 = s * s;
+    double ln_m = 2 * s * (1 + s2 * (1.0 / 3 + s2 * (1.0 / 5 + s2 / 7)));
+    double gap = ((zeros + 1) * 0.69314718055994531 - ln_m) * (double)sample;
+    return gap < 0x1p62 ? (int64_t)gap + 1 : INT64_MAX / 2;
+}
+
 static tally *new_tally(nm_traced *t) {
     size_t buckets = t->o.histogram ? NM_HISTO_BUCKETS * sizeof(nm__counter[2]) : 0;
     void *memory = nm__meta_alloc(sizeof(tally) + buckets + _Alignof(tally));
@@ -64,6 +87,8 @@ static tally *new_tally(nm_traced *t) {
     y->memory = memory;
     atomic_store(&y->owner, nm__thread_id());
     y->next = atomic_load(&t->tallies);
+    y->random = (y->next == NULL ? 1 : y->next->random + 1) * UINT64_C(0x9E3779B97F4A7C15) | 1;
+    if (t->o.sample != 0) y->until = draw(y, t->o.sample);
     atomic_store(&t->tallies, y);
     return y;
 }
@@ -193,8 +218,83 @@ static void traced_stats(void *self, nm_stats *out) {
     out->live = out->count - out->frees;
 }
 
+/* ---- sites ------------------------------------------------------------------------------------------ */
+
+static bool is_sampled(tally *y, size_t size, size_t sample) {
+    if (NM_LIKELY(y->until > (int64_t)size)) {
+        y->until -= (int64_t)size;
+        return false;
+    }
+    y->until = draw(y, sample);
+    return true;
+}
+
+/* Room is promised first: what upstream gave is never without its site for want of memory. */
+static void *recorded_alloc(void *self, size_t size, size_t align) {
+    nm_traced *t = self;
+    tally *y = tally_of(t);
+    if (NM_UNLIKELY(y == NULL)) return NULL;
+    bool wanted = t->o.sample == 0 || is_sampled(y, size, t->o.sample);
+    if (wanted) {
+        pthread_mutex_lock(&traceds.lock);
+        bool promised = nm__sites_promise(&t->sites);
+        pthread_mutex_unlock(&traceds.lock);
+        if (!promised) return NULL;
+    }
+    void *ptr = t->o.histogram ? measured_alloc(self, size, align) : traced_alloc(self, size, align);
+    if (!wanted) return ptr;
+    uintptr_t site = ptr == NULL ? 0 : t->o.site(t->o.context);
+    pthread_mutex_lock(&traceds.lock);
+    if (ptr == NULL) nm__sites_forget_promise(&t->sites);
+    else nm__sites_add(&t->sites, (nm__site){ptr, size, site});
+    pthread_mutex_unlock(&traceds.lock);
+    return ptr;
+}
+
+static bool recorded_resize(void *self, void *ptr, size_t old, size_t size, size_t align) {
+    nm_traced *t = self;
+    if (!traced_resize(self, ptr, old, size, align)) return false;
+    pthread_mutex_lock(&traceds.lock);
+    nm__site *found = nm__sites_find(&t->sites, ptr);
+    if (found != NULL) found->size = size;
+    pthread_mutex_unlock(&traceds.lock);
+    return true;
+}
+
+/* The site goes first: once upstream has the block another thread may be given it. */
+static nm_status recorded_free(void *self, void *ptr, size_t size, size_t align) {
+    nm_traced *t = self;
+    nm__site taken = {NULL, 0, 0};
+    pthread_mutex_lock(&traceds.lock);
+    nm__site *found = nm__sites_find(&t->sites, ptr);
+    if (found != NULL) taken = nm__sites_take(&t->sites, found);
+    pthread_mutex_unlock(&traceds.lock);
+    if (found == NULL) return t->o.sample == 0 ? nm__fail(NM_FOREIGN_BLOCK, size, 0, 0) : traced_free(self, ptr, size, align);
+    nm_status status = traced_free(self, ptr, size, align);
+    pthread_mutex_lock(&traceds.lock);
+    if (status == NM_OK) nm__sites_forget_promise(&t->sites);
+    else nm__sites_add(&t->sites, taken);
+    pthread_mutex_unlock(&traceds.lock);
+    return status;
+}
+
+size_t nm_traced_sites(const nm_traced *t, uintptr_t *sites, size_t *sizes, size_t cap) {
+    pthread_mutex_lock(&traceds.lock);
+    size_t count = t->sites.count;
+    for (size_t i = 0, n = 0; n < cap && i < t->sites.cap; i++) {
+        if (t->sites.slots[i].ptr == NULL) continue;
+        sites[n] = t->sites.slots[i].site;
+        sizes[n++] = t->sites.slots[i].size;
+    }
+    pthread_mutex_unlock(&traceds.lock);
+    return count;
+}
+
+/* ---- life ------------------------------------------------------------------------------------------- */
+
 static const nm_methods traced_methods = {traced_alloc, traced_resize, traced_free, traced_stats};
 static const nm_methods measured_methods = {measured_alloc, traced_resize, traced_free, traced_stats};
+static const nm_methods recorded_methods = {recorded_alloc, recorded_resize, recorded_free, traced_stats};
 
 nm_traced *nm_traced_create(nm_allocator upstream, nm_traced_options o) {
     static pthread_once_t done = PTHREAD_ONCE_INIT;
@@ -212,32 +312,47 @@ nm_traced *nm_traced_create(nm_allocator upstream, nm_traced_options o) {
     pthread_mutex_unlock(&traceds.lock);
     return t;
 }
+static uint64_t counted(const nm_traced *t, unsigned bucket, int kind) {
+    uint64_t n = 0;
+    for (tally *y = atomic_load((_Atomic(tally *) *)&t->tallies); y != NULL; y = y->next) n += nm__get(&y->buckets[bucket][kind]);
+    return n;
+}
+
 void nm_traced_destroy(nm_traced *t) {
     if (t == NULL) return;
     pthread_mutex_lock(&traceds.lock);
     if (t->before != NULL) t->before->next = t->next;
     else traceds.first = t->next;
     if (t->next != NULL) t->next->before = t->before;
+    for (unsigned i = 0; t->o.histogram && i < NM_HISTO_BUCKETS; i++)
+        for (int k = 0; k < 2; k++) traceds.past[i][k] += counted(t, i, k);
     pthread_mutex_unlock(&traceds.lock);
     for (tally *y = atomic_load(&t->tallies), *next; y != NULL; y = next) {
         next = y->next;
         nm__meta_free(y->memory);
     }
+    nm__sites_destroy(&t->sites);
     nm__meta_free(t);
 }
 nm_allocator nm_traced_port(nm_traced *t) {
-    return (nm_allocator){t, t->o.histogram ? &measured_methods : &traced_methods};
+    return (nm_allocator){t, t->o.site != NULL ? &recorded_methods : t->o.histogram ? &measured_methods : &traced_methods};
 }
 
 bool nm_traced_histogram(const nm_traced *t, uint64_t *sizes, uint64_t *latencies) {
-    if (!t->o.histogram) return false;
+    if (t != NULL && !t->o.histogram) return false;
+    pthread_mutex_lock(&traceds.lock);
     for (unsigned i = 0; i < NM_HISTO_BUCKETS; i++) {
         uint64_t count[2] = {0, 0};
-        for (tally *y = atomic_load((_Atomic(tally *) *)&t->tallies); y != NULL; y = y->next)
-            for (int k = 0; k < 2; k++) count[k] += nm__get(&y->buckets[i][k]);
+        for (int k = 0; k < 2; k++) {
+            if (t != NULL) count[k] = counted(t, i, k);
+            else count[k] = traceds.past[i][k];
+            for (const nm_traced *each = t == NULL ? traceds.first : NULL; each != NULL; each = each->next)
+                if (each->o.histogram) count[k] += counted(each, i, k);
+        }
         if (sizes != NULL) sizes[i] = count[0];
         if (latencies != NULL) latencies[i] = count[1];
     }
+    pthread_mutex_unlock(&traceds.lock);
     return true;
 }
 
@@ -246,5 +361,7 @@ const char *nm_traced_check(const nm_traced *t) {
     traced_stats((void *)(uintptr_t)t, &s);
     if (s.used > s.total || s.live > s.count) return "more was taken back than given";
     if ((s.used == 0) != (s.live == 0)) return "bytes and blocks do not agree";
-    return NULL;
+    if (t->o.site != NULL && t->o.sample == 0 && t->sites.count != s.live) return "not each block has its site";
+    if (t->sites.promised != 0) return "room for a site is promised to nobody";
+    return nm__sites_check(&t->sites);
 }

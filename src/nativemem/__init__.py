@@ -2,6 +2,7 @@
 
 from ._backend import configured as _configured
 from ._pressure import MemoryPressure
+from ._sites import Frame, Site
 from ._utilities import Utilities as _Utilities  # noqa: F401  # registers the facade
 from ._version import __version__
 from .allocators import Allocator, Stats
@@ -31,6 +32,7 @@ from .errors import (
     WrongThread,
 )
 from .process import install, installed, uninstall
+from .wrappers import Traced as _Traced  # noqa: F401  # registers the facade
 
 _bound = _configured()
 backend = _bound.name
@@ -64,6 +66,7 @@ __all__ = [
     "DoubleFree",
     "Failing",
     "ForeignBlock",
+    "Frame",
     "Heap",
     "HeapConfig",
     "InvalidLayout",
@@ -82,6 +85,7 @@ __all__ = [
     "PoolConfig",
     "PoolExhausted",
     "SharingPolicy",
+    "Site",
     "Slab",
     "SlabConfig",
     "Stack",

@@ -7,12 +7,14 @@ which backend it runs on.
 
 from __future__ import annotations
 
+import atexit
 import functools
 import importlib
 import importlib.util
 from types import SimpleNamespace
 from typing import Any, Protocol, TypeVar
 
+from ._histogram import show_all
 from .config import Settings
 from .errors import ConfigError, shown
 
@@ -84,6 +86,7 @@ class DataPlane(Protocol):
     closed: bool
     upstream: Any
     generation: int
+    id: int
 
     def alloc(self, size: Any = ..., align: int = 16, /) -> Any: ...
     def free(self, block: Any, /) -> None: ...
@@ -132,6 +135,7 @@ class Backend(Protocol):
     LockedCore: Any
     this_thread: Any  # the calling thread, for hand_over
     Utilities: Any
+    histograms: Any  # of sizes and latencies, of all that the process has traced with one
     crossing: Any  # the next level that a budget came to and that nobody was told of; see _pressure
 
 
@@ -181,9 +185,11 @@ def _bind(name: str) -> Binding:
             backend.finish(bound)
         setattr(binding, cls.__name__, bound)
     binding.default_system = binding.System()
-    failing = Settings.from_env().test_oom_n
-    if failing:
-        binding.default_system = binding.Failing(binding.default_system, failing)
+    settings = Settings.from_env()
+    if settings.test_oom_n:
+        binding.default_system = binding.Failing(binding.default_system, settings.test_oom_n)
+    if settings.alloc_histo:
+        atexit.register(show_all, backend)
     binding.utilities = binding.Utilities()
     return binding
 

@@ -74,7 +74,6 @@ size_t nm_arena_largest_free(const nm_arena *a);
 /* stack */
 typedef struct nm_stack nm_stack;
 typedef struct { uint64_t generation; ...; } nm_stack_mark;
-nm_stack *nm_stack_create(nm_allocator upstream, size_t capacity, bool patterns);
 void nm_stack_destroy(nm_stack *s);
 nm_allocator nm_stack_port(nm_stack *s);
 nm_status nm_stack_clear(nm_stack *s);
@@ -84,7 +83,6 @@ nm_status nm_stack_hand_over(nm_stack *s, uintptr_t thread);
 
 /* pool */
 typedef struct nm_pool nm_pool;
-nm_pool *nm_pool_create(nm_allocator upstream, size_t block_size, size_t count, bool grow);
 void nm_pool_destroy(nm_pool *p);
 nm_allocator nm_pool_port(nm_pool *p);
 nm_status nm_pool_clear(nm_pool *p);
@@ -135,12 +133,21 @@ nm_allocator nm_limited_port(nm_limited *l);
 
 #define NM_HISTO_BUCKETS ...
 typedef struct nm_traced nm_traced;
-typedef struct { bool histogram, zero_on_free; ...; } nm_traced_options;
+typedef struct {
+    bool histogram, zero_on_free;
+    uintptr_t (*site)(void *context);
+    void *context;
+    size_t sample;
+    ...;
+} nm_traced_options;
 nm_traced *nm_traced_create(nm_allocator upstream, nm_traced_options o);
 void nm_traced_destroy(nm_traced *t);
 nm_allocator nm_traced_port(nm_traced *t);
 bool nm_traced_histogram(const nm_traced *t, uint64_t *sizes, uint64_t *latencies);
+size_t nm_traced_sites(const nm_traced *t, uintptr_t *sites, size_t *sizes, size_t cap);
 size_t nm_histo_size(unsigned bucket);
+void nm__stacks_destroy(void *stacks);
+uintptr_t nm__stacks_site(void *stacks);
 
 /* failing */
 typedef struct nm_failing nm_failing;

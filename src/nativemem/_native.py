@@ -13,10 +13,11 @@ import importlib.util
 import os
 import sys
 import weakref
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import _core, errors  # type: ignore[attr-defined]  # built from C
 from ._pressure import tell
+from ._sites import PACKAGE
 from .config import BudgetOptions, Settings, reserve_of
 
 ffi, lib = _core.ffi, _core.lib
@@ -194,7 +195,11 @@ class _Core:
 
     def port(self) -> tuple[Any, int, int, int]:
         """The handle, the port's two words and ``rewinds``, for the data plane."""
-        return self.handle, _address(self._port.self), _address(self._port.methods), self.rewinds
+        return self.handle, *self.words(), self.rewinds
+
+    def words(self) -> tuple[int, int]:
+        """The port's two."""
+        return _address(self._port.self), _address(self._port.methods)
 
     def stats(self) -> tuple[int, int, int, int, int, int, int, int, int]:
         s = ffi.new("nm_stats *")
@@ -264,7 +269,8 @@ class StackCore(_Core):
     rewinds = dataplane.REWINDS_STACK
 
     def __init__(self, upstream: _Core, capacity: int, patterns: bool) -> None:
-        self._open(lib.nm_stack_create(upstream._port, capacity, patterns), "stack", upstream)
+        stack = dataplane.create_stack(upstream.words(), capacity, patterns)
+        self._open(ffi.cast("nm_stack *", stack), "stack", upstream)
 
     def usable(self, size: int, align: int) -> int:
         return size
@@ -289,7 +295,8 @@ class PoolCore(_Core):
     __slots__ = ()
 
     def __init__(self, upstream: _Core, block_size: int, count: int, grow: bool) -> None:
-        self._open(lib.nm_pool_create(upstream._port, block_size, count, grow), "pool", upstream)
+        pool = dataplane.create_pool(upstream.words(), block_size, count, grow)
+        self._open(ffi.cast("nm_pool *", pool), "pool", upstream)
 
     def usable(self, size: int, align: int) -> int:
         return lib.nm_pool_cell(self._ptr)
@@ -387,18 +394,57 @@ class LimitedCore(_WrapperCore):
 class TracedCore(_WrapperCore):
     """Control plane of Traced."""
 
-    __slots__ = ()
+    __slots__ = ("_stacks",)
+    _stacks: Any
 
-    def __init__(self, upstream: Any, histogram: bool, zero_on_free: bool) -> None:
+    def __init__(self, upstream: Any, histogram: bool, zero_on_free: bool, depth: int, sample: int) -> None:
         self._upstream = upstream
-        self._open(lib.nm_traced_create(upstream._port, (histogram, zero_on_free)), "traced", upstream)
+        options = ffi.new("nm_traced_options *", (histogram, zero_on_free))
+        needs: tuple[Any, ...] = ()
+        if depth:
+            stacks = ffi.cast("void *", dataplane.stacks_create(depth, PACKAGE))
+            needs = (_Needed(_own(stacks, "nm__stacks_destroy", ())),)
+            options.site, options.context, options.sample = ffi.addressof(lib, "nm__stacks_site"), stacks, sample
+        self._open(lib.nm_traced_create(upstream._port, options[0]), "traced", upstream, *needs)
 
-    def histograms(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]] | None:
-        sizes, latencies = (ffi.new("uint64_t[]", lib.NM_HISTO_BUCKETS) for _ in range(2))
-        if not lib.nm_traced_histogram(self._ptr, sizes, latencies):
-            return None
-        by_size, by_time = ([(lib.nm_histo_size(i), n) for i, n in enumerate(c) if n] for c in (sizes, latencies))
-        return by_size, by_time
+    def histograms(self) -> Histograms | None:
+        return _histograms(self._ptr)
+
+    def sites(self) -> tuple[list[int], list[int]]:
+        """Of each block that is known: a number for where it came from, and its size."""
+        cap = 0
+        while True:
+            sites, sizes = ffi.new("uintptr_t[]", cap), ffi.new("size_t[]", cap)
+            count = lib.nm_traced_sites(self._ptr, sites, sizes, cap)
+            if count <= cap:
+                return ffi.unpack(sites, count), ffi.unpack(sizes, count)
+            cap = count + count // 8
+
+    @staticmethod
+    def frames(site: int) -> tuple[tuple[str, int, str], ...]:
+        return dataplane.stacks_frames(site)
+
+
+class _Needed(NamedTuple):
+    """Something of the core that another needs."""
+
+    handle: Any
+
+
+Histograms = tuple[list[tuple[int, int]], list[tuple[int, int]]]
+
+
+def _histograms(traced: Any) -> Histograms | None:
+    sizes, latencies = (ffi.new("uint64_t[]", lib.NM_HISTO_BUCKETS) for _ in range(2))
+    if not lib.nm_traced_histogram(traced, sizes, latencies):
+        return None
+    by_size, by_time = ([(lib.nm_histo_size(i), n) for i, n in enumerate(c) if n] for c in (sizes, latencies))
+    return by_size, by_time
+
+
+def histograms() -> Histograms:
+    """Those of all that the process has traced with a histogram."""
+    return _histograms(ffi.NULL)  # type: ignore[return-value]
 
 
 class FailingCore(_WrapperCore):

@@ -403,7 +403,8 @@ VARIABLES = (
     Variable(
         "NATIVEMEM_ALLOC_HISTO",
         "running",
-        "`1`: a `Traced` counts sizes unless it is told otherwise; `0` (default)",
+        "`1`: a `Traced` keeps histograms unless it is told otherwise, and the process prints them when it ends; "
+        "`0` (default)",
     ),
     Variable(
         "NATIVEMEM_TEST_OOM_N",

@@ -107,6 +107,10 @@ class NativeMemError(Exception):
         """Where the error is explained, relative to the project's folder."""
         return f"docs/errors.md#{self.code.lower()}"
 
+    def _details(self) -> list[str]:
+        """More lines of :meth:`explain`."""
+        return []
+
     def explain(self, file: TextIO | None = None) -> None:
         """Prints what happened, the numbers, what to do and where to read on, to ``file`` (None: stderr); in
         colour on a terminal, unless the environment has ``NO_COLOR``."""
@@ -118,6 +122,7 @@ class NativeMemError(Exception):
         if self.state:
             numbers = ", ".join(f"{key} {_short(value)}" for key, value in self.state.items())
             lines.append(f"  state   {numbers}")
+        lines += self._details()
         lines += [f"  try     {self.suggestion}", f"  see     {self.link}"]
         print(*lines, sep="\n", file=file)
 
@@ -257,10 +262,25 @@ class CorruptionDetected(NativeMemError, RuntimeError):
 
 
 class LeakError(NativeMemError, RuntimeError):
-    """Blocks were live when there should be none; ``state`` has how many, and their bytes."""
+    """Blocks were live when there should be none; ``state`` has how many, and their bytes. ``sites`` says where
+    they were asked for, as a :class:`Traced` with ``stacks`` knows it, most bytes first; the first ten are a note
+    as well."""
 
     code = "NM-LEAK"
     _advice = "free the blocks first; leaks() lists them"
+    _MOST = 10
+    sites: tuple[Any, ...] = ()
+
+    def _at(self, sites: list[Any]) -> LeakError:
+        self.sites = tuple(sites)
+        if sites and hasattr(self, "add_note"):
+            self.add_note("\n".join(self._details()))
+        return self
+
+    def _details(self) -> list[str]:
+        lines = [f"  {site}" for site in self.sites[: self._MOST]]
+        more = len(self.sites) - len(lines)
+        return lines + ([f"  and {more} more"] if more else [])
 
 
 class LendTimeout(NativeMemError, RuntimeError):
@@ -532,8 +552,12 @@ def raise_block(allocator: Any, block: Any, what: str) -> NoReturn:
         raise TypeError(f"{name}: takes a Block, not {type(block).__name__}")
     layout = block.size, block.align
     if what == "foreign":
+        given_by = block.allocator
         raise ForeignBlock(
-            f"{name}: the block belongs to another allocator ({name_of(block.allocator)})", layout=layout
+            f"{name} {allocator.id}: the block belongs to another allocator, {name_of(given_by)} {given_by.id}",
+            layout=layout,
+            allocator=allocator.id,
+            given_by=given_by.id,
         )
     if what == "double":
         raise DoubleFree(f"{name}: the block of {block.size} bytes was freed before", layout=layout)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._backend import select
+from ._histogram import percentiles
 from .budget import Denial
 from .config import Settings, parse_size
 from .errors import SIZE_MAX, ConfigError, InvalidLayout, NativeUnavailable, shown
 from .hooks import _numpy
-from .wrappers import percentiles
 
 __all__ = ["Installed", "Usage", "install", "installed", "owns", "uninstall", "usage"]
 

@@ -7,12 +7,14 @@ import itertools
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 from ._backend import facade
+from ._histogram import percentiles, show
+from ._sites import MOST_FRAMES, Site, gather
 from .allocators import Allocator
-from .config import Settings, _bool, format_size, parse_count
-from .errors import ConfigError, CorruptionDetected, LeakError, Status, raise_status
+from .config import Settings, _bool, format_size, parse_count, parse_size
+from .errors import ConfigError, CorruptionDetected, LeakError, Status, raise_status, shown
 
 __all__ = ["Failing", "Limited", "Locked", "Traced"]
 
@@ -64,15 +66,16 @@ class Limited(_Wrapper):
 
 @facade
 class Traced(_Wrapper):
-    """Exact counters, histograms, and a leak check for what passes through.
+    """Exact counters, histograms, a leak check, and who allocated, of what passes through.
 
     Each thread counts for itself, so a count costs a few instructions; what is read is exact after each call on any
     thread, but for ``peak`` where several threads use it at once, which may then be too high.
 
     Parameters: ``upstream``, an allocator (None: the system); ``histogram``, whether sizes and latencies are
     counted (None: as ``NATIVEMEM_ALLOC_HISTO`` says); ``zero_on_free``, whether a block is wiped before upstream
-    has it back. Closing with live blocks raises :class:`LeakError` and leaves everything as it is. As thread-safe
-    as its upstream.
+    has it back; ``stacks``, how many Python frames are kept for each live block (0: none, at most 128);
+    ``sample``, a size: frames are kept for one block in so many bytes, on average (0: for each). Closing with
+    live blocks raises :class:`LeakError` and leaves everything as it is. As thread-safe as its upstream.
 
     >>> import nativemem
     >>> try:
@@ -84,16 +87,62 @@ class Traced(_Wrapper):
     """
 
     __slots__ = ()
+    _fields = ("_sample", "_stacks")
+    _stacks: int
+    _sample: int
 
     def __init__(
-        self, upstream: Any = None, *, histogram: bool | None = None, zero_on_free: bool = False
+        self,
+        upstream: Any = None,
+        *,
+        histogram: bool | None = None,
+        zero_on_free: bool = False,
+        stacks: int = 0,
+        sample: int | str = 0,
     ) -> None:
         upstream = self._upstream(upstream)
         if histogram is None:
             histogram = Settings.from_env().alloc_histo
         options = _bool(histogram, "traced.histogram"), _bool(zero_on_free, "traced.zero_on_free")
-        core = self._make("TracedCore", upstream, upstream._core, *options)
+        stacks, sample = parse_count(stacks, "traced.stacks"), parse_size(sample, "traced.sample:")
+        if stacks > MOST_FRAMES:
+            raise ConfigError(f"traced.stacks: at most {MOST_FRAMES} frames are kept, not {shown(stacks)}")
+        if sample and not stacks:
+            raise ConfigError("traced.sample: says whose frames are kept, so it needs stacks=1 or more")
+        core = self._make("TracedCore", upstream, upstream._core, *options, stacks, sample)
         self._open(core, upstream, wraps=True)
+        self._stacks, self._sample = stacks, sample
+
+    @property
+    def stacks(self) -> int:
+        """How many frames are kept for a block; 0: none."""
+        return self._stacks
+
+    @property
+    def sample(self) -> int:
+        """Frames are kept for one block in so many bytes; 0: for each."""
+        return self._sample
+
+    def sites(self) -> list[Site]:
+        """Where the live blocks were asked for, as :class:`Site`, most bytes first: of all that came through
+        here, for an allocator on top as well. With ``sample`` they are estimates.
+
+        Raises :class:`ConfigError` where it was made without ``stacks``, :class:`StaleHandle` when closed. Any
+        thread.
+
+        >>> import nativemem
+        >>> traced = nativemem.Traced(None, stacks=1)
+        >>> def load():
+        ...     return [traced.alloc(n) for n in (100, 200)]
+        >>> blocks = load()
+        >>> [(site.frames[0].line, site.blocks, site.bytes) for site in traced.sites()]
+        [2, 2, 300]
+        """
+        core = self._opened()
+        if not self._stacks:
+            raise ConfigError("traced.stacks: sites need stacks=1 or more")
+        sites, sizes = core.sites()
+        return gather(sites, sizes, core.frames, self._sample)
 
     def leaks(self) -> list[Any]:
         """The live blocks that this wrapper gave, largest first. Raises :class:`StaleHandle` when closed."""
@@ -117,6 +166,13 @@ class Traced(_Wrapper):
         """As :meth:`percentiles`, of the nanoseconds that upstream took for a block."""
         return percentiles(self._histograms()[1])
 
+    def print_histogram(self, file: TextIO | None = None) -> None:
+        """Prints the histograms of sizes and latencies, their percentiles, and what they were measured on, to
+        ``file`` (None: stderr). Raises as :meth:`percentiles`. With ``NATIVEMEM_ALLOC_HISTO=1`` the process prints
+        those of everything that was traced when it ends."""
+        sizes, latencies = self._histograms()
+        show("Traced", sizes, latencies, self._backend.name, file)
+
     def _histograms(self) -> Any:
         counts = self._opened().histograms()
         if counts is None:
@@ -129,12 +185,9 @@ class Traced(_Wrapper):
             stats = self.stats
             if stats.live:
                 noun = "block" if stats.live == 1 else "blocks"
-                raise LeakError(
-                    f"Traced: {stats.live} live {noun} of {format_size(stats.current)} in all",
-                    suggestion="free them first; leaks() lists them",
-                    blocks=stats.live,
-                    used=stats.current,
-                )
+                leak = f"Traced: {stats.live} live {noun} of {format_size(stats.current)} in all"
+                sites = self.sites() if self._stacks else []
+                raise LeakError(leak, blocks=stats.live, used=stats.current)._at(sites)
         super().close()
 
 
@@ -341,18 +394,3 @@ class Locked(_Wrapper):
         finally:
             core.leave(before)
 
-
-def percentiles(counts: list[tuple[int, int]]) -> dict[int, int] | None:
-    """The nearest-rank percentiles of ``(size, count)`` pairs in ascending order of size."""
-    total = sum(count for _, count in counts)
-    if not total:
-        return None
-    result = {}
-    for p in (50, 90, 99):
-        rank = -(-p * total // 100)
-        for size, count in counts:
-            rank -= count
-            if rank <= 0:
-                result[p] = size
-                break
-    return result

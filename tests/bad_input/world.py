@@ -290,6 +290,14 @@ def _moves(w: World) -> Any:
     return move
 
 
+def _site(w: World) -> Any:
+    traced = w.nm.Traced(w.system, stacks=1)
+    block = traced.alloc(10)
+    (site,) = traced.sites()
+    block.free()
+    return site
+
+
 def _typed(verb: str, *args: Any) -> Recipe:
     def recipe(w: World) -> Any:
         w.populate(w.nm.Heap())
@@ -319,7 +327,7 @@ RECIPES: dict[str, Recipe] = {
     "Slab": _of(lambda w: w.nm.Slab(upstream=w.system)),
     "Heap": _of(lambda w: w.nm.Heap()),
     "Limited": _of(lambda w: w.nm.Limited(w.system, w.budget)),
-    "Traced": _of(lambda w: w.nm.Traced(w.system, histogram=True)),
+    "Traced": _of(lambda w: w.nm.Traced(w.system, histogram=True, stacks=4)),
     "Failing": _of(lambda w: w.nm.Failing(w.system)),
     "Locked": _of(lambda w: w.nm.Locked(w.system)),
     "TypedArena": _typed_arena,
@@ -329,6 +337,8 @@ RECIPES: dict[str, Recipe] = {
     "Value": _typed("alloc_value", "d", 1.5),
     "Array": _typed("alloc_array", "d", [1.5, 2.5, 3.5]),
     "Stats": _plain(lambda w: w.allocator.stats),
+    "Site": _plain(_site),
+    "Frame": _plain(lambda w: _site(w).frames[0]),
     # budgets
     "Budget": _budget,
     "Loan": _loan,
@@ -397,6 +407,8 @@ NOT_MADE = {
     "Loan": "lend()",
     "Denial": "last_denial",
     "Move": "rebalance()",
+    "Site": "sites()",
+    "Frame": "sites()",
 }
 
 #: modules that are public by name, and why they are not tried here
@@ -454,6 +466,8 @@ GOOD: dict[str, Callable[[World], Any]] = {
     "sticky": lambda w: False,
     "most": lambda w: 100,
     "histogram": lambda w: True,
+    "stacks": lambda w: 2,
+    "sample": lambda w: 1000,
     # constructors
     "hint": lambda w: 4096,
     "cap": lambda w: 1 << 20,

@@ -124,8 +124,12 @@ static void wrap_limited(chain *c) {
     link_core(c, l, nm_limited_port(l), limited_destroy, limited_check);
     c->limited = true;
 }
-static void wrap_traced(chain *c) {
-    nm_traced *t = nm_traced_create(c->port, (nm_traced_options){.histogram = true});
+static uintptr_t somewhere(void *context) { return ++*(uintptr_t *)context; }
+static void wrap_traced(chain *c) { /* every other one knows where its blocks came from */
+    static uintptr_t sites;
+    static unsigned turn;
+    nm_traced_options o = {.histogram = true, .site = turn++ % 2 == 0 ? somewhere : NULL, .context = &sites};
+    nm_traced *t = nm_traced_create(c->port, o);
     link_core(c, t, nm_traced_port(t), traced_destroy, traced_check);
     c->limited = false;
 }

@@ -227,6 +227,146 @@ static void test_wiped(void) {
     nm_system_destroy(system);
 }
 
+/* ---- sites ------------------------------------------------------------------------------------------ */
+
+enum { KEPT = 3000 };
+static uintptr_t site_now; /* what the caller says */
+static uintptr_t site_is(void *context) { return *(uintptr_t *)context; }
+
+static size_t bytes_at(nm_traced *t, uintptr_t site, size_t *blocks) {
+    static uintptr_t sites[KEPT];
+    static size_t sizes[KEPT];
+    size_t sum = 0, count = nm_traced_sites(t, sites, sizes, KEPT);
+    *blocks = 0;
+    CHECK(count <= KEPT);
+    for (size_t i = 0; i < count; i++) {
+        if (sites[i] != site) continue;
+        sum += sizes[i];
+        ++*blocks;
+    }
+    return sum;
+}
+
+static void test_where_blocks_came_from(void) {
+    nm_heap *h = nm_heap_create(NULL, false);
+    nm_traced *t = nm_traced_create(nm_heap_port(h), (nm_traced_options){.site = site_is, .context = &site_now});
+    nm_allocator port = nm_traced_port(t);
+    static void *kept[KEPT];
+    size_t sizes[KEPT], sums[4] = {0}, counts[4] = {0}, blocks;
+    uint64_t seed = 5;
+    for (size_t i = 0; i < KEPT; i++) {
+        site_now = i % 3 + 1;
+        kept[i] = nm_alloc(port, sizes[i] = 1 + below(&seed, 400), 16);
+        sums[site_now] += sizes[i];
+        counts[site_now]++;
+    }
+    SOUND(nm_traced_check(t));
+    CHECK(nm_traced_sites(t, NULL, NULL, 0) == KEPT);
+    for (size_t i = 0; i < KEPT; i++) { /* in another order than they came */
+        size_t at = i * 7 % KEPT, site = at % 3 + 1;
+        CHECK(bytes_at(t, site, &blocks) == sums[site] && blocks == counts[site]);
+        CHECK(nm_free(port, kept[at], sizes[at], 16) == NM_OK);
+        CHECK(nm_free(port, kept[at], sizes[at], 16) == NM_FOREIGN_BLOCK); /* and the heap is not asked */
+        sums[site] -= sizes[at];
+        counts[site]--;
+        if (i % 100 == 0) SOUND(nm_traced_check(t));
+    }
+    SOUND(nm_traced_check(t));
+    CHECK(nm_traced_sites(t, NULL, NULL, 0) == 0);
+    char *grown = nm_alloc(port, 40, 16);
+    CHECK(port.methods->resize(port.self, grown, 40, 48, 16) && bytes_at(t, site_now, &blocks) == 48 && blocks == 1);
+    CHECK(nm_free(nm_heap_port(h), grown, 48, 16) == NM_OK); /* past it, and the heap gives the place again */
+    CHECK(nm_alloc(port, 40, 16) == grown && bytes_at(t, site_now, &blocks) == 40 && blocks == 1);
+    CHECK(nm_free(port, grown, 40, 16) == NM_OK);
+    nm_traced_destroy(t);
+    nm_heap_destroy(h);
+}
+
+static void test_sites_of_what_is_refused(void) {
+    nm_system *system = nm_system_create();
+    nm_stack *stack = nm_stack_create(nm_system_port(system), 200, false);
+    nm_traced *t = nm_traced_create(nm_stack_port(stack), (nm_traced_options){.site = site_is, .context = &site_now});
+    nm_allocator port = nm_traced_port(t);
+    size_t blocks;
+    void *first = nm_alloc(port, 40, 16), *second = nm_alloc(port, 64, 16);
+    for (int i = 0; i < 100; i++) CHECK(nm_alloc(port, 1000, 16) == NULL);
+    SOUND(nm_traced_check(t));
+    CHECK(nm_free(port, first, 40, 16) == NM_LIFO_VIOLATION && bytes_at(t, site_now, &blocks) == 104 && blocks == 2);
+    SOUND(nm_traced_check(t));
+    CHECK(nm_free(port, second, 64, 16) == NM_OK && nm_free(port, first, 40, 16) == NM_OK);
+    CHECK(nm_traced_sites(t, NULL, NULL, 0) == 0);
+    nm_traced_destroy(t);
+    nm_stack_destroy(stack);
+    nm_system_destroy(system);
+}
+
+/* A block is seen with a probability of 1 - exp(-size / sample): for one of a tenth of it that is 0.0952. */
+static void test_a_sample_of_sites(void) {
+    nm_system *system = nm_system_create();
+    nm_traced_options o = {.site = site_is, .context = &site_now, .sample = 1000};
+    nm_traced *t = nm_traced_create(nm_system_port(system), o);
+    nm_allocator port = nm_traced_port(t);
+    size_t seen = 0, blocks;
+    for (int i = 0; i < 100000; i++) {
+        void *ptr = nm_alloc(port, 100, 16);
+        (void)bytes_at(t, site_now, &blocks);
+        seen += blocks;
+        CHECK(nm_free(port, ptr, 100, 16) == NM_OK);
+    }
+    CHECK(seen > 9516 - 464 && seen < 9516 + 464); /* five standard deviations */
+    for (int i = 0; i < 100; i++) { /* one of twenty samples is not seen once in 5e8 */
+        void *ptr = nm_alloc(port, 20000, 16);
+        CHECK(bytes_at(t, site_now, &blocks) == 20000);
+        CHECK(nm_free(port, ptr, 20000, 16) == NM_OK);
+    }
+    SOUND(nm_traced_check(t));
+    nm_traced_destroy(t);
+    nm_system_destroy(system);
+}
+
+static void *with_sites(void *arg) {
+    nm_allocator *port = arg;
+    void *mine[50] = {NULL};
+    for (int i = 0; i < 20000; i++) {
+        void **slot = &mine[i % 50];
+        if (*slot != NULL) CHECK(nm_free(*port, *slot, 30, 16) == NM_OK);
+        CHECK((*slot = nm_alloc(*port, 30, 16)) != NULL);
+    }
+    for (int i = 0; i < 50; i++) CHECK(nm_free(*port, mine[i], 30, 16) == NM_OK);
+    return NULL;
+}
+
+static void test_sites_under_threads(void) {
+    nm_heap *h = nm_heap_create(NULL, false);
+    nm_traced *t = nm_traced_create(nm_heap_port(h), (nm_traced_options){.site = site_is, .context = &site_now});
+    nm_allocator port = nm_traced_port(t);
+    pthread_t threads[4];
+    for (int i = 0; i < 4; i++) CHECK(pthread_create(&threads[i], NULL, with_sites, &port) == 0);
+    for (int i = 0; i < 4; i++) CHECK(pthread_join(threads[i], NULL) == 0);
+    SOUND(nm_traced_check(t));
+    CHECK(nm_traced_sites(t, NULL, NULL, 0) == 0 && stats(port).live == 0);
+    nm_traced_destroy(t);
+    nm_heap_destroy(h);
+}
+
+static void test_the_histogram_of_the_process(void) {
+    static uint64_t before[NM_HISTO_BUCKETS], after[NM_HISTO_BUCKETS];
+    nm_system *system = nm_system_create();
+    CHECK(nm_traced_histogram(NULL, before, NULL));
+    nm_traced *gone = nm_traced_create(nm_system_port(system), (nm_traced_options){.histogram = true});
+    nm_traced *here = nm_traced_create(nm_traced_port(gone), (nm_traced_options){.histogram = true});
+    nm_traced *without = nm_traced_create(nm_traced_port(here), (nm_traced_options){0});
+    nm_allocator port = nm_traced_port(without);
+    CHECK(nm_free(port, nm_alloc(port, 777, 16), 777, 16) == NM_OK);
+    unsigned bucket = nm_histo_bucket(777);
+    CHECK(nm_traced_histogram(NULL, after, NULL) && after[bucket] == before[bucket] + 2);
+    nm_traced_destroy(without);
+    nm_traced_destroy(here);
+    nm_traced_destroy(gone);
+    CHECK(nm_traced_histogram(NULL, after, NULL) && after[bucket] == before[bucket] + 2);
+    nm_system_destroy(system);
+}
+
 int main(void) {
     if (nm_region_init((size_t)4 << 30, (size_t)4 << 20, 1000) != NM_OK) return 2;
     RUN(test_the_nth_fails());
@@ -237,5 +377,10 @@ int main(void) {
     RUN(test_threads_counted());
     RUN(test_more_wrappers_than_slots());
     RUN(test_wiped());
+    RUN(test_where_blocks_came_from());
+    RUN(test_sites_of_what_is_refused());
+    RUN(test_a_sample_of_sites());
+    RUN(test_sites_under_threads());
+    RUN(test_the_histogram_of_the_process());
     return finish();
 }

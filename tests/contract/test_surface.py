@@ -18,7 +18,7 @@ BOUND = (
 
 PUBLIC = {
     *BOUND,
-    *("Allocator", "Stats", "install", "uninstall", "installed", "backend", "__version__"),
+    *("Allocator", "Stats", "Site", "Frame", "install", "uninstall", "installed", "backend", "__version__"),
     *("NativeMemError", "OutOfMemory", "BudgetExceeded", "ArenaExhausted", "InvalidLayout"),
     *("DoubleFree", "ForeignBlock", "StaleBlock", "StaleHandle", "InvalidMark", "BudgetUnderflow"),
     *("ConfigError", "WrongThread", "LeakError", "NativeUnavailable", "PoolExhausted", "CapacityExceeded"),

@@ -21,6 +21,7 @@ from .cores import (
     SystemCore,
     TracedCore,
     crossing,
+    histograms,
     this_thread,
 )
 from .dataplane import Allocator
@@ -44,6 +45,7 @@ __all__ = [
     "crossing",
     "features",
     "finish",
+    "histograms",
     "name",
     "this_thread",
 ]

@@ -18,6 +18,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from .._sites import Place, here
 from ..config import BudgetOptions
 from ..errors import SIZE_MAX, Refusal, Status
 
@@ -1225,32 +1226,89 @@ class LimitedCore(_Wrapper):
         self._budget.release(used)
 
 
-class TracedCore(_Wrapper):
-    """Counts what passes through, and its sizes and how long upstream takes."""
+#: blocks by the largest of the bucket that their size, or upstream's nanoseconds, are in
+_Buckets = tuple[dict[int, int], dict[int, int]]
+#: of all that the process has traced with a histogram
+_all_buckets: _Buckets = ({}, {})
 
-    def __init__(self, upstream: Any, histogram: bool, zero_on_free: bool) -> None:
+
+def _sorted(buckets: _Buckets) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    sizes, latencies = (sorted(counts.items()) for counts in buckets)
+    return sizes, latencies
+
+
+def histograms() -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Those of all that the process has traced with a histogram."""
+    with lock:
+        return _sorted(_all_buckets)
+
+
+class TracedCore(_Wrapper):
+    """Counts what passes through, its sizes, how long upstream takes, and who asked for it."""
+
+    def __init__(self, upstream: Any, histogram: bool, zero_on_free: bool, depth: int, sample: int) -> None:
         super().__init__(upstream)
         self._wipes = self._wipes or zero_on_free
-        self._buckets: tuple[dict[int, int], dict[int, int]] | None = ({}, {}) if histogram else None
+        self._buckets: _Buckets | None = ({}, {}) if histogram else None
+        self._stacks_of = depth
+        #: who asked for what, by the address of the object that stands for the memory
+        self._sites: dict[int, tuple[tuple[Place, ...], int]] = {}
+        self._sample = sample
+        self._until = 0.0
+        if sample:
+            from random import Random  # here: it takes long to import
+
+            self._gap = functools.partial(Random(1).expovariate, 1 / sample)
+            self._until = self._gap()
+
+    def _is_sampled(self, size: int) -> bool:
+        if self._until > size:
+            self._until -= size
+            return False
+        self._until = self._gap()
+        return True
 
     def _alloc(self, size: int, align: int, make: Make) -> Any:
+        wanted = bool(self._stacks_of) and (not self._sample or self._is_sampled(size))
         start = time.perf_counter_ns() if self._buckets is not None else 0
         memory = self._from_upstream(self._upstream, size, align, make)
+        took = time.perf_counter_ns() - start if self._buckets is not None else 0
+        if wanted:
+            self._sites[id(memory)] = here(self._stacks_of), size
         self._count_alloc(size)
         if self._buckets is not None:
-            took = time.perf_counter_ns() - start
-            for buckets, value in zip(self._buckets, (size, max(took, 1)), strict=True):
+            for both in zip(self._buckets, _all_buckets, strict=True):
+                value = size if both[0] is self._buckets[0] else max(took, 1)
                 largest = _bucket_size(value)
-                buckets[largest] = buckets.get(largest, 0) + 1
+                for buckets in both:
+                    buckets[largest] = buckets.get(largest, 0) + 1
         return memory
+
+    def _free(self, size: int, align: int, memory: Any) -> None:
+        super()._free(size, align, memory)
+        self._sites.pop(id(memory), None)
+
+    def _resize(self, old: int, size: int, memory: Any, apply: Make) -> bool:
+        if not super()._resize(old, size, memory, apply):
+            return False
+        if id(memory) in self._sites:
+            self._sites[id(memory)] = self._sites[id(memory)][0], size
+        return True
 
     @_locked
     def histograms(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]] | None:
         """(largest of the bucket, blocks), ascending, by size and by nanoseconds; None where they are not kept."""
-        if self._buckets is None:
-            return None
-        sizes, latencies = (sorted(buckets.items()) for buckets in self._buckets)
-        return sizes, latencies
+        return None if self._buckets is None else _sorted(self._buckets)
+
+    @_locked
+    def sites(self) -> tuple[list[Any], list[int]]:
+        """Of each block that is known: where it came from, and its size."""
+        known = self._sites.values()
+        return [frames for frames, _ in known], [size for _, size in known]
+
+    @staticmethod
+    def frames(site: tuple[Place, ...]) -> tuple[Place, ...]:
+        return site
 
 
 class FailingCore(_Wrapper):

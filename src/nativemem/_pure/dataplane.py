@@ -8,6 +8,7 @@ call in between.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import weakref
 from typing import Any
 
@@ -25,6 +26,8 @@ from ..errors import (
 )
 from .blocks import FREED, LIVE, STALE, Block, storage
 from .cores import crossing, lock, pressed
+
+_ids = itertools.count(1)
 
 
 class _Orphan:
@@ -97,6 +100,7 @@ class Allocator:
         "_closed",
         "_core_",
         "_depth",
+        "_id",
         "_life",
         "_natural",
         "_upstream_",
@@ -115,6 +119,7 @@ class Allocator:
         self._closed = True  # until it is attached
         self._core_ = self._upstream_ = None
         self._life = _Life()
+        self._id = 0
         self._natural = 0  # what alloc() takes without a size; 0: it needs one
         self._users = 0  # open allocators whose upstream this is
         self._wraps = False
@@ -133,6 +138,7 @@ class Allocator:
                     self._life = upstream._life
                 else:
                     upstream._life.nouns += 1
+            self._id = next(_ids)
             self._natural = upstream._natural if wraps else natural
             self._core_, self._upstream_ = core, upstream
             self._depth = 1 if upstream is None else upstream._depth + 1
@@ -165,6 +171,11 @@ class Allocator:
     def upstream(self) -> Any:
         """The allocator that this one takes its memory from, or None."""
         return self._upstream_
+
+    @property
+    def id(self) -> int:
+        """A number that no other allocator of the process has or will have."""
+        return self._id
 
     @property
     def generation(self) -> int:

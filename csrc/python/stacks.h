@@ -1,0 +1,14 @@
+/* Who allocated: stacks of Python frames, each kept once. */
+#ifndef NM__STACKS_H
+#define NM__STACKS_H
+
+#include "python/python.h"
+
+/* Functions of the module; each is called with the interpreter's lock held. */
+PyObject *nm__stacks_create(PyObject *module, PyObject *args); /* (depth, package) -> address */
+PyObject *nm__stacks_frames(PyObject *module, PyObject *args); /* (site) -> ((file, line, function), ...) */
+void nm__stacks_destroy(void *stacks);
+/* The site of an nm_traced; 0 where no Python code is running. */
+uintptr_t nm__stacks_site(void *stacks);
+
+#endif

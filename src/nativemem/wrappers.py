@@ -133,10 +133,10 @@ class Traced(_Wrapper):
         >>> import nativemem
         >>> traced = nativemem.Traced(None, stacks=1)
         >>> def load():
-        ...     return [traced.alloc(n) for n in (100, 200)]
-        >>> blocks = load()
-        >>> [(site.frames[0].line, site.blocks, site.bytes) for site in traced.sites()]
-        [2, 2, 300]
+        ...     return traced.alloc(100)
+        >>> blocks = [load(), load()]
+        >>> [(site.blocks, site.bytes, site.frames[0].function) for site in traced.sites()]
+        [(2, 200, 'load')]
         """
         core = self._opened()
         if not self._stacks:

@@ -8,9 +8,11 @@
 
 /* What one thread has counted. It stays when the thread ends, for the sums, and the next thread that needs one goes on
  * with it.
- * Invariants, over all tallies of a wrapper:  used == out - back;  live == count - frees;  total == out */
+ * Invariants, over all tallies of a wrapper:  used == out - back;  live == count - frees;  total == out
+ * Of each:  high == back + peak */
 typedef struct tally {
-    _Alignas(64) nm__counter out, back, peak, count, frees, failures;
+    _Alignas(64) nm__counter out;
+    nm__counter high, back, peak, count, frees, failures; /* one line of the cache for the seven */
     _Atomic uintptr_t owner; /* 0: nobody's */
     struct tally *next;
     void *memory; /* what to give back */
@@ -24,7 +26,8 @@ struct nm_traced {
     nm_allocator upstream;
     nm_traced_options o;
     uint64_t number; /* of the process's, never used again */
-    size_t slot;
+    size_t slot;     /* where this thread's tally stands in mine: bytes from its beginning */
+    nm_methods methods;
     _Atomic(tally *) tallies; /* only ever grows */
     nm__sites sites;          /* under the lock of all */
     nm_traced *next, *before;
@@ -41,10 +44,14 @@ static struct {
 
 /* This thread's tallies. Wrappers share slots; the number tells whose stands there. */
 #define SLOTS 8
-static NM_TLS struct {
-    uint64_t number;
+typedef struct known_tally {
+    uint64_t number; /* 0: nobody's */
     tally *tally;
-} mine[SLOTS];
+} known_tally;
+static NM_TLS known_tally mine[SLOTS];
+
+NM_INLINE known_tally *slot_of(const nm_traced *t) { return (known_tally *)((char *)mine + t->slot); }
+NM_INLINE bool is_known(const nm_traced *t) { return NM_LIKELY(slot_of(t)->number == t->number); }
 
 static void thread_ends(void) {
     uintptr_t me = nm__thread_id();
@@ -105,15 +112,12 @@ static NM_COLD tally *find_tally(nm_traced *t) {
     if (y == NULL) y = new_tally(t);
     pthread_mutex_unlock(&traceds.lock);
     if (y == NULL) return NULL;
-    mine[t->slot].number = t->number;
-    mine[t->slot].tally = y;
+    *slot_of(t) = (known_tally){t->number, y};
     nm__arm_thread_end();
     return y;
 }
 
-NM_INLINE tally *tally_of(nm_traced *t) {
-    return NM_LIKELY(mine[t->slot].number == t->number) ? mine[t->slot].tally : find_tally(t);
-}
+NM_INLINE tally *tally_of(nm_traced *t) { return is_known(t) ? slot_of(t)->tally : find_tally(t); }
 
 unsigned nm_histo_bucket(size_t size) {
     if (size <= 4) return (unsigned)size - 1;
@@ -128,19 +132,31 @@ size_t nm_histo_size(unsigned bucket) {
 }
 
 NM_INLINE void count_out(tally *y, size_t size) {
-    size_t out = nm__get(&y->out) + size, back = nm__get(&y->back);
-    nm__set(&y->out, out);
-    if (out > back && out - back > nm__get(&y->peak)) nm__set(&y->peak, out - back);
+    nm__bump(&y->out, size);
+    size_t out = nm__get(&y->out);
+    if (NM_LIKELY(out <= nm__get(&y->high))) return;
+    nm__set(&y->high, out);
+    nm__set(&y->peak, out - nm__get(&y->back));
+}
+
+NM_INLINE void count_back(tally *y, size_t size) {
+    nm__bump(&y->back, size);
+    nm__bump(&y->high, size);
 }
 
 static NM_COLD void count_failure(tally *y) {
     if (nm__is_want(nm_last_failure().status)) nm__bump(&y->failures, 1);
 }
 
+static void *traced_alloc(void *self, size_t size, size_t align);
+static NM_COLD void *first_alloc(nm_traced *t, size_t size, size_t align) {
+    return find_tally(t) == NULL ? NULL : traced_alloc(t, size, align);
+}
+
 static void *traced_alloc(void *self, size_t size, size_t align) {
     nm_traced *t = self;
-    tally *y = tally_of(t);
-    if (NM_UNLIKELY(y == NULL)) return NULL;
+    if (NM_UNLIKELY(!is_known(t))) return first_alloc(t, size, align);
+    tally *y = slot_of(t)->tally;
     void *ptr = t->upstream.methods->alloc(t->upstream.self, size, align);
     if (NM_UNLIKELY(ptr == NULL)) {
         count_failure(y);
@@ -169,33 +185,37 @@ static bool traced_resize(void *self, void *ptr, size_t old, size_t size, size_t
     tally *y = tally_of(t);
     if (NM_UNLIKELY(y == NULL) || !t->upstream.methods->resize(t->upstream.self, ptr, old, size, align)) return false;
     if (size > old) count_out(y, size - old);
-    else nm__bump(&y->back, old - size);
+    else count_back(y, old - size);
     return true;
 }
 
-/* A copy is kept until upstream has taken the block: one that is refused is still its owner's, as it was. */
-static NM_COLD nm_status free_wiped(nm_traced *t, void *ptr, size_t size, size_t align) {
-    void *kept = nm__meta_alloc(size);
-    if (kept == NULL) return nm_last_failure().status;
-    memcpy(kept, ptr, size);
-    nm__wipe(ptr, size);
-    nm_status status = t->upstream.methods->free(t->upstream.self, ptr, size, align);
-    if (status != NM_OK) memcpy(ptr, kept, size);
-    nm__wipe(kept, size);
-    nm__meta_free(kept);
-    return status;
+static nm_status traced_free(void *self, void *ptr, size_t size, size_t align);
+static NM_COLD nm_status first_free(nm_traced *t, void *ptr, size_t size, size_t align) {
+    return find_tally(t) == NULL ? NM_OUT_OF_MEMORY : traced_free(t, ptr, size, align);
 }
 
 static nm_status traced_free(void *self, void *ptr, size_t size, size_t align) {
     nm_traced *t = self;
-    tally *y = tally_of(t);
-    if (NM_UNLIKELY(y == NULL)) return NM_OUT_OF_MEMORY;
-    nm_status status = NM_UNLIKELY(t->o.zero_on_free) ? free_wiped(t, ptr, size, align)
-                                                      : t->upstream.methods->free(t->upstream.self, ptr, size, align);
+    if (NM_UNLIKELY(!is_known(t))) return first_free(t, ptr, size, align);
+    tally *y = slot_of(t)->tally;
+    nm_status status = t->upstream.methods->free(t->upstream.self, ptr, size, align);
     if (NM_UNLIKELY(status != NM_OK)) return status;
     nm__bump(&y->frees, 1);
-    nm__bump(&y->back, size);
+    count_back(y, size);
     return NM_OK;
+}
+
+/* A copy is kept until upstream has taken the block: one that is refused is still its owner's, as it was. */
+static nm_status wiping_free(void *self, void *ptr, size_t size, size_t align) {
+    void *kept = nm__meta_alloc(size);
+    if (kept == NULL) return nm_last_failure().status;
+    memcpy(kept, ptr, size);
+    nm__wipe(ptr, size);
+    nm_status status = traced_free(self, ptr, size, align);
+    if (status != NM_OK) memcpy(ptr, kept, size);
+    nm__wipe(kept, size);
+    nm__meta_free(kept);
+    return status;
 }
 
 static void traced_stats(void *self, nm_stats *out) {
@@ -269,8 +289,9 @@ static nm_status recorded_free(void *self, void *ptr, size_t size, size_t align)
     nm__site *found = nm__sites_find(&t->sites, ptr);
     if (found != NULL) taken = nm__sites_take(&t->sites, found);
     pthread_mutex_unlock(&traceds.lock);
-    if (found == NULL) return t->o.sample == 0 ? nm__fail(NM_FOREIGN_BLOCK, size, 0, 0) : traced_free(self, ptr, size, align);
-    nm_status status = traced_free(self, ptr, size, align);
+    if (found == NULL && t->o.sample == 0) return nm__fail(NM_FOREIGN_BLOCK, size, 0, 0);
+    nm_status status = t->o.zero_on_free ? wiping_free(self, ptr, size, align) : traced_free(self, ptr, size, align);
+    if (found == NULL) return status;
     pthread_mutex_lock(&traceds.lock);
     if (status == NM_OK) nm__sites_forget_promise(&t->sites);
     else nm__sites_add(&t->sites, taken);
@@ -292,10 +313,6 @@ size_t nm_traced_sites(const nm_traced *t, uintptr_t *sites, size_t *sizes, size
 
 /* ---- life ------------------------------------------------------------------------------------------- */
 
-static const nm_methods traced_methods = {traced_alloc, traced_resize, traced_free, traced_stats};
-static const nm_methods measured_methods = {measured_alloc, traced_resize, traced_free, traced_stats};
-static const nm_methods recorded_methods = {recorded_alloc, recorded_resize, recorded_free, traced_stats};
-
 nm_traced *nm_traced_create(nm_allocator upstream, nm_traced_options o) {
     static pthread_once_t done = PTHREAD_ONCE_INIT;
     (void)pthread_once(&done, once);
@@ -303,9 +320,12 @@ nm_traced *nm_traced_create(nm_allocator upstream, nm_traced_options o) {
     if (t == NULL) return NULL;
     t->upstream = upstream;
     t->o = o;
+    t->methods = (nm_methods){o.histogram ? measured_alloc : traced_alloc, traced_resize,
+                              o.zero_on_free ? wiping_free : traced_free, traced_stats};
+    if (o.site != NULL) t->methods = (nm_methods){recorded_alloc, recorded_resize, recorded_free, traced_stats};
     pthread_mutex_lock(&traceds.lock);
     t->number = ++traceds.numbers;
-    t->slot = t->number % SLOTS;
+    t->slot = t->number % SLOTS * sizeof *mine;
     t->next = traceds.first;
     if (t->next != NULL) t->next->before = t;
     traceds.first = t;
@@ -335,7 +355,7 @@ void nm_traced_destroy(nm_traced *t) {
     nm__meta_free(t);
 }
 nm_allocator nm_traced_port(nm_traced *t) {
-    return (nm_allocator){t, t->o.site != NULL ? &recorded_methods : t->o.histogram ? &measured_methods : &traced_methods};
+    return (nm_allocator){t, &t->methods};
 }
 
 bool nm_traced_histogram(const nm_traced *t, uint64_t *sizes, uint64_t *latencies) {

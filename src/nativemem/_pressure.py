@@ -8,6 +8,7 @@ act, when the block is complete and no lock is held.
 from __future__ import annotations
 
 import sys
+import traceback
 import warnings
 import weakref
 from collections.abc import Callable
@@ -65,11 +66,20 @@ def tell(crossing: Callable[[], tuple[Any, int, bool] | None]) -> None:
 
 
 def _unraisable(budget: Any) -> None:
-    kind, value, traceback = sys.exc_info()
+    kind, value, trace = sys.exc_info()
 
     class Unraisable:  # the hook's argument has no public constructor
-        exc_type, exc_value, exc_traceback = kind, value, traceback
+        exc_type, exc_value, exc_traceback = kind, value, trace
         err_msg = "Exception ignored in a budget's on_pressure"
         object = budget
 
-    sys.unraisablehook(Unraisable())  # type: ignore[arg-type]
+    hook = sys.unraisablehook
+    if hook is not sys.__unraisablehook__:
+        try:
+            hook(Unraisable())  # type: ignore[arg-type]
+            return
+        except TypeError:
+            pass  # it passes on to the default one, which takes nothing but its own
+    if sys.stderr is not None:
+        print(f"{Unraisable.err_msg}: {budget!r}", file=sys.stderr)
+        traceback.print_exception(kind, value, trace)

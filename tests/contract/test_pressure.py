@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
 import sys
 import threading
 import warnings
@@ -147,6 +149,26 @@ def test_what_a_callback_raises(nm: Binding, monkeypatch: pytest.MonkeyPatch) ->
         warnings.simplefilter("error", nativemem.MemoryPressure)
         block = limited.alloc(900)
     assert block.alive and [kind for kind, _ in seen] == [nativemem.MemoryPressure]
+
+
+@pytest.mark.parametrize("hook", ["sys.__unraisablehook__", "lambda u: sys.__unraisablehook__(u)"])
+def test_what_a_callback_raises_is_shown(nm: Binding, hook: str) -> None:
+    """BUDGET-3: by the interpreter's own hook as well, which takes an argument of its own kind only."""
+    code = f"""
+import sys, warnings, nativemem
+sys.unraisablehook = {hook}
+warnings.simplefilter("ignore")
+def fail(level, budget): raise LookupError(level)
+budget = nativemem.Budget(1000, "name", on_pressure=fail)
+budget.reserve(900)
+print(budget.used)
+"""
+    env = os.environ | {"NATIVEMEM_BACKEND": nm.name}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "900\n"), done.stderr
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("Exception ignored in a budget's on_pressure: <Budget 'name' 900 B of 1000 B")
+    assert lines[-1] == "LookupError: warn"
 
 
 def test_a_budget_that_is_gone_is_not_told(nm: Binding) -> None:

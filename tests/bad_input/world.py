@@ -46,12 +46,16 @@ worker = Worker()
 
 
 class World:
-    """A subject of one backend, on a system allocator of its own, beside a live block with known content."""
+    """A subject of one backend, on a system allocator of its own, beside a live block with known content.
 
-    def __init__(self, nm: Binding, name: str) -> None:
+    With ``upstream`` all memory comes from that instead, but for what takes none.
+    """
+
+    def __init__(self, nm: Binding, name: str, upstream: Any = None) -> None:
         self.nm = nm
         self.name = name
-        self.system = nm.System()
+        self.upstream = upstream
+        self.system = nm.System() if upstream is None else upstream
         self.budget = nm.Budget(ROOMY, name="world")
         self.opened: list[Any] = []
         self.kept: list[Any] = []
@@ -64,9 +68,18 @@ class World:
         self.budgets = [self.budget]
         self.before: list[Any] = []
         self.watched = True
-        self.subject = RECIPES[name](self)
+        self.subject: Any = None
+        self.make()
+
+    def make(self) -> None:
+        """The subject."""
+        self.subject = RECIPES[self.name](self)
 
     # ---- what recipes use
+
+    def heap(self) -> Any:
+        """An allocator for what can lie in any."""
+        return self.nm.Heap() if self.upstream is None else self.nm.Traced(self.upstream)
 
     def open(self, allocator: Any) -> Any:
         """``allocator``, to be closed at the end."""
@@ -103,7 +116,7 @@ class World:
         return self.aside[label]
 
     def another_allocator(self) -> Any:
-        return self.another("allocator", lambda: self.open(self.nm.Heap()))
+        return self.another("allocator", lambda: self.open(self.heap()))
 
     def another_arena(self) -> Any:
         return self.another("arena", lambda: self.open(self.nm.Arena(upstream=self.system)))
@@ -240,7 +253,7 @@ def _block(make: Callable[[World], Any]) -> Recipe:
 
 
 def _empty_block(w: World) -> Any:
-    w.populate(w.nm.Heap())
+    w.populate(w.heap())
     w.block = w.allocator.alloc(0)
     return w.block
 
@@ -300,7 +313,7 @@ def _site(w: World) -> Any:
 
 def _typed(verb: str, *args: Any) -> Recipe:
     def recipe(w: World) -> Any:
-        w.populate(w.nm.Heap())
+        w.populate(w.heap())
         thing = getattr(w.allocator, verb)(*args)
         w.block = thing.block
         return thing
@@ -312,7 +325,7 @@ def _plain(make: Callable[[Any], Any]) -> Recipe:
     """For what has nothing to do with memory; an allocator stands beside it."""
 
     def recipe(w: World) -> Any:
-        w.populate(w.nm.Heap())
+        w.populate(w.heap())
         return make(w)
 
     return recipe
@@ -332,7 +345,7 @@ RECIPES: dict[str, Recipe] = {
     "Locked": _of(lambda w: w.nm.Locked(w.system)),
     "TypedArena": _typed_arena,
     # what they give
-    "Block": _block(lambda w: w.nm.Heap()),
+    "Block": _block(lambda w: w.heap()),
     "Mark": _mark(lambda w: w.nm.Arena(upstream=w.system)),
     "Value": _typed("alloc_value", "d", 1.5),
     "Array": _typed("alloc_array", "d", [1.5, 2.5, 3.5]),

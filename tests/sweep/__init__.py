@@ -1,0 +1,1 @@
+"""Sweeps of allocation failures over the public surface; see docs/testing.md."""

@@ -103,9 +103,12 @@ typedef enum { COERCE_LAYOUT, RAISE_STATUS, RAISE_BLOCK, RAISE_EXPORTS, TELL, HO
 
 static NM_COLD PyObject *call_hook(Hook which, const char *format, ...) {
     PyObject *dict = PyInterpreterState_GetDict(PyInterpreterState_Get());
-    PyObject *hooks = dict == NULL ? NULL : PyDict_GetItemString(dict, HOOKS);
+    PyObject *key = PyUnicode_FromString(HOOKS); /* PyDict_GetItemString would hide that there is no memory for it */
+    if (key == NULL) return NULL;
+    PyObject *hooks = dict == NULL ? NULL : PyDict_GetItemWithError(dict, key);
+    Py_DECREF(key);
     if (hooks == NULL) {
-        PyErr_SetString(PyExc_SystemError, "nativemem was not imported by this interpreter, or it has ended");
+        if (!PyErr_Occurred()) PyErr_SetString(PyExc_SystemError, "nativemem was not imported by this interpreter, or it has ended");
         return NULL;
     }
     PyObject *hook = Py_NewRef(PyTuple_GET_ITEM(hooks, which));
@@ -114,6 +117,8 @@ static NM_COLD PyObject *call_hook(Hook which, const char *format, ...) {
     PyObject *args = Py_VaBuildValue(format, values);
     va_end(values);
     PyObject *result = args == NULL ? NULL : PyObject_Call(hook, args, NULL);
+    /* CPython 3.11 can lose an exception where it has no memory for the traceback */
+    if (result == NULL && !PyErr_Occurred()) (void)PyErr_NoMemory();
     Py_XDECREF(args);
     Py_DECREF(hook);
     return result;

@@ -63,7 +63,7 @@ MISTAKES = {
         "use-after-poison",
     ),
     "a lost structure of the core": (
-        "from nativemem._core import lib; lib.nm_system_create()",
+        "from nativemem._core import ffi, lib; lib.own_system(ffi.new('void **'))",
         "detected memory leaks",
     ),
 }

@@ -19,7 +19,7 @@
  * (A cffi pointer with a destructor would be finalized in any order when it is part of a cycle.) */
 typedef struct HandleObject {
     PyObject_HEAD
-    void *ptr;
+    void *ptr; /* NULL: not made yet, or refused */
     void (*destroy)(void *);
     PyObject *needs; /* tuple of handles */
 } HandleObject;
@@ -754,12 +754,19 @@ static PyObject *allocator_release(AllocatorObject *a, PyObject *args) {
 static PyObject *allocator_shut(AllocatorObject *a, PyObject *unused) {
     (void)unused;
     if (!a->attached || a->closed) Py_RETURN_NONE;
+    PyObject *clear = PyObject_GetAttrString(a->core, "clear"); /* what needs memory first: it may collect garbage */
+    if (clear == NULL) return NULL;
+    if (a->closed) {
+        Py_DECREF(clear);
+        Py_RETURN_NONE;
+    }
     Py_ssize_t users = a->users;
     if (a->life->exports != 0) {
         for (BlockObject *b = a->life->newest; b != NULL; b = b->older)
             if (b->allocator == a && b->state == LIVE) users += b->exports;
     }
     if (users != 0) {
+        Py_DECREF(clear);
         raise_exports(a, "close");
         return NULL;
     }
@@ -770,9 +777,14 @@ static PyObject *allocator_shut(AllocatorObject *a, PyObject *unused) {
     forget_retired(a->life);
     a->closed = true;
     a->port.methods = &closed_methods;
+    PyObject *status = PyObject_CallNoArgs(clear);
+    Py_DECREF(clear);
+    if (status == NULL) { /* its memory is still there: it may be closed again */
+        a->closed = false;
+        a->port = a->inner;
+        return NULL;
+    }
     leave_upstream(a);
-    PyObject *status = PyObject_CallMethod(a->core, "clear", NULL);
-    if (status == NULL) return NULL;
     Py_DECREF(status);
     Py_RETURN_NONE;
 }
@@ -884,10 +896,18 @@ static PyTypeObject Allocator_Type = {
 /* ---- handles -------------------------------------------------------------------------------------- */
 
 static void handle_dealloc(HandleObject *h) {
-    h->destroy(h->ptr);
+    if (h->ptr != NULL) h->destroy(h->ptr);
     Py_XDECREF(h->needs);
     PyObject_Free(h);
 }
+
+static PyObject *handle_slot(HandleObject *h, void *unused) {
+    (void)unused;
+    return PyLong_FromVoidPtr(&h->ptr);
+}
+static PyGetSetDef handle_getset[] = {
+    {"slot", (getter)handle_slot, NULL, "Address of where the structure's is to be put.", NULL},
+    {NULL, NULL, NULL, NULL, NULL}};
 
 static PyTypeObject Handle_Type = {
     PyVarObject_HEAD_INIT(NULL, 0)
@@ -896,14 +916,15 @@ static PyTypeObject Handle_Type = {
     .tp_basicsize = sizeof(HandleObject),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .tp_dealloc = (destructor)handle_dealloc,
+    .tp_getset = handle_getset,
 };
 
-/* own(address, address of its destroy function, tuple of the handles that it needs) */
+/* own(address of the destroy function, tuple of the handles that the structure needs) */
 static PyObject *own(PyObject *module, PyObject *args) {
     (void)module;
-    unsigned long long ptr, destroy;
+    unsigned long long destroy;
     PyObject *needs;
-    if (!PyArg_ParseTuple(args, "KKO!", &ptr, &destroy, &PyTuple_Type, &needs)) return NULL;
+    if (!PyArg_ParseTuple(args, "KO!", &destroy, &PyTuple_Type, &needs)) return NULL;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(needs); i++) {
         if (!Py_IS_TYPE(PyTuple_GET_ITEM(needs, i), &Handle_Type)) {
             PyErr_SetString(PyExc_TypeError, "own: takes a tuple of handles");
@@ -912,32 +933,36 @@ static PyObject *own(PyObject *module, PyObject *args) {
     }
     HandleObject *h = PyObject_New(HandleObject, &Handle_Type);
     if (h == NULL) return NULL;
-    h->ptr = (void *)(uintptr_t)ptr;
+    h->ptr = NULL;
     h->destroy = (void (*)(void *))(uintptr_t)destroy;
     h->needs = Py_NewRef(needs);
     return (PyObject *)h;
 }
 
 /* What takes memory from its upstream when it is made. Not through cffi, which lets go of the interpreter's lock: who
- * asks is to be seen by a Traced below. 0: refused, and why is in the status slot. */
-static PyObject *create_stack(PyObject *module, PyObject *args) {
+ * asks is to be seen by a Traced below. False: refused, and why is in the status slot. See owned.h for the slot. */
+static PyObject *own_stack(PyObject *module, PyObject *args) {
     (void)module;
-    unsigned long long self, methods;
+    unsigned long long slot, self, methods;
     Py_ssize_t capacity;
     int patterns;
-    if (!PyArg_ParseTuple(args, "(KK)np", &self, &methods, &capacity, &patterns)) return NULL;
+    if (!PyArg_ParseTuple(args, "K(KK)np", &slot, &self, &methods, &capacity, &patterns)) return NULL;
     nm_allocator upstream = {(void *)(uintptr_t)self, (const nm_methods *)(uintptr_t)methods};
-    return PyLong_FromVoidPtr(nm_stack_create(upstream, (size_t)capacity, patterns != 0));
+    void *made = nm_stack_create(upstream, (size_t)capacity, patterns != 0);
+    *(void **)(uintptr_t)slot = made;
+    return PyBool_FromLong(made != NULL);
 }
 
-static PyObject *create_pool(PyObject *module, PyObject *args) {
+static PyObject *own_pool(PyObject *module, PyObject *args) {
     (void)module;
-    unsigned long long self, methods;
+    unsigned long long slot, self, methods;
     Py_ssize_t block_size, count;
     int grow;
-    if (!PyArg_ParseTuple(args, "(KK)nnp", &self, &methods, &block_size, &count, &grow)) return NULL;
+    if (!PyArg_ParseTuple(args, "K(KK)nnp", &slot, &self, &methods, &block_size, &count, &grow)) return NULL;
     nm_allocator upstream = {(void *)(uintptr_t)self, (const nm_methods *)(uintptr_t)methods};
-    return PyLong_FromVoidPtr(nm_pool_create(upstream, (size_t)block_size, (size_t)count, grow != 0));
+    void *made = nm_pool_create(upstream, (size_t)block_size, (size_t)count, grow != 0);
+    *(void **)(uintptr_t)slot = made;
+    return PyBool_FromLong(made != NULL);
 }
 
 /* ---- module --------------------------------------------------------------------------------------- */
@@ -975,10 +1000,10 @@ static PyObject *own_hot_methods(PyObject *module, PyObject *cls) {
 static PyMethodDef module_methods[] = {
     {"own_hot_methods", own_hot_methods, METH_O, "Gives a facade class its own alloc, free and resize."},
     {"set_hooks", set_hooks, METH_VARARGS, "The functions of nativemem.errors that the types call."},
-    {"own", own, METH_VARARGS, "A handle that owns a structure of the core."},
-    {"create_stack", create_stack, METH_VARARGS, "The address of a new stack."},
-    {"create_pool", create_pool, METH_VARARGS, "The address of a new pool."},
-    {"stacks_create", nm__stacks_create, METH_VARARGS, "The address of a new collection of stacks."},
+    {"own", own, METH_VARARGS, "A handle for a structure of the core that is about to be made."},
+    {"own_stack", own_stack, METH_VARARGS, "Makes a stack and puts it into a handle's slot."},
+    {"own_pool", own_pool, METH_VARARGS, "Makes a pool and puts it into a handle's slot."},
+    {"own_stacks", nm__own_stacks, METH_VARARGS, "Makes a collection of stacks and puts it into a handle's slot."},
     {"stacks_frames", nm__stacks_frames, METH_VARARGS, "File, line and function of each frame of a site."},
     {"engine_objects", nm__engine_objects, METH_O, "Switches the heap under the object domains on or off."},
     {"engine_arrays", nm__engine_arrays, METH_VARARGS, "Switches the heap under NumPy on or off."},

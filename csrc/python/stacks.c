@@ -39,19 +39,19 @@ void nm__stacks_destroy(void *self) {
     PyMem_RawFree(s);
 }
 
-PyObject *nm__stacks_create(PyObject *module, PyObject *args) {
+PyObject *nm__own_stacks(PyObject *module, PyObject *args) {
     (void)module;
+    unsigned long long slot;
     int depth;
     PyObject *package;
-    if (!PyArg_ParseTuple(args, "iU", &depth, &package)) return NULL;
+    if (!PyArg_ParseTuple(args, "KiU", &slot, &depth, &package)) return NULL;
     if (depth < 1 || depth > MOST_FRAMES) return PyErr_Format(PyExc_ValueError, "1 to %d frames", MOST_FRAMES);
     stacks *s = PyMem_RawCalloc(1, sizeof *s);
     if (s == NULL) return PyErr_NoMemory();
     s->depth = depth;
     s->package = Py_NewRef(package);
-    PyObject *address = PyLong_FromVoidPtr(s);
-    if (address == NULL) nm__stacks_destroy(s);
-    return address;
+    *(void **)(uintptr_t)slot = s;
+    Py_RETURN_TRUE;
 }
 
 PyObject *nm__stacks_frames(PyObject *module, PyObject *args) {

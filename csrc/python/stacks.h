@@ -5,7 +5,7 @@
 #include "python/python.h"
 
 /* Functions of the module; each is called with the interpreter's lock held. */
-PyObject *nm__stacks_create(PyObject *module, PyObject *args); /* (depth, package) -> address */
+PyObject *nm__own_stacks(PyObject *module, PyObject *args);    /* (slot of a handle, depth, package) -> True */
 PyObject *nm__stacks_frames(PyObject *module, PyObject *args); /* (site) -> ((file, line, function), ...) */
 void nm__stacks_destroy(void *stacks);
 /* The site of an nm_traced; 0 where no Python code is running. */

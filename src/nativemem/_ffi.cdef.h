@@ -1,4 +1,5 @@
-/* The control plane: every C function that Python calls through cffi. The contracts stand in csrc/include. */
+/* The control plane: every C function that Python calls through cffi. The contracts stand in csrc/include; those of
+ * own_<noun>, by which structures are made, in csrc/python/owned.h. */
 
 enum nm_status {
     NM_OK, NM_OUT_OF_MEMORY, NM_EXHAUSTED, NM_OVER_BUDGET, NM_INVALID_LAYOUT, NM_FOREIGN_BLOCK,
@@ -31,7 +32,7 @@ typedef struct {
     size_t shared_max;
     ...;
 } nm_budget_options;
-nm_budget *nm_budget_create(size_t limit, nm_budget *parent, const nm_budget_options *options);
+bool own_budget(void **slot, size_t limit, nm_budget *parent, const nm_budget_options *options);
 void nm_budget_destroy(nm_budget *b);
 bool nm_budget_charge(nm_budget *b, size_t n);
 nm_status nm_budget_release(nm_budget *b, size_t n);
@@ -54,7 +55,7 @@ bool nm_budget_last_denial(nm_budget *b, nm_denial *out);
 
 /* system */
 typedef struct nm_system nm_system;
-nm_system *nm_system_create(void);
+bool own_system(void **slot);
 void nm_system_destroy(nm_system *s);
 nm_allocator nm_system_port(nm_system *s);
 
@@ -62,7 +63,7 @@ nm_allocator nm_system_port(nm_system *s);
 typedef struct nm_arena nm_arena;
 typedef struct { uint64_t generation; ...; } nm_arena_mark;
 typedef struct { size_t hint, cap; bool grow, zero_on_free, patterns; ...; } nm_arena_options;
-nm_arena *nm_arena_create(nm_allocator upstream, nm_arena_options options);
+bool own_arena(void **slot, nm_allocator upstream, nm_arena_options options);
 void nm_arena_destroy(nm_arena *a);
 nm_allocator nm_arena_port(nm_arena *a);
 nm_status nm_arena_clear(nm_arena *a);
@@ -92,7 +93,7 @@ nm_status nm_pool_hand_over(nm_pool *p, uintptr_t thread);
 
 /* slab */
 typedef struct nm_slab nm_slab;
-nm_slab *nm_slab_create(nm_allocator upstream, const size_t *bins, size_t nbins, bool zero_on_free);
+bool own_slab(void **slot, nm_allocator upstream, const size_t *bins, size_t nbins, bool zero_on_free);
 void nm_slab_destroy(nm_slab *s);
 nm_allocator nm_slab_port(nm_slab *s);
 nm_status nm_slab_trim(nm_slab *s);
@@ -108,7 +109,7 @@ bool nm_region_owns(const void *ptr);
 size_t nm_region_size(void);
 size_t nm_region_dirty(void);
 typedef struct nm_heap nm_heap;
-nm_heap *nm_heap_create(nm_budget *budget, bool secure);
+bool own_heap(void **slot, nm_budget *budget, bool secure);
 void nm_heap_destroy(nm_heap *h);
 nm_allocator nm_heap_port(nm_heap *h);
 void nm_heap_clear(nm_heap *h);
@@ -126,7 +127,7 @@ size_t nm_bin_size(unsigned bin);
 
 /* wrappers */
 typedef struct nm_limited nm_limited;
-nm_limited *nm_limited_create(nm_allocator upstream, nm_budget *budget);
+bool own_limited(void **slot, nm_allocator upstream, nm_budget *budget);
 void nm_limited_destroy(nm_limited *l);
 void nm_limited_clear(nm_limited *l);
 nm_allocator nm_limited_port(nm_limited *l);
@@ -140,7 +141,7 @@ typedef struct {
     size_t sample;
     ...;
 } nm_traced_options;
-nm_traced *nm_traced_create(nm_allocator upstream, nm_traced_options o);
+bool own_traced(void **slot, nm_allocator upstream, nm_traced_options o);
 void nm_traced_destroy(nm_traced *t);
 nm_allocator nm_traced_port(nm_traced *t);
 bool nm_traced_histogram(const nm_traced *t, uint64_t *sizes, uint64_t *latencies);
@@ -151,7 +152,7 @@ uintptr_t nm__stacks_site(void *stacks);
 
 /* failing */
 typedef struct nm_failing nm_failing;
-nm_failing *nm_failing_create(nm_allocator upstream, size_t n, bool sticky);
+bool own_failing(void **slot, nm_allocator upstream, size_t n, bool sticky);
 void nm_failing_destroy(nm_failing *f);
 nm_allocator nm_failing_port(nm_failing *f);
 void nm_failing_arm(nm_failing *f, size_t n, bool sticky);
@@ -160,7 +161,7 @@ size_t nm_failing_failed(const nm_failing *f);
 
 /* locked */
 typedef struct nm_locked nm_locked;
-nm_locked *nm_locked_create(nm_allocator upstream);
+bool own_locked(void **slot, nm_allocator upstream);
 void nm_locked_destroy(nm_locked *l);
 nm_allocator nm_locked_port(nm_locked *l);
 uintptr_t nm_locked_thread(const nm_locked *l);

@@ -69,15 +69,21 @@ def _address(thing: Any) -> int:
     return int(ffi.cast("uintptr_t", thing))
 
 
-def _own(pointer: Any, destroy: str, needs: tuple[Any, ...]) -> Any:
-    """A handle that destroys the C structure when Python drops it, and keeps ``needs`` until after that.
+def _own(kind: str, needs: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
+    """Makes a structure: the pointer, and a handle that destroys it when Python drops that, and keeps ``needs`` until
+    after that. The handle comes first: no failure may come between the structure and who destroys it.
 
     Raises :class:`Refusal` where there is none.
     """
-    if pointer == ffi.NULL:
+    prefix = "nm__" if kind == "stacks" else "nm_"
+    handle = dataplane.own(_address(ffi.addressof(lib, f"{prefix}{kind}_destroy")), needs)
+    slot = ffi.cast("void **", handle.slot)
+    with_lock = getattr(dataplane, f"own_{kind}", None)  # not through cffi
+    made = with_lock(handle.slot, *args) if with_lock else getattr(lib, f"own_{kind}")(slot, *args)
+    if not made:
         f = lib.nm_last_failure()
         raise errors.Refusal(f.status, f.requested, f.used, f.limit)
-    return dataplane.own(_address(pointer), _address(ffi.addressof(lib, destroy)), needs)
+    return slot[0] if kind == "stacks" else ffi.cast(f"nm_{kind} *", slot[0]), handle
 
 
 #: by address, to name the budget that refused
@@ -98,8 +104,7 @@ class BudgetCore:
             fields["shared"] = ffi.NULL
         else:
             fields["shared"], needs = options.shared._ptr, (*needs, options.shared.handle)
-        self._ptr = lib.nm_budget_create(limit, up, ffi.new("nm_budget_options *", fields))
-        self.handle = _own(self._ptr, "nm_budget_destroy", needs)
+        self._ptr, self.handle = _own("budget", needs, limit, up, ffi.new("nm_budget_options *", fields))
         _budgets[_address(self._ptr)] = self
 
     def charge(self, n: int) -> bool:
@@ -126,7 +131,7 @@ class BudgetCore:
     def lend(self, to: BudgetCore, n: int) -> bool:
         # what else moves limits is done within microseconds, unless a debugger stands on it
         status = lib.nm_budget_lend(self._ptr, to._ptr, n, 10**9)
-        if status == errors.Status.TIMED_OUT:
+        if status == lib.NM_TIMED_OUT:
             raise errors.Refusal(status, n)
         return not status
 
@@ -188,10 +193,9 @@ class _Core:
     _ptr: Any
     handle: Any
 
-    def _open(self, pointer: Any, kind: str, *needs: Any) -> None:
-        self._ptr = pointer
-        self.handle = _own(pointer, f"nm_{kind}_destroy", tuple(core.handle for core in needs))
-        self._port = getattr(lib, f"nm_{kind}_port")(pointer)
+    def _open(self, kind: str, needs: tuple[Any, ...], *args: Any) -> None:
+        self._ptr, self.handle = _own(kind, tuple(core.handle for core in needs), *args)
+        self._port = getattr(lib, f"nm_{kind}_port")(self._ptr)
 
     def port(self) -> tuple[Any, int, int, int]:
         """The handle, the port's two words and ``rewinds``, for the data plane."""
@@ -226,7 +230,7 @@ class SystemCore(_Core):
     __slots__ = ()
 
     def __init__(self) -> None:
-        self._open(lib.nm_system_create(), "system")
+        self._open("system", ())
 
     def usable(self, size: int, align: int) -> int:
         return size
@@ -239,8 +243,7 @@ class ArenaCore(_Core):
     rewinds = dataplane.REWINDS_ARENA
 
     def __init__(self, upstream: _Core, hint: int, cap: int, grow: bool, zero: bool, patterns: bool) -> None:
-        arena = lib.nm_arena_create(upstream._port, (hint, cap, grow, zero, patterns))
-        self._open(arena, "arena", upstream)
+        self._open("arena", (upstream,), upstream._port, (hint, cap, grow, zero, patterns))
 
     def usable(self, size: int, align: int) -> int:
         return size
@@ -269,8 +272,7 @@ class StackCore(_Core):
     rewinds = dataplane.REWINDS_STACK
 
     def __init__(self, upstream: _Core, capacity: int, patterns: bool) -> None:
-        stack = dataplane.create_stack(upstream.words(), capacity, patterns)
-        self._open(ffi.cast("nm_stack *", stack), "stack", upstream)
+        self._open("stack", (upstream,), upstream.words(), capacity, patterns)
 
     def usable(self, size: int, align: int) -> int:
         return size
@@ -295,8 +297,7 @@ class PoolCore(_Core):
     __slots__ = ()
 
     def __init__(self, upstream: _Core, block_size: int, count: int, grow: bool) -> None:
-        pool = dataplane.create_pool(upstream.words(), block_size, count, grow)
-        self._open(ffi.cast("nm_pool *", pool), "pool", upstream)
+        self._open("pool", (upstream,), upstream.words(), block_size, count, grow)
 
     def usable(self, size: int, align: int) -> int:
         return lib.nm_pool_cell(self._ptr)
@@ -318,8 +319,7 @@ class SlabCore(_Core):
 
     def __init__(self, upstream: Any, bins: tuple[int, ...], zero: bool) -> None:
         self._upstream = upstream
-        slab = lib.nm_slab_create(upstream._port, list(bins), len(bins), zero)
-        self._open(slab, "slab", upstream)
+        self._open("slab", (upstream,), upstream._port, list(bins), len(bins), zero)
 
     def usable(self, size: int, align: int) -> int:
         usable = lib.nm_slab_usable(self._ptr, size, align)
@@ -349,7 +349,7 @@ class HeapCore(_Core):
     def __init__(self, budget: BudgetCore | None, secure: bool) -> None:
         start_region()
         charged, needs = (ffi.NULL, ()) if budget is None else (budget._ptr, (budget,))
-        self._open(lib.nm_heap_create(charged, secure), "heap", *needs)
+        self._open("heap", needs, charged, secure)
 
     def usable(self, size: int, align: int) -> int:
         return lib.nm_heap_usable(self._ptr, size, align)
@@ -383,8 +383,7 @@ class LimitedCore(_WrapperCore):
 
     def __init__(self, upstream: Any, budget: BudgetCore) -> None:
         self._upstream = upstream
-        limited = lib.nm_limited_create(upstream._port, budget._ptr)
-        self._open(limited, "limited", upstream, budget)
+        self._open("limited", (upstream, budget), upstream._port, budget._ptr)
 
     def clear(self) -> int:
         lib.nm_limited_clear(self._ptr)
@@ -400,12 +399,12 @@ class TracedCore(_WrapperCore):
     def __init__(self, upstream: Any, histogram: bool, zero_on_free: bool, depth: int, sample: int) -> None:
         self._upstream = upstream
         options = ffi.new("nm_traced_options *", (histogram, zero_on_free))
-        needs: tuple[Any, ...] = ()
+        needs: tuple[Any, ...] = (upstream,)
         if depth:
-            stacks = ffi.cast("void *", dataplane.stacks_create(depth, PACKAGE))
-            needs = (_Needed(_own(stacks, "nm__stacks_destroy", ())),)
+            stacks, handle = _own("stacks", (), depth, PACKAGE)
+            needs = (upstream, _Needed(handle))
             options.site, options.context, options.sample = ffi.addressof(lib, "nm__stacks_site"), stacks, sample
-        self._open(lib.nm_traced_create(upstream._port, options[0]), "traced", upstream, *needs)
+        self._open("traced", needs, upstream._port, options[0])
 
     def histograms(self) -> Histograms | None:
         return _histograms(self._ptr)
@@ -454,7 +453,7 @@ class FailingCore(_WrapperCore):
 
     def __init__(self, upstream: Any, n: int, sticky: bool) -> None:
         self._upstream = upstream
-        self._open(lib.nm_failing_create(upstream._port, n, sticky), "failing", upstream)
+        self._open("failing", (upstream,), upstream._port, n, sticky)
 
     def arm(self, n: int, sticky: bool) -> None:
         lib.nm_failing_arm(self._ptr, n, sticky)
@@ -470,7 +469,7 @@ class LockedCore(_WrapperCore):
 
     def __init__(self, upstream: Any) -> None:
         self._upstream = upstream
-        self._open(lib.nm_locked_create(upstream._port), "locked", upstream)
+        self._open("locked", (upstream,), upstream._port)
 
     def check(self) -> int:
         return 0

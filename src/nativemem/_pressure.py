@@ -50,19 +50,23 @@ def name_of(core: Any) -> str | None:
 
 def tell(crossing: Callable[[], tuple[Any, int, bool] | None]) -> None:
     """Passes on what was noted. An exception of a callback, or of a warning that is an error, goes to
-    ``sys.unraisablehook``: the call that was just done has been done."""
-    while (noted := crossing()) is not None:
-        core, level, was_normal = noted
-        budget = known(core)
-        if budget is None:
-            continue
-        try:
-            if was_normal:
-                warnings.warn(MemoryPressure(budget._pressed(), budget, LEVELS[level]), stacklevel=3)
-            if budget._on_pressure is not None:
-                budget._on_pressure(LEVELS[level], budget)
-        except Exception:
-            _unraisable(budget)
+    ``sys.unraisablehook``: the call that was just done has been done. Where there is no memory to tell anybody
+    nobody is told."""
+    try:
+        while (noted := crossing()) is not None:
+            core, level, was_normal = noted
+            budget = known(core)
+            if budget is None:
+                continue
+            try:
+                if was_normal:
+                    warnings.warn(MemoryPressure(budget._pressed(), budget, LEVELS[level]), stacklevel=3)
+                if budget._on_pressure is not None:
+                    budget._on_pressure(LEVELS[level], budget)
+            except Exception:
+                _unraisable(budget)
+    except MemoryError:
+        pass
 
 
 def _unraisable(budget: Any) -> None:

@@ -187,11 +187,11 @@ class Allocator(_Base):
         try:
             for size in sizes:
                 blocks.append(self.alloc(size, align))
+            if arena is not None:
+                arena._forget(mark)
         except BaseException:
             self._undo(blocks, arena, mark)
             raise
-        if arena is not None:
-            arena._forget(mark)
         return blocks
 
     def _arena_below(self) -> Any:

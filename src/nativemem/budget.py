@@ -6,8 +6,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn
 
@@ -318,17 +317,11 @@ class Budget:
         Raises :class:`BudgetExceeded`, charging nothing, where they do not fit.
         """
         n = parse_size(n, "budget.reserve: size")
+        reserved = _Reserved(self, n)  # first: what is charged must not be lost for want of memory
         if not self._charge(n):
             denial = self._core.denial()
             raise_status(self, Status.OVER_BUDGET, n, denial[1], denial[2])
-        return self._reserved(n)
-
-    @contextmanager
-    def _reserved(self, n: int) -> Iterator[Budget]:
-        try:
-            yield self
-        finally:
-            self.release(n)
+        return reserved
 
     @property
     def owner(self) -> Any:
@@ -386,8 +379,10 @@ class Budget:
                         **space(n, self.used, self.limit),
                         owner=self._name,
                     )
+                # what needs memory first: what is lent must not be lost for want of it
+                loan, lent = Loan(self, borrower, n), self._lent + n
                 if self._transfer(borrower, n):
-                    self._lent += n
+                    self._lent = lent
                     break
             rest = until - time.monotonic()
             if rest <= 0:
@@ -402,7 +397,7 @@ class Budget:
             time.sleep(min(pause, rest))
             pause = min(2 * pause, 0.05)
         _pressure.tell(self._backend.crossing)
-        return Loan(self, borrower, n)
+        return loan
 
     def _transfer(self, other: Any, n: int) -> bool:
         try:
@@ -446,6 +441,22 @@ class Budget:
         return f"<Budget{label} {format_size(used)} of {format_size(limit)}, peak {format_size(peak)}{over}>"
 
 
+class _Reserved:
+    """What was charged, to be released at the end of a ``with`` block."""
+
+    __slots__ = ("_budget", "_bytes")
+
+    def __init__(self, budget: Any, n: int) -> None:
+        self._budget, self._bytes = budget, n
+
+    def __enter__(self) -> Any:
+        return self._budget
+
+    def __exit__(self, *error: object) -> None:
+        self._budget.release(self._bytes)
+        self._bytes = 0
+
+
 #: what is lent, and that it is given back once
 _lending = threading.RLock()
 if hasattr(os, "register_at_fork"):  # a child must not find it held by a thread that it does not have
@@ -487,6 +498,7 @@ class Loan:
             n = self._bytes
             if not n:
                 return
+            lent = self._lender._lent - n
             if not self._borrower._transfer(self._lender, n):
                 used, limit = self._borrower.used, self._borrower.limit
                 raise LoanOutstanding(
@@ -494,8 +506,7 @@ class Loan:
                     suggestion="release what it uses, then call settle()",
                     **space(n, used, limit),
                 )
-            self._bytes = 0
-            self._lender._lent -= n
+            self._bytes, self._lender._lent = 0, lent
         _pressure.tell(self._borrower._backend.crossing)
 
     def __enter__(self) -> Loan:

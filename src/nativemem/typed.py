@@ -221,17 +221,35 @@ class Array(_Typed):
 
 
 class _Records:
-    """A block seen as records."""
+    """A block seen as records, through a view that is taken when it is needed."""
+
+    __slots__ = ("_block", "_raw", "_record")
 
     def __init__(self, block: Any, record: _Record) -> None:
-        self._raw, self._record = memoryview(block), record
-        self.release = self._raw.release
+        self._block, self._record = block, record
+        self._raw: Any = None
+
+    def _view(self) -> Any:
+        if self._raw is None:
+            self._raw = memoryview(self._block)
+        return self._raw
+
+    @property
+    def alive(self) -> bool:
+        """Whether the block is."""
+        return bool(self._block.alive)
+
+    def release(self) -> None:
+        """Lets go of the view until it is needed again."""
+        raw, self._raw = self._raw, None
+        if raw is not None:
+            raw.release()
 
     def __getitem__(self, i: int) -> Any:
-        return self._record.unpack(self._raw, i * self._record.size)
+        return self._record.unpack(self._view(), i * self._record.size)
 
     def put(self, i: int, packed: bytes) -> None:
-        self._raw[i * len(packed) : (i + 1) * len(packed)] = packed
+        self._view()[i * len(packed) : (i + 1) * len(packed)] = packed
 
 
 #: bytes of a run of items, where neither the arena's first chunk nor its cap is smaller
@@ -256,7 +274,7 @@ class TypedArena:
     [(5.0, 6.0), (3.0, 4.0)]
     """
 
-    __slots__ = ("_arena", "_blocks", "_n", "_record", "_room", "_run", "_starts", "_views")
+    __slots__ = ("_arena", "_n", "_record", "_room", "_run", "_starts", "_views")
     _binding: ClassVar[Any]
 
     def __init__(
@@ -276,7 +294,6 @@ class TypedArena:
         config = self._arena.config
         bytes_ = min(_RUN, config.hint, config.cap or _RUN)
         self._run = max(1, bytes_ // self._record.size)  # items
-        self._blocks: list[Any] = []
         self._views: list[_Records] = []
         self._starts: list[int] = []  # index of each run's first item
         self._n = self._room = 0
@@ -308,10 +325,11 @@ class TypedArena:
         self._arena._call(self._arena._opened().check())
         if self._n == self._room:
             self._grow()
-        self._n += 1
-        view, i = self._find(self._n - 1)
+        n = self._n
+        view, i = self._place(n)
         view.put(i, packed)
-        return self._n - 1
+        self._n = n + 1
+        return n
 
     def extend(self, values: Iterable[Any]) -> None:
         """Appends each; those before one that fails stay."""
@@ -329,16 +347,23 @@ class TypedArena:
                 if items == 1:
                     raise
                 items //= 2
-        self._starts.append(self._room)
-        self._blocks.append(block)
-        self._views.append(_Records(block, self._record))
-        self._room += items
+        # either both lists have it or neither, should there be no memory for that
+        view, room = _Records(block, self._record), self._room + items
+        self._views.append(view)
+        try:
+            self._starts.append(self._room)
+        except BaseException:
+            self._views.pop()
+            raise
+        self._room = room
+
+    def _place(self, i: int) -> tuple[_Records, int]:
+        run = bisect(self._starts, i) - 1
+        return self._views[run], i - self._starts[run]
 
     def _find(self, index: Any) -> tuple[_Records, int]:
         self._arena._call(self._arena._opened().check())
-        i = _offset(index, self._n, "TypedArena")
-        run = bisect(self._starts, i) - 1
-        return self._views[run], i - self._starts[run]
+        return self._place(_offset(index, self._n, "TypedArena"))
 
     def __len__(self) -> int:
         return self._n
@@ -360,14 +385,15 @@ class TypedArena:
     def _drop(self, verb: Any) -> None:
         """Lets go of the views while the arena drops what they show."""
         self._arena._call(self._arena._core.check())
+        views: list[_Records] = []
+        starts: list[int] = []
         for view in self._views:
             view.release()
         try:
             verb()
-        except BaseException:
-            self._views = [_Records(block, self._record) for block in self._blocks]
-            raise
-        self._views, self._blocks, self._starts, self._n, self._room = [], [], [], 0, 0
+        finally:
+            if not any(view.alive for view in self._views):
+                self._views, self._starts, self._n, self._room = views, starts, 0, 0
 
     def reset(self) -> None:
         """Drops every item, keeps memory for reuse."""

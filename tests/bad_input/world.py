@@ -138,6 +138,9 @@ class World:
             self.before = self.state()
         return argument
 
+    def inside(self) -> None:
+        """Said in the ``with`` block of what a call gave."""
+
     def state(self) -> list[Any]:
         """Everything that a refused call must leave alone; the counters of refusals are not part of it."""
         rows: list[Any] = []

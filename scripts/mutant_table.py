@@ -430,7 +430,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("foreign-block-taken", "if (b->allocator != a) raise_block(a, arg, \"foreign\");\n    else if", "if"),
         ("resize-trusts-what-was-before", "BlockObject *b = own_block(a, args[0], \"resize\", \"freed\"); /* again", "BlockObject *b = (BlockObject *)args[0]; /* again"),
         ("collected-block-leaks", "if (a->autofree && give_back(b, FREED) != NM_OK) {", "if (a->autofree && (unlink_block(b), false)) {"),
-        ("closed-allocator-serves", "a->port.methods = &closed_methods;\n    leave_upstream(a);", "leave_upstream(a);"),
+        ("closed-allocator-serves", "a->port.methods = &closed_methods;\n    PyObject *status", "PyObject *status"),
         ("upstream-closes-under-a-user", "up->users++;", "(void)up;"),
         ("release-drops-one-too-many", "life->newest->serial > serial) retire(life->newest);", "life->newest->serial >= serial && serial != 0) retire(life->newest);"),
         ("resize-keeps-the-size", "b->size = (Py_ssize_t)size;\n    return told", "return told"),

@@ -70,8 +70,8 @@ def _address(thing: Any) -> int:
 
 
 def _own(kind: str, needs: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
-    """Makes a structure: the pointer, and a handle that destroys it when Python drops that, and keeps ``needs`` until
-    after that. The handle comes first: no failure may come between the structure and who destroys it.
+    """Makes a structure: the pointer, and a handle that destroys it when Python drops that, and keeps ``needs``
+    until after that. The handle comes first: no failure may come between the structure and who destroys it.
 
     Raises :class:`Refusal` where there is none.
     """

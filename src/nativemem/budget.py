@@ -452,7 +452,7 @@ class _Reserved:
     def __enter__(self) -> Any:
         return self._budget
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._budget.release(self._bytes)
         self._bytes = 0
 

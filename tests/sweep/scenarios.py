@@ -43,14 +43,11 @@ def _got(get: Callable[[Any], Any]) -> Callable[[World], Any]:
 
 
 def _entered(run: Callable[[World], Any]) -> Callable[[World], Any]:
-    """What a call gives, as the context manager that it is."""
+    """What a call gives, as a context manager."""
 
     def inside(w: World) -> Any:
-        result = run(w)
-        if not hasattr(type(result), "__exit__") or w.knows(result):
-            raise TypeError("no context manager of its own")
-        with result:
-            pass
+        with run(w):
+            w.inside()
 
     return inside
 
@@ -65,10 +62,6 @@ def _ended(w: World) -> None:
         cases._end(w)
 
 
-def _exported(w: World) -> None:
-    cases._export(w)
-
-
 def _full(w: World) -> None:
     """No budget has room for anything."""
     for budget in w.budgets:
@@ -81,7 +74,9 @@ def _pressed(w: World) -> None:
         budget.limit = budget.used + 70
 
 
-def _call_scenarios(get: Callable[[World], Any], parameters: list[Any]) -> Iterator[Scenario]:
+def _call_scenarios(get: Callable[[World], Any], parameters: list[Any] | None) -> Iterator[Scenario]:
+    if parameters is None:
+        return
     quiet = {p.name: p.make for p in parameters if p.name == "file"}
     plain = cases._call(get, parameters, quiet)
     yield Scenario("", plain)
@@ -148,11 +143,24 @@ def _fits(nm: Any, subject: str, scenario: Scenario) -> bool:
     return True
 
 
+#: what could not be made, and what to add
+unknown: list[str] = []
+
+
+def _parameters(subject: str, cls: Any, member: str, function: Any) -> list[Any] | None:
+    try:
+        return cases._parameters(subject, cls, member, function)
+    except LookupError as error:
+        unknown.append(str(error))
+        return None
+
+
 @functools.cache
 def scenarios() -> dict[str, list[Scenario]]:
-    """By subject; functions under "functions". Raises LookupError, with what to add, for a new parameter."""
+    """By subject; functions under "functions"."""
     nm = load("pure")
     found: dict[str, list[Scenario]] = {}
+    unknown.clear()
     seen: set[tuple[Any, str]] = set()
     left_out.clear()
     for subject in RECIPES:
@@ -174,12 +182,12 @@ def scenarios() -> dict[str, list[Scenario]]:
                     continue
                 seen.add(origin)
             if called and not isinstance(function, type) and cases._signature(function) is not None:
-                parameters = cases._parameters(subject, cls, member, function)
+                parameters = _parameters(subject, cls, member, function)
                 for scenario in _call_scenarios(get, parameters):
                     add(member, scenario)
                     if not scenario.label and not _plain(cls):
                         add(member, Scenario("after its end", scenario.run, _ended, changes=True))
-                        add(member, Scenario("exported", scenario.run, _exported))
+                        add(member, Scenario("exported", scenario.run, cases._export))
                         if member in ("close", "trim"):
                             add(member, Scenario("of nothing", scenario.run, _given_back))
                         if member in DRY:
@@ -208,14 +216,14 @@ def scenarios() -> dict[str, list[Scenario]]:
         if subject in surface(nm) and subject not in NOT_MADE and cases._signature(cls) is not None:
             if not issubclass(cls, errors.NativeMemError) or cls is errors.NativeMemError:
                 target = functools.partial(lambda name, w: class_of(w.nm, name), subject)
-                parameters = cases._parameters(subject, cls, "__init__", cls)
+                parameters = _parameters(subject, cls, "__init__", cls)
                 for scenario in _call_scenarios(target, parameters):
                     add(f"{subject}()", scenario)
     rows = found["functions"] = []
     for name, thing in surface(nm).items():
         if inspect.isfunction(thing) and name not in NOT_SWEPT:
             target = functools.partial(lambda thing, w: thing, thing)
-            for scenario in _call_scenarios(target, cases._parameters(name, thing, "", thing)):
+            for scenario in _call_scenarios(target, _parameters(name, thing, "", thing)):
                 scenario = dataclasses.replace(scenario, label=f"{name}(), {scenario.label}")
                 (rows if _fits(nm, "System", scenario) else left_out.setdefault("functions", [])).append(scenario)
     return found

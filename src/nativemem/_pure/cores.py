@@ -53,7 +53,8 @@ class _Lock:
                 self.__exit__()
             raise
 
-    def __exit__(self, *error: object) -> None:
+    # not *error: where there is no memory for the tuple the lock would stay held
+    def __exit__(self, kind: object = None, error: object = None, trace: object = None) -> None:
         if self._depth == 1 and self._resume:
             gc.enable()
         self._depth -= 1
@@ -108,6 +109,8 @@ class BudgetCore:
                 parent._children[id(self)] = weakref.ref(self)
 
     def __del__(self) -> None:
+        if not hasattr(self, "_children"):  # memory ran out while it was made
+            return
         with lock:
             self._discharge(self._parent, self._used)
             self._discharge(self._o.shared, self._in_shared)

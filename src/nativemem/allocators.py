@@ -26,6 +26,7 @@ from .config import (
 from .errors import (
     ConfigError,
     InvalidMark,
+    LifoViolation,
     NativeMemError,
     Refusal,
     StaleHandle,
@@ -209,7 +210,8 @@ class Allocator(_Base):
         while blocks:  # newest first, as a stack wants it
             block = blocks.pop()
             if block.alive:
-                self.free(block)
+                with suppress(LifoViolation):  # somebody has one on top of it: it stays, as a dropped one does
+                    self.free(block)
 
     def alloc_value(self, fmt: str, value: Any) -> Value:
         """A :class:`Value` of a :mod:`struct` format in a new block. Raises :class:`InvalidLayout` for a format

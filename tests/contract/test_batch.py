@@ -267,3 +267,15 @@ def test_failed_batches_cost_no_memory(allocator: Allocator) -> None:
         reserved.append(allocator.stats.reserved)
     assert reserved[1:] == reserved[:1] * 4
     assert (allocator.stats.current, allocator.stats.live) == (0, 0)
+
+
+def test_a_batch_on_a_stack_that_somebody_else_used(nm: Binding) -> None:
+    """BLOCK-7: what cannot be given back in the order of a stack does not hide why the batch failed."""
+    stack, others = nm.Stack(4096), []
+    budget = nm.Budget(1000, on_pressure=lambda level, budget: others.append(stack.alloc(10)))
+    limited = nm.Limited(stack, budget)
+    with pytest.raises(BudgetExceeded):
+        limited.alloc_many([850, 200])
+    assert [block.size for block in stack.blocks()] == [10] and limited.blocks() == []
+    stack.reset()
+    assert (stack.stats.current, limited.stats.current, budget.used) == (0, 0, 0)

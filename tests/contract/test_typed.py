@@ -405,3 +405,17 @@ def test_a_large_element(nm: Binding) -> None:
     for n in range(5):
         items.append(bytes([n]) * 5000)
     assert list(items) == [bytes([n]) * 5000 for n in range(5)]
+
+
+def test_a_close_that_fails_leaves_the_items(nm: Binding) -> None:
+    """ARENA-8"""
+    typed = nm.TypedArena("d")
+    typed.extend([1.5, 2.5])
+    with memoryview(typed.arena.blocks()[0]):
+        for verb in (typed.reset, typed.close):
+            with pytest.raises(BufferError):
+                verb()
+            assert list(typed) == [1.5, 2.5] and not typed.closed
+    typed.append(3.5)
+    typed.close()
+    assert typed.closed

@@ -105,7 +105,8 @@ $(LINT)/header/%.ok: %.h $(C_HEADERS) Makefile
 
 CORE_SOURCES := $(filter-out csrc/python/%,$(C_SOURCES))
 C_TESTS := $(sort $(wildcard tests/c/test_*.c))
-C_TEST_HEADERS := $(wildcard tests/c/*.h)
+# test_x.link: what the linker is told when it links test_x.c
+C_TEST_HEADERS := $(wildcard tests/c/*.h tests/c/*.link)
 ASAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 
 interpreter-tests: $(VENV)/.installed-test ## the interpreter's own tests, on the engine
@@ -121,11 +122,11 @@ c-tests-asan: $(C_TESTS:tests/c/%.c=build/c-tests/asan/%.passed) ## the C tests 
 
 build/c-tests/plain/%: tests/c/%.c $(CORE_SOURCES) $(C_HEADERS) $(C_TEST_HEADERS) Makefile
 	@mkdir -p $(@D)
-	$(CC) -O1 -g $(C_FLAGS) $(WARNINGS) -o $@ $< $(CORE_SOURCES)
+	$(CC) -O1 -g $(C_FLAGS) $(WARNINGS) -o $@ $< $(CORE_SOURCES) $(addprefix @,$(wildcard $(<:.c=.link)))
 
 build/c-tests/asan/%: tests/c/%.c $(CORE_SOURCES) $(C_HEADERS) $(C_TEST_HEADERS) Makefile
 	@mkdir -p $(@D)
-	$(CC) -O1 -g $(ASAN) $(C_FLAGS) $(WARNINGS) -o $@ $< $(CORE_SOURCES)
+	$(CC) -O1 -g $(ASAN) $(C_FLAGS) $(WARNINGS) -o $@ $< $(CORE_SOURCES) $(addprefix @,$(wildcard $(<:.c=.link)))
 
 # kept: an executable that make takes for intermediate would be built again each time
 .SECONDARY:
@@ -157,11 +158,11 @@ build/c-tests/valgrind/%: tests/c/%.c $(CORE_SOURCES) $(C_HEADERS) $(C_TEST_HEAD
 	@command -v valgrind >/dev/null || \
 	  { echo "missing: valgrind; on Debian or Ubuntu: apt-get install valgrind"; exit 1; }
 	@mkdir -p $(@D)
-	$(CC) -O1 -g -DNM_VALGRIND $(C_FLAGS) $(WARNINGS) -o $@ $< $(CORE_SOURCES)
+	$(CC) -O1 -g -DNM_VALGRIND $(C_FLAGS) $(WARNINGS) -o $@ $< $(CORE_SOURCES) $(addprefix @,$(wildcard $(<:.c=.link)))
 
 build/c-tests/tsan/%: tests/c/%.c $(CORE_SOURCES) $(C_HEADERS) $(C_TEST_HEADERS) Makefile
 	@mkdir -p $(@D)
-	$(CC) -O1 -g $(TSAN) $(C_FLAGS) $(WARNINGS) -o $@ $< $(CORE_SOURCES)
+	$(CC) -O1 -g $(TSAN) $(C_FLAGS) $(WARNINGS) -o $@ $< $(CORE_SOURCES) $(addprefix @,$(wildcard $(<:.c=.link)))
 
 build/c-tests/valgrind/%.passed: build/c-tests/valgrind/%
 	NM_TEST_EVERY=13 $(VALGRIND) ./$<

@@ -186,7 +186,9 @@ class CTests:
         objects = [
             (tree if str(unit) in mine else self.sound) / kind / f"{unit}.o" for unit in (*self.core, program)
         ]
-        command = (*self.compiler, *C_FLAGS, *SANITIZERS[kind], "-o", tree / kind / program, *objects)
+        more = self.sound / f"{program}.link"
+        told = [f"@{more}"] if more.exists() else []
+        command = (*self.compiler, *C_FLAGS, *SANITIZERS[kind], "-o", tree / kind / program, *objects, *told)
         (tree / kind / program).parent.mkdir(parents=True, exist_ok=True)
         code, output = run(command, tree, timeout=MOST_PATIENCE)
         if code != 0:

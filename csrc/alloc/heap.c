@@ -346,10 +346,17 @@ static void slot_add(nm__slot *slot, nm__page *p) {
     head->next = p;
 }
 
+/* Opens the guard behind a secure heap's pages; how many of them can go back. Where the system refuses, the last one
+ * is taken out of use for good: whoever got it next would run into the guard. */
+static size_t unguard(const nm_heap *h, nm__page *p, size_t npages) {
+    if (h->key == 0 || nm__os_commit(guard_of(p, npages), GUARD)) return npages;
+    nm__region_retire(p + npages - 1);
+    return npages - 1;
+}
+
 static void return_superblock(nm_heap *h, nm__page *p) {
     p->part = NULL;
-    if (h->key != 0) (void)nm__os_commit(guard_of(p, 1), GUARD);
-    nm__region_give(p, 1);
+    if (unguard(h, p, 1) != 0) nm__region_give(p, 1);
     discharge(h, 1);
 }
 
@@ -460,13 +467,11 @@ static void *alloc_span(nm_heap *h, size_t size, bool want_zero, bool *zero) {
 /* Under the heap's lock. */
 static void drop_span(nm_heap *h, nm__page *p) {
     size_t npages = p->npages;
-    if (h->key != 0) {
-        (void)nm__os_commit(guard_of(p, npages), GUARD);
-        nm__wipe(nm__page_base(p), npages * PAGE);
-    }
+    if (h->key != 0) nm__wipe(nm__page_base(p), npages * PAGE - GUARD);
     pull(&h->spans, p);
     nm__atomic_sub(&h->live_spans_bytes, npages * PAGE);
-    nm__region_give(p, npages);
+    size_t open = unguard(h, p, npages);
+    if (open != 0) nm__region_give(p, open);
     discharge(h, npages);
 }
 

@@ -324,6 +324,14 @@ void nm__region_give(nm__page *first, size_t n) {
     nm__region_unlock();
 }
 
+void nm__region_retire(nm__page *p) {
+    NM_POISON(nm__page_base(p), PAGE);
+    nm__region_lock();
+    p->part = NULL;
+    p->kind = NM__SUPERBLOCK; /* of nobody */
+    nm__region_unlock();
+}
+
 bool nm__region_extend(nm__page *first, size_t n, size_t more) {
     nm__region_lock();
     size_t index = (size_t)(first - nm__pages);

@@ -65,6 +65,8 @@ NM_INLINE char *nm__page_base(const nm__page *p) {
  * want_zero prefers such pages. NULL: the region, or the system, has no more. */
 nm__page *nm__region_take(size_t n, nm__kind kind, bool want_zero);
 void nm__region_give(nm__page *first, size_t n);
+/* Takes a page that cannot be given back out of use, for good. */
+void nm__region_retire(nm__page *p);
 /* Grows a span of n pages to more where the pages behind it are free. */
 bool nm__region_extend(nm__page *first, size_t n, size_t more);
 

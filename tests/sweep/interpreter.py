@@ -247,7 +247,10 @@ class Swept:
         return True
 
     def note(self, label: str, found: list[str]) -> None:
-        found = [what for what in found if self.exact or not any(word in what for word in COUNTERS)]
+        if not self.exact:
+            left = any("LeakError: Traced" in what for what in found)  # so what it stands on stays open
+            found = [what for what in found if not any(word in what for word in COUNTERS)]
+            found = [what for what in found if not (left and "cannot be closed" in what)]
         self.complaints += [f"{self.label}: {label}: {what}" for what in found]
 
 

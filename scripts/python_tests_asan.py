@@ -3,11 +3,12 @@
 Usage: python_tests_asan.py [pytest arguments]
 
 Works on a copy of the tree below build/asan, in an environment of its own. First it plants three mistakes, to see
-that they are reported; then it runs the suite in two parts:
+that they are reported; then it runs the suite in three parts:
 
-* the contract, the errors, the bad input and the differential test on the native backend, with LeakSanitizer;
-* the engine, without it: leaks are searched for in what malloc gave, so what only an object in the engine's
-  region points to would be taken for lost.
+* the contract, the errors, the bad input, the sweep and the differential test on the native backend, with
+  LeakSanitizer;
+* the sweep of the interpreter's allocations, and the engine, without it: leaks are searched for in what malloc gave,
+  so what only an object in the engine's region points to would be taken for lost.
 
 Left out is what has no C of ours in its process (the pure backend, configuration, layering, documents, types) and
 what measures, builds or starts other programs (build switch, checkers, command line, examples, instruction counts).
@@ -42,7 +43,15 @@ KEPT_BY_OTHERS = (
     "fill_time",  # the interpreter, for the times of a file
 )
 
-LEAK_CHECKED = ("tests/contract", "tests/test_errors.py", "tests/test_bad_input.py", "tests/test_differential.py")
+LEAK_CHECKED = (
+    "tests/contract",
+    "tests/test_errors.py",
+    "tests/test_bad_input.py",
+    "tests/test_differential.py",
+    "tests/test_sweep.py",
+)
+#: Where allocations of the interpreter fail, it loses references itself.
+FAILING = ("tests/test_sweep.py::test_allocations_of_the_interpreter",)
 ENGINE = ("tests/test_engine.py", "tests/test_bad_input.py::test_the_functions_of_the_process")
 #: The engine in a program of its own, among the tests with leaks.
 WITH_ENGINE = ("test_a_program_on_the_secure_engine", "test_the_functions_of_the_process")
@@ -159,8 +168,10 @@ def main() -> None:
     pytest = (PYTHON, "-m", "pytest", "-q", *plugins, "-m", "not touches_freed")
     arguments = sys.argv[1:]
     clear_reports()
-    chosen = without("pure", *WITH_ENGINE)
+    chosen = without("pure", "test_allocations_of_the_interpreter", *WITH_ENGINE)
     run(*pytest, "-k", chosen, *LEAK_CHECKED, *arguments, env=watched(leaks=True))
+    clear_reports()
+    run(*pytest, "-k", without(*DISTURBED, "pure"), *FAILING, *arguments, env=watched(leaks=False))
     clear_reports()
     run(*pytest, "-k", without(*DISTURBED), *ENGINE, *arguments, env=watched(leaks=False))
 

@@ -194,7 +194,8 @@ class _Core:
     handle: Any
 
     def _open(self, kind: str, needs: tuple[Any, ...], *args: Any) -> None:
-        self._ptr, self.handle = _own(kind, tuple(core.handle for core in needs), *args)
+        # a list, because CPython loses references where it has no memory to shorten a tuple made of a generator
+        self._ptr, self.handle = _own(kind, tuple([core.handle for core in needs]), *args)
         self._port = getattr(lib, f"nm_{kind}_port")(self._ptr)
 
     def port(self) -> tuple[Any, int, int, int]:

@@ -7,8 +7,9 @@ that they are reported; then it runs the suite in three parts:
 
 * the contract, the errors, the bad input, the sweep and the differential test on the native backend, with
   LeakSanitizer;
-* the sweep of the interpreter's allocations, and the engine, without it: leaks are searched for in what malloc gave,
-  so what only an object in the engine's region points to would be taken for lost.
+* the sweep of the interpreter's allocations, without it: the interpreter loses references then;
+* the engine, without it: leaks are searched for in what malloc gave, so what only an object in the engine's region
+  points to would be taken for lost.
 
 Left out is what has no C of ours in its process (the pure backend, configuration, layering, documents, types) and
 what measures, builds or starts other programs (build switch, checkers, command line, examples, instruction counts).

@@ -19,6 +19,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import FunctionType, MethodType
 from typing import Any
 
 import nativemem
@@ -529,7 +530,7 @@ def groups() -> dict[str, list[Case]]:
             ]
         if subject in surface(nm) and subject not in NOT_MADE and _signature(cls) is not None:
             target = functools.partial(lambda name, w: class_of(w.nm, name), subject)
-            parameters = _known(subject, cls, "__init__", cls)
+            parameters = _known(subject, cls, "__init__", _maker(cls))
             thorough = subject not in RECORDS
             if parameters is not None:
                 found[f"{subject}()"] = list(_call_cases(target, parameters, thorough))
@@ -544,6 +545,11 @@ def groups() -> dict[str, list[Case]]:
     for key, cases in found.items():
         assert len({case.label for case in cases}) == len(cases), key
     return found
+
+
+def _maker(cls: Any) -> Any:
+    """What has the signature of the constructor: until 3.11.4 that of a class is the one of a __new__ further up."""
+    return MethodType(cls.__init__, cls) if isinstance(cls.__init__, FunctionType) else cls
 
 
 def _signature(function: Any) -> Any:

@@ -159,6 +159,8 @@ static bool is_made(const void *thing) {
     return thing != NULL;
 }
 
+static size_t swept; /* calls that were made fail */
+
 static nm_system *bottom; /* made once, before anything fails */
 static nm_allocator upstream(void) { return nm_system_port(bottom); }
 
@@ -317,7 +319,7 @@ static void on_wrappers(void) {
     nm_budget *budget = nm_budget_create(1 << 30, NULL, NULL);
     nm_arena *a = is_made(budget) ? nm_arena_create(upstream(), (nm_arena_options){.hint = 1000, .grow = true}) : NULL;
     nm_limited *l = a != NULL ? nm_limited_create(nm_arena_port(a), budget) : NULL;
-    nm_traced *t = l != NULL ? nm_traced_create(nm_limited_port(l), (nm_traced_options){true, true}) : NULL;
+    nm_traced *t = l != NULL ? nm_traced_create(nm_limited_port(l), (nm_traced_options){.histogram = true, .zero_on_free = true}) : NULL;
     nm_failing *f = t != NULL ? nm_failing_create(nm_traced_port(t), 5, false) : NULL;
     nm_locked *k = f != NULL ? nm_locked_create(nm_failing_port(f)) : NULL;
     if (k != NULL) {
@@ -337,16 +339,22 @@ static void on_wrappers(void) {
     if (budget != NULL) nm_budget_destroy(budget);
 }
 
-static void on_tracing(nm_allocator below) {
-    nm_traced *t = nm_traced_create(below, (nm_traced_options){.zero_on_free = true});
+static uintptr_t here(void *context) { return (uintptr_t)context; }
+
+static void on_tracing(nm_traced_options options) {
+    nm_traced *t = nm_traced_create(upstream(), options);
     if (!is_made(t)) return;
     blocks b = {.port = nm_traced_port(t)};
     use(&b);
+    for (int i = 0; i < 30; i++) take(&b, 100, 16);
+    SOUND(nm_traced_check(t));
+    check_contents(&b);
     give_all(&b);
     SOUND(nm_traced_check(t));
     nm_traced_destroy(t);
 }
-static void on_traced_system(void) { on_tracing(upstream()); }
+static void on_a_wiping_traced(void) { on_tracing((nm_traced_options){.zero_on_free = true}); }
+static void on_a_traced_with_sites(void) { on_tracing((nm_traced_options){.site = here, .context = &swept}); }
 
 /* Another thread takes blocks from a heap through a Traced and ends; this one gives them back. */
 static void *take_some(void *arg) {
@@ -398,8 +406,6 @@ static void on_a_slab_of_a_thread(void) {
 }
 
 /* ---- sweeps ------------------------------------------------------------------------------------------ */
-
-static size_t swept; /* calls that were made fail */
 
 static void test_each_failure(void (*program)(void)) {
     nm_region_trim();
@@ -462,7 +468,8 @@ int main(void) {
     RUN(test_each_failure(on_secure_heap));
     RUN(test_each_failure(on_budgets));
     RUN(test_each_failure(on_wrappers));
-    RUN(test_each_failure(on_traced_system));
+    RUN(test_each_failure(on_a_wiping_traced));
+    RUN(test_each_failure(on_a_traced_with_sites));
     RUN(test_each_failure(on_threads_of_a_heap));
     RUN(test_each_failure(on_threads_of_a_secure_heap));
     RUN(test_each_failure(on_a_slab_of_a_thread));

@@ -216,7 +216,7 @@ def scenarios() -> dict[str, list[Scenario]]:
         if subject in surface(nm) and subject not in NOT_MADE and cases._signature(cls) is not None:
             if not issubclass(cls, errors.NativeMemError) or cls is errors.NativeMemError:
                 target = functools.partial(lambda name, w: class_of(w.nm, name), subject)
-                parameters = _parameters(subject, cls, "__init__", cls)
+                parameters = _parameters(subject, cls, "__init__", cases._maker(cls))
                 for scenario in _call_scenarios(target, parameters):
                     add(f"{subject}()", scenario)
     rows = found["functions"] = []

@@ -178,7 +178,7 @@ def _copy_and_end_both(x: Any) -> None:
 
 def _init_again(w: World) -> None:
     cls, x = type(w.subject), w.subject
-    _call(lambda _: x.__init__, _parameters(w.name, cls, "__init__", cls), {})(w)
+    _call(lambda _: x.__init__, _parameters(w.name, cls, "__init__", _maker(cls)), {})(w)
 
 
 def _subclass(x: Any) -> Any:
@@ -548,7 +548,7 @@ def groups() -> dict[str, list[Case]]:
 
 
 def _maker(cls: Any) -> Any:
-    """What has the signature of the constructor: until 3.11.4 that of a class is the one of a __new__ further up."""
+    """What has the constructor's signature: until 3.11.4 that of a class is the one of a __new__ further up."""
     return MethodType(cls.__init__, cls) if isinstance(cls.__init__, FunctionType) else cls
 
 

@@ -18,7 +18,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from nativemem._backend import Binding, load
+from nativemem._backend import Binding
 from nativemem.budget import Budget, Loan, Move, SharingPolicy
 from nativemem.errors import (
     SIZE_MAX,
@@ -263,13 +263,10 @@ def test_a_shared_budget(nm: Binding) -> None:
     assert [owners[0].used, owners[0].shared_used, owners[1].used, shared.used] == [0, 0, 0, 0]
 
 
-@pytest.mark.parametrize("what", ["type", "backend", "itself", "negative", "huge", "timeout", "nan"])
+@pytest.mark.parametrize("what", ["type", "itself", "negative", "huge", "timeout", "nan"])
 def test_bad_loans(nm: Binding, what: str) -> None:
     """LEND-1, ERR-4"""
     lender, borrower = nm.Budget(1000), nm.Budget(100)
-    if what == "backend" and nm.name == "pure":
-        pytest.importorskip("nativemem._core", reason="there is no other backend without the C core")
-    other = load("pure" if nm.name == "native" else "native") if what == "backend" else None
     arguments: dict[str, tuple[Any, ...]] = {
         "type": (3, 1),
         "itself": (lender, 1),
@@ -278,12 +275,19 @@ def test_bad_loans(nm: Binding, what: str) -> None:
         "timeout": (borrower, 1, -1),
         "nan": (borrower, 1, float("nan")),
     }
-    if other is not None:
-        arguments["backend"] = (other.Budget(1), 1)
     expected = InvalidLayout if what in ("negative", "huge") else ConfigError
     with pytest.raises(expected):
         lender.lend(*arguments[what])
     assert (limits(lender, borrower), lender.lent) == ([1000, 100], 0)
+
+
+def test_a_loan_to_the_other_backend(both: tuple[Binding, Binding]) -> None:
+    """LEND-1"""
+    for mine, theirs in (both, both[::-1]):
+        lender, borrower = mine.Budget(1000), theirs.Budget(100)
+        with pytest.raises(ConfigError):
+            lender.lend(borrower, 1)
+        assert (limits(lender, borrower), lender.lent) == ([1000, 100], 0)
 
 
 @pytest.mark.parametrize(

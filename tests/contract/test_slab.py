@@ -332,14 +332,16 @@ def test_frees_race_with_the_owner(nm: Binding) -> None:
     threads = [threading.Thread(target=work, args=(handed,)) for handed in queues]
     for thread in threads:
         thread.start()
-    for n in range(3000):
-        block = slab.alloc(64)
-        fill(block, n % 256)
-        assert content(block) == bytes([n % 256]) * 64
-        queues[n % 2].put(block)
-    for handed, thread in zip(queues, threads, strict=True):
-        handed.put(None)
-        thread.join()
+    try:
+        for n in range(3000):
+            block = slab.alloc(64)
+            fill(block, n % 256)
+            assert content(block) == bytes([n % 256]) * 64
+            queues[n % 2].put(block)
+    finally:
+        for handed, thread in zip(queues, threads, strict=True):
+            handed.put(None)
+            thread.join()
     stats = slab.stats
     assert (stats.count, stats.frees, stats.live, stats.current) == (3000, 3000, 0, 0)
 
@@ -403,12 +405,14 @@ def test_frees_race_with_the_end_of_the_owners_thread(nm: Binding) -> None:
         handed: queue.SimpleQueue = queue.SimpleQueue()
 
         def owner(handed: queue.SimpleQueue = handed) -> None:
-            slab = nm.Slab(bins=(256,), upstream=system)
-            for n in range(300):
-                block = slab.alloc(256)
-                fill(block, n % 256)
-                handed.put(block)
-            handed.put(None)
+            try:
+                slab = nm.Slab(bins=(256,), upstream=system)
+                for n in range(300):
+                    block = slab.alloc(256)
+                    fill(block, n % 256)
+                    handed.put(block)
+            finally:
+                handed.put(None)
 
         thread = threading.Thread(target=owner)
         thread.start()

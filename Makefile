@@ -187,6 +187,23 @@ mutants: $(VENV)/.installed-test ## plant mistakes in the core, one at a time: e
 cbmc: ## prove the C core's sequential parts up to bounds (docs/proofs.md); ARGS=--mutants refutes planted mistakes
 	$(PYTHON) scripts/cbmc.py $(ARGS)
 
+# --- the contract suite in its other modes ---
+
+.PHONY: test-oom test-disabled test-orders
+CONTRACT = $(BIN)/python -m pytest -q -o faulthandler_timeout=120 tests/contract $(ARGS)
+
+# N:how many tests have to meet the failure at least
+test-oom: $(VENV)/.installed-test ## the contract suite with the 1st, 3rd, 7th, 37th allocation of each test failing
+	for run in 1:3000 3:300 7:100 37:50; do \
+	  NATIVEMEM_TEST_OOM_N=$${run%:*} $(CONTRACT) --planted-at-least=$${run#*:} || exit; \
+	done
+
+test-disabled: $(VENV)/.installed-test ## the contract suite under the kill switch
+	NATIVEMEM_DISABLE=1 $(CONTRACT)
+
+test-orders: $(VENV)/.installed-test ## the contract suite on every order of wrappers; some minutes
+	NATIVEMEM_TEST_ALL_ORDERS=1 $(CONTRACT)
+
 # --- instruction counts: what tests/test_instructions.py holds the core to ---
 
 .PHONY: instructions

@@ -7,17 +7,45 @@ import os
 
 import pytest
 
+import planted
 from nativemem._backend import Binding, load
+from nativemem.config import Settings
 
-BACKENDS = ("native", "pure")
+NATIVE_IS_BUILT = importlib.util.find_spec("nativemem._core") is not None
+DISABLED = Settings.from_env().disable
+#: under the kill switch both names are the pure backend
+BACKENDS = ("pure",) if DISABLED else ("native", "pure")
 
 
 def require_native() -> None:
-    """Skips where the C core is not built; on a CI machine its absence is a failure."""
-    if importlib.util.find_spec("nativemem._core") is None:
+    """Skips where the C core is not built or the kill switch is on; on a CI machine its absence is a failure."""
+    if DISABLED:
+        pytest.skip("NATIVEMEM_DISABLE is set: there is no native backend")
+    if not NATIVE_IS_BUILT:
         if os.environ.get("CI"):
             pytest.fail("CI is set, but the C core nativemem._core is not built")
         pytest.skip("the C core nativemem._core is not built (pip install -e . builds it)")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        planted.OPTION,
+        type=int,
+        default=0,
+        metavar="N",
+        help=f"with {planted.VARIABLE}: fewer than N tests that met the failure are a failure",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # programs that tests start are not to fail: nobody looks at what becomes of their memory
+    config.addinivalue_line("markers", planted.MARKER)
+    n = Settings.from_env().test_oom_n
+    if n:
+        names = [name for name in BACKENDS if name == "pure" or NATIVE_IS_BUILT]
+        plugin = planted.Planted([load(name) for name in names], n, config.getoption(planted.OPTION))
+        del os.environ[planted.VARIABLE]
+        config.pluginmanager.register(plugin)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,8 @@ from nativemem._backend import Binding
 from nativemem.allocators import Allocator
 
 from .helpers import CHAINS, make
+
+_tests = itertools.count(1)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -23,6 +26,14 @@ def _quick_collections() -> Iterator[None]:
     gc.freeze()
     yield
     gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def _still_quick_collections() -> None:
+    """What pytest keeps of each test adds up: on every order of wrappers a module has ten thousand."""
+    if next(_tests) % 200 == 0 and hasattr(gc, "freeze"):
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(params=CHAINS)

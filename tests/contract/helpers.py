@@ -23,12 +23,18 @@ Result = TypeVar("Result")
 
 ROOMY = 1 << 40  # bytes; a limit that no test reaches
 
+
+def own_system(nm: Binding) -> Allocator | None:
+    """A new system allocator; None, which is the shared one, in a run where that one fails (tests/planted.py)."""
+    return nm.System() if isinstance(nm.default_system, nm.System) else None
+
+
 NOUNS: dict[str, Callable[[Binding], Allocator]] = {
-    "System": lambda nm: nm.System(),
-    "Arena": lambda nm: nm.Arena(upstream=nm.System()),
-    "Stack": lambda nm: nm.Stack("16 MiB", upstream=nm.System()),
-    "Pool": lambda nm: nm.Pool("128 KiB", 16, grow=True, upstream=nm.System()),
-    "Slab": lambda nm: nm.Slab(upstream=nm.System()),
+    "System": lambda nm: own_system(nm) or nm.Failing(),
+    "Arena": lambda nm: nm.Arena(upstream=own_system(nm)),
+    "Stack": lambda nm: nm.Stack("16 MiB", upstream=own_system(nm)),
+    "Pool": lambda nm: nm.Pool("128 KiB", 16, grow=True, upstream=own_system(nm)),
+    "Slab": lambda nm: nm.Slab(upstream=own_system(nm)),
     "Heap": lambda nm: nm.Heap(secure=False),
     "Secure heap": lambda nm: nm.Heap(secure=True),
 }
@@ -78,7 +84,7 @@ def make(nm: Binding, chain: str) -> Allocator:
     return allocator
 
 
-#: every order of two and more wrappers over every noun, for ``make orders``
+#: every order of two and more wrappers over every noun, for ``make test-orders``
 ALL_ORDERS = tuple(
     " > ".join((*order, noun))
     for count in range(2, len(WRAPPERS) + 1)
@@ -118,6 +124,12 @@ def noun_of(allocator: Allocator) -> Allocator:
     while type(allocator).__name__ in WRAPPERS:
         allocator = allocator.upstream
     return allocator
+
+
+def chain_to_noun(allocator: Allocator) -> list[Allocator]:
+    """The allocator and those below it down to the one that holds the memory, unless that is the shared one."""
+    links, noun = chain_of(allocator), noun_of(allocator)
+    return links[: links.index(noun) + 1] if noun in links else links
 
 
 def as_owner(allocator: Allocator) -> ExitStack:

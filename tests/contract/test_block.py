@@ -17,6 +17,7 @@ from .helpers import (
     Block,
     as_owner,
     chain_of,
+    chain_to_noun,
     collect,
     content,
     fill,
@@ -509,7 +510,7 @@ def test_resize_to_the_same_size(allocator: Allocator) -> None:
 def test_shrinking_is_counted(allocator: Allocator) -> None:
     block = allocator.alloc(100)
     assert allocator.resize(block, 99)
-    for link in chain_of(allocator)[: chain_of(allocator).index(noun_of(allocator)) + 1]:
+    for link in chain_to_noun(allocator):
         stats = link.stats
         assert (stats.current, stats.peak, stats.total) == (99, 100, 100)
         assert (stats.live, stats.count, stats.frees, stats.failures) == (1, 1, 0, 0)

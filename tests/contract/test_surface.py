@@ -101,3 +101,11 @@ def test_another_name_is_refused() -> None:
     for name in ("", "Native", "c", "both"):
         with pytest.raises(ConfigError, match="auto, native or pure"):
             load(name)
+
+
+@pytest.mark.parametrize("name", ["auto", "native", "pure"])
+def test_the_kill_switch_leaves_one_backend(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """KILL-1"""
+    monkeypatch.setenv("NATIVEMEM_DISABLE", "1")
+    assert load(name) is load("pure")
+    assert load(name).name == "pure"

@@ -38,7 +38,6 @@ bool nm__sites_promise(nm__sites *s) {
 
 void nm__sites_forget_promise(nm__sites *s) { s->promised--; }
 
-
 nm__site *nm__sites_find(const nm__sites *s, const void *ptr) {
     if (s->count == 0) return NULL;
     size_t i = home_of(s, ptr);

@@ -20,14 +20,13 @@ typedef struct stack {
 } stack;
 
 /* Stacks are kept until the whole goes: a program has few different ones, and a site is the address of its stack. */
-typedef struct stacks {
+struct nm_stacks {
     int depth;
     PyObject *package; /* str: frames of files whose names begin so are not the caller's */
     stack *buckets[BUCKETS];
-} stacks;
+};
 
-void nm__stacks_destroy(void *self) {
-    stacks *s = self;
+void nm_stacks_destroy(nm_stacks *s) {
     for (size_t i = 0; i < BUCKETS; i++) {
         for (stack *k = s->buckets[i], *next; k != NULL; k = next) {
             next = k->next;
@@ -46,7 +45,7 @@ PyObject *nm__own_stacks(PyObject *module, PyObject *args) {
     PyObject *package;
     if (!PyArg_ParseTuple(args, "KiU", &slot, &depth, &package)) return NULL;
     if (depth < 1 || depth > MOST_FRAMES) return PyErr_Format(PyExc_ValueError, "1 to %d frames", MOST_FRAMES);
-    stacks *s = PyMem_RawCalloc(1, sizeof *s);
+    nm_stacks *s = PyMem_RawCalloc(1, sizeof *s);
     if (s == NULL) return PyErr_NoMemory();
     s->depth = depth;
     s->package = Py_NewRef(package);
@@ -74,7 +73,7 @@ PyObject *nm__stacks_frames(PyObject *module, PyObject *args) {
     return frames;
 }
 
-static stack *known(stacks *s, const frame *frames, int count) {
+static stack *known(nm_stacks *s, const frame *frames, int count) {
     size_t hash = 0;
     for (int i = 0; i < count; i++) {
         hash = (hash ^ ((uintptr_t)frames[i].code >> 4) ^ ((size_t)frames[i].line << 40)) * (size_t)0x9E3779B97F4A7C15;
@@ -99,14 +98,14 @@ static stack *known(stacks *s, const frame *frames, int count) {
     return *bucket = k;
 }
 
-static bool is_ours(const stacks *s, PyCodeObject *code) {
+static bool is_ours(const nm_stacks *s, PyCodeObject *code) {
     return PyUnicode_Tailmatch(code->co_filename, s->package, 0, PY_SSIZE_T_MAX, -1) > 0;
 }
 
 /* Called in the middle of an allocation, so no Python code may run: making a frame object could start a collection
  * before Python 3.12, and an error that is set stays set. The code objects stay alive: their frames are running. */
 uintptr_t nm__stacks_site(void *self) {
-    stacks *s = self;
+    nm_stacks *s = self;
     frame frames[MOST_FRAMES];
     int count = 0;
     if (!PyGILState_Check() || _PyThreadState_UncheckedGet() == NULL) return 0;

@@ -7,7 +7,8 @@
 /* Functions of the module; each is called with the interpreter's lock held. */
 PyObject *nm__own_stacks(PyObject *module, PyObject *args);    /* (slot of a handle, depth, package) -> True */
 PyObject *nm__stacks_frames(PyObject *module, PyObject *args); /* (site) -> ((file, line, function), ...) */
-void nm__stacks_destroy(void *stacks);
+typedef struct nm_stacks nm_stacks;
+void nm_stacks_destroy(nm_stacks *s);
 /* The site of an nm_traced; 0 where no Python code is running. */
 uintptr_t nm__stacks_site(void *stacks);
 

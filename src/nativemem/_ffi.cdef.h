@@ -147,7 +147,8 @@ nm_allocator nm_traced_port(nm_traced *t);
 bool nm_traced_histogram(const nm_traced *t, uint64_t *sizes, uint64_t *latencies);
 size_t nm_traced_sites(const nm_traced *t, uintptr_t *sites, size_t *sizes, size_t cap);
 size_t nm_histo_size(unsigned bucket);
-void nm__stacks_destroy(void *stacks);
+typedef struct nm_stacks nm_stacks;
+void nm_stacks_destroy(nm_stacks *s);
 uintptr_t nm__stacks_site(void *stacks);
 
 /* failing */

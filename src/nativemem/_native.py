@@ -75,15 +75,14 @@ def _own(kind: str, needs: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
 
     Raises :class:`Refusal` where there is none.
     """
-    prefix = "nm__" if kind == "stacks" else "nm_"
-    handle = dataplane.own(_address(ffi.addressof(lib, f"{prefix}{kind}_destroy")), needs)
+    handle = dataplane.own(_address(ffi.addressof(lib, f"nm_{kind}_destroy")), needs)
     slot = ffi.cast("void **", handle.slot)
     with_lock = getattr(dataplane, f"own_{kind}", None)  # not through cffi
     made = with_lock(handle.slot, *args) if with_lock else getattr(lib, f"own_{kind}")(slot, *args)
     if not made:
         f = lib.nm_last_failure()
         raise errors.Refusal(f.status, f.requested, f.used, f.limit)
-    return slot[0] if kind == "stacks" else ffi.cast(f"nm_{kind} *", slot[0]), handle
+    return ffi.cast(f"nm_{kind} *", slot[0]), handle
 
 
 #: by address, to name the budget that refused

@@ -40,6 +40,7 @@ GLOBALS = {
     "nm__acting_as": "whose confined allocators it may use",
     "nm__mine": "its parts of heaps",
     "last_mine": "its part of the heap without a slot that it used last",
+    "turns": "its parts of heaps that take turns",
     "this_thread": "its place in the list of threads whose slots a heap empties when it goes",
 }
 

@@ -111,10 +111,11 @@ def c_violations(root: Path) -> Iterator[str]:
 # --- Python ---
 
 PY_LAYERS = (
-    ("errors", "config", "_histogram", "_pressure", "_sites", "_version"),
+    ("errors", "config", "_histogram", "_pressure", "_scoped", "_sites", "_version"),
     ("_native", "_pure"),
     ("_backend",),
     ("_utilities", "typed"),
+    ("executors",),
     ("allocators", "wrappers", "budget"),
     ("process", "hooks"),
     ("cli", "_run"),

@@ -33,10 +33,15 @@ _Static_assert(NM__TLS_SLOTS == 16, "the initializer below counts the slots");
 NM_TLS nm__part *nm__mine[NM__TLS_SLOTS] = {NO_PARTS4, NO_PARTS4, NO_PARTS4, NO_PARTS4};
 
 /* This thread's part of the heap without a slot that it used last. */
-static NM_TLS struct {
+typedef struct known_part {
     uint64_t heap; /* its number */
     nm__part *part;
-} last_mine;
+} known_part;
+static NM_TLS known_part last_mine;
+
+/* Its parts of heaps that take turns, as long as they stand here: entering one often asks no lock. */
+#define TURNS 8
+static NM_TLS known_part turns[TURNS];
 
 /* Threads whose nm__mine may hold something: a heap that goes takes it out. Once a thread's end has been seen to, what
  * it still allocates goes without a slot, because nobody would take it off the list again. */
@@ -55,9 +60,8 @@ struct nm_heap {
     size_t slot;          /* of nm__mine */
     uintptr_t key, canary; /* key is 0 where the heap is not secure */
     nm__counter random;
-    nm_budget *budget;
-    nm__counter reserve;  /* bytes held back of the budget's limit while it is closed */
-    atomic_bool open;
+    nm_budget *budget, *also; /* charged, and charged too; NULL: none */
+    bool shares;              /* takes turns in its slot */
     nm__part *parts;
     nm__page *spans;
     nm__counter held, held_peak, live_spans_bytes, failures;
@@ -235,8 +239,13 @@ size_t nm_heap_usable_of(const void *ptr) {
 /* quiet: a refusal is not yet a denial, because the caller can still make room. No peak before settle: the
  * region may have less than the budget allows. */
 static bool charge(nm_heap *h, size_t npages, bool quiet) {
+    bool (*hold)(nm_budget *, size_t) = quiet ? nm__budget_try : nm__budget_hold;
     size_t bytes = npages * PAGE;
-    if (h->budget != NULL && !(quiet ? nm__budget_try : nm__budget_hold)(h->budget, bytes)) return false;
+    if (h->budget != NULL && !hold(h->budget, bytes)) return false;
+    if (h->also != NULL && !hold(h->also, bytes)) {
+        (void)nm_budget_release(h->budget, bytes);
+        return false;
+    }
     nm__atomic_add(&h->held, bytes);
     return true;
 }
@@ -244,34 +253,25 @@ static bool charge(nm_heap *h, size_t npages, bool quiet) {
 static void settle(nm_heap *h) {
     nm__atomic_max(&h->held_peak, nm__get(&h->held));
     if (h->budget != NULL) nm__budget_settle(h->budget);
+    if (h->also != NULL) nm__budget_settle(h->also);
+}
+
+static void give_back(nm_budget *b, size_t bytes) {
+    if (b == NULL) return;
+    (void)nm_budget_release(b, bytes);
+    nm__budget_close_reserves(b);
 }
 
 static void discharge(nm_heap *h, size_t npages) {
     size_t bytes = npages * PAGE;
     nm__atomic_sub(&h->held, bytes);
-    if (h->budget == NULL) return;
-    (void)nm_budget_release(h->budget, bytes);
-    if (NM_UNLIKELY(atomic_load_explicit(&h->open, memory_order_relaxed))) {
-        size_t reserve = nm__get(&h->reserve);
-        if (nm_budget_used(h->budget) + 2 * reserve <= nm_budget_limit(h->budget)) {
-            nm__budget_hold_back(h->budget, reserve);
-            atomic_store_explicit(&h->open, false, memory_order_relaxed);
-        }
-    }
-}
-
-/* The program has been told that there is no more. What deals with that needs some. */
-static void open_reserve(nm_heap *h) {
-    if (h->budget == NULL || nm__get(&h->reserve) == 0) return;
-    atomic_store_explicit(&h->open, true, memory_order_relaxed);
-    nm__budget_hold_back(h->budget, 0);
+    give_back(h->budget, bytes);
+    give_back(h->also, bytes);
 }
 
 void nm_heap_set_limit(nm_heap *h, size_t limit, size_t reserve) {
     nm_budget_set_limit(h->budget, limit);
-    nm__set(&h->reserve, reserve);
-    nm__budget_hold_back(h->budget, reserve);
-    atomic_store_explicit(&h->open, false, memory_order_relaxed);
+    nm__budget_reserve(h->budget, reserve);
 }
 
 static nm__page *try_pages(nm_heap *h, size_t npages, nm__kind kind, bool want_zero, bool quiet) {
@@ -292,7 +292,8 @@ static nm__page *take_pages(nm_heap *h, size_t npages, nm__kind kind, bool want_
     p = try_pages(h, npages, kind, want_zero, false);
     if (p == NULL) {
         nm__atomic_add(&h->failures, 1);
-        open_reserve(h);
+        nm__budget_open_reserves(h->budget);
+        nm__budget_open_reserves(h->also);
     }
     return p;
 }
@@ -521,6 +522,7 @@ static void collect_abandoned(nm__part *part) {
 static void abandon(nm__part *part) {
     collect(part);
     return_empty_heads(part);
+    atomic_store(&part->thread, 0); /* first: nobody may take the next owner's for its own */
     atomic_store(&part->state, NM__ABANDONED);
     collect_abandoned(part);
 }
@@ -531,8 +533,18 @@ static void free_cell_far(nm__part *part, void *ptr) {
     if (atomic_load(&part->state) == NM__ABANDONED) collect_abandoned(part);
 }
 
+/* A part that its thread is not using now keeps no empty head: who knows when it does again. */
+static void give_aside(nm__part *part, void *ptr, nm__page *p) {
+    nm__slot *slot = &part->slots[p->bin];
+    give_local(ptr, p);
+    if (p != slot->page || used_of(slot, p) != 0) return; /* where it was returned it is no head any more */
+    slot_pull(slot, p);
+    return_superblock(part->heap, p);
+}
+
 static void free_cell(nm__part *part, void *ptr, nm__page *p) {
     if (last_mine.part == part && last_mine.heap == part->heap->number) give_local(ptr, p);
+    else if (atomic_load_explicit(&part->thread, memory_order_relaxed) == nm__thread_id()) give_aside(part, ptr, p);
     else free_cell_far(part, ptr);
 }
 
@@ -592,23 +604,24 @@ static void thread_ends(void) {
     unlist_thread();
     for (unsigned i = 0; i < NM__TLS_SLOTS; i++) nm__mine[i] = &nm__no_part;
     last_mine.heap = 0;
+    memset(turns, 0, sizeof turns);
     for (nm_heap *h = heaps.first; h != NULL; h = h->next) {
         pthread_mutex_lock(&h->lock);
         for (nm__part *part = h->parts; part != NULL; part = part->next)
-            if (atomic_load(&part->state) == NM__OWNED && part->thread == me) abandon(part);
+            if (atomic_load(&part->thread) == me) abandon(part);
         pthread_mutex_unlock(&h->lock);
     }
     pthread_mutex_unlock(&heaps.lock);
 }
 
-static NM_COLD nm__part *part_slow(nm_heap *h) {
+/* Found, taken over, or made. */
+static nm__part *find_part(nm_heap *h) {
     uintptr_t me = nm__thread_id();
     nm__part *part;
-    if (last_mine.heap == h->number) return last_mine.part;
     list_thread();
     pthread_mutex_lock(&h->lock);
     for (part = h->parts; part != NULL; part = part->next)
-        if (atomic_load(&part->state) == NM__OWNED && part->thread == me) goto found;
+        if (atomic_load(&part->thread) == me) goto found;
     for (part = h->parts; part != NULL; part = part->next) {
         int expected = NM__ABANDONED;
         if (atomic_compare_exchange_strong(&part->state, &expected, NM__OWNED)) goto adopted;
@@ -625,16 +638,23 @@ static NM_COLD nm__part *part_slow(nm_heap *h) {
     part->next = h->parts;
     h->parts = part;
 adopted:
-    part->thread = me;
+    atomic_store(&part->thread, me);
 found:
     pthread_mutex_unlock(&h->lock);
+    nm__arm_thread_end();
+    return part;
+}
+
+static NM_COLD nm__part *part_slow(nm_heap *h) {
+    if (last_mine.heap == h->number) return last_mine.part;
+    nm__part *part = find_part(h);
+    if (part == NULL) return NULL;
     if (h->slot == NM__NO_SLOT || this_thread.ended) {
         last_mine.heap = h->number;
         last_mine.part = part;
     } else {
         nm__mine[h->slot] = part;
     }
-    nm__arm_thread_end();
     return part;
 }
 
@@ -643,6 +663,33 @@ NM_INLINE nm__part *attach(nm_heap *h) {
     return NM_LIKELY(part != &nm__no_part) ? part : part_slow(h);
 }
 nm__part *nm__heap_attach(nm_heap *h) { return attach(h); }
+
+/* A thread that has ended, and a secure heap, have nothing in a slot: their calls look the part up. */
+void nm__heap_enter(nm_heap *h) {
+    nm__mine[NM__CLAIMED_SLOT] = &nm__no_part;
+    if (h->key != 0 || this_thread.ended) return;
+    known_part *turn = &turns[h->number % TURNS];
+    if (turn->heap != h->number) {
+        nm__part *part = find_part(h);
+        if (part == NULL) return;
+        *turn = (known_part){h->number, part};
+    }
+    nm__mine[NM__CLAIMED_SLOT] = turn->part;
+}
+
+void nm__heap_leave(nm_heap *h) {
+    uintptr_t me = nm__thread_id();
+    known_part *turn = &turns[h->number % TURNS];
+    if (turn->heap == h->number) turn->heap = 0;
+    if (last_mine.heap == h->number) last_mine.heap = 0;
+    if (nm__mine[NM__CLAIMED_SLOT]->heap == h) nm__mine[NM__CLAIMED_SLOT] = &nm__no_part;
+    pthread_mutex_lock(&h->lock);
+    for (nm__part *part = h->parts; part != NULL; part = part->next)
+        if (atomic_load(&part->thread) == me) abandon(part);
+    pthread_mutex_unlock(&h->lock);
+}
+
+size_t nm__heap_held(const nm_heap *h) { return nm__get(&h->held); }
 
 /* ---- fork: the child keeps the parts of threads that it does not have -------------------------------- */
 
@@ -925,6 +972,10 @@ static void take_slot(nm_heap *h, size_t from) {
 
 static void leave_slot(nm_heap *h) {
     if (h->slot == NM__NO_SLOT) return;
+    if (h->shares) {
+        if (nm__mine[h->slot]->heap == h) nm__mine[h->slot] = &nm__no_part;
+        return;
+    }
     for (thread_entry *t = heaps.threads; t != NULL; t = t->next) t->mine[h->slot] = &nm__no_part;
     heaps.taken[h->slot] = false;
     h->slot = NM__NO_SLOT;
@@ -958,6 +1009,16 @@ void nm__heap_claim(nm_heap *h) {
     pthread_mutex_lock(&heaps.lock);
     leave_slot(h);
     take_slot(h, NM__CLAIMED_SLOT);
+    pthread_mutex_unlock(&heaps.lock);
+}
+
+void nm__heap_share(nm_heap *h, nm_budget *also) {
+    h->also = also;
+    if (h->key != 0) return;
+    pthread_mutex_lock(&heaps.lock);
+    leave_slot(h);
+    h->shares = true;
+    h->slot = NM__CLAIMED_SLOT;
     pthread_mutex_unlock(&heaps.lock);
 }
 

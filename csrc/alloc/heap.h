@@ -25,7 +25,7 @@ struct nm__part {
     nm_heap *heap;
     nm__part *next; /* the heap's parts */
     void *memory;   /* what to give back */
-    uintptr_t thread;
+    _Atomic uintptr_t thread; /* whose it is; 0: nobody's */
     nm__counter total, count, frees, out, back, peak; /* sized calls only; this thread's */
     _Alignas(64) nm__remote remote;
     _Atomic int state;
@@ -46,6 +46,14 @@ extern NM_TLS nm__part *nm__mine[NM__TLS_SLOTS];
 /* Gives the heap a slot that is known at compile time. Before its first block; by one heap of the process, and for
  * nothing by a secure one: its threads find nm__no_part there. */
 void nm__heap_claim(nm_heap *h);
+
+/* Heaps that take turns in the claimed slot, each thread by itself. From share on a heap serves malloc's shape only in
+ * threads that have entered it last; it charges `also`, too. Leaving gives up the thread's part of it: from then on
+ * whoever frees a block of that sees to the part. A heap is destroyed when it holds nothing and no thread is in it. */
+void nm__heap_share(nm_heap *h, nm_budget *also); /* before its first block */
+void nm__heap_enter(nm_heap *h);
+void nm__heap_leave(nm_heap *h); /* the slot is empty then, if the thread was in it */
+size_t nm__heap_held(const nm_heap *h);
 
 nm__part *nm__heap_attach(nm_heap *h); /* NULL: no memory for a part */
 void *nm__part_alloc_slow(nm__part *part, size_t bin);

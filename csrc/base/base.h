@@ -41,8 +41,11 @@ bool nm__budget_hold(struct nm_budget *b, size_t n);
 /* As hold, but a refusal is neither counted nor remembered. */
 bool nm__budget_try(struct nm_budget *b, size_t n);
 void nm__budget_settle(struct nm_budget *b);
-/* Of the limit, n bytes are refused for now. */
-void nm__budget_hold_back(struct nm_budget *b, size_t n);
+/* The last n bytes of the limit are refused until something was denied, and again once twice as many are left: so the
+ * code that handles a denial finds some memory. Opening and closing is for the budget and its ancestors. */
+void nm__budget_reserve(struct nm_budget *b, size_t n);
+void nm__budget_open_reserves(struct nm_budget *b);
+void nm__budget_close_reserves(struct nm_budget *b);
 /* Whether nm_budget_crossed has something. */
 extern atomic_bool nm__pressed;
 

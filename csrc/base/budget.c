@@ -23,7 +23,8 @@ struct nm_budget {
     nm__counter limit, allowed, held_back, peak, denied, overruns, in_shared;
     nm__counter single; /* the largest charge; 0 once locked */
     nm__counter moves;  /* of limits; odd while one is under way */
-    atomic_bool locked;
+    nm__counter reserve; /* held back while it is closed */
+    atomic_bool locked, open;
     _Atomic int level;
     nm_budget *parent;
     nm_budget_options o;
@@ -197,8 +198,7 @@ void nm_budget_set_limit(nm_budget *b, size_t limit) {
     pthread_mutex_unlock(&all.lock);
 }
 
-void nm__budget_hold_back(nm_budget *b, size_t n) {
-    pthread_mutex_lock(&all.lock);
+static void hold_back(nm_budget *b, size_t n) {
     size_t held = nm__get(&b->held_back), allowed = nm__get(&b->allowed);
     if (n > allowed) n = allowed;
     begin_move(b);
@@ -208,7 +208,39 @@ void nm__budget_hold_back(nm_budget *b, size_t n) {
     if (n < held) (void)atomic_fetch_add(&b->left, (int64_t)(held - n));
     end_move(b);
     set_level(b);
+}
+
+void nm__budget_reserve(nm_budget *b, size_t n) {
+    pthread_mutex_lock(&all.lock);
+    nm__set(&b->reserve, n);
+    atomic_store(&b->open, false);
+    hold_back(b, n);
     pthread_mutex_unlock(&all.lock);
+}
+
+void nm__budget_open_reserves(nm_budget *b) {
+    pthread_mutex_lock(&all.lock);
+    for (; b != NULL; b = b->parent) {
+        if (nm__get(&b->reserve) == 0 || atomic_load(&b->open)) continue;
+        atomic_store(&b->open, true);
+        hold_back(b, 0);
+    }
+    pthread_mutex_unlock(&all.lock);
+}
+
+static NM_COLD void close_reserve(nm_budget *b) {
+    pthread_mutex_lock(&all.lock);
+    size_t reserve = nm__get(&b->reserve);
+    if (atomic_load(&b->open) && used_of(b) + 2 * reserve <= nm__get(&b->allowed)) {
+        atomic_store(&b->open, false);
+        hold_back(b, reserve);
+    }
+    pthread_mutex_unlock(&all.lock);
+}
+
+void nm__budget_close_reserves(nm_budget *b) {
+    for (; b != NULL; b = b->parent)
+        if (NM_UNLIKELY(atomic_load_explicit(&b->open, memory_order_relaxed))) close_reserve(b);
 }
 
 void nm_budget_lock(nm_budget *b) {

@@ -12,6 +12,7 @@
 #include "python/python.h" /* first: Python.h wants to be */
 
 #include "base/base.h"
+#include "python/scopes.h"
 #include "python/stacks.h"
 
 /* Owns one C structure. It is no part of the garbage collector and refers to other handles only, so it is
@@ -536,6 +537,11 @@ static NM_COLD PyObject *tell(PyObject *result) {
     Py_XDECREF(done);
     return result;
 }
+int nm__tell_pressure(void) {
+    PyObject *done = call_hook(TELL, "()");
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
 NM_INLINE PyObject *told(PyObject *result) {
     return NM_UNLIKELY(atomic_load_explicit(&nm__pressed, memory_order_relaxed)) && result != NULL ? tell(result) : result;
 }
@@ -1005,6 +1011,10 @@ static PyMethodDef module_methods[] = {
     {"own_pool", own_pool, METH_VARARGS, "Makes a pool and puts it into a handle's slot."},
     {"own_stacks", nm__own_stacks, METH_VARARGS, "Makes a collection of stacks and puts it into a handle's slot."},
     {"stacks_frames", nm__stacks_frames, METH_VARARGS, "File, line and function of each frame of a site."},
+    {"scope_owner", nm__scope_owner, METH_VARARGS, "A budget's heap, to be entered."},
+    {"scope_enter", nm__scope_enter, METH_O, "Has an owner be charged from now on, in this context."},
+    {"scope_exit", nm__scope_exit, METH_O, "Ends what scope_enter began."},
+    {"scope_current", nm__scope_current, METH_NOARGS, "The owner that is charged now, or None."},
     {"engine_objects", nm__engine_objects, METH_O, "Switches the heap under the object domains on or off."},
     {"engine_arrays", nm__engine_arrays, METH_VARARGS, "Switches the heap under NumPy on or off."},
     {"engine_lift", nm__engine_lift, METH_NOARGS, "Takes the engine's limit away, then returns the peak under it."},
@@ -1020,6 +1030,10 @@ PyMODINIT_FUNC PyInit__dataplane(void) {
         return NULL;
     PyObject *m = PyModule_Create(&module);
     if (m == NULL) return NULL;
+    if (nm__scope_ready(m) < 0) {
+        Py_DECREF(m);
+        return NULL;
+    }
     if (PyModule_AddObjectRef(m, "Allocator", (PyObject *)&Allocator_Type) < 0 ||
         PyModule_AddObjectRef(m, "Block", (PyObject *)&Block_Type) < 0 ||
         PyModule_AddIntMacro(m, REWINDS_NEVER) < 0 || PyModule_AddIntMacro(m, REWINDS_ARENA) < 0 ||

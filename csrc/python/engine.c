@@ -12,27 +12,47 @@
 
 #include "alloc/heap.h"
 #include "python/engine.h"
+#include "python/scopes.h"
 
 static nm_heap *heap;
 static nm_budget *budget;
+static bool is_secure;
+
+/* With scopes it is found out with each call who is charged. */
+enum { OFF, ON, SCOPED };
+static bool scoped;
 
 static struct {
     bool hooked;
-    atomic_bool on;
+    _Atomic int mode;
     PyMemAllocatorEx mem, obj; /* what was there before */
 } objects;
 
+/* Once there are scopes arrays have a heap of their own: objects are charged by what their heap holds, arrays each by
+ * itself. */
 static struct {
     bool hooked;
-    atomic_bool on;
+    _Atomic int mode;
+    nm_heap *heap;
     nm__numpy_allocator before;
 } arrays;
+
+NM_INLINE bool is_on(_Atomic int *mode) {
+    int m = atomic_load_explicit(mode, memory_order_relaxed);
+    if (NM_LIKELY(m == ON)) return true;
+    if (m == OFF) return false;
+    nm__scope_sync();
+    return true;
+}
+
+static void switch_on(_Atomic int *mode, bool on) { atomic_store(mode, !on ? OFF : scoped ? SCOPED : ON); }
 
 nm_heap *nm_engine_heap(void) { return heap; }
 nm_budget *nm_engine_budget(void) { return budget; }
 
 nm_status nm_engine_start(bool secure) {
     if (heap != NULL) return NM_OK;
+    is_secure = secure;
     nm_budget *b = nm_budget_create(NM_SIZE_MAX, NULL, NULL);
     if (b == NULL) return NM_OUT_OF_MEMORY;
     nm_heap *h = nm_heap_create(b, secure);
@@ -55,8 +75,22 @@ static NM_COLD void stop_if_corrupted(nm_status status) {
     if (status == NM_DOUBLE_FREE) Py_FatalError("nativemem: a block was freed twice");
 }
 
+/* Whoever watches budgets is told from the interpreter's loop. */
+static atomic_bool will_tell;
+static int tell(void *unused) {
+    (void)unused;
+    atomic_store(&will_tell, false);
+    return nm__tell_pressure();
+}
+
+static void watch_pressure(void) {
+    if (NM_LIKELY(!atomic_load_explicit(&nm__pressed, memory_order_relaxed)) || atomic_exchange(&will_tell, true)) return;
+    if (Py_AddPendingCall(tell, NULL) < 0) atomic_store(&will_tell, false); /* too many wait: with the next */
+}
+
 static NM_COLD void *take_slow(size_t size) {
-    void *ptr = nm_heap_malloc(heap, size);
+    void *ptr = nm_heap_malloc(nm__scope_heap(heap), size);
+    watch_pressure();
     if (ptr == NULL) stop_if_corrupted(nm_last_failure().status);
     return ptr;
 }
@@ -81,22 +115,10 @@ static bool may_ask_before(void) {
     return status != NM_OVER_BUDGET;
 }
 
-/* Moves a block of ours to the allocator that was there before; NULL: untouched. */
-#define MOVE_OUT(ptr, size, before)                                                   \
-    do {                                                                              \
-        size_t old = nm_heap_usable_of(ptr);                                          \
-        if (!on && (size) <= old) return ptr;                                         \
-        void *moved = (before);                                                       \
-        if (moved == NULL) return NULL;                                               \
-        memcpy(moved, ptr, old < (size) ? old : (size));                              \
-        (void)nm_heap_free(heap, ptr);                                                \
-        return moved;                                                                 \
-    } while (0)
-
 /* ---- CPython -------------------------------------------------------------------------------------- */
 
 NM_INLINE void *domain_malloc(PyMemAllocatorEx *before, size_t size) {
-    if (NM_LIKELY(atomic_load_explicit(&objects.on, memory_order_relaxed))) {
+    if (NM_LIKELY(is_on(&objects.mode))) {
         void *ptr = take(size);
         if (NM_LIKELY(ptr != NULL) || !may_ask_before()) return ptr;
     }
@@ -104,14 +126,15 @@ NM_INLINE void *domain_malloc(PyMemAllocatorEx *before, size_t size) {
 }
 
 NM_INLINE void *domain_calloc(PyMemAllocatorEx *before, size_t count, size_t size) {
-    if (NM_LIKELY(atomic_load_explicit(&objects.on, memory_order_relaxed))) {
+    if (NM_LIKELY(is_on(&objects.mode))) {
         size_t bytes;
         void *ptr;
         if (nm_mul(count, size, &bytes) && bytes <= NM__FINE) {
             ptr = take(bytes);
             if (NM_LIKELY(ptr != NULL)) return memset(ptr, 0, bytes);
         } else {
-            ptr = nm_heap_calloc(heap, count, size);
+            ptr = nm_heap_calloc(nm__scope_heap(heap), count, size);
+            watch_pressure();
         }
         if (ptr != NULL || !may_ask_before()) return ptr;
     }
@@ -121,12 +144,18 @@ NM_INLINE void *domain_calloc(PyMemAllocatorEx *before, size_t count, size_t siz
 NM_INLINE void *domain_realloc(PyMemAllocatorEx *before, void *ptr, size_t size) {
     if (ptr == NULL) return domain_malloc(before, size);
     if (nm__page_of(ptr) == NULL) return before->realloc(before->ctx, ptr, size);
-    bool on = atomic_load_explicit(&objects.on, memory_order_relaxed);
+    bool on = is_on(&objects.mode);
     if (NM_LIKELY(on)) {
-        void *moved = nm_heap_realloc(heap, ptr, size);
+        void *moved = nm_heap_realloc(nm__scope_heap(heap), ptr, size);
         if (NM_LIKELY(moved != NULL) || !may_ask_before()) return moved;
     }
-    MOVE_OUT(ptr, size, before->malloc(before->ctx, size));
+    size_t old = nm_heap_usable_of(ptr); /* out to the allocator that was there before */
+    if (!on && size <= old) return ptr;
+    void *moved = before->malloc(before->ctx, size);
+    if (moved == NULL) return NULL;
+    memcpy(moved, ptr, old < size ? old : size);
+    (void)nm_heap_free(heap, ptr);
+    return moved;
 }
 
 NM_INLINE void domain_free(PyMemAllocatorEx *before, void *ptr) {
@@ -174,8 +203,20 @@ PyObject *nm__engine_objects(PyObject *module, PyObject *flag) {
         PyMem_SetAllocator(PYMEM_DOMAIN_OBJ, &obj_hook);
         objects.hooked = true;
     }
-    atomic_store(&objects.on, on != 0);
+    switch_on(&objects.mode, on != 0);
     Py_RETURN_NONE;
+}
+
+nm_heap *nm__engine_own_heap(nm_budget *of) { return nm_heap_create(of, is_secure); }
+
+bool nm__engine_use_scopes(void) {
+    if (scoped) return true;
+    arrays.heap = nm__engine_own_heap(budget);
+    if (arrays.heap == NULL) return false;
+    scoped = true;
+    switch_on(&objects.mode, atomic_load(&objects.mode) != OFF);
+    switch_on(&arrays.mode, atomic_load(&arrays.mode) != OFF);
+    return true;
 }
 
 /* ---- NumPy ---------------------------------------------------------------------------------------- */
@@ -183,49 +224,84 @@ PyObject *nm__engine_objects(PyObject *module, PyObject *flag) {
 /* In multiples of 64 bytes every cell starts at one, which is what vector code likes. */
 static size_t padded(size_t size) { return size <= NM_SIZE_MAX - 63 ? (size + 63) & ~(size_t)63 : size; }
 
-static bool arrays_on(void) { return atomic_load_explicit(&arrays.on, memory_order_relaxed); }
+NM_INLINE bool arrays_scoped(void) { return atomic_load_explicit(&arrays.mode, memory_order_relaxed) == SCOPED; }
+
+static bool may_ask_for_arrays(void) {
+    watch_pressure();
+    return may_ask_before();
+}
+
+/* Charged before it is had, and known after. */
+static NM_COLD void *scoped_array(size_t bytes, bool zeroed) {
+    nm__owner *owner;
+    if (!nm__scope_charge_array(bytes, &owner)) return NULL;
+    void *ptr = zeroed ? nm_heap_calloc(arrays.heap, 1, bytes) : nm_heap_malloc(arrays.heap, bytes);
+    nm__scope_know_array(owner, ptr, bytes);
+    watch_pressure();
+    return ptr;
+}
 
 static void *array_malloc(void *ctx, size_t size) {
     (void)ctx;
-    if (NM_LIKELY(arrays_on())) {
+    if (NM_LIKELY(is_on(&arrays.mode))) {
         size_t bytes = padded(size);
         void *ptr = NULL;
-        if (NM_LIKELY(bytes <= NM_CELL_MAX))
-            ptr = nm__part_alloc(nm__mine[NM__CLAIMED_SLOT], nm__bin_of(bytes + (bytes == 0)));
-        if (NM_UNLIKELY(ptr == NULL)) ptr = take_slow(bytes);
-        if (NM_LIKELY(ptr != NULL) || !may_ask_before()) return ptr;
+        if (NM_UNLIKELY(arrays_scoped())) {
+            ptr = scoped_array(bytes, false);
+        } else {
+            if (NM_LIKELY(bytes <= NM_CELL_MAX))
+                ptr = nm__part_alloc(nm__mine[NM__CLAIMED_SLOT], nm__bin_of(bytes + (bytes == 0)));
+            if (NM_UNLIKELY(ptr == NULL)) ptr = take_slow(bytes);
+        }
+        if (NM_LIKELY(ptr != NULL) || !may_ask_for_arrays()) return ptr;
     }
     return arrays.before.malloc(arrays.before.ctx, size);
 }
 
 static void *array_calloc(void *ctx, size_t count, size_t size) {
     (void)ctx;
-    if (NM_LIKELY(arrays_on())) {
+    if (NM_LIKELY(is_on(&arrays.mode))) {
         size_t bytes;
         if (!nm_mul(count, size, &bytes)) return NULL;
-        void *ptr = nm_heap_calloc(heap, 1, padded(bytes));
-        if (NM_LIKELY(ptr != NULL) || !may_ask_before()) return ptr;
+        void *ptr = arrays_scoped() ? scoped_array(padded(bytes), true) : nm_heap_calloc(heap, 1, padded(bytes));
+        if (NM_LIKELY(ptr != NULL) || !may_ask_for_arrays()) return ptr;
     }
     return arrays.before.calloc(arrays.before.ctx, count, size);
-}
-
-static void *array_realloc(void *ctx, void *ptr, size_t size) {
-    if (ptr == NULL) return array_malloc(ctx, size);
-    if (nm__page_of(ptr) == NULL) return arrays.before.realloc(arrays.before.ctx, ptr, size);
-    bool on = arrays_on();
-    if (NM_LIKELY(on)) {
-        void *moved = nm_heap_realloc(heap, ptr, padded(size));
-        if (NM_LIKELY(moved != NULL) || !may_ask_before()) return moved;
-    }
-    MOVE_OUT(ptr, size, arrays.before.malloc(arrays.before.ctx, size));
 }
 
 /* The size that NumPy gives is not to be trusted, and not needed. */
 static void array_free(void *ctx, void *ptr, size_t size) {
     (void)ctx;
     nm__page *page = nm__page_of(ptr);
-    if (NM_LIKELY(page != NULL)) give(ptr, page);
-    else arrays.before.free(arrays.before.ctx, ptr, size);
+    if (NM_UNLIKELY(page == NULL)) {
+        arrays.before.free(arrays.before.ctx, ptr, size);
+        return;
+    }
+    if (NM_UNLIKELY(scoped)) nm__scope_forget_array(ptr);
+    give(ptr, page);
+}
+
+static void *array_realloc(void *ctx, void *ptr, size_t size) {
+    if (ptr == NULL) return array_malloc(ctx, size);
+    if (nm__page_of(ptr) == NULL) return arrays.before.realloc(arrays.before.ctx, ptr, size);
+    bool on = is_on(&arrays.mode);
+    if (NM_UNLIKELY(on && arrays_scoped())) {
+        nm__recharge change;
+        if (!nm__scope_recharge_array(ptr, padded(size), &change)) return NULL;
+        void *moved = nm_heap_realloc(arrays.heap, ptr, padded(size));
+        nm__scope_moved_array(&change, ptr, moved);
+        if (NM_LIKELY(moved != NULL) || !may_ask_for_arrays()) return moved;
+    } else if (NM_LIKELY(on)) {
+        void *moved = nm_heap_realloc(heap, ptr, padded(size));
+        if (NM_LIKELY(moved != NULL) || !may_ask_before()) return moved;
+    }
+    size_t old = nm_heap_usable_of(ptr);
+    if (!on && size <= old) return ptr;
+    void *moved = arrays.before.malloc(arrays.before.ctx, size);
+    if (moved == NULL) return NULL;
+    memcpy(moved, ptr, old < size ? old : size);
+    array_free(ctx, ptr, 0);
+    return moved;
 }
 
 static nm__numpy_handler handler = {
@@ -265,7 +341,7 @@ PyObject *nm__engine_arrays(PyObject *module, PyObject *args) {
         Py_DECREF(capsule);
         if (!arrays.hooked) return NULL;
     }
-    atomic_store(&arrays.on, on != 0);
+    switch_on(&arrays.mode, on != 0);
     Py_RETURN_NONE;
 }
 
@@ -281,6 +357,6 @@ PyObject *nm__engine_lift(PyObject *module, PyObject *unused) {
 
 PyObject *nm__engine_state(PyObject *module, PyObject *unused) {
     (void)module, (void)unused;
-    return Py_BuildValue("(OO)", atomic_load(&objects.on) ? Py_True : Py_False,
-                         atomic_load(&arrays.on) ? Py_True : Py_False);
+    return Py_BuildValue("(OO)", atomic_load(&objects.mode) != OFF ? Py_True : Py_False,
+                         atomic_load(&arrays.mode) != OFF ? Py_True : Py_False);
 }

@@ -9,4 +9,8 @@ nm_status nm_engine_start(bool secure);
 nm_heap *nm_engine_heap(void);     /* NULL before start */
 nm_budget *nm_engine_budget(void); /* its limit is NM_SIZE_MAX where none was set */
 
+/* From now on who is charged is looked up with each call. false: out of memory. */
+bool nm__engine_use_scopes(void);
+nm_heap *nm__engine_own_heap(nm_budget *of); /* as secure as the engine's */
+
 #endif

@@ -23,6 +23,8 @@ typedef struct {
 } nm__numpy_handler;
 
 /* Functions of the module; each is called with the interpreter's lock held. */
+/* Calls who watches budgets. -1 with an error set: an interrupt. */
+int nm__tell_pressure(void);
 PyObject *nm__engine_objects(PyObject *module, PyObject *on);
 PyObject *nm__engine_arrays(PyObject *module, PyObject *args);
 PyObject *nm__engine_lift(PyObject *module, PyObject *unused);

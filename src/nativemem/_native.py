@@ -45,6 +45,7 @@ features = frozenset({"engine", "resize-keeps-address", "stale-buffer-raises"})
 Allocator = dataplane.Allocator
 Block = dataplane.Block
 finish = dataplane.own_hot_methods
+scope_enter, scope_exit, scope_current = dataplane.scope_enter, dataplane.scope_exit, dataplane.scope_current
 
 
 def _default_reserve() -> int:
@@ -92,7 +93,7 @@ _budgets: weakref.WeakValueDictionary[int, BudgetCore] = weakref.WeakValueDictio
 class BudgetCore:
     """Control plane of one budget."""
 
-    __slots__ = ("__weakref__", "_ptr", "handle")
+    __slots__ = ("__weakref__", "_owner", "_parent", "_ptr", "handle")
     _ptr: Any
     handle: Any
 
@@ -104,7 +105,27 @@ class BudgetCore:
         else:
             fields["shared"], needs = options.shared._ptr, (*needs, options.shared.handle)
         self._ptr, self.handle = _own("budget", needs, limit, up, ffi.new("nm_budget_options *", fields))
+        self._owner: Any = None
+        self._parent = parent
         _budgets[_address(self._ptr)] = self
+
+    def owner(self) -> Any:
+        """What ``scope_enter`` takes. Raises :class:`NativeUnavailable` where the engine is not on."""
+        if self._owner is None:
+            if not any(dataplane.engine_state()):
+                raise errors.NativeUnavailable(
+                    "the engine is not on, so nothing that the code allocates would be charged",
+                    suggestion="call nativemem.install() first",
+                )
+            core: BudgetCore | None = self
+            while core is not None and core._owner is None:  # whoever refuses, the refusal has to be dealt with
+                lib.nm__budget_reserve(core._ptr, reserve_of(lib.nm_budget_limit(core._ptr)))
+                core = core._parent
+            try:
+                self._owner = dataplane.scope_owner(self.handle, _address(self._ptr))
+            except MemoryError:
+                raise errors.OutOfMemory("no memory for the control structures of a scope") from None
+        return self._owner
 
     def charge(self, n: int) -> bool:
         return lib.nm_budget_charge(self._ptr, n)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NoReturn
 
 from . import _pressure
 from ._backend import facade
+from ._scoped import F, scoped
 from .config import MAX_DEPTH, BudgetOptions, _bool, format_size, parse_size
 from .errors import (
     BudgetExceeded,
@@ -139,6 +140,9 @@ class Budget:
       :meth:`rebalance` does;
     * ``shared``, a budget that is charged instead for requests of at most ``shared_max`` bytes, while it has room.
 
+    With the engine on (:func:`install`) ``with budget:`` charges what the code in it allocates: objects, arrays,
+    buffers. docs/scopes.md says what exactly. Raises :class:`NativeUnavailable` where the engine is off.
+
     Raises :class:`ConfigError` for values that these do not take.
 
     >>> import nativemem
@@ -221,6 +225,42 @@ class Budget:
         except Refusal as r:
             raise_status(self, r.status, r.requested, r.used, r.limit)
         _pressure.know(self._core, name, self)
+
+    def __enter__(self) -> Any:
+        # no call in between: the core looks at who called this
+        owner = self._core.owner()
+        if owner is not None:
+            self._backend.scope_enter(owner)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        owner = self._core.owner()
+        if owner is not None:
+            self._backend.scope_exit(owner)
+
+    def __call__(self, function: F) -> F:
+        """``function`` with its body in ``with self:``; also a generator function or a coroutine function.
+
+        Raises :class:`ConfigError` for what is not callable."""
+        if not callable(function):
+            raise ConfigError(f"budget: decorates a function, not {shown(function)}")
+        return scoped(self, function)
+
+    def initializer(self) -> None:
+        """Has all that the calling thread allocates be charged here until it ends: for
+        ``ThreadPoolExecutor(initializer=budget.initializer)``. Raises as ``with budget:``."""
+        owner = self._core.owner()
+        if owner is not None:
+            self._backend.scope_enter(owner)
+
+    def wrap(self, executor: Any) -> Any:
+        """A :class:`concurrent.futures.Executor` that runs everything in ``executor`` within ``with self:``. Raises
+        :class:`ConfigError` for what has no ``submit``."""
+        if not callable(getattr(executor, "submit", None)):
+            raise ConfigError(f"budget.wrap: takes an executor, not {shown(executor)}")
+        from .executors import ScopedExecutor
+
+        return ScopedExecutor(self, executor)
 
     @property
     def name(self) -> str | None:

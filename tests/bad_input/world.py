@@ -306,6 +306,16 @@ def _moves(w: World) -> Any:
     return move
 
 
+class _Executor:
+    """Runs things at once."""
+
+    def submit(self, fn: Any, *args: Any, **kwargs: Any) -> Any:
+        return fn(*args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        pass
+
+
 def _site(w: World) -> Any:
     traced = w.nm.Traced(w.system, stacks=1)
     block = traced.alloc(10)
@@ -354,6 +364,7 @@ RECIPES: dict[str, Recipe] = {
     "Array": _typed("alloc_array", "d", [1.5, 2.5, 3.5]),
     "Stats": _plain(lambda w: w.allocator.stats),
     "Site": _plain(_site),
+    "ScopedExecutor": _plain(lambda w: w.budget.wrap(_Executor())),
     "Frame": _plain(lambda w: _site(w).frames[0]),
     # budgets
     "Budget": _budget,
@@ -424,6 +435,7 @@ NOT_MADE = {
     "Denial": "last_denial",
     "Move": "rebalance()",
     "Site": "sites()",
+    "ScopedExecutor": "wrap()",
     "Frame": "sites()",
 }
 
@@ -483,6 +495,11 @@ GOOD: dict[str, Callable[[World], Any]] = {
     "most": lambda w: 100,
     "histogram": lambda w: True,
     "stacks": lambda w: 2,
+    "function": lambda w: lambda: None,
+    "scope": lambda w: w.budget,
+    "wait": lambda w: True,
+    "cancel_futures": lambda w: False,
+    "executor": lambda w: w.another("executor", lambda: _Executor()),
     "sample": lambda w: 1000,
     # constructors
     "hint": lambda w: 4096,

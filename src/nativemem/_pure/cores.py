@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from .._sites import Place, here
-from ..config import BudgetOptions
-from ..errors import SIZE_MAX, Refusal, Status
+from ..config import BudgetOptions, Settings
+from ..errors import SIZE_MAX, NativeUnavailable, Refusal, Status
 
 
 class _Lock:
@@ -261,6 +261,14 @@ class BudgetCore:
         return None
 
     @_locked
+    def owner(self) -> None:
+        """None under the kill switch: a scope is nothing then. Else raises :class:`NativeUnavailable`."""
+        if not Settings.from_env().disable:
+            raise NativeUnavailable(
+                "scopes need the engine, and this process runs on the pure backend",
+                suggestion="install with USE_NATIVE_MEM=1, and leave NATIVEMEM_BACKEND unset",
+            )
+
     def charge(self, n: int) -> bool:
         """Charges ``n`` bytes here and in every ancestor, or nowhere."""
         done = self._hold(n)

@@ -1,0 +1,461 @@
+#include "python/scopes.h" /* first: Python.h wants to be */
+
+#include "python/engine.h"
+#include "wrap/sites.h"
+
+#if PY_VERSION_HEX < 0x030B0000
+#include <frameobject.h>
+#endif
+
+NM_TLS nm__now nm__scope_now;
+
+/* ---- owners ----------------------------------------------------------------------------------------- */
+
+/* It outlives the last reference to it as long as something that was charged to it is in use. Under the interpreter's
+ * lock, but for `arrays`. */
+struct nm__owner {
+    nm_heap *heap; /* of its objects */
+    nm_budget *budget;
+    PyObject *budgets_handle; /* strong */
+    size_t arrays;            /* under the arrays' lock: how many are charged to it */
+    nm__owner *next;          /* of those that are left */
+};
+
+typedef struct OwnerObject {
+    PyObject_HEAD
+    nm__owner *owner;
+} OwnerObject;
+
+/* Those whom nobody can enter any more, but who are not done. */
+static nm__owner *left;
+
+/* Every array that is charged to an owner. */
+static struct {
+    pthread_mutex_t lock;
+    nm__sites table; /* site: the owner */
+} arrays = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static void before_fork(void) { pthread_mutex_lock(&arrays.lock); }
+static void after_fork(void) { pthread_mutex_unlock(&arrays.lock); }
+
+static bool is_done(const nm__owner *o) {
+    pthread_mutex_lock(&arrays.lock);
+    bool done = o->arrays == 0;
+    pthread_mutex_unlock(&arrays.lock);
+    return done && nm__heap_held(o->heap) == 0;
+}
+
+static void destroy_owner(nm__owner *o) {
+    nm_heap_destroy(o->heap);
+    Py_XDECREF(o->budgets_handle);
+    PyMem_RawFree(o);
+}
+
+static void see_to_those_left(void) {
+    for (nm__owner **link = &left, *o; (o = *link) != NULL;) {
+        if (!is_done(o)) {
+            link = &o->next;
+            continue;
+        }
+        *link = o->next;
+        destroy_owner(o); /* runs no Python code but handles' */
+    }
+}
+
+static void owner_dealloc(OwnerObject *self) {
+    nm__owner *o = self->owner;
+    if (o != NULL) {
+        nm__heap_leave(o->heap);
+        if (is_done(o)) {
+            destroy_owner(o);
+        } else {
+            o->next = left;
+            left = o;
+        }
+    }
+    PyObject_Free(self);
+}
+
+static PyTypeObject Owner_Type = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "nativemem._dataplane.Owner",
+    .tp_doc = "A budget's heap, to be entered.",
+    .tp_basicsize = sizeof(OwnerObject),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .tp_dealloc = (destructor)owner_dealloc,
+};
+
+PyObject *nm__scope_owner(PyObject *module, PyObject *args) {
+    (void)module;
+    PyObject *handle;
+    unsigned long long address;
+    if (!PyArg_ParseTuple(args, "OK", &handle, &address)) return NULL;
+    if (nm_engine_heap() == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "the engine's heap was not started");
+        return NULL;
+    }
+    see_to_those_left();
+    OwnerObject *self = PyObject_New(OwnerObject, &Owner_Type);
+    if (self == NULL) return NULL;
+    self->owner = NULL;
+    nm__owner *o = PyMem_RawCalloc(1, sizeof *o);
+    nm_budget *budget = (nm_budget *)(uintptr_t)address;
+    nm_heap *heap = o == NULL || !nm__engine_use_scopes() ? NULL : nm__engine_own_heap(budget);
+    if (heap == NULL) {
+        PyMem_RawFree(o);
+        Py_DECREF(self);
+        return PyErr_NoMemory();
+    }
+    nm__heap_share(heap, nm_engine_budget());
+    *o = (nm__owner){.heap = heap, .budget = budget, .budgets_handle = Py_NewRef(handle)};
+    self->owner = o;
+    return (PyObject *)self;
+}
+
+/* ---- entries ---------------------------------------------------------------------------------------- */
+
+/* One `with`. The value of the variable is the innermost, or None. */
+typedef struct EntryObject {
+    PyObject_HEAD
+    OwnerObject *owner;
+    struct EntryObject *outer;
+    PyFrameObject *frame; /* of the generator or coroutine that made it, or NULL */
+    PyObject *context;    /* that it was made in */
+    PyObject *asleep;     /* NULL, or a tuple of outer ones whose generators were not running when it was made */
+    bool ended;
+} EntryObject;
+
+static PyTypeObject Entry_Type;
+static PyObject *variable;
+static PyInterpreterState *home; /* the interpreter whose variable it is */
+
+static int entry_traverse(EntryObject *e, visitproc visit, void *arg) {
+    Py_VISIT(e->owner);
+    Py_VISIT(e->outer);
+    Py_VISIT(e->frame);
+    Py_VISIT(e->context);
+    Py_VISIT(e->asleep);
+    return 0;
+}
+
+static void entry_dealloc(EntryObject *e) {
+    PyObject_GC_UnTrack(e);
+    Py_XDECREF(e->owner);
+    Py_XDECREF(e->outer);
+    Py_XDECREF(e->frame);
+    Py_XDECREF(e->context);
+    Py_XDECREF(e->asleep);
+    PyObject_GC_Del(e);
+}
+
+static PyTypeObject Entry_Type = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "nativemem._dataplane.Entry",
+    .tp_doc = "A budget that was entered.",
+    .tp_basicsize = sizeof(EntryObject),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .tp_dealloc = (destructor)entry_dealloc,
+    .tp_traverse = (traverseproc)entry_traverse,
+};
+
+#define IS_GENERATOR (CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR)
+
+#if PY_VERSION_HEX < 0x030B0000
+static bool is_running(PyFrameObject *f) { return f->f_state == FRAME_EXECUTING; }
+#else
+/* What stands at the beginning of a frame object in 3.11 to 3.13. */
+struct frame_head {
+    PyObject_HEAD
+    PyFrameObject *f_back;
+    char *f_frame; /* the frame itself: in the generator, or in the object once the generator is done with it */
+};
+
+static bool is_running(PyFrameObject *f) {
+    const char *frame = ((struct frame_head *)(void *)f)->f_frame, *object = (char *)f;
+    if (frame >= object && frame < object + Py_TYPE(f)->tp_basicsize) return false;
+    const PyGenObject *generator = (const void *)(frame - offsetof(PyGenObject, gi_iframe));
+    return generator->gi_frame_state == 0; /* FRAME_EXECUTING */
+}
+#endif
+
+static bool is_active(const EntryObject *e, const PyThreadState *thread) {
+    if (e->context != thread->context) return true; /* inherited */
+    return !e->ended && (e->frame == NULL || is_running(e->frame));
+}
+
+/* Borrowed; NULL: none. */
+static EntryObject *innermost(void) {
+    PyObject *value = NULL;
+    if (PyContextVar_Get(variable, NULL, &value) < 0) return NULL;
+    Py_XDECREF(value); /* the context holds it */
+    return value == NULL || value == Py_None ? NULL : (EntryObject *)value;
+}
+
+static EntryObject *find_active(PyThreadState *thread, bool *unsettled) {
+    EntryObject *e = innermost();
+    *unsettled = false;
+    for (; e != NULL; e = e->outer) {
+        if (e->frame != NULL && e->context == thread->context) *unsettled = true;
+        if (is_active(e, thread)) break;
+    }
+    for (Py_ssize_t i = 0; e != NULL && e->asleep != NULL && i < PyTuple_GET_SIZE(e->asleep);) {
+        EntryObject *other = (EntryObject *)PyTuple_GET_ITEM(e->asleep, i++);
+        *unsettled = true;
+        if (!is_active(other, thread)) continue;
+        e = other; /* it has been resumed within e */
+        i = 0;
+    }
+    return e;
+}
+
+/* Called in the middle of an allocation: nothing here allocates objects, sets an error or runs Python code. */
+void nm__scope_find(PyThreadState *thread) {
+    nm__now *now = &nm__scope_now;
+    bool unsettled = false;
+    EntryObject *e = variable == NULL ? NULL : find_active(thread, &unsettled);
+    nm__owner *owner = e == NULL ? NULL : e->owner->owner;
+    now->thread = thread;
+    now->id = thread->id;
+    now->version = thread->context_ver;
+    now->unsettled = unsettled;
+    if (owner == now->owner) return;
+    now->owner = owner;
+    now->heap = owner == NULL ? NULL : owner->heap;
+    nm__heap_enter(nm__scope_heap(nm_engine_heap()));
+}
+
+/* The frame of the Python function that called the Python function that called us; a new reference, or NULL. */
+static PyFrameObject *callers_frame(PyThreadState *thread) {
+    PyFrameObject *f = PyThreadState_GetFrame(thread);
+    PyFrameObject *caller = f == NULL ? NULL : PyFrame_GetBack(f);
+    Py_XDECREF(f);
+    if (caller == NULL) return NULL;
+    PyCodeObject *code = PyFrame_GetCode(caller);
+    bool of_a_generator = (code->co_flags & IS_GENERATOR) != 0;
+    Py_DECREF(code);
+    if (!of_a_generator) Py_CLEAR(caller);
+    return caller;
+}
+
+static PyObject *those_asleep(const EntryObject *outer, const PyThreadState *thread) {
+    PyObject *list = NULL;
+    for (const EntryObject *e = outer; e != NULL; e = e->outer) {
+        if (e->frame == NULL || e->context != thread->context || e->ended || is_running(e->frame)) continue;
+        if (list == NULL && (list = PyList_New(0)) == NULL) return NULL;
+        if (PyList_Append(list, (PyObject *)e) < 0) {
+            Py_DECREF(list);
+            return NULL;
+        }
+    }
+    PyObject *tuple = list == NULL ? Py_NewRef(Py_None) : PyList_AsTuple(list);
+    Py_XDECREF(list);
+    return tuple;
+}
+
+/* Before 3.12 a collection may run in the midst of it, and finalizers that set variables as well: the interpreter is not
+ * made for that. */
+static bool set_innermost(EntryObject *e) {
+    int was_on = PyGC_Disable();
+    PyObject *token = PyContextVar_Set(variable, e == NULL ? Py_None : (PyObject *)e);
+    Py_XDECREF(token);
+    if (was_on) PyGC_Enable();
+    return token != NULL;
+}
+
+static bool wrong(PyObject *owner) {
+    if (!Py_IS_TYPE(owner, &Owner_Type)) {
+        PyErr_SetString(PyExc_TypeError, "takes an owner");
+        return true;
+    }
+    if (PyInterpreterState_Get() != home) {
+        PyErr_SetString(PyExc_RuntimeError, "only the interpreter that imported nativemem first has owners");
+        return true;
+    }
+    return false;
+}
+
+PyObject *nm__scope_enter(PyObject *module, PyObject *owner) {
+    (void)module;
+    PyThreadState *thread = PyThreadState_Get();
+    if (wrong(owner)) return NULL;
+    EntryObject *outer = (EntryObject *)Py_XNewRef((PyObject *)innermost());
+    PyObject *asleep = those_asleep(outer, thread);
+    EntryObject *e = asleep == NULL ? NULL : PyObject_GC_New(EntryObject, &Entry_Type);
+    if (e == NULL) {
+        Py_XDECREF(asleep);
+        Py_XDECREF(outer);
+        return NULL;
+    }
+    if (asleep == Py_None) Py_CLEAR(asleep);
+    e->owner = (OwnerObject *)Py_NewRef(owner);
+    e->outer = outer;
+    e->frame = callers_frame(thread);
+    e->context = NULL;
+    e->asleep = asleep;
+    e->ended = false;
+    bool done = set_innermost(e);
+    if (done) e->context = Py_NewRef(thread->context);
+    PyObject_GC_Track(e);
+    Py_DECREF(e);
+    if (!done) return NULL;
+    nm__scope_find(thread);
+    Py_RETURN_NONE;
+}
+
+/* The innermost of the owner's that the calling frame made, or, for one that is no generator's, that no generator did. */
+static EntryObject *entry_to_end(const OwnerObject *owner, const PyFrameObject *frame) {
+    for (EntryObject *e = innermost(); e != NULL; e = e->outer)
+        if (e->owner == owner && e->frame == frame && !e->ended) return e;
+    return NULL;
+}
+
+PyObject *nm__scope_exit(PyObject *module, PyObject *owner) {
+    (void)module;
+    PyThreadState *thread = PyThreadState_Get();
+    if (wrong(owner)) return NULL;
+    PyFrameObject *frame = callers_frame(thread);
+    EntryObject *e = entry_to_end((OwnerObject *)owner, frame);
+    Py_XDECREF(frame);
+    if (e == NULL) Py_RETURN_NONE; /* made in a context that is not this one, nor one that this was copied from */
+    e->ended = true;
+    EntryObject *top = innermost();
+    while (top != NULL && top->ended) top = top->outer;
+    if (!set_innermost(top)) return NULL;
+    nm__scope_find(thread);
+    nm__heap_leave(((OwnerObject *)owner)->owner->heap);
+    nm__scope_now.thread = NULL; /* it may be in it still, from further out */
+    nm__scope_now.owner = NULL;
+    nm__scope_now.heap = NULL;
+    nm__scope_find(thread);
+    see_to_those_left();
+    Py_RETURN_NONE;
+}
+
+/* The owner that is charged now, or None. */
+PyObject *nm__scope_current(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+    bool unsettled;
+    EntryObject *e = variable == NULL ? NULL : find_active(PyThreadState_Get(), &unsettled);
+    return Py_NewRef(e == NULL ? Py_None : (PyObject *)e->owner);
+}
+
+/* ---- arrays ----------------------------------------------------------------------------------------- */
+
+static void credit(nm__owner *o, size_t bytes) {
+    (void)nm_budget_release(o->budget, bytes);
+    nm__budget_close_reserves(o->budget);
+}
+
+static bool charge(nm__owner *o, size_t bytes) {
+    if (nm_budget_charge(o->budget, bytes)) return true;
+    nm__budget_open_reserves(o->budget);
+    return false;
+}
+
+/* Room in the table, and a claim on the owner. */
+static bool promise(nm__owner *o) {
+    pthread_mutex_lock(&arrays.lock);
+    bool promised = nm__sites_promise(&arrays.table);
+    if (promised) o->arrays++;
+    pthread_mutex_unlock(&arrays.lock);
+    return promised;
+}
+
+static void keep_promise(nm__owner *o, void *ptr, size_t bytes) {
+    pthread_mutex_lock(&arrays.lock);
+    if (ptr != NULL) {
+        nm__sites_add(&arrays.table, (nm__site){ptr, bytes, (uintptr_t)o});
+    } else {
+        nm__sites_forget_promise(&arrays.table);
+        o->arrays--;
+    }
+    pthread_mutex_unlock(&arrays.lock);
+}
+
+bool nm__scope_charge_array(size_t bytes, nm__owner **owner) {
+    nm__owner *o = *owner = nm__scope_now.owner;
+    if (o == NULL) return true;
+    if (!charge(o, bytes)) return false;
+    if (promise(o)) return true;
+    credit(o, bytes);
+    return false;
+}
+
+void nm__scope_know_array(nm__owner *o, void *ptr, size_t bytes) {
+    if (o == NULL) return;
+    if (ptr == NULL) credit(o, bytes); /* first: then the owner may go */
+    keep_promise(o, ptr, bytes);
+}
+
+/* site 0: not known. */
+static nm__site take(void *ptr) {
+    nm__site known = {NULL, 0, 0};
+    pthread_mutex_lock(&arrays.lock);
+    nm__site *found = nm__sites_find(&arrays.table, ptr);
+    if (found != NULL) {
+        known = nm__sites_take(&arrays.table, found);
+        nm__sites_forget_promise(&arrays.table);
+    }
+    pthread_mutex_unlock(&arrays.lock);
+    return known;
+}
+
+static void let_go(nm__owner *o) {
+    pthread_mutex_lock(&arrays.lock);
+    o->arrays--;
+    pthread_mutex_unlock(&arrays.lock);
+}
+
+void nm__scope_forget_array(void *ptr) {
+    nm__site known = take(ptr);
+    nm__owner *o = (nm__owner *)known.site;
+    if (o == NULL) return;
+    credit(o, known.size);
+    let_go(o);
+}
+
+/* Grown or shrunk in one owner's hands only the difference counts: what is full may still shrink. */
+bool nm__scope_recharge_array(void *ptr, size_t bytes, nm__recharge *change) {
+    pthread_mutex_lock(&arrays.lock);
+    const nm__site *found = nm__sites_find(&arrays.table, ptr);
+    nm__site known = found == NULL ? (nm__site){NULL, 0, 0} : *found;
+    pthread_mutex_unlock(&arrays.lock);
+    nm__owner *owner = nm__scope_now.owner, *before = (nm__owner *)known.site;
+    size_t more = owner == NULL ? 0 : owner != before ? bytes : bytes > known.size ? bytes - known.size : 0;
+    *change = (nm__recharge){owner, before, bytes, known.size, more};
+    if (owner == NULL) return true;
+    if (more != 0 && !charge(owner, more)) return false;
+    if (promise(owner)) return true;
+    credit(owner, more);
+    return false;
+}
+
+void nm__scope_moved_array(const nm__recharge *change, void *ptr, void *moved) {
+    nm__owner *owner = change->owner, *before = change->before;
+    if (moved == NULL) {
+        if (owner == NULL) return;
+        credit(owner, change->more);
+        keep_promise(owner, NULL, 0);
+        return;
+    }
+    if (before != NULL) {
+        (void)take(ptr);
+        if (before != owner) credit(before, change->had);
+        else if (change->had > change->bytes) credit(before, change->had - change->bytes);
+        let_go(before);
+    }
+    if (owner != NULL) keep_promise(owner, moved, change->bytes);
+}
+
+/* ---- life ------------------------------------------------------------------------------------------- */
+
+int nm__scope_ready(PyObject *module) {
+    (void)module;
+    if (PyType_Ready(&Owner_Type) < 0 || PyType_Ready(&Entry_Type) < 0) return -1;
+    if (variable != NULL) return 0;
+    variable = PyContextVar_New("nativemem owner", NULL);
+    if (variable == NULL) return -1;
+    home = PyInterpreterState_Get();
+    (void)pthread_atfork(before_fork, after_fork, after_fork);
+    return 0;
+}

@@ -1,0 +1,60 @@
+/* Who what the running code allocates is charged to.
+ *
+ * An owner is a budget with a heap of its own. `with budget:` pushes an entry onto a list that a context variable
+ * holds, so the owner follows threads, contexts and tasks as the variable does. One thing it does not follow: an entry
+ * that a generator or coroutine made counts only while that runs, in the context it was made in.
+ */
+#ifndef NM__SCOPES_H
+#define NM__SCOPES_H
+
+#include "python/python.h"
+
+#include "alloc/heap.h"
+#include "base/base.h"
+
+typedef struct nm__owner nm__owner;
+
+/* What the thread allocates from, as far as it was found out. */
+typedef struct nm__now {
+    PyThreadState *thread;
+    uint64_t id, version; /* of the thread state, whose place may be another's later; and of its context */
+    bool unsettled;    /* to be found out each time: generators have entered */
+    nm__owner *owner;  /* NULL: nobody's */
+    nm_heap *heap;     /* NULL: the engine's own */
+} nm__now;
+extern NM_TLS nm__now nm__scope_now;
+
+/* The interpreter's lock is held, or there is no thread state. */
+void nm__scope_find(PyThreadState *thread);
+NM_INLINE void nm__scope_sync(void) {
+    PyThreadState *thread = _PyThreadState_UncheckedGet();
+    nm__now *now = &nm__scope_now;
+    if (NM_UNLIKELY(thread == NULL)) return;
+    if (NM_UNLIKELY(thread != now->thread || thread->context_ver != now->version || thread->id != now->id || now->unsettled))
+        nm__scope_find(thread);
+}
+NM_INLINE nm_heap *nm__scope_heap(nm_heap *engines) {
+    nm_heap *heap = nm__scope_now.heap;
+    return heap != NULL ? heap : engines;
+}
+
+/* Arrays are charged one by one. */
+bool nm__scope_charge_array(size_t bytes, nm__owner **owner); /* false: refused */
+void nm__scope_know_array(nm__owner *owner, void *ptr, size_t bytes);
+void nm__scope_forget_array(void *ptr);
+/* A realloc: charged first, to who runs now; then what came of it, NULL for nothing. */
+typedef struct nm__recharge {
+    nm__owner *owner, *before;
+    size_t bytes, had, more;
+} nm__recharge;
+bool nm__scope_recharge_array(void *ptr, size_t bytes, nm__recharge *change); /* false: refused */
+void nm__scope_moved_array(const nm__recharge *change, void *ptr, void *moved);
+
+/* Functions of the module; each is called with the interpreter's lock held. */
+PyObject *nm__scope_owner(PyObject *module, PyObject *args); /* (budget's handle, its address) -> owner */
+PyObject *nm__scope_enter(PyObject *module, PyObject *owner);
+PyObject *nm__scope_exit(PyObject *module, PyObject *owner);
+PyObject *nm__scope_current(PyObject *module, PyObject *unused);
+int nm__scope_ready(PyObject *module); /* makes the types and the variable; -1 with an error set */
+
+#endif

@@ -1,0 +1,29 @@
+"""Executors that take a scope along."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import Any
+
+__all__ = ["ScopedExecutor"]
+
+
+class ScopedExecutor(Executor):
+    """Runs everything in another executor, within ``with scope:``; made by :meth:`Budget.wrap`. The scope has to go
+    where that one runs things: a process pool cannot take a budget along."""
+
+    def __init__(self, scope: Any, executor: Any) -> None:
+        self._scope, self._executor = scope, executor
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """As the other executor's."""
+        return self._executor.submit(self._run, fn, args, kwargs)  # type: ignore[no-any-return]
+
+    def _run(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        with self._scope:
+            return fn(*args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Shuts the other executor down."""
+        self._executor.shutdown(wait=wait, cancel_futures=cancel_futures)

@@ -1,0 +1,204 @@
+/* Heaps that take turns in one slot of a thread: what scopes are made of. */
+#include <pthread.h>
+
+#include "harness.h"
+
+#include "alloc/heap.h"
+#include "base/base.h"
+#include "nativemem.h"
+
+#define PAGE NM_SUPERBLOCK
+
+static nm_budget *process;
+static nm_heap *plain;
+
+typedef struct owner {
+    nm_budget *budget;
+    nm_heap *heap;
+} owner;
+
+static owner make(size_t limit, bool secure) {
+    owner o = {nm_budget_create(limit, NULL, NULL), NULL};
+    o.heap = nm_heap_create(o.budget, secure);
+    nm__heap_share(o.heap, process);
+    return o;
+}
+
+static void destroy(owner o) {
+    CHECK(nm__heap_held(o.heap) == 0);
+    nm_heap_destroy(o.heap);
+    nm_budget_destroy(o.budget);
+}
+
+/* As the engine takes: from whatever stands in the slot. */
+static void *take(nm_heap *h, size_t size) {
+    void *ptr = size <= NM__FINE ? nm__part_alloc(nm__mine[NM__CLAIMED_SLOT], nm__fine_bin(size)) : NULL;
+    return ptr != NULL ? ptr : nm_heap_malloc(h, size);
+}
+static void give(void *ptr) {
+    nm__page *p = nm__page_of(ptr);
+    CHECK(p != NULL && nm__part_free(plain, nm__mine[NM__CLAIMED_SLOT], ptr, p) == NM_OK);
+}
+static nm_heap *heap_of(void *ptr) {
+    nm__page *p = nm__page_of(ptr);
+    return p->part != NULL ? p->part->heap : p->cells.free;
+}
+
+static void test_each_serves_in_its_turn(void) {
+    owner a = make(NM_SIZE_MAX, false), b = make(NM_SIZE_MAX, false);
+    nm_heap *turns[] = {plain, a.heap, b.heap};
+    void *blocks[300];
+    uint64_t seed = 3;
+    for (int i = 0; i < 300; i++) {
+        nm_heap *h = turns[i % 3];
+        nm__heap_enter(h);
+        blocks[i] = take(h, 1 + below(&seed, i % 10 == 0 ? 100000 : 600));
+        CHECK(heap_of(blocks[i]) == h);
+    }
+    CHECK(nm_budget_used(a.budget) == nm__heap_held(a.heap) && nm__heap_held(a.heap) > 0);
+    CHECK(nm_budget_used(process) == nm__heap_held(a.heap) + nm__heap_held(b.heap) + nm__heap_held(plain));
+    nm__heap_enter(b.heap);
+    for (int i = 0; i < 300; i++) give(blocks[i]); /* in the wrong turn, two of three times */
+    nm__heap_enter(a.heap);
+    CHECK(nm__heap_held(a.heap) == 0); /* no empty head was kept aside */
+    nm__heap_leave(b.heap);
+    CHECK(nm__heap_held(b.heap) == 0);
+    SOUND(nm_heap_check(a.heap));
+    nm__heap_enter(plain);
+    destroy(a);
+    destroy(b);
+}
+
+static void test_what_is_freed_after_it_was_left(void) {
+    owner a = make(NM_SIZE_MAX, false);
+    void *blocks[5000];
+    for (int round = 0; round < 3; round++) {
+        nm__heap_enter(a.heap);
+        for (int i = 0; i < 5000; i++) CHECK((blocks[i] = take(a.heap, 100)) != NULL && heap_of(blocks[i]) == a.heap);
+        nm__heap_leave(a.heap);
+        CHECK(nm__mine[NM__CLAIMED_SLOT] == &nm__no_part);
+        nm__heap_enter(plain);
+        SOUND(nm_heap_check(a.heap));
+        for (int i = 0; i < 5000; i++) give(blocks[i]);
+        CHECK(nm__heap_held(a.heap) == 0 && nm_budget_used(a.budget) == 0);
+    }
+    nm_census census;
+    nm_heap_census(a.heap, &census);
+    CHECK(census.threads == 1); /* its part was taken over each time */
+    destroy(a);
+}
+
+static void test_refused_by_the_second(void) {
+    owner a = make(NM_SIZE_MAX, false);
+    size_t used = nm_budget_used(process);
+    nm_budget_set_limit(process, used + 3 * PAGE);
+    nm__heap_enter(a.heap);
+    void *blocks[10];
+    int n = 0;
+    while (n < 10 && (blocks[n] = take(a.heap, PAGE)) != NULL) n++;
+    CHECK(n == 3 && nm_last_failure().status == NM_OVER_BUDGET);
+    CHECK(nm_budget_used(a.budget) == 3 * PAGE && nm_budget_used(process) == used + 3 * PAGE);
+    CHECK(nm_budget_denied(process) > 0 && nm_budget_denied(a.budget) == 0);
+    while (n-- > 0) give(blocks[n]);
+    nm_budget_set_limit(process, NM_SIZE_MAX);
+    nm__heap_enter(plain);
+    CHECK(nm_budget_used(process) == used);
+    destroy(a);
+}
+
+static void test_the_reserves_of_ancestors(void) {
+    nm_budget *parent = nm_budget_create(10 * PAGE, NULL, NULL), *b = nm_budget_create(100 * PAGE, parent, NULL);
+    nm_heap *h = nm_heap_create(b, false);
+    nm__heap_share(h, process);
+    nm__budget_reserve(parent, 2 * PAGE);
+    nm__budget_reserve(b, PAGE);
+    nm__heap_enter(h);
+    void *blocks[20];
+    int n = 0;
+    while ((blocks[n] = take(h, PAGE)) != NULL) n++;
+    CHECK(n == 8);
+    while (n < 20 && (blocks[n] = take(h, PAGE)) != NULL) n++; /* the parent's is open now */
+    CHECK(n == 10);
+    while (n > 5) give(blocks[--n]);
+    CHECK((blocks[n] = take(h, PAGE)) != NULL); /* four are free, and it is closed again */
+    n++;
+    CHECK((blocks[n] = take(h, PAGE)) != NULL);
+    n++;
+    CHECK((blocks[n] = take(h, PAGE)) != NULL);
+    n++;
+    CHECK(take(h, PAGE) == NULL);
+    while (n > 0) give(blocks[--n]);
+    nm__heap_enter(plain);
+    nm_heap_destroy(h);
+    nm_budget_destroy(b);
+    nm_budget_destroy(parent);
+}
+
+static void test_a_secure_one(void) {
+    owner a = make(NM_SIZE_MAX, true);
+    nm__heap_enter(a.heap);
+    CHECK(nm__mine[NM__CLAIMED_SLOT] == &nm__no_part);
+    void *block = nm_heap_malloc(a.heap, 100), *span = nm_heap_malloc(a.heap, 100000);
+    CHECK(heap_of(block) == a.heap && nm_budget_used(process) >= nm_budget_used(a.budget));
+    nm__heap_leave(a.heap);
+    nm__heap_enter(plain);
+    give(block);
+    give(span);
+    destroy(a);
+}
+
+/* Threads go in and out of the same heaps, and free what others took. */
+enum { THREADS = 4, STEPS = 3000, BLOCKS = 64 };
+static owner shared[3];
+static _Atomic(void *) board[BLOCKS];
+
+static void *churn(void *arg) {
+    uint64_t seed = 11 + (uint64_t)(uintptr_t)arg;
+    for (int i = 0; i < STEPS; i++) {
+        size_t which = below(&seed, 4);
+        nm_heap *h = which < 3 ? shared[which].heap : plain;
+        nm__heap_enter(h);
+        for (int k = 0; k < 20; k++) {
+            size_t size = 16 + below(&seed, 400);
+            unsigned char *block = take(h, size), *before;
+            CHECK(block != NULL && heap_of(block) == h);
+            *block = 1;
+            before = atomic_exchange(&board[below(&seed, BLOCKS)], block);
+            if (before == NULL) continue;
+            CHECK(*before == 1);
+            give(before);
+        }
+        if (below(&seed, 2) == 0 && which < 3) nm__heap_leave(h);
+    }
+    return NULL;
+}
+
+static void test_threads(void) {
+    for (int i = 0; i < 3; i++) shared[i] = make(NM_SIZE_MAX, false);
+    pthread_t threads[THREADS];
+    for (uintptr_t i = 0; i < THREADS; i++) CHECK(pthread_create(&threads[i], NULL, churn, (void *)i) == 0);
+    for (int i = 0; i < THREADS; i++) CHECK(pthread_join(threads[i], NULL) == 0);
+    nm__heap_enter(plain);
+    for (int i = 0; i < BLOCKS; i++)
+        if (board[i] != NULL) give(board[i]);
+    for (int i = 0; i < 3; i++) {
+        SOUND(nm_heap_check(shared[i].heap));
+        CHECK(nm_budget_used(shared[i].budget) == 0);
+        destroy(shared[i]);
+    }
+}
+
+int main(void) {
+    if (nm_region_init((size_t)4 << 30, (size_t)4 << 20, 1000) != NM_OK) return 2;
+    process = nm_budget_create(NM_SIZE_MAX, NULL, NULL);
+    plain = nm_heap_create(process, false);
+    nm__heap_claim(plain);
+    nm__heap_enter(plain);
+    RUN(test_each_serves_in_its_turn());
+    RUN(test_what_is_freed_after_it_was_left());
+    RUN(test_refused_by_the_second());
+    RUN(test_the_reserves_of_ancestors());
+    RUN(test_a_secure_one());
+    RUN(test_threads());
+    return finish();
+}

@@ -1,0 +1,665 @@
+"""OWN-1 to OWN-4: who is charged for what the code allocates. Each program is a process of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from nativemem._backend import load
+from nativemem.errors import ConfigError, NativeUnavailable
+
+native = pytest.mark.skipif(
+    importlib.util.find_spec("nativemem._core") is None and not os.environ.get("CI"),
+    reason="the C core is not built",
+)
+
+HEAD = """
+import asyncio, gc, sys, threading
+import nativemem
+from nativemem import Budget
+nativemem.install()
+import warnings; warnings.simplefilter("ignore", nativemem.MemoryPressure)
+MiB = 1 << 20
+def some(n=20_000):
+    return [(i, i) for i in range(n)]  # about 56 bytes each, so more than 1 MB
+a, b = Budget("64 MiB", name="a"), Budget("64 MiB", name="b")
+def charged(budget, least=MiB):
+    gc.collect()
+    return budget.used >= least
+"""
+
+
+def output(code: str, **env: str) -> list[str]:
+    """The lines that a program prints."""
+    program = textwrap.dedent(HEAD) + textwrap.dedent(code)
+    command = [sys.executable, "-W", "error", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | env, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
+@native
+class TestObjects:
+    def test_what_is_allocated_inside_is_charged(self) -> None:
+        """OWN-1"""
+        assert output(
+            """
+            outside = some()
+            print(a.used)
+            with a as entered:
+                print(entered is a)
+                kept = some()
+            print(charged(a), a.used % 65536)
+            before = a.used
+            more = some()
+            print(a.used == before, a.peak >= a.used)
+            """
+        ) == ["0", "True", "True 0", "True True"]
+
+    def test_what_is_freed_later_is_credited(self) -> None:
+        """OWN-4: in another scope, in none, in another thread."""
+        assert output(
+            """
+            with a: x, y, z = some(), some(), some()
+            full = a.used
+            del x
+            print(a.used < full - MiB)
+            full = a.used
+            with b: del y
+            print(a.used < full - MiB, b.used < MiB // 2)
+            def drop():
+                global z
+                del z
+            thread = threading.Thread(target=drop)
+            thread.start(); thread.join()
+            print(a.used < MiB // 2)
+            """
+        ) == ["True", "True True", "True"]
+
+    def test_scopes_nest(self) -> None:
+        """OWN-1"""
+        assert output(
+            """
+            with a:
+                with b:
+                    x = some()
+                first = a.used
+                y = some()
+                with a:
+                    z = some()
+                again = a.used
+                w = some()
+            last = a.used
+            v = some()
+            print(charged(b), first < MiB // 2, again > 2 * MiB, last > again + MiB // 2, a.used == last)
+            """
+        ) == ["True True True True True"]
+
+    def test_an_exception_ends_the_scope(self) -> None:
+        """OWN-1"""
+        assert output(
+            """
+            try:
+                with a: raise KeyError
+            except KeyError: pass
+            used = a.used
+            x = some()
+            print(a.used == used)
+            """
+        ) == ["True"]
+
+    def test_a_decorator(self) -> None:
+        """OWN-1: of functions, generators, coroutines and asynchronous generators."""
+        assert output(
+            """
+            @a
+            def plain(n, *, k=1):
+                "Doc."
+                return some(n * k)
+            print(plain.__name__, plain.__doc__, len(plain(20_000, k=2)), a.peak >= 2 * MiB)
+            @b
+            def steps():
+                kept = some()
+                got = yield 1
+                kept += some()
+                return got
+            def drive():
+                result = yield from steps()
+                print("returned", result)
+            it = drive()
+            print(next(it))
+            full = b.used
+            x = some()
+            print(full >= MiB, b.used == full)
+            try: it.send("sent")
+            except StopIteration: pass
+            print(b.peak >= full + MiB)
+            c = Budget("64 MiB")
+            @c
+            async def waits(n):
+                kept = some()
+                await asyncio.sleep(0)
+                return n, c.used >= MiB
+            print(asyncio.run(waits(5)))
+            d = Budget("64 MiB")
+            @d
+            async def yields():
+                kept = some()
+                try:
+                    yield 1
+                    yield 2
+                finally:
+                    print("closed", d.used >= MiB)
+            async def use():
+                async for n in yields(): print(n)
+            asyncio.run(use())
+            """
+        ) == [
+            "plain Doc. 40000 True",
+            "1",
+            "True True",
+            "returned sent",
+            "True",
+            "(5, True)",
+            "1",
+            "2",
+            "closed True",
+        ]
+
+
+@native
+class TestWhere:
+    def test_other_threads_are_not_charged(self) -> None:
+        """OWN-1"""
+        assert output(
+            """
+            kept = []
+            with a:
+                thread = threading.Thread(target=lambda: kept.append(some(100_000)))
+                thread.start(); thread.join()
+                print(a.used < 2 * MiB)
+            """
+        ) == ["True"]
+
+    def test_an_executor_that_is_wrapped_is(self) -> None:
+        """OWN-1"""
+        assert output(
+            """
+            from concurrent.futures import ThreadPoolExecutor
+            with ThreadPoolExecutor(2) as plain:
+                wrapped = a.wrap(plain)
+                kept = [wrapped.submit(some, 20_000), *wrapped.map(some, [20_000] * 2)]
+                print(len(kept[0].result()), charged(a, 3 * MiB))
+                used = a.used
+                more = plain.submit(some).result()
+                print(a.used == used)
+            with ThreadPoolExecutor(2, initializer=b.initializer) as pool:
+                kept.append(pool.submit(some).result())
+            print(charged(b))
+            """
+        ) == ["20000 True", "True", "True"]
+
+    def test_threads_in_the_same_scope(self) -> None:
+        """OWN-1, OWN-4"""
+        assert output(
+            """
+            def work():
+                for _ in range(20):
+                    with a:
+                        kept = some(2000)
+                    with b:
+                        other = some(2000)
+                    del kept
+            threads = [threading.Thread(target=work) for _ in range(8)]
+            for t in threads: t.start()
+            for t in threads: t.join()
+            del t, threads
+            gc.collect()
+            print(a.peak > 0, a.used < MiB, b.used < MiB)
+            """
+        ) == ["True True True"]
+
+    def test_tasks_inherit_it_and_do_not_share_it(self) -> None:
+        """OWN-1"""
+        assert output(
+            """
+            async def child(kept):
+                kept.append(some())
+                await asyncio.sleep(0)
+                kept.append(some())
+            async def within(budget, kept):
+                with budget:
+                    for _ in range(5):
+                        kept.append(some(4000))
+                        await asyncio.sleep(0)
+            async def main():
+                kept, mine, yours = [], [], []
+                with a:
+                    task = asyncio.create_task(child(kept))
+                await task
+                print("inherited", charged(a, 2 * MiB))
+                c, d = Budget("64 MiB"), Budget("64 MiB")
+                await asyncio.gather(within(c, mine), within(d, yours))
+                print(abs(c.used - d.used) < MiB // 2, charged(c), charged(d))
+            asyncio.run(main())
+            """
+        ) == ["inherited True", "True True True"]
+
+    def test_a_suspended_generator_does_not_charge_its_caller(self) -> None:
+        """OWN-1"""
+        assert output(
+            """
+            def steps():
+                with a:
+                    kept = some()
+                    yield
+                    kept += some()
+                    yield
+            it = steps()
+            next(it)
+            used = a.used
+            x = some()
+            print(used >= MiB, a.used == used)
+            with b:
+                y = some()
+                full = b.used
+                next(it)  # within b, but its own scope is the inner one
+                print(a.used >= used + MiB, b.used < full + MiB // 2)
+                z = some()
+                print(b.used >= full + MiB)
+            used = a.used
+            it.close()
+            print(a.used < MiB, b.used >= 2 * MiB)
+            """
+        ) == ["True True", "True True", "True", "True True"]
+
+    def test_scopes_that_a_generator_opens_within_others(self) -> None:
+        """OWN-1"""
+        assert output(
+            """
+            c = Budget("64 MiB")
+            def inner():
+                with c:
+                    kept = some()
+                    yield
+                    kept += some()
+                    yield
+            def outer():
+                with a:
+                    yield from inner()
+                    kept = some()
+                    yield
+            it = outer()
+            with b:
+                next(it)
+                print(a.used < MiB, b.used < MiB, c.used >= MiB)
+            next(it)
+            print(a.used < MiB, b.used < MiB, c.used >= 2 * MiB)
+            with b:
+                next(it)
+            print(a.used >= MiB, b.used < MiB)
+            for _ in it: pass
+            x = some()
+            print(a.used < MiB, b.used < MiB, c.used < MiB)
+            """
+        ) == ["True True True", "True True True", "True True", "True True True"]
+
+    def test_a_generator_that_nobody_finishes(self) -> None:
+        """OWN-1"""
+        assert output(
+            """
+            import weakref
+            class Local: pass
+            def steps():
+                local = Local()
+                gone = weakref.ref(local)
+                with a:
+                    kept = some()
+                    yield gone
+            it = steps()
+            gone = next(it)
+            del it
+            gc.collect()
+            print(gone(), a.used < MiB)
+            x = some()
+            print(a.used < MiB)
+            """
+        ) == ["None True", "True"]
+
+    def test_what_is_run_in_another_context(self) -> None:
+        """OWN-1"""
+        assert output(
+            """
+            import contextvars
+            empty = contextvars.copy_context()
+            with a:
+                used = a.used
+                kept = empty.run(some)
+                print(a.used < used + MiB)
+                copied = contextvars.copy_context()
+            more = copied.run(some)
+            print(charged(a))
+            used = a.used
+            x = some()
+            print(a.used == used)
+            def enter(): a.__enter__()
+            contextvars.Context().run(enter)
+            y = some()
+            print(a.used == used)
+            """
+        ) == ["True", "True", "True", "True"]
+
+
+@native
+class TestDenials:
+    def test_over_the_limit_is_a_memory_error_there_alone(self) -> None:
+        """OWN-2"""
+        assert output(
+            """
+            small = Budget("4 MiB", name="small")
+            for _ in range(20):
+                kept = []
+                try:
+                    with small:
+                        while True: kept.append(bytearray(10_000))
+                except MemoryError as error:
+                    print(len(kept) > 100, end=" ")
+                print(small.used <= small.limit, small.last_denial.owner, end=" ")
+                with b: other = some()
+                del kept
+                print(small.used < 2 * MiB)
+            print(b.denied)
+            """,
+        ) == ["True True small True"] * 20 + ["0"]
+
+    def test_the_process_limit_holds_as_well(self) -> None:
+        """OWN-5, OWN-2"""
+        assert output(
+            """
+            nativemem.install(limit=nativemem.process.usage().held + 16 * MiB)
+            large = Budget("1 GiB", name="large")
+            kept = []
+            try:
+                with large:
+                    while True: kept.append(bytearray(100_000))
+            except MemoryError:
+                used = large.used
+                del kept
+            print(4 * MiB < used < 17 * MiB, large.denied, nativemem.process.usage().denials > 0)
+            with large: kept = some()
+            print(len(kept))
+            """
+        ) == ["True 0 True", "20000"]
+
+    def test_ancestors_are_charged_and_refuse(self) -> None:
+        """OWN-2"""
+        assert output(
+            """
+            parent = Budget("8 MiB", name="parent")
+            one, two = (Budget("6 MiB", name=name, parent=parent) for name in ("one", "two"))
+            with one: x = [bytearray(1000) for _ in range(4000)]
+            print(parent.used == one.used > 4 * MiB)
+            try:
+                with two: y = [bytearray(1000) for _ in range(6000)]
+            except MemoryError: print(two.last_denial.owner)
+            del x
+            with two: y = [bytearray(1000) for _ in range(4000)]
+            print(parent.used >= two.used > 4 * MiB)
+            """,
+        ) == ["True", "parent", "True"]
+
+    def test_pressure_is_told_from_the_loop(self) -> None:
+        """OWN-3: never inside an allocation; what a callback frees is free."""
+        assert output(
+            """
+            cache = []
+            def relieve(level, budget):
+                seen.append(level)
+                cache.clear()
+            seen = []
+            tight = Budget("8 MiB", name="tight", warn=0.5, on_pressure=relieve)
+
+            with tight:
+                for _ in range(3000):
+                    cache.append(bytearray(10_000))
+            print(set(seen) <= {"warn", "critical"}, len(seen) > 3, tight.denied)
+            """
+        ) == ["True True 0"]
+
+    def test_a_locked_budget_refuses(self) -> None:
+        assert output(
+            """
+            with a: x = some()
+            a.lock()
+            try:
+                with a: y = [bytearray(100_000) for _ in range(100)]
+            except MemoryError: print(a.last_denial.reason)
+            """
+        ) == ["locked"]
+
+
+@native
+class TestArrays:
+    def test_arrays_are_charged_exactly(self) -> None:
+        """OWN-1, OWN-4"""
+        pytest.importorskip("numpy")
+        assert output(
+            """
+            import numpy as np
+            with a: warm = np.ones(3); del warm
+            base = a.used
+            def arrays():  # beside the objects, which come in steps of 64 KiB
+                return a.used - base
+            with a:
+                x = np.ones(1_000_000); y = np.zeros(100_000, dtype="u1"); z = x[10:]
+            size = 8_000_000 + 100_032  # each up to a multiple of 64 bytes
+            print(size <= arrays() < size + 10 * 65536, arrays() % 65536 == size % 65536)
+            del x
+            print(arrays() >= size)
+            del z
+            print(arrays() % 65536 == 100_032 % 65536)
+            with b: w = np.ones(1000) + y[:1000]
+            del y
+            print(arrays() % 65536 == 0, b.used % 65536)
+            """
+        ) == ["True True", "True", "True", "True 8000"]
+
+    def test_growing_and_shrinking(self) -> None:
+        pytest.importorskip("numpy")
+        assert output(
+            """
+            import numpy as np
+            with a:
+                x = np.ones(1000)
+                for n in (2000, 100_000, 500_000, 3_000, 10):
+                    x.resize(n, refcheck=False)
+                    print(a.used % 65536 == (n * 8 + 63) // 64 * 64 % 65536, x[:10].sum())
+            with b: x.resize(1000, refcheck=False)
+            print(a.used % 65536, b.used % 65536)
+            y = np.ones(100)
+            with b: y.resize(2000, refcheck=False)
+            print(b.used % 65536 == 24000)
+            x.resize(500, refcheck=False)
+            print(b.used % 65536, x.sum())
+            """
+        ) == ["True 10.0"] * 5 + ["0 8000", "True", "16000 10.0"]
+
+    def test_refused_arrays(self) -> None:
+        """OWN-2: the error is NumPy's; why is kept aside."""
+        pytest.importorskip("numpy")
+        assert output(
+            """
+            import numpy as np
+            for make in (np.ones, np.zeros, np.empty):
+                try:
+                    with a: make(10**8)
+                except MemoryError as error:
+                    print(type(error).__name__, a.last_denial.requested, a.last_denial.owner)
+            with a: x = np.ones(1000)
+            try:
+                with a: x.resize(10**8, refcheck=False)
+            except MemoryError: print(x.shape, a.used < MiB)
+            """
+        ) == ["MemoryError 800000000 a"] * 3 + ["(1000,) True"]
+
+    def test_arrays_outlive_their_budget(self) -> None:
+        """OWN-4"""
+        pytest.importorskip("numpy")
+        assert output(
+            """
+            import numpy as np
+            parent = Budget("1 GiB")
+            def make():
+                with Budget("64 MiB", parent=parent):
+                    return np.ones(100_000), some()
+            kept = [make() for _ in range(20)]
+            gc.collect()
+            print(parent.used > 20 * (800_000 + MiB))
+            kept.clear()
+            gc.collect()
+            print(parent.used <= 4 * 65536)  # the interpreter keeps some
+            with a: pass
+            print(float(np.ones(10).sum()))
+            """
+        ) == ["True", "True", "10.0"]
+
+
+    def test_an_array_alone_outlives_its_budget(self) -> None:
+        """OWN-4: with its object in nobody's heap."""
+        pytest.importorskip("numpy")
+        assert output(
+            """
+            import numpy as np
+            parent = Budget("1 GiB")
+            def grow(x):
+                with Budget("64 MiB", parent=parent):
+                    x.resize(100_000, refcheck=False)
+            kept = [np.ones(10) for _ in range(20)]
+            for x in kept: grow(x)
+            gc.collect()
+            print(parent.used >= 20 * 800_000)
+            kept.clear()
+            del x
+            print(parent.used <= 4 * 65536)
+            """
+        ) == ["True", "True"]
+
+
+@native
+class TestLife:
+    def test_many_short_budgets(self) -> None:
+        """OWN-1: one for each request; nothing of them stays."""
+        assert output(
+            """
+            def resident():
+                with open("/proc/self/statm") as file: return int(file.read().split()[1]) * 4096
+            def requests(n):
+                for i in range(n):
+                    with Budget("8 MiB", name=f"request {i}"):
+                        data = [bytearray(100) for _ in range(50)]
+            requests(2000)
+            before = resident()
+            requests(20_000)
+            print(resident() - before < 8 * MiB)
+            """
+        ) == ["True"]
+
+    def test_fork_and_exit_within(self) -> None:
+        """ENG-3"""
+        assert output(
+            """
+            import os
+            with a:
+                kept = some()
+                pid = os.fork()
+                if pid == 0:
+                    more = some()
+                    os._exit(0 if a.used >= 2 * MiB else 1)
+                print(os.waitpid(pid, 0)[1], charged(a))
+            a.__enter__()
+            last = some()
+            """
+        ) == ["0 True"]
+
+    def test_switching_off_within(self) -> None:
+        """ENG-1"""
+        assert output(
+            """
+            with a:
+                kept = some()
+                used = a.used
+                nativemem.uninstall()
+                more = some()
+                print(a.used < used + MiB // 2)
+                del kept
+                print(a.used < used - MiB // 2)
+                nativemem.install()
+                again = some()
+                print(charged(a))
+            """
+        ) == ["True", "True", "True"]
+
+    def test_collections_within(self) -> None:
+        assert output(
+            """
+            gc.set_threshold(1)
+            class Cycle:
+                def __init__(self): self.me = self
+                def __del__(self):
+                    with b: kept.append(some(10))
+            kept = []
+            with a:
+                for _ in range(200):
+                    Cycle()
+                    with b: x = some(5)
+            gc.set_threshold(700)
+            gc.collect()
+            print(len(kept) >= 199, a.used <= a.limit)
+            """
+        ) == ["True True"]
+
+    def test_the_secure_heap(self) -> None:
+        """HEAP-4"""
+        assert output(
+            """
+            with a:
+                kept = some()
+                with b: other = some()
+            print(charged(a), charged(b))
+            del kept, other
+            print(a.used < MiB, b.used < MiB)
+            """,
+            NATIVEMEM_SECURE="1",
+        ) == ["True True", "True True"]
+
+
+def test_without_the_engine_it_says_so() -> None:
+    """OWN-1: a scope that charges nothing would be a lie."""
+    for name in ("pure", "native") if importlib.util.find_spec("nativemem._core") else ("pure",):
+        budget = load(name).Budget(1000)
+        for call in (budget.__enter__, budget.initializer, budget(lambda: None)):
+            with pytest.raises(NativeUnavailable):
+                call()
+        assert budget.used == 0
+
+
+def test_the_kill_switch_makes_it_nothing() -> None:
+    code = "import nativemem; b = nativemem.Budget(10)\nwith b: x = [bytearray(1000)]\nprint(b.used)"
+    env = os.environ | {"NATIVEMEM_DISABLE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
+
+
+@pytest.mark.parametrize("bad", [None, 5, "text", object()])
+def test_what_is_no_function_or_executor(bad: object) -> None:
+    budget = load("pure").Budget(1000)
+    with pytest.raises(ConfigError):
+        budget(bad)
+    with pytest.raises(ConfigError):
+        budget.wrap(bad)

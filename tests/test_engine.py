@@ -64,6 +64,42 @@ def test_the_pure_backend_declines_and_says_what_to_do() -> None:
 
 
 @native
+class TestTheDropInImport:
+    """ENG-6"""
+
+    def test_it_installs_with_the_settings_of_the_environment(self) -> None:
+        code = "import nativemem.auto; print(nativemem.installed())"
+        assert output(code) == ["Installed(objects=True, arrays=True, limit=None)"]
+        assert output(code, NATIVEMEM_LIMIT="1 GiB") == ["Installed(objects=True, arrays=True, limit=1073741824)"]
+        assert output(code, NATIVEMEM_DISABLE="1") == ["Installed(objects=False, arrays=False, limit=None)"]
+
+    def test_the_limit_holds(self) -> None:
+        assert output(
+            """
+            import nativemem.auto
+            kept = []
+            try:
+                while True: kept.append(bytearray(1 << 20))
+            except MemoryError:
+                print(20 < len(kept) < 64)
+            """,
+            NATIVEMEM_LIMIT="64 MiB",
+        ) == ["True"]
+
+    def test_where_it_cannot_it_says_so_once(self) -> None:
+        code = "import nativemem.auto, nativemem.auto; print(bool(nativemem.installed()))"
+        for env in ({"NATIVEMEM_BACKEND": "pure"}, {"NATIVEMEM_LIMIT": "10 KiB"}):
+            done = python(code, **env)
+            assert (done.returncode, done.stdout) == (0, "False\n")
+            assert done.stderr.count("RuntimeWarning: nativemem.auto: the engine is off: ") == 1
+
+    def test_a_bad_setting_is_an_error(self) -> None:
+        done = python("import nativemem.auto", NATIVEMEM_LIMIT="much")
+        assert done.returncode == 1
+        assert "ConfigError: NATIVEMEM_LIMIT" in done.stderr
+
+
+@native
 class TestObjects:
     def test_new_objects_come_from_the_heap_and_old_ones_stay(self) -> None:
         assert output(

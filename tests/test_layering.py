@@ -118,7 +118,7 @@ PY_LAYERS = (
     ("executors",),
     ("allocators", "wrappers", "budget"),
     ("process", "hooks"),
-    ("cli", "_run"),
+    ("cli", "_run", "auto"),
     ("__init__", "__main__"),
 )
 PY_RANK = {module: rank for rank, layer in enumerate(PY_LAYERS) for module in layer}

@@ -441,6 +441,7 @@ NOT_MADE = {
 
 #: modules that are public by name, and why they are not tried here
 NO_MODULE = {
+    "auto": "it has no names, and its import installs; tests/test_engine.py",
     "cli": "its arguments are a shell's words; tests/test_cli.py",
     "hooks": "a package of private modules",
 }

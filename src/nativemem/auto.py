@@ -1,0 +1,21 @@
+"""``import nativemem.auto`` as a program's first line: the engine, with the settings of the environment.
+
+``NATIVEMEM_LIMIT`` bounds the process. Where the engine cannot run nothing happens, but for one
+:class:`RuntimeWarning`.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+from .config import Settings
+from .errors import NativeMemError
+from .process import install
+
+__all__: list[str] = []
+
+_limit = Settings.from_env().limit
+try:
+    install(limit=_limit)
+except NativeMemError as error:
+    warnings.warn(f"nativemem.auto: the engine is off: {error}", RuntimeWarning, stacklevel=2)

@@ -251,6 +251,26 @@ class TestWhere:
             """
         ) == ["inherited True", "True True True"]
 
+    def test_what_is_inherited_lasts(self) -> None:
+        """OWN-1: though who started the task has left the scope, and the task has been in others since."""
+        assert output(
+            """
+            async def child(go):
+                await go.wait()
+                with b: other = some()
+                used = a.used
+                kept = some()
+                print(b.used >= MiB, a.used >= used + MiB)
+            async def main():
+                go = asyncio.Event()
+                with a: task = asyncio.create_task(child(go))
+                await asyncio.sleep(0)
+                go.set()
+                await task
+            asyncio.run(main())
+            """
+        ) == ["True True"]
+
     def test_a_suspended_generator_does_not_charge_its_caller(self) -> None:
         """OWN-1"""
         assert output(
@@ -570,6 +590,45 @@ class TestLife:
             """
         ) == ["True"]
 
+    def test_many_budgets_of_which_something_stays(self) -> None:
+        """OWN-4: they are seen to in turn, so that a scope does not take longer for it."""
+        assert output(
+            """
+            parent = Budget("8 GiB")
+            def requests(n):
+                for i in range(n):
+                    with Budget("8 MiB", parent=parent):
+                        kept.append(bytearray(100))
+            kept = []
+            requests(2000)
+            print(parent.used >= 2000 * 65536)
+            kept.clear()
+            print(parent.used <= 64 * 65536)
+            kept = []
+            requests(300)
+            del kept
+            gc.collect()
+            print(parent.used <= 64 * 65536)
+            """
+        ) == ["True", "True", "True"]
+
+    def test_another_interpreter(self) -> None:
+        """ENG-3: it is nobody's owner, whatever ours have entered."""
+        pytest.importorskip("_xxsubinterpreters")
+        assert output(
+            """
+            import _xxsubinterpreters as interpreters
+            made = interpreters.create()
+            with a:
+                used = a.used
+                interpreters.run_string(made, "kept = [(i, i) for i in range(100_000)]")
+                print(a.used < used + MiB)
+            interpreters.destroy(made)
+            with a: kept = some()
+            print(charged(a))
+            """
+        ) == ["True", "True"]
+
     def test_fork_and_exit_within(self) -> None:
         """ENG-3"""
         assert output(
@@ -586,6 +645,23 @@ class TestLife:
             last = some()
             """
         ) == ["0 True"]
+
+    def test_usage_counts_what_owners_were_served(self) -> None:
+        """OWN-1: also those that are gone."""
+        assert output(
+            """
+            def served(): return nativemem.process.usage().allocations
+            before = served()
+            with a: kept = some()
+            print(served() - before >= 20_000)
+            def gone():
+                with Budget("64 MiB"): return len(some())
+            before = served()
+            gone()
+            gc.collect()
+            print(served() - before >= 20_000)
+            """
+        ) == ["True", "True"]
 
     def test_switching_off_within(self) -> None:
         """ENG-1"""

@@ -1017,6 +1017,7 @@ static PyMethodDef module_methods[] = {
     {"scope_current", nm__scope_current, METH_NOARGS, "The owner that is charged now, or None."},
     {"engine_objects", nm__engine_objects, METH_O, "Switches the heap under the object domains on or off."},
     {"engine_arrays", nm__engine_arrays, METH_VARARGS, "Switches the heap under NumPy on or off."},
+    {"engine_census", nm__engine_census, METH_O, "Writes what the engine served to the address of an nm_census."},
     {"engine_lift", nm__engine_lift, METH_NOARGS, "Takes the engine's limit away, then returns the peak under it."},
     {"engine_state", nm__engine_state, METH_NOARGS, "(objects on, arrays on)."},
     {NULL, NULL, 0, NULL}};

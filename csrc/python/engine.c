@@ -219,6 +219,24 @@ bool nm__engine_use_scopes(void) {
     return true;
 }
 
+void nm__engine_add_census(nm_census *sum, nm_heap *h) {
+    nm_census one;
+    nm_heap_census(h, &one);
+    for (size_t i = 0; i < NM_BINS; i++) sum->allocations[i] += one.allocations[i];
+    for (size_t i = 0; i < NM_SPAN_SIZES; i++) sum->span_allocations[i] += one.span_allocations[i];
+}
+
+/* Into an nm_census, by its address: how many blocks of each size the engine served, in whoever's name. */
+PyObject *nm__engine_census(PyObject *module, PyObject *address) {
+    (void)module;
+    nm_census *out = PyLong_AsVoidPtr(address);
+    if (out == NULL || no_heap()) return NULL;
+    nm_heap_census(heap, out);
+    if (arrays.heap != NULL) nm__engine_add_census(out, arrays.heap);
+    nm__scope_add_census(out);
+    Py_RETURN_NONE;
+}
+
 /* ---- NumPy ---------------------------------------------------------------------------------------- */
 
 /* In multiples of 64 bytes every cell starts at one, which is what vector code likes. */

@@ -27,6 +27,7 @@ typedef struct {
 int nm__tell_pressure(void);
 PyObject *nm__engine_objects(PyObject *module, PyObject *on);
 PyObject *nm__engine_arrays(PyObject *module, PyObject *args);
+PyObject *nm__engine_census(PyObject *module, PyObject *address);
 PyObject *nm__engine_lift(PyObject *module, PyObject *unused);
 PyObject *nm__engine_state(PyObject *module, PyObject *unused);
 

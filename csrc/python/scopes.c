@@ -19,6 +19,7 @@ struct nm__owner {
     PyObject *budgets_handle; /* strong */
     size_t arrays;            /* under the arrays' lock: how many are charged to it */
     nm__owner *next;          /* of those that are left */
+    nm__owner *newer, *older; /* of all */
 };
 
 typedef struct OwnerObject {
@@ -26,10 +27,19 @@ typedef struct OwnerObject {
     nm__owner *owner;
 } OwnerObject;
 
-/* Those whom nobody can enter any more, but who are not done. */
-static nm__owner *left;
+/* Those whom nobody can enter any more, but who are not done. There may be many, so a few are looked at in turn. */
+#define A_FEW 8
+static struct {
+    nm__owner *first, **end;
+} left = {NULL, &left.first};
 
-/* Every array that is charged to an owner. */
+/* Every owner, with what those that are gone have served. */
+static struct {
+    nm__owner *newest;
+    nm_census past;
+} owners;
+
+/* Every array that is charged to one. */
 static struct {
     pthread_mutex_t lock;
     nm__sites table; /* site: the owner */
@@ -45,20 +55,45 @@ static bool is_done(const nm__owner *o) {
     return done && nm__heap_held(o->heap) == 0;
 }
 
+static void list_owner(nm__owner *o) {
+    o->older = owners.newest;
+    if (o->older != NULL) o->older->newer = o;
+    owners.newest = o;
+}
+
+static void unlist_owner(nm__owner *o) {
+    if (o->newer != NULL) o->newer->older = o->older;
+    else owners.newest = o->older;
+    if (o->older != NULL) o->older->newer = o->newer;
+    nm__engine_add_census(&owners.past, o->heap);
+}
+
+void nm__scope_add_census(nm_census *sum) {
+    for (size_t i = 0; i < NM_BINS; i++) sum->allocations[i] += owners.past.allocations[i];
+    for (size_t i = 0; i < NM_SPAN_SIZES; i++) sum->span_allocations[i] += owners.past.span_allocations[i];
+    for (const nm__owner *o = owners.newest; o != NULL; o = o->older) nm__engine_add_census(sum, o->heap);
+}
+
 static void destroy_owner(nm__owner *o) {
+    unlist_owner(o);
     nm_heap_destroy(o->heap);
     Py_XDECREF(o->budgets_handle);
     PyMem_RawFree(o);
 }
 
+static void leave_behind(nm__owner *o) {
+    o->next = NULL;
+    *left.end = o;
+    left.end = &o->next;
+}
+
 static void see_to_those_left(void) {
-    for (nm__owner **link = &left, *o; (o = *link) != NULL;) {
-        if (!is_done(o)) {
-            link = &o->next;
-            continue;
-        }
-        *link = o->next;
-        destroy_owner(o); /* runs no Python code but handles' */
+    for (int i = 0; i < A_FEW && left.first != NULL; i++) {
+        nm__owner *o = left.first;
+        left.first = o->next;
+        if (left.first == NULL) left.end = &left.first;
+        if (is_done(o)) destroy_owner(o); /* runs no Python code but handles' */
+        else leave_behind(o);
     }
 }
 
@@ -66,12 +101,8 @@ static void owner_dealloc(OwnerObject *self) {
     nm__owner *o = self->owner;
     if (o != NULL) {
         nm__heap_leave(o->heap);
-        if (is_done(o)) {
-            destroy_owner(o);
-        } else {
-            o->next = left;
-            left = o;
-        }
+        if (is_done(o)) destroy_owner(o);
+        else leave_behind(o);
     }
     PyObject_Free(self);
 }
@@ -108,6 +139,7 @@ PyObject *nm__scope_owner(PyObject *module, PyObject *args) {
     }
     nm__heap_share(heap, nm_engine_budget());
     *o = (nm__owner){.heap = heap, .budget = budget, .budgets_handle = Py_NewRef(handle)};
+    list_owner(o);
     self->owner = o;
     return (PyObject *)self;
 }
@@ -160,7 +192,9 @@ static PyTypeObject Entry_Type = {
 
 #define IS_GENERATOR (CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR)
 
-#if PY_VERSION_HEX < 0x030B0000
+#if PY_VERSION_HEX >= 0x030E0000
+#error "where CPython keeps the state of a generator is known up to 3.13; USE_NATIVE_MEM=0 builds the pure backend"
+#elif PY_VERSION_HEX < 0x030B0000
 static bool is_running(PyFrameObject *f) { return f->f_state == FRAME_EXECUTING; }
 #else
 /* What stands at the beginning of a frame object in 3.11 to 3.13. */
@@ -212,7 +246,9 @@ static EntryObject *find_active(PyThreadState *thread, bool *unsettled) {
 void nm__scope_find(PyThreadState *thread) {
     nm__now *now = &nm__scope_now;
     bool unsettled = false;
-    EntryObject *e = variable == NULL ? NULL : find_active(thread, &unsettled);
+    /* Another interpreter may have a thread state and a context version like ours; what the variable remembers by them is
+     * not for it, and it may have a lock of its own. */
+    EntryObject *e = PyThreadState_GetInterpreter(thread) != home ? NULL : find_active(thread, &unsettled);
     nm__owner *owner = e == NULL ? NULL : e->owner->owner;
     now->thread = thread;
     now->id = thread->id;
@@ -319,7 +355,8 @@ PyObject *nm__scope_exit(PyObject *module, PyObject *owner) {
     if (e == NULL) Py_RETURN_NONE; /* made in a context that is not this one, nor one that this was copied from */
     e->ended = true;
     EntryObject *top = innermost();
-    while (top != NULL && top->ended) top = top->outer;
+    /* one that another context has ended is still inherited here */
+    while (top != NULL && (top == e || (top->ended && top->context == thread->context))) top = top->outer;
     if (!set_innermost(top)) return NULL;
     nm__scope_find(thread);
     nm__heap_leave(((OwnerObject *)owner)->owner->heap);
@@ -335,7 +372,7 @@ PyObject *nm__scope_exit(PyObject *module, PyObject *owner) {
 PyObject *nm__scope_current(PyObject *module, PyObject *unused) {
     (void)module, (void)unused;
     bool unsettled;
-    EntryObject *e = variable == NULL ? NULL : find_active(PyThreadState_Get(), &unsettled);
+    EntryObject *e = PyInterpreterState_Get() != home ? NULL : find_active(PyThreadState_Get(), &unsettled);
     return Py_NewRef(e == NULL ? Py_None : (PyObject *)e->owner);
 }
 

@@ -50,6 +50,9 @@ typedef struct nm__recharge {
 bool nm__scope_recharge_array(void *ptr, size_t bytes, nm__recharge *change); /* false: refused */
 void nm__scope_moved_array(const nm__recharge *change, void *ptr, void *moved);
 
+/* What all owners have served, those that are gone as well. */
+void nm__scope_add_census(nm_census *sum);
+
 /* Functions of the module; each is called with the interpreter's lock held. */
 PyObject *nm__scope_owner(PyObject *module, PyObject *args); /* (budget's handle, its address) -> owner */
 PyObject *nm__scope_enter(PyObject *module, PyObject *owner);

@@ -123,7 +123,6 @@ typedef struct {
     uint64_t span_allocations[...];
     ...;
 } nm_census;
-void nm_heap_census(nm_heap *h, nm_census *out);
 size_t nm_bin_size(unsigned bin);
 
 /* wrappers */

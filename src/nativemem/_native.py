@@ -591,7 +591,7 @@ class Engine:
     def sizes() -> list[tuple[int, int]]:
         """(size, blocks ever served), ascending: cells exactly by bin, spans by power of two."""
         census = ffi.new("nm_census *")
-        lib.nm_heap_census(lib.nm_engine_heap(), census)
+        dataplane.engine_census(_address(census))
         cells = [(lib.nm_bin_size(i), n) for i, n in enumerate(census.allocations) if n]
         spans = [(1 << i, n) for i, n in enumerate(census.span_allocations) if n]
         return sorted(cells + spans)

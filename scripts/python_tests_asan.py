@@ -53,7 +53,7 @@ LEAK_CHECKED = (
 )
 #: Where allocations of the interpreter fail, it loses references itself.
 FAILING = ("tests/test_sweep.py::test_allocations_of_the_interpreter",)
-ENGINE = ("tests/test_engine.py", "tests/test_bad_input.py::test_the_functions_of_the_process")
+ENGINE = ("tests/test_engine.py", "tests/test_scopes.py", "tests/test_bad_input.py::test_the_functions_of_the_process")
 #: The engine in a program of its own, among the tests with leaks.
 WITH_ENGINE = ("test_a_program_on_the_secure_engine", "test_the_functions_of_the_process")
 DISTURBED = (
@@ -61,6 +61,7 @@ DISTURBED = (
     "test_a_limit_on_address_space_is_met_with_a_smaller_region",
     # measures what goes back to the system: the sanitizer holds on to freed memory
     "test_what_was_there_before_goes_back_where_it_came_from",
+    "test_many_short_budgets",
 )
 
 MISTAKES = {

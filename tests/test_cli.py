@@ -243,6 +243,7 @@ def test_each_mistake_is_one_line_and_code_2(
     assert err.count("\n") == 1
     assert err.startswith("nativemem")
     assert "--help" in err
+    assert not nativemem.installed()
 
 
 def test_what_a_mistake_says() -> None:

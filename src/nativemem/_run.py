@@ -280,6 +280,7 @@ def run(
         return end.code
     except NoProgram:
         atexit.unregister(summary)
+        process.uninstall()
         raise
     except BaseException as error:
         try:

@@ -7,9 +7,11 @@ import os
 import platform
 import warnings
 from pathlib import Path
+from typing import Any
 
 from setuptools import setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 from setuptools.errors import BaseError, CCompilerError
 
 choice = os.environ.get("USE_NATIVE_MEM", "auto")
@@ -50,16 +52,32 @@ class BuildOrFallBack(build_ext):
             self.distribution.get_command_obj("bdist_wheel").root_is_pure = True
 
 
+class BuildWithStart(build_py):
+    """The file that lets NATIVEMEM_AUTOINSTALL=1 work goes beside the package. (An editable install has none.)"""
+
+    start = "nativemem_autoinstall.pth"
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            self.copy_file(f"src/{self.start}", str(Path(self.build_lib) / self.start))
+
+    def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        ours = [] if self.editable_mode else [str(Path(self.build_lib) / self.start)]
+        return [*super().get_outputs(include_bytecode), *ours]
+
+
 if choice == "1" and obstacle:
     raise SystemExit(f"USE_NATIVE_MEM=1: {obstacle}")
 if choice == "auto" and obstacle:
     fall_back(obstacle)
 
-options: dict[str, object] = {}
-if choice != "0" and obstacle is None:
+options: dict[str, Any] = {"cmdclass": {"build_py": BuildWithStart}}
+native = choice != "0" and obstacle is None
+if native:
     options["cffi_modules"] = ["src/nativemem/_ffi_build.py:ffibuilder"]
     if choice == "auto":
-        options["cmdclass"] = {"build_ext": BuildOrFallBack}
+        options["cmdclass"]["build_ext"] = BuildOrFallBack
 
 # The extension loads cffi's run-time module; a pure build is standard library only.
-setup(install_requires=["cffi>=1.17"] if options else [], **options)
+setup(install_requires=["cffi>=1.17"] if native else [], **options)

@@ -209,3 +209,11 @@ def test_a_fallback_packs_no_extension_of_an_earlier_build(required: Build, tmp_
     (wheel,) = tmp_path.glob("*.whl")
     assert wheel.name.endswith("-py3-none-any.whl")
     assert extensions(wheel) == []
+
+
+def test_every_wheel_has_what_starts_the_engine_beside_the_package(required: Build, pure: Build) -> None:
+    """ENG-5"""
+    for wheel in (required.wheel, pure.wheel):
+        start = zipfile.ZipFile(wheel).read("nativemem_autoinstall.pth").decode()
+        assert start.count("\n") == 1
+        assert start.startswith("import ")  # the interpreter runs no other line

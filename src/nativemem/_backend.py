@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 from ._histogram import show_all
 from .config import Settings
-from .errors import ConfigError, shown
+from .errors import ConfigError, NativeUnavailable, shown
 
 __all__ = ["AllocatorCore", "Backend", "Binding", "BudgetCore", "DataPlane", "facade", "load", "select"]
 
@@ -143,16 +143,33 @@ class Binding(SimpleNamespace):
     """The facade classes bound to one backend; see :func:`load`."""
 
 
+@functools.cache
+def in_main_interpreter() -> bool:
+    """Whether this is the interpreter that the process started with."""
+    for name in ("_interpreters", "_xxsubinterpreters"):  # since 3.13, and before
+        try:
+            interpreters = importlib.import_module(name)
+        except ImportError:
+            continue
+        # each is a number, since 3.13 the first of a tuple
+        return bool(interpreters.get_current() == interpreters.get_main())
+    return True
+
+
 def select(name: str) -> str:
     """The backend that ``name`` stands for: ``auto`` is ``native`` where the extension exists.
 
     An extension that is there but broken is an error that shows, not a silent change of backend. With the kill
-    switch ``NATIVEMEM_DISABLE`` it is ``pure``, where each block comes from the system by itself.
+    switch ``NATIVEMEM_DISABLE`` it is ``pure``, where each block comes from the system by itself. In a
+    subinterpreter ``auto`` is ``pure``: the C core belongs to the main one.
     """
     if name in ("auto", "native", "pure") and Settings.from_env().disable:
         return "pure"
     if name == "auto":
-        return "native" if importlib.util.find_spec("nativemem._core") is not None else "pure"
+        there = importlib.util.find_spec("nativemem._core") is not None
+        return "native" if there and in_main_interpreter() else "pure"
+    if name == "native" and not in_main_interpreter():
+        raise NativeUnavailable("the C core serves the main interpreter alone", suggestion="use the pure backend")
     if name in ("native", "pure"):
         return name
     raise ConfigError(f"backend: takes auto, native or pure, not {shown(name)}")

@@ -54,6 +54,12 @@ class _NativeMeter:
             )
         self._set_limit(budget)
 
+    def pass_on(self, budget: int | None) -> None:
+        """Children that are made by exec get the same, each for itself; those made by fork have it."""
+        os.environ["NATIVEMEM_AUTOINSTALL"] = "1"
+        if budget is not None:
+            os.environ["NATIVEMEM_LIMIT"] = str(budget)
+
     def read(self) -> dict[str, Any]:
         usage = process.usage()
         sizes = usage.sizes or {}
@@ -94,6 +100,9 @@ class _PureMeter:
         if budget is not None:
             target = threading.main_thread().ident
             threading.Thread(target=self._watch, args=(budget, target), daemon=True).start()
+
+    def pass_on(self, budget: int | None) -> None:
+        """Nothing: a thread watches this process alone."""
 
     def _watch(self, budget: int, target: int | None) -> None:
         import ctypes
@@ -274,6 +283,7 @@ def run(
     atexit.register(summary)  # before any of the program's, so that it runs after them
     try:
         meter.bound(budget)  # last, so that only the program runs into it
+        meter.pass_on(budget)
         _execute(code, script, module, args)
     except SystemExit as end:
         summary.code = end.code if isinstance(end.code, int) else int(end.code is not None)

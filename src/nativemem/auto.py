@@ -1,13 +1,15 @@
 """``import nativemem.auto`` as a program's first line: the engine, with the settings of the environment.
 
 ``NATIVEMEM_LIMIT`` bounds the process. Where the engine cannot run nothing happens, but for one
-:class:`RuntimeWarning`.
+:class:`RuntimeWarning`. In a subinterpreter nothing happens either: the engine is the process's, and the main
+interpreter's to install.
 """
 
 from __future__ import annotations
 
 import warnings
 
+from ._backend import in_main_interpreter
 from .config import Settings
 from .errors import NativeMemError
 from .process import install
@@ -16,6 +18,7 @@ __all__: list[str] = []
 
 _limit = Settings.from_env().limit
 try:
-    install(limit=_limit)
+    if in_main_interpreter():
+        install(limit=_limit)
 except NativeMemError as error:
     warnings.warn(f"nativemem.auto: the engine is off: {error}", RuntimeWarning, stacklevel=2)

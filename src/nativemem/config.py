@@ -309,6 +309,8 @@ class Settings:
     test_oom_n: int = 0
     #: whether a Traced counts sizes unless it is told otherwise
     alloc_histo: bool = False
+    #: the engine at the start of every Python of this environment
+    autoinstall: bool = False
     #: of the process, for ``nativemem.auto``; None: none
     limit: int | None = None
     arena: ArenaConfig = ArenaConfig()
@@ -330,6 +332,7 @@ class Settings:
             disable=_env_switch(env, "NATIVEMEM_DISABLE"),
             test_oom_n=_env_count(env, "NATIVEMEM_TEST_OOM_N"),
             alloc_histo=_env_switch(env, "NATIVEMEM_ALLOC_HISTO"),
+            autoinstall=_env_switch(env, "NATIVEMEM_AUTOINSTALL"),
             limit=_env_size(env, "NATIVEMEM_LIMIT"),
             arena=ArenaConfig.from_env(env),
             heap=HeapConfig.from_env(env),
@@ -401,6 +404,12 @@ VARIABLES = (
         "running",
         "`1`: every heap, the engine's too, has canaries, guard pages, encoded free lists, and wipes what is freed "
         "([docs/safety.md](docs/safety.md)); `0` (default)",
+    ),
+    Variable(
+        "NATIVEMEM_AUTOINSTALL",
+        "running",
+        "`1`: the engine is installed at the start of every Python of this environment, child processes too, as by "
+        "`import nativemem.auto`; `nativemem run` sets it for its program's children; `0` (default)",
     ),
     Variable("NATIVEMEM_LIMIT", "running", "a size: what `import nativemem.auto` limits the process to"),
     Variable("NATIVEMEM_ARENA_HINT, NATIVEMEM_ARENA_CAP", "running", "sizes: the defaults of `Arena`"),

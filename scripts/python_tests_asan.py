@@ -54,7 +54,7 @@ LEAK_CHECKED = (
 #: Where allocations of the interpreter fail, it loses references itself.
 FAILING = ("tests/test_sweep.py::test_allocations_of_the_interpreter",)
 PROCESS = "tests/test_bad_input.py::test_the_functions_of_the_process"
-ENGINE = ("tests/test_engine.py", "tests/test_scopes.py", PROCESS)
+ENGINE = ("tests/test_engine.py", "tests/test_scopes.py", "tests/test_numpy_hook.py", PROCESS)
 #: The engine in a program of its own, among the tests with leaks.
 WITH_ENGINE = ("test_a_program_on_the_secure_engine", "test_the_functions_of_the_process")
 DISTURBED = (

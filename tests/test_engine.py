@@ -43,7 +43,7 @@ def test_importing_installs_nothing() -> None:
         import nativemem
         print(bool(nativemem.installed()), nativemem.installed())
         """
-    ) == ["False Installed(objects=False, arrays=False, limit=None)"]
+    ) == ["False Installed(objects=False, arrays=False, raw=False, limit=None)"]
 
 
 def test_the_pure_backend_declines_and_says_what_to_do() -> None:
@@ -71,9 +71,12 @@ class TestTheDropInImport:
 
     def test_it_installs_with_the_settings_of_the_environment(self) -> None:
         code = "import nativemem.auto; print(nativemem.installed())"
-        assert output(code) == ["Installed(objects=True, arrays=True, limit=None)"]
-        assert output(code, NATIVEMEM_LIMIT="1 GiB") == ["Installed(objects=True, arrays=True, limit=1073741824)"]
-        assert output(code, NATIVEMEM_DISABLE="1") == ["Installed(objects=False, arrays=False, limit=None)"]
+        for env, installed in (
+            ({}, "objects=True, arrays=True, raw=False, limit=None"),
+            ({"NATIVEMEM_LIMIT": "1 GiB"}, "objects=True, arrays=True, raw=False, limit=1073741824"),
+            ({"NATIVEMEM_DISABLE": "1"}, "objects=False, arrays=False, raw=False, limit=None"),
+        ):
+            assert output(code, **env) == [f"Installed({installed})"]
 
     def test_the_limit_holds(self) -> None:
         assert output(
@@ -150,7 +153,7 @@ class TestAtTheStart:
                 with multiprocessing.get_context({method!r}).Pool(2) as pool:
                     print([pool.apply(nativemem.installed) for _ in range(2)])
             """
-        there = "Installed(objects=True, arrays=True, limit=1073741824)"
+        there = "Installed(objects=True, arrays=True, raw=False, limit=1073741824)"
         assert output(code, NATIVEMEM_LIMIT="1 GiB", **start) == [f"[{there}, {there}]"]
 
     def test_the_children_of_nativemem_run(self, start: dict[str, str], tmp_path: Path) -> None:
@@ -161,7 +164,7 @@ class TestAtTheStart:
         )
         del start["NATIVEMEM_AUTOINSTALL"]
         done = python(f"import nativemem.cli as c; c.main(['run', '--budget', '1 GiB', {str(script)!r}])", **start)
-        assert done.stdout == "Installed(objects=True, arrays=True, limit=1073741824)\n"
+        assert done.stdout == "Installed(objects=True, arrays=True, raw=False, limit=1073741824)\n"
 
     def test_other_interpreters_leave_it_to_the_first(self, start: dict[str, str]) -> None:
         code = SUBINTERPRETERS + textwrap.dedent(
@@ -229,7 +232,7 @@ class TestObjects:
         ) == [
             "False True",
             "False True",
-            "Installed(objects=False, arrays=False, limit=None)",
+            "Installed(objects=False, arrays=False, raw=False, limit=None)",
             "True True",
         ]
 
@@ -527,6 +530,117 @@ class TestObjects:
             print("bye")
             """
         ) == ["bye"]
+
+
+RAW = """
+import ctypes, nativemem, threading
+from nativemem import process
+free_of_the_lock = ctypes.CDLL(None)
+def function(name, result, *takes):
+    it = getattr(free_of_the_lock, name)
+    it.restype, it.argtypes = result, takes
+    return it
+malloc = function("PyMem_RawMalloc", ctypes.c_void_p, ctypes.c_size_t)
+calloc = function("PyMem_RawCalloc", ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t)
+realloc = function("PyMem_RawRealloc", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+free = function("PyMem_RawFree", None, ctypes.c_void_p)
+"""
+
+
+@native
+class TestRaw:
+    """ENG-1: the domain whose calls come without the interpreter's lock."""
+
+    def test_only_when_it_is_asked_for(self) -> None:
+        code = """
+            nativemem.install()
+            a = malloc(100)
+            nativemem.install(objects=False, arrays=False, raw=True)
+            b, c = malloc(100), malloc(100_000)
+            print([process.owns(x) for x in (a, b, c)], nativemem.installed().raw)
+            nativemem.uninstall()
+            print(process.owns(malloc(100)), nativemem.installed().raw)
+            for block in (a, b, c): free(block)
+            """
+        assert output(RAW + textwrap.dedent(code)) == ["[False, True, True] True", "False False"]
+
+    def test_contents_stay_across_the_switch(self) -> None:
+        code = """
+            old = malloc(100)
+            ctypes.memset(old, 120, 100)
+            nativemem.install(raw=True)
+            old = realloc(old, 50_000)
+            new = calloc(10, 20)
+            print(ctypes.string_at(old, 100) == b"x" * 100, ctypes.string_at(new, 200) == bytes(200))
+            ctypes.memset(new, 121, 200)
+            new = realloc(new, 300_000)
+            print(ctypes.string_at(new, 200) == b"y" * 200, process.owns(new))
+            nativemem.uninstall()
+            new = realloc(new, 600_000)
+            print(ctypes.string_at(new, 200) == b"y" * 200, process.owns(new))
+            free(old); free(new); free(None)
+            """
+        assert output(RAW + textwrap.dedent(code)) == ["True True", "True True", "True False"]
+
+    def test_threads_free_what_others_took(self) -> None:
+        code = """
+            nativemem.install(raw=True)
+            def take(): blocks.extend(malloc(n % 3000 + 1) for n in range(20_000))
+            def give():
+                while blocks: free(blocks.pop())
+            blocks = []
+            for target in (take, give):
+                threads = [threading.Thread(target=target) for _ in range(3)]
+                for thread in threads: thread.start()
+                for thread in threads: thread.join()
+                print(len(blocks), process.usage().held > 60 << 20)
+            """
+        first, second = output(RAW + textwrap.dedent(code))
+        assert (first, second.split()[0]) == ("60000 True", "0")
+
+    def test_the_limit_holds_and_no_owner_is_charged(self) -> None:
+        code = """
+            nativemem.install(raw=True, limit="64 MiB")
+            budget = nativemem.Budget("32 MiB")
+            with budget:
+                blocks = [malloc(1 << 20) for _ in range(40)]
+            print(all(blocks), budget.used < 8 << 20)
+            while (block := malloc(1 << 20)): blocks.append(block)
+            print(40 < len(blocks) < 64, process.usage().denials >= 1)
+            for block in blocks: free(block)
+            print(len(bytes(1 << 20)))
+            """
+        assert output(RAW + textwrap.dedent(code)) == ["True True", "True True", "1048576"]
+
+    @numpy
+    @pytest.mark.parametrize("arrays", [True, False])
+    def test_arrays_are_charged_once(self, arrays: bool) -> None:
+        """NPY-6: NumPy 2.5 and later takes from this domain where it has no other handler."""
+        code = f"""
+            import numpy
+            nativemem.install(raw=True, arrays={arrays})
+            before = process.usage().held
+            a = numpy.ones(10 << 17)
+            more = process.usage().held - before
+            print(more < 11 << 20, more >= 10 << 20 or not process.owns(a.ctypes.data), process.owns(a.ctypes.data))
+            """
+        lines = output(RAW + textwrap.dedent(code))
+        assert lines in (["True True True"], ["True True False"][: not arrays])
+
+    def test_a_whole_program(self) -> None:
+        code = """
+            nativemem.install(raw=True)
+            import asyncio, concurrent.futures, json, os
+            with concurrent.futures.ThreadPoolExecutor(4) as pool:
+                print(sum(pool.map(len, ["x" * n for n in range(200)])))
+            child = os.fork()
+            if child == 0: os._exit(len(json.dumps([str(i) for i in range(1000)])) != 6890)
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+            asyncio.run(asyncio.sleep(0))
+            threading.Thread(target=lambda: [malloc(10) for _ in iter(int, 1)], daemon=True).start()
+            """
+        lines = output(RAW + textwrap.dedent(code), "-W", "ignore::DeprecationWarning")
+        assert lines == ["19900", "0"]
 
 
 @native

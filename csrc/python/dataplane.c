@@ -12,6 +12,7 @@
 #include "python/python.h" /* first: Python.h wants to be */
 
 #include "base/base.h"
+#include "python/numpy.h"
 #include "python/scopes.h"
 #include "python/stacks.h"
 
@@ -546,22 +547,8 @@ NM_INLINE PyObject *told(PyObject *result) {
     return NM_UNLIKELY(atomic_load_explicit(&nm__pressed, memory_order_relaxed)) && result != NULL ? tell(result) : result;
 }
 
-static PyObject *allocator_alloc(AllocatorObject *a, PyObject *const *args, Py_ssize_t nargs) {
-    size_t size, align = NM_ALIGN_DEFAULT;
-    PyObject *first = nargs == 0 ? Py_Ellipsis : args[0];
-    if (NM_UNLIKELY(nargs > 2 || (nargs == 0 && a->natural == 0))) {
-        PyErr_Format(PyExc_TypeError, "alloc() takes a size and an optional alignment (%zd given)", nargs);
-        return NULL;
-    }
-    bool plain = plain_size(first, &size);
-    if (NM_UNLIKELY(first == Py_Ellipsis) && a->natural != 0) {
-        size = a->natural;
-        plain = true;
-    }
-    if (NM_UNLIKELY(nargs == 2)) {
-        plain = plain && plain_size(args[1], &align) && nm_is_power_of_two(align) && align <= NM_ALIGN_MAX;
-    }
-    if (NM_UNLIKELY(!plain) && !coerce(a, first, nargs == 2 ? args[1] : NULL, &size, &align)) return NULL;
+/* Pre: a layout. NULL with an error set: refused. */
+NM_INLINE PyObject *make_block(AllocatorObject *a, size_t size, size_t align) {
     if (NM_UNLIKELY(size == 0) && !check_use(a, "check")) return NULL;
     if (NM_UNLIKELY(!have_spare())) return NULL;
     if (NM_UNLIKELY(size == 0)) {
@@ -578,7 +565,46 @@ static PyObject *allocator_alloc(AllocatorObject *a, PyObject *const *args, Py_s
             return NULL;
         }
     }
-    return told(new_block(a, ptr, size, align));
+    return new_block(a, ptr, size, align);
+}
+
+static PyObject *allocator_alloc(AllocatorObject *a, PyObject *const *args, Py_ssize_t nargs) {
+    size_t size, align = NM_ALIGN_DEFAULT;
+    PyObject *first = nargs == 0 ? Py_Ellipsis : args[0];
+    if (NM_UNLIKELY(nargs > 2 || (nargs == 0 && a->natural == 0))) {
+        PyErr_Format(PyExc_TypeError, "alloc() takes a size and an optional alignment (%zd given)", nargs);
+        return NULL;
+    }
+    bool plain = plain_size(first, &size);
+    if (NM_UNLIKELY(first == Py_Ellipsis) && a->natural != 0) {
+        size = a->natural;
+        plain = true;
+    }
+    if (NM_UNLIKELY(nargs == 2)) {
+        plain = plain && plain_size(args[1], &align) && nm_is_power_of_two(align) && align <= NM_ALIGN_MAX;
+    }
+    if (NM_UNLIKELY(!plain) && !coerce(a, first, nargs == 2 ? args[1] : NULL, &size, &align)) return NULL;
+    return told(make_block(a, size, align));
+}
+
+bool nm__is_allocator(PyObject *thing) {
+    return PyObject_TypeCheck(thing, &Allocator_Type) && ((AllocatorObject *)thing)->attached;
+}
+
+PyObject *nm__hold_block(PyObject *allocator, size_t size, size_t align, void **ptr) {
+    AllocatorObject *a = (AllocatorObject *)allocator;
+    if (!nm_layout_ok(size, align, NM_ALIGN_MAX)) return PyErr_NoMemory();
+    BlockObject *b = (BlockObject *)make_block(a, size, align);
+    if (b == NULL) return NULL;
+    b->exports++;
+    b->allocator->life->exports++;
+    *ptr = b->ptr;
+    return (PyObject *)b;
+}
+
+void nm__let_go_of_block(PyObject *block) {
+    block_releasebuffer((BlockObject *)block, NULL);
+    Py_DECREF(block);
 }
 
 /* The block, if it is one of this allocator's, live and without exports; else NULL with an error set. */
@@ -1015,11 +1041,21 @@ static PyMethodDef module_methods[] = {
     {"scope_enter", nm__scope_enter, METH_O, "Has an owner be charged from now on, in this context."},
     {"scope_exit", nm__scope_exit, METH_O, "Ends what scope_enter began."},
     {"scope_current", nm__scope_current, METH_NOARGS, "The owner that is charged now, or None."},
+    {"scope_array_budget", nm__scope_array_budget, METH_O, "Address of the budget that an array is charged to, or 0."},
     {"engine_objects", nm__engine_objects, METH_O, "Switches the heap under the object domains on or off."},
-    {"engine_arrays", nm__engine_arrays, METH_VARARGS, "Switches the heap under NumPy on or off."},
+    {"engine_raw", nm__engine_raw, METH_O, "Switches the heap under the raw domain on or off."},
+    {"numpy_handler", nm__numpy_make_handler, METH_VARARGS, "An allocator as NumPy's handler: a capsule."},
+    {"numpy_swap", nm__numpy_swap, METH_VARARGS, "Sets the context's handler, and returns the one before."},
+    {"numpy_default", nm__numpy_default, METH_O, "Sets the handler of whoever has not set one; None: none."},
+    {"numpy_allocator_of", nm__numpy_allocator_of, METH_O, "The allocator that gave an array's memory, or None."},
+    {"numpy_in_use", nm__numpy_in_use, METH_NOARGS, "(arrays, bytes) that allocators gave."},
+    {"numpy_refusal", nm__numpy_refusal, METH_NOARGS, "The last error that NumPy dropped, or None."},
+    {"engine_hook_arrays", nm__engine_hook_arrays, METH_O, "Puts the hook under NumPy's default handler."},
+    {"engine_array_handler", nm__engine_array_handler, METH_O, "Who gave an array's memory, or would give; a name."},
+    {"engine_arrays", nm__engine_arrays, METH_O, "Switches the heap under NumPy on or off."},
     {"engine_census", nm__engine_census, METH_O, "Writes what the engine served to the address of an nm_census."},
     {"engine_lift", nm__engine_lift, METH_NOARGS, "Takes the engine's limit away, then returns the peak under it."},
-    {"engine_state", nm__engine_state, METH_NOARGS, "(objects on, arrays on)."},
+    {"engine_state", nm__engine_state, METH_NOARGS, "(objects on, arrays on, raw on)."},
     {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef module = {

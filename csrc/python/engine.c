@@ -12,6 +12,7 @@
 
 #include "alloc/heap.h"
 #include "python/engine.h"
+#include "python/numpy.h"
 #include "python/scopes.h"
 
 static nm_heap *heap;
@@ -28,13 +29,21 @@ static struct {
     PyMemAllocatorEx mem, obj; /* what was there before */
 } objects;
 
+/* Beneath the interpreter, where its lock need not be held: nobody is looked up, so it has a heap that no owner has. */
+static struct {
+    bool hooked;
+    _Atomic int mode; /* never SCOPED */
+    PyMemAllocatorEx before;
+    nm_heap *heap;
+} raw;
+
 /* Once there are scopes arrays have a heap of their own: objects are charged by what their heap holds, arrays each by
  * itself. */
 static struct {
     bool hooked;
     _Atomic int mode;
     nm_heap *heap;
-    nm__numpy_allocator before;
+    nm__numpy_handler before;
 } arrays;
 
 NM_INLINE bool is_on(_Atomic int *mode) {
@@ -141,6 +150,17 @@ NM_INLINE void *domain_calloc(PyMemAllocatorEx *before, size_t count, size_t siz
     return before->calloc(before->ctx, count, size);
 }
 
+/* To the allocator that was there before. */
+static NM_COLD void *move_out(PyMemAllocatorEx *before, void *ptr, size_t size, bool on) {
+    size_t old = nm_heap_usable_of(ptr);
+    if (!on && size <= old) return ptr;
+    void *moved = before->malloc(before->ctx, size);
+    if (moved == NULL) return NULL;
+    memcpy(moved, ptr, old < size ? old : size);
+    (void)nm_heap_free(heap, ptr);
+    return moved;
+}
+
 NM_INLINE void *domain_realloc(PyMemAllocatorEx *before, void *ptr, size_t size) {
     if (ptr == NULL) return domain_malloc(before, size);
     if (nm__page_of(ptr) == NULL) return before->realloc(before->ctx, ptr, size);
@@ -149,13 +169,7 @@ NM_INLINE void *domain_realloc(PyMemAllocatorEx *before, void *ptr, size_t size)
         void *moved = nm_heap_realloc(nm__scope_heap(heap), ptr, size);
         if (NM_LIKELY(moved != NULL) || !may_ask_before()) return moved;
     }
-    size_t old = nm_heap_usable_of(ptr); /* out to the allocator that was there before */
-    if (!on && size <= old) return ptr;
-    void *moved = before->malloc(before->ctx, size);
-    if (moved == NULL) return NULL;
-    memcpy(moved, ptr, old < size ? old : size);
-    (void)nm_heap_free(heap, ptr);
-    return moved;
+    return move_out(before, ptr, size, on);
 }
 
 NM_INLINE void domain_free(PyMemAllocatorEx *before, void *ptr) {
@@ -186,6 +200,52 @@ NM_INLINE void domain_free(PyMemAllocatorEx *before, void *ptr) {
 DOMAIN(mem)
 DOMAIN(obj)
 
+/* ---- beneath it ----------------------------------------------------------------------------------- */
+
+static bool raw_on(void) { return atomic_load_explicit(&raw.mode, memory_order_relaxed) != OFF; }
+
+static bool may_ask_for_raw(void) {
+    watch_pressure();
+    return may_ask_before();
+}
+
+static void *raw_malloc(void *ctx, size_t size) {
+    (void)ctx;
+    if (NM_LIKELY(raw_on())) {
+        void *ptr = nm_heap_malloc(raw.heap, size);
+        if (NM_LIKELY(ptr != NULL) || !may_ask_for_raw()) return ptr;
+    }
+    return raw.before.malloc(raw.before.ctx, size);
+}
+
+static void *raw_calloc(void *ctx, size_t count, size_t size) {
+    (void)ctx;
+    if (NM_LIKELY(raw_on())) {
+        void *ptr = nm_heap_calloc(raw.heap, count, size);
+        if (NM_LIKELY(ptr != NULL) || !may_ask_for_raw()) return ptr;
+    }
+    return raw.before.calloc(raw.before.ctx, count, size);
+}
+
+static void raw_free(void *ctx, void *ptr) {
+    (void)ctx;
+    if (NM_LIKELY(nm__page_of(ptr) != NULL)) stop_if_corrupted(nm_heap_free(raw.heap, ptr));
+    else raw.before.free(raw.before.ctx, ptr);
+}
+
+static void *raw_realloc(void *ctx, void *ptr, size_t size) {
+    if (ptr == NULL) return raw_malloc(ctx, size);
+    if (nm__page_of(ptr) == NULL) return raw.before.realloc(raw.before.ctx, ptr, size);
+    bool on = raw_on();
+    if (NM_LIKELY(on)) {
+        void *moved = nm_heap_realloc(raw.heap, ptr, size);
+        if (NM_LIKELY(moved != NULL) || !may_ask_for_raw()) return moved;
+    }
+    return move_out(&raw.before, ptr, size, on);
+}
+
+static PyMemAllocatorEx raw_hook = {NULL, raw_malloc, raw_calloc, raw_realloc, raw_free};
+
 static bool no_heap(void) {
     if (heap != NULL) return false;
     PyErr_SetString(PyExc_RuntimeError, "the engine's heap was not started");
@@ -208,6 +268,21 @@ PyObject *nm__engine_objects(PyObject *module, PyObject *flag) {
 }
 
 nm_heap *nm__engine_own_heap(nm_budget *of) { return nm_heap_create(of, is_secure); }
+
+PyObject *nm__engine_raw(PyObject *module, PyObject *flag) {
+    (void)module;
+    int on = PyObject_IsTrue(flag);
+    if (on < 0 || no_heap()) return NULL;
+    if (on && !raw.hooked) {
+        raw.heap = nm__engine_own_heap(budget);
+        if (raw.heap == NULL) return PyErr_NoMemory();
+        PyMem_GetAllocator(PYMEM_DOMAIN_RAW, &raw.before);
+        PyMem_SetAllocator(PYMEM_DOMAIN_RAW, &raw_hook);
+        raw.hooked = true;
+    }
+    atomic_store(&raw.mode, on ? ON : OFF);
+    Py_RETURN_NONE;
+}
 
 bool nm__engine_use_scopes(void) {
     if (scoped) return true;
@@ -233,6 +308,7 @@ PyObject *nm__engine_census(PyObject *module, PyObject *address) {
     if (out == NULL || no_heap()) return NULL;
     nm_heap_census(heap, out);
     if (arrays.heap != NULL) nm__engine_add_census(out, arrays.heap);
+    if (raw.heap != NULL) nm__engine_add_census(out, raw.heap);
     nm__scope_add_census(out);
     Py_RETURN_NONE;
 }
@@ -249,6 +325,12 @@ static bool may_ask_for_arrays(void) {
     return may_ask_before();
 }
 
+static NM_COLD void *sourced_array(size_t size, bool zeroed) {
+    void *ptr = nm__source_alloc(nm__default_source, size, zeroed);
+    watch_pressure();
+    return ptr;
+}
+
 /* Charged before it is had, and known after. */
 static NM_COLD void *scoped_array(size_t bytes, bool zeroed) {
     nm__owner *owner;
@@ -261,6 +343,7 @@ static NM_COLD void *scoped_array(size_t bytes, bool zeroed) {
 
 static void *array_malloc(void *ctx, size_t size) {
     (void)ctx;
+    if (NM_UNLIKELY(nm__default_source != NULL)) return sourced_array(size, false);
     if (NM_LIKELY(is_on(&arrays.mode))) {
         size_t bytes = padded(size);
         void *ptr = NULL;
@@ -273,26 +356,28 @@ static void *array_malloc(void *ctx, size_t size) {
         }
         if (NM_LIKELY(ptr != NULL) || !may_ask_for_arrays()) return ptr;
     }
-    return arrays.before.malloc(arrays.before.ctx, size);
+    return arrays.before.allocator.malloc(arrays.before.allocator.ctx, size);
 }
 
 static void *array_calloc(void *ctx, size_t count, size_t size) {
     (void)ctx;
+    size_t bytes;
+    if (!nm_mul(count, size, &bytes)) return NULL;
+    if (NM_UNLIKELY(nm__default_source != NULL)) return sourced_array(bytes, true);
     if (NM_LIKELY(is_on(&arrays.mode))) {
-        size_t bytes;
-        if (!nm_mul(count, size, &bytes)) return NULL;
         void *ptr = arrays_scoped() ? scoped_array(padded(bytes), true) : nm_heap_calloc(heap, 1, padded(bytes));
         if (NM_LIKELY(ptr != NULL) || !may_ask_for_arrays()) return ptr;
     }
-    return arrays.before.calloc(arrays.before.ctx, count, size);
+    return arrays.before.allocator.calloc(arrays.before.allocator.ctx, count, size);
 }
 
 /* The size that NumPy gives is not to be trusted, and not needed. */
 static void array_free(void *ctx, void *ptr, size_t size) {
     (void)ctx;
+    if (NM_UNLIKELY(nm__sourced != 0) && nm__source_free(ptr)) return;
     nm__page *page = nm__page_of(ptr);
     if (NM_UNLIKELY(page == NULL)) {
-        arrays.before.free(arrays.before.ctx, ptr, size);
+        arrays.before.allocator.free(arrays.before.allocator.ctx, ptr, size);
         return;
     }
     if (NM_UNLIKELY(scoped)) nm__scope_forget_array(ptr);
@@ -301,7 +386,15 @@ static void array_free(void *ctx, void *ptr, size_t size) {
 
 static void *array_realloc(void *ctx, void *ptr, size_t size) {
     if (ptr == NULL) return array_malloc(ctx, size);
-    if (nm__page_of(ptr) == NULL) return arrays.before.realloc(arrays.before.ctx, ptr, size);
+    size_t had;
+    if (NM_UNLIKELY(nm__sourced != 0) && nm__source_size(ptr, &had)) {
+        void *moved = array_malloc(ctx, size);
+        if (moved == NULL) return NULL;
+        memcpy(moved, ptr, had < size ? had : size);
+        (void)nm__source_free(ptr);
+        return moved;
+    }
+    if (nm__page_of(ptr) == NULL) return arrays.before.allocator.realloc(arrays.before.allocator.ctx, ptr, size);
     bool on = is_on(&arrays.mode);
     if (NM_UNLIKELY(on && arrays_scoped())) {
         nm__recharge change;
@@ -315,7 +408,7 @@ static void *array_realloc(void *ctx, void *ptr, size_t size) {
     }
     size_t old = nm_heap_usable_of(ptr);
     if (!on && size <= old) return ptr;
-    void *moved = arrays.before.malloc(arrays.before.ctx, size);
+    void *moved = arrays.before.allocator.malloc(arrays.before.allocator.ctx, size);
     if (moved == NULL) return NULL;
     memcpy(moved, ptr, old < size ? old : size);
     array_free(ctx, ptr, 0);
@@ -331,34 +424,52 @@ static nm__numpy_handler handler = {
 /* The capsule of the handler in use is made to point to ours; arrays that were made before hold the same
  * capsule, and their frees are passed on. */
 static bool redirect(PyObject *capsule) {
-    nm__numpy_handler *before = PyCapsule_GetPointer(capsule, "mem_handler");
+    nm__numpy_handler *before = PyCapsule_GetPointer(capsule, NM__NUMPY_CAPSULE);
     if (before == NULL) return false;
     if (before->version != 1) {
         PyErr_Format(PyExc_RuntimeError, "NumPy's memory handler is of the unknown version %d", before->version);
         return false;
     }
-    arrays.before = before->allocator;
+    arrays.before = *before;
     return PyCapsule_SetPointer(capsule, &handler) == 0;
 }
 
-/* (on, NumPy's C-API table), in a context without a handler of its own: then the handler in use is NumPy's
- * default, which new threads get too. */
-PyObject *nm__engine_arrays(PyObject *module, PyObject *args) {
+/* NumPy's C-API table, in a context without a handler of its own: then the handler in use is NumPy's default, which
+ * new threads get too. */
+PyObject *nm__engine_hook_arrays(PyObject *module, PyObject *api) {
     (void)module;
-    int on;
-    PyObject *api;
-    if (!PyArg_ParseTuple(args, "pO", &on, &api) || no_heap()) return NULL;
-    if (on && !arrays.hooked) {
-        void **table = PyCapsule_GetPointer(api, NULL);
-        if (table == NULL) return NULL;
-        PyObject *(*get_handler)(void);
-        memcpy(&get_handler, &table[NUMPY_GET_HANDLER], sizeof get_handler);
-        PyObject *capsule = get_handler();
-        if (capsule == NULL) return NULL;
-        arrays.hooked = redirect(capsule);
-        Py_DECREF(capsule);
-        if (!arrays.hooked) return NULL;
+    if (arrays.hooked) Py_RETURN_NONE;
+    void **table = PyCapsule_GetPointer(api, NULL);
+    if (table == NULL) return NULL;
+    PyObject *(*get_handler)(void);
+    memcpy(&get_handler, &table[NUMPY_GET_HANDLER], sizeof get_handler);
+    PyObject *capsule = get_handler();
+    if (capsule == NULL) return NULL;
+    arrays.hooked = redirect(capsule);
+    Py_DECREF(capsule);
+    if (!arrays.hooked) return NULL;
+    Py_RETURN_NONE;
+}
+
+/* The name of who gave an array's memory, as far as the hook did; with None, of who would give the next. */
+PyObject *nm__engine_array_handler(PyObject *module, PyObject *address) {
+    (void)module;
+    bool ours;
+    if (address == Py_None) {
+        if (nm__default_source != NULL) return PyUnicode_FromString(nm__source_name(nm__default_source));
+        ours = atomic_load(&arrays.mode) != OFF;
+    } else {
+        const void *ptr = PyLong_AsVoidPtr(address);
+        if (ptr == NULL && PyErr_Occurred()) return NULL;
+        ours = nm__page_of(ptr) != NULL;
     }
+    return PyUnicode_FromString(ours ? handler.name : arrays.before.name);
+}
+
+PyObject *nm__engine_arrays(PyObject *module, PyObject *flag) {
+    (void)module;
+    int on = PyObject_IsTrue(flag);
+    if (on < 0 || no_heap()) return NULL;
     switch_on(&arrays.mode, on != 0);
     Py_RETURN_NONE;
 }
@@ -375,6 +486,6 @@ PyObject *nm__engine_lift(PyObject *module, PyObject *unused) {
 
 PyObject *nm__engine_state(PyObject *module, PyObject *unused) {
     (void)module, (void)unused;
-    return Py_BuildValue("(OO)", atomic_load(&objects.mode) != OFF ? Py_True : Py_False,
-                         atomic_load(&arrays.mode) != OFF ? Py_True : Py_False);
+    return Py_BuildValue("(NNN)", PyBool_FromLong(atomic_load(&objects.mode) != OFF),
+                         PyBool_FromLong(atomic_load(&arrays.mode) != OFF), PyBool_FromLong(atomic_load(&raw.mode) != OFF));
 }

@@ -22,11 +22,21 @@ typedef struct {
     nm__numpy_allocator allocator;
 } nm__numpy_handler;
 
+#define NM__NUMPY_CAPSULE "mem_handler"
+
+/* A block that only nm__let_go_of_block frees, as long as its allocator is open: that cannot be reset or closed. */
+bool nm__is_allocator(PyObject *thing);
+PyObject *nm__hold_block(PyObject *allocator, size_t size, size_t align, void **ptr); /* NULL with an error set */
+void nm__let_go_of_block(PyObject *block);
+
 /* Functions of the module; each is called with the interpreter's lock held. */
 /* Calls who watches budgets. -1 with an error set: an interrupt. */
 int nm__tell_pressure(void);
 PyObject *nm__engine_objects(PyObject *module, PyObject *on);
-PyObject *nm__engine_arrays(PyObject *module, PyObject *args);
+PyObject *nm__engine_raw(PyObject *module, PyObject *on);
+PyObject *nm__engine_hook_arrays(PyObject *module, PyObject *api);
+PyObject *nm__engine_array_handler(PyObject *module, PyObject *address);
+PyObject *nm__engine_arrays(PyObject *module, PyObject *on);
 PyObject *nm__engine_census(PyObject *module, PyObject *address);
 PyObject *nm__engine_lift(PyObject *module, PyObject *unused);
 PyObject *nm__engine_state(PyObject *module, PyObject *unused);

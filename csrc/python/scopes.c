@@ -451,6 +451,17 @@ void nm__scope_forget_array(void *ptr) {
     let_go(o);
 }
 
+PyObject *nm__scope_array_budget(PyObject *module, PyObject *address) {
+    (void)module;
+    const void *ptr = PyLong_AsVoidPtr(address);
+    if (ptr == NULL && PyErr_Occurred()) return NULL;
+    pthread_mutex_lock(&arrays.lock);
+    const nm__site *found = nm__sites_find(&arrays.table, ptr);
+    void *budget = found == NULL ? NULL : ((nm__owner *)found->site)->budget;
+    pthread_mutex_unlock(&arrays.lock);
+    return PyLong_FromVoidPtr(budget);
+}
+
 /* Grown or shrunk in one owner's hands only the difference counts: what is full may still shrink. */
 bool nm__scope_recharge_array(void *ptr, size_t bytes, nm__recharge *change) {
     pthread_mutex_lock(&arrays.lock);

@@ -58,6 +58,7 @@ PyObject *nm__scope_owner(PyObject *module, PyObject *args); /* (budget's handle
 PyObject *nm__scope_enter(PyObject *module, PyObject *owner);
 PyObject *nm__scope_exit(PyObject *module, PyObject *owner);
 PyObject *nm__scope_current(PyObject *module, PyObject *unused);
+PyObject *nm__scope_array_budget(PyObject *module, PyObject *address); /* -> its budget's address, or 0 */
 int nm__scope_ready(PyObject *module); /* makes the types and the variable; -1 with an error set */
 
 #endif

@@ -175,6 +175,16 @@ def select(name: str) -> str:
     raise ConfigError(f"backend: takes auto, native or pure, not {shown(name)}")
 
 
+def native(what: str) -> Any:
+    """The module of the native backend, for ``what`` cannot do without. Raises :class:`NativeUnavailable`."""
+    if select(Settings.from_env().backend) != "native":
+        raise NativeUnavailable(
+            f"{what} needs the native core, and this process runs on the pure backend",
+            suggestion="install with USE_NATIVE_MEM=1, and leave NATIVEMEM_BACKEND unset",
+        )
+    return importlib.import_module("._native", __package__)
+
+
 _facades: list[type] = []
 
 

@@ -194,6 +194,11 @@ def crossing() -> tuple[Any, int, bool] | None:
     return _budgets.get(_address(budget[0])), level[0], was_normal[0]
 
 
+def array_budget(address: int) -> BudgetCore | None:
+    """The core of the budget that an array is charged to."""
+    return _budgets.get(dataplane.scope_array_budget(address))
+
+
 dataplane.set_hooks(
     errors.coerce_layout,
     errors.raise_status,
@@ -568,6 +573,8 @@ class Engine:
             raise errors.OutOfMemory("no memory for the engine's control structures")
 
     objects = staticmethod(dataplane.engine_objects)
+    raw = staticmethod(dataplane.engine_raw)
+    hook_arrays = staticmethod(dataplane.engine_hook_arrays)
     arrays = staticmethod(dataplane.engine_arrays)
     lift = staticmethod(dataplane.engine_lift)
     state = staticmethod(dataplane.engine_state)

@@ -8,7 +8,7 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from ._backend import select
+from ._backend import native
 from ._histogram import percentiles
 from .budget import Denial
 from .config import Settings, parse_size
@@ -27,14 +27,16 @@ LEAST_OVER_HELD = 1 << 20
 @dataclass(frozen=True)
 class Installed:
     """What is on. ``objects``: the heap serves CPython's objects; ``arrays``: it serves NumPy's arrays
-    (from the moment that NumPy is imported); ``limit``: bytes, None for none."""
+    (from the moment that NumPy is imported); ``raw``: it serves what the interpreter itself and extensions
+    take from its raw domain; ``limit``: bytes, None for none."""
 
     objects: bool
     arrays: bool
+    raw: bool
     limit: int | None
 
     def __bool__(self) -> bool:
-        return self.objects or self.arrays
+        return self.objects or self.arrays or self.raw
 
 
 @dataclass(frozen=True)
@@ -65,19 +67,12 @@ if hasattr(os, "register_at_fork"):  # another thread of the parent may have hel
 
 
 def _engine() -> Any:
-    if select(Settings.from_env().backend) != "native":
-        raise NativeUnavailable(
-            "the engine needs the native core, and this process runs on the pure backend",
-            suggestion="install with USE_NATIVE_MEM=1, and leave NATIVEMEM_BACKEND unset",
-        )
-    from ._native import Engine
-
-    return Engine
+    return native("the engine").Engine
 
 
-def _refuse_where_unsafe() -> None:
+def _refuse_where_unsafe(objects: bool) -> None:
     gil = getattr(sys, "_is_gil_enabled", lambda: True)
-    if not gil():
+    if objects and not gil():
         raise NativeUnavailable("objects: a free-threaded interpreter requires its own allocator")
     tracing = sys.modules.get("tracemalloc")
     if tracing is not None and tracing.is_tracing():
@@ -87,13 +82,17 @@ def _refuse_where_unsafe() -> None:
         )
 
 
-def install(objects: bool = True, arrays: bool = True, limit: int | str | None = None) -> Installed:
+def install(
+    objects: bool = True, arrays: bool = True, raw: bool = False, limit: int | str | None = None
+) -> Installed:
     """Puts the heap under this process: CPython's ``mem`` and ``obj`` domains, and NumPy's arrays.
 
-    Parameters: ``objects`` and ``arrays``, what to switch on (False leaves it as it is); ``limit``, most
-    bytes that the engine may hold, counted in steps of 64 KiB (None leaves the limit as it is). May be
-    called at any time and again; memory from before stays with the allocator that gave it. Beyond the
-    limit the program gets :class:`MemoryError`.
+    Parameters: ``objects`` and ``arrays``, what to switch on (False leaves it as it is); ``raw``, whether CPython's
+    raw domain too, which few things take memory from: thread states, tracemalloc, the strings of NumPy's
+    ``StringDType``, some extensions (no owner is charged for it, only the limit holds); ``limit``, most bytes that
+    the engine may hold, counted in steps of 64 KiB (None leaves the limit as it is). May be called at any time and
+    again; memory from before stays with the allocator that gave it. Beyond the limit the program gets
+    :class:`MemoryError`.
 
     Returns what is on; nothing, and nothing is done, where ``NATIVEMEM_DISABLE=1`` is set. Raises
     :class:`NativeUnavailable` on the pure backend, on a free-threaded
@@ -105,7 +104,7 @@ def install(objects: bool = True, arrays: bool = True, limit: int | str | None =
     >>> bool(nativemem.install(limit="4 GiB"))  # doctest: +SKIP
     True
     """
-    for label, value in (("objects", objects), ("arrays", arrays)):
+    for label, value in (("objects", objects), ("arrays", arrays), ("raw", raw)):
         if not isinstance(value, bool):
             raise ConfigError(f"install.{label}: takes True or False, not {shown(value)}")
     most = None if limit is None else parse_size(limit, "install.limit:", least=1)
@@ -114,8 +113,8 @@ def install(objects: bool = True, arrays: bool = True, limit: int | str | None =
     global _arrays_wanted
     with _lock:
         engine = _engine()
-        if objects:
-            _refuse_where_unsafe()
+        if objects or raw:
+            _refuse_where_unsafe(objects)
         engine.start()
         if most is not None:
             least = engine.budget()[0] + LEAST_OVER_HELD
@@ -124,19 +123,26 @@ def install(objects: bool = True, arrays: bool = True, limit: int | str | None =
             engine.set_limit(most)
         if arrays:
             if "numpy" in sys.modules:
-                _numpy.redirect(engine.arrays, True)
+                _put_under_numpy(engine)
             else:
                 _waiting.enter()
             _arrays_wanted = True
+        if raw:
+            engine.raw(True)
         if objects:
             engine.objects(True)
     return installed()
 
 
+def _put_under_numpy(engine: Any) -> None:
+    _numpy.hook(engine.hook_arrays)
+    engine.arrays(True)
+
+
 def _numpy_is_there() -> None:
     with _lock:
         if _arrays_wanted:
-            _numpy.redirect(_engine().arrays, True)
+            _put_under_numpy(_engine())
 
 
 _waiting = _numpy.WhenImported(_numpy_is_there)
@@ -153,28 +159,28 @@ def uninstall() -> None:
             return
         engine = _engine()
         engine.objects(False)
+        engine.raw(False)
         _waiting.leave()
-        if engine.state()[1]:
-            _numpy.redirect(engine.arrays, False)
+        engine.arrays(False)
         _arrays_wanted = False
 
 
 def installed() -> Installed:
     """What is on now; false where nothing is."""
-    native = sys.modules.get(f"{__package__}._native")
-    if native is None:
-        return Installed(False, False, None)
-    objects, _ = native.Engine.state()
-    started = native.lib.nm_engine_heap() != native.ffi.NULL
-    limit = native.Engine.budget()[2] if started else SIZE_MAX
-    return Installed(objects, _arrays_wanted, None if limit == SIZE_MAX else limit)
+    core = sys.modules.get(f"{__package__}._native")
+    if core is None:
+        return Installed(False, False, False, None)
+    objects, _, raw = core.Engine.state()
+    started = core.lib.nm_engine_heap() != core.ffi.NULL
+    limit = core.Engine.budget()[2] if started else SIZE_MAX
+    return Installed(objects, _arrays_wanted, raw, None if limit == SIZE_MAX else limit)
 
 
 def usage() -> Usage:
     """What the engine holds and served. Raises :class:`NativeUnavailable` where it was never installed."""
-    engine = _engine()
-    native = sys.modules[f"{__package__}._native"]
-    if native.lib.nm_engine_heap() == native.ffi.NULL:
+    core = native("the engine")
+    engine = core.Engine
+    if core.lib.nm_engine_heap() == core.ffi.NULL:
         raise NativeUnavailable("the engine was not installed", suggestion="call nativemem.install()")
     held, peak, limit, denials = engine.budget()
     refused = engine.denial()

@@ -8,22 +8,28 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from ..errors import NativeUnavailable
+
 #: the module with the C-API table, by its name in NumPy 2 and 1
 _UMATH = ("numpy._core._multiarray_umath", "numpy.core._multiarray_umath")
 _NEEDS = (1, 22)  # the first release with memory handlers
 
 
-def redirect(switch: Callable[[bool, Any], None], on: bool) -> None:
-    """Calls ``switch(on, table)`` with NumPy's C-API table, in a context that has no handler of its own.
-
-    So what the C side sees as the current handler is NumPy's default one, which every thread uses that
-    has not chosen another. Raises :class:`RuntimeError` for a NumPy without handlers.
-    """
+def module() -> Any:
+    """NumPy's module with the C-API table. Raises :class:`NativeUnavailable` for a NumPy without handlers."""
     numpy = sys.modules["numpy"]
     if tuple(int(part) for part in numpy.__version__.split(".")[:2]) < _NEEDS:
-        raise RuntimeError(f"NumPy {numpy.__version__} has no memory handlers; 1.22 is the first that has")
-    umath = next(sys.modules[name] for name in _UMATH if name in sys.modules)
-    contextvars.Context().run(switch, on, umath._ARRAY_API)
+        raise NativeUnavailable(f"NumPy {numpy.__version__} has no memory handlers; 1.22 is the first that has")
+    return next(sys.modules[name] for name in _UMATH if name in sys.modules)
+
+
+def hook(put_in: Callable[[Any], None]) -> None:
+    """Calls ``put_in(table)`` with NumPy's C-API table, in a context that has no handler of its own.
+
+    So what the C side sees as the current handler is NumPy's default one, which every thread uses that
+    has not chosen another. Raises :class:`NativeUnavailable` for a NumPy without handlers.
+    """
+    contextvars.Context().run(put_in, module()._ARRAY_API)
 
 
 class WhenImported:

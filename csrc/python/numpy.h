@@ -1,0 +1,30 @@
+/* NumPy arrays from allocators: an array's memory is a block, held as by a buffer until NumPy frees it.
+ *
+ * The interpreter's lock is held by whoever calls, as NumPy does. */
+#ifndef NM__NUMPY_H
+#define NM__NUMPY_H
+
+#include "python/python.h"
+
+typedef struct nm__source nm__source; /* an allocator as NumPy sees it */
+
+/* What arrays come from where NumPy was not told otherwise; NULL: the engine, or what was there before. */
+extern nm__source *nm__default_source;
+/* Arrays from sources that are in use. */
+extern size_t nm__sourced;
+
+void *nm__source_alloc(nm__source *source, size_t size, bool zeroed); /* NULL: refused; the error is kept aside */
+bool nm__source_size(const void *ptr, size_t *size);                  /* false: no source gave it */
+bool nm__source_free(void *ptr);                                      /* false: no source gave it */
+
+const char *nm__source_name(const nm__source *source);
+
+/* Functions of the module. */
+PyObject *nm__numpy_make_handler(PyObject *module, PyObject *args); /* (allocator, name) -> capsule */
+PyObject *nm__numpy_swap(PyObject *module, PyObject *args);         /* (NumPy's table, capsule) -> the one before */
+PyObject *nm__numpy_default(PyObject *module, PyObject *capsule);   /* or None; the engine's hook has to be in */
+PyObject *nm__numpy_allocator_of(PyObject *module, PyObject *address); /* -> allocator, or None */
+PyObject *nm__numpy_in_use(PyObject *module, PyObject *unused);        /* -> (arrays, bytes) */
+PyObject *nm__numpy_refusal(PyObject *module, PyObject *unused);       /* -> the last that NumPy dropped, or None */
+
+#endif

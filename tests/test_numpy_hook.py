@@ -1,0 +1,526 @@
+"""NumPy arrays from allocators. What changes the whole process is tried in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import gc
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nativemem
+
+np = pytest.importorskip("numpy")
+if nativemem.backend != "native":
+    pytest.skip("the hook needs the C core", allow_module_level=True)
+
+from nativemem.hooks import numpy as hook  # noqa: E402
+
+MiB = 1 << 20
+ALLOCATORS = {
+    "System": nativemem.System,
+    "Arena": nativemem.Arena,
+    "Stack": lambda: nativemem.Stack("1 MiB"),
+    "Pool": lambda: nativemem.Pool(1 << 16, 10),
+    "Slab": nativemem.Slab,
+    "Heap": nativemem.Heap,
+    "secure Heap": lambda: nativemem.Heap(secure=True),
+    "Limited > Heap": lambda: nativemem.Limited(nativemem.Heap(), nativemem.Budget("8 MiB")),
+    "Traced > Arena": lambda: nativemem.Traced(nativemem.Arena()),
+    "Locked > Slab": lambda: nativemem.Locked(nativemem.Slab()),
+}
+
+
+@pytest.fixture(params=ALLOCATORS)
+def allocator(request: pytest.FixtureRequest) -> Iterator[Any]:
+    made = ALLOCATORS[request.param]()
+    yield made
+    gc.collect()
+    made.close()  # nothing may hold it back
+
+
+def live(allocator: Any) -> int:
+    return len(allocator.blocks())
+
+
+class TestUsing:
+    """NPY-1, NPY-2"""
+
+    def test_arrays_come_from_it(self, allocator: Any) -> None:
+        with hook.using(allocator) as same:
+            a, b = np.full(1000, 7.0), np.arange(100)
+        assert same is allocator
+        assert hook.owner_of(a) is hook.owner_of(b) is allocator
+        assert hook.owner_of(np.empty(10)) is None
+        assert (a.sum(), b.sum()) == (7000, 4950)
+
+    def test_at_64_bytes(self, allocator: Any) -> None:
+        with hook.using(allocator):
+            arrays = [np.empty(n, "u1") for n in (0, 1, 2, 63, 64, 65, 1000, 5000)]
+        assert [a.ctypes.data % 64 for a in arrays] == [0] * 8
+
+    def test_arrays_outlive_it_and_hold_it(self, allocator: Any) -> None:
+        with hook.using(allocator):
+            a = np.full(3000, 1.5)
+        part = a[10:20]
+        del a
+        with pytest.raises((BufferError, nativemem.LeakError)):
+            allocator.close()
+        assert part.sum() == 15
+        held = live(allocator)
+        del part
+        assert live(allocator) == held - 1
+
+    def test_the_last_array_keeps_the_allocator(self) -> None:
+        with hook.using(nativemem.Limited(nativemem.Heap(), nativemem.Budget("1 MiB"))):
+            a = np.full(1000, 2.0)
+        gc.collect()
+        assert a.sum() == 2000
+        assert hook.owner_of(a).describe() == "Limited > Heap"
+
+    def test_a_reset_waits_for_arrays(self) -> None:
+        arena = nativemem.Arena()
+        with hook.using(arena):
+            a = np.ones(1000)
+        with pytest.raises(BufferError):
+            arena.reset()
+        assert a.sum() == 1000
+        del a
+        arena.reset()
+        assert arena.stats.current == 0
+
+    def test_it_nests_and_ends_with_errors(self) -> None:
+        outer, inner = nativemem.Heap(), nativemem.Heap()
+        with hook.using(outer):
+            with pytest.raises(KeyError), hook.using(inner):
+                a = np.empty(10)
+                raise KeyError
+            b = np.empty(10)
+        assert [hook.owner_of(x) for x in (a, b, np.empty(10))] == [inner, outer, None]
+
+    def test_as_a_decorator(self) -> None:
+        heap = nativemem.Heap()
+
+        @hook.using(heap)
+        def make() -> Any:
+            return np.zeros(5)
+
+        assert hook.owner_of(make()) is hook.owner_of(make()) is heap
+
+    def test_resize(self, allocator: Any) -> None:
+        with hook.using(allocator):
+            a = np.arange(1000)
+        if allocator.describe().startswith("Stack"):
+            gc.collect()
+        a.resize(2000, refcheck=False)  # outside: an array stays where it is from
+        assert a[:1000].sum() == 499500
+        assert not a[1000:].any()
+        a.resize(10, refcheck=False)
+        assert list(a) == list(range(10))
+        assert hook.owner_of(a) is allocator
+
+    def test_zeros_on_used_memory(self, allocator: Any) -> None:
+        with hook.using(allocator):
+            for n in (1, 100, 5000):
+                a = np.full(n, 255, "u1")
+                del a
+                assert not np.zeros(n, "u1").any()
+
+    def test_only_what_numpy_frees_is_freed(self) -> None:
+        heap = nativemem.Heap()
+        with hook.using(heap):
+            a = np.arange(10)
+        (block,) = heap.blocks()
+        with pytest.raises(BufferError):
+            block.free()
+        with pytest.raises(BufferError):
+            heap.resize(block, 10)
+        del block
+        assert a.sum() == 45
+
+    def test_collected_in_a_cycle(self) -> None:
+        heap = nativemem.Heap()
+        with hook.using(heap):
+            holder: list[Any] = [np.ones(100), heap]
+        holder.append(holder)
+        del holder
+        gc.collect()
+        assert live(heap) == 0
+
+
+class TestRefusals:
+    def test_numpy_raises_its_own_and_why_is_kept(self) -> None:
+        """OWN-2"""
+        budget = nativemem.Budget("64 KiB")
+        with hook.using(nativemem.Limited(nativemem.Heap(), budget)):
+            kept = [np.empty(1000) for _ in range(3)]
+            with pytest.raises(MemoryError):
+                np.empty(10_000)
+            with pytest.raises(MemoryError):
+                np.zeros(10_000)
+            with pytest.raises(MemoryError):
+                kept[0].resize(10_000, refcheck=False)
+            assert kept[0].size == 1000
+        error = hook.last_denial()
+        assert isinstance(error, nativemem.BudgetExceeded)
+        assert budget.last_denial is not None
+        assert budget.last_denial.requested == 80_000
+        assert budget.denied == 3
+
+    def test_closed_meanwhile(self) -> None:
+        heap = nativemem.Heap()
+        with hook.using(heap):
+            heap.close()
+            with pytest.raises(MemoryError):
+                np.empty(10)
+        assert isinstance(hook.last_denial(), nativemem.StaleHandle)
+        assert hook.owner_of(np.empty(10)) is None
+
+    def test_anothers_arena(self) -> None:
+        arena = nativemem.Arena()
+        errors = []
+
+        def make() -> None:
+            with hook.using(arena):
+                try:
+                    np.empty(10)
+                except MemoryError:
+                    errors.append(hook.last_denial())
+
+        thread = threading.Thread(target=make)
+        thread.start()
+        thread.join()
+        assert [type(error) for error in errors] == [nativemem.WrongThread]
+
+    def test_every_allocation_of_an_expression_may_fail(self) -> None:
+        """FAIL: the array's own memory, temporaries, results; nothing is lost."""
+        heap = nativemem.Heap()
+        for n in range(1, 100):
+            failing = nativemem.Failing(heap, n)
+            with hook.using(failing):
+                try:
+                    a = np.arange(50) * 2 + np.ones(50)
+                    a.sort()
+                    a = np.concatenate([a, a]).reshape(2, 50).T.copy()
+                    done = a.sum()
+                except MemoryError:
+                    done = None
+            a = None
+            assert live(heap) == 0
+            if done is not None:
+                break
+        assert n > 4
+        assert done == 2 * (50 * 49 + 50)
+
+    @pytest.mark.parametrize("bad", [None, 1, "heap", nativemem.Heap, nativemem.Budget(10), object()])
+    def test_what_is_no_allocator(self, bad: Any) -> None:
+        for call in (hook.install, hook.initializer, lambda x: hook.using(x).__enter__()):
+            with pytest.raises(nativemem.ConfigError, match="hooks.numpy"):
+                call(bad)
+        for call in (hook.owner_of, hook.handler_of):
+            with pytest.raises(nativemem.ConfigError, match="array"):
+                call(bad)
+
+    def test_of_the_other_backend_or_closed(self) -> None:
+        from nativemem._backend import load
+
+        with pytest.raises(nativemem.ConfigError, match="native backend"):
+            hook.install(load("pure").Heap())
+        heap = nativemem.Heap()
+        heap.close()
+        for call in (hook.install, hook.initializer, lambda x: hook.using(x).__enter__()):
+            with pytest.raises(nativemem.StaleHandle):
+                call(heap)
+
+    @pytest.mark.parametrize("kind", ["Arena", "Stack", "Pool", "Slab", "Traced > Arena"])
+    def test_one_threads_allocator_is_not_for_everybody(self, kind: str) -> None:
+        with pytest.raises(nativemem.ConfigError, match="belongs to one thread"):
+            hook.install(ALLOCATORS[kind]())
+
+
+class TestWhere:
+    """NPY-4"""
+
+    def test_threads_begin_without_it(self) -> None:
+        heap = nativemem.Heap()
+        with hook.using(heap), ThreadPoolExecutor(1) as pool:
+            assert hook.owner_of(pool.submit(np.empty, 10).result()) is None
+
+    def test_an_initializer(self) -> None:
+        heap = nativemem.Heap()
+        with ThreadPoolExecutor(2, initializer=hook.initializer(heap)) as pool:
+            made = list(pool.map(np.zeros, range(1, 50)))
+        assert {hook.owner_of(a) for a in made} == {heap}
+        made.clear()
+        assert live(heap) == 0
+
+    def test_tasks_inherit_it(self) -> None:
+        heap, other = nativemem.Heap(), nativemem.Heap()
+
+        async def make(allocator: Any = None) -> Any:
+            with hook.using(allocator) if allocator else contextlib.nullcontext():
+                await asyncio.sleep(0)
+                return np.empty(10)
+
+        async def main() -> list[Any]:
+            with hook.using(heap):
+                return await asyncio.gather(make(), make(other), make())
+
+        assert [hook.owner_of(a) for a in asyncio.run(main())] == [heap, other, heap]
+
+    def test_arrays_are_freed_in_other_threads(self, allocator: Any) -> None:
+        with hook.using(allocator):
+            arrays = [np.full(100, 1.0) for _ in range(5)]
+        before = live(allocator)
+        thread = threading.Thread(target=arrays.clear)
+        thread.start()
+        thread.join()
+        assert before >= 5
+        with hook.using(allocator):  # what came back too late is seen to here, by whoever owns it
+            assert np.zeros(10).sum() == 0
+
+    def test_threads_share_one(self) -> None:
+        heap, wrong = nativemem.Heap(), []
+        shared: list[Any] = []
+
+        def churn(seed: int) -> None:
+            with hook.using(heap):
+                for i in range(2000):
+                    a = np.full(1 + (i * seed) % 500, seed)
+                    shared.append(a)
+                    if len(shared) > 50:
+                        with contextlib.suppress(IndexError):
+                            b = shared.pop(0)
+                            if len(set(b.tolist())) != 1:
+                                wrong.append(b)
+
+        threads = [threading.Thread(target=churn, args=(n,)) for n in (3, 5, 7)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not wrong
+        shared.clear()
+        assert live(heap) == 0
+
+    def test_in_a_copied_context(self) -> None:
+        heap = nativemem.Heap()
+        with hook.using(heap):
+            context = contextvars.copy_context()
+        assert hook.owner_of(context.run(np.empty, 10)) is heap
+
+
+class TestWhatEscapes:
+    """NPY-5: what coverage() says of it is true."""
+
+    def test_views_of_others_memory(self, tmp_path: Path) -> None:
+        heap = nativemem.Heap()
+        (tmp_path / "file").write_bytes(bytes(80))
+        there, before = np.arange(10), hook.coverage().arrays
+        with hook.using(heap):
+            views = [
+                np.frombuffer(bytearray(80)),
+                np.asarray(memoryview(bytearray(80))),
+                np.memmap(tmp_path / "file"),
+                np.from_dlpack(there),
+                pickle.loads(pickle.dumps(np.zeros(1000), protocol=5)),
+            ]
+            assert hook.coverage().arrays - before == live(heap)
+        assert [hook.handler_of(view) for view in views[:3]] == [None] * 3
+        assert {hook.owner_of(view) for view in views} == {None}
+        assert any("frombuffer" in name for name in hook.coverage().escapes)
+
+    @pytest.mark.skipif(not hasattr(getattr(np, "dtypes", None), "StringDType"), reason="NumPy 2 has it")
+    def test_long_strings(self) -> None:
+        heap = nativemem.Heap()
+        with hook.using(heap):
+            a = np.array(["x" * 1000] * 1000, dtype=np.dtypes.StringDType())
+        assert hook.owner_of(a) is heap
+        assert heap.stats.current < 100_000
+        assert "strings of StringDType" in hook.coverage().escapes
+
+    def test_items_of_object_arrays(self) -> None:
+        heap = nativemem.Heap()
+        with hook.using(heap):
+            a = np.array([bytes(10_000)] * 10, dtype=object)
+        assert hook.owner_of(a) is heap
+        assert heap.stats.current < 10_000
+
+
+def output(code: str, **env: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **env},
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done
+    return done.stdout.splitlines()
+
+
+SETTING = """
+import gc, threading, nativemem, numpy as np
+from nativemem.hooks import numpy as hook
+heap = nativemem.Heap()
+def in_a_thread(function, *args):
+    results = []
+    thread = threading.Thread(target=lambda: results.append(function(*args)))
+    thread.start(); thread.join()
+    return results[0]
+"""
+
+
+def run(code: str) -> list[str]:
+    return output(SETTING + textwrap.dedent(code))
+
+
+class TestInstall:
+    """NPY-1, NPY-4"""
+
+    def test_new_threads_too_and_old_arrays_stay(self) -> None:
+        assert run(
+            """
+            old = np.arange(1000)
+            hook.install(heap)
+            new, threads = np.ones(1000), in_a_thread(np.zeros, 1000)
+            print([hook.owner_of(a) is heap for a in (old, new, threads)])
+            print([hook.handler_of(a) for a in (old, new)])
+            old.resize(3000, refcheck=False); new.resize(3000, refcheck=False)
+            print(old[:1000].sum(), new.sum(), hook.owner_of(old), hook.owner_of(new) is heap)
+            hook.uninstall()
+            print(hook.owner_of(np.ones(10)), new.sum(), hook.coverage().default, hook.coverage().arrays)
+            new.resize(4000, refcheck=False)
+            print(hook.owner_of(new), new.sum(), threads.sum())
+            del threads
+            print(len(heap.blocks()))
+            heap.close()
+            """
+        ) == [
+            "[False, True, True]",
+            "['default_allocator', 'nativemem Heap #2']",
+            "499500 1000.0 None True",
+            "None 1000.0 default_allocator 2",
+            "None 1000.0 0.0",
+            "0",
+        ]
+
+    def test_before_the_engine_and_over_it(self) -> None:
+        assert run(
+            """
+            first = np.ones(500)
+            nativemem.install()
+            engines = np.ones(500)
+            hook.install(heap)
+            heaps = np.ones(500)
+            arena = nativemem.Arena()
+            with hook.using(arena): arenas = np.ones(500)
+            print([hook.handler_of(a) for a in (first, engines, heaps, arenas)])
+            nativemem.uninstall()
+            print(hook.coverage().default, hook.owner_of(np.ones(3)) is heap)
+            hook.uninstall()
+            print(hook.coverage().default)
+            print(first.sum() + engines.sum() + heaps.sum() + arenas.sum())
+            del first, engines, heaps, arenas
+            print(len(heap.blocks()))
+            """
+        ) == [
+            "['default_allocator', 'nativemem', 'nativemem Heap #2', 'nativemem Arena > System #3']",
+            "nativemem Heap #2 True",
+            "default_allocator",
+            "2000.0",
+            "0",
+        ]
+
+    def test_another_in_its_place(self) -> None:
+        assert run(
+            """
+            other = nativemem.Heap()
+            hook.install(heap); a = np.ones(10)
+            hook.install(other); b = np.ones(10)
+            print(hook.owner_of(a) is heap, hook.owner_of(b) is other)
+            del other; gc.collect()
+            c = np.ones(10)
+            print(hook.owner_of(c) is hook.owner_of(b), c.sum())
+            """
+        ) == ["True True", "True 10.0"]
+
+    def test_owners_of_scopes(self) -> None:
+        """Charged once: to the allocator's budget where there is one, else to the scope's."""
+        assert run(
+            """
+            nativemem.install()
+            budget, own = nativemem.Budget("16 MiB"), nativemem.Budget("16 MiB")
+            with budget:
+                charged = np.ones(100_000)
+                with hook.using(nativemem.Limited(heap, own)):
+                    before = budget.used
+                    others = np.ones(100_000)
+                    after = budget.used
+                print(hook.owner_of(charged) is budget, hook.owner_of(charged[5:].T) is budget)
+                print(after - before < 800_000, own.used)
+            print(hook.owner_of(np.ones(10)), hook.owner_of(others).describe())
+            """
+        ) == ["True True", "True 800000", "None Limited > Heap"]
+
+    def test_at_the_end_of_the_process(self) -> None:
+        assert run(
+            """
+            hook.install(heap)
+            kept = [np.ones(n) for n in range(100)]
+            class Late:
+                def __init__(self): self.array = np.ones(10)
+                def __del__(self): print(np.empty(5).size + self.array[0])
+            late = Late()
+            """
+        ) == ["6.0"]
+
+    def test_after_a_fork(self) -> None:
+        assert run(
+            """
+            import os
+            hook.install(heap)
+            a = np.ones(1000)
+            child = os.fork()
+            if child == 0:
+                b = np.ones(1000); a.resize(5000, refcheck=False)
+                os._exit(int(a.sum() + b.sum() != 2000 or len(heap.blocks()) != 2))
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), a.sum())
+            """
+        ) == ["0 1000.0"]
+
+
+def test_the_pure_backend_says_so() -> None:
+    code = """
+        import nativemem
+        from nativemem.hooks import numpy as hook
+        try:
+            with hook.using(nativemem.Heap()): pass
+        except nativemem.NativeUnavailable as error:
+            print("native core" in str(error))
+        """
+    assert output(code, NATIVEMEM_BACKEND="pure") == ["True"]
+
+
+def test_the_kill_switch_makes_it_nothing() -> None:
+    code = """
+        import nativemem, numpy
+        from nativemem.hooks import numpy as hook
+        heap = nativemem.Heap()
+        hook.install(heap); hook.initializer(heap)()
+        with hook.using(heap): numpy.ones(10)
+        hook.uninstall()
+        print(heap.stats.total)
+        """
+    assert output(code, NATIVEMEM_DISABLE="1") == ["0"]

@@ -565,6 +565,7 @@ GOOD: dict[str, Callable[[World], Any]] = {
     "decay": lambda w: 1.0,
     "objects": lambda w: False,
     "arrays": lambda w: False,
+    "raw": lambda w: False,
 }
 
 

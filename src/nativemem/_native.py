@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from . import _core, errors  # type: ignore[attr-defined]  # built from C
 from ._pressure import tell
+from ._machine import memory
 from ._sites import PACKAGE
 from .config import BudgetOptions, Settings, reserve_of
 
@@ -48,17 +49,16 @@ finish = dataplane.own_hot_methods
 scope_enter, scope_exit, scope_current = dataplane.scope_enter, dataplane.scope_exit, dataplane.scope_current
 
 
-def _default_reserve() -> int:
-    """Address space for the region: four times the machine's memory, so that it is never the bound."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min(max(64 << 30, 1 << (4 * memory - 1).bit_length()), 4 << 40)
-
-
 @functools.cache
 def start_region() -> None:
-    """Reserves the region. Raises :class:`OutOfMemory` where the system refuses even a small one."""
-    settings = Settings()
-    status = lib.nm_region_init(settings.region or _default_reserve(), settings.retain, int(settings.decay * 1000))
+    """Reserves the region. Raises :class:`OutOfMemory` where the system refuses even a small one.
+
+    Unless they are set: four times the machine's memory as address space, so that it is never the bound; an 8th of what
+    the process may use, at most 256 MiB, as free spans that are kept.
+    """
+    settings, may_use = Settings(), memory()
+    reserve = settings.region or min(max(64 << 30, 1 << (4 * may_use - 1).bit_length()), 4 << 40)
+    status = lib.nm_region_init(reserve, min(settings.retain, may_use // 8), int(settings.decay * 1000))
     if status:
         raise errors.OutOfMemory(
             "the system refused to reserve address space for the heap",

@@ -25,10 +25,12 @@ typedef struct lists {
 /* Invariants, under the lock:
  *   frontier <= committed <= nm__region_pages
  *   every page below the frontier is in exactly one of: superblock, live span, free span
- *   no two free spans of one kind touch;  dirty == bytes of the dirty ones */
+ *   no two free spans of one kind touch;  dirty == bytes of the dirty ones
+ *   used == pages in superblocks and live spans;  used + the dirty ones <= most, unless purging fails */
 static struct {
     pthread_mutex_t lock;
     size_t frontier, committed; /* pages */
+    size_t used, most;          /* pages; most is the most ever used */
     lists dirty_lists, clean_lists;
     nm__page *oldest, *newest;
     nm__counter dirty;
@@ -77,7 +79,7 @@ nm_status nm_region_init(size_t size, size_t retain, unsigned decay_ms) {
 static const char *check_lists(const lists *l, nm__kind kind, size_t *pages);
 
 const char *nm__region_check(void) {
-    size_t dirty = 0, clean = 0, walked = 0;
+    size_t dirty = 0, clean = 0, walked = 0, used = 0;
     const char *broken;
     nm__region_lock();
     if (region.frontier > region.committed || region.committed > nm__region_pages) {
@@ -89,6 +91,7 @@ const char *nm__region_check(void) {
         while (broken == NULL && i < region.frontier) {
             const nm__page *p = &nm__pages[i];
             size_t n = p->kind == NM__SUPERBLOCK ? 1 : p->npages;
+            if (p->kind == NM__SUPERBLOCK || p->kind == NM__SPAN) used += n;
             if (p->kind == NM__UNUSED || n == 0 || i + n > region.frontier) broken = "a page is in no span";
             if (p->kind == NM__DIRTY || p->kind == NM__CLEAN) {
                 free_pages += n;
@@ -101,6 +104,7 @@ const char *nm__region_check(void) {
         }
         if (broken == NULL && walked != region.frontier) broken = "spans do not fill the frontier";
         if (broken == NULL && free_pages != dirty + clean) broken = "a free span is on no list";
+        if (broken == NULL && used != region.used) broken = "pages in use are not counted right";
         if (broken == NULL && dirty << NM__PAGE_SHIFT != nm__get(&region.dirty)) broken = "dirty bytes are not counted right";
     }
     nm__region_unlock();
@@ -275,6 +279,26 @@ static void purge_all(void) {
     }
 }
 
+static void count_used(size_t n) {
+    region.used += n;
+    if (region.used > region.most) region.most = region.used;
+}
+
+/* Pages that were not resident are about to be used. What is kept for reuse makes way for them, so that never more is
+ * resident than the program once had in use: sizes that do not fit into each other must not add up. */
+static void make_way(size_t n) {
+    size_t used = region.used + n, most = used > region.most ? used : region.most;
+    while (region.oldest != NULL) {
+        size_t kept = nm__get(&region.dirty) >> NM__PAGE_SHIFT;
+        if (used + kept <= most) return;
+        size_t some = min_size(used + kept - most, region.oldest->npages);
+        nm__page *p = cut(region.oldest, some);
+        bool purged = nm__os_purge(nm__page_base(p), some << NM__PAGE_SHIFT);
+        put(p, some, purged ? NM__CLEAN : NM__DIRTY, nm__os_now_ms());
+        if (!purged) return;
+    }
+}
+
 nm__page *nm__region_take(size_t n, nm__kind kind, bool want_zero) {
     if (n == 0 || n > nm__region_pages) return nm_refuse(NM_OUT_OF_MEMORY, n << NM__PAGE_SHIFT, 0, 0);
     nm__region_lock();
@@ -284,6 +308,7 @@ nm__page *nm__region_take(size_t n, nm__kind kind, bool want_zero) {
     if (dirty == NULL || want_zero) clean = find(&region.clean_lists, n);
     if (clean != NULL) {
         p = cut(clean, n);
+        make_way(n);
         zero = true;
     } else if (dirty != NULL) {
         /* Purging what is there, rather than taking pages never touched: or a loop of zeroed blocks would
@@ -291,6 +316,7 @@ nm__page *nm__region_take(size_t n, nm__kind kind, bool want_zero) {
         p = cut(dirty, n);
         zero = want_zero && nm__os_purge(nm__page_base(p), n << NM__PAGE_SHIFT);
     } else if ((p = advance(n)) != NULL) {
+        make_way(n);
         zero = true;
     } else {
         purge_all(); /* a dirty and a clean span that touch make one of the size after all */
@@ -299,6 +325,7 @@ nm__page *nm__region_take(size_t n, nm__kind kind, bool want_zero) {
     }
     if (p != NULL) {
         if (zero && n >= HUGE_FROM) nm__os_prefer_huge(nm__page_base(p), n << NM__PAGE_SHIFT);
+        count_used(n);
         p->kind = (uint8_t)kind;
         p->npages = (uint32_t)n;
         p->zero = zero;
@@ -317,6 +344,7 @@ void nm__region_give(nm__page *first, size_t n) {
     NM_POISON(nm__page_base(first), bytes);
     nm__region_lock();
     bool clean = bytes > NM_OWN_MAPPING && nm__os_purge(nm__page_base(first), bytes);
+    region.used -= n;
     first->part = NULL;
     first->kind = NM__UNUSED;
     put(first, n, clean ? NM__CLEAN : NM__DIRTY, nm__os_now_ms());
@@ -336,16 +364,20 @@ bool nm__region_extend(nm__page *first, size_t n, size_t more) {
     nm__region_lock();
     size_t index = (size_t)(first - nm__pages);
     bool done = false;
+    bool fresh = true;
     if (index + n == region.frontier) {
         done = advance(more) != NULL;
     } else {
         nm__page *behind = first + n;
         if ((behind->kind == NM__DIRTY || behind->kind == NM__CLEAN) && behind->npages >= more) {
+            fresh = behind->kind == NM__CLEAN;
             cut(behind, more);
             done = true;
         }
     }
     if (done) {
+        if (fresh) make_way(more);
+        count_used(more);
         NM_UNPOISON(nm__page_base(first + n), more << NM__PAGE_SHIFT);
         first->npages = (uint32_t)(n + more);
         first->zero = false;

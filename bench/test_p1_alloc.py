@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from ratios import Row, Table, paired
 
-from nativemem import _backend
+from nativemem import _api
 
 CALLS = 1000
 UNROLLED = 20
@@ -64,7 +64,7 @@ def _names(group: str, member: Member) -> dict[str, Any]:
         module = pytest.importorskip(member.module)
         return {"ffi": module.FFI()} if member.module == "cffi" else {_ALIAS[member.module]: module}
     if member.name in ("native", "pure"):
-        facade = getattr(_backend.load(member.name), group.capitalize())
+        facade = getattr(_api.load(member.name), group.capitalize())
         return {group: facade(*MADE.get(group, ()))}
     return {"ctypes": ctypes, "one": 1}
 

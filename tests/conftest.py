@@ -8,7 +8,8 @@ import os
 import pytest
 
 import planted
-from nativemem._backend import Binding, load
+from nativemem._api import load
+from nativemem._backend import Binding
 from nativemem.config import Settings
 
 NATIVE_IS_BUILT = importlib.util.find_spec("nativemem._core") is not None

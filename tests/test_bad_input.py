@@ -22,7 +22,8 @@ from bad_input.cases import PROCESS, Case, differences, groups, grown, judge, ru
 from bad_input.values import Hostile
 from bad_input.world import NO_SUBJECT, RECIPES, World, class_of, surface
 from nativemem import errors, typed
-from nativemem._backend import Binding, load
+from nativemem._api import load
+from nativemem._backend import Binding
 
 # of the values: that NotImplemented has no truth, and the like
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

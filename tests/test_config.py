@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import nativemem
-from nativemem import config
+from nativemem import _settings, config
 from nativemem.config import ArenaConfig, Settings, SlabConfig, format_size, parse_size
 from nativemem.errors import SIZE_MAX, ConfigError, InvalidLayout
 
@@ -106,23 +106,35 @@ def test_format_size(size: int, text: str) -> None:
 def test_defaults() -> None:
     """CFG-3"""
     assert Settings.from_env({}) == Settings()
-    assert Settings() == Settings(backend="auto", arena=ArenaConfig(65536, None, True, False))
+    assert ArenaConfig.from_env({}) == ArenaConfig(65536, None, True, False)
     assert SlabConfig() == SlabConfig((32, 64, 128, 256), False)
 
 
 def test_settings_are_frozen() -> None:
     """CFG-1"""
-    for settings in (Settings(), ArenaConfig(), SlabConfig()):
+    for settings in (ArenaConfig(), SlabConfig()):
         for each in dataclasses.fields(settings):
             with pytest.raises(dataclasses.FrozenInstanceError):
                 setattr(settings, each.name, None)
+    settings = Settings(backend="pure")
+    with pytest.raises(AttributeError):
+        settings.backend = "native"
+    assert (settings.backend, repr(settings)) == ("pure", "Settings(backend='pure')")
+
+
+def test_settings_are_what_they_are_made_of() -> None:
+    assert Settings(limit=5) == Settings(limit=5, backend="auto")
+    assert Settings(limit=5) != Settings(limit=6)
+    assert Settings() != 0
+    with pytest.raises(ConfigError, match="no 'speed'"):
+        Settings(speed=1)
 
 
 def test_the_table_of_the_environment() -> None:
     """CFG-1: README.md shows it as it is made from config.py, and it names each variable that is read."""
     text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     assert config.environment_table() + "\n" in text
-    read = set(re.findall(r'"(NATIVEMEM_[A-Z_]+)"', inspect.getsource(config)))
+    read = set(re.findall(r'"(NATIVEMEM_[A-Z_]+)"', inspect.getsource(_settings)))
     named = {name for variable in config.VARIABLES for name in variable.name.split(", ")}
     assert read - named == set()
     assert named - read == {"USE_NATIVE_MEM", "NATIVEMEM_CFLAGS", "NATIVEMEM_LDFLAGS"}
@@ -164,7 +176,7 @@ def test_the_environment() -> None:
         }
     )
     assert settings.backend == "pure"
-    assert settings.arena == ArenaConfig(hint=131072, cap=1_000_000)
+    assert (settings.arena_hint, settings.arena_cap) == (131072, 1_000_000)
 
 
 BAD = [
@@ -279,6 +291,31 @@ def test_a_broken_extension_shows(broken_extension: Path, choice: str | None) ->
 def test_pure_does_not_look_at_a_broken_extension(broken_extension: Path) -> None:
     done = run(SHOW, path=broken_extension, NATIVEMEM_BACKEND="pure")
     assert (done.stdout, done.stderr) == ("pure 10\n", "")
+
+
+LEAN = """
+import sys
+before = set(sys.modules)
+import nativemem.auto, nativemem
+heavy = {"dataclasses", "inspect", "typing", "threading"}
+print(nativemem.installed().objects, sorted(heavy & (set(sys.modules) - before)))
+print(nativemem.Budget.__name__, "Arena" in dir(nativemem), nativemem.process.usage().denials)
+"""
+
+
+@pytest.mark.usefixtures("needs_native")
+def test_the_engine_alone_is_lean() -> None:
+    """P3, P10: what it does not need is not loaded before it is used."""
+    done = run(LEAN)
+    assert (done.stdout, done.stderr) == ("True []\nBudget True 0\n", "")
+
+
+def test_what_there_is_not() -> None:
+    done = run("import nativemem; print(hasattr(nativemem, 'speed'), hasattr(nativemem, '_secret'))")
+    assert (done.stdout, done.stderr) == ("False False\n", "")
+    names: dict[str, object] = {}
+    exec("from nativemem import *", names)
+    assert set(nativemem.__all__) <= set(names)
 
 
 IMPORTS = """

@@ -23,7 +23,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from nativemem._backend import load
+from nativemem._api import load
 from nativemem.errors import SIZE_MAX, LeakError, NativeMemError
 
 EXAMPLES = int(os.environ.get("NATIVEMEM_TEST_EXAMPLES", "1000"))

@@ -13,7 +13,8 @@ import pytest
 
 import nativemem
 from nativemem import errors
-from nativemem._backend import Binding, load
+from nativemem._api import load
+from nativemem._backend import Binding
 from nativemem.errors import NativeMemError, Status
 
 #: every class, with the builtin that a caller would catch

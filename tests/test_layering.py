@@ -111,14 +111,16 @@ def c_violations(root: Path) -> Iterator[str]:
 # --- Python ---
 
 PY_LAYERS = (
-    ("errors", "config", "_histogram", "_pressure", "_scoped", "_sites", "_version"),
+    ("errors", "_machine", "_settings", "config", "_histogram", "_pressure", "_scoped", "_sites", "_version"),
+    ("_load", "_engine"),
     ("_native", "_pure"),
-    ("_backend",),
+    ("_choice", "_backend"),
     ("_utilities", "typed"),
     ("executors",),
     ("allocators", "wrappers", "budget"),
-    ("process", "hooks"),
+    ("_install", "process", "hooks"),
     ("cli", "_run", "auto"),
+    ("_api",),
     ("__init__", "__main__"),
 )
 PY_RANK = {module: rank for rank, layer in enumerate(PY_LAYERS) for module in layer}
@@ -166,8 +168,8 @@ def py_violations(root: Path) -> Iterator[str]:
             if top == BUILD_SCRIPT:
                 yield f"{shown}: the build script imports {target} of the package"
             elif target in EXTENSION_MODULES:
-                if top != "_native":
-                    yield f"{shown}: imports {target}; only _native.py may"
+                if top != "_load":
+                    yield f"{shown}: imports {target}; only _load.py may"
             elif target not in PY_RANK:
                 yield f"{shown}: imports {target}, which belongs to no layer"
             elif PY_RANK[target] > PY_RANK.get(top, -1):
@@ -241,11 +243,11 @@ PLANTED = {
         "from .._backend import x",
         "of a layer above",
     ),
-    "extension import": ("src/nativemem/cli.py", "from . import _core", "only _native.py may"),
+    "extension import": ("src/nativemem/cli.py", "from . import _core", "only _load.py may"),
     "extension by name": (
         "src/nativemem/cli.py",
         "import importlib\nimportlib.import_module('nativemem._dataplane')",
-        "only _native.py may",
+        "only _load.py may",
     ),
     "module without layer": ("src/nativemem/planted.py", "x = 1", "belongs to no layer"),
     "build script": ("src/nativemem/_ffi_build.py", "from . import errors", "the build script imports"),

@@ -58,4 +58,4 @@ def tree(root: Path, files: dict[str, str]) -> Path:
     ids=["no files", "no limit", "max", "a limit", "of a parent", "in a container", "version 1", "not understood"],
 )
 def test_memory(tmp_path: Path, files: dict[str, str], bytes_: int) -> None:
-    assert memory(tree(tmp_path, files)) == bytes_
+    assert memory(str(tree(tmp_path, files))) == bytes_

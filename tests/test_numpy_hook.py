@@ -233,7 +233,7 @@ class TestRefusals:
                 call(bad)
 
     def test_of_the_other_backend_or_closed(self) -> None:
-        from nativemem._backend import load
+        from nativemem._api import load
 
         with pytest.raises(nativemem.ConfigError, match="native backend"):
             hook.install(load("pure").Heap())

@@ -14,7 +14,8 @@ TESTS = Path(__file__).resolve().parent
 
 BEGIN = """
 import pytest, nativemem
-nm = nativemem._backend.load(NAME)
+from nativemem._api import load
+nm = load(NAME)
 kept = []
 class Cycle:
     def __init__(self, block): self.block, self.me = block, self

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from nativemem._backend import Binding, load
+from nativemem._api import load
+from nativemem._backend import Binding
 
 SRC = str(Path(__file__).resolve().parent.parent / "src")
 
@@ -64,7 +65,7 @@ def test_a_child_of_fork_finds_the_lock_free() -> None:
     """Also where another thread was inside a call at the time, which the child does not have."""
     script = """
 import os, signal, threading
-from nativemem._backend import load
+from nativemem._api import load
 system = load("pure").System()
 stop = False
 def work():

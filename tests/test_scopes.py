@@ -10,7 +10,7 @@ import textwrap
 
 import pytest
 
-from nativemem._backend import load
+from nativemem._api import load
 from nativemem.errors import ConfigError, NativeUnavailable
 
 native = pytest.mark.skipif(

@@ -1,106 +1,34 @@
 """nativemem: the memory engine for CPython programs."""
 
-from ._backend import configured as _configured
-from ._pressure import MemoryPressure
-from ._sites import Frame, Site
-from ._utilities import Utilities as _Utilities  # noqa: F401  # registers the facade
-from ._version import __version__
-from .allocators import Allocator, Stats
-from .budget import SharingPolicy
-from .config import ArenaConfig, HeapConfig, PoolConfig, SlabConfig, StackConfig
-from .errors import (
-    ArenaExhausted,
-    BudgetExceeded,
-    BudgetUnderflow,
-    CapacityExceeded,
-    ConfigError,
-    CorruptionDetected,
-    DoubleFree,
-    ForeignBlock,
-    InvalidLayout,
-    InvalidMark,
-    LeakError,
-    LendTimeout,
-    LifoViolation,
-    LoanOutstanding,
-    NativeMemError,
-    NativeUnavailable,
-    OutOfMemory,
-    PoolExhausted,
-    StaleBlock,
-    StaleHandle,
-    WrongThread,
-)
-from .process import install, installed, uninstall
-from .wrappers import Traced as _Traced  # noqa: F401  # registers the facade
+from __future__ import annotations
 
-_bound = _configured()
-backend = _bound.name
-Arena = _bound.Arena
-Block = _bound.Block
-Budget = _bound.Budget
-Failing = _bound.Failing
-Heap = _bound.Heap
-Limited = _bound.Limited
-Locked = _bound.Locked
-Pool = _bound.Pool
-Slab = _bound.Slab
-Stack = _bound.Stack
-System = _bound.System
-Traced = _bound.Traced
-TypedArena = _bound.TypedArena
-utilities = _bound.utilities
+from ._install import install as install
+from ._install import installed as installed
+from ._install import uninstall as uninstall
+from ._settings import Settings as _Settings
+from ._version import __version__ as __version__
 
-__all__ = [
-    "Allocator",
-    "Arena",
-    "ArenaConfig",
-    "ArenaExhausted",
-    "Block",
-    "Budget",
-    "BudgetExceeded",
-    "BudgetUnderflow",
-    "CapacityExceeded",
-    "ConfigError",
-    "CorruptionDetected",
-    "DoubleFree",
-    "Failing",
-    "ForeignBlock",
-    "Frame",
-    "Heap",
-    "HeapConfig",
-    "InvalidLayout",
-    "InvalidMark",
-    "LeakError",
-    "LendTimeout",
-    "LifoViolation",
-    "Limited",
-    "LoanOutstanding",
-    "Locked",
-    "MemoryPressure",
-    "NativeMemError",
-    "NativeUnavailable",
-    "OutOfMemory",
-    "Pool",
-    "PoolConfig",
-    "PoolExhausted",
-    "SharingPolicy",
-    "Site",
-    "Slab",
-    "SlabConfig",
-    "Stack",
-    "StackConfig",
-    "StaleBlock",
-    "StaleHandle",
-    "Stats",
-    "System",
-    "Traced",
-    "TypedArena",
-    "WrongThread",
-    "__version__",
-    "backend",
-    "install",
-    "installed",
-    "uninstall",
-    "utilities",
-]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ._api import *  # noqa: F403
+    from ._api import __all__ as __all__
+else:
+
+    def __getattr__(name):
+        """All but the engine comes with its first use: to a process that has none of it, it costs nothing."""
+        if name.startswith("_") and name != "__all__":  # also what the import system asks for, on its way
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from . import _api
+
+        names = globals()
+        for each in ("__all__", *_api.__all__):
+            names.setdefault(each, getattr(_api, each))
+        if name not in names:  # a module of the package is there by now
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return names[name]
+
+    def __dir__():
+        return sorted({*globals(), *__getattr__("__all__")})
+
+
+_Settings.from_env()  # a variable with a bad value is to show now

@@ -10,13 +10,12 @@ from __future__ import annotations
 import atexit
 import functools
 import importlib
-import importlib.util
 from types import SimpleNamespace
 from typing import Any, Protocol, TypeVar
 
+from ._choice import select
 from ._histogram import show_all
-from .config import Settings
-from .errors import ConfigError, NativeUnavailable, shown
+from ._settings import Settings
 
 __all__ = ["AllocatorCore", "Backend", "Binding", "BudgetCore", "DataPlane", "facade", "load", "select"]
 
@@ -141,48 +140,6 @@ class Backend(Protocol):
 
 class Binding(SimpleNamespace):
     """The facade classes bound to one backend; see :func:`load`."""
-
-
-@functools.cache
-def in_main_interpreter() -> bool:
-    """Whether this is the interpreter that the process started with."""
-    for name in ("_interpreters", "_xxsubinterpreters"):  # since 3.13, and before
-        try:
-            interpreters = importlib.import_module(name)
-        except ImportError:
-            continue
-        # each is a number, since 3.13 the first of a tuple
-        return bool(interpreters.get_current() == interpreters.get_main())
-    return True
-
-
-def select(name: str) -> str:
-    """The backend that ``name`` stands for: ``auto`` is ``native`` where the extension exists.
-
-    An extension that is there but broken is an error that shows, not a silent change of backend. With the kill
-    switch ``NATIVEMEM_DISABLE`` it is ``pure``, where each block comes from the system by itself. In a
-    subinterpreter ``auto`` is ``pure``: the C core belongs to the main one.
-    """
-    if name in ("auto", "native", "pure") and Settings.from_env().disable:
-        return "pure"
-    if name == "auto":
-        there = importlib.util.find_spec("nativemem._core") is not None
-        return "native" if there and in_main_interpreter() else "pure"
-    if name == "native" and not in_main_interpreter():
-        raise NativeUnavailable("the C core serves the main interpreter alone", suggestion="use the pure backend")
-    if name in ("native", "pure"):
-        return name
-    raise ConfigError(f"backend: takes auto, native or pure, not {shown(name)}")
-
-
-def native(what: str) -> Any:
-    """The module of the native backend, for ``what`` cannot do without. Raises :class:`NativeUnavailable`."""
-    if select(Settings.from_env().backend) != "native":
-        raise NativeUnavailable(
-            f"{what} needs the native core, and this process runs on the pure backend",
-            suggestion="install with USE_NATIVE_MEM=1, and leave NATIVEMEM_BACKEND unset",
-        )
-    return importlib.import_module("._native", __package__)
 
 
 _facades: list[type] = []

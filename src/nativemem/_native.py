@@ -1,4 +1,4 @@
-"""The native backend: the only importer of the extension.
+"""The native backend.
 
 ``Allocator`` and ``Block`` are C types (the data plane); the ``*Core`` classes reach the C structures
 through cffi (the control plane). A core's handle owns its structure and holds the handles of those that it
@@ -8,37 +8,16 @@ takes memory from or charges to, so that whatever order Python drops them in, up
 from __future__ import annotations
 
 import functools
-import importlib.machinery
-import importlib.util
-import os
-import sys
 import weakref
 from typing import Any, NamedTuple
 
-from . import _core, errors  # type: ignore[attr-defined]  # built from C
+from . import errors
+from ._engine import Engine as Engine
+from ._load import address, dataplane, ffi, lib, start_region
 from ._pressure import tell
-from ._machine import memory
+from ._settings import reserve_of
 from ._sites import PACKAGE
-from .config import BudgetOptions, Settings, reserve_of
-
-ffi, lib = _core.ffi, _core.lib
-
-
-def _load_dataplane() -> Any:
-    """The second module of the shared object; the import system finds only the one named like the file."""
-    name = f"{__package__}._dataplane"
-    if name in sys.modules:
-        return sys.modules[name]
-    loader = importlib.machinery.ExtensionFileLoader(name, _core.__file__)
-    spec = importlib.util.spec_from_file_location(name, _core.__file__, loader=loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    sys.modules[name] = module
-    return module
-
-
-dataplane = _load_dataplane()
+from .config import BudgetOptions
 
 name = "native"
 #: what not every backend can do; pinned by a test
@@ -49,34 +28,13 @@ finish = dataplane.own_hot_methods
 scope_enter, scope_exit, scope_current = dataplane.scope_enter, dataplane.scope_exit, dataplane.scope_current
 
 
-@functools.cache
-def start_region() -> None:
-    """Reserves the region. Raises :class:`OutOfMemory` where the system refuses even a small one.
-
-    Unless they are set: four times the machine's memory as address space, so that it is never the bound; an 8th of what
-    the process may use, at most 256 MiB, as free spans that are kept.
-    """
-    settings, may_use = Settings(), memory()
-    reserve = settings.region or min(max(64 << 30, 1 << (4 * may_use - 1).bit_length()), 4 << 40)
-    status = lib.nm_region_init(reserve, min(settings.retain, may_use // 8), int(settings.decay * 1000))
-    if status:
-        raise errors.OutOfMemory(
-            "the system refused to reserve address space for the heap",
-            suggestion="raise the limit on address space (ulimit -v)",
-        )
-
-
-def _address(thing: Any) -> int:
-    return int(ffi.cast("uintptr_t", thing))
-
-
 def _own(kind: str, needs: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
     """Makes a structure: the pointer, and a handle that destroys it when Python drops that, and keeps ``needs``
     until after that. The handle comes first: no failure may come between the structure and who destroys it.
 
     Raises :class:`Refusal` where there is none.
     """
-    handle = dataplane.own(_address(ffi.addressof(lib, f"nm_{kind}_destroy")), needs)
+    handle = dataplane.own(address(ffi.addressof(lib, f"nm_{kind}_destroy")), needs)
     slot = ffi.cast("void **", handle.slot)
     with_lock = getattr(dataplane, f"own_{kind}", None)  # not through cffi
     made = with_lock(handle.slot, *args) if with_lock else getattr(lib, f"own_{kind}")(slot, *args)
@@ -107,7 +65,7 @@ class BudgetCore:
         self._ptr, self.handle = _own("budget", needs, limit, up, ffi.new("nm_budget_options *", fields))
         self._owner: Any = None
         self._parent = parent
-        _budgets[_address(self._ptr)] = self
+        _budgets[address(self._ptr)] = self
 
     def owner(self) -> Any:
         """What ``scope_enter`` takes. Raises :class:`NativeUnavailable` where the engine is not on."""
@@ -122,7 +80,7 @@ class BudgetCore:
                 lib.nm__budget_reserve(core._ptr, reserve_of(lib.nm_budget_limit(core._ptr)))
                 core = core._parent
             try:
-                self._owner = dataplane.scope_owner(self.handle, _address(self._ptr))
+                self._owner = dataplane.scope_owner(self.handle, address(self._ptr))
             except MemoryError:
                 raise errors.OutOfMemory("no memory for the control structures of a scope") from None
         return self._owner
@@ -160,7 +118,7 @@ class BudgetCore:
         moves = ffi.new("nm_move[256]")
         while count := lib.nm_budget_rebalance(self._ptr, moves, 256):
             for move in moves[0:count]:
-                cores = _budgets.get(_address(getattr(move, "from"))), _budgets.get(_address(move.to))
+                cores = _budgets.get(address(getattr(move, "from"))), _budgets.get(address(move.to))
                 out.append((*cores, move.bytes))
         return out
 
@@ -174,15 +132,20 @@ class BudgetCore:
         return used, lib.nm_budget_peak(b), lib.nm_budget_limit(b), lib.nm_budget_denied(b)
 
     def denial(self) -> tuple[int, int, int, Any, int, int] | None:
-        return _denial(self._ptr)
+        return denial_of(self._ptr)
 
 
-def _denial(budget: Any) -> tuple[int, int, int, Any, int, int] | None:
+def denial_of(budget: Any) -> tuple[int, int, int, Any, int, int] | None:
     out = ffi.new("nm_denial *")
     if not lib.nm_budget_last_denial(budget, out):
         return None
-    refuser = _budgets.get(_address(out.refuser))
+    refuser = _budgets.get(address(out.refuser))
     return out.requested, out.used, out.limit, refuser, out.time_ns, out.kind
+
+
+def denial_of_engine() -> tuple[int, int, int, Any, int, int] | None:
+    """As :func:`denial_of`, of the process limit."""
+    return denial_of(lib.nm_engine_budget())
 
 
 def crossing() -> tuple[Any, int, bool] | None:
@@ -191,7 +154,7 @@ def crossing() -> tuple[Any, int, bool] | None:
     budget, level, was_normal = ffi.new("const nm_budget **"), ffi.new("int *"), ffi.new("bool *")
     if not lib.nm_budget_crossed(budget, level, was_normal):
         return None
-    return _budgets.get(_address(budget[0])), level[0], was_normal[0]
+    return _budgets.get(address(budget[0])), level[0], was_normal[0]
 
 
 def array_budget(address: int) -> BudgetCore | None:
@@ -229,7 +192,7 @@ class _Core:
 
     def words(self) -> tuple[int, int]:
         """The port's two."""
-        return _address(self._port.self), _address(self._port.methods)
+        return address(self._port.self), address(self._port.methods)
 
     def stats(self) -> tuple[int, int, int, int, int, int, int, int, int]:
         s = ffi.new("nm_stats *")
@@ -288,7 +251,7 @@ class ArenaCore(_Core):
 
     def take_mark(self) -> tuple[int, Any]:
         mark = ffi.new("nm_arena_mark *")
-        return lib.nm_arena_take_mark(self._ptr, mark), (mark, _address(mark))
+        return lib.nm_arena_take_mark(self._ptr, mark), (mark, address(mark))
 
 
 class StackCore(_Core):
@@ -314,7 +277,7 @@ class StackCore(_Core):
 
     def take_mark(self) -> tuple[int, Any]:
         mark = ffi.new("nm_stack_mark *")
-        return lib.nm_stack_take_mark(self._ptr, mark), (mark, _address(mark))
+        return lib.nm_stack_take_mark(self._ptr, mark), (mark, address(mark))
 
 
 class PoolCore(_Core):
@@ -560,49 +523,3 @@ class Utilities:
 
 def _bytes(view: memoryview) -> Any:
     return ffi.from_buffer("unsigned char[]", view)
-
-
-class Engine:
-    """The engine's control plane: its heap, its limit, and what they have to tell."""
-
-    @staticmethod
-    def start() -> None:
-        """Makes the heap. Raises :class:`OutOfMemory` where the system refuses the address space."""
-        start_region()
-        if lib.nm_engine_start(Settings.from_env().heap.secure):
-            raise errors.OutOfMemory("no memory for the engine's control structures")
-
-    objects = staticmethod(dataplane.engine_objects)
-    raw = staticmethod(dataplane.engine_raw)
-    hook_arrays = staticmethod(dataplane.engine_hook_arrays)
-    arrays = staticmethod(dataplane.engine_arrays)
-    lift = staticmethod(dataplane.engine_lift)
-    state = staticmethod(dataplane.engine_state)
-
-    @staticmethod
-    def set_limit(limit: int) -> None:
-        lib.nm_heap_set_limit(lib.nm_engine_heap(), limit, reserve_of(limit))
-
-    @staticmethod
-    def budget() -> tuple[int, int, int, int]:
-        """used, peak, limit, denied, in bytes."""
-        b = lib.nm_engine_budget()
-        used = lib.nm_budget_used(b)
-        return used, lib.nm_budget_peak(b), lib.nm_budget_limit(b), lib.nm_budget_denied(b)
-
-    @staticmethod
-    def denial() -> tuple[int, int, int, Any, int, int] | None:
-        return _denial(lib.nm_engine_budget())
-
-    @staticmethod
-    def sizes() -> list[tuple[int, int]]:
-        """(size, blocks ever served), ascending: cells exactly by bin, spans by power of two."""
-        census = ffi.new("nm_census *")
-        dataplane.engine_census(_address(census))
-        cells = [(lib.nm_bin_size(i), n) for i, n in enumerate(census.allocations) if n]
-        spans = [(1 << i, n) for i, n in enumerate(census.span_allocations) if n]
-        return sorted(cells + spans)
-
-    @staticmethod
-    def owns(address: int) -> bool:
-        return lib.nm_region_owns(ffi.cast("void *", address))

@@ -18,10 +18,11 @@ import time
 import types
 from typing import Any
 
-from . import process
-from ._backend import select
+from . import _install, process
+from ._choice import select
+from ._settings import Settings, reserve_of
 from .cli import OVER_BUDGET
-from .config import Settings, format_size, reserve_of
+from .config import format_size
 from .errors import NativeUnavailable
 
 
@@ -37,7 +38,7 @@ class _NativeMeter:
 
     def __init__(self) -> None:
         process.install()
-        from ._native import Engine
+        from ._engine import Engine
 
         #: for when the program has ended: what is left to do must not fail for want of memory
         self.lift = Engine.lift
@@ -46,7 +47,7 @@ class _NativeMeter:
     def bound(self, budget: int | None) -> None:
         if budget is None:
             return
-        least = process.usage().held + process.LEAST_OVER_HELD
+        least = process.usage().held + _install.LEAST_OVER_HELD
         if budget < least:
             raise NoProgram(
                 f"--budget: {budget} bytes is too little, the interpreter holds most of it before the "

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import warnings
 
-from ._backend import in_main_interpreter
-from .config import Settings
+from ._choice import in_main_interpreter
+from ._install import install
+from ._settings import Settings
 from .errors import NativeMemError
-from .process import install
 
 __all__: list[str] = []
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
+from ._settings import Settings, parse_size
 from .errors import SIZE_MAX, ConfigError, InvalidLayout, shown
 
 __all__ = [
@@ -28,49 +27,6 @@ C = TypeVar("C", bound="Config")
 #: most allocators on top of each other, and budgets below each other: a call goes through all of them
 MAX_DEPTH = 100
 
-_UNITS = {
-    "": 1,
-    "b": 1,
-    **{p + "b": 1000 ** (i + 1) for i, p in enumerate("kmgt")},
-    **{p + "ib": 1024 ** (i + 1) for i, p in enumerate("kmgt")},
-}
-_SIZE = re.compile(r"\s*(\d+)\s*([a-z]*)\s*", re.IGNORECASE | re.ASCII)
-_TAKES = "takes bytes as an int, or a string such as '64 KiB' (1024-based) or '64 MB' (1000-based)"
-
-
-def parse_size(value: Any, label: str = "size", *, least: int = 0) -> int:
-    """Converts a size to bytes.
-
-    Parameters: ``value``, an int or a string such as ``"64 KiB"`` or ``"2 GB"``; ``label``, what the
-    message calls it; ``least``, the smallest value allowed, in bytes. Returns bytes. Raises
-    :class:`InvalidLayout` for anything else. Safe from any thread.
-
-    >>> parse_size("64 KiB"), parse_size("64 kB"), parse_size(12)
-    (65536, 64000, 12)
-    """
-    if isinstance(value, str):
-        match = _SIZE.fullmatch(value)
-        unit = _UNITS.get(match[2].lower()) if match else None
-        if match is None or unit is None:
-            raise InvalidLayout(f"{label} {_TAKES}, not {shown(value)}")
-        # int() refuses absurdly long digit strings with an error of its own
-        number = int(match[1]) * unit if len(match[1]) <= 20 else SIZE_MAX + 1
-    elif isinstance(value, (bool, float)):
-        raise InvalidLayout(f"{label} {_TAKES}, not {shown(value)}")
-    else:
-        try:
-            number = operator.index(value)
-        except TypeError:
-            raise InvalidLayout(f"{label} {_TAKES}, not {shown(value)}") from None
-    if number < 0:
-        raise InvalidLayout(f"{label} {_TAKES}, not the negative {shown(value)}")
-    if number > SIZE_MAX:
-        raise InvalidLayout(f"{label} {_TAKES}, at most {SIZE_MAX} bytes, not {shown(value)}")
-    if number < least:
-        raise InvalidLayout(f"{label} is {number} bytes; the least is {least}")
-    return number
-
-
 def parse_count(value: Any, label: str, *, least: int = 0) -> int:
     """``value`` as an int from ``least`` to SIZE_MAX. Raises :class:`ConfigError` for anything else.
 
@@ -84,16 +40,6 @@ def parse_count(value: Any, label: str, *, least: int = 0) -> int:
     if not least <= number <= SIZE_MAX:
         raise ConfigError(f"{label}: takes an integer from {least} to {SIZE_MAX}, not {shown(value)}")
     return number
-
-
-def reserve_of(limit: int) -> int:
-    """Bytes of a process limit that are kept for handling its denial: a 16th, in steps of 64 KiB, at most
-    2 MiB.
-
-    >>> reserve_of(1 << 20), reserve_of(32 << 20), reserve_of(1 << 40)
-    (65536, 2097152, 2097152)
-    """
-    return min(limit // 16, 2 << 20) & ~0xFFFF
 
 
 def format_size(n: int) -> str:
@@ -190,7 +136,7 @@ class Config:
         >>> ArenaConfig.from_env({"NATIVEMEM_ARENA_CAP": "1 MiB"}).cap
         1048576
         """
-        return cls._preset("environment", _environment(_mapping(env), cls) | fields)
+        return cls._preset("environment", _environment(Settings.from_env(env), cls) | fields)
 
     def replace(self: C, **changes: Any) -> C:
         """A copy with these fields changed, checked again.
@@ -298,77 +244,12 @@ class HeapConfig(Config):
         _bool(self.secure, "heap.secure")
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The environment, read once. Sizes in bytes."""
-
-    backend: str = "auto"
-    #: the kill switch: each block from the system, no hooks
-    disable: bool = False
-    #: which allocation of the default allocator fails; 0: none
-    test_oom_n: int = 0
-    #: whether a Traced counts sizes unless it is told otherwise
-    alloc_histo: bool = False
-    #: the engine at the start of every Python of this environment
-    autoinstall: bool = False
-    #: of the process, for ``nativemem.auto``; None: none
-    limit: int | None = None
-    arena: ArenaConfig = ArenaConfig()
-    heap: HeapConfig = HeapConfig()
-    #: the region: address space wanted, bytes of free spans kept, seconds that they are kept
-    region: int = 0
-    retain: int = 256 << 20
-    decay: float = 1.0
-
-    @classmethod
-    def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
-        """Reads ``NATIVEMEM_*``. Raises :class:`ConfigError` naming variable, value and what it takes."""
-        env = _mapping(env)
-        backend = env.get("NATIVEMEM_BACKEND", "auto")
-        if backend not in ("auto", "native", "pure"):
-            raise ConfigError(f"NATIVEMEM_BACKEND: takes auto, native or pure, not {backend!r}")
-        return cls(
-            backend=backend,
-            disable=_env_switch(env, "NATIVEMEM_DISABLE"),
-            test_oom_n=_env_count(env, "NATIVEMEM_TEST_OOM_N"),
-            alloc_histo=_env_switch(env, "NATIVEMEM_ALLOC_HISTO"),
-            autoinstall=_env_switch(env, "NATIVEMEM_AUTOINSTALL"),
-            limit=_env_size(env, "NATIVEMEM_LIMIT"),
-            arena=ArenaConfig.from_env(env),
-            heap=HeapConfig.from_env(env),
-        )
-
-
-def _mapping(env: Any) -> Mapping[str, str]:
-    """``env``; the process's variables for None."""
-    if env is None:
-        return os.environ
-    if not isinstance(env, Mapping):
-        raise ConfigError(f"env: takes a mapping or None, not {shown(env)}")
-    return env
-
-
-def _environment(env: Mapping[str, str], cls: type) -> dict[str, Any]:
+def _environment(settings: Settings, cls: type) -> dict[str, Any]:
     """The fields of a configuration that the environment sets."""
-    arena = {"hint": _env_size(env, "NATIVEMEM_ARENA_HINT"), "cap": _env_size(env, "NATIVEMEM_ARENA_CAP")}
-    secure = _env_switch(env, "NATIVEMEM_SECURE")
+    arena = {"hint": settings.arena_hint, "cap": settings.arena_cap}
     if issubclass(cls, ArenaConfig):
         return {name: value for name, value in arena.items() if value is not None}
-    return {"secure": True} if secure and issubclass(cls, HeapConfig) else {}
-
-
-def _env_switch(env: Mapping[str, str], name: str) -> bool:
-    text = env.get(name, "0")
-    if text not in ("0", "1"):
-        raise ConfigError(f"{name}: takes 1 (on) or 0 (off), not {text!r}")
-    return text == "1"
-
-
-def _env_count(env: Mapping[str, str], name: str) -> int:
-    text = env.get(name, "0")
-    if not (text.isascii() and text.isdecimal() and len(text) <= 18):
-        raise ConfigError(f"{name}: takes a whole number, not {text!r}")
-    return int(text)
+    return {"secure": True} if settings.secure and issubclass(cls, HeapConfig) else {}
 
 
 class Variable(NamedTuple):
@@ -439,13 +320,3 @@ def environment_table() -> str:
         names = ", ".join(f"`{part}`" for part in name.split(", "))
         rows.append(f"| {when} | {names} | {values} |")
     return "\n".join(rows)
-
-
-def _env_size(env: Mapping[str, str], name: str) -> int | None:
-    text = env.get(name)
-    if text is None:
-        return None
-    try:
-        return parse_size(text, name, least=1)
-    except InvalidLayout as error:
-        raise ConfigError(str(error)) from None

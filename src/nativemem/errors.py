@@ -10,9 +10,12 @@ from __future__ import annotations
 import operator
 import os
 import sys
-from collections.abc import Iterator
 from enum import IntEnum
-from typing import Any, ClassVar, NoReturn, TextIO
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any, ClassVar, NoReturn, TextIO
 
 __all__ = [
     "ArenaExhausted",

@@ -24,7 +24,8 @@ from typing import Any
 
 import nativemem
 from nativemem import errors
-from nativemem._backend import Binding, load
+from nativemem._api import load
+from nativemem._backend import Binding
 
 from . import values
 from .world import KEYWORDS, NO_PARAMETER, NOT_MADE, RECIPES, World, class_of, good, surface, worker

@@ -14,7 +14,8 @@ from typing import Any
 
 import nativemem
 from nativemem import errors
-from nativemem._backend import Binding, load
+from nativemem._api import load
+from nativemem._backend import Binding
 
 from .world import World, worker
 

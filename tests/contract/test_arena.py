@@ -9,7 +9,8 @@ import weakref
 
 import pytest
 
-from nativemem._backend import Binding, load
+from nativemem._api import load
+from nativemem._backend import Binding
 from nativemem.allocators import Allocator, Arena
 from nativemem.config import ArenaConfig
 from nativemem.errors import (

@@ -446,7 +446,7 @@ def test_blocks_dropped_by_many_threads(nm: Binding) -> None:
 
 LEFT_BEHIND = """
 import sys, threading
-from nativemem._backend import load
+from nativemem._api import load
 nm = load(sys.argv[1])
 class Holder: pass
 budget = nm.Budget("1 GiB", name="b")
@@ -480,7 +480,7 @@ def test_exit_with_everything_alive(nm: Binding) -> None:
 
 TWO_INTERPRETERS = """
 import sys
-from nativemem._backend import load
+from nativemem._api import load
 from nativemem.errors import DoubleFree
 try:
     import _xxsubinterpreters as interpreters
@@ -502,7 +502,7 @@ except DoubleFree:
     pass
 '''
 IMPORT = '''
-from nativemem._backend import load
+from nativemem._api import load
 from nativemem.errors import DoubleFree
 '''
 check = CHECK.replace("NAME", repr(sys.argv[1]))

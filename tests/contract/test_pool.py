@@ -9,7 +9,8 @@ import threading
 
 import pytest
 
-from nativemem._backend import Binding, load
+from nativemem._api import load
+from nativemem._backend import Binding
 from nativemem.config import PoolConfig
 from nativemem.errors import (
     SIZE_MAX,
@@ -322,7 +323,7 @@ def test_what_a_dead_thread_made_belongs_to_nobody(nm: Binding, kind: str) -> No
 
 TWO_THREADS = """
 import sys, threading
-from nativemem._backend import load
+from nativemem._api import load
 nm = load(sys.argv[1])
 pool = nm.Pool(64, 100)
 blocks = [pool.alloc() for _ in range(50)]

@@ -13,7 +13,8 @@ from dataclasses import replace
 
 import pytest
 
-from nativemem._backend import Binding, load
+from nativemem._api import load
+from nativemem._backend import Binding
 from nativemem.allocators import Allocator
 from nativemem.config import HeapConfig
 from nativemem.errors import ConfigError, CorruptionDetected, DoubleFree, StaleBlock
@@ -234,7 +235,7 @@ def test_cells_come_in_random_order() -> None:
 
 OVERRUN = """
 import ctypes, sys
-from nativemem._backend import load
+from nativemem._api import load
 heap = load("native").Heap(secure=sys.argv[2] == "secure")
 size, far = int(sys.argv[1]), int(sys.argv[3])
 blocks = [heap.alloc(size) for _ in range(3)]

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 import nativemem
-from nativemem._backend import Backend, Binding, load
+from nativemem._api import load
+from nativemem._backend import Backend, Binding
 from nativemem.errors import ConfigError
 
 BOUND = (

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from nativemem._backend import Binding, load
+from nativemem._api import load
+from nativemem._backend import Binding
 from nativemem.errors import InvalidLayout
 
 from .helpers import Index, collect, is_one_line

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bad_input.world import World
-from nativemem._backend import load
+from nativemem._api import load
 
 from .interpreter import Swept, prepare
 from .scenarios import Scenario

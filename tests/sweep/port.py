@@ -7,7 +7,8 @@ from typing import Any
 from bad_input import cases
 from bad_input.world import World
 from nativemem import errors
-from nativemem._backend import Binding, load
+from nativemem._api import load
+from nativemem._backend import Binding
 
 from .scenarios import Scenario, scenarios, subject_of
 

@@ -18,7 +18,7 @@ from bad_input import cases
 from bad_input.values import Hostile
 from bad_input.world import NOT_MADE, RECIPES, World, class_of, good, surface
 from nativemem import errors
-from nativemem._backend import load
+from nativemem._api import load
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextvars
 import sys
 import warnings
-from collections.abc import Callable
-from typing import Any
 
 from ..errors import NativeUnavailable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 #: the module with the C-API table, by its name in NumPy 2 and 1
 _UMATH = ("numpy._core._multiarray_umath", "numpy.core._multiarray_umath")

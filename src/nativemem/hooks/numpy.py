@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .._backend import native
+from .._choice import need_native
 from .._pressure import known
+from .._settings import Settings
 from ..allocators import Allocator
-from ..config import Settings
 from ..errors import ConfigError, name_of, shown
 from . import _numpy
 
@@ -68,7 +68,10 @@ class Coverage:
 
 def _dataplane() -> Any:
     importlib.import_module("numpy")
-    return native("a memory handler for NumPy").dataplane
+    need_native("a memory handler for NumPy")
+    from .._load import dataplane
+
+    return dataplane
 
 
 def _name(allocator: Any) -> str:
@@ -184,7 +187,11 @@ def owner_of(array: Any) -> Any:
     if owned is None:
         return None
     allocator = dataplane.numpy_allocator_of(address)
-    return known(native("").array_budget(address)) if allocator is None else allocator
+    if allocator is None:
+        from .._native import array_budget
+
+        return known(array_budget(address))
+    return allocator
 
 
 def handler_of(array: Any) -> str | None:

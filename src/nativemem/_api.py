@@ -1,0 +1,108 @@
+"""The names of the package, bound to the backend that the environment asks for."""
+
+from . import process as _process  # noqa: F401  # nativemem.process is there
+from ._backend import configured as _configured
+from ._backend import load as load
+from ._install import install, installed, uninstall
+from ._pressure import MemoryPressure
+from ._sites import Frame, Site
+from ._utilities import Utilities as _Utilities  # noqa: F401  # registers the facade
+from ._version import __version__
+from .allocators import Allocator, Stats
+from .budget import SharingPolicy
+from .config import ArenaConfig, HeapConfig, PoolConfig, SlabConfig, StackConfig
+from .errors import (
+    ArenaExhausted,
+    BudgetExceeded,
+    BudgetUnderflow,
+    CapacityExceeded,
+    ConfigError,
+    CorruptionDetected,
+    DoubleFree,
+    ForeignBlock,
+    InvalidLayout,
+    InvalidMark,
+    LeakError,
+    LendTimeout,
+    LifoViolation,
+    LoanOutstanding,
+    NativeMemError,
+    NativeUnavailable,
+    OutOfMemory,
+    PoolExhausted,
+    StaleBlock,
+    StaleHandle,
+    WrongThread,
+)
+from .wrappers import Traced as _Traced  # noqa: F401  # registers the facade
+
+_bound = _configured()
+backend = _bound.name
+Arena = _bound.Arena
+Block = _bound.Block
+Budget = _bound.Budget
+Failing = _bound.Failing
+Heap = _bound.Heap
+Limited = _bound.Limited
+Locked = _bound.Locked
+Pool = _bound.Pool
+Slab = _bound.Slab
+Stack = _bound.Stack
+System = _bound.System
+Traced = _bound.Traced
+TypedArena = _bound.TypedArena
+utilities = _bound.utilities
+
+__all__ = [
+    "Allocator",
+    "Arena",
+    "ArenaConfig",
+    "ArenaExhausted",
+    "Block",
+    "Budget",
+    "BudgetExceeded",
+    "BudgetUnderflow",
+    "CapacityExceeded",
+    "ConfigError",
+    "CorruptionDetected",
+    "DoubleFree",
+    "Failing",
+    "ForeignBlock",
+    "Frame",
+    "Heap",
+    "HeapConfig",
+    "InvalidLayout",
+    "InvalidMark",
+    "LeakError",
+    "LendTimeout",
+    "LifoViolation",
+    "Limited",
+    "LoanOutstanding",
+    "Locked",
+    "MemoryPressure",
+    "NativeMemError",
+    "NativeUnavailable",
+    "OutOfMemory",
+    "Pool",
+    "PoolConfig",
+    "PoolExhausted",
+    "SharingPolicy",
+    "Site",
+    "Slab",
+    "SlabConfig",
+    "Stack",
+    "StackConfig",
+    "StaleBlock",
+    "StaleHandle",
+    "Stats",
+    "System",
+    "Traced",
+    "TypedArena",
+    "WrongThread",
+    "__version__",
+    "backend",
+    "install",
+    "installed",
+    "uninstall",
+    "utilities",
+]

@@ -1,0 +1,175 @@
+"""The engine: the heap under a running interpreter and NumPy."""
+
+from __future__ import annotations
+
+import os
+import sys
+from _thread import RLock
+
+from ._choice import need_native
+from ._settings import Settings, parse_size
+from .errors import SIZE_MAX, ConfigError, InvalidLayout, NativeUnavailable, shown
+from .hooks import _numpy
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["Installed", "install", "installed", "owns", "uninstall"]
+
+#: reentrant: a signal handler or a finalizer may install in the middle of an install
+_lock = RLock()
+_arrays_wanted = False
+#: a program that could not even be shown its own error would help nobody
+LEAST_OVER_HELD = 1 << 20
+
+
+class Installed:
+    """What is on. ``objects``: the heap serves CPython's objects; ``arrays``: it serves NumPy's arrays
+    (from the moment that NumPy is imported); ``raw``: it serves what the interpreter itself and extensions
+    take from its raw domain; ``limit``: bytes, None for none. False where nothing is on."""
+
+    __slots__ = ("arrays", "limit", "objects", "raw")
+    objects: bool
+    arrays: bool
+    raw: bool
+    limit: int | None
+
+    def __init__(self, objects: bool, arrays: bool, raw: bool, limit: int | None) -> None:
+        self.objects, self.arrays, self.raw, self.limit = objects, arrays, raw, limit
+
+    def __bool__(self) -> bool:
+        return self.objects or self.arrays or self.raw
+
+    def __repr__(self) -> str:
+        return f"Installed(objects={self.objects}, arrays={self.arrays}, raw={self.raw}, limit={self.limit})"
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = RLock()
+
+
+if hasattr(os, "register_at_fork"):  # another thread of the parent may have held it
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+def _engine() -> Any:
+    need_native("the engine")
+    from ._engine import Engine
+
+    return Engine
+
+
+def _refuse_where_unsafe(objects: bool) -> None:
+    gil = getattr(sys, "_is_gil_enabled", lambda: True)
+    if objects and not gil():
+        raise NativeUnavailable("objects: a free-threaded interpreter requires its own allocator")
+    tracing = sys.modules.get("tracemalloc")
+    if tracing is not None and tracing.is_tracing():
+        raise NativeUnavailable(
+            "tracemalloc is tracing; when it stops it would take the engine out from under its blocks",
+            suggestion="stop tracemalloc, install, then start it again",
+        )
+
+
+def install(
+    objects: bool = True, arrays: bool = True, raw: bool = False, limit: int | str | None = None
+) -> Installed:
+    """Puts the heap under this process: CPython's ``mem`` and ``obj`` domains, and NumPy's arrays.
+
+    Parameters: ``objects`` and ``arrays``, what to switch on (False leaves it as it is); ``raw``, whether CPython's
+    raw domain too, which few things take memory from: thread states, tracemalloc, the strings of NumPy's
+    ``StringDType``, some extensions (no owner is charged for it, only the limit holds); ``limit``, most bytes that
+    the engine may hold, counted in steps of 64 KiB (None leaves the limit as it is). May be called at any time and
+    again; memory from before stays with the allocator that gave it. Beyond the limit the program gets
+    :class:`MemoryError`.
+
+    Returns what is on; nothing, and nothing is done, where ``NATIVEMEM_DISABLE=1`` is set. Raises
+    :class:`NativeUnavailable` on the pure backend, on a free-threaded
+    interpreter, and while :mod:`tracemalloc` traces; :class:`OutOfMemory` where the system refuses the
+    address space. Nothing is changed then, and the program goes on with the allocator it had. Call it from
+    any thread.
+
+    >>> import nativemem
+    >>> bool(nativemem.install(limit="4 GiB"))  # doctest: +SKIP
+    True
+    """
+    for label, value in (("objects", objects), ("arrays", arrays), ("raw", raw)):
+        if not isinstance(value, bool):
+            raise ConfigError(f"install.{label}: takes True or False, not {shown(value)}")
+    most = None if limit is None else parse_size(limit, "install.limit:", least=1)
+    if Settings.from_env().disable:
+        return installed()
+    global _arrays_wanted
+    with _lock:
+        engine = _engine()
+        if objects or raw:
+            _refuse_where_unsafe(objects)
+        engine.start()
+        if most is not None:
+            least = engine.budget()[0] + LEAST_OVER_HELD
+            if most < least:
+                raise InvalidLayout(f"install.limit: {most} bytes is too little; the least is {least}")
+            engine.set_limit(most)
+        if arrays:
+            if "numpy" in sys.modules:
+                _put_under_numpy(engine)
+            else:
+                _waiting.enter()
+            _arrays_wanted = True
+        if raw:
+            engine.raw(True)
+        if objects:
+            engine.objects(True)
+    return installed()
+
+
+def _put_under_numpy(engine: Any) -> None:
+    _numpy.hook(engine.hook_arrays)
+    engine.arrays(True)
+
+
+def _numpy_is_there() -> None:
+    with _lock:
+        if _arrays_wanted:
+            _put_under_numpy(_engine())
+
+
+_waiting = _numpy.WhenImported(_numpy_is_there)
+
+
+def uninstall() -> None:
+    """Stops taking new memory from the heap. What it gave stays valid and is still freed into it.
+
+    Does nothing where nothing is installed.
+    """
+    global _arrays_wanted
+    with _lock:
+        if not installed():
+            return
+        engine = _engine()
+        engine.objects(False)
+        engine.raw(False)
+        _waiting.leave()
+        engine.arrays(False)
+        _arrays_wanted = False
+
+
+def installed() -> Installed:
+    """What is on now; false where nothing is."""
+    loaded = sys.modules.get(f"{__package__}._engine")
+    if loaded is None:
+        return Installed(False, False, False, None)
+    engine = loaded.Engine
+    objects, _, raw = engine.state()
+    limit = engine.budget()[2] if engine.started() else SIZE_MAX
+    return Installed(objects, _arrays_wanted, raw, None if limit == SIZE_MAX else limit)
+
+
+def owns(address: int) -> bool:
+    """Whether the memory at ``address`` came from the heap: ``owns(id(thing))`` for an object that has no
+    header before it, ``owns(array.ctypes.data)`` for an array. Raises :class:`NativeUnavailable` on the
+    pure backend. Any thread.
+    """
+    return _engine().owns(address) if 0 <= address < 1 << 64 else False

@@ -10,6 +10,8 @@ ENGINE = (
     "tests/test_engine.py::TestObjects::test_growing_and_shrinking_across_the_switch_keeps_contents",
     "tests/test_engine.py::TestObjects::test_what_was_there_before_goes_back_where_it_came_from",
     "tests/test_engine.py::TestArrays",
+    "tests/test_engine.py::TestRaw",
+    "tests/test_numpy_hook.py",
 )
 
 
@@ -257,6 +259,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_in(
         "alloc/region.c",
+        ("region-kept-memory-adds-up", "if (used + kept <= most) return;", "if (used + kept <= most || most > 0) return;"),
+        ("region-growing-adds-up", "        if (fresh) make_way(more);", "        (void)fresh;"),
         ("region-merge-forgets-the-next", "if (index + n < region.frontier && p[n].kind == kind) {", "if (false) {"),
         ("region-merge-forgets-the-one-before", "if (index > 0 && p[-1].kind == kind) {", "if (false) {"),
         ("region-merge-of-any-kind", "if (index > 0 && p[-1].kind == kind) {", "if (index > 0 && p[-1].kind >= NM__DIRTY) {"),
@@ -464,7 +468,21 @@ MUTANTS: tuple[Mutant, ...] = (
         tests=CONTRACT,
     ),
     *_in(
+        "python/numpy.c",
+        ("array-not-at-64-bytes", "(block = nm__hold_block(allocator, size + (size == 0), ARRAY_ALIGN, &ptr)) == NULL", "(block = nm__hold_block(allocator, size + (size == 0), 16, &ptr)) == NULL"),
+        ("array-never-freed", "    nm__let_go_of_block((PyObject *)gone.site);", "    (void)gone;"),
+        ("array-zeros-not-zero", "if (zeroed) memset(ptr, 0, size);", "(void)zeroed;"),
+        ("array-moved-without-its-contents", "memcpy(moved, ptr, had < size ? had : size);", "(void)had;"),
+        ("array-allocator-not-kept", "source->allocator = Py_NewRef(allocator);", "source->allocator = allocator;"),
+        ("array-refusal-lost", "    refusal = p.value;", "    refusal = Py_NewRef(Py_None);\n    Py_XDECREF(p.value);"),
+        ("array-default-not-kept", "default_capsule = source == NULL ? NULL : Py_NewRef(capsule);", "default_capsule = NULL;"),
+        tests=("tests/test_numpy_hook.py",),
+    ),
+    *_in(
         "python/engine.c",
+        ("engine-array-of-a-source-freed-here", "if (NM_UNLIKELY(nm__sourced != 0) && nm__source_free(ptr)) return;", ""),
+        ("engine-raw-stays-on", "atomic_store(&raw.mode, on ? ON : OFF);", "if (on) atomic_store(&raw.mode, ON);"),
+        ("engine-raw-moves-old-memory-without-its-contents", "if (nm__page_of(ptr) == NULL) return raw.before.realloc(raw.before.ctx, ptr, size);", "if (nm__page_of(ptr) == NULL) return raw_malloc(ctx, size);"),
         ("engine-foreign-memory-freed-here", "if (NM_LIKELY(page != NULL)) give(ptr, page);\n    else before->free(before->ctx, ptr);", "if (NM_LIKELY(page != NULL)) give(ptr, page);"),
         ("engine-moves-old-memory-without-its-contents", "if (nm__page_of(ptr) == NULL) return before->realloc(before->ctx, ptr, size);", "if (nm__page_of(ptr) == NULL) return domain_malloc(before, size);"),
         ("engine-calloc-not-zeroed", "return memset(ptr, 0, bytes);", "return ptr;"),

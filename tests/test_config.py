@@ -322,6 +322,7 @@ IMPORTS = """
 import sys
 before = set(sys.modules)
 import nativemem
+nativemem.Arena
 heavy = {"numpy", "ctypes", "cffi", "asyncio", "subprocess", "rich", "nativemem._pure"}
 print(sorted(heavy & (set(sys.modules) - before)), bool(nativemem.installed()))
 """

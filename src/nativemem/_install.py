@@ -13,7 +13,7 @@ from .hooks import _numpy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NoReturn
 
 __all__ = ["Installed", "install", "installed", "owns", "uninstall"]
 
@@ -36,7 +36,23 @@ class Installed:
     limit: int | None
 
     def __init__(self, objects: bool, arrays: bool, raw: bool, limit: int | None) -> None:
-        self.objects, self.arrays, self.raw, self.limit = objects, arrays, raw, limit
+        for name, value in (("objects", objects), ("arrays", arrays), ("raw", raw), ("limit", limit)):
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        raise AttributeError("this is what was on when it was asked; call install() or uninstall()")
+
+    def _values(self) -> tuple[bool, bool, bool, int | None]:
+        return self.objects, self.arrays, self.raw, self.limit
+
+    def __eq__(self, other: object) -> bool:
+        return self._values() == other._values() if isinstance(other, Installed) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._values())
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        return Installed, self._values()
 
     def __bool__(self) -> bool:
         return self.objects or self.arrays or self.raw

@@ -26,6 +26,13 @@ _TABLES = {
         "P3: object-heavy loops, the engine against CPython's own allocator",
         "Each loop and side in processes of its own, in turns; peak RSS is the whole process's.",
     ),
+    "P4": (
+        "P4: what it costs to know who allocated what",
+        "native: the engine charges an owner with all of it (with budget:). outside: it has owners, but the",
+        "work is done for none of them. limit: the engine, no accounts. default, tracemalloc, memray (with",
+        "Python's allocators): on CPython's own allocator. arrays: nested of P2.",
+        "Each side in processes of its own, in turns.",
+    ),
     "P5": (
         "P5: patterns of allocation in C, the heap beside malloc",
         "time: of a step, an alloc and a free (xmalloc: a block on its way from one thread to the other).",
@@ -41,6 +48,14 @@ _TABLES = {
         "P5: instructions of one call, 64 bytes, counted by callgrind",
         "instructions: the peer's.",
     ),
+    "P7": (
+        "P7: cost of an operation by how much there is of everything",
+        "time: of a step. live: a block chosen at random is replaced; objects are bytes of 34 to 96 bytes.",
+        "owners: the next one replaces ten of its objects, within its scope.",
+        "threads: the time that passed, for the steps of both.",
+        "ratio: of the same side's time at the small end. touch: the same without allocating.",
+        "Each side in processes of its own, in turns.",
+    ),
     "P8": (
         "P8: memory beyond the live blocks after churn, (RSS - live) / live",
         "full: at the end of the last of six phases; freed: 70 % of that freed at random;",
@@ -53,8 +68,9 @@ _TABLES = {
         "atomics: an atomic add for each counter. limit: 1 ns.",
     ),
 }
-#: where the third column is not a time
+#: where the third column is not a time, and the fourth is of something else than a peer
 _MEASURED = {"P5 instructions": "instructions", "P8": "beyond"}
+_RATIO = {"P7": "of small end"}
 
 #: no mean: one hiccup of the machine would make it
 _COLUMNS = ["min", "median", "iqr", "rounds"]
@@ -62,7 +78,8 @@ _COLUMNS = ["min", "median", "iqr", "rounds"]
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_KEY] = {
-        name: Table(title, notes, _MEASURED.get(name, "time")) for name, (title, *notes) in _TABLES.items()
+        name: Table(title, notes, _MEASURED.get(name, "time"), _RATIO.get(name, "native/peer"))
+        for name, (title, *notes) in _TABLES.items()
     }
     if config.option.benchmark_columns is None:
         config.option.benchmark_columns = _COLUMNS

@@ -69,7 +69,9 @@ class Table:
 
     title: str
     notes: list[str]
+    #: what its third and fourth columns are called
     measured: str = "time"
+    ratio: str = "native/peer"
     rows: list[Row] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
@@ -83,7 +85,8 @@ class Table:
 
     def lines(self) -> list[str]:
         """The table as plain text."""
-        head = [self.measured if name == "time" else name for name in HEAD]
+        names = {"time": self.measured, "native/peer": self.ratio}
+        head = [names.get(name, name) for name in HEAD]
         grid = [head, *(row.cells() for row in self.rows)]
         widths = [max(len(line[i]) for line in grid) for i in range(len(HEAD))]
         left = (True, True, False, False, False, False, True)

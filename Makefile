@@ -210,6 +210,17 @@ test-orders: $(VENV)/.installed-test ## the contract suite on every order of wra
 instructions: ## count the instructions of the fast paths anew, into bench/instructions.csv
 	$(PYTHON) bench/instructions.py --write
 
+# --- long runs ---
+
+.PHONY: pyperformance soak
+SECONDS ?= 3600
+
+pyperformance: $(VENV)/.installed-bench ## pyperformance, engine off and on, some hours (ARGS='--fast --benchmarks go,chaos')
+	$(BIN)/python bench/pyperformance_both.py $(ARGS)
+
+soak: $(VENV)/.installed-demo ## everything at once in one process on the engine, for SECONDS (3600): its memory is to stay flat
+	$(BIN)/python scripts/soak.py --seconds $(SECONDS) $(ARGS)
+
 # --- releases ---
 
 # no cache: pip would hand out the native wheel that it built from this archive as the pure one

@@ -22,6 +22,7 @@ INDEX = ROOT / "examples" / "index_stdlib.py"
 SUBSYSTEMS = ROOT / "examples" / "two_subsystems.py"
 PIPELINE = ROOT / "examples" / "image_pipeline.py"
 DEMO = ROOT / "scripts" / "demo.py"
+SOAK = ROOT / "scripts" / "soak.py"
 MAKE_IMAGES = ROOT / "scripts" / "make_images.py"
 
 
@@ -69,6 +70,31 @@ def test_of_two_subsystems_one_is_refused_and_the_other_is_not() -> None:
     assert int(refused[1]) > 1
     assert lines[1].startswith("service: 800 requests, 0 refused, <Budget 'service' ")
     assert re.fullmatch(r"  ratio of p99: \d+\.\d+, median of the rounds \d+\.\d+", lines[-1])
+
+
+@pytest.mark.skipif(nativemem.backend != "native", reason="scopes need the engine")
+def test_a_short_soak_runs_every_kind_of_work(tmp_path: Path) -> None:
+    """How much memory it takes is not judged in a short one."""
+    pytest.importorskip("numpy", reason="leaves out kinds of work otherwise")
+    pytest.importorskip("PIL", reason="leaves out kinds of work otherwise")
+    log = tmp_path / "soak.log"
+    lines = output_of(SOAK, "--seconds", "1", "--log", str(log)).splitlines()
+    assert log.read_text(encoding="utf-8").splitlines() == lines
+    assert not [line for line in lines if line.startswith("left out")]
+    rounds = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", "\n".join(lines), re.M)}
+    source = SOAK.read_text(encoding="utf-8")
+    assert set(rounds) == set(re.findall(r"    def do_(\w+)\(", source))
+    assert min(rounds.values()) >= 1
+    assert lines[-1].endswith(" cycles; resident bytes are judged from 180 seconds on")
+
+
+def test_a_soak_tells_growth_from_noise(load: Callable[[Path], ModuleType]) -> None:
+    soak = load(SOAK)
+    noise = [(float(i), 100.0 + (i * 7 % 10)) for i in range(200)]
+    assert abs(soak.rise(noise)) < 0.01
+    assert abs(soak.tenths(noise)) < 0.01
+    assert soak.rise([(at, value + at / 10) for at, value in noise]) == pytest.approx(0.175, abs=0.01)
+    assert soak.tenths([(at, value + at / 10) for at, value in noise]) == pytest.approx(0.17, abs=0.02)
 
 
 class TestIndex:

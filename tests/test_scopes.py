@@ -507,8 +507,13 @@ class TestArrays:
             print(b.used % 65536 == 24000)
             x.resize(500, refcheck=False)
             print(b.used % 65536, x.sum())
+            z = np.arange(8)  # nobody's; it has room enough where it is
+            with b: z.resize(7, refcheck=False)
+            print(b.used % 65536, z.sum())
+            del z
+            print(b.used % 65536)
             """
-        ) == ["True 10.0"] * 5 + ["0 8000", "True", "16000 10.0"]
+        ) == ["True 10.0"] * 5 + ["0 8000", "True", "16000 10.0", "16064 21", "16000"]
 
     def test_refused_arrays(self) -> None:
         """OWN-2: the error is NumPy's; why is kept aside."""

@@ -37,7 +37,7 @@ static struct {
     nm_heap *heap;
 } raw;
 
-/* Once there are scopes arrays have a heap of their own: objects are charged by what their heap holds, arrays each by
+/* Arrays that are charged have a heap of their own: objects are charged by what their heap holds, arrays each by
  * itself. */
 static struct {
     bool hooked;
@@ -320,6 +320,12 @@ static size_t padded(size_t size) { return size <= NM_SIZE_MAX - 63 ? (size + 63
 
 NM_INLINE bool arrays_scoped(void) { return atomic_load_explicit(&arrays.mode, memory_order_relaxed) == SCOPED; }
 
+/* Pre: is_on. Somebody is to be charged; nobody's arrays come from the engine's own heap, as ever. */
+NM_INLINE bool arrays_owned(void) { return NM_UNLIKELY(arrays_scoped()) && nm__scope_now.owner != NULL; }
+
+/* Small ones that are charged are in the heap of arrays, so of any others it need not be looked up. */
+NM_INLINE bool may_be_owned(const nm__page *page) { return page->part == NULL || page->part->heap == arrays.heap; }
+
 static bool may_ask_for_arrays(void) {
     watch_pressure();
     return may_ask_before();
@@ -347,7 +353,7 @@ static void *array_malloc(void *ctx, size_t size) {
     if (NM_LIKELY(is_on(&arrays.mode))) {
         size_t bytes = padded(size);
         void *ptr = NULL;
-        if (NM_UNLIKELY(arrays_scoped())) {
+        if (NM_UNLIKELY(arrays_owned())) {
             ptr = scoped_array(bytes, false);
         } else {
             if (NM_LIKELY(bytes <= NM_CELL_MAX))
@@ -365,7 +371,7 @@ static void *array_calloc(void *ctx, size_t count, size_t size) {
     if (!nm_mul(count, size, &bytes)) return NULL;
     if (NM_UNLIKELY(nm__default_source != NULL)) return sourced_array(bytes, true);
     if (NM_LIKELY(is_on(&arrays.mode))) {
-        void *ptr = arrays_scoped() ? scoped_array(padded(bytes), true) : nm_heap_calloc(heap, 1, padded(bytes));
+        void *ptr = arrays_owned() ? scoped_array(padded(bytes), true) : nm_heap_calloc(heap, 1, padded(bytes));
         if (NM_LIKELY(ptr != NULL) || !may_ask_for_arrays()) return ptr;
     }
     return arrays.before.allocator.calloc(arrays.before.allocator.ctx, count, size);
@@ -380,8 +386,19 @@ static void array_free(void *ctx, void *ptr, size_t size) {
         arrays.before.allocator.free(arrays.before.allocator.ctx, ptr, size);
         return;
     }
-    if (NM_UNLIKELY(scoped)) nm__scope_forget_array(ptr);
+    if (NM_UNLIKELY(scoped) && may_be_owned(page)) nm__scope_forget_array(ptr);
     give(ptr, page);
+}
+
+/* What is charged from now on must not stay where nobody's is, or its free would not be noticed. */
+static void *realloc_scoped(const nm__recharge *change, void *ptr, size_t bytes) {
+    if (change->owner == NULL || may_be_owned(nm__page_of(ptr))) return nm_heap_realloc(arrays.heap, ptr, bytes);
+    size_t old = nm_heap_usable_of(ptr);
+    void *moved = nm_heap_malloc(arrays.heap, bytes);
+    if (moved == NULL) return NULL;
+    memcpy(moved, ptr, old < bytes ? old : bytes);
+    (void)nm_heap_free(heap, ptr);
+    return moved;
 }
 
 static void *array_realloc(void *ctx, void *ptr, size_t size) {
@@ -399,7 +416,7 @@ static void *array_realloc(void *ctx, void *ptr, size_t size) {
     if (NM_UNLIKELY(on && arrays_scoped())) {
         nm__recharge change;
         if (!nm__scope_recharge_array(ptr, padded(size), &change)) return NULL;
-        void *moved = nm_heap_realloc(arrays.heap, ptr, padded(size));
+        void *moved = realloc_scoped(&change, ptr, padded(size));
         nm__scope_moved_array(&change, ptr, moved);
         if (NM_LIKELY(moved != NULL) || !may_ask_for_arrays()) return moved;
     } else if (NM_LIKELY(on)) {

@@ -9,7 +9,7 @@ scopes in threads, tasks and generators, arrays, documents, garbage, other inter
 A line of the log: seconds, resident bytes, what the engine holds and held at most, refusals so far, owners there
 are, rounds done. At the end a straight line is laid through the resident bytes of the cycles after the warm-up (a
 tenth of the time, or five minutes if that is more, but no more than a quarter). They are flat if that line rises by
-less than 5 % of their mean, and the mean of the last tenth is at most 5 % above that of the first. Below three
+less than 5 % of their mean, and the mean of the last tenth is at most 5 % above that of the first. Below ten
 minutes that is not judged.
 
 Exit code: 0; 1 if it is not flat, if a result was wrong, or if a kind of work did not run.
@@ -44,7 +44,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 MIB = 1 << 20
 #: below this many seconds nobody can tell growth from noise
-JUDGED = 180
+JUDGED = 600
 RISE = 0.05
 #: entries of the program's own data
 STORED = 400

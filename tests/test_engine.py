@@ -504,6 +504,34 @@ class TestObjects:
             "ignore",
         ) == ["20000"]
 
+    def test_an_idle_process_gives_back_what_it_had(self) -> None:
+        """ENG: after a peak, without anything asked of the engine."""
+        assert output(
+            """
+            import os, time, nativemem, warnings
+            warnings.simplefilter("error")  # 3.12 and later warn of a fork with threads: there are none
+            def resident():
+                os.lseek(statm, 0, 0)
+                return int(os.read(statm, 100).split()[1]) * 4096
+            def comes_down(limit):
+                end = time.monotonic() + 30
+                while resident() > limit and time.monotonic() < end: pass
+                return resident() <= limit
+            statm = os.open("/proc/self/statm", os.O_RDONLY)
+            nativemem.install()
+            before = resident()
+            for number in (3, 10):
+                peak = [b"x" * (20 << 20) for _ in range(number)]
+                del peak
+                print(resident() - before > number * (19 << 20), comes_down(before + (8 << 20)))
+            peak = b"x" * (60 << 20)
+            del peak
+            child = os.fork()
+            if child == 0: os._exit(0)
+            print(os.waitpid(child, 0)[1])
+            """
+        ) == ["True True", "True True", "0"]
+
     def test_exit_with_daemon_threads_running(self) -> None:
         assert output(
             """

@@ -696,11 +696,11 @@ size_t nm__heap_held(const nm_heap *h) { return nm__get(&h->held); }
 static void before_fork(void) {
     pthread_mutex_lock(&heaps.lock);
     for (nm_heap *h = heaps.first; h != NULL; h = h->next) pthread_mutex_lock(&h->lock);
-    nm__region_lock();
+    nm__region_before_fork();
 }
 
-static void after_fork(void) {
-    nm__region_unlock();
+static void after_fork_of(bool child) {
+    nm__region_after_fork(child);
     for (nm_heap *h = heaps.first; h != NULL; h = h->next) pthread_mutex_unlock(&h->lock);
     pthread_mutex_unlock(&heaps.lock);
 }
@@ -710,12 +710,14 @@ static void after_fork(void) {
 static void in_child(void) {
     heaps.threads = this_thread.listed ? &this_thread : NULL;
     this_thread.prev = this_thread.next = NULL;
-    after_fork();
+    after_fork_of(true);
 }
+
+static void in_parent(void) { after_fork_of(false); }
 
 static void once(void) {
     nm__at_thread_end(thread_ends);
-    (void)pthread_atfork(before_fork, after_fork, in_child);
+    (void)pthread_atfork(before_fork, in_parent, in_child);
 }
 
 /* ---- malloc's shape ------------------------------------------------------------------------------- */

@@ -2,6 +2,10 @@
  * for each power of two. A bitmap says which lists are not empty. Neighbours of the same kind are merged
  * through the descriptors of their first and last pages. What was never handed out lies beyond the
  * frontier, which only moves up. Best fit within the exact lists, first fit within the others. */
+#define _POSIX_C_SOURCE 200809L /* pthread_condattr_setclock */
+#include <signal.h>
+#include <time.h>
+
 #include "alloc/region.h"
 
 #define PAGE ((size_t)1 << NM__PAGE_SHIFT)
@@ -274,6 +278,96 @@ static void decay(void) {
     }
 }
 
+/* ---- in an idle process ---------------------------------------------------------------------------- */
+
+/* Decay happens as spans come and go. Where nothing comes and goes any more a thread does the rest, and ends. It never
+ * holds up a fork, nor is it in the way of the warnings about forks with threads: before one it is ended. */
+static struct {
+    bool wanted, there, stop; /* under the region's lock */
+    pthread_cond_t wake;
+    pthread_mutex_t lock; /* taken before the region's; for the two below */
+    pthread_t thread;     /* to be joined, if it was started */
+    bool started;
+} watcher = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+/* Less than this may stay. */
+#define WATCHED_FROM ((size_t)4 << 20)
+
+static void *watch(void *unused) {
+    (void)unused;
+    nm__region_lock();
+    while (!watcher.stop && region.oldest != NULL) {
+        uint64_t due = aged(region.oldest)->since_ms + region.decay_ms;
+        if (nm__os_now_ms() >= due) {
+            const nm__page *oldest = region.oldest;
+            decay();
+            if (region.oldest == oldest) break; /* the system would not have it */
+            nm__region_unlock();                /* whoever waits goes first */
+            nm__region_lock();
+            continue;
+        }
+        due += 10; /* the clock that is looked at is a coarse one */
+        struct timespec until = {(time_t)(due / 1000), (long)(due % 1000) * 1000000};
+        (void)pthread_cond_timedwait(&watcher.wake, &region.lock, &until);
+    }
+    watcher.there = false;
+    nm__region_unlock();
+    return NULL;
+}
+
+/* Not under the lock: making a thread takes memory. */
+static void start_watcher(void) {
+    sigset_t all, before;
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the program's business */
+    pthread_mutex_lock(&watcher.lock);
+    if (watcher.started) (void)pthread_join(watcher.thread, NULL); /* it has ended, or is about to */
+    bool started = watcher.started = pthread_create(&watcher.thread, NULL, watch, NULL) == 0;
+    pthread_mutex_unlock(&watcher.lock);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (started) return;
+    nm__region_lock();
+    watcher.there = false; /* the next time, perhaps */
+    nm__region_unlock();
+}
+
+void nm__region_watch(void) {
+    nm__region_lock();
+    if (!watcher.wanted) {
+        pthread_condattr_t monotonic;
+        watcher.wanted = pthread_condattr_init(&monotonic) == 0 &&
+                         pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC) == 0 &&
+                         pthread_cond_init(&watcher.wake, &monotonic) == 0;
+    }
+    nm__region_unlock();
+}
+
+bool nm__region_watched(void) {
+    nm__region_lock();
+    bool there = watcher.there;
+    nm__region_unlock();
+    return there;
+}
+
+void nm__region_before_fork(void) {
+    pthread_mutex_lock(&watcher.lock);
+    nm__region_lock();
+    if (!watcher.started) return;
+    watcher.stop = true;
+    pthread_cond_signal(&watcher.wake);
+    nm__region_unlock();
+    (void)pthread_join(watcher.thread, NULL);
+    watcher.started = false;
+    nm__region_lock();
+    watcher.stop = false;
+}
+
+void nm__region_after_fork(bool in_child) {
+    if (in_child) watcher.there = false; /* though a thread of the parent was about to start it */
+    nm__region_unlock();
+    pthread_mutex_unlock(&watcher.lock);
+}
+
 static void purge_all(void) {
     while (region.oldest != NULL && purge(region.oldest)) {
     }
@@ -349,7 +443,10 @@ void nm__region_give(nm__page *first, size_t n) {
     first->kind = NM__UNUSED;
     put(first, n, clean ? NM__CLEAN : NM__DIRTY, nm__os_now_ms());
     decay();
+    bool start = watcher.wanted && !watcher.there && !watcher.stop && nm__get(&region.dirty) >= WATCHED_FROM;
+    if (start) watcher.there = true;
     nm__region_unlock();
+    if (NM_UNLIKELY(start)) start_watcher();
 }
 
 void nm__region_retire(nm__page *p) {

@@ -72,7 +72,13 @@ bool nm__region_extend(nm__page *first, size_t n, size_t more);
 
 const char *nm__region_check(void);
 
-/* fork: hold the lock across it. */
+/* From now on free spans decay in a process that does nothing, too: a thread sees to that while there are some. */
+void nm__region_watch(void);
+bool nm__region_watched(void); /* there is one at the moment */
+
+/* fork: hold the lock across it, and end the thread. */
+void nm__region_before_fork(void);
+void nm__region_after_fork(bool in_child);
 void nm__region_lock(void);
 void nm__region_unlock(void);
 

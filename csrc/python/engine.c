@@ -70,6 +70,7 @@ nm_status nm_engine_start(bool secure) {
         return NM_OUT_OF_MEMORY;
     }
     nm__heap_claim(h);
+    nm__region_watch();
     budget = b;
     heap = h;
     return NM_OK;

@@ -541,7 +541,8 @@ def groups() -> dict[str, list[Case]]:
             parameters = _known(name, thing, "", thing)
             if parameters is None:
                 continue
-            key = f"{PROCESS}{name}()" if thing.__module__ in ("nativemem.process", "nativemem._install") else f"{name}()"
+            process = thing.__module__ in ("nativemem.process", "nativemem._install")
+            key = f"{PROCESS}{name}()" if process else f"{name}()"
             found[key] = list(_call_cases(target, parameters, True))
     for key, cases in found.items():
         assert len({case.label for case in cases}) == len(cases), key

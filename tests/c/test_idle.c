@@ -1,0 +1,113 @@
+/* A process that does nothing: what it let go of goes back all the same, by a thread that does not outlast that. */
+#define _POSIX_C_SOURCE 200809L
+#include <sched.h>
+#include <stdatomic.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "alloc/heap.h"
+#include "harness.h"
+#include "nativemem.h"
+
+#define PAGE NM_SUPERBLOCK
+#define MUCH ((size_t)64 * PAGE)
+#define LITTLE ((size_t)8 * PAGE)
+static nm_heap *heap;
+
+static void free_one(size_t size) {
+    char *ptr = nm_heap_malloc(heap, size);
+    memset(ptr, 1, size);
+    nm_heap_free(heap, ptr);
+}
+/* Nothing but this asks anything of the region meanwhile. */
+static bool comes(bool (*condition)(void)) {
+    for (uint64_t from = nm__os_now_ms(); nm__os_now_ms() - from < 20000; sched_yield())
+        if (condition()) return true;
+    return false;
+}
+static bool nothing_kept(void) { return nm_region_dirty() == 0; }
+static bool nobody_there(void) { return !nm__region_watched(); }
+
+static void test_what_is_kept_goes_back(void) {
+    for (int i = 0; i < 3; i++) {
+        free_one(MUCH);
+        CHECK(nm_region_dirty() == MUCH && nm__region_watched());
+        CHECK(comes(nothing_kept) && comes(nobody_there));
+        SOUND(nm__region_check());
+    }
+}
+
+static void test_a_little_may_stay(void) {
+    free_one(LITTLE);
+    CHECK(nm_region_dirty() == LITTLE && !nm__region_watched());
+    nm_region_trim();
+}
+
+#ifndef NM__TSAN /* does not support forks of a process with threads */
+static int threads(void) {
+    FILE *stat = fopen("/proc/self/stat", "r");
+    int n = -1;
+    if (stat == NULL) return 1;
+    if (fscanf(stat, "%*d (%*[^)]) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %d", &n) != 1) n = -1;
+    fclose(stat);
+    return n;
+}
+
+static void test_fork_ends_it_and_both_sides_have_it_again(void) {
+    CHECK(nm_region_init(0, (size_t)1 << 30, 1000000) == NM_OK); /* it waits */
+    free_one(MUCH);
+    CHECK(nm__region_watched() && threads() == 2);
+    pid_t child = fork();
+    CHECK(!nm__region_watched() && threads() == 1 && nm_region_dirty() == MUCH);
+    CHECK(nm_region_init(0, (size_t)1 << 30, 10) == NM_OK);
+    free_one(MUCH);
+    CHECK(comes(nothing_kept) && comes(nobody_there));
+    if (child == 0) _exit(failures_ != 0);
+    int state = -1;
+    CHECK(waitpid(child, &state, 0) == child && state == 0);
+}
+
+static atomic_bool go_on = true;
+static void *churn(void *seed) {
+    uint64_t random = (uint64_t)(uintptr_t)seed;
+    while (atomic_load(&go_on)) free_one(PAGE * (1 + below(&random, 200)));
+    return NULL;
+}
+static void test_forks_of_a_busy_process(void) {
+    CHECK(nm_region_init(0, (size_t)1 << 30, 1) == NM_OK);
+    pthread_t busy[3];
+    for (uintptr_t i = 0; i < 3; i++) CHECK(pthread_create(&busy[i], NULL, churn, (void *)(i + 1)) == 0);
+    for (int i = 0; i < 30; i++) {
+        pid_t child = fork();
+        if (child == 0) {
+            for (int k = 0; k < 20; k++) free_one(MUCH);
+            _exit(!comes(nothing_kept));
+        }
+        int state = -1;
+        CHECK(waitpid(child, &state, 0) == child && state == 0);
+    }
+    atomic_store(&go_on, false);
+    for (int i = 0; i < 3; i++) pthread_join(busy[i], NULL);
+    CHECK(comes(nothing_kept) && comes(nobody_there));
+    SOUND(nm__region_check());
+}
+
+#endif
+
+int main(void) {
+    if (nm_region_init((size_t)1 << 30, (size_t)1 << 30, 10) != NM_OK || (heap = nm_heap_create(NULL, false)) == NULL) return 2;
+    free_one(MUCH); /* nobody asked for it yet */
+    CHECK(!nm__region_watched());
+    nm_region_trim();
+    nm__region_watch();
+    RUN(test_a_little_may_stay());
+    RUN(test_what_is_kept_goes_back());
+#ifndef NM__TSAN
+    RUN(test_fork_ends_it_and_both_sides_have_it_again());
+    RUN(test_forks_of_a_busy_process());
+#endif
+    nm__region_before_fork(); /* ends the last of them */
+    nm__region_after_fork(false);
+    nm_heap_destroy(heap);
+    return finish();
+}

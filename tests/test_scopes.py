@@ -719,6 +719,20 @@ class TestLife:
             NATIVEMEM_SECURE="1",
         ) == ["True True", "True True"]
 
+    def test_entered_without_end(self) -> None:
+        """OWN-1: entries hold one another, in a chain that may be long."""
+        assert output(
+            """
+            import contextvars
+            def enter():
+                for _ in range(300_000): a.__enter__()
+            contextvars.copy_context().run(enter)
+            gc.collect()
+            with b: kept = some()
+            print(charged(b))
+            """
+        ) == ["True"]
+
 
 def test_without_the_engine_it_says_so() -> None:
     """OWN-1: a scope that charges nothing would be a lie."""

@@ -155,6 +155,7 @@ typedef struct EntryObject {
     PyObject *context;    /* that it was made in */
     PyObject *asleep;     /* NULL, or a tuple of outer ones whose generators were not running when it was made */
     bool ended;
+    bool of_generators; /* this one or an outer one has been made by a generator or coroutine */
 } EntryObject;
 
 static PyTypeObject Entry_Type;
@@ -172,12 +173,14 @@ static int entry_traverse(EntryObject *e, visitproc visit, void *arg) {
 
 static void entry_dealloc(EntryObject *e) {
     PyObject_GC_UnTrack(e);
+    Py_TRASHCAN_BEGIN(e, entry_dealloc) /* each holds the next outer one */
     Py_XDECREF(e->owner);
     Py_XDECREF(e->outer);
     Py_XDECREF(e->frame);
     Py_XDECREF(e->context);
     Py_XDECREF(e->asleep);
     PyObject_GC_Del(e);
+    Py_TRASHCAN_END
 }
 
 static PyTypeObject Entry_Type = {
@@ -275,7 +278,7 @@ static PyFrameObject *callers_frame(PyThreadState *thread) {
 
 static PyObject *those_asleep(const EntryObject *outer, const PyThreadState *thread) {
     PyObject *list = NULL;
-    for (const EntryObject *e = outer; e != NULL; e = e->outer) {
+    for (const EntryObject *e = outer; e != NULL && e->of_generators; e = e->outer) {
         if (e->frame == NULL || e->context != thread->context || e->ended || is_running(e->frame)) continue;
         if (list == NULL && (list = PyList_New(0)) == NULL) return NULL;
         if (PyList_Append(list, (PyObject *)e) < 0) {
@@ -329,6 +332,7 @@ PyObject *nm__scope_enter(PyObject *module, PyObject *owner) {
     e->context = NULL;
     e->asleep = asleep;
     e->ended = false;
+    e->of_generators = e->frame != NULL || (outer != NULL && outer->of_generators);
     bool done = set_innermost(e);
     if (done) e->context = Py_NewRef(thread->context);
     PyObject_GC_Track(e);

@@ -733,6 +733,19 @@ class TestLife:
             """
         ) == ["True"]
 
+    def test_a_stranger_in_the_variable(self) -> None:
+        """OWN-1: who copies contexts by hand, as some frameworks do, sets it."""
+        assert output(
+            """
+            import contextvars
+            with a: pass
+            for variable in contextvars.copy_context(): variable.set(5)
+            x = some()
+            with a: kept = some()
+            print(charged(a))
+            """
+        ) == ["True"]
+
 
 def test_without_the_engine_it_says_so() -> None:
     """OWN-1: a scope that charges nothing would be a lie."""

@@ -220,12 +220,12 @@ static bool is_active(const EntryObject *e, const PyThreadState *thread) {
     return !e->ended && (e->frame == NULL || is_running(e->frame));
 }
 
-/* Borrowed; NULL: none. */
+/* Borrowed; NULL: none. Whoever copies a context by hand may have put something else there. */
 static EntryObject *innermost(void) {
     PyObject *value = NULL;
     if (PyContextVar_Get(variable, NULL, &value) < 0) return NULL;
     Py_XDECREF(value); /* the context holds it */
-    return value == NULL || value == Py_None ? NULL : (EntryObject *)value;
+    return value == NULL || !Py_IS_TYPE(value, &Entry_Type) ? NULL : (EntryObject *)value;
 }
 
 static EntryObject *find_active(PyThreadState *thread, bool *unsettled) {

@@ -746,6 +746,60 @@ class TestLife:
             """
         ) == ["True"]
 
+    def test_an_owner_goes_while_another_thread_is_in_it(self) -> None:
+        """OWN-4: which has left its context, and asked for nothing since."""
+        assert output(
+            """
+            import contextvars
+            def thread():
+                run, enter, release, acquire, clear = at[1].run, at[0], one.release, two.acquire, other.clear
+                run(enter)
+                del run, enter
+                release()
+                acquire()
+                clear()
+                return some()
+            with b: pass
+            for _ in range(50):
+                first, second = Budget("8 MiB"), Budget("8 MiB")
+                with second: pass
+                at, other = [first.__enter__, contextvars.Context()], [second]
+                del first, second
+                one, two = threading.Lock(), threading.Lock()
+                one.acquire(); two.acquire()
+                started = threading.Thread(target=thread)
+                started.start()
+                one.acquire()
+                at.clear()
+                gc.collect()
+                with Budget("8 MiB"): pass
+                two.release()
+                started.join()
+            print("done")
+            """
+        ) == ["done"]
+
+    def test_what_a_thread_keeps_of_an_owner_that_is_gone(self) -> None:
+        """OWN-4: it goes back with the next scope that the thread leaves."""
+        assert output(
+            """
+            import contextvars
+            parent = Budget("1 GiB")
+            def enter():
+                Budget("8 MiB", parent=parent).__enter__()
+                return len(some())
+            contexts = [contextvars.Context() for _ in range(8)]
+            for context in contexts: context.run(enter)
+            del context
+            x = some()
+            thread = threading.Thread(target=lambda: (contexts.clear(), gc.collect()))
+            thread.start(); thread.join()
+            for _ in range(3):
+                with a: pass
+            print(parent.used <= 4 * 65536)
+            """
+        ) == ["True"]
+
 
 def test_without_the_engine_it_says_so() -> None:
     """OWN-1: a scope that charges nothing would be a lie."""

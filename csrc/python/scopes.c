@@ -12,12 +12,13 @@ NM_TLS nm__now nm__scope_now;
 /* ---- owners ----------------------------------------------------------------------------------------- */
 
 /* It outlives the last reference to it as long as something that was charged to it is in use. Under the interpreter's
- * lock, but for `arrays`. */
+ * lock, but for `arrays` and `inside`. */
 struct nm__owner {
     nm_heap *heap; /* of its objects */
     nm_budget *budget;
     PyObject *budgets_handle; /* strong */
     size_t arrays;            /* under the arrays' lock: how many are charged to it */
+    _Atomic size_t inside;    /* threads that allocate from it, as far as they have found out */
     nm__owner *next;          /* of those that are left */
     nm__owner *newer, *older; /* of all */
 };
@@ -52,7 +53,35 @@ static bool is_done(const nm__owner *o) {
     pthread_mutex_lock(&arrays.lock);
     bool done = o->arrays == 0;
     pthread_mutex_unlock(&arrays.lock);
-    return done && nm__heap_held(o->heap) == 0;
+    return done && atomic_load(&o->inside) == 0 && nm__heap_held(o->heap) == 0;
+}
+
+/* What the calling thread allocates from; from then on it is found out anew when it changes. */
+static void be_in(nm__owner *o) {
+    nm__now *now = &nm__scope_now;
+    if (o == now->owner) return;
+    if (o != NULL) {
+        atomic_fetch_add(&o->inside, 1);
+        nm__arm_thread_end();
+    }
+    if (now->owner != NULL) atomic_fetch_sub(&now->owner->inside, 1);
+    now->owner = o;
+    now->heap = o == NULL ? NULL : o->heap;
+    nm__heap_enter(nm__scope_heap(nm_engine_heap()));
+}
+
+static void thread_ends(void) {
+    nm__now *now = &nm__scope_now;
+    if (now->owner != NULL) atomic_fetch_sub(&now->owner->inside, 1);
+    *now = (nm__now){.thread = NULL};
+}
+
+/* Its blocks from here on come from elsewhere; what is empty goes back. */
+static void leave(nm__owner *o) {
+    nm__now *now = &nm__scope_now;
+    if (now->owner == o) be_in(NULL);
+    now->thread = NULL; /* who runs may be in it still, from further out */
+    nm__heap_leave(o->heap);
 }
 
 static void list_owner(nm__owner *o) {
@@ -92,6 +121,7 @@ static void see_to_those_left(void) {
         nm__owner *o = left.first;
         left.first = o->next;
         if (left.first == NULL) left.end = &left.first;
+        if (nm__scope_now.owner != o) nm__heap_leave(o->heap); /* what this thread keeps of it */
         if (is_done(o)) destroy_owner(o); /* runs no Python code but handles' */
         else leave_behind(o);
     }
@@ -100,7 +130,7 @@ static void see_to_those_left(void) {
 static void owner_dealloc(OwnerObject *self) {
     nm__owner *o = self->owner;
     if (o != NULL) {
-        nm__heap_leave(o->heap);
+        leave(o);
         if (is_done(o)) destroy_owner(o);
         else leave_behind(o);
     }
@@ -252,15 +282,11 @@ void nm__scope_find(PyThreadState *thread) {
     /* Another interpreter may have a thread state and a context version like ours; what the variable remembers by them is
      * not for it, and it may have a lock of its own. */
     EntryObject *e = PyThreadState_GetInterpreter(thread) != home ? NULL : find_active(thread, &unsettled);
-    nm__owner *owner = e == NULL ? NULL : e->owner->owner;
     now->thread = thread;
     now->id = thread->id;
     now->version = thread->context_ver;
     now->unsettled = unsettled;
-    if (owner == now->owner) return;
-    now->owner = owner;
-    now->heap = owner == NULL ? NULL : owner->heap;
-    nm__heap_enter(nm__scope_heap(nm_engine_heap()));
+    be_in(e == NULL ? NULL : e->owner->owner);
 }
 
 /* The frame of the Python function that called the Python function that called us; a new reference, or NULL. */
@@ -362,11 +388,7 @@ PyObject *nm__scope_exit(PyObject *module, PyObject *owner) {
     /* one that another context has ended is still inherited here */
     while (top != NULL && (top == e || (top->ended && top->context == thread->context))) top = top->outer;
     if (!set_innermost(top)) return NULL;
-    nm__scope_find(thread);
-    nm__heap_leave(((OwnerObject *)owner)->owner->heap);
-    nm__scope_now.thread = NULL; /* it may be in it still, from further out */
-    nm__scope_now.owner = NULL;
-    nm__scope_now.heap = NULL;
+    leave(((OwnerObject *)owner)->owner);
     nm__scope_find(thread);
     see_to_those_left();
     Py_RETURN_NONE;
@@ -508,6 +530,7 @@ int nm__scope_ready(PyObject *module) {
     variable = PyContextVar_New("nativemem owner", NULL);
     if (variable == NULL) return -1;
     home = PyInterpreterState_Get();
+    nm__at_thread_end(thread_ends);
     (void)pthread_atfork(before_fork, after_fork, after_fork);
     return 0;
 }

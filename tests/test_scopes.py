@@ -375,6 +375,28 @@ class TestWhere:
             """
         ) == ["True", "True", "True", "True"]
 
+    def test_what_an_ended_scope_holds(self) -> None:
+        """OWN-4: nothing of the generator that opened it, though other generators sleep in scopes, or it ends in
+        another context."""
+        assert output(
+            """
+            def steps(budget):
+                with budget:
+                    data = bytearray(8 * MiB)
+                    yield
+                yield
+            first, second = steps(a), steps(b)
+            next(first); next(second)
+            first.close()
+            del first
+            print(charged(a), charged(b, 8 * MiB))
+            thread = threading.Thread(target=lambda: [None for _ in second])
+            thread.start(); thread.join()
+            del thread, second
+            print(charged(b))
+            """
+        ) == ["False True", "False"]
+
 
 @native
 class TestDenials:

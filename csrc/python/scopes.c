@@ -181,7 +181,8 @@ typedef struct EntryObject {
     PyObject_HEAD
     OwnerObject *owner;
     struct EntryObject *outer;
-    PyFrameObject *frame; /* of the generator or coroutine that made it, or NULL */
+    PyFrameObject *frame; /* of the generator or coroutine that made it, as long as it has not ended; or NULL */
+    struct EntryObject *newer, *older; /* of all that have a frame */
     PyObject *context;    /* that it was made in */
     PyObject *asleep;     /* NULL, or a tuple of outer ones whose generators were not running when it was made */
     bool ended;
@@ -189,6 +190,7 @@ typedef struct EntryObject {
 } EntryObject;
 
 static PyTypeObject Entry_Type;
+static EntryObject *newest; /* that has a frame */
 static PyObject *variable;
 static PyInterpreterState *home; /* the interpreter whose variable it is */
 
@@ -201,12 +203,33 @@ static int entry_traverse(EntryObject *e, visitproc visit, void *arg) {
     return 0;
 }
 
+static void list_entry(EntryObject *e) {
+    e->newer = NULL;
+    e->older = newest;
+    if (newest != NULL) newest->newer = e;
+    newest = e;
+}
+
+static void forget_frame(EntryObject *e) {
+    if (e->frame == NULL) return;
+    if (e->newer != NULL) e->newer->older = e->older;
+    else newest = e->older;
+    if (e->older != NULL) e->older->newer = e->newer;
+    Py_CLEAR(e->frame);
+}
+
+/* The frame would keep what the generator's variables hold, and outer entries stay until the inner ones have ended. */
+static void end_entry(EntryObject *e) {
+    e->ended = true;
+    forget_frame(e);
+}
+
 static void entry_dealloc(EntryObject *e) {
     PyObject_GC_UnTrack(e);
     Py_TRASHCAN_BEGIN(e, entry_dealloc) /* each holds the next outer one */
     Py_XDECREF(e->owner);
     Py_XDECREF(e->outer);
-    Py_XDECREF(e->frame);
+    forget_frame(e);
     Py_XDECREF(e->context);
     Py_XDECREF(e->asleep);
     PyObject_GC_Del(e);
@@ -228,7 +251,7 @@ static PyTypeObject Entry_Type = {
 #if PY_VERSION_HEX >= 0x030E0000
 #error "where CPython keeps the state of a generator is known up to 3.13; USE_NATIVE_MEM=0 builds the pure backend"
 #elif PY_VERSION_HEX < 0x030B0000
-static bool is_running(PyFrameObject *f) { return f->f_state == FRAME_EXECUTING; }
+static bool is_running(PyFrameObject *f) { return f->f_state == FRAME_EXECUTING || f->f_state == FRAME_UNWINDING; }
 #else
 /* What stands at the beginning of a frame object in 3.11 to 3.13. */
 struct frame_head {
@@ -279,6 +302,7 @@ static EntryObject *find_active(PyThreadState *thread, bool *unsettled) {
 void nm__scope_find(PyThreadState *thread) {
     nm__now *now = &nm__scope_now;
     bool unsettled = false;
+    if (now->aside) return;
     /* Another interpreter may have a thread state and a context version like ours; what the variable remembers by them is
      * not for it, and it may have a lock of its own. */
     EntryObject *e = PyThreadState_GetInterpreter(thread) != home ? NULL : find_active(thread, &unsettled);
@@ -289,17 +313,19 @@ void nm__scope_find(PyThreadState *thread) {
     be_in(e == NULL ? NULL : e->owner->owner);
 }
 
-/* The frame of the Python function that called the Python function that called us; a new reference, or NULL. */
-static PyFrameObject *callers_frame(PyThreadState *thread) {
+/* The frame of the Python function that called the Python function that called us, if it is a generator's or
+ * coroutine's: a new reference, or NULL. false: no memory to find out, with the error set. */
+static bool callers_frame(PyThreadState *thread, PyFrameObject **caller) {
     PyFrameObject *f = PyThreadState_GetFrame(thread);
-    PyFrameObject *caller = f == NULL ? NULL : PyFrame_GetBack(f);
+    *caller = f == NULL ? NULL : PyFrame_GetBack(f);
+    if (f == NULL && !PyErr_Occurred()) PyErr_NoMemory();
     Py_XDECREF(f);
-    if (caller == NULL) return NULL;
-    PyCodeObject *code = PyFrame_GetCode(caller);
+    if (*caller == NULL) return !PyErr_Occurred();
+    PyCodeObject *code = PyFrame_GetCode(*caller);
     bool of_a_generator = (code->co_flags & IS_GENERATOR) != 0;
     Py_DECREF(code);
-    if (!of_a_generator) Py_CLEAR(caller);
-    return caller;
+    if (!of_a_generator) Py_CLEAR(*caller);
+    return true;
 }
 
 static PyObject *those_asleep(const EntryObject *outer, const PyThreadState *thread) {
@@ -343,18 +369,22 @@ PyObject *nm__scope_enter(PyObject *module, PyObject *owner) {
     (void)module;
     PyThreadState *thread = PyThreadState_Get();
     if (wrong(owner)) return NULL;
+    PyFrameObject *frame;
+    if (!callers_frame(thread, &frame)) return NULL;
     EntryObject *outer = (EntryObject *)Py_XNewRef((PyObject *)innermost());
     PyObject *asleep = those_asleep(outer, thread);
     EntryObject *e = asleep == NULL ? NULL : PyObject_GC_New(EntryObject, &Entry_Type);
     if (e == NULL) {
         Py_XDECREF(asleep);
         Py_XDECREF(outer);
+        Py_XDECREF(frame);
         return NULL;
     }
     if (asleep == Py_None) Py_CLEAR(asleep);
     e->owner = (OwnerObject *)Py_NewRef(owner);
     e->outer = outer;
-    e->frame = callers_frame(thread);
+    e->frame = frame;
+    if (frame != NULL) list_entry(e);
     e->context = NULL;
     e->asleep = asleep;
     e->ended = false;
@@ -368,28 +398,45 @@ PyObject *nm__scope_enter(PyObject *module, PyObject *owner) {
     Py_RETURN_NONE;
 }
 
-/* The innermost of the owner's that the calling frame made, or, for one that is no generator's, that no generator did. */
-static EntryObject *entry_to_end(const OwnerObject *owner, const PyFrameObject *frame) {
+/* The innermost of the owner's that the calling frame made, or, for one that is no generator's, that no generator did.
+ * A generator may have made it in another context. Without memory to know the frame: the innermost that counts. */
+static EntryObject *entry_to_end(const OwnerObject *owner, const PyFrameObject *frame, bool known, PyThreadState *thread) {
     for (EntryObject *e = innermost(); e != NULL; e = e->outer)
-        if (e->owner == owner && e->frame == frame && !e->ended) return e;
+        if (e->owner == owner && !e->ended && (known ? e->frame == frame : is_active(e, thread))) return e;
+    for (EntryObject *e = frame == NULL ? NULL : newest; e != NULL; e = e->older)
+        if (e->owner == owner && e->frame == frame) return e;
     return NULL;
 }
 
+static bool end_innermost(OwnerObject *owner, PyThreadState *thread) {
+    PyFrameObject *frame;
+    bool known = callers_frame(thread, &frame);
+    if (!known) PyErr_Clear();
+    EntryObject *e = entry_to_end(owner, frame, known, thread);
+    Py_XDECREF(frame);
+    if (e == NULL) return true; /* made in a context that is not this one, nor one that this was copied from */
+    end_entry(e);
+    EntryObject *top = innermost(), *before = top;
+    /* one that another context has ended is still inherited here */
+    while (top != NULL && (top == e || (top->ended && top->context == thread->context))) top = top->outer;
+    return top == before || set_innermost(top);
+}
+
+/* Whatever is needed to leave must not be refused by the very budget that is full. */
 PyObject *nm__scope_exit(PyObject *module, PyObject *owner) {
     (void)module;
     PyThreadState *thread = PyThreadState_Get();
+    nm__now *now = &nm__scope_now;
     if (wrong(owner)) return NULL;
-    PyFrameObject *frame = callers_frame(thread);
-    EntryObject *e = entry_to_end((OwnerObject *)owner, frame);
-    Py_XDECREF(frame);
-    if (e == NULL) Py_RETURN_NONE; /* made in a context that is not this one, nor one that this was copied from */
-    e->ended = true;
-    EntryObject *top = innermost();
-    /* one that another context has ended is still inherited here */
-    while (top != NULL && (top == e || (top->ended && top->context == thread->context))) top = top->outer;
-    if (!set_innermost(top)) return NULL;
+    int was_on = PyGC_Disable();
+    now->aside = true;
+    be_in(NULL);
+    bool done = end_innermost((OwnerObject *)owner, thread);
+    now->aside = false;
+    if (was_on) PyGC_Enable();
     leave(((OwnerObject *)owner)->owner);
     nm__scope_find(thread);
+    if (!done) return NULL;
     see_to_those_left();
     Py_RETURN_NONE;
 }

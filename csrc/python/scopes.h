@@ -19,6 +19,7 @@ typedef struct nm__now {
     PyThreadState *thread;
     uint64_t id, version; /* of the thread state, whose place may be another's later; and of its context */
     bool unsettled;    /* to be found out each time: generators have entered */
+    bool aside;        /* nobody is charged: a scope is being left */
     nm__owner *owner;  /* NULL: nobody's */
     nm_heap *heap;     /* NULL: the engine's own */
 } nm__now;

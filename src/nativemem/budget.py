@@ -233,7 +233,8 @@ class Budget:
             self._backend.scope_enter(owner)
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: object = None, error: object = None, trace: object = None) -> None:
+        # allocates nothing, as there may be no memory left
         owner = self._core.owner()
         if owner is not None:
             self._backend.scope_exit(owner)

@@ -172,6 +172,18 @@ class TestObjects:
             "closed True",
         ]
 
+    def test_what_grows_inside_is_charged(self) -> None:
+        """OWN-1: though it was made outside, and could grow where it is."""
+        assert output(
+            """
+            grows, small = [None] * 200_000, Budget("1 MiB", name="small")
+            try:
+                with small:
+                    while True: grows.append(None)
+            except MemoryError: print(small.last_denial.owner)
+            """
+        ) == ["small"]
+
 
 @native
 class TestWhere:

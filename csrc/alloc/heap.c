@@ -833,7 +833,9 @@ void *nm_heap_realloc(nm_heap *h, void *ptr, size_t size) {
         if (size <= old && (size > old / 2 || old <= 64)) return ptr;
     } else {
         old = (size_t)p->npages * PAGE;
-        if (size > NM_CELL_MAX && size <= NM_SIZE_MAX && resize_span(p, pages_for(size))) return ptr;
+        /* One of another heap's does not grow here: it is for this one to be charged, and to refuse. */
+        bool may = size <= old || heap_of_span(p) == h;
+        if (may && size > NM_CELL_MAX && size <= NM_SIZE_MAX && resize_span(p, pages_for(size))) return ptr;
     }
     return move(h, ptr, old, size);
 }

@@ -80,9 +80,11 @@ class BudgetCore:
                 lib.nm__budget_reserve(core._ptr, reserve_of(lib.nm_budget_limit(core._ptr)))
                 core = core._parent
             try:
-                self._owner = dataplane.scope_owner(self.handle, address(self._ptr))
+                made = dataplane.scope_owner(self.handle, address(self._ptr))
             except MemoryError:
                 raise errors.OutOfMemory("no memory for the control structures of a scope") from None
+            # another thread may have come first; no other runs between the look and the assignment
+            self._owner = self._owner or made
         return self._owner
 
     def charge(self, n: int) -> bool:

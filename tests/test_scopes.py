@@ -184,6 +184,25 @@ class TestObjects:
             """
         ) == ["small"]
 
+    def test_what_is_thrown_into_a_decorated_generator(self) -> None:
+        """OWN-1: it gets all of it, and may end then."""
+        assert output(
+            """
+            @a
+            async def steps():
+                for n in range(2):
+                    try: yield n
+                    except KeyError: print("caught", n)
+            async def main():
+                it = steps()
+                print(await it.asend(None))
+                print(await it.athrow(KeyError()))
+                try: await it.athrow(KeyError())
+                except StopAsyncIteration: print("ended")
+            asyncio.run(main())
+            """
+        ) == ["0", "caught 0", "1", "caught 1", "ended"]
+
 
 @native
 class TestWhere:

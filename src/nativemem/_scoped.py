@@ -27,10 +27,10 @@ def scoped(scope: Any, function: F) -> F:
             with scope:
                 generator = function(*args, **kwargs)
                 try:
-                    sent = None
+                    step = generator.asend(None)
                     while True:
                         try:
-                            value = await generator.asend(sent)
+                            value = await step
                         except StopAsyncIteration:
                             return
                         try:
@@ -38,7 +38,9 @@ def scoped(scope: Any, function: F) -> F:
                         except GeneratorExit:
                             raise
                         except BaseException as error:
-                            sent = yield await generator.athrow(error)
+                            step = generator.athrow(error)
+                        else:
+                            step = generator.asend(sent)
                 finally:
                     await generator.aclose()
 

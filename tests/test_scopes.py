@@ -516,6 +516,34 @@ class TestDenials:
             """
         ) == ["locked"]
 
+    def test_a_scope_ends_when_there_is_nothing_left(self) -> None:
+        """OWN-2: whatever the limit, and whatever fills it; somebody is told all the same."""
+        assert output(
+            """
+            def fill(budget, size):
+                with budget:
+                    while True: kept.append(bytearray(size))
+            def steps(budget, size):
+                with budget:
+                    yield
+                    while True: kept.append(bytearray(size))
+            told = []
+            for size in (16, 100, 500, 2000, 50_000, 200_000):
+                for limit in (65536, 100_000, 4 * 65536, MiB, 4 * MiB):
+                    for way in (fill, steps):
+                        tight = Budget(limit, on_pressure=lambda level, budget: told.append(level))
+                        kept = []
+                        try:
+                            for _ in way(tight, size): pass
+                        except MemoryError: pass
+                        kept.clear()
+                        used = tight.used
+                        some()
+                        if tight.used != used: print(size, limit, way)
+            print("full" in told)
+            """
+        ) == ["True"]
+
 
 @native
 class TestArrays:
@@ -850,6 +878,27 @@ class TestLife:
             for _ in range(3):
                 with a: pass
             print(parent.used <= 4 * 65536)
+            """
+        ) == ["True"]
+
+    def test_exceptions_of_signal_handlers(self) -> None:
+        """OWN-1: none gets between a scope and its `with`."""
+        assert output(
+            """
+            import signal
+            class Stop(Exception): pass
+            def stop(*_): raise Stop
+            signal.signal(signal.SIGALRM, stop)
+            tight = Budget("64 MiB")
+            for i in range(500):
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, 2e-4 + i % 50 * 2e-6)
+                    while True:
+                        with tight: pass
+                except Stop: pass
+            used = tight.used
+            kept = some()
+            print(tight.used == used)
             """
         ) == ["True"]
 

@@ -1038,8 +1038,6 @@ static PyMethodDef module_methods[] = {
     {"own_stacks", nm__own_stacks, METH_VARARGS, "Makes a collection of stacks and puts it into a handle's slot."},
     {"stacks_frames", nm__stacks_frames, METH_VARARGS, "File, line and function of each frame of a site."},
     {"scope_owner", nm__scope_owner, METH_VARARGS, "A budget's heap, to be entered."},
-    {"scope_enter", nm__scope_enter, METH_O, "Has an owner be charged from now on, in this context."},
-    {"scope_exit", nm__scope_exit, METH_O, "Ends what scope_enter began."},
     {"scope_current", nm__scope_current, METH_NOARGS, "The owner that is charged now, or None."},
     {"scope_array_budget", nm__scope_array_budget, METH_O, "Address of the budget that an array is charged to, or 0."},
     {"engine_objects", nm__engine_objects, METH_O, "Switches the heap under the object domains on or off."},

@@ -85,12 +85,16 @@ static NM_COLD void stop_if_corrupted(nm_status status) {
     if (status == NM_DOUBLE_FREE) Py_FatalError("nativemem: a block was freed twice");
 }
 
-/* Whoever watches budgets is told from the interpreter's loop. */
+/* Whoever watches budgets is told from the interpreter's loop, and not at the cost of who runs just then: that may be
+ * the one who has no more. */
 static atomic_bool will_tell;
 static int tell(void *unused) {
     (void)unused;
     atomic_store(&will_tell, false);
-    return nm__tell_pressure();
+    if (nm__scope_without(nm__tell_pressure) == 0) return 0;
+    if (!PyErr_ExceptionMatches(PyExc_MemoryError)) return -1;
+    PyErr_Clear(); /* it would be raised in whatever happens to run */
+    return 0;
 }
 
 static void watch_pressure(void) {

@@ -192,6 +192,9 @@ typedef struct EntryObject {
 static PyTypeObject Entry_Type;
 static EntryObject *newest; /* that has a frame */
 static PyObject *variable;
+static struct {
+    PyObject *core, *owner, *make;
+} names;
 static PyInterpreterState *home; /* the interpreter whose variable it is */
 
 static int entry_traverse(EntryObject *e, visitproc visit, void *arg) {
@@ -313,14 +316,14 @@ void nm__scope_find(PyThreadState *thread) {
     be_in(e == NULL ? NULL : e->owner->owner);
 }
 
-/* The frame of the Python function that called the Python function that called us, if it is a generator's or
- * coroutine's: a new reference, or NULL. false: no memory to find out, with the error set. */
+/* The frame of the Python function that called us, if it is a generator's or coroutine's: a new reference, or NULL.
+ * false: no memory to find out, with the error set. Asks for no memory where the frame is known already. */
 static bool callers_frame(PyThreadState *thread, PyFrameObject **caller) {
-    PyFrameObject *f = PyThreadState_GetFrame(thread);
-    *caller = f == NULL ? NULL : PyFrame_GetBack(f);
-    if (f == NULL && !PyErr_Occurred()) PyErr_NoMemory();
-    Py_XDECREF(f);
-    if (*caller == NULL) return !PyErr_Occurred();
+    *caller = PyThreadState_GetFrame(thread);
+    if (*caller == NULL) {
+        PyErr_NoMemory();
+        return false;
+    }
     PyCodeObject *code = PyFrame_GetCode(*caller);
     bool of_a_generator = (code->co_flags & IS_GENERATOR) != 0;
     Py_DECREF(code);
@@ -353,24 +356,28 @@ static bool set_innermost(EntryObject *e) {
     return token != NULL;
 }
 
-static bool wrong(PyObject *owner) {
-    if (!Py_IS_TYPE(owner, &Owner_Type)) {
-        PyErr_SetString(PyExc_TypeError, "takes an owner");
-        return true;
-    }
+/* budget._core._owner, made if need be: a new reference; NULL with an error set. Slots: to read them takes nothing. */
+static PyObject *owner_of(PyObject *budget, bool make) {
     if (PyInterpreterState_Get() != home) {
         PyErr_SetString(PyExc_RuntimeError, "only the interpreter that imported nativemem first has owners");
-        return true;
+        return NULL;
     }
-    return false;
+    PyObject *core = PyObject_GetAttr(budget, names.core);
+    PyObject *owner = core == NULL ? NULL : PyObject_GetAttr(core, names.owner);
+    if (owner == Py_None && make) {
+        Py_DECREF(owner);
+        owner = PyObject_CallMethodNoArgs(core, names.make);
+    }
+    Py_XDECREF(core);
+    if (owner == NULL || owner == Py_None || Py_IS_TYPE(owner, &Owner_Type)) return owner;
+    Py_DECREF(owner);
+    PyErr_SetString(PyExc_TypeError, "takes a budget");
+    return NULL;
 }
 
-PyObject *nm__scope_enter(PyObject *module, PyObject *owner) {
-    (void)module;
-    PyThreadState *thread = PyThreadState_Get();
-    if (wrong(owner)) return NULL;
+static bool enter(OwnerObject *owner, PyThreadState *thread) {
     PyFrameObject *frame;
-    if (!callers_frame(thread, &frame)) return NULL;
+    if (!callers_frame(thread, &frame)) return false;
     EntryObject *outer = (EntryObject *)Py_XNewRef((PyObject *)innermost());
     PyObject *asleep = those_asleep(outer, thread);
     EntryObject *e = asleep == NULL ? NULL : PyObject_GC_New(EntryObject, &Entry_Type);
@@ -378,7 +385,7 @@ PyObject *nm__scope_enter(PyObject *module, PyObject *owner) {
         Py_XDECREF(asleep);
         Py_XDECREF(outer);
         Py_XDECREF(frame);
-        return NULL;
+        return false;
     }
     if (asleep == Py_None) Py_CLEAR(asleep);
     e->owner = (OwnerObject *)Py_NewRef(owner);
@@ -393,9 +400,18 @@ PyObject *nm__scope_enter(PyObject *module, PyObject *owner) {
     if (done) e->context = Py_NewRef(thread->context);
     PyObject_GC_Track(e);
     Py_DECREF(e);
-    if (!done) return NULL;
-    nm__scope_find(thread);
-    Py_RETURN_NONE;
+    if (done) nm__scope_find(thread);
+    return done;
+}
+
+/* In C, as leaving is: an exception of a signal's handler, say, would else get between what has been done and `with`. */
+static PyObject *scope_enter(PyObject *module, PyObject *budget) {
+    (void)module;
+    PyObject *owner = owner_of(budget, true);
+    if (owner == NULL) return NULL;
+    bool done = owner == Py_None || enter((OwnerObject *)owner, PyThreadState_Get());
+    Py_DECREF(owner);
+    return done ? Py_NewRef(budget) : NULL;
 }
 
 /* The innermost of the owner's that the calling frame made, or, for one that is no generator's, that no generator did.
@@ -423,22 +439,47 @@ static bool end_innermost(OwnerObject *owner, PyThreadState *thread) {
 }
 
 /* Whatever is needed to leave must not be refused by the very budget that is full. */
-PyObject *nm__scope_exit(PyObject *module, PyObject *owner) {
-    (void)module;
-    PyThreadState *thread = PyThreadState_Get();
-    nm__now *now = &nm__scope_now;
-    if (wrong(owner)) return NULL;
+static bool leave_scope(OwnerObject *owner, PyThreadState *thread) {
     int was_on = PyGC_Disable();
+    nm__scope_now.aside = true;
+    be_in(NULL);
+    bool done = end_innermost(owner, thread);
+    nm__scope_now.aside = false;
+    if (was_on) PyGC_Enable();
+    leave(owner->owner);
+    nm__scope_find(thread);
+    if (done) see_to_those_left();
+    return done;
+}
+
+static PyObject *scope_exit(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    (void)module;
+    if (count < 1) return PyErr_Format(PyExc_TypeError, "takes a budget");
+    PyObject *owner = owner_of(args[0], false);
+    if (owner == NULL) return NULL;
+    bool done = owner == Py_None || leave_scope((OwnerObject *)owner, PyThreadState_Get());
+    Py_DECREF(owner);
+    if (!done) return NULL;
+    Py_RETURN_NONE;
+}
+
+/* Calls it with nobody charged, in a context of its own. */
+int nm__scope_without(int (*call)(void)) {
+    nm__now *now = &nm__scope_now;
+    if (variable == NULL || now->aside || PyInterpreterState_Get() != home) return call();
+    int was_on = PyGC_Disable(), result = -1;
     now->aside = true;
     be_in(NULL);
-    bool done = end_innermost((OwnerObject *)owner, thread);
+    PyObject *context = PyContext_CopyCurrent();
+    bool entered = context != NULL && PyContext_Enter(context) == 0, ready = entered && set_innermost(NULL);
     now->aside = false;
+    now->thread = NULL;
     if (was_on) PyGC_Enable();
-    leave(((OwnerObject *)owner)->owner);
-    nm__scope_find(thread);
-    if (!done) return NULL;
-    see_to_those_left();
-    Py_RETURN_NONE;
+    if (ready) result = call();
+    if (entered) (void)PyContext_Exit(context);
+    Py_XDECREF(context);
+    now->thread = NULL;
+    return result;
 }
 
 /* The owner that is charged now, or None. */
@@ -570,10 +611,26 @@ void nm__scope_moved_array(const nm__recharge *change, void *ptr, void *moved) {
 
 /* ---- life ------------------------------------------------------------------------------------------- */
 
+static bool add_method(PyObject *module, PyMethodDef *method) {
+    PyObject *function = PyCFunction_New(method, NULL);
+    PyObject *bound = function == NULL ? NULL : PyInstanceMethod_New(function);
+    Py_XDECREF(function);
+    if (bound != NULL && PyModule_AddObject(module, method->ml_name, bound) == 0) return true;
+    Py_XDECREF(bound);
+    return false;
+}
+
 int nm__scope_ready(PyObject *module) {
-    (void)module;
+    static PyMethodDef enter_method = {"scope_enter", scope_enter, METH_O, "Begins a scope of the budget."};
+    static PyMethodDef exit_method = {"scope_exit", (PyCFunction)(void (*)(void))scope_exit, METH_FASTCALL,
+                                      "Ends the scope that scope_enter began."};
+    if (!add_method(module, &enter_method) || !add_method(module, &exit_method)) return -1;
     if (PyType_Ready(&Owner_Type) < 0 || PyType_Ready(&Entry_Type) < 0) return -1;
     if (variable != NULL) return 0;
+    names.core = PyUnicode_InternFromString("_core");
+    names.owner = PyUnicode_InternFromString("_owner");
+    names.make = PyUnicode_InternFromString("owner");
+    if (names.core == NULL || names.owner == NULL || names.make == NULL) return -1;
     variable = PyContextVar_New("nativemem owner", NULL);
     if (variable == NULL) return -1;
     home = PyInterpreterState_Get();

@@ -56,10 +56,11 @@ void nm__scope_add_census(nm_census *sum);
 
 /* Functions of the module; each is called with the interpreter's lock held. */
 PyObject *nm__scope_owner(PyObject *module, PyObject *args); /* (budget's handle, its address) -> owner */
-PyObject *nm__scope_enter(PyObject *module, PyObject *owner);
-PyObject *nm__scope_exit(PyObject *module, PyObject *owner);
 PyObject *nm__scope_current(PyObject *module, PyObject *unused);
 PyObject *nm__scope_array_budget(PyObject *module, PyObject *address); /* -> its budget's address, or 0 */
-int nm__scope_ready(PyObject *module); /* makes the types and the variable; -1 with an error set */
+/* Makes the types, the variable, and the methods of a budget that begin and end a scope; -1 with an error set. */
+int nm__scope_ready(PyObject *module);
+/* Calls it with nobody charged. */
+int nm__scope_without(int (*call)(void));
 
 #endif

@@ -119,6 +119,7 @@ class Backend(Protocol):
     name: str
     features: frozenset[str]
     finish: Any  # called with each class that was bound to the backend's Allocator
+    methods: dict[str, dict[str, Any]]  # by class: what the backend does itself
     Allocator: Any
     Block: Any
     BudgetCore: Any
@@ -163,6 +164,7 @@ def _bind(name: str) -> Binding:
             "__module__": "nativemem",
             "_backend": backend,
             "_binding": binding,
+            **backend.methods.get(cls.__name__, {}),
         }
         bound = type(cls.__name__, bases, namespace)
         if len(bases) > 1:

@@ -25,7 +25,8 @@ features = frozenset({"engine", "resize-keeps-address", "stale-buffer-raises"})
 Allocator = dataplane.Allocator
 Block = dataplane.Block
 finish = dataplane.own_hot_methods
-scope_enter, scope_exit, scope_current = dataplane.scope_enter, dataplane.scope_exit, dataplane.scope_current
+#: of the facade's classes, in C: nothing may come between them and the `with` they serve
+methods = {"Budget": {"__enter__": dataplane.scope_enter, "__exit__": dataplane.scope_exit}}
 
 
 def _own(kind: str, needs: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
@@ -68,7 +69,7 @@ class BudgetCore:
         _budgets[address(self._ptr)] = self
 
     def owner(self) -> Any:
-        """What ``scope_enter`` takes. Raises :class:`NativeUnavailable` where the engine is not on."""
+        """What a scope is of. Raises :class:`NativeUnavailable` where the engine is not on."""
         if self._owner is None:
             if not any(dataplane.engine_state()):
                 raise errors.NativeUnavailable(

@@ -227,17 +227,11 @@ class Budget:
         _pressure.know(self._core, name, self)
 
     def __enter__(self) -> Any:
-        # no call in between: the core looks at who called this
-        owner = self._core.owner()
-        if owner is not None:
-            self._backend.scope_enter(owner)
+        self._core.owner()
         return self
 
-    def __exit__(self, kind: object = None, error: object = None, trace: object = None) -> None:
-        # allocates nothing, as there may be no memory left
-        owner = self._core.owner()
-        if owner is not None:
-            self._backend.scope_exit(owner)
+    def __exit__(self, *error: object) -> None:
+        self._core.owner()
 
     def __call__(self, function: F) -> F:
         """``function`` with its body in ``with self:``; also a generator function or a coroutine function.
@@ -250,9 +244,7 @@ class Budget:
     def initializer(self) -> None:
         """Has all that the calling thread allocates be charged here until it ends: for
         ``ThreadPoolExecutor(initializer=budget.initializer)``. Raises as ``with budget:``."""
-        owner = self._core.owner()
-        if owner is not None:
-            self._backend.scope_enter(owner)
+        self.__enter__()
 
     def wrap(self, executor: Any) -> Any:
         """A :class:`concurrent.futures.Executor` that runs everything in ``executor`` within ``with self:``. Raises

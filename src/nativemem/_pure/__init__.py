@@ -46,11 +46,16 @@ __all__ = [
     "features",
     "finish",
     "histograms",
+    "methods",
     "name",
     "this_thread",
 ]
 
 name = "pure"
+
+
+#: of the facade's classes: nothing is done otherwise here
+methods: dict[str, dict[str, object]] = {}
 
 
 def finish(cls: type) -> None:

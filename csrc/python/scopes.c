@@ -293,6 +293,7 @@ static EntryObject *find_active(PyThreadState *thread, bool *unsettled) {
     }
     for (Py_ssize_t i = 0; e != NULL && e->asleep != NULL && i < PyTuple_GET_SIZE(e->asleep);) {
         EntryObject *other = (EntryObject *)PyTuple_GET_ITEM(e->asleep, i++);
+        if (other->ended || other->context != thread->context) continue; /* where both are inherited e is the inner one */
         *unsettled = true;
         if (!is_active(other, thread)) continue;
         e = other; /* it has been resumed within e */
@@ -416,7 +417,8 @@ static PyObject *scope_enter(PyObject *module, PyObject *budget) {
 
 /* The innermost of the owner's that the calling frame made, or, for one that is no generator's, that no generator did.
  * A generator may have made it in another context. Without memory to know the frame: the innermost that counts. */
-static EntryObject *entry_to_end(const OwnerObject *owner, const PyFrameObject *frame, bool known, PyThreadState *thread) {
+static EntryObject *entry_to_end(const OwnerObject *owner, const PyFrameObject *frame, bool known,
+                                 const PyThreadState *thread) {
     for (EntryObject *e = innermost(); e != NULL; e = e->outer)
         if (e->owner == owner && !e->ended && (known ? e->frame == frame : is_active(e, thread))) return e;
     for (EntryObject *e = frame == NULL ? NULL : newest; e != NULL; e = e->older)

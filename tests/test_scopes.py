@@ -446,6 +446,23 @@ class TestWhere:
             """
         ) == ["False True", "False True"]
 
+    def test_what_ended_elsewhere_is_not_inherited(self) -> None:
+        """OWN-1: a scope whose generator went on in another context."""
+        assert output(
+            """
+            import contextvars
+            def steps():
+                with a: yield
+                yield
+            first, second = steps(), steps()
+            next(first); next(second)
+            first.close()
+            contextvars.Context().run(next, second)
+            kept = contextvars.copy_context().run(some)
+            print(charged(a))
+            """
+        ) == ["False"]
+
 
 @native
 class TestDenials:

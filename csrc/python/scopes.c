@@ -186,6 +186,7 @@ typedef struct EntryObject {
     PyObject *context;    /* that it was made in */
     PyObject *asleep;     /* NULL, or a tuple of outer ones whose generators were not running when it was made */
     bool ended;
+    bool elsewhere; /* ended by its generator in another context: whoever copies its own finds it still */
     bool of_generators; /* this one or an outer one has been made by a generator or coroutine */
 } EntryObject;
 
@@ -272,7 +273,7 @@ static bool is_running(PyFrameObject *f) {
 #endif
 
 static bool is_active(const EntryObject *e, const PyThreadState *thread) {
-    if (e->context != thread->context) return true; /* inherited */
+    if (e->context != thread->context) return !e->elsewhere; /* inherited */
     return !e->ended && (e->frame == NULL || is_running(e->frame));
 }
 
@@ -286,10 +287,12 @@ static EntryObject *innermost(void) {
 
 static EntryObject *find_active(PyThreadState *thread, bool *unsettled) {
     EntryObject *e = innermost();
+    bool late = false; /* inherited when what stood there had ended: then so had those further out */
     *unsettled = false;
     for (; e != NULL; e = e->outer) {
         if (e->frame != NULL && e->context == thread->context) *unsettled = true;
-        if (is_active(e, thread)) break;
+        if (is_active(e, thread) && !(late && e->ended)) break;
+        late = late || e->elsewhere;
     }
     for (Py_ssize_t i = 0; e != NULL && e->asleep != NULL && i < PyTuple_GET_SIZE(e->asleep);) {
         EntryObject *other = (EntryObject *)PyTuple_GET_ITEM(e->asleep, i++);
@@ -395,7 +398,7 @@ static bool enter(OwnerObject *owner, PyThreadState *thread) {
     if (frame != NULL) list_entry(e);
     e->context = NULL;
     e->asleep = asleep;
-    e->ended = false;
+    e->ended = e->elsewhere = false;
     e->of_generators = e->frame != NULL || (outer != NULL && outer->of_generators);
     bool done = set_innermost(e);
     if (done) e->context = Py_NewRef(thread->context);
@@ -431,8 +434,9 @@ static bool end_innermost(OwnerObject *owner, PyThreadState *thread) {
     bool known = callers_frame(thread, &frame);
     if (!known) PyErr_Clear();
     EntryObject *e = entry_to_end(owner, frame, known, thread);
-    Py_XDECREF(frame);
+    Py_XDECREF(frame); /* whoever runs in it holds it */
     if (e == NULL) return true; /* made in a context that is not this one, nor one that this was copied from */
+    e->elsewhere = frame != NULL && e->context != thread->context;
     end_entry(e);
     EntryObject *top = innermost(), *before = top;
     /* one that another context has ended is still inherited here */

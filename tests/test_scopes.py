@@ -835,6 +835,22 @@ class TestLife:
             NATIVEMEM_SECURE="1",
         ) == ["True True", "True True"]
 
+    def test_growing_what_another_owner_has_on_the_secure_heap(self) -> None:
+        """HEAP-4: it is its own heap's canaries that are looked at."""
+        assert output(
+            """
+            outside = [bytearray(n) for n in (10, 1000, 100_000)]
+            with a: inside = [bytearray(n) for n in (10, 1000, 100_000)]
+            with b:
+                for grows in outside + inside:
+                    for n in (1, 100, 10_000, 1_000_000): grows += b"x" * n
+                    del grows[10:]
+            for grows in outside + inside: grows += b"end"
+            print({bytes(grows[-3:]) for grows in outside + inside})
+            """,
+            NATIVEMEM_SECURE="1",
+        ) == ["{b'end'}"]
+
     def test_entered_without_end(self) -> None:
         """OWN-1: entries hold one another, in a chain that may be long."""
         assert output(

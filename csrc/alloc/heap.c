@@ -802,8 +802,9 @@ static void *move(nm_heap *h, void *ptr, size_t old, size_t size) {
 }
 
 /* In the block's own cell or span, if its tail is whole. */
-static nm_status secure_resize(nm_heap *h, char *ptr, size_t size) {
+static nm_status secure_resize(char *ptr, size_t size) {
     nm__page *p = nm__page_of(ptr);
+    const nm_heap *h = p->part != NULL ? p->part->heap : heap_of_span(p);
     size_t old, room = room_of(p);
     nm_status status = unseal(h, ptr, room, &old);
     if (status != NM_OK) return status;
@@ -816,7 +817,7 @@ static NM_COLD void *secure_realloc(nm_heap *h, char *ptr, size_t size) {
     size_t old = nm_heap_usable_of(ptr), room = room_of(nm__page_of(ptr));
     size += size == 0;
     if (size > room / 2 || size >= old) {
-        nm_status status = secure_resize(h, ptr, size);
+        nm_status status = secure_resize(ptr, size);
         if (status == NM_OK) return ptr;
         if (status != NM_EXHAUSTED) return nm_refuse(status, size, 0, 0);
     }
@@ -906,7 +907,7 @@ static bool heap_resize(void *self, void *ptr, size_t old, size_t size, size_t a
     nm__part *part = attach(h);
     if (part == NULL) return false;
     if (h->key != 0) {
-        nm_status status = secure_resize(h, ptr, size);
+        nm_status status = secure_resize(ptr, size);
         if (status != NM_OK) return nm__fail(status, size, 0, 0), false;
     } else if (size > old) {
         NM_UNPOISON((char *)ptr + old, size - old);

@@ -137,7 +137,7 @@ build/c-tests/asan/%: tests/c/%.c $(CORE_SOURCES) $(C_HEADERS) $(C_TEST_HEADERS)
 
 # --- checkers: more eyes on the same tests, and programs that nobody thought of ---
 
-.PHONY: c-tests-valgrind c-tests-tsan fuzz python-tests-asan
+.PHONY: c-tests-valgrind c-tests-tsan fuzz python-tests-asan hunt-scopes
 CORPUS := $(wildcard tests/c/corpus/*)
 TSAN := -fsanitize=thread -fno-omit-frame-pointer
 # a child that ends in a guard page is one of the tests
@@ -150,6 +150,9 @@ c-tests-tsan: $(C_TESTS:tests/c/%.c=build/c-tests/tsan/%.passed) ## the C tests 
 
 fuzz: ## coverage-guided fuzzing of the C core, for FUZZ_SECONDS (60)
 	@scripts/fuzz.sh
+
+hunt-scopes: ## random programs of scopes against a model of who is charged; ARGS="--seconds 30 --seed N"
+	$(PYTHON) scripts/hunt_scopes.py $(ARGS)
 
 python-tests-asan: ## the Python tests on an extension with AddressSanitizer; some minutes
 	$(PYTHON) scripts/python_tests_asan.py $(ARGS)

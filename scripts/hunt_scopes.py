@@ -2,9 +2,9 @@
 
 Usage: hunt_scopes.py [--seconds N] [--seed N]
 
-A program keeps which scopes each frame has open in which context, and after each step asks the engine who is charged.
-The model: the innermost running frame that has a scope open in this context; where none has, what the context was
-copied with. At the end budgets keep their invariants.
+A program keeps which scopes each frame has open in which context, and asks the engine after each step who is
+charged. The model: the innermost running frame that has a scope open in this context; where none has, what the
+context was copied with.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ GLOBALS = {
     "nm__region_pages": "the same, set once",
     "nm__pages": "the same, set once",
     "nm__page_bias": "the same, set once",
+    "watcher": "the thread that gives memory back in an idle process",
     "heaps": "every heap, for fork and the end of a thread",
     "slabs": "every slab, for the same",
     "traceds": "every traced, for the same",

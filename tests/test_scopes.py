@@ -796,11 +796,15 @@ class TestLife:
                 print(a.used < used + MiB // 2)
                 del kept
                 print(a.used < used - MiB // 2)
+                try:
+                    with a: pass
+                except nativemem.NativeUnavailable as error:
+                    print("not on" in str(error))
                 nativemem.install()
                 again = some()
                 print(charged(a))
             """
-        ) == ["True", "True", "True"]
+        ) == ["True", "True", "True", "True"]
 
     def test_collections_within(self) -> None:
         assert output(

@@ -1,7 +1,7 @@
 /* Threads: who they are, and what is done when one ends. */
 #include "base/base.h"
 
-#define HOOKS 4
+#define HOOKS 8 /* one for each file that has something to do then */
 
 NM_TLS uintptr_t nm__thread_number, nm__acting_as;
 

@@ -299,6 +299,8 @@ bool nm__engine_use_scopes(void) {
     return true;
 }
 
+bool nm__engine_is_on(void) { return atomic_load(&objects.mode) != OFF || atomic_load(&arrays.mode) != OFF; }
+
 void nm__engine_add_census(nm_census *sum, nm_heap *h) {
     nm_census one;
     nm_heap_census(h, &one);

@@ -11,6 +11,7 @@ nm_budget *nm_engine_budget(void); /* its limit is NM_SIZE_MAX where none was se
 
 /* From now on who is charged is looked up with each call. false: out of memory. */
 bool nm__engine_use_scopes(void);
+bool nm__engine_is_on(void); /* for objects or for arrays */
 nm_heap *nm__engine_own_heap(nm_budget *of); /* as secure as the engine's */
 void nm__engine_add_census(nm_census *sum, nm_heap *h);
 

@@ -360,15 +360,16 @@ static bool set_innermost(EntryObject *e) {
     return token != NULL;
 }
 
-/* budget._core._owner, made if need be: a new reference; NULL with an error set. Slots: to read them takes nothing. */
-static PyObject *owner_of(PyObject *budget) {
+/* budget._core._owner, made if need be: a new reference; NULL with an error set, as where the engine is off and it is to
+ * be entered. Slots: to read them takes nothing. */
+static PyObject *owner_of(PyObject *budget, bool to_enter) {
     if (PyInterpreterState_Get() != home) {
         PyErr_SetString(PyExc_RuntimeError, "only the interpreter that imported nativemem first has owners");
         return NULL;
     }
     PyObject *core = PyObject_GetAttr(budget, names.core);
     PyObject *owner = core == NULL ? NULL : PyObject_GetAttr(core, names.owner);
-    if (owner == Py_None) {
+    if (owner == Py_None || (owner != NULL && to_enter && !nm__engine_is_on())) {
         Py_DECREF(owner);
         owner = PyObject_CallMethodNoArgs(core, names.make);
     }
@@ -411,7 +412,7 @@ static bool enter(OwnerObject *owner, PyThreadState *thread) {
 /* In C, as leaving is: an exception of a signal's handler, say, would else get between what has been done and `with`. */
 static PyObject *scope_enter(PyObject *module, PyObject *budget) {
     (void)module;
-    PyObject *owner = owner_of(budget);
+    PyObject *owner = owner_of(budget, true);
     if (owner == NULL) return NULL;
     bool done = owner == Py_None || enter((OwnerObject *)owner, PyThreadState_Get());
     Py_DECREF(owner);
@@ -461,7 +462,7 @@ static bool leave_scope(OwnerObject *owner, PyThreadState *thread) {
 static PyObject *scope_exit(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     (void)module;
     if (count < 1) return PyErr_Format(PyExc_TypeError, "takes a budget");
-    PyObject *owner = owner_of(args[0]);
+    PyObject *owner = owner_of(args[0], false);
     if (owner == NULL) return NULL;
     bool done = owner == Py_None || leave_scope((OwnerObject *)owner, PyThreadState_Get());
     Py_DECREF(owner);

@@ -70,12 +70,12 @@ class BudgetCore:
 
     def owner(self) -> Any:
         """What a scope is of. Raises :class:`NativeUnavailable` where the engine is not on."""
+        if not any(dataplane.engine_state()[:2]):
+            raise errors.NativeUnavailable(
+                "the engine is not on, so nothing that the code allocates would be charged",
+                suggestion="call nativemem.install() first",
+            )
         if self._owner is None:
-            if not any(dataplane.engine_state()):
-                raise errors.NativeUnavailable(
-                    "the engine is not on, so nothing that the code allocates would be charged",
-                    suggestion="call nativemem.install() first",
-                )
             core: BudgetCore | None = self
             while core is not None and core._owner is None:  # whoever refuses, the refusal has to be dealt with
                 lib.nm__budget_reserve(core._ptr, reserve_of(lib.nm_budget_limit(core._ptr)))

@@ -427,7 +427,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("scope-array-never-credited", "    credit(o, known.size);\n    let_go(o);", "    let_go(o);"),
         ("scope-array-shrunk-for-nothing", "else if (change->had > change->bytes) credit(before, change->had - change->bytes);", ""),
         ("scope-owner-stays", "if (is_done(o)) destroy_owner(o); /*", "if (is_done(o) && false) destroy_owner(o); /*"),
-        ("scope-owner-goes-before-its-arrays", "return done && atomic_load", "return (done || true) && atomic_load"),
+        ("scope-owner-goes-before-its-arrays", "return atomic_load(&o->arrays) == 0 && atomic_load(&o->inside) == 0 &&", "return atomic_load(&o->inside) == 0 &&"),
         tests=("tests/test_scopes.py",),
     ),
     *_in(

@@ -543,7 +543,8 @@ static void give_aside(nm__part *part, void *ptr, nm__page *p) {
 }
 
 static void free_cell(nm__part *part, void *ptr, nm__page *p) {
-    if (last_mine.part == part && last_mine.heap == part->heap->number) give_local(ptr, p);
+    if (nm__mine[part->heap->slot] == part || (last_mine.part == part && last_mine.heap == part->heap->number))
+        give_local(ptr, p);
     else if (atomic_load_explicit(&part->thread, memory_order_relaxed) == nm__thread_id()) give_aside(part, ptr, p);
     else free_cell_far(part, ptr);
 }

@@ -344,12 +344,14 @@ static NM_COLD void *sourced_array(size_t size, bool zeroed) {
     return ptr;
 }
 
-/* Charged before it is had, and known after. */
-static NM_COLD void *scoped_array(size_t bytes, bool zeroed) {
-    nm__owner *owner;
-    if (!nm__scope_charge_array(bytes, &owner)) return NULL;
+static void *scoped_array(size_t bytes, bool zeroed) {
+    if (!nm__scope_charge_array(bytes)) return NULL;
     void *ptr = zeroed ? nm_heap_calloc(arrays.heap, 1, bytes) : nm_heap_malloc(arrays.heap, bytes);
-    nm__scope_know_array(owner, ptr, bytes);
+    if (NM_UNLIKELY(ptr != NULL && !nm__scope_know_array(ptr, bytes))) {
+        (void)nm_heap_free(arrays.heap, ptr);
+        ptr = nm_refuse(NM_OUT_OF_MEMORY, bytes, 0, 0);
+    }
+    if (NM_UNLIKELY(ptr == NULL)) nm__scope_credit_array(bytes);
     watch_pressure();
     return ptr;
 }

@@ -3,6 +3,8 @@
 #include "python/engine.h"
 #include "wrap/sites.h"
 
+#include <sched.h>
+
 #if PY_VERSION_HEX < 0x030B0000
 #include <frameobject.h>
 #endif
@@ -17,7 +19,7 @@ struct nm__owner {
     nm_heap *heap; /* of its objects */
     nm_budget *budget;
     PyObject *budgets_handle; /* strong */
-    size_t arrays;            /* under the arrays' lock: how many are charged to it */
+    _Atomic size_t arrays;    /* how many are charged to it */
     _Atomic size_t inside;    /* threads that allocate from it, as far as they have found out */
     nm__owner *next;          /* of those that are left */
     nm__owner *newer, *older; /* of all */
@@ -40,20 +42,23 @@ static struct {
     nm_census past;
 } owners;
 
-/* Every array that is charged to one. */
+/* Every array that is charged to one. The lock is held for a few instructions, and by the interpreter's lock there is
+ * hardly ever anybody to wait: only interpreters with a lock of their own. */
 static struct {
-    pthread_mutex_t lock;
+    atomic_bool locked;
     nm__sites table; /* site: the owner */
-} arrays = {.lock = PTHREAD_MUTEX_INITIALIZER};
+} arrays;
 
-static void before_fork(void) { pthread_mutex_lock(&arrays.lock); }
-static void after_fork(void) { pthread_mutex_unlock(&arrays.lock); }
+NM_INLINE void lock_arrays(void) {
+    while (NM_UNLIKELY(atomic_exchange_explicit(&arrays.locked, true, memory_order_acquire))) sched_yield();
+}
+NM_INLINE void unlock_arrays(void) { atomic_store_explicit(&arrays.locked, false, memory_order_release); }
+
+static void before_fork(void) { lock_arrays(); }
+static void after_fork(void) { unlock_arrays(); }
 
 static bool is_done(const nm__owner *o) {
-    pthread_mutex_lock(&arrays.lock);
-    bool done = o->arrays == 0;
-    pthread_mutex_unlock(&arrays.lock);
-    return done && atomic_load(&o->inside) == 0 && nm__heap_held(o->heap) == 0;
+    return atomic_load(&o->arrays) == 0 && atomic_load(&o->inside) == 0 && nm__heap_held(o->heap) == 0;
 }
 
 /* What the calling thread allocates from; from then on it is found out anew when it changes. */
@@ -512,56 +517,48 @@ static bool charge(nm__owner *o, size_t bytes) {
 
 /* Room in the table, and a claim on the owner. */
 static bool promise(nm__owner *o) {
-    pthread_mutex_lock(&arrays.lock);
+    lock_arrays();
     bool promised = nm__sites_promise(&arrays.table);
-    if (promised) o->arrays++;
-    pthread_mutex_unlock(&arrays.lock);
+    unlock_arrays();
+    if (promised) atomic_fetch_add(&o->arrays, 1);
     return promised;
 }
 
+static void let_go(nm__owner *o) { atomic_fetch_sub(&o->arrays, 1); }
+
 static void keep_promise(nm__owner *o, void *ptr, size_t bytes) {
-    pthread_mutex_lock(&arrays.lock);
-    if (ptr != NULL) {
-        nm__sites_add(&arrays.table, (nm__site){ptr, bytes, (uintptr_t)o});
-    } else {
-        nm__sites_forget_promise(&arrays.table);
-        o->arrays--;
-    }
-    pthread_mutex_unlock(&arrays.lock);
+    lock_arrays();
+    if (ptr != NULL) nm__sites_add(&arrays.table, (nm__site){ptr, bytes, (uintptr_t)o});
+    else nm__sites_forget_promise(&arrays.table);
+    unlock_arrays();
+    if (ptr == NULL) let_go(o);
 }
 
-bool nm__scope_charge_array(size_t bytes, nm__owner **owner) {
-    nm__owner *o = *owner = nm__scope_now.owner;
-    if (o == NULL) return true;
-    if (!charge(o, bytes)) return false;
-    if (promise(o)) return true;
-    credit(o, bytes);
-    return false;
-}
+bool nm__scope_charge_array(size_t bytes) { return charge(nm__scope_now.owner, bytes); }
 
-void nm__scope_know_array(nm__owner *o, void *ptr, size_t bytes) {
-    if (o == NULL) return;
-    if (ptr == NULL) credit(o, bytes); /* first: then the owner may go */
-    keep_promise(o, ptr, bytes);
+void nm__scope_credit_array(size_t bytes) { credit(nm__scope_now.owner, bytes); }
+
+bool nm__scope_know_array(void *ptr, size_t bytes) {
+    nm__owner *o = nm__scope_now.owner;
+    lock_arrays();
+    bool promised = nm__sites_promise(&arrays.table);
+    if (promised) nm__sites_add(&arrays.table, (nm__site){ptr, bytes, (uintptr_t)o});
+    unlock_arrays();
+    if (promised) atomic_fetch_add(&o->arrays, 1);
+    return promised;
 }
 
 /* site 0: not known. */
 static nm__site take(void *ptr) {
     nm__site known = {NULL, 0, 0};
-    pthread_mutex_lock(&arrays.lock);
+    lock_arrays();
     nm__site *found = nm__sites_find(&arrays.table, ptr);
     if (found != NULL) {
         known = nm__sites_take(&arrays.table, found);
         nm__sites_forget_promise(&arrays.table);
     }
-    pthread_mutex_unlock(&arrays.lock);
+    unlock_arrays();
     return known;
-}
-
-static void let_go(nm__owner *o) {
-    pthread_mutex_lock(&arrays.lock);
-    o->arrays--;
-    pthread_mutex_unlock(&arrays.lock);
 }
 
 void nm__scope_forget_array(void *ptr) {
@@ -576,19 +573,19 @@ PyObject *nm__scope_array_budget(PyObject *module, PyObject *address) {
     (void)module;
     const void *ptr = PyLong_AsVoidPtr(address);
     if (ptr == NULL && PyErr_Occurred()) return NULL;
-    pthread_mutex_lock(&arrays.lock);
+    lock_arrays();
     const nm__site *found = nm__sites_find(&arrays.table, ptr);
     void *budget = found == NULL ? NULL : ((nm__owner *)found->site)->budget;
-    pthread_mutex_unlock(&arrays.lock);
+    unlock_arrays();
     return PyLong_FromVoidPtr(budget);
 }
 
 /* Grown or shrunk in one owner's hands only the difference counts: what is full may still shrink. */
 bool nm__scope_recharge_array(void *ptr, size_t bytes, nm__recharge *change) {
-    pthread_mutex_lock(&arrays.lock);
+    lock_arrays();
     const nm__site *found = nm__sites_find(&arrays.table, ptr);
     nm__site known = found == NULL ? (nm__site){NULL, 0, 0} : *found;
-    pthread_mutex_unlock(&arrays.lock);
+    unlock_arrays();
     nm__owner *owner = nm__scope_now.owner, *before = (nm__owner *)known.site;
     size_t more = owner == NULL ? 0 : owner != before ? bytes : bytes > known.size ? bytes - known.size : 0;
     *change = (nm__recharge){owner, before, bytes, known.size, more};

@@ -40,8 +40,10 @@ NM_INLINE nm_heap *nm__scope_heap(nm_heap *engines) {
 }
 
 /* Arrays are charged one by one. */
-bool nm__scope_charge_array(size_t bytes, nm__owner **owner); /* false: refused */
-void nm__scope_know_array(nm__owner *owner, void *ptr, size_t bytes);
+/* To the owner of now, of whom there is one: charged before it is had; known after, or given back. false: refused. */
+bool nm__scope_charge_array(size_t bytes);
+bool nm__scope_know_array(void *ptr, size_t bytes);
+void nm__scope_credit_array(size_t bytes);
 void nm__scope_forget_array(void *ptr);
 /* A realloc: charged first, to who runs now; then what came of it, NULL for nothing. */
 typedef struct nm__recharge {

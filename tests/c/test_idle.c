@@ -31,8 +31,7 @@ static bool nobody_there(void) { return !nm__region_watched(); }
 static void test_what_is_kept_goes_back(void) {
     for (int i = 0; i < 3; i++) {
         free_one(MUCH);
-        CHECK(nm_region_dirty() == MUCH && nm__region_watched());
-        CHECK(comes(nothing_kept) && comes(nobody_there));
+        CHECK(comes(nothing_kept) && comes(nobody_there)); /* it may have come by now */
         SOUND(nm__region_check());
     }
 }

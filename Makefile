@@ -207,6 +207,13 @@ test-disabled: $(VENV)/.installed-test ## the contract suite under the kill swit
 test-orders: $(VENV)/.installed-test ## the contract suite on every order of wrappers; some minutes
 	NATIVEMEM_TEST_ALL_ORDERS=1 $(CONTRACT)
 
+# as root; what it was comes back, whatever happens
+.PHONY: test-overcommit
+OVERCOMMIT = /proc/sys/vm/overcommit_memory
+test-overcommit: $(VENV)/.installed-test ## the engine where the system counts what is committed (vm.overcommit_memory=2)
+	before=$$(cat $(OVERCOMMIT)); trap "echo $$before >$(OVERCOMMIT)" EXIT; echo 2 >$(OVERCOMMIT) && \
+	  $(BIN)/python -m pytest tests/test_engine.py tests/test_scopes.py tests/test_numpy_hook.py $(ARGS)
+
 # --- instruction counts: what tests/test_instructions.py holds the core to ---
 
 .PHONY: instructions

@@ -485,6 +485,79 @@ class TestObjects:
             """
         ) == ["the system refused to reserve address space for the heap", "False 10000"]
 
+    def test_a_system_that_commits_no_more(self) -> None:
+        """As with vm.overcommit_memory=2: reserved address space costs nothing, and what cannot be had is refused."""
+        assert output(
+            """
+            import nativemem, resource
+            nativemem.install()
+            resource.setrlimit(resource.RLIMIT_DATA, (300 << 20, 300 << 20))
+            for _ in range(3):
+                kept = []
+                try:
+                    while len(kept) < 1000: kept += bytes(3 << 20), [str(i) for i in range(1000)]
+                except MemoryError:
+                    print(40 < len(kept) < 300)
+                del kept
+            print(nativemem.process.usage().denials, len([str(i) for i in range(10_000)]))
+            """
+        ) == ["True", "True", "True", "0 10000"]
+
+    def test_signals(self) -> None:
+        """ENG-3: handlers run between bytecodes and allocate, free and enter scopes themselves."""
+        assert output(
+            """
+            import nativemem, signal
+            nativemem.install()
+            budget, seen, kept = nativemem.Budget("64 MiB"), [], []
+            def handler(number, frame):
+                with budget:
+                    kept.append([str(i) for i in range(100)])
+                if len(kept) > 50: kept.clear()
+                seen.append(number)
+            signal.signal(signal.SIGALRM, handler)
+            signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+            while len(seen) < 500:
+                rows = [{"id": i, "name": str(i)} for i in range(500)]
+                assert sorted(rows, key=lambda row: row["id"]) == rows
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            kept.clear()
+            print(len(rows), budget.used < 16 << 20)
+            """
+        ) == ["500 True"]
+
+    def test_frozen_objects_and_leaving_at_once(self) -> None:
+        """ENG-3: gc.freeze before a fork, os._exit in threads."""
+        assert output(
+            """
+            import gc, nativemem, os, threading
+            nativemem.install()
+            kept = [[i] for i in range(100_000)]
+            gc.freeze()
+            for code in (0, 7):
+                child = os.fork()
+                if child == 0:
+                    kept.clear(); gc.collect(); gc.unfreeze(); gc.collect()
+                    more = [[i] for i in range(100_000)]
+                    threading.Thread(target=os._exit, args=(code,)).start()
+                    while True: [str(i) for i in range(100)]
+                print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), len(kept))
+            """
+        ) == ["0 100000", "7 100000"]
+
+    def test_pickles(self) -> None:
+        """ENG-3"""
+        assert output(
+            """
+            import copy, nativemem, pickle
+            thing = {i: (str(i), [i] * 10, {"x": bytes(i % 100)}) for i in range(5000)}
+            nativemem.install()
+            for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+                print(pickle.loads(pickle.dumps(thing, protocol)) == thing == copy.deepcopy(thing), end=" ")
+            print(pickle.loads(pickle.dumps(nativemem.installed())) == nativemem.installed())
+            """
+        ) == [" ".join(["True"] * 7)]
+
     def test_subinterpreters(self) -> None:
         assert output(
             """

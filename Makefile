@@ -17,8 +17,8 @@ INPUTS := pyproject.toml setup.py $(C_SOURCES) $(C_HEADERS) \
 	$(shell find src -name '*.py' -o -name '*.h' -o -name py.typed)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test doctest bench lint lint-c header-compile c-tests c-tests-asan interpreter-tests \
-	coverage differential mutants dist wheel-pure clean FORCE
+.PHONY: help demo test doctest bench lint lint-c header-compile c-tests c-tests-asan coverage \
+	differential mutants dist wheel-pure clean FORCE
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -108,11 +108,6 @@ C_TESTS := $(sort $(wildcard tests/c/test_*.c))
 # test_x.link: what the linker is told when it links test_x.c
 C_TEST_HEADERS := $(wildcard tests/c/*.h tests/c/*.link)
 ASAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
-
-interpreter-tests: $(VENV)/.installed-test ## the interpreter's own tests, on the engine
-	cd $(VENV) && ./bin/python -m nativemem run -m test $(or $(ARGS),$(INTERPRETER_TESTS))
-
-INTERPRETER_TESTS := test_dict test_list test_gc test_json test_threading test_pickle test_descr test_fork1
 
 c-tests: $(C_TESTS:tests/c/%.c=build/c-tests/plain/%.passed) ## the C tests
 	@[ -n "$(C_TESTS)" ] || { echo "there are no tests in tests/c"; exit 1; }
@@ -230,6 +225,15 @@ pyperformance: $(VENV)/.installed-bench ## pyperformance, engine off and on, som
 
 soak: $(VENV)/.installed-demo ## everything at once in one process on the engine, for SECONDS (3600): its memory is to stay flat
 	$(BIN)/python scripts/soak.py --seconds $(SECONDS) $(ARGS)
+
+# --- test suites of others, with the engine off and on ---
+
+.PHONY: suites suites-fast
+suites: ## the suites of the interpreter, NumPy, pandas, scikit-learn, for each of PYTHONS (docs/suites.md); hours
+	$(PYTHON) scripts/suites.py --pythons $(PYTHONS) $(ARGS)
+
+suites-fast: ## a part of them on PYTHON; some minutes
+	$(PYTHON) scripts/suites.py --fast $(ARGS)
 
 # --- releases ---
 

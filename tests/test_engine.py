@@ -797,21 +797,3 @@ class TestArrays:
             print(float(np.ones(6_000_000).sum()))
             """
         ) == ["refused", "True 4000000.0", "6000000.0"]
-
-
-@native
-@pytest.mark.slow
-@pytest.mark.skipif(
-    importlib.util.find_spec("test.test_dict") is None,
-    reason="this interpreter came without its own test suite",
-)
-def test_the_interpreters_own_tests() -> None:
-    """A small part; `make interpreter-tests` runs more."""
-    done = subprocess.run(
-        [sys.executable, "-m", "nativemem", "run", "-m", "test", "test_dict", "test_list", "test_json"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "All 3 tests OK" in done.stdout

@@ -1,0 +1,26 @@
+"""Why an outcome with the engine on differs from the one without it, for scripts/suites.py."""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Reason:
+    """``test``: a pattern of names as the report has them, of ``suite``; none of ``pythons`` means all."""
+
+    suite: str
+    test: str
+    text: str
+    pythons: tuple[str, ...] = ()
+    sides: tuple[str, ...] = ("on", "scoped")
+
+    def applies(self, suite: str, python: str, side: str) -> bool:
+        return suite == self.suite and side in self.sides and python in (self.pythons or (python,))
+
+    def covers(self, suite: str, python: str, side: str, test: str) -> bool:
+        return self.applies(suite, python, side) and fnmatch.fnmatchcase(test, self.test)
+
+
+REASONS: tuple[Reason, ...] = ()

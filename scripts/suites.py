@@ -2,13 +2,11 @@
 
 Usage: suites.py [--pythons all | 3.12 ...] [--suites interpreter numpy pandas sklearn] [--fast] [--scoped] ...
 
-For each interpreter there is an environment below build/suites, with nativemem, the libraries, and a hook that
-runs at the start of every Python in it: of the tests and of the programs that tests start. One variable tells it
-what to do:
+For each interpreter there is an environment below build/suites, with nativemem and the libraries. The sides are:
 
-off     nothing
-on      `nativemem.install()`
-scoped  that, and the main thread enters a budget with a limit that nobody reaches
+off     NATIVEMEM_AUTOINSTALL is not set
+on      it is 1: the engine, in the tests' process and in the programs that tests start
+scoped  that, and the main thread of each enters a budget with a limit that nobody reaches
 
 Each file (of pandas and scikit-learn: each package) runs in a process of its own, both sides one after the other,
 with the same hash seed, locale and time zone, in an empty folder that is also its home and its place for temporary
@@ -51,18 +49,17 @@ ROOT = Path(__file__).resolve().parents[1]
 TOP = ROOT / "build" / "suites"
 PAGE = ROOT / "docs" / "suites.md"
 SUPPORTED = ("3.10", "3.11", "3.12", "3.13")
-VARIABLE = "NATIVEMEM_SUITES"
-#: How a program is told; runs at the start of each Python of the environment, hence no more than is needed
-START = f'''\
-import os
+#: What enters the budget, at the start of each Python of the environment that has the variable
+SCOPED = "SUITES_SCOPED"
+SCOPE_LINE = f"import os; {SCOPED!r} in os.environ and __import__('nativemem_suites')\n"
+SCOPE_MODULE = """\
+import nativemem
+from nativemem._backend import in_main_interpreter
 
-side = os.environ.get("{VARIABLE}", "off")
-if side != "off":
-    import nativemem.auto
-if side == "scoped":
+if in_main_interpreter():
     budget = nativemem.Budget(1 << 44, "suites")
     budget.__enter__()
-'''
+"""
 #: the test that stands for the process as a whole
 PROCESS = "(the process)"
 ENDED, ABSENT = "ended", "absent"
@@ -221,15 +218,16 @@ SUITES = {
 def fingerprint() -> str:
     """Of what is installed: outcomes with the engine on are those of one build."""
     digest = hashlib.sha256()
-    for folder in ("csrc", "src"):
-        for file in sorted((ROOT / folder).rglob("*")):
-            if file.suffix in (".c", ".h", ".py") and file.name != "_core.c":
-                digest.update(f"{file.relative_to(ROOT)}\n".encode() + file.read_bytes())
+    files = [ROOT / "setup.py", *(ROOT / "csrc").rglob("*"), *(ROOT / "src").rglob("*")]
+    for file in sorted(files):
+        if file.suffix in (".c", ".h", ".py", ".pth") and file.name != "_core.c":
+            digest.update(f"{file.relative_to(ROOT)}\n".encode() + file.read_bytes())
     return digest.hexdigest()
 
 
 def environment(side: str, folder: str) -> dict[str, str]:
-    """The same for both sides, but for one word; nothing of the caller's that a test could notice."""
+    """The same for all sides, but for what makes the side; nothing of the caller's that a test could notice."""
+    started = {"NATIVEMEM_AUTOINSTALL": "1"} if side != "off" else {}
     return {
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": folder,
@@ -239,7 +237,8 @@ def environment(side: str, folder: str) -> dict[str, str]:
         "PYTHONHASHSEED": "1",
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
-        VARIABLE: side,
+        **started,
+        **({SCOPED: "1"} if side == "scoped" else {}),
     }
 
 
@@ -284,12 +283,13 @@ class Python:
                 for old in self.top.glob(f"*/{side}"):
                     shutil.rmtree(old)
             mark.write_text(wanted)
-        (self.site / "nativemem_suites.py").write_text(START)
-        (self.site / "nativemem_suites.pth").write_text("import nativemem_suites\n")
+        # in the order of names, so after the package's own
+        (self.site / "nativemem_suites.pth").write_text(SCOPE_LINE)
+        (self.site / "nativemem_suites.py").write_text(SCOPE_MODULE)
         self.check()
 
     def check(self) -> None:
-        """That the variable does what it says, in programs that are started with -I or -E too."""
+        """That the sides are what they are called, in programs that are started with -I or -E too."""
         for flags, side in itertools.product(([], ["-I"], ["-E"]), SIDES):
             code = "import sys; print('nativemem' in sys.modules and bool(sys.modules['nativemem'].installed()))"
             if self.ask(code, *flags, side=side) != str(side != "off"):

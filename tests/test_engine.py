@@ -313,6 +313,18 @@ class TestObjects:
             """
         ) == ["True False", "True", "10000"]
 
+    def test_tracemalloc_from_the_start_is_declined_too(self) -> None:
+        code = """
+            import sys, nativemem
+            print("tracemalloc" in sys.modules)
+            try:
+                nativemem.install()
+            except nativemem.NativeUnavailable as error:
+                print("tracemalloc" in str(error), bool(nativemem.installed()))
+            kept = [str(i) for i in range(1000)]
+            """
+        assert output(code, "-X", "tracemalloc") == ["False", "True False"]
+
     @pytest.mark.parametrize("value", ["'yes'", "1", "None"])
     def test_bad_arguments(self, value: str) -> None:
         assert output(

@@ -81,8 +81,11 @@ def _refuse_where_unsafe(objects: bool) -> None:
     gil = getattr(sys, "_is_gil_enabled", lambda: True)
     if objects and not gil():
         raise NativeUnavailable("objects: a free-threaded interpreter requires its own allocator")
-    tracing = sys.modules.get("tracemalloc")
-    if tracing is not None and tracing.is_tracing():
+    try:  # not `tracemalloc`, which python -X tracemalloc does not import
+        from _tracemalloc import is_tracing
+    except ImportError:  # an interpreter without it cannot trace
+        return
+    if is_tracing():
         raise NativeUnavailable(
             "tracemalloc is tracing; when it stops it would take the engine out from under its blocks",
             suggestion="stop tracemalloc, install, then start it again",

@@ -64,7 +64,7 @@ def test_a_line_that_was_cut_off_is_run_again(task: suites.Task) -> None:
 def test_outcomes_of_both_kinds_of_file(tmp_path: Path) -> None:
     file = tmp_path / "outcomes.xml"
     file.write_text(
-        "<testsuites><testsuite><testcase name='t.A.a'/><testcase name='t.A.b'><error/></testcase>"
+        "<testsuites><testsuite><testcase name='t.A.a'/><testcase/><testcase name='t.A.b'><error/></testcase>"
         "<testcase name='t.A.b'><skipped/></testcase><testcase name='t at 0x7f00dead00'><failure/></testcase>"
         "</testsuite></testsuites>"
     )
@@ -83,6 +83,16 @@ def test_outcomes_of_both_kinds_of_file(tmp_path: Path) -> None:
     names = ["numpy.tests.test_x::T::a[1]", "numpy.tests.test_x::b"]
     assert list(suites.read_outcomes(file, suites.pytest_name)) == names
     assert suites.own_module("numpy.tests", names[0]) == "numpy.tests.test_x"
+
+
+def test_tests_of_which_only_sub_tests_failed() -> None:
+    new = "FAIL: test_x (test.test_a.T.test_x) (i=1)\nFAIL: test_x (test.test_a.T.test_x) (i=2)\n"
+    old = "ERROR: test_y (test.test_a.T) (i=1)\n"
+    assert suites.interpreter_failures(new + "test_z (test.test_a.T.test_z) ... ok\n" + old) == [
+        "test.test_a.T.test_x",
+        "test.test_a.T.test_x",
+        "test.test_a.T.test_y",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -292,10 +292,10 @@ class Python:
             for side in SIDES[1:]:
                 for old in self.top.glob(f"*/{side}"):
                     shutil.rmtree(old)
+            # run in the order of their names, so after the package's own
+            for file, text in (("nativemem_suites.pth", SCOPE_LINE), ("nativemem_suites.py", SCOPE_MODULE)):
+                (self.site / file).write_text(text)
             mark.write_text(wanted)
-        # in the order of names, so after the package's own
-        (self.site / "nativemem_suites.pth").write_text(SCOPE_LINE)
-        (self.site / "nativemem_suites.py").write_text(SCOPE_MODULE)
         self.check()
 
     def check(self) -> None:

@@ -177,6 +177,22 @@ class TestAtTheStart:
         )
         assert output(code, **start) == ["None True"]
 
+    def test_in_other_interpreters_nothing_is_imported(self, start: dict[str, str]) -> None:
+        """One that ends in another thread than imported `threading` waits for that thread for ever."""
+        code = SUBINTERPRETERS + textwrap.dedent(
+            """
+            import threading
+            made = []
+            thread = threading.Thread(target=lambda: made.append(interpreters.create()))
+            thread.start(); thread.join()
+            [inner] = made
+            clean = "import sys; assert not {'nativemem', 'threading'} & sys.modules.keys()"
+            print(interpreters.run_string(inner, clean), bool(nativemem.installed()))
+            interpreters.destroy(inner)
+            """
+        )
+        assert output(code, **start) == ["None True"]
+
 
 def test_an_isolated_interpreter_has_the_pure_backend() -> None:
     """ENG-3: since 3.12 they are isolated unless they are asked not to be, and do not load the C core."""

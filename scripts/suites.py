@@ -51,12 +51,13 @@ PAGE = ROOT / "docs" / "suites.md"
 SUPPORTED = ("3.10", "3.11", "3.12", "3.13")
 #: What enters the budget, at the start of each Python of the environment that has the variable
 SCOPED = "SUITES_SCOPED"
-SCOPE_LINE = f"import os; {SCOPED!r} in os.environ and __import__('nativemem_suites')\n"
+SCOPE_LINE = (
+    f"import os, sys; {SCOPED!r} in os.environ and 'nativemem' in sys.modules and __import__('nativemem_suites')\n"
+)
 SCOPE_MODULE = """\
 import nativemem
-from nativemem._backend import in_main_interpreter
 
-if in_main_interpreter():
+if nativemem.installed():
     budget = nativemem.Budget(1 << 44, "suites")
     budget.__enter__()
 """

@@ -40,4 +40,19 @@ REASONS = (
         "test.test_cmd_line.CmdLineTest.test_xdev",
         "The interpreter knows names for its own allocators only.",
     ),
+    Reason(
+        "interpreter",
+        "test.test_sys.SysModuleTest.test_debugmallocstats",
+        "`sys._debugmallocstats()` has a table of pymalloc only where that is the allocator.",
+    ),
+    Reason(
+        "interpreter",
+        "test.test_threading.ThreadTests.test_import_from_another_thread",
+        "The test wants a Python without `threading` at its start; the package imports it.",
+    ),
+    Reason(
+        "interpreter",
+        "test.test_warnings.*WarningsDisplayTests.test_tracemalloc",
+        "Under `-X tracemalloc` the engine stays off and warns of it; the test wants its own warning alone.",
+    ),
 )

@@ -488,7 +488,7 @@ class Found:
 
     @property
     def name(self) -> str:
-        return f"{self.unit} {PROCESS}" if self.test == PROCESS else self.test
+        return name_of(self.unit, self.test)
 
     @property
     def kind(self) -> str:
@@ -499,6 +499,10 @@ class Found:
 
 
 DIFFERENT, UNSTABLE, ONCE = "different", "unstable", "once"
+
+
+def name_of(unit: str, test: str) -> str:
+    return f"{unit} {PROCESS}" if test == PROCESS else test
 
 
 def by_test(record: Record) -> dict[str, str]:
@@ -563,6 +567,11 @@ def row(*cells: object) -> str:
     return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
 
 
+def table(columns: tuple[str, ...], rows: dict[tuple[str, ...], list[str]]) -> list[str]:
+    """The names come last."""
+    return [row(*columns), row(*["---"] * len(columns)), *(row(*cells, "<br>".join(rows[cells])) for cells in rows)]
+
+
 @dataclass
 class Report:
     """``text`` in Markdown; ``unexplained`` differences; ``unused`` reasons."""
@@ -587,29 +596,33 @@ def report(tasks: list[Task]) -> Report:
         lines += ["", f"## {title}", ""]
         columns = ("suite", "engine", "files", "tests", "passed", "failed", "skipped", "crashed, hung")
         lines += [row(*columns), row(*["---"] * 8)]
-        differences, others = [], []
+        #: from the cells of a row beside the names to the names
+        differences: dict[tuple[str, ...], list[str]] = {}
+        others: dict[tuple[str, ...], list[str]] = {}
         for task in mine:
             for side in SIDES:
                 if records := task.records(side):
                     lines.append(row(task.suite.name, side, *(f"{count:,}" for count in counts(records))))
             for side in SIDES[1:]:
-                applied |= {reason for reason in REASONS if reason.applies(task.suite.name, name, side)}
+                ran = {name_of(record["unit"], test) for record in task.records(side) for test in by_test(record)}
+                applied |= {r for r in REASONS if any(r.covers(task.suite.name, name, side, test) for test in ran)}
                 for found in compare(task, side):
-                    cells = (side, f"`{found.name}`", shown(found.off), shown(found.on))
+                    cells = (side, shown(found.off), shown(found.on))
                     if found.kind == DIFFERENT:
                         reason = reason_for(found, task, side)
                         unexplained += reason is None
                         used |= {reason} if reason else set()
-                        differences.append(row(*cells, reason.text if reason else "**none**"))
+                        cells = (*cells, reason.text if reason else "**none**")
+                        differences.setdefault(cells, []).append(f"`{found.name}`")
                     else:
-                        others.append(row(*cells))
+                        others.setdefault(cells, []).append(f"`{found.name}`")
         if differences:
-            lines += ["", row("engine", "test", "without it", "with it", "reason"), row(*["---"] * 5), *differences]
+            lines += ["", *table(("engine", "without it", "with it", "reason", "tests"), differences)]
         else:
             lines += ["", "No differences."]
         if others:
             lines += ["", "Tests that do not always end the same way, whatever the engine does:", ""]
-            lines += [row("engine", "test", "without it", "with it"), row(*["---"] * 4), *others]
+            lines += table(("engine", "without it", "with it", "tests"), others)
     return Report("\n".join(lines).strip() + "\n", unexplained, [r for r in REASONS if r in applied - used])
 
 

@@ -16,11 +16,9 @@ class Reason:
     pythons: tuple[str, ...] = ()
     sides: tuple[str, ...] = ("on", "scoped")
 
-    def applies(self, suite: str, python: str, side: str) -> bool:
-        return suite == self.suite and side in self.sides and python in (self.pythons or (python,))
-
     def covers(self, suite: str, python: str, side: str, test: str) -> bool:
-        return self.applies(suite, python, side) and fnmatch.fnmatchcase(test, self.test)
+        here = suite == self.suite and side in self.sides and python in (self.pythons or (python,))
+        return here and fnmatch.fnmatchcase(test, self.test)
 
 
 REASONS = (

@@ -116,14 +116,15 @@ def test_a_difference_without_a_reason_is_counted_and_a_reason_without_a_differe
     task: suites.Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(suites.Python, "versions", lambda self: {"CPython": "3.11.0"})
-    keep(task, "off", 0, a="passed", b="passed")
-    keep(task, "on", 0, a="failed", b="failed")
+    keep(task, "off", 0, a="passed", b="passed", c="passed")
+    keep(task, "on", 0, a="failed", b="failed", c="passed")
     known = suites_reasons.Reason("interpreter", "a", "because")
     other = dataclasses.replace(known, test="c")
+    nowhere = dataclasses.replace(known, test="d")
     elsewhere = dataclasses.replace(known, pythons=("3.12",))
-    monkeypatch.setattr(suites, "REASONS", (elsewhere, known, other))
+    monkeypatch.setattr(suites, "REASONS", (elsewhere, known, other, nowhere))
     told = suites.report([task])
     assert (told.unexplained, told.unused) == (1, [other])
-    assert "| on | `a` | passed | failed | because |" in told.text
-    assert "| on | `b` | passed | failed | **none** |" in told.text
-    assert "| interpreter | on | 1 | 2 | 0 | 2 | 0 | 0 |" in told.text
+    assert "| on | passed | failed | because | `a` |" in told.text
+    assert "| on | passed | failed | **none** | `b` |" in told.text
+    assert "| interpreter | on | 1 | 3 | 1 | 2 | 0 | 0 |" in told.text

@@ -157,9 +157,10 @@ def interpreter_failures(output: str) -> list[str]:
 
 
 def pytest_name(case: ElementTree.Element) -> str:
+    kind, name = case.get("classname", "").rpartition(".")[2], case.get("name", "")
+    if "file" not in case.attrib:  # a module that could not be imported
+        return name
     file = Path(case.get("file", "").rpartition("site-packages/")[2])
-    kind = case.get("classname", "").rpartition(".")[2]
-    name = case.get("name", "")
     return f"{dotted(file)}::{name}" if kind in ("", file.stem) else f"{dotted(file)}::{kind}::{name}"
 
 
@@ -168,7 +169,7 @@ def same_unit(unit: str, test: str) -> str:
 
 
 def own_module(unit: str, test: str) -> str:
-    return unit if test == PROCESS else test.partition("::")[0]
+    return test.partition("::")[0] if "::" in test else unit
 
 
 FAST_INTERPRETER = (
@@ -607,7 +608,7 @@ def report(tasks: list[Task]) -> Report:
                 ran = {name_of(record["unit"], test) for record in task.records(side) for test in by_test(record)}
                 applied |= {r for r in REASONS if any(r.covers(task.suite.name, name, side, test) for test in ran)}
                 for found in compare(task, side):
-                    cells = (side, shown(found.off), shown(found.on))
+                    cells: tuple[str, ...] = (side, shown(found.off), shown(found.on))
                     if found.kind == DIFFERENT:
                         reason = reason_for(found, task, side)
                         unexplained += reason is None

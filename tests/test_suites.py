@@ -78,11 +78,12 @@ def test_outcomes_of_both_kinds_of_file(tmp_path: Path) -> None:
         "<testsuites><testsuite>"
         "<testcase classname='.T' name='a[1]' file='../lib/site-packages/numpy/tests/test_x.py'/>"
         "<testcase classname='tests.test_x' name='b' file='../lib/site-packages/numpy/tests/test_x.py'/>"
-        "</testsuite></testsuites>"
+        "<testcase classname='' name='numpy.tests.test_y'><error/></testcase></testsuite></testsuites>"
     )
-    names = ["numpy.tests.test_x::T::a[1]", "numpy.tests.test_x::b"]
+    names = ["numpy.tests.test_x::T::a[1]", "numpy.tests.test_x::b", "numpy.tests.test_y"]
     assert list(suites.read_outcomes(file, suites.pytest_name)) == names
     assert suites.own_module("numpy.tests", names[0]) == "numpy.tests.test_x"
+    assert suites.own_module("numpy.tests", suites.PROCESS) == "numpy.tests"
 
 
 def test_tests_of_which_only_sub_tests_failed() -> None:

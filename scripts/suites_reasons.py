@@ -53,4 +53,22 @@ REASONS = (
         "test.test_warnings.*WarningsDisplayTests.test_tracemalloc",
         "Under `-X tracemalloc` the engine stays off and warns of it; the test wants its own warning alone.",
     ),
+    Reason(
+        "interpreter",
+        "test.test_import.SubinterpImportTests.test_*",
+        "The test wants a Python without `threading` at its start; the package imports it.",
+        pythons=("3.12", "3.13"),
+    ),
+    Reason(
+        "interpreter",
+        "test.test_concurrent_futures.test_deadlock (the process)",
+        "CPython 3.13.0 itself: a pool's manager joins the feeder thread while it holds the lock that this waits "
+        "for. Repaired in 3.13.1.",
+        pythons=("3.13",),
+    ),
+    Reason(
+        "interpreter",
+        "test.test_trace.TestCoverage.test_coverage_ignore",
+        "The test traces an import; a finder of the package, which waits for NumPy's, is among what runs.",
+    ),
 )

@@ -158,7 +158,7 @@ def interpreter_failures(output: str) -> list[str]:
 
 def pytest_name(case: ElementTree.Element) -> str:
     kind, name = case.get("classname", "").rpartition(".")[2], case.get("name", "")
-    if "file" not in case.attrib:  # a module that could not be imported
+    if not case.get("file"):  # a module that could not be imported
         return name
     file = Path(case.get("file", "").rpartition("site-packages/")[2])
     return f"{dotted(file)}::{name}" if kind in ("", file.stem) else f"{dotted(file)}::{kind}::{name}"
@@ -173,10 +173,12 @@ def own_module(unit: str, test: str) -> str:
 
 
 FAST_INTERPRETER = (
-    *("test_bytes", "test_capi", "test_capi.test_mem", "test_context", "test_coroutines", "test_descr"),
-    *("test_dict", "test_exceptions", "test_fork1", "test_gc", "test_generators", "test_json", "test_list"),
-    *("test_memoryview", "test_pickle", "test_set", "test_threading", "test_tracemalloc", "test_unicode"),
-    *("test_weakref", "test__xxsubinterpreters", "test_asyncio.test_tasks", "test_long", "test_struct"),
+    *("test__xxsubinterpreters", "test_array", "test_asyncio.test_streams", "test_bytes", "test_capi"),
+    *("test_capi.test_mem", "test_context", "test_coroutines", "test_deque", "test_descr", "test_dict"),
+    *("test_exceptions", "test_fork1", "test_functools", "test_gc", "test_generators", "test_interpreters"),
+    *("test_interpreters.test_stress", "test_itertools", "test_json", "test_list", "test_long", "test_memoryview"),
+    *("test_pickle", "test_set", "test_struct", "test_sys", "test_threading", "test_tracemalloc", "test_unicode"),
+    *("test_warnings", "test_weakref"),
 )
 PANDAS = ("frame", "series", "groupby", "reshape", "indexes", "indexing", "arrays", "copy_view", "window")
 SKLEARN = ("tree", "ensemble", "linear_model", "preprocessing", "decomposition", "neighbors")

@@ -78,7 +78,7 @@ def test_outcomes_of_both_kinds_of_file(tmp_path: Path) -> None:
         "<testsuites><testsuite>"
         "<testcase classname='.T' name='a[1]' file='../lib/site-packages/numpy/tests/test_x.py'/>"
         "<testcase classname='tests.test_x' name='b' file='../lib/site-packages/numpy/tests/test_x.py'/>"
-        "<testcase classname='' name='numpy.tests.test_y'><error/></testcase></testsuite></testsuites>"
+        "<testcase classname='' name='numpy.tests.test_y' file=''><error/></testcase></testsuite></testsuites>"
     )
     names = ["numpy.tests.test_x::T::a[1]", "numpy.tests.test_x::b", "numpy.tests.test_y"]
     assert list(suites.read_outcomes(file, suites.pytest_name)) == names

@@ -595,7 +595,7 @@ def report(tasks: list[Task]) -> Report:
             continue
         versions = mine[0].python.versions()
         packages = sorted({package for task in mine for package in task.suite.packages})
-        title = ", ".join(f"{package} {versions[package]}" for package in ("CPython", *packages))
+        title = ", ".join(f"{package} {versions[package]}" for package in ("CPython", *packages, "nativemem"))
         lines += ["", f"## {title}", ""]
         columns = ("suite", "engine", "files", "tests", "passed", "failed", "skipped", "crashed, hung")
         lines += [row(*columns), row(*["---"] * 8)]

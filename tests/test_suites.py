@@ -116,7 +116,7 @@ def test_how_a_process_ended(code: int | None, complete: bool, log: str, end: st
 def test_a_difference_without_a_reason_is_counted_and_a_reason_without_a_difference_is_told(
     task: suites.Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(suites.Python, "versions", lambda self: {"CPython": "3.11.0"})
+    monkeypatch.setattr(suites.Python, "versions", lambda self: {"CPython": "3.11.0", "nativemem": "0"})
     keep(task, "off", 0, a="passed", b="passed", c="passed")
     keep(task, "on", 0, a="failed", b="failed", c="passed")
     known = suites_reasons.Reason("interpreter", "a", "because")

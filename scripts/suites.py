@@ -87,7 +87,7 @@ class Suite:
     """``units`` lists what is run in a process each; ``command`` is how, with the file for the outcomes."""
 
     name: str
-    packages: tuple[str, ...]
+    packages: tuple[str, ...]  # the first is the one that is tested
     units: Callable[[Python], list[str]]
     command: Callable[[Python, str, str], list[str]]
     name_of: Callable[[ElementTree.Element], str]
@@ -198,7 +198,7 @@ SUITES = {
         ),
         Suite(
             "numpy",
-            ("numpy",),
+            ("numpy", "meson", "ninja", "setuptools"),  # some tests build extensions
             pytest_units("numpy", ["."], by_file=True),
             pytest_command,
             pytest_name,
@@ -240,11 +240,11 @@ def fingerprint() -> str:
     return digest.hexdigest()
 
 
-def environment(side: str, folder: str) -> dict[str, str]:
+def environment(side: str, folder: str, commands: Path) -> dict[str, str]:
     """The same for all sides, but for what makes the side; nothing of the caller's that a test could notice."""
     started = {"NATIVEMEM_AUTOINSTALL": "1"} if side != "off" else {}
     return {
-        "PATH": os.environ.get("PATH", os.defpath),
+        "PATH": f"{commands}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "HOME": folder,
         "TMPDIR": folder,
         "LANG": "C.UTF-8",
@@ -277,8 +277,8 @@ class Python:
         return Path(self.ask("import sysconfig; print(sysconfig.get_path('platlib'))"))
 
     def ask(self, code: str, *flags: str, side: str = "off") -> str:
-        command = [str(self.path), *flags, "-c", code]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=TOP, env=environment(side, str(TOP)))
+        command, env = [str(self.path), *flags, "-c", code], environment(side, str(TOP), self.path.parent)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=TOP, env=env)
         if done.returncode:
             sys.exit(f"suites: {self.name}: {done.stderr}")
         return done.stdout.strip()
@@ -384,7 +384,7 @@ class Task:
                 process = subprocess.Popen(
                     self.suite.command(self.python, unit, str(output)),
                     cwd=work,
-                    env=environment(side, str(work)),
+                    env=environment(side, str(work), self.python.path.parent),
                     stdin=subprocess.DEVNULL,
                     stdout=out,
                     stderr=subprocess.STDOUT,
@@ -594,7 +594,7 @@ def report(tasks: list[Task]) -> Report:
         if not mine:
             continue
         versions = mine[0].python.versions()
-        packages = sorted({package for task in mine for package in task.suite.packages})
+        packages = sorted({task.suite.packages[0] for task in mine if task.suite.packages})
         title = ", ".join(f"{package} {versions[package]}" for package in ("CPython", *packages, "nativemem"))
         lines += ["", f"## {title}", ""]
         columns = ("suite", "engine", "files", "tests", "passed", "failed", "skipped", "crashed, hung")

@@ -71,4 +71,14 @@ REASONS = (
         "test.test_trace.TestCoverage.test_coverage_ignore",
         "The test traces an import; a finder of the package, which waits for NumPy's, is among what runs.",
     ),
+    Reason(
+        "numpy",
+        "numpy.*.tests.test_mem_policy::test_default_policy_singleton",
+        "NumPy's default memory handler is the engine's, and is called `nativemem`.",
+    ),
+    Reason(
+        "numpy",
+        "numpy.*.tests.test_mem_policy::test_context_locality",
+        "NumPy's default memory handler is the engine's, and is called `nativemem`.",
+    ),
 )

@@ -514,7 +514,7 @@ class TestObjects:
         ) == ["the system refused to reserve address space for the heap", "False 10000"]
 
     def test_a_system_that_commits_no_more(self) -> None:
-        """As with vm.overcommit_memory=2: reserved address space costs nothing, and what cannot be had is refused."""
+        """As with vm.overcommit_memory=2: what is reserved costs nothing, what cannot be had is refused."""
         assert output(
             """
             import nativemem, resource

@@ -519,6 +519,7 @@ class TestObjects:
             """
             import nativemem, resource
             nativemem.install()
+            nativemem.process  # loaded while there is memory for it
             resource.setrlimit(resource.RLIMIT_DATA, (300 << 20, 300 << 20))
             for _ in range(3):
                 kept = []

@@ -45,19 +45,8 @@ REASONS = (
     ),
     Reason(
         "interpreter",
-        "test.test_threading.ThreadTests.test_import_from_another_thread",
-        "The test wants a Python without `threading` at its start; the package imports it.",
-    ),
-    Reason(
-        "interpreter",
         "test.test_warnings.*WarningsDisplayTests.test_tracemalloc",
         "Under `-X tracemalloc` the engine stays off and warns of it; the test wants its own warning alone.",
-    ),
-    Reason(
-        "interpreter",
-        "test.test_import.SubinterpImportTests.test_*",
-        "The test wants a Python without `threading` at its start; the package imports it.",
-        pythons=("3.12", "3.13"),
     ),
     Reason(
         "interpreter",

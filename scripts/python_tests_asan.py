@@ -60,6 +60,8 @@ WITH_ENGINE = ("test_a_program_on_the_secure_engine", "test_the_functions_of_the
 DISTURBED = (
     # under ulimit -v: the sanitizer's own address space is larger than any limit
     "test_a_limit_on_address_space_is_met_with_a_smaller_region",
+    # under a limit on what is committed: the same
+    "test_a_system_that_commits_no_more",
     # measures what goes back to the system: the sanitizer holds on to freed memory
     "test_what_was_there_before_goes_back_where_it_came_from",
     "test_many_short_budgets",

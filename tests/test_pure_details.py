@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nativemem._api import load
 from nativemem._backend import Binding
+from nativemem._pure import cores
 
 SRC = str(Path(__file__).resolve().parent.parent / "src")
 
@@ -51,6 +53,35 @@ def test_the_collector_is_off_inside_a_call(pure: Binding, enabled: bool) -> Non
         del core._count_alloc
     assert seen == [False]
     assert after is enabled
+
+
+@pytest.mark.parametrize(
+    "call",
+    [("charge", 1), ("release", 1), ("set_limit", 20), ("seal",), ("rebalance",), ("lend", 1)],
+    ids=lambda call: call[0],
+)
+def test_budgets_change_under_the_lock(
+    pure: Binding, call: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else threads would get past a limit together."""
+    budget, other = pure.Budget(10), pure.Budget(10)
+    budget._core.charge(5)
+    name, *args = call
+    if name == "lend":
+        args.insert(0, other._core)
+    taken, lock = [], cores.lock
+
+    class Lock:
+        def __enter__(self) -> None:
+            taken.append(name)
+            lock.__enter__()
+
+        def __exit__(self, *error: Any) -> None:
+            lock.__exit__(*error)
+
+    monkeypatch.setattr(cores, "lock", Lock())
+    getattr(budget._core, name)(*args)
+    assert taken
 
 
 def test_the_collector_is_back_after_a_refusal(pure: Binding) -> None:

@@ -17,7 +17,7 @@ from ._choice import select
 from ._histogram import show_all
 from ._settings import Settings
 
-__all__ = ["AllocatorCore", "Backend", "Binding", "BudgetCore", "DataPlane", "facade", "load", "select"]
+__all__ = ["AllocatorCore", "Backend", "Binding", "BudgetCore", "DataPlane", "facade", "load"]
 
 T = TypeVar("T")
 

@@ -260,7 +260,6 @@ class BudgetCore:
             budget = budget._parent
         return None
 
-    @_locked
     def owner(self) -> None:
         """None under the kill switch: a scope is nothing then. Else raises :class:`NativeUnavailable`."""
         if not Settings.from_env().disable:
@@ -269,6 +268,7 @@ class BudgetCore:
                 suggestion="install with USE_NATIVE_MEM=1, and leave NATIVEMEM_BACKEND unset",
             )
 
+    @_locked
     def charge(self, n: int) -> bool:
         """Charges ``n`` bytes here and in every ancestor, or nowhere."""
         done = self._hold(n)

@@ -607,7 +607,7 @@ class TestObjects:
         ) == ["20000"]
 
     def test_an_idle_process_gives_back_what_it_had(self) -> None:
-        """ENG: after a peak, without anything asked of the engine."""
+        """ENG-7: after a peak, without anything asked of the engine."""
         assert output(
             """
             import os, time, nativemem, warnings

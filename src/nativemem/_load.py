@@ -42,8 +42,8 @@ dataplane = _load_dataplane()
 def start_region() -> None:
     """Reserves the region. Raises :class:`OutOfMemory` where the system refuses even a small one.
 
-    Unless they are set: four times the machine's memory as address space, so that it is never the bound; an 8th of
-    what the process may use, at most 256 MiB, as free spans that are kept.
+    Unless they are set: four times what the process may use as address space, so that it is never the bound; an 8th
+    of it, at most 256 MiB, as free spans that are kept.
     """
     settings, may_use = Settings(), memory()
     reserve = settings.region or min(max(64 << 30, 1 << (4 * may_use - 1).bit_length()), 4 << 40)

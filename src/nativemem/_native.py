@@ -12,7 +12,6 @@ import weakref
 from typing import Any, NamedTuple
 
 from . import errors
-from ._engine import Engine as Engine
 from ._load import address, dataplane, ffi, lib, start_region
 from ._pressure import tell
 from ._settings import reserve_of

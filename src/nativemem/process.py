@@ -34,7 +34,8 @@ class Usage:
 def usage() -> Usage:
     """What the engine holds and served. Raises :class:`NativeUnavailable` where it was never installed."""
     need_native("the engine")
-    from ._native import Engine, denial_of_engine
+    from ._engine import Engine
+    from ._native import denial_of_engine
 
     if not Engine.started():
         raise NativeUnavailable("the engine was not installed", suggestion="call nativemem.install()")

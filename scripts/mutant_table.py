@@ -472,7 +472,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("array-not-at-64-bytes", "(block = nm__hold_block(allocator, size + (size == 0), ARRAY_ALIGN, &ptr)) == NULL", "(block = nm__hold_block(allocator, size + (size == 0), 16, &ptr)) == NULL"),
         ("array-never-freed", "    nm__let_go_of_block((PyObject *)gone.site);", "    (void)gone;"),
         ("array-zeros-not-zero", "if (zeroed) memset(ptr, 0, size);", "(void)zeroed;"),
-        ("array-moved-without-its-contents", "memcpy(moved, ptr, had < size ? had : size);", "(void)had;"),
+        ("array-moved-without-its-contents", "memcpy(to, ptr, had < size ? had : size);", "(void)had;"),
         ("array-allocator-not-kept", "source->allocator = Py_NewRef(allocator);", "source->allocator = allocator;"),
         ("array-refusal-lost", "    refusal = p.value;", "    refusal = Py_NewRef(Py_None);\n    Py_XDECREF(p.value);"),
         ("array-default-not-kept", "default_capsule = source == NULL ? NULL : Py_NewRef(capsule);", "default_capsule = NULL;"),

@@ -301,11 +301,15 @@ bool nm__engine_use_scopes(void) {
 
 bool nm__engine_is_on(void) { return atomic_load(&objects.mode) != OFF || atomic_load(&arrays.mode) != OFF; }
 
+void nm__census_add(nm_census *sum, const nm_census *more) {
+    for (size_t i = 0; i < NM_BINS; i++) sum->allocations[i] += more->allocations[i];
+    for (size_t i = 0; i < NM_SPAN_SIZES; i++) sum->span_allocations[i] += more->span_allocations[i];
+}
+
 void nm__engine_add_census(nm_census *sum, nm_heap *h) {
     nm_census one;
     nm_heap_census(h, &one);
-    for (size_t i = 0; i < NM_BINS; i++) sum->allocations[i] += one.allocations[i];
-    for (size_t i = 0; i < NM_SPAN_SIZES; i++) sum->span_allocations[i] += one.span_allocations[i];
+    nm__census_add(sum, &one);
 }
 
 /* Into an nm_census, by its address: how many blocks of each size the engine served, in whoever's name. */
@@ -412,14 +416,7 @@ static void *realloc_scoped(const nm__recharge *change, void *ptr, size_t bytes)
 
 static void *array_realloc(void *ctx, void *ptr, size_t size) {
     if (ptr == NULL) return array_malloc(ctx, size);
-    size_t had;
-    if (NM_UNLIKELY(nm__sourced != 0) && nm__source_size(ptr, &had)) {
-        void *moved = array_malloc(ctx, size);
-        if (moved == NULL) return NULL;
-        memcpy(moved, ptr, had < size ? had : size);
-        (void)nm__source_free(ptr);
-        return moved;
-    }
+    if (NM_UNLIKELY(nm__sourced != 0) && nm__source_gave(ptr)) return nm__source_move(ptr, array_malloc(ctx, size), size);
     if (nm__page_of(ptr) == NULL) return arrays.before.allocator.realloc(arrays.before.allocator.ctx, ptr, size);
     bool on = is_on(&arrays.mode);
     if (NM_UNLIKELY(on && arrays_scoped())) {

@@ -13,6 +13,7 @@ nm_budget *nm_engine_budget(void); /* its limit is NM_SIZE_MAX where none was se
 bool nm__engine_use_scopes(void);
 bool nm__engine_is_on(void); /* for objects or for arrays */
 nm_heap *nm__engine_own_heap(nm_budget *of); /* as secure as the engine's */
+void nm__census_add(nm_census *sum, const nm_census *more); /* what was allocated */
 void nm__engine_add_census(nm_census *sum, nm_heap *h);
 
 #endif

@@ -73,11 +73,7 @@ void *nm__source_alloc(nm__source *source, size_t size, bool zeroed) {
     return ptr;
 }
 
-bool nm__source_size(const void *ptr, size_t *size) {
-    const nm__site *found = nm__sites_find(&table, ptr);
-    if (found != NULL) *size = found->size;
-    return found != NULL;
-}
+bool nm__source_gave(const void *ptr) { return nm__sites_find(&table, ptr) != NULL; }
 
 bool nm__source_free(void *ptr) {
     nm__site *found = nm__sites_find(&table, ptr);
@@ -90,6 +86,14 @@ bool nm__source_free(void *ptr) {
     nm__let_go_of_block((PyObject *)gone.site);
     put_back(pending);
     return true;
+}
+
+void *nm__source_move(void *ptr, void *to, size_t size) {
+    if (to == NULL) return NULL;
+    size_t had = nm__sites_find(&table, ptr)->size;
+    memcpy(to, ptr, had < size ? had : size);
+    (void)nm__source_free(ptr);
+    return to;
 }
 
 const char *nm__source_name(const nm__source *source) { return source->handler.name; }
@@ -110,12 +114,8 @@ static void source_free(void *ctx, void *ptr, size_t size) {
 }
 
 static void *source_realloc(void *ctx, void *ptr, size_t size) {
-    void *moved = nm__source_alloc(ctx, size, false);
-    size_t had;
-    if (moved == NULL || ptr == NULL || !nm__source_size(ptr, &had)) return moved;
-    memcpy(moved, ptr, had < size ? had : size);
-    (void)nm__source_free(ptr);
-    return moved;
+    void *to = nm__source_alloc(ctx, size, false);
+    return ptr == NULL || !nm__source_gave(ptr) ? to : nm__source_move(ptr, to, size);
 }
 
 /* The last array is gone, too. */

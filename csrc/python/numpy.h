@@ -14,8 +14,10 @@ extern nm__source *nm__default_source;
 extern size_t nm__sourced;
 
 void *nm__source_alloc(nm__source *source, size_t size, bool zeroed); /* NULL: refused; the error is kept aside */
-bool nm__source_size(const void *ptr, size_t *size);                  /* false: no source gave it */
-bool nm__source_free(void *ptr);                                      /* false: no source gave it */
+bool nm__source_gave(const void *ptr);
+bool nm__source_free(void *ptr); /* false: no source gave it */
+/* What a source gave, to where there are `size` bytes: returns that. NULL moves nothing. */
+void *nm__source_move(void *ptr, void *to, size_t size);
 
 const char *nm__source_name(const nm__source *source);
 

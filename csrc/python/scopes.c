@@ -103,8 +103,7 @@ static void unlist_owner(nm__owner *o) {
 }
 
 void nm__scope_add_census(nm_census *sum) {
-    for (size_t i = 0; i < NM_BINS; i++) sum->allocations[i] += owners.past.allocations[i];
-    for (size_t i = 0; i < NM_SPAN_SIZES; i++) sum->span_allocations[i] += owners.past.span_allocations[i];
+    nm__census_add(sum, &owners.past);
     for (const nm__owner *o = owners.newest; o != NULL; o = o->older) nm__engine_add_census(sum, o->heap);
 }
 

@@ -11,7 +11,8 @@ export CC
 
 BIN := $(VENV)/bin
 C_SOURCES := $(sort $(shell find csrc -name '*.c'))
-C_HEADERS := $(sort $(shell find csrc -name '*.h'))
+CONFIG := build/config/1/nm_config.h
+C_HEADERS := $(sort $(shell find csrc -name '*.h')) $(CONFIG)
 PUBLIC_HEADERS := $(sort $(shell find csrc/include -name '*.h'))
 INPUTS := pyproject.toml setup.py $(C_SOURCES) $(C_HEADERS) \
 	$(shell find src -name '*.py' -o -name '*.h' -o -name py.typed)
@@ -72,7 +73,7 @@ GCC ?= gcc
 CLANG ?= $(firstword $(foreach name,clang clang-21 clang-20 clang-19 clang-18 clang-17 clang-16 \
 	clang-15 clang-14,$(shell command -v $(name))))
 CXX17 ?= $(firstword $(foreach name,g++ c++ clang++ $(CLANG),$(shell command -v $(name))))
-C_FLAGS := -std=c11 -pthread -Icsrc/include -Icsrc
+C_FLAGS := -std=c11 -pthread -Icsrc/include -Icsrc -Ibuild/config/1
 # as system headers: Python's are not ours to lint
 PYTHON_INCLUDE = -isystem $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')
 LINT := build/lint
@@ -84,6 +85,9 @@ lint-c: $(LINTED) ## every C file with gcc and clang, warnings as errors; each p
 	  "$(words $(PUBLIC_HEADERS)) headers in C11 and C++17"
 
 header-compile: $(PUBLIC_HEADERS:%.h=$(LINT)/header/%.ok) ## each public header alone, in C11 and in C++17
+
+# it is for a build without the core
+$(LINT)/gcc/csrc/use/memlib_system.o $(LINT)/clang/csrc/use/memlib_system.o: C_FLAGS += -DUSE_NATIVE_MEM=0
 
 # compiled with optimisation, not only parsed: some warnings come from data flow
 $(LINT)/gcc/%.o: %.c $(C_HEADERS) Makefile
@@ -97,13 +101,13 @@ $(LINT)/clang/%.o: %.c $(C_HEADERS) Makefile
 $(LINT)/header/%.ok: %.h $(C_HEADERS) Makefile
 	@mkdir -p $(@D)
 	@[ -n "$(CXX17)" ] || { echo "missing: a C++ compiler; on Debian or Ubuntu: apt-get install g++"; exit 1; }
-	$(GCC) -x c -std=c11 $(WARNINGS) -Icsrc/include -fsyntax-only -include $< /dev/null
-	$(CXX17) -x c++ -std=c++17 $(WARNINGS) -Icsrc/include -fsyntax-only -include $< /dev/null
+	$(GCC) -x c -std=c11 $(WARNINGS) -Icsrc/include -Ibuild/config/1 $(PYTHON_INCLUDE) -fsyntax-only -include $< /dev/null
+	$(CXX17) -x c++ -std=c++17 $(WARNINGS) -Icsrc/include -Ibuild/config/1 $(PYTHON_INCLUDE) -fsyntax-only -include $< /dev/null
 	@touch $@
 
 # --- tests in C: each tests/c/test_*.c is a program; exit code 0 means passed ---
 
-CORE_SOURCES := $(filter-out csrc/python/%,$(C_SOURCES))
+CORE_SOURCES := $(filter-out csrc/python/% csrc/use/memlib_system.c,$(C_SOURCES))
 C_TESTS := $(sort $(wildcard tests/c/test_*.c))
 # test_x.link: what the linker is told when it links test_x.c
 C_TEST_HEADERS := $(wildcard tests/c/*.h tests/c/*.link)
@@ -129,6 +133,56 @@ build/c-tests/asan/%: tests/c/%.c $(CORE_SOURCES) $(C_HEADERS) $(C_TEST_HEADERS)
 %.passed: %
 	ASAN_OPTIONS=allocator_may_return_null=1 ./$<
 	@touch $@
+
+# --- the core as a C library, or memlib alone on the C library's malloc; docs/memlib.md ---
+
+.PHONY: lib install-lib
+USE_NATIVE_MEM ?= 1
+PREFIX ?= /usr/local
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/nativemem/_version.py)
+SONAME := libnativemem.so.0
+LIB_SOURCES_1 := $(CORE_SOURCES)
+LIB_SOURCES_0 := csrc/use/memlib_system.c csrc/base/log.c
+LIB_HEADERS_1 := $(filter-out %/capi.h,$(PUBLIC_HEADERS))
+LIB_HEADERS_0 := csrc/include/memlib.h csrc/include/nativemem/log.h
+LIB := build/c/$(USE_NATIVE_MEM)
+ifeq ($(filter 0 1,$(USE_NATIVE_MEM)),)
+lib install-lib:
+	@echo "USE_NATIVE_MEM=$(USE_NATIVE_MEM): make lib takes 1 (the native core) or 0 (the C library's malloc)"; exit 1
+else
+lib: $(LIB)/.built ## libnativemem.a and .so with headers and a pkg-config file; USE_NATIVE_MEM=0: memlib on malloc
+	@echo "$(LIB): libnativemem $(VERSION), USE_NATIVE_MEM=$(USE_NATIVE_MEM)"
+
+install-lib: lib ## the same into PREFIX (/usr/local), below DESTDIR
+	@mkdir -p $(DESTDIR)$(PREFIX)
+	cp -R $(LIB)/include $(LIB)/lib $(DESTDIR)$(PREFIX)
+endif
+
+# the one place that says which; the same for setup.py
+build/config/%/nm_config.h: csrc/nm_config.h.in
+	@mkdir -p $(@D)
+	@sed 's/@USE_NATIVE_MEM@/$*/' $< >$@
+
+define LIBRARY
+build/c/$(1)/obj/%.o: %.c $$(C_HEADERS) build/config/$(1)/nm_config.h Makefile
+	@mkdir -p $$(@D)
+	$$(CC) -O2 -g1 -fPIC -std=c11 -pthread -Ibuild/config/$(1) -Icsrc/include -Icsrc $$(WARNINGS) $$(CFLAGS) -c $$< -o $$@
+
+build/c/$(1)/.built: $$(LIB_SOURCES_$(1):%.c=build/c/$(1)/obj/%.o) $$(LIB_HEADERS_$(1)) csrc/nativemem.pc.in
+	@rm -rf build/c/$(1)/lib build/c/$(1)/include
+	@mkdir -p build/c/$(1)/lib/pkgconfig build/c/$(1)/include/nativemem
+	$$(AR) rcs build/c/$(1)/lib/libnativemem.a $$(filter %.o,$$^)
+	$$(CC) -shared -pthread -Wl,-soname,$$(SONAME) -o build/c/$(1)/lib/$$(SONAME) $$(filter %.o,$$^) $$(LDFLAGS)
+	@ln -sf $$(SONAME) build/c/$(1)/lib/libnativemem.so
+	@for header in $$(LIB_HEADERS_$(1):csrc/include/%=%); do \
+	  cp csrc/include/$$$$header build/c/$(1)/include/$$$$header || exit; \
+	done
+	@cp build/config/$(1)/nm_config.h build/c/$(1)/include/
+	@sed 's/@VERSION@/$$(VERSION)/' csrc/nativemem.pc.in >build/c/$(1)/lib/pkgconfig/nativemem.pc
+	@touch $$@
+endef
+$(eval $(call LIBRARY,1))
+$(eval $(call LIBRARY,0))
 
 # --- checkers: more eyes on the same tests, and programs that nobody thought of ---
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,27 @@ elif importlib.util.find_spec("cffi") is None:
     obstacle = "cffi is not installed in the build environment"
 
 
+HEADERS = Path("csrc/include")
+CONFIG = Path("csrc/nm_config.h.in")
+
+
+def config(native: bool) -> str:
+    """nm_config.h, which is the one place that says whether this is a native build."""
+    return CONFIG.read_text(encoding="utf-8").replace("@USE_NATIVE_MEM@", str(int(native)))
+
+
+def put_headers(package: Path, native: bool) -> list[str]:
+    """What ``nativemem.get_include()`` has: nm_config.h, and in a native build all others. Returns the files."""
+    include = package / "include"
+    shutil.rmtree(include, ignore_errors=True)
+    if native:
+        shutil.copytree(HEADERS, include)
+    include.mkdir(parents=True, exist_ok=True)
+    (include / "nm_config.h").write_text(config(native), encoding="utf-8")
+    print(f"nativemem: USE_NATIVE_MEM={int(native)} ({'the native core' if native else 'pure Python'})")
+    return [str(path) for path in sorted(include.rglob("*.h"))]
+
+
 def fall_back(reason: object) -> None:
     warnings.warn(
         "nativemem: the C core was not built, this is a pure Python build "
@@ -46,6 +68,8 @@ class BuildOrFallBack(build_ext):
             fall_back(error)
             for stale in Path(self.build_lib).glob("nativemem/_core*"):
                 stale.unlink()  # of a build before, in the same tree
+            package = "src/nativemem" if self.editable_mode else f"{self.build_lib}/nativemem"
+            put_headers(Path(package), native=False)
             # the commands that follow take the layout and the tag of the wheel from these three
             self.extensions = []
             self.distribution.ext_modules = None
@@ -53,17 +77,20 @@ class BuildOrFallBack(build_ext):
 
 
 class BuildWithStart(build_py):
-    """The file that lets NATIVEMEM_AUTOINSTALL=1 work goes beside the package. (An editable install has none.)"""
+    """The headers go into the package; the file that lets NATIVEMEM_AUTOINSTALL=1 work goes beside it. (An editable
+    install has none of that.)"""
 
     start = "nativemem_autoinstall.pth"
+    headers: list[str] = []
 
     def run(self) -> None:
         super().run()
+        self.headers = put_headers(Path("src" if self.editable_mode else self.build_lib) / "nativemem", native)
         if not self.editable_mode:
             self.copy_file(f"src/{self.start}", str(Path(self.build_lib) / self.start))
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
-        ours = [] if self.editable_mode else [str(Path(self.build_lib) / self.start)]
+        ours = [] if self.editable_mode else [str(Path(self.build_lib) / self.start), *self.headers]
         return [*super().get_outputs(include_bytecode), *ours]
 
 
@@ -75,6 +102,9 @@ if choice == "auto" and obstacle:
 options: dict[str, Any] = {"cmdclass": {"build_py": BuildWithStart}}
 native = choice != "0" and obstacle is None
 if native:
+    for_the_core = Path("build/config/1/nm_config.h")
+    for_the_core.parent.mkdir(parents=True, exist_ok=True)
+    for_the_core.write_text(config(native), encoding="utf-8")
     options["cffi_modules"] = ["src/nativemem/_ffi_build.py:ffibuilder"]
     if choice == "auto":
         options["cmdclass"]["build_ext"] = BuildOrFallBack

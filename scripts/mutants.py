@@ -147,7 +147,7 @@ class CTests:
         self.core = sorted(
             path.relative_to(self.sound).with_suffix("")
             for path in (self.sound / "csrc").rglob("*.c")
-            if path.parent.name != "python"
+            if path.parent.name != "python" and path.name != "memlib_system.c"
         )
         self.programs = [f"tests/c/{name}" for name in programs] or [
             str(path.relative_to(self.sound).with_suffix(""))
@@ -256,7 +256,10 @@ def function_at(source: Path, line: int) -> str:
 class PythonTests:
     """The Python tests on an extension built from a mutant's tree."""
 
-    PARTS = ("csrc", "src", "tests", "scripts", "docs", "examples", "setup.py", "pyproject.toml", "README.md")
+    PARTS = (
+        *("csrc", "src", "tests", "scripts", "docs", "examples"),
+        *("setup.py", "pyproject.toml", "README.md", "Makefile"),
+    )
 
     def __init__(self, top: Path) -> None:
         self.top = top

@@ -234,6 +234,16 @@ size_t nm_heap_usable_of(const void *ptr) {
     return p->part != NULL ? p->cells.cell : (size_t)p->npages * PAGE;
 }
 
+const nm_heap *nm_heap_of(const void *ptr) {
+    const nm__page *p = nm__page_of(ptr);
+    if (p == NULL) return NULL;
+    if (p->part != NULL) { /* reads only what stays: any thread may ask */
+        size_t offset = (size_t)((const char *)ptr - nm__page_base(p));
+        return offset < p->cells.end && offset % p->cells.cell == 0 ? p->part->heap : NULL;
+    }
+    return p->kind == NM__SPAN && ptr == nm__page_base(p) ? heap_of_span(p) : NULL;
+}
+
 /* ---- what the heap holds -------------------------------------------------------------------------- */
 
 /* quiet: a refusal is not yet a denial, because the caller can still make room. No peak before settle: the

@@ -27,6 +27,9 @@
 void *nm__meta_alloc(size_t size);
 void nm__meta_free(void *ptr);
 
+/* Says so at NM_LOG_FATAL and aborts, without taking memory. */
+_Noreturn void nm__fatal(const char *message);
+
 /* Sets the status slot and returns the status. */
 nm_status nm__fail(nm_status status, size_t requested, size_t used, size_t limit);
 /* Want of memory, rather than misuse: the calls that stats count as failures. */
@@ -64,6 +67,7 @@ void nm__os_release(void *ptr, size_t size);   /* of a whole reserve */
 bool nm__os_commit(void *ptr, size_t size);    /* readable, writable, zero at first touch */
 bool nm__os_purge(void *ptr, size_t size);     /* pages back to the system, zero when touched again */
 bool nm__os_guard(void *ptr, size_t size);     /* inaccessible until committed again */
+bool nm__os_is_readable(const void *ptr, size_t size); /* slow; now, and for as long as nobody unmaps it */
 uint64_t nm__os_random(void);
 void nm__os_prefer_huge(void *ptr, size_t size); /* pages of 2 MiB where they fit, if the system has them */
 uint64_t nm__os_now_ms(void);                  /* monotonic, coarse, no system call */

@@ -1,8 +1,11 @@
-#define _GNU_SOURCE /* MAP_ANONYMOUS, MADV_*, CLOCK_MONOTONIC_COARSE */
+#define _GNU_SOURCE /* MAP_ANONYMOUS, MADV_*, CLOCK_MONOTONIC_COARSE, process_vm_readv */
+#include <errno.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/resource.h>
+#include <sys/uio.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/base.h"
 
@@ -19,6 +22,21 @@ bool nm__os_commit(void *ptr, size_t size) { return mprotect(ptr, size, PROT_REA
 bool nm__os_purge(void *ptr, size_t size) { return madvise(ptr, size, MADV_DONTNEED) == 0; }
 
 bool nm__os_guard(void *ptr, size_t size) { return mprotect(ptr, size, PROT_NONE) == 0; }
+
+/* The system looks, and comes back with an error where this process would end. A system that does not let it look
+ * cannot say, and then the answer is yes. */
+bool nm__os_is_readable(const void *ptr, size_t size) {
+#ifdef __linux__
+    char copy[64];
+    const struct iovec there = {(void *)(uintptr_t)ptr, size < sizeof copy ? size : sizeof copy};
+    const struct iovec here = {copy, there.iov_len};
+    ssize_t read = process_vm_readv(getpid(), &here, 1, &there, 1, 0);
+    return read < 0 ? errno != EFAULT : (size_t)read == there.iov_len;
+#else
+    (void)ptr, (void)size;
+    return true;
+#endif
+}
 
 /* Early in a system's life there may be no entropy; an address and the clock are then better than nothing. */
 uint64_t nm__os_random(void) {

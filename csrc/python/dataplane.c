@@ -12,6 +12,7 @@
 #include "python/python.h" /* first: Python.h wants to be */
 
 #include "base/base.h"
+#include "python/capi.h"
 #include "python/numpy.h"
 #include "python/scopes.h"
 #include "python/stacks.h"
@@ -143,6 +144,7 @@ static void raise_refusal(AllocatorObject *a, nm_failure f, size_t size, size_t 
     after_hook(call_hook(RAISE_STATUS, "(Oinnn(nn))", a, (int)f.status, (Py_ssize_t)f.requested, (Py_ssize_t)f.used,
                          (Py_ssize_t)f.limit, (Py_ssize_t)size, (Py_ssize_t)align));
 }
+void nm__raise_failure(PyObject *allocator, nm_failure failure) { raise_status((AllocatorObject *)allocator, failure); }
 static void raise_closed(AllocatorObject *a) { raise_status(a, (nm_failure){NM_CLOSED, 0, 0, 0}); }
 static void raise_block(AllocatorObject *a, PyObject *block, const char *what) {
     after_hook(call_hook(RAISE_BLOCK, "(OOs)", a, block, what));
@@ -821,6 +823,16 @@ static PyObject *allocator_shut(AllocatorObject *a, PyObject *unused) {
     Py_RETURN_NONE;
 }
 
+/* Ends a Block whose memory C will free: as its free does, but for the memory. Returns the address. */
+static PyObject *allocator_detach(AllocatorObject *a, PyObject *arg) {
+    PyObject *address = NULL;
+    BlockObject *b = own_block(a, arg, "detach", "double");
+    if (b == NULL || (address = PyLong_FromVoidPtr(b->ptr)) == NULL) return NULL;
+    unlink_block(b);
+    b->state = FREED;
+    return address;
+}
+
 static PyObject *allocator_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     (void)args, (void)kwargs; /* the facade's __init__ takes them */
     AllocatorObject *a = (AllocatorObject *)type->tp_alloc(type, 0);
@@ -898,6 +910,7 @@ static PyMethodDef allocator_methods[] = {
     {"_serial", (PyCFunction)allocator_serial, METH_NOARGS, NULL},
     {"_reset", (PyCFunction)allocator_reset, METH_NOARGS, NULL},
     {"_release", (PyCFunction)allocator_release, METH_VARARGS, NULL},
+    {"_detach", (PyCFunction)allocator_detach, METH_O, NULL},
     {"_shut", (PyCFunction)allocator_shut, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL}};
 
@@ -1029,10 +1042,25 @@ static PyObject *own_hot_methods(PyObject *module, PyObject *cls) {
     Py_RETURN_NONE;
 }
 
+/* Keeps an object until let_go, also beyond the interpreter's end. */
+static PyObject *keep(PyObject *module, PyObject *object) {
+    (void)module;
+    Py_INCREF(object);
+    Py_RETURN_NONE;
+}
+static PyObject *let_go(PyObject *module, PyObject *object) {
+    (void)module;
+    Py_DECREF(object); /* the caller has a reference of its own */
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef module_methods[] = {
     {"own_hot_methods", own_hot_methods, METH_O, "Gives a facade class its own alloc, free and resize."},
     {"set_hooks", set_hooks, METH_VARARGS, "The functions of nativemem.errors that the types call."},
     {"own", own, METH_VARARGS, "A handle for a structure of the core that is about to be made."},
+    {"capi", nm__capi_capsule, METH_NOARGS, "The capsule that other extensions import."},
+    {"keep", keep, METH_O, "Keeps an object, beyond the interpreter's end."},
+    {"let_go", let_go, METH_O, "Undoes keep."},
     {"own_stack", own_stack, METH_VARARGS, "Makes a stack and puts it into a handle's slot."},
     {"own_pool", own_pool, METH_VARARGS, "Makes a pool and puts it into a handle's slot."},
     {"own_stacks", nm__own_stacks, METH_VARARGS, "Makes a collection of stacks and puts it into a handle's slot."},

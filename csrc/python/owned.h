@@ -20,6 +20,7 @@ NM__OWNED(heap, (void **slot, nm_budget *budget, bool secure), (budget, secure))
 NM__OWNED(limited, (void **slot, nm_allocator upstream, nm_budget *budget), (upstream, budget))
 NM__OWNED(traced, (void **slot, nm_allocator upstream, nm_traced_options options), (upstream, options))
 NM__OWNED(failing, (void **slot, nm_allocator upstream, size_t n, bool sticky), (upstream, n, sticky))
+NM__OWNED(plain, (void **slot, nm_allocator upstream, const nm_heap *heap), (upstream, heap))
 NM__OWNED(locked, (void **slot, nm_allocator upstream), (upstream))
 
 #undef NM__OWNED

@@ -1,5 +1,6 @@
 """The names of the package, bound to the backend that the environment asks for."""
 
+from . import memlib as memlib
 from . import process as _process  # noqa: F401  # nativemem.process is there
 from ._backend import configured as _configured
 from ._backend import load as load
@@ -10,7 +11,9 @@ from ._utilities import Utilities as _Utilities  # noqa: F401  # registers the f
 from ._version import __version__
 from .allocators import Allocator, Stats
 from .budget import SharingPolicy
+from .capi import get_include
 from .config import ArenaConfig, HeapConfig, PoolConfig, SlabConfig, StackConfig
+from .cport import CPort as _CPort  # noqa: F401  # registers the facade
 from .errors import (
     ArenaExhausted,
     BudgetExceeded,
@@ -41,6 +44,7 @@ backend = _bound.name
 Arena = _bound.Arena
 Block = _bound.Block
 Budget = _bound.Budget
+CPort = _bound.CPort
 Failing = _bound.Failing
 Heap = _bound.Heap
 Limited = _bound.Limited
@@ -62,6 +66,7 @@ __all__ = [
     "Budget",
     "BudgetExceeded",
     "BudgetUnderflow",
+    "CPort",
     "CapacityExceeded",
     "ConfigError",
     "CorruptionDetected",
@@ -101,6 +106,7 @@ __all__ = [
     "WrongThread",
     "__version__",
     "backend",
+    "get_include",
     "install",
     "installed",
     "uninstall",

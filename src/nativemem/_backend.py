@@ -133,6 +133,7 @@ class Backend(Protocol):
     TracedCore: Any
     FailingCore: Any
     LockedCore: Any
+    MemlibCore: Any  # what nativemem.memlib takes from
     this_thread: Any  # the calling thread, for hand_over
     Utilities: Any
     histograms: Any  # of sizes and latencies, of all that the process has traced with one

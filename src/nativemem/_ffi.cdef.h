@@ -1,6 +1,8 @@
 /* The control plane: every C function that Python calls through cffi. The contracts stand in csrc/include; those of
  * own_<noun>, by which structures are made, in csrc/python/owned.h. */
 
+#define NM_BUILT_NATIVE ...
+
 enum nm_status {
     NM_OK, NM_OUT_OF_MEMORY, NM_EXHAUSTED, NM_OVER_BUDGET, NM_INVALID_LAYOUT, NM_FOREIGN_BLOCK,
     NM_WRONG_THREAD, NM_INVALID_MARK, NM_CLOSED, NM_UNDERFLOW, NM_LIFO_VIOLATION, NM_DOUBLE_FREE,
@@ -124,6 +126,46 @@ typedef struct {
     ...;
 } nm_census;
 size_t nm_bin_size(unsigned bin);
+
+const nm_heap *nm_heap_of(const void *ptr);
+
+/* malloc's shape, for C code */
+#define NM_PLAIN_PLACES ...
+typedef struct nm_plain nm_plain;
+bool own_plain(void **slot, nm_allocator upstream, const nm_heap *heap);
+void nm_plain_destroy(nm_plain *p);
+nm_allocator nm_plain_port(nm_plain *p);
+nm_status nm_plain_free(nm_plain *p, void *ptr);
+void *nm_plain_lua(void *plain, void *ptr, size_t old, size_t size);
+void *nm_plain_zalloc(void *plain, unsigned int items, unsigned int size);
+void *nm_plain_bzalloc(void *plain, int items, int size);
+void nm_plain_zfree(void *plain, void *ptr);
+typedef struct {
+    void *(*malloc)(size_t size);
+    void *(*realloc)(void *ptr, size_t size);
+    void (*free)(void *ptr);
+    void *(*calloc)(size_t count, size_t size);
+    size_t (*usable_size)(void *ptr);
+} nm_plain_calls;
+typedef struct {
+    void *(*xMalloc)(int size);
+    void (*xFree)(void *ptr);
+    void *(*xRealloc)(void *ptr, int size);
+    int (*xSize)(void *ptr);
+    int (*xRoundup)(int size);
+    int (*xInit)(void *);
+    void (*xShutdown)(void *);
+    void *pAppData;
+} nm_plain_sqlite;
+const nm_plain_calls *nm_plain_calls_of(nm_plain *p);
+const nm_plain_sqlite *nm_plain_sqlite_of(nm_plain *p);
+
+/* memlib */
+bool nm_mem_init(void);
+bool nm_mem_uninit(void);
+void nm_memlib_use(nm_plain *plain);
+nm_plain *nm_memlib_now(void);
+bool nm__os_is_readable(const void *ptr, size_t size);
 
 /* wrappers */
 typedef struct nm_limited nm_limited;

@@ -14,19 +14,23 @@ from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-INCLUDE_DIRS = ["csrc/include", "csrc"]
+#: memlib without the core; see csrc/include/memlib.h
+OTHER_PATH = "csrc/use/memlib_system.c"
+#: the last is where setup.py puts nm_config.h
+INCLUDE_DIRS = ["csrc/include", "csrc", "build/config/1"]
 
 
 def _below_csrc(pattern: str) -> list[str]:
     # setuptools takes paths relative to setup.py only; sorted, so that builds are reproducible
-    return sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "csrc").rglob(pattern))
+    found = (path.relative_to(ROOT).as_posix() for path in (ROOT / "csrc").rglob(pattern))
+    return sorted(path for path in found if path != OTHER_PATH)
 
 
 ffibuilder = FFI()
 ffibuilder.cdef((HERE / "_ffi.cdef.h").read_text(encoding="utf-8"))
 ffibuilder.set_source(
     "nativemem._core",
-    '#include "nativemem.h"\n#include "python/engine.h"\n#include "python/owned.h"\n'
+    '#include "nm_config.h"\n#include "nativemem.h"\n#include "python/engine.h"\n#include "python/owned.h"\n'
     '#include "python/scopes.h"\n#include "python/stacks.h"\n',
     sources=_below_csrc("*.c"),
     # without this a change to a header alone would leave a stale extension behind

@@ -20,7 +20,7 @@ from .config import BudgetOptions
 
 name = "native"
 #: what not every backend can do; pinned by a test
-features = frozenset({"engine", "resize-keeps-address", "stale-buffer-raises"})
+features = frozenset({"c-port", "engine", "resize-keeps-address", "stale-buffer-raises"})
 Allocator = dataplane.Allocator
 Block = dataplane.Block
 finish = dataplane.own_hot_methods
@@ -210,6 +210,10 @@ class _Core:
     def clear(self) -> int:
         return 0
 
+    def heap(self) -> Any:
+        """The heap that blocks lie in, or NULL."""
+        return ffi.NULL
+
     def hand_over(self, thread: Any) -> int:
         """Makes what only one thread may use another's; for all others nothing changes."""
         return 0
@@ -342,6 +346,9 @@ class HeapCore(_Core):
         charged, needs = (ffi.NULL, ()) if budget is None else (budget._ptr, (budget,))
         self._open("heap", needs, charged, secure)
 
+    def heap(self) -> Any:
+        return self._ptr
+
     def usable(self, size: int, align: int) -> int:
         return lib.nm_heap_usable(self._ptr, size, align)
 
@@ -356,6 +363,9 @@ class HeapCore(_Core):
 class _WrapperCore(_Core):
     __slots__ = ("_upstream",)
     _upstream: Any
+
+    def heap(self) -> Any:
+        return self._upstream.heap()
 
     def usable(self, size: int, align: int) -> int:
         return self._upstream.usable(size, align)
@@ -479,6 +489,114 @@ class LockedCore(_WrapperCore):
 
     def contended(self) -> int:
         return lib.nm_locked_contended(self._ptr)
+
+
+class PlainCore:
+    """Control plane of CPort: malloc's calls on a counted ``upstream``. ``hold`` is what keeps that from being
+    reset or closed. Until ``close`` nothing of it goes, whoever drops it: C may have its addresses."""
+
+    __slots__ = ("_kept", "_ptr", "_traced")
+    _kept: tuple[Any, Any] | None
+
+    def __init__(self, upstream: Any, hold: Any) -> None:
+        self._traced = TracedCore(upstream, False, False, 0, 0)
+        self._ptr, handle = _own("plain", (self._traced.handle,), self._traced._port, upstream.heap())
+        self._kept = (handle, hold)
+        dataplane.keep(self._kept)
+
+    def stats(self) -> tuple[int, int, int, int, int, int, int, int, int]:
+        return self._traced.stats()
+
+    def words(self) -> tuple[int, int]:
+        """Of the counted port, where sizes come back."""
+        return self._traced.words()
+
+    def close(self) -> Any:
+        """Returns ``hold``."""
+        kept, self._kept = self._kept, None
+        assert kept is not None
+        dataplane.let_go(kept)  # with the last reference, here, its handle ends the structure
+        return kept[1]
+
+    def context(self) -> Any:
+        return ffi.cast("void *", self._ptr)
+
+    def calls(self) -> tuple[Any, Any, Any, Any, Any]:
+        """malloc, realloc, free, calloc, usable_size."""
+        c = self._placed(lib.nm_plain_calls_of(self._ptr))
+        return c.malloc, c.realloc, c.free, c.calloc, c.usable_size
+
+    def expat(self) -> Any:
+        return self._placed(lib.nm_plain_calls_of(self._ptr))
+
+    def sqlite(self) -> Any:
+        return self._placed(lib.nm_plain_sqlite_of(self._ptr))
+
+    @staticmethod
+    def _placed(found: Any) -> Any:
+        if found == ffi.NULL:
+            raise errors.Refusal(lib.NM_CAPACITY_EXCEEDED, 1, lib.NM_PLAIN_PLACES, lib.NM_PLAIN_PLACES)
+        return found
+
+    lua, zalloc, bzalloc, zfree = (
+        ffi.addressof(lib, f"nm_plain_{name}") for name in ("lua", "zalloc", "bzalloc", "zfree")
+    )
+
+
+class MemlibCore:
+    """Control plane of what :mod:`nativemem.memlib` takes from: ``upstream``, a core, or memlib's own heap. It is
+    memlib's from now on."""
+
+    __slots__ = ("_plain", "_port", "handle")
+    rewinds = dataplane.REWINDS_NEVER
+
+    def __init__(self, upstream: Any = None, hold: Any = None) -> None:
+        start_region()
+        self._plain = None if upstream is None else PlainCore(upstream, hold)
+        lib.nm_memlib_use(ffi.NULL if self._plain is None else self._plain._ptr)
+        now = lib.nm_memlib_now()
+        if now == ffi.NULL:
+            raise errors.Refusal(lib.NM_OUT_OF_MEMORY)
+        self._port = lib.nm_plain_port(now)
+        self.handle = dataplane.own(0, ())  # of nothing: neither is Python's to end
+
+    def port(self) -> tuple[Any, int, int, int]:
+        return self.handle, address(self._port.self), address(self._port.methods), self.rewinds
+
+    def usable(self, size: int, align: int) -> int:
+        return size
+
+    stats, check, check_free, clear = _Core.stats, _Core.check, _Core.check_free, _Core.clear
+    hand_over = _Core.hand_over
+
+    @staticmethod
+    def pointer(thing: Any) -> Any:
+        """``thing`` as a ``void *``, if it is a pointer of cffi's."""
+        is_one = isinstance(thing, ffi.CData) and ffi.typeof(thing).kind == "pointer"
+        return ffi.cast("void *", thing) if is_one else None
+
+    @staticmethod
+    def address(number: int) -> Any:
+        return ffi.cast("void *", number)
+
+    def trim(self) -> None:
+        lib.nm_mem_uninit()
+
+    def free(self, pointer: Any) -> int:
+        """Of what C allocated. Whatever it is, looking at it is safe."""
+        if pointer == ffi.NULL:
+            return 0
+        head = ffi.cast("char *", pointer) - 16
+        if lib.nm_heap_of(pointer) == ffi.NULL and not lib.nm__os_is_readable(head, 16):
+            return lib.NM_FOREIGN_BLOCK
+        return lib.nm_plain_free(self._port.self, pointer)
+
+    def end(self) -> None:
+        """Memlib's own heap takes its place."""
+        lib.nm_memlib_use(ffi.NULL)
+        if self._plain is not None:
+            self._plain.close().release()
+
 
 
 this_thread = lib.nm_this_thread

@@ -250,6 +250,18 @@ class Allocator(_Base):
         used, peak, reserved, limit, *rest = self._opened().stats()
         return Stats(used, peak, reserved, limit or None, *rest)
 
+    def _is_anybodys(self) -> bool:
+        """Whether any thread may use it."""
+        link: Any = self
+        while name_of(link) in ("Limited", "Traced", "Failing"):
+            link = link.upstream
+        return name_of(link) in ("System", "Heap", "Locked")
+
+    def c_port(self) -> Any:
+        """This allocator for C code, as a :class:`CPort`. Raises :class:`NativeUnavailable` on the pure backend,
+        :class:`StaleHandle` when closed. Thread policy as ``alloc``."""
+        return self._binding.CPort(self)
+
     def describe(self) -> str:
         """The chain from here to the bottom: ``"Limited > Traced > System"``."""
         names, link = [], self

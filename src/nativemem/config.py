@@ -6,6 +6,7 @@ import dataclasses
 import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from ._settings import Settings, parse_size
@@ -26,6 +27,15 @@ C = TypeVar("C", bound="Config")
 
 #: most allocators on top of each other, and budgets below each other: a call goes through all of them
 MAX_DEPTH = 100
+
+
+def __getattr__(name: str) -> Any:
+    """USE_NATIVE_MEM, 1 or 0: what nativemem was built with, as the header says that the C code was built with."""
+    if name != "USE_NATIVE_MEM":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    header = (Path(__file__).resolve().parent / "include" / "nm_config.h").read_text(encoding="utf-8")
+    return int(header.split("#define NM_BUILT_NATIVE ", 1)[1].split()[0])
+
 
 def parse_count(value: Any, label: str, *, least: int = 0) -> int:
     """``value`` as an int from ``least`` to SIZE_MAX. Raises :class:`ConfigError` for anything else.

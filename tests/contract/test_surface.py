@@ -77,7 +77,7 @@ def test_what_a_backend_supplies(nm: Binding) -> None:
 
 def test_features(nm: Binding) -> None:
     """Exactly what a backend can do beyond the contract, so that no gap appears in silence."""
-    expected = {"engine", "resize-keeps-address", "stale-buffer-raises"}
+    expected = {"c-port", "engine", "resize-keeps-address", "stale-buffer-raises"}
     if nm.name == "pure":
         # which buffer an object has is Python code's to decide from 3.12 on
         expected = {"stale-buffer-raises"} if sys.version_info >= (3, 12) else set()

@@ -14,6 +14,11 @@
 extern "C" {
 #endif
 
+/* An extension of Python has these from a table (capi.h) instead of the linker. */
+#ifndef NM_FROM_TABLE
+#define NM_FROM_TABLE extern
+#endif
+
 /* One line of meaning each; src/nativemem/errors.py maps each to one exception. */
 typedef enum nm_status {
     NM_OK = 0,             /* done */
@@ -44,13 +49,15 @@ typedef struct nm_failure {
 } nm_failure;
 
 /* The calling thread's status slot. It is written by failing calls only, so read it only after one. */
-nm_failure nm_last_failure(void);
+NM_FROM_TABLE nm_failure nm_last_failure(void);
 
 /* Records the failure in the status slot and returns NULL, so that `return nm_refuse(...)` reads well. */
-void *nm_refuse(nm_status status, size_t requested, size_t used, size_t limit);
+NM_FROM_TABLE void *nm_refuse(nm_status status, size_t requested, size_t used, size_t limit);
 
 /* What alloc(0) hands out: a valid address, aligned to NM_ALIGN_MAX, of no bytes. */
+#ifndef nm_empty_block
 extern char nm_empty_block[];
+#endif
 
 /* Every nm_<noun>_check returns NULL where the structure's invariants hold, else the one that does not. They
  * are for tests and debugging: they walk everything. */

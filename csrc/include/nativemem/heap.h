@@ -63,6 +63,9 @@ void *nm_heap_realloc(nm_heap *h, void *ptr, size_t size); /* ptr != NULL and in
  * block; in a secure heap NM_DOUBLE_FREE, or NM_CORRUPTED where bytes behind the block were written. */
 nm_status nm_heap_free(nm_heap *h, void *ptr);
 size_t nm_heap_usable_of(const void *ptr);                 /* bytes behind a block in the region */
+/* The heap in which a block begins there; NULL: none can, whatever the address. One that is free
+ * may still count. */
+const nm_heap *nm_heap_of(const void *ptr);
 
 const char *nm_heap_check(nm_heap *h); /* while no other call is under way */
 

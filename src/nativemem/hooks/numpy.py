@@ -19,7 +19,7 @@ from .._choice import need_native
 from .._pressure import known
 from .._settings import Settings
 from ..allocators import Allocator
-from ..errors import ConfigError, name_of, shown
+from ..errors import ConfigError, shown
 from . import _numpy
 
 __all__ = [
@@ -33,9 +33,6 @@ __all__ = [
     "uninstall",
     "using",
 ]
-
-#: whom any thread may take from, and what takes from the next in the chain
-_ANYBODYS, _WRAPPERS = ("System", "Heap", "Locked"), ("Limited", "Traced", "Failing")
 
 _ENGINE = "nativemem"
 
@@ -138,12 +135,6 @@ def initializer(allocator: Any) -> Callable[[], None]:
     return begin
 
 
-def _is_anybodys(allocator: Any) -> bool:
-    while name_of(allocator) in _WRAPPERS:
-        allocator = allocator.upstream
-    return name_of(allocator) in _ANYBODYS
-
-
 def install(allocator: Any) -> None:
     """New arrays of the whole process come from ``allocator``, wherever no other was chosen; new threads' too.
 
@@ -155,7 +146,7 @@ def install(allocator: Any) -> None:
         return
     dataplane = _dataplane()
     handler = _handler(dataplane, allocator, "install")
-    if not _is_anybodys(allocator):
+    if not allocator._is_anybodys():
         raise ConfigError(
             f"hooks.numpy.install: {allocator.describe()} belongs to one thread; give a heap, or one in a Locked"
         )

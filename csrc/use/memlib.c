@@ -1,0 +1,108 @@
+#include "nativemem/memlib.h"
+
+#include <pthread.h>
+
+#include "base/base.h"
+#include "nativemem/heap.h"
+#include "nativemem/log.h"
+#include "nativemem/plain.h"
+
+/* What a program's first heap makes of the machine, where nobody has made the region before: address space only, free
+ * spans kept, and for how long. */
+#define REGION ((size_t)64 << 30)
+#define RETAIN ((size_t)64 << 20)
+#define DECAY_MS 1000
+
+/* Invariant:  now == given, or now == own, or NULL before first use. */
+static struct {
+    pthread_mutex_t lock;
+    nm_heap *heap;
+    nm_plain *own;
+    _Atomic(nm_plain *) now;
+} memlib = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static void before_fork(void) { pthread_mutex_lock(&memlib.lock); }
+static void after_fork(void) { pthread_mutex_unlock(&memlib.lock); }
+static void once(void) { (void)pthread_atfork(before_fork, after_fork, after_fork); }
+
+static bool make_own(void) {
+    if (memlib.own != NULL) return true;
+    if (nm_region_size() == 0 && nm_region_init(REGION, RETAIN, DECAY_MS) != NM_OK) return false;
+    if (memlib.heap == NULL) memlib.heap = nm_heap_create(NULL, false);
+    if (memlib.heap == NULL) return false;
+    memlib.own = nm_plain_create(nm_heap_port(memlib.heap), memlib.heap);
+    return memlib.own != NULL;
+}
+
+static NM_COLD nm_plain *start(void) {
+    static pthread_once_t done = PTHREAD_ONCE_INIT;
+    (void)pthread_once(&done, once);
+    pthread_mutex_lock(&memlib.lock);
+    nm_plain *p = atomic_load(&memlib.now);
+    if (p == NULL && make_own()) atomic_store(&memlib.now, p = memlib.own);
+    pthread_mutex_unlock(&memlib.lock);
+    return p;
+}
+
+nm_plain *nm_memlib_now(void) {
+    nm_plain *p = atomic_load_explicit(&memlib.now, memory_order_acquire);
+    return NM_LIKELY(p != NULL) ? p : start();
+}
+
+void nm_memlib_use(nm_plain *plain) {
+    pthread_mutex_lock(&memlib.lock);
+    atomic_store(&memlib.now, plain != NULL ? plain : memlib.own);
+    pthread_mutex_unlock(&memlib.lock);
+}
+
+NM_INLINE void *checked(void *ptr, const char *message) {
+    if (NM_UNLIKELY(ptr == NULL)) nm__fatal(message);
+    return ptr;
+}
+
+void *nm_hmalloc(size_t size) {
+    return checked(nm_plain_malloc(nm_memlib_now(), size), "HMalloc() FATAL: out of memory.");
+}
+
+void *nm_hcalloc(size_t size) {
+    return checked(nm_plain_calloc(nm_memlib_now(), 1, size), "HCalloc() FATAL: out of memory.");
+}
+
+/* A block that the core does not take back is not to be blamed on memory. */
+static bool is_block(nm_status status, const char *message) {
+    if (NM_LIKELY(status != NM_FOREIGN_BLOCK && status != NM_DOUBLE_FREE && status != NM_CORRUPTED)) return true;
+    nm_log(NM_LOG_ERROR, message);
+    return false;
+}
+
+/* For no bytes the block goes first, so that there is room for the byte that is to stand for it. */
+void *nm_hrealloc(void *ptr, size_t size) {
+    static const char message[] = "HRealloc() FATAL: out of memory.";
+    nm_plain *p = nm_memlib_now();
+    if (size == 0) {
+        nm_hfree(ptr);
+        return checked(nm_plain_malloc(p, 0), message);
+    }
+    void *moved = nm_plain_realloc(p, ptr, size);
+    if (NM_UNLIKELY(moved == NULL) && !is_block(nm_last_failure().status, "HRealloc() ERROR: not a block.")) return NULL;
+    return checked(moved, message);
+}
+
+void nm_hfree(void *ptr) {
+    if (ptr != NULL) (void)is_block(nm_plain_free(nm_memlib_now(), ptr), "HFree() ERROR: not a block.");
+}
+
+bool nm_mem_init(void) {
+    (void)nm_memlib_now(); /* should there be no memory yet, the first call that needs some says so */
+    nm_log(NM_LOG_INFO, "mem_init(): the native core");
+    return true;
+}
+
+bool nm_mem_uninit(void) {
+    pthread_mutex_lock(&memlib.lock);
+    nm_heap *heap = memlib.heap;
+    pthread_mutex_unlock(&memlib.lock);
+    if (heap != NULL) nm_heap_trim(heap);
+    nm_log(NM_LOG_INFO, "mem_uninit(): done");
+    return true;
+}

@@ -1,0 +1,267 @@
+#include "nativemem/plain.h"
+
+#include <pthread.h>
+
+#include "base/base.h"
+
+/* In front of a block that lies in no heap. Its size is a multiple of the alignment that malloc promises. */
+typedef struct head {
+    size_t size;
+    uintptr_t mark; /* made from the address, the size and whose it is; 0: freed */
+} head;
+_Static_assert(sizeof(head) % 16 == 0, "a block is as aligned as its head");
+
+/* Invariants:
+ *   open => upstream.methods != NULL
+ *   places[place] == this, or place == NM_PLAIN_PLACES
+ *   closed ones, and only they, are on the list of spares */
+struct nm_plain {
+    nm_allocator upstream;
+    const nm_heap *heap; /* NULL: blocks have heads */
+    uintptr_t key;
+    atomic_bool open;
+    size_t place;
+    nm_plain *next;
+};
+
+static struct {
+    pthread_mutex_t lock;
+    nm_plain *spare;
+    _Atomic(nm_plain *) places[NM_PLAIN_PLACES]; /* whose the functions of a place are */
+} plains = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static void before_fork(void) { pthread_mutex_lock(&plains.lock); }
+static void after_fork(void) { pthread_mutex_unlock(&plains.lock); }
+static void once(void) { (void)pthread_atfork(before_fork, after_fork, after_fork); }
+
+nm_plain *nm_plain_create(nm_allocator upstream, const nm_heap *heap) {
+    static pthread_once_t done = PTHREAD_ONCE_INIT;
+    (void)pthread_once(&done, once);
+    pthread_mutex_lock(&plains.lock);
+    nm_plain *p = plains.spare;
+    if (p != NULL) plains.spare = p->next;
+    pthread_mutex_unlock(&plains.lock);
+    if (p == NULL) p = nm__meta_alloc(sizeof *p);
+    if (p == NULL) return NULL;
+    p->upstream = upstream;
+    p->heap = heap;
+    p->key = (uintptr_t)nm__os_random() | 1;
+    p->place = NM_PLAIN_PLACES;
+    atomic_store_explicit(&p->open, true, memory_order_release);
+    return p;
+}
+
+void nm_plain_destroy(nm_plain *p) {
+    if (p == NULL) return;
+    pthread_mutex_lock(&plains.lock);
+    atomic_store(&p->open, false);
+    if (p->place != NM_PLAIN_PLACES) atomic_store(&plains.places[p->place], NULL);
+    p->next = plains.spare;
+    plains.spare = p;
+    pthread_mutex_unlock(&plains.lock);
+}
+
+/* ---- sizes ---------------------------------------------------------------------------------------- */
+
+NM_INLINE bool is_open(const nm_plain *p) {
+    return p != NULL && NM_LIKELY(atomic_load_explicit(&((nm_plain *)(uintptr_t)p)->open, memory_order_acquire));
+}
+
+NM_INLINE head *head_of(const void *ptr) { return (head *)(uintptr_t)ptr - 1; }
+
+static uintptr_t mark_of(const nm_plain *p, const void *ptr, size_t size) {
+    uintptr_t mark = ((uintptr_t)ptr ^ p->key) + size * (uintptr_t)0x9E3779B97F4A7C15U;
+    return mark | 1;
+}
+
+/* What is to be asked for; false: no block has so much. */
+static bool gross(const nm_plain *p, size_t size, size_t *bytes) {
+    if (size > NM_SIZE_MAX - NM_SLOT_ALIGN_MAX) return nm__fail(NM_INVALID_LAYOUT, size, 0, 0), false;
+    size += size == 0;
+    *bytes = p->heap != NULL ? nm_heap_usable(p->heap, size, NM_ALIGN_DEFAULT) : size + sizeof(head);
+    return true;
+}
+
+static void *dressed(const nm_plain *p, void *ptr, size_t bytes) {
+    if (p->heap != NULL || ptr == NULL) return ptr;
+    head *h = ptr;
+    h->size = bytes - sizeof *h;
+    h->mark = mark_of(p, h + 1, h->size);
+    return h + 1;
+}
+
+/* The block as upstream knows it. NM_OK only for what looks like one of p's. */
+static nm_status undressed(const nm_plain *p, void *ptr, void **block, size_t *bytes) {
+    if (p->heap != NULL) {
+        if (nm_heap_of(ptr) != p->heap) return nm__fail(NM_FOREIGN_BLOCK, 0, 0, 0);
+        *block = ptr;
+        *bytes = nm_heap_usable_of(ptr);
+        return NM_OK;
+    }
+    head *h = head_of(ptr);
+    if (h->mark != mark_of(p, ptr, h->size)) return nm__fail(h->mark == 0 ? NM_DOUBLE_FREE : NM_FOREIGN_BLOCK, 0, 0, 0);
+    *block = h;
+    *bytes = h->size + sizeof *h;
+    return NM_OK;
+}
+
+size_t nm_plain_size(const nm_plain *p, const void *ptr) {
+    if (ptr == NULL || !is_open(p)) return 0;
+    if (p->heap != NULL) return nm_heap_of(ptr) == p->heap ? nm_heap_usable_of(ptr) : 0;
+    return head_of(ptr)->mark == mark_of(p, ptr, head_of(ptr)->size) ? head_of(ptr)->size : 0;
+}
+
+/* ---- the four ------------------------------------------------------------------------------------- */
+
+void *nm_plain_malloc(nm_plain *p, size_t size) {
+    size_t bytes;
+    if (!is_open(p)) return nm_refuse(NM_CLOSED, size, 0, 0);
+    if (!gross(p, size, &bytes)) return NULL;
+    return dressed(p, p->upstream.methods->alloc(p->upstream.self, bytes, NM_ALIGN_DEFAULT), bytes);
+}
+
+void *nm_plain_calloc(nm_plain *p, size_t count, size_t size) {
+    size_t bytes;
+    if (!nm_mul(count, size, &bytes)) return nm_refuse(NM_INVALID_LAYOUT, SIZE_MAX, 0, 0);
+    bytes += bytes == 0;
+    void *ptr = nm_plain_malloc(p, bytes);
+    if (ptr != NULL) memset(ptr, 0, bytes);
+    return ptr;
+}
+
+nm_status nm_plain_free(nm_plain *p, void *ptr) {
+    void *block;
+    size_t bytes;
+    if (ptr == NULL || !is_open(p)) return NM_OK;
+    nm_status status = undressed(p, ptr, &block, &bytes);
+    if (status != NM_OK) return status;
+    uintptr_t mark = 0;
+    if (p->heap == NULL) {
+        mark = head_of(ptr)->mark;
+        head_of(ptr)->mark = 0;
+    }
+    status = p->upstream.methods->free(p->upstream.self, block, bytes, NM_ALIGN_DEFAULT);
+    if (NM_UNLIKELY(status != NM_OK) && p->heap == NULL) head_of(ptr)->mark = mark;
+    return status;
+}
+
+void *nm_plain_realloc(nm_plain *p, void *ptr, size_t size) {
+    void *block;
+    size_t had, bytes;
+    if (ptr == NULL || !is_open(p)) return nm_plain_malloc(p, size);
+    if (undressed(p, ptr, &block, &had) != NM_OK || !gross(p, size, &bytes)) return NULL;
+    if (bytes == had) return ptr;
+    return dressed(p, nm_realloc(p->upstream, block, had, bytes, NM_ALIGN_DEFAULT), bytes);
+}
+
+/* ---- as a port ------------------------------------------------------------------------------------ */
+
+static void *port_alloc(void *self, size_t size, size_t align) {
+    if (align > NM_ALIGN_DEFAULT) return nm_refuse(NM_INVALID_LAYOUT, size, 0, 0);
+    return nm_plain_malloc(self, size);
+}
+
+static bool port_resize(void *self, void *ptr, size_t old, size_t size, size_t align) {
+    nm_plain *p = self;
+    void *block;
+    size_t had, bytes;
+    (void)old;
+    if (!is_open(p) || undressed(p, ptr, &block, &had) != NM_OK || !gross(p, size, &bytes)) return false;
+    if (bytes == had) return true;
+    if (!p->upstream.methods->resize(p->upstream.self, block, had, bytes, align)) return false;
+    (void)dressed(p, block, bytes);
+    return true;
+}
+
+static nm_status port_free(void *self, void *ptr, size_t size, size_t align) {
+    (void)size, (void)align;
+    return nm_plain_free(self, ptr);
+}
+
+static void port_stats(void *self, nm_stats *out) {
+    const nm_plain *p = self;
+    *out = (nm_stats){0};
+    if (is_open(p)) p->upstream.methods->stats(p->upstream.self, out);
+}
+
+nm_allocator nm_plain_port(nm_plain *p) {
+    static const nm_methods port_methods = {port_alloc, port_resize, port_free, port_stats};
+    return (nm_allocator){p, &port_methods};
+}
+
+/* ---- shapes with a context ------------------------------------------------------------------------ */
+
+void *nm_plain_lua(void *plain, void *ptr, size_t old, size_t size) {
+    (void)old; /* without a block it is the type of what is asked for */
+    if (size != 0) return nm_plain_realloc(plain, ptr, size);
+    (void)nm_plain_free(plain, ptr);
+    return NULL;
+}
+
+void *nm_plain_zalloc(void *plain, unsigned items, unsigned size) {
+    return nm_plain_malloc(plain, (size_t)items * size);
+}
+
+void *nm_plain_bzalloc(void *plain, int items, int size) {
+    if (items < 0 || size < 0) return nm_refuse(NM_INVALID_LAYOUT, SIZE_MAX, 0, 0);
+    return nm_plain_malloc(plain, (size_t)items * (size_t)size);
+}
+
+void nm_plain_zfree(void *plain, void *ptr) { (void)nm_plain_free(plain, ptr); }
+
+/* ---- shapes without: a set of functions for each place ---------------------------------------------- */
+
+NM_INLINE nm_plain *in_place(size_t i) { return atomic_load_explicit(&plains.places[i], memory_order_acquire); }
+
+/* SQLite's sizes are ints; it takes none above 0x7fffff00. */
+NM_INLINE void *sqlite_malloc(nm_plain *p, int size) { return size <= 0 ? NULL : nm_plain_malloc(p, (size_t)size); }
+NM_INLINE void *sqlite_realloc(nm_plain *p, void *ptr, int size) {
+    return size <= 0 ? NULL : nm_plain_realloc(p, ptr, (size_t)size);
+}
+static int round_up(int size) { return size > INT32_MAX - 7 ? size : (size + 7) & ~7; }
+static int begin(void *unused) { return (void)unused, 0; }
+static void end(void *unused) { (void)unused; }
+
+#define EACH_PLACE(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)
+
+#define FUNCTIONS(i) \
+    static void *malloc_##i(size_t size) { return nm_plain_malloc(in_place(i), size); } \
+    static void *realloc_##i(void *ptr, size_t size) { return nm_plain_realloc(in_place(i), ptr, size); } \
+    static void free_##i(void *ptr) { (void)nm_plain_free(in_place(i), ptr); } \
+    static void *calloc_##i(size_t count, size_t size) { return nm_plain_calloc(in_place(i), count, size); } \
+    static size_t size_##i(void *ptr) { return nm_plain_size(in_place(i), ptr); } \
+    static void *sqlite_malloc_##i(int size) { return sqlite_malloc(in_place(i), size); } \
+    static void *sqlite_realloc_##i(void *ptr, int size) { return sqlite_realloc(in_place(i), ptr, size); } \
+    static int sqlite_size_##i(void *ptr) { return (int)nm_plain_size(in_place(i), ptr); }
+EACH_PLACE(FUNCTIONS)
+
+#define CALLS(i) {malloc_##i, realloc_##i, free_##i, calloc_##i, size_##i},
+static const nm_plain_calls malloc_methods[] = {EACH_PLACE(CALLS)};
+_Static_assert(sizeof malloc_methods / sizeof *malloc_methods == NM_PLAIN_PLACES, "a set of functions for each place");
+
+#define SQLITE(i) \
+    {sqlite_malloc_##i, free_##i, sqlite_realloc_##i, sqlite_size_##i, round_up, begin, end, NULL},
+static const nm_plain_sqlite sqlite_methods[] = {EACH_PLACE(SQLITE)};
+
+static size_t place_of(nm_plain *p) {
+    pthread_mutex_lock(&plains.lock);
+    for (size_t i = 0; p->place == NM_PLAIN_PLACES && i < NM_PLAIN_PLACES; i++) {
+        if (in_place(i) != NULL) continue;
+        atomic_store(&plains.places[i], p);
+        p->place = i;
+    }
+    size_t place = p->place;
+    pthread_mutex_unlock(&plains.lock);
+    if (place == NM_PLAIN_PLACES) (void)nm__fail(NM_CAPACITY_EXCEEDED, 1, NM_PLAIN_PLACES, NM_PLAIN_PLACES);
+    return place;
+}
+
+const nm_plain_calls *nm_plain_calls_of(nm_plain *p) {
+    size_t place = place_of(p);
+    return place == NM_PLAIN_PLACES ? NULL : &malloc_methods[place];
+}
+
+const nm_plain_sqlite *nm_plain_sqlite_of(nm_plain *p) {
+    size_t place = place_of(p);
+    return place == NM_PLAIN_PLACES ? NULL : &sqlite_methods[place];
+}

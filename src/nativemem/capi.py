@@ -1,0 +1,51 @@
+"""The core for other extensions: where the headers are, and the capsule with the table of functions.
+
+``#include <nativemem/capi.h>`` is the whole of it: the header tells how.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ._choice import need_native
+from .errors import NativeUnavailable
+
+__all__ = ["get_include"]
+
+
+def get_include() -> str:
+    """The folder to put on an extension's include path, as for ``Extension(include_dirs=[...])``. Any thread.
+
+    Raises :class:`NativeUnavailable` where nativemem was built without its core.
+
+    >>> from pathlib import Path
+    >>> (Path(get_include()) / "nativemem" / "capi.h").exists()  # doctest: +SKIP
+    True
+    """
+    include = Path(__file__).resolve().parent / "include"
+    if not (include / "nativemem" / "capi.h").exists():
+        raise NativeUnavailable(
+            "nativemem was built without its core, so there are no headers to build against",
+            suggestion="install with USE_NATIVE_MEM=1",
+        )
+    return str(include)
+
+
+def _borrow(allocator: Any) -> tuple[Any, int, int]:
+    """For C: what keeps the allocator, and the two words of its port."""
+    from ._backend import load
+
+    port = load("native").CPort(allocator)
+    return (port, *port._core.words())
+
+
+def __getattr__(name: str) -> Any:
+    if name != "_C_API":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    need_native("the C API")
+    from ._load import dataplane, start_region
+
+    start_region()
+    globals()[name] = capsule = dataplane.capi()
+    return capsule

@@ -1,0 +1,216 @@
+"""memlib's six calls, for Python: the same memory that C programs and extensions have through ``memlib.h``.
+
+What one side allocates the other may free: :func:`detach` makes a block C's, and :func:`hfree` takes a pointer that
+came from C. On the pure backend the calls behave alike, among Python programs.
+
+Where there is no memory the C calls log and abort. Here the message goes to the logger ``nativemem.memlib`` at
+``logging.FATAL``, and then a :class:`MemoryError` is raised. Every function may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from enum import IntEnum
+from typing import Any
+
+from ._backend import configured, facade
+from ._choice import need_native
+from .allocators import Allocator
+from .config import parse_size
+from .errors import ConfigError, LeakError, shown
+
+__all__ = ["Level", "detach", "hcalloc", "hfree", "hmalloc", "hrealloc", "mem_init", "mem_uninit", "use"]
+
+_log = logging.getLogger(__name__)
+
+
+class Level(IntEnum):
+    """The levels of memlib's log. ``FATAL`` is another name of ``USER``; a number that is no level is ``INFO``.
+
+    >>> Level(1), Level(99)
+    (<Level.USER: 1>, <Level.INFO: 4>)
+    >>> Level.FATAL.logging == logging.FATAL
+    True
+    """
+
+    NOTHING = 0
+    USER = 1
+    FATAL = 1
+    ERROR = 2
+    WARNING = 3
+    INFO = 4
+    DEBUG = 5
+    ALL = 6
+
+    @classmethod
+    def _missing_(cls, value: object) -> Level | None:
+        return cls.INFO if isinstance(value, int) else None
+
+    @property
+    def logging(self) -> int:
+        """The level of :mod:`logging` for it; for ``NOTHING`` above all of them, for ``ALL`` below."""
+        named = (logging.FATAL, logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)
+        return (logging.FATAL + 1, *named, 1)[self]
+
+
+@facade
+class _Memlib(Allocator):
+    """What blocks of memlib come from."""
+
+    __slots__ = ()
+
+    def __init__(self, upstream: Any = None) -> None:
+        if upstream is None:
+            core = self._make("MemlibCore", self)
+        else:
+            hold = memoryview(upstream.alloc(0))  # a view is out: it can be neither closed nor reset
+            core = self._make("MemlibCore", upstream, upstream._opened(), hold)
+        self._open(core)
+
+
+_lock = threading.Lock()
+_now: Any = None
+
+
+def _memlib() -> Any:
+    global _now
+    if _now is None:
+        with _lock:
+            if _now is None:
+                _now = configured()._Memlib()
+    return _now
+
+
+def use(allocator: Any) -> None:
+    """From now on memlib takes its memory from ``allocator``, on the native backend C's as well; None: from a heap
+    of its own, as at first.
+
+    Raises :class:`LeakError`, changing nothing, while blocks of memlib are out, :class:`ConfigError` for anything
+    but an allocator that any thread may use, :class:`StaleHandle` for a closed one. While no other thread uses
+    memlib.
+
+    >>> import nativemem
+    >>> from nativemem import memlib
+    >>> budget = nativemem.Budget("1 MiB")
+    >>> memlib.use(nativemem.Limited(nativemem.Heap(), budget))
+    >>> block = memlib.hmalloc(1000)
+    >>> budget.used >= 1000
+    True
+    >>> memlib.hfree(block); memlib.use(None)
+    """
+    global _now
+    binding = configured()
+    if allocator is not None:
+        if not isinstance(allocator, binding.backend.Allocator) or not isinstance(allocator, Allocator):
+            raise ConfigError(
+                f"memlib.use: takes an allocator of the {binding.name} backend, or None, not {shown(allocator)}"
+            )
+        allocator._opened()
+        if not allocator._is_anybodys():
+            raise ConfigError(
+                f"memlib.use: {allocator.describe()} belongs to one thread; give a heap, or one in a Locked"
+            )
+    before = _memlib()
+    stats = before.stats
+    if stats.live:
+        raise LeakError(
+            f"memlib.use: {stats.live} blocks of {stats.current} bytes in all are still out",
+            suggestion="free them first: what memlib uses now does not know them",
+            blocks=stats.live,
+            used=stats.current,
+        )
+    before._core.end()
+    _now = None
+    _now = binding._Memlib(allocator)
+
+
+def _served(name: str, size: Any) -> Any:
+    number = parse_size(size, f"{name}: size")
+    try:
+        return _memlib().alloc(number or 1)
+    except MemoryError:
+        _log.log(Level.FATAL.logging, "%s() FATAL: out of memory.", name)
+        raise
+
+
+def hmalloc(size: int | str) -> Any:
+    """A :class:`Block` of ``size`` bytes, contents undefined; of one byte for 0. Raises :class:`MemoryError`,
+    logged before, and :class:`InvalidLayout` for what is no size.
+
+    >>> block = hmalloc(64)
+    >>> block.size
+    64
+    >>> hfree(block)
+    """
+    return _served("HMalloc", size)
+
+
+def hcalloc(size: int | str) -> Any:
+    """As :func:`hmalloc`, of zeros."""
+    block = _served("HCalloc", size)
+    with memoryview(block) as view:
+        view[:] = bytes(len(view)) if len(view) <= 1 << 16 else memoryview(bytearray(len(view)))
+    return block
+
+
+def hrealloc(block: Any, size: int | str) -> Any:
+    """A :class:`Block` of ``size`` bytes that begins with what ``block`` had, which is gone; for None as
+    :func:`hmalloc`. For size 0 ``block`` is freed, and one of one byte returned. Raises as those, and
+    :class:`BufferError` while a view of ``block`` is out; then it is as it was.
+    """
+    number = parse_size(size, "HRealloc: size")
+    if block is None:
+        return _served("HRealloc", number)
+    memlib = _memlib()
+    if number == 0:
+        memlib.free(block)
+        return _served("HRealloc", 0)
+    if memlib.resize(block, number):
+        return block
+    moved = _served("HRealloc", number)
+    kept = min(number, block.size)
+    try:
+        with memoryview(block) as old, memoryview(moved) as new:
+            new[:kept] = old[:kept]
+        memlib.free(block)
+    except BaseException:
+        memlib.free(moved)
+        raise
+    return moved
+
+
+def hfree(block: Any) -> None:
+    """Gives a block back, or what a ``void *`` of :mod:`cffi` that came from C points to; nothing for None and
+    NULL. Raises as :meth:`Allocator.free`, and :class:`ForeignBlock` for a pointer to no block of memlib's, as far
+    as that can be told. """
+    if block is None:
+        return
+    memlib = _memlib()
+    pointer = memlib._core.pointer(block)
+    if pointer is None:
+        memlib.free(block)
+    else:
+        memlib._call(memlib._core.free(pointer))
+
+
+def detach(block: Any) -> Any:
+    """Makes a block of memlib C's: returns its ``void *``, for C's ``HFree`` or :func:`hfree`, and the block is as
+    one that was freed. Raises as :meth:`Allocator.free`; :class:`NativeUnavailable` on the pure backend."""
+    need_native("a block for C")
+    memlib = _memlib()
+    return memlib._core.address(memlib._detach(block))
+
+
+def mem_init() -> bool:
+    """May be called first, and again; not needed. Logs at ``logging.INFO`` and returns True."""
+    _memlib()
+    _log.log(Level.INFO.logging, "mem_init(): the %s backend", configured().name)
+    return True
+
+
+def mem_uninit() -> bool:
+    """Gives memory that is not in use back to the system. Blocks stay. Logs and returns as :func:`mem_init`."""
+    _memlib()._core.trim()
+    _log.log(Level.INFO.logging, "mem_uninit(): done")
+    return True

@@ -581,7 +581,7 @@ ITERATION = (  # and what the C of the data plane raises, which has no frame
     "multi-dimensional sub-views are not implemented",
 )
 #: types of the package that a call may give; what is not here has to be
-HARMLESS = {"Utilities", "_Reserved"}
+HARMLESS = {"CPort", "Utilities", "_Reserved"}
 
 
 def _origin(error: BaseException) -> tuple[str, bool]:
@@ -738,6 +738,7 @@ DIFFERENCES = (
     (r".*: protocols$", r"object\.__new__", "types in C refuse it"),
     (r"Block.*: protocols$", r"init (of nothing|again.*)", "a type in C without an __init__ has object's"),
     (r"Block.*: operators", r"(x|del x)(\[|.__reduce_ex__).*", "C looks at the argument before it refuses"),
+    (r".*: c_port", r".*", "C takes no memory from the pure backend"),
     (r"Secure heap: .*", r".*budgets (locked|without room)", "a native heap charges steps of 64 KiB"),
 )
 #: before Python 3.12 the buffer of a dead block is an empty one on the pure backend

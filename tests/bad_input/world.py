@@ -417,6 +417,7 @@ for _name in errors.__all__:
 NO_SUBJECT = {
     "Allocator": "abstract: what its subclasses inherit is tried on each of them",
     "Status": "an enum, all of it the standard library's",
+    "CPort": "C's, so there is none on the pure backend; tests/test_cport.py",
     "backend": "a string",
     "__version__": "a string",
 }
@@ -441,6 +442,9 @@ NOT_MADE = {
 
 #: modules that are public by name, and why they are not tried here
 NO_MODULE = {
+    "capi": "for C; tests/test_capi.py",
+    "cport": "for C; tests/test_cport.py",
+    "memlib": "the process's own, of one backend; tests/test_memlib.py",
     "auto": "it has no names, and its import installs; tests/test_engine.py",
     "cli": "its arguments are a shell's words; tests/test_cli.py",
     "hooks": "a package; tests/test_numpy_hook.py",

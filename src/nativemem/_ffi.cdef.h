@@ -161,6 +161,7 @@ const nm_plain_calls *nm_plain_calls_of(nm_plain *p);
 const nm_plain_sqlite *nm_plain_sqlite_of(nm_plain *p);
 
 /* memlib */
+void *nm_hmalloc(size_t size);
 bool nm_mem_init(void);
 bool nm_mem_uninit(void);
 void nm_memlib_use(nm_plain *plain);

@@ -55,18 +55,26 @@ class Level(IntEnum):
 
 
 @facade
-class _Memlib(Allocator):
-    """What blocks of memlib come from."""
+class Memlib(Allocator):
+    """What blocks of memlib come from; not for users."""
 
     __slots__ = ()
+    _fields = ("_below",)
+    _below: Any
 
-    def __init__(self, upstream: Any = None) -> None:
-        if upstream is None:
+    def __init__(self, below: Any = None) -> None:
+        self._below = below
+        if below is None:
             core = self._make("MemlibCore", self)
         else:
-            hold = memoryview(upstream.alloc(0))  # a view is out: it can be neither closed nor reset
-            core = self._make("MemlibCore", upstream, upstream._opened(), hold)
+            hold = memoryview(below.alloc(0))  # a view is out: it can be neither closed nor reset
+            core = self._make("MemlibCore", below, below._opened(), hold)
         self._open(core)
+
+    @property
+    def owner(self) -> Any:
+        """Whom C's blocks are charged to, too."""
+        return None if self._below is None else self._below.owner
 
 
 _lock = threading.Lock()
@@ -78,7 +86,7 @@ def _memlib() -> Any:
     if _now is None:
         with _lock:
             if _now is None:
-                _now = configured()._Memlib()
+                _now = configured().Memlib()
     return _now
 
 
@@ -122,7 +130,7 @@ def use(allocator: Any) -> None:
         )
     before._core.end()
     _now = None
-    _now = binding._Memlib(allocator)
+    _now = binding.Memlib(allocator)
 
 
 def _served(name: str, size: Any) -> Any:

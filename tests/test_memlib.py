@@ -1,0 +1,347 @@
+"""memlib from Python, on both backends, each in a process of its own: memlib is the process's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from nativemem.memlib import Level
+
+HERE = Path(__file__).resolve().parent
+BACKENDS = ["native", "pure"]
+
+
+def run(backend: str, program: str, **env: str) -> subprocess.CompletedProcess[str]:
+    if backend == "native":
+        pytest.importorskip("nativemem._core")
+    whole = "import gc, logging\nimport nativemem as nm\nfrom nativemem import memlib\n" + program
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", whole],
+        env={**os.environ, "NATIVEMEM_BACKEND": backend, **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+class TestCalls:
+    def test_round_trips(self, backend: str) -> None:
+        run(
+            backend,
+            """
+block = memlib.hmalloc(64)
+assert block.size == 64 and block.address % 16 == 0
+with memoryview(block) as view:
+    view[:] = bytes(range(64))
+    assert bytes(view) == bytes(range(64))
+memlib.hfree(block)
+assert not block.alive
+zeros = memlib.hcalloc("128 KiB")
+with memoryview(zeros) as view:
+    assert bytes(view) == bytes(131072)
+memlib.hfree(zeros)
+memlib.hfree(None)
+""",
+        )
+
+    def test_realloc(self, backend: str) -> None:
+        run(
+            backend,
+            """
+block = memlib.hmalloc(32)
+with memoryview(block) as view:
+    view[:] = b"p" * 32
+for size in (256, 100_000, 17):
+    block = memlib.hrealloc(block, size)
+    assert block.size == size
+    with memoryview(block) as view:
+        assert bytes(view[:17]) == b"p" * 17
+memlib.hfree(block)
+memlib.hfree(memlib.hrealloc(None, 64))
+""",
+        )
+
+    def test_no_bytes_are_one(self, backend: str) -> None:
+        run(
+            backend,
+            """
+blocks = [memlib.hmalloc(0), memlib.hcalloc(0), memlib.hrealloc(None, 0)]
+live = memlib.hmalloc(10)
+blocks.append(memlib.hrealloc(live, 0))
+assert not live.alive
+assert [block.size for block in blocks] == [1, 1, 1, 1]
+with memoryview(blocks[1]) as view:
+    assert view[0] == 0
+for block in blocks:
+    memlib.hfree(block)
+""",
+        )
+
+    def test_what_is_dropped_goes(self, backend: str) -> None:
+        run(
+            backend,
+            """
+memlib.hmalloc(100)
+gc.collect()
+memlib.use(None)  # refuses while one is out
+""",
+        )
+
+    def test_bad_input_is_refused_and_loses_nothing(self, backend: str) -> None:
+        run(
+            backend,
+            """
+block = memlib.hmalloc(10)
+stranger = nm.Heap().alloc(10)
+def refused(error, call, *args):
+    try:
+        call(*args)
+    except error as caught:
+        assert str(caught)
+        return
+    raise AssertionError((call, args))
+for size in (-1, 1.5, "much", None, True, 1 << 64):
+    for call in (memlib.hmalloc, memlib.hcalloc):
+        refused((ValueError, TypeError), call, size)
+    refused((ValueError, TypeError), memlib.hrealloc, block, size)
+for thing in (1, "x", object(), 4096):
+    refused(TypeError, memlib.hfree, thing)
+    refused(TypeError, memlib.hrealloc, thing, 10)
+refused(ValueError, memlib.hfree, stranger)
+refused(ValueError, memlib.hrealloc, stranger, 100)
+with memoryview(block):
+    refused(BufferError, memlib.hfree, block)
+    for size in (0, 5, 100_000):
+        refused(BufferError, memlib.hrealloc, block, size)
+assert block.size == 10 and block.alive and stranger.alive
+memlib.hfree(block)
+for call in (lambda: memlib.hfree(block), lambda: memlib.hrealloc(block, 5)):
+    refused(nm.NativeMemError, call)
+memlib.use(None)
+""",
+        )
+
+    def test_out_of_memory(self, backend: str) -> None:
+        done = run(
+            backend,
+            """
+logging.basicConfig(format="%(name)s %(levelno)s %(message)s", level=logging.DEBUG)
+memlib.use(nm.Failing(nm.Heap(), 2, sticky=True))
+block = memlib.hmalloc(100)
+for call, args in ((memlib.hmalloc, (10,)), (memlib.hmalloc, (0,)), (memlib.hcalloc, (10,)),
+                   (memlib.hrealloc, (None, 10)), (memlib.hrealloc, (block, 100_000))):
+    try:
+        call(*args)
+    except MemoryError as error:
+        assert isinstance(error, nm.OutOfMemory)
+    else:
+        raise AssertionError(call)
+assert block.alive and block.size == 100
+memlib.hfree(block)
+memlib.use(None)
+""",
+        )
+        names = ["HMalloc", "HMalloc", "HCalloc", "HRealloc", "HRealloc"]
+        assert done.stderr.splitlines() == [f"nativemem.memlib 50 {name}() FATAL: out of memory." for name in names]
+
+    def test_over_budget(self, backend: str) -> None:
+        run(
+            backend,
+            """
+logging.disable(logging.FATAL)
+budget = nm.Budget("1 MiB", name="legacy")
+memlib.use(nm.Limited(nm.Heap(), budget))
+kept = memlib.hmalloc(600_000)
+try:
+    memlib.hmalloc(600_000)
+except nm.BudgetExceeded as error:
+    assert "legacy" in str(error)
+else:
+    raise AssertionError
+assert budget.used >= 600_000
+memlib.hfree(kept)
+assert budget.used == 0
+""",
+        )
+
+    def test_lifecycle(self, backend: str) -> None:
+        done = run(
+            backend,
+            """
+logging.basicConfig(format="%(levelno)s %(message)s", level=logging.INFO)
+block = memlib.hmalloc(10)
+assert memlib.mem_init() is memlib.mem_init() is memlib.mem_uninit() is memlib.mem_uninit() is True
+assert block.alive
+memlib.hfree(memlib.hmalloc(10))
+""",
+        )
+        init, again, *uninit = done.stderr.splitlines()
+        assert init == again == f"20 mem_init(): the {backend} backend"
+        assert uninit == ["20 mem_uninit(): done"] * 2
+
+    def test_use(self, backend: str) -> None:
+        run(
+            backend,
+            """
+def refused(error, thing):
+    try:
+        memlib.use(thing)
+    except error as caught:
+        assert str(caught).startswith("memlib.use: ") or error is nm.StaleHandle
+        return
+    raise AssertionError(thing)
+for thing in (1, "heap", object(), nm.Budget(10), nm.Heap):
+    refused(nm.ConfigError, thing)
+for thing in (nm.Arena(), nm.Stack(1000), nm.Pool(64, 2), nm.Slab(), nm.Traced(nm.Arena())):
+    refused(nm.ConfigError, thing)
+closed = nm.Heap()
+closed.close()
+refused(nm.StaleHandle, closed)
+block = memlib.hmalloc(10)
+heap = nm.Heap()
+refused(nm.LeakError, heap)
+memlib.hfree(block)
+memlib.use(heap)
+block = memlib.hmalloc(10)
+refused(nm.LeakError, None)
+try:
+    heap.close()
+except BufferError:
+    pass
+else:
+    raise AssertionError
+memlib.hfree(block)
+memlib.use(nm.Locked(nm.Arena()))
+heap.close()
+memlib.hfree(memlib.hmalloc(10))
+memlib.use(None)
+""",
+        )
+
+    def test_under_the_kill_switch(self, backend: str) -> None:
+        run(
+            backend,
+            """
+assert nm.backend == "pure"
+memlib.hfree(memlib.hrealloc(memlib.hcalloc(10), 100))
+""",
+            NATIVEMEM_DISABLE="1",
+        )
+
+
+class TestBetweenLanguages:
+    def test_a_block_becomes_cs(self) -> None:
+        run(
+            "native",
+            """
+from nativemem._load import lib, ffi
+block = memlib.hmalloc(100)
+view = memoryview(block)
+try:
+    memlib.detach(block)
+except BufferError:
+    view.release()
+pointer = memlib.detach(block)
+assert not block.alive and int(ffi.cast("uintptr_t", pointer))
+for call in (memlib.hfree, memlib.detach):
+    try:
+        call(block)
+    except nm.NativeMemError:
+        pass
+    else:
+        raise AssertionError(call)
+del block
+gc.collect()
+ffi.buffer(pointer, 100)[:] = bytes(100)  # it is still there
+memlib.hfree(ffi.cast("char *", pointer))
+memlib.hfree(ffi.NULL)
+memlib.use(None)
+""",
+        )
+
+    def test_pointers_to_no_block(self) -> None:
+        """Whatever is passed, nothing is read that cannot be."""
+        run(
+            "native",
+            """
+import cffi
+from nativemem._load import lib
+ffi = cffi.FFI()
+def refused(pointer):
+    try:
+        memlib.hfree(pointer)
+    except (nm.ForeignBlock, nm.DoubleFree):
+        return
+    raise AssertionError(pointer)
+buffer = ffi.new("char[]", 256)
+for below in (None, nm.System()):
+    memlib.use(below)
+    inside = memlib.detach(memlib.hmalloc(1000))
+    for number in (1, 15, 16, 4096, 1 << 40, (1 << 47) - 16, (1 << 64) - 1):
+        refused(ffi.cast("void *", number))
+    refused(ffi.cast("char *", buffer) + 32)
+    refused(ffi.cast("char *", inside) + 16)
+    memlib.hfree(inside)
+    memlib.use(None)
+heap = nm.Heap()
+mine = heap.alloc(64)
+refused(ffi.cast("void *", mine.address))
+assert mine.alive
+""",
+        )
+
+    def test_c_and_python_have_the_same_memory(self) -> None:
+        run(
+            "native",
+            """
+from nativemem._load import lib, ffi
+budget = nm.Budget("1 MiB")
+memlib.use(nm.Limited(nm.Heap(), budget))
+pointer = lib.nm_hmalloc(1000)
+assert budget.used >= 1000
+try:
+    memlib.use(None)
+except nm.LeakError:
+    pass
+else:
+    raise AssertionError
+memlib.hfree(pointer)
+assert budget.used == 0
+""",
+        )
+
+    def test_on_the_pure_backend_there_is_no_c(self) -> None:
+        run(
+            "pure",
+            """
+block = memlib.hmalloc(10)
+try:
+    memlib.detach(block)
+except nm.NativeUnavailable:
+    pass
+else:
+    raise AssertionError
+assert block.alive
+""",
+        )
+
+
+def test_levels() -> None:
+    import logging
+
+    names = ["NOTHING", "USER", "ERROR", "WARNING", "INFO", "DEBUG", "ALL"]
+    assert [level.name for level in Level] == names and [int(level) for level in Level] == list(range(7))
+    assert Level.FATAL is Level.USER
+    for unknown in (-1, 7, 99, 1 << 70):
+        assert Level(unknown) is Level.INFO
+    with pytest.raises(ValueError):
+        Level("loud")
+    numbers = [Level(n).logging for n in range(1, 6)]
+    assert numbers == [logging.FATAL, logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG]
+    assert Level.NOTHING.logging > logging.FATAL and Level.ALL.logging < logging.DEBUG

@@ -502,6 +502,14 @@ MUTANTS: tuple[Mutant, ...] = (
         tests=("tests/test_memlib_c.py::test_nothing_is_wrong",),
     ),
     *_in(
+        "python/cdata.c",
+        ("cdata-block-of-one-item", "return nm_mul((size_t)size, (size_t)count, bytes);", "return nm_mul((size_t)size, count != 0, bytes);"),
+        ("cdata-never-wiped", "if (self->zero) memset(ptr, 0, bytes);", "(void)ptr;"),
+        ("cdata-block-kept", "        Py_DECREF(block);\n", ""),
+        ("cdata-error-left", "        PyErr_Clear(); /* of a count that fits no size */\n", ""),
+        tests=("tests/test_cffi_hook.py",),
+    ),
+    *_in(
         "python/capi.c",
         ("capi-keeper-not-kept", "out->keeper = Py_NewRef(keeper);", "out->keeper = keeper;"),
         ("capi-returns-with-blocks-out", "if (closed == NULL) return -1;", "if (closed == NULL) PyErr_Clear();"),

@@ -8,6 +8,7 @@ import os
 import pytest
 
 import planted
+from builds import required as required
 from nativemem._api import load
 from nativemem._backend import Binding
 from nativemem.config import Settings

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from nativemem.memlib import Level
 
 HERE = Path(__file__).resolve().parent

@@ -20,12 +20,21 @@ static int borrow(PyObject *allocator, nm_borrowed *out) {
     return ok ? 0 : -1;
 }
 
+/* An error that is being raised, as where a dealloc calls, is put back; a new one takes its place. */
 static int give_back(nm_borrowed *memory) {
     if (memory->keeper == NULL) return 0;
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
     PyObject *closed = PyObject_CallMethod(memory->keeper, "close", NULL);
-    if (closed == NULL) return -1;
+    if (closed == NULL) {
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(traceback);
+        return -1;
+    }
     Py_DECREF(closed);
     Py_CLEAR(memory->keeper);
+    PyErr_Restore(type, value, traceback);
     return 0;
 }
 

@@ -13,6 +13,7 @@
 
 #include "base/base.h"
 #include "python/capi.h"
+#include "python/cdata.h"
 #include "python/numpy.h"
 #include "python/scopes.h"
 #include "python/stacks.h"
@@ -593,6 +594,17 @@ bool nm__is_allocator(PyObject *thing) {
     return PyObject_TypeCheck(thing, &Allocator_Type) && ((AllocatorObject *)thing)->attached;
 }
 
+PyObject *nm__new_block(PyObject *allocator, size_t size, size_t align, void **ptr) {
+    AllocatorObject *a = (AllocatorObject *)allocator;
+    if (!nm_layout_ok(size, align, NM_ALIGN_MAX)) {
+        raise_refusal(a, (nm_failure){NM_INVALID_LAYOUT, size, 0, 0}, size, align);
+        return NULL;
+    }
+    PyObject *block = told(make_block(a, size, align));
+    if (block != NULL) *ptr = ((BlockObject *)block)->ptr;
+    return block;
+}
+
 PyObject *nm__hold_block(PyObject *allocator, size_t size, size_t align, void **ptr) {
     AllocatorObject *a = (AllocatorObject *)allocator;
     if (!nm_layout_ok(size, align, NM_ALIGN_MAX)) return PyErr_NoMemory();
@@ -1058,6 +1070,7 @@ static PyMethodDef module_methods[] = {
     {"own_hot_methods", own_hot_methods, METH_O, "Gives a facade class its own alloc, free and resize."},
     {"set_hooks", set_hooks, METH_VARARGS, "The functions of nativemem.errors that the types call."},
     {"own", own, METH_VARARGS, "A handle for a structure of the core that is about to be made."},
+    {"cdata_new", nm__cdata_new, METH_VARARGS, "A callable that makes C data of cffi's in blocks."},
     {"capi", nm__capi_capsule, METH_NOARGS, "The capsule that other extensions import."},
     {"keep", keep, METH_O, "Keeps an object, beyond the interpreter's end."},
     {"let_go", let_go, METH_O, "Undoes keep."},
@@ -1089,7 +1102,7 @@ static struct PyModuleDef module = {
 
 PyMODINIT_FUNC PyInit__dataplane(void) {
     if (PyType_Ready(&Allocator_Type) < 0 || PyType_Ready(&Block_Type) < 0 ||
-        PyType_Ready(&Handle_Type) < 0)
+        PyType_Ready(&Handle_Type) < 0 || nm__cdata_ready() < 0)
         return NULL;
     PyObject *m = PyModule_Create(&module);
     if (m == NULL) return NULL;

@@ -134,6 +134,7 @@ class Backend(Protocol):
     FailingCore: Any
     LockedCore: Any
     MemlibCore: Any  # what nativemem.memlib takes from
+    cdata_new: Any  # None, or what makes the callable of hooks.cffi: see csrc/python/cdata.h
     this_thread: Any  # the calling thread, for hand_over
     Utilities: Any
     histograms: Any  # of sizes and latencies, of all that the process has traced with one

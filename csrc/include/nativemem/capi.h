@@ -94,7 +94,7 @@ static inline int nm_capi_import(void) {
 
 /* 0; -1 with an error set: no allocator, a closed one, another thread's, or one of the pure backend. */
 static inline int nm_borrow(PyObject *allocator, nm_borrowed *out) { return nm_capi_table->borrow(allocator, out); }
-/* 0; -1 with LeakError set, and nothing changed. Of what was returned: 0. */
+/* 0; -1 with LeakError set, and nothing changed. Of what was returned: 0. An error that was set before stays. */
 static inline int nm_return(nm_borrowed *memory) { return nm_capi_table->give_back(memory); }
 /* Sets the error that the last refusal of this thread stands for. */
 static inline void nm_raise(const nm_borrowed *memory) { nm_capi_table->raise(memory); }

@@ -44,6 +44,7 @@ __all__ = [
     "SystemCore",
     "TracedCore",
     "Utilities",
+    "cdata_new",
     "crossing",
     "features",
     "finish",
@@ -54,6 +55,8 @@ __all__ = [
 ]
 
 name = "pure"
+#: Python does it
+cdata_new = None
 
 
 #: of the facade's classes: nothing is done otherwise here

@@ -67,6 +67,12 @@ _TABLES = {
         "time: of an alloc or a free through Traced, less that of the port below it, which does nothing.",
         "atomics: an atomic add for each counter. limit: 1 ns.",
     ),
+    "cffi": (
+        "cffi: new('char[]', n), made and dropped",
+        "native, pure: hooks.cffi.allocator on a heap; contents are undefined, as with new_allocator here.",
+        "ffi.new wipes. compiled: the ffi of an extension module, whose calls are C.",
+        "In one process, the members in turns; spread: quartiles over the rounds.",
+    ),
 }
 #: where the third column is not a time, and the fourth is of something else than a peer
 _MEASURED = {"P5 instructions": "instructions", "P8": "beyond"}

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from calls import CALLS, turns, unrolled
 from ratios import Row, Table, paired
 
 from nativemem import _api
-
-CALLS = 1000
-UNROLLED = 20
 
 #: targets of native/peer, by group and peer
 TARGETS = {
@@ -70,14 +66,9 @@ def _names(group: str, member: Member) -> dict[str, Any]:
 
 
 def build(group: str, member: Member) -> Callable[[], None]:
-    """A function of CALLS calls, unrolled so that the loop around them does not show."""
+    """A function of CALLS calls."""
     after = AFTER.get(group, "") if member.name in ("native", "pure") else ""
-    body = "\n        ".join([member.statement] * UNROLLED)
-    source = f"def run():\n    for _ in turns:\n        {body}\n    {after}"
-    names: dict[str, Any] = {"turns": range(CALLS // UNROLLED), **_names(group, member)}
-    exec(source, names)
-    run: Callable[[], None] = names["run"]
-    return run
+    return unrolled(member.statement, _names(group, member), after)
 
 
 CASES = [
@@ -95,26 +86,6 @@ def test_alloc(benchmark: Any, group: str, member: Member) -> None:
     benchmark(build(group, member))
 
 
-def _turns(runs: dict[str, Callable[[], None]], count: int) -> dict[str, list[float]]:
-    """Seconds for each call, for each member in turn, ``count`` times."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    clock = time.perf_counter
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        for number in range(-count // 10, count):
-            for name, run in runs.items():
-                start = clock()
-                run()
-                spent = clock() - start
-                if number >= 0:  # the rounds before are for warming up
-                    times[name].append(spent / CALLS)
-    finally:
-        if collecting:
-            gc.enable()
-    return times
-
-
 @pytest.mark.parametrize("group", GROUPS)
 def test_ratios(group: str, tables: dict[str, Table], quick: bool) -> None:
     """The ratios, from members that take turns."""
@@ -125,7 +96,7 @@ def test_ratios(group: str, tables: dict[str, Table], quick: bool) -> None:
             runs[member.name] = build(group, member)
         except pytest.skip.Exception as reason:
             table.skip(str(reason))
-    times = _turns(runs, 1 if quick else 201)
+    times = turns(runs, 1 if quick else 201)
     native = times["native"]
     workload = f"{group}.alloc(64)"
     for name, each in times.items():

@@ -80,15 +80,22 @@ static uint32_t used_of(const nm__slot *slot, const nm__page *p) {
     return nm__cells_used(&p->cells) + (p == slot->page ? head_served(slot) : 0);
 }
 
+/* A full superblock comes back to its slot's list when so many of its cells are free: with blocks freed all over a
+ * large heap it would otherwise change lists with each free, and again with each allocation. What waits is at most a
+ * 32nd of the superblock, and is found before a block is refused. */
+static uint32_t quorum(const nm__cells *c) { return c->capacity < 64 ? 1 : c->capacity / 32; }
+
 static const char *check_superblock(const nm__page *p, const nm__part *part, size_t bin, bool full) {
     uintptr_t key = part->heap->key;
     const nm__slot *slot = &part->slots[bin];
     uint32_t used = used_of(slot, p);
     if (p->part != part || p->kind != NM__SUPERBLOCK || p->bin != bin) return "a superblock is another part's or bin's";
-    if (p->full != full || (full && !nm__cells_full(&p->cells))) return "a superblock is on the wrong list";
+    bool is_full = p->cells.fresh == p->cells.end && p->cells.capacity - used < quorum(&p->cells);
+    if (p->full != full || (full && !is_full)) return "a superblock is on the wrong list";
     if (!nm__cells_check(&p->cells, used, nm__page_base(p), 0, key)) return "a superblock's cells do not add up";
     if (p->next != NULL && p->next->prev != p) return "a list of superblocks is broken";
-    if (p == slot->page ? p->cells.count == 0 || p->cells.count > HEAD_COUNT : p->cells.count != (full ? 1 : used))
+    uint32_t least = full ? p->cells.capacity - quorum(&p->cells) : 0;
+    if (p == slot->page ? p->cells.count == 0 || p->cells.count > HEAD_COUNT : p->cells.count != used - least)
         return "a superblock reports where it should not";
     if (p != slot->page && used == 0) return "an empty superblock was not returned";
     return NULL;
@@ -371,7 +378,7 @@ static void return_superblock(nm_heap *h, nm__page *p) {
     discharge(h, 1);
 }
 
-/* A full superblock has its first free cell, or one that is not the head is empty, or a head's count has run out. Not
+/* A full superblock has free cells enough, or one that is not the head is empty, or a head's count has run out. Not
  * NM_COLD: gcc would take the fast path that calls it for cold, too. */
 __attribute__((noinline)) void nm__part_trip(nm__page *p) {
     nm__slot *slot = &p->part->slots[p->bin];
@@ -419,10 +426,21 @@ static bool refill(nm__part *part, size_t bin) {
         if (head->cells.free != NULL || extend(part->heap, head)) return true;
         slot_pull(slot, head);
         head->full = true;
-        nm__cells_report_at(&head->cells, nm__cells_used(&head->cells) - 1);
+        nm__cells_report_at(&head->cells, nm__cells_used(&head->cells) - quorum(&head->cells));
         push(&part->full, head);
     }
     return false;
+}
+
+/* Where nothing else is left: a full superblock with a free cell or two. Pre: the slot's list is empty. */
+static bool scrape(nm__part *part, size_t bin) {
+    nm__page *p = part->full;
+    while (p != NULL && (p->bin != bin || p->cells.free == NULL)) p = p->next;
+    if (p == NULL) return false;
+    p->full = false;
+    pull(&part->full, p);
+    slot_add(&part->slots[bin], p);
+    return true;
 }
 
 /* As refill, with a new superblock if need be. */
@@ -431,7 +449,9 @@ static bool provide(nm__part *part, size_t bin) {
     collect(part);
     if (refill(part, bin)) return true;
     nm_heap *h = part->heap;
-    nm__page *p = take_pages(h, 1, NM__SUPERBLOCK, false);
+    nm__page *p = try_pages(h, 1, NM__SUPERBLOCK, false, true);
+    if (p == NULL && scrape(part, bin)) return true;
+    if (p == NULL) p = take_pages(h, 1, NM__SUPERBLOCK, false);
     if (p == NULL) return false;
     size_t bytes = PAGE;
     if (h->key != 0) { /* a system that cannot guard this one leaves the canaries */

@@ -612,6 +612,32 @@ static void test_what_others_freed_is_used_again(void) {
     nm_heap_destroy(h);
 }
 
+/* A full superblock is not looked at for each cell that comes back to it, but before anything is refused. */
+static void test_a_few_cells_of_many_superblocks(void) {
+    enum { SUPERBLOCKS = 8, EACH = PAGE / 64, ALL = SUPERBLOCKS * EACH, APART = 100, GONE = ALL / APART };
+    nm_budget *b = nm_budget_create(SUPERBLOCKS * PAGE, NULL, NULL);
+    nm_heap *h = nm_heap_create(b, false);
+    static void *blocks[ALL];
+    for (size_t i = 0; i < ALL; i++) CHECK((blocks[i] = nm_heap_malloc(h, 64)) != NULL);
+    CHECK(nm_heap_malloc(h, 64) == NULL && nm_budget_denied(b) == 1);
+    for (size_t round = 0; round < 3; round++) {
+        for (size_t i = 0; i < GONE; i++) CHECK(nm_heap_free(h, blocks[i * APART]) == NM_OK);
+        sound(h);
+        for (size_t i = 0; i < GONE; i++) CHECK((blocks[i * APART] = nm_heap_malloc(h, 64)) != NULL);
+        sound(h);
+        CHECK(nm_budget_denied(b) == 1 && nm_budget_used(b) == SUPERBLOCKS * PAGE);
+    }
+    CHECK(nm_heap_malloc(h, 64) == NULL && nm_budget_denied(b) == 2);
+    CHECK(nm_heap_free(h, blocks[0]) == NM_OK && nm_heap_malloc(h, 80) == NULL && nm_budget_denied(b) == 3);
+    CHECK((blocks[0] = nm_heap_malloc(h, 64)) != NULL);
+    /* one whose cells all come back goes back whole */
+    for (size_t i = 0; i < ALL; i++) CHECK(nm_heap_free(h, blocks[i]) == NM_OK);
+    sound(h);
+    CHECK(nm_budget_used(b) <= PAGE);
+    nm_heap_destroy(h);
+    nm_budget_destroy(b);
+}
+
 static void test_clear(void) {
     nm_budget *b = nm_budget_create(NM_SIZE_MAX, NULL, NULL);
     nm_heap *h = nm_heap_create(b, false);
@@ -840,6 +866,7 @@ int main(void) {
     RUN(test_limit_and_reserve());
     RUN(test_a_refused_block_leaves_no_trace());
     RUN(test_what_others_freed_is_used_again());
+    RUN(test_a_few_cells_of_many_superblocks());
     RUN(test_clear());
     RUN(test_census());
     RUN(test_a_heads_count_runs_out());

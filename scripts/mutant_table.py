@@ -491,7 +491,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("plain-any-size", "if (size > NM_SIZE_MAX - NM_SLOT_ALIGN_MAX) return", "if (false) return"),
         ("plain-realloc-loses-the-size", "return dressed(p, nm_realloc(p->upstream, block, had, bytes, NM_ALIGN_DEFAULT), bytes);", "return dressed(p, nm_realloc(p->upstream, block, had, bytes, NM_ALIGN_DEFAULT), had);"),
         ("plain-another-heaps-block", "if (nm_heap_of(ptr) != p->heap) return nm__fail", "if (false) return nm__fail"),
-        ("plain-serves-after-its-end", "atomic_store(&p->open, false);", "(void)0;"),
+        ("plain-serves-after-its-end", "if (!atomic_exchange(&p->open, false)) {", "if (false) {"),
         ("plain-place-kept", "atomic_store(&plains.places[p->place], NULL);", "(void)0;"),
         ("plain-lua-keeps", "(void)nm_plain_free(plain, ptr);\n    return NULL;", "return NULL;"),
         ("plain-sqlite-rounds-down", "(size + 7) & ~7", "size & ~7"),

@@ -267,6 +267,20 @@ class TestLife:
             limited = nm.Limited(nm.Heap(), budget)
             limited.alloc(11)
 
+    def test_made_once_or_never(self) -> None:
+        with nm.Heap() as heap, heap.c_port() as port:
+            with pytest.raises(TypeError, match="made once"):
+                port.__init__(heap)
+            pointer = port.plain.malloc(1)
+            assert pointer != ffi.NULL and port.stats.live == 1
+            port.plain.free(pointer)
+        never = nm.CPort.__new__(nm.CPort)
+        assert never.closed and never.allocator is None and repr(never) == "<CPort closed>"
+        never.close()
+        for name in ("stats", "plain", "lua", "context"):
+            with pytest.raises(StaleHandle):
+                getattr(never, name)
+
     def test_no_copies(self) -> None:
         with nm.Heap() as heap, heap.c_port() as port:
             for call in (copy.copy, copy.deepcopy, pickle.dumps):

@@ -297,6 +297,39 @@ assert mine.alive
 """,
         )
 
+    def test_freed_twice_by_its_address(self) -> None:
+        """Where nothing stands in front of a block to tell."""
+        run(
+            "native",
+            """
+import threading
+from nativemem._load import ffi
+def refused(error, pointer):
+    try:
+        memlib.hfree(pointer)
+    except error:
+        return
+    raise AssertionError(pointer)
+for below in (None, nm.System(), nm.Heap(secure=True)):
+    memlib.use(below)
+    for size in (16, 1000, 40_000, 1_000_000):
+        kept = [memlib.hmalloc(size) for _ in range(10)]
+        pointers = [memlib.detach(memlib.hmalloc(size)) for _ in range(3)]
+        memlib.hfree(pointers[0])
+        there = threading.Thread(target=memlib.hfree, args=(pointers[1],))
+        there.start()
+        there.join()
+        for pointer in pointers[:2]:
+            if below is None or size < 1000:  # memory of the system may be gone by now, and then says so, too
+                refused(nm.NativeMemError, pointer)
+        refused(nm.ForeignBlock, ffi.cast("void *", kept[5].address))
+        memlib.hfree(pointers[2])
+        for block in kept:
+            memlib.hfree(block)
+    memlib.use(None)
+""",
+        )
+
     def test_c_and_python_have_the_same_memory(self) -> None:
         run(
             "native",

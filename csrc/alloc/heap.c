@@ -74,6 +74,9 @@ struct nm_heap {
  * set anew. */
 #define HEAD_COUNT ((uint32_t)1 << 31)
 
+/* Cells freed by other threads that are looked at before one counts as live. */
+#define FAR_MOST ((size_t)1 << 20)
+
 static uint32_t head_served(const nm__slot *slot) { return (uint32_t)nm__get(&slot->served); }
 
 static uint32_t used_of(const nm__slot *slot, const nm__page *p) {
@@ -249,6 +252,26 @@ const nm_heap *nm_heap_of(const void *ptr) {
         return offset < p->cells.end && offset % p->cells.cell == 0 ? p->part->heap : NULL;
     }
     return p->kind == NM__SPAN && ptr == nm__page_base(p) ? heap_of_span(p) : NULL;
+}
+
+/* Follows lists that may change: each step is checked, and there are only so many. */
+bool nm__heap_is_free(const void *ptr) {
+    const nm__page *p = nm__page_of(ptr);
+    if (p == NULL || p->part == NULL) return false;
+    uintptr_t key = p->part->heap->key;
+    const char *base = nm__page_base(p);
+    if ((uintptr_t)ptr - (uintptr_t)base >= p->cells.fresh) return true;
+    const void *at = p->cells.free;
+    for (uint32_t n = 0; n < p->cells.capacity && at != NULL && nm__cells_holds(&p->cells, base, 0, at); n++) {
+        if (at == ptr) return true;
+        at = nm__link(key, at, nm__peek(at));
+    }
+    at = atomic_load(&p->part->remote);
+    for (size_t n = 0; n < FAR_MOST && nm_heap_of(at) == p->part->heap; n++) {
+        if (at == ptr) return true;
+        at = nm__link(key, at, nm__peek(at));
+    }
+    return false;
 }
 
 /* ---- what the heap holds -------------------------------------------------------------------------- */

@@ -55,6 +55,9 @@ void nm__heap_share(nm_heap *h, nm_budget *also); /* before its first block */
 void nm__heap_enter(nm_heap *h);
 void nm__heap_leave(nm_heap *h); /* the slot is empty then, if the thread was in it */
 size_t nm__heap_held(const nm_heap *h);
+/* Whether a cell where nm_heap_of finds a block is free, as far as can be seen: meanwhile others may take and free. Slow;
+ * for callers that have nothing but an address. */
+bool nm__heap_is_free(const void *ptr);
 
 nm__part *nm__heap_attach(nm_heap *h); /* NULL: no memory for a part */
 void *nm__part_alloc_slow(nm__part *part, size_t bin);

@@ -54,7 +54,10 @@ nm_plain *nm_plain_create(nm_allocator upstream, const nm_heap *heap) {
 void nm_plain_destroy(nm_plain *p) {
     if (p == NULL) return;
     pthread_mutex_lock(&plains.lock);
-    atomic_store(&p->open, false);
+    if (!atomic_exchange(&p->open, false)) {
+        pthread_mutex_unlock(&plains.lock);
+        return;
+    }
     if (p->place != NM_PLAIN_PLACES) atomic_store(&plains.places[p->place], NULL);
     p->next = plains.spare;
     plains.spare = p;

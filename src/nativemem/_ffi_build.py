@@ -30,8 +30,13 @@ ffibuilder = FFI()
 ffibuilder.cdef((HERE / "_ffi.cdef.h").read_text(encoding="utf-8"))
 ffibuilder.set_source(
     "nativemem._core",
-    '#include "nm_config.h"\n#include "nativemem.h"\n#include "python/engine.h"\n#include "python/owned.h"\n'
-    '#include "python/scopes.h"\n#include "python/stacks.h"\n',
+    "".join(
+        f'#include "{header}"\n'
+        for header in (
+            *("nm_config.h", "nativemem.h", "alloc/heap.h"),
+            *("python/engine.h", "python/owned.h", "python/scopes.h", "python/stacks.h"),
+        )
+    ),
     sources=_below_csrc("*.c"),
     # without this a change to a header alone would leave a stale extension behind
     depends=_below_csrc("*.h"),

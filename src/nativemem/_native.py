@@ -576,8 +576,11 @@ class MemlibCore:
         is_one = isinstance(thing, ffi.CData) and ffi.typeof(thing).kind == "pointer"
         return ffi.cast("void *", thing) if is_one else None
 
+    number = staticmethod(address)  # of a pointer
+
     @staticmethod
-    def address(number: int) -> Any:
+    def at(number: int) -> Any:
+        """A ``void *``."""
         return ffi.cast("void *", number)
 
     def trim(self) -> None:
@@ -590,6 +593,8 @@ class MemlibCore:
         head = ffi.cast("char *", pointer) - 16
         if lib.nm_heap_of(pointer) == ffi.NULL and not lib.nm__os_is_readable(head, 16):
             return lib.NM_FOREIGN_BLOCK
+        if lib.nm__heap_is_free(pointer):
+            return lib.NM_DOUBLE_FREE
         return lib.nm_plain_free(self._port.self, pointer)
 
     def end(self) -> None:

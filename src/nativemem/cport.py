@@ -94,6 +94,8 @@ class CPort:
                 "C code needs the native core to take memory from, and this is the pure backend",
                 suggestion="install with USE_NATIVE_MEM=1, and leave NATIVEMEM_BACKEND and NATIVEMEM_DISABLE unset",
             )
+        if hasattr(self, "_core"):
+            raise TypeError("a CPort is made once")
         core = allocator._opened()
         hold = memoryview(allocator.alloc(0))  # a view is out: neither closed nor reset
         try:
@@ -107,7 +109,7 @@ class CPort:
         raise_status(allocator, *refusal)
 
     def _opened(self) -> Any:
-        if self._closed:
+        if self.closed:
             raise_status(self, Status.CLOSED)
         return self._core
 
@@ -127,8 +129,8 @@ class CPort:
 
     @property
     def allocator(self) -> Any:
-        """Whose memory it is."""
-        return self._allocator
+        """Whose memory it is; None for one that was never made."""
+        return getattr(self, "_allocator", None)
 
     @property
     def context(self) -> Any:
@@ -173,18 +175,20 @@ class CPort:
     @property
     def stats(self) -> Stats:
         """What C has taken through this port, as a :class:`Stats`; also of a closed one. Any thread."""
+        if not hasattr(self, "_core"):  # was never made
+            raise_status(self, Status.CLOSED)
         used, peak, reserved, limit, *rest = self._core.stats()
         return Stats(used, peak, reserved, limit or None, *rest)
 
     @property
     def closed(self) -> bool:
         """Whether it was closed."""
-        return self._closed
+        return getattr(self, "_closed", True)
 
     def close(self) -> None:
         """Ends it. Idempotent; no call of C may be under way. Raises :class:`LeakError`, changing nothing, while C
         has blocks of it."""
-        if self._closed:
+        if self.closed:
             return
         stats = self.stats
         if stats.live:
@@ -213,7 +217,7 @@ class CPort:
         raise TypeError("cannot copy or pickle 'CPort': memory has one owner")
 
     def __repr__(self) -> str:
-        if self._closed:
+        if self.closed:
             return "<CPort closed>"
         stats = self.stats
         return f"<CPort {format_size(stats.current)} in {stats.live} blocks, of {self._allocator.describe()}>"

@@ -18,7 +18,7 @@ from ._backend import configured, facade
 from ._choice import need_native
 from .allocators import Allocator
 from .config import parse_size
-from .errors import ConfigError, LeakError, shown
+from .errors import ConfigError, ForeignBlock, LeakError, shown
 
 __all__ = ["Level", "detach", "hcalloc", "hfree", "hmalloc", "hrealloc", "mem_init", "mem_uninit", "use"]
 
@@ -128,8 +128,9 @@ def use(allocator: Any) -> None:
             blocks=stats.live,
             used=stats.current,
         )
-    before._core.end()
     _now = None
+    before.close()  # should another thread have got a block in between, it is stale rather than nobody's
+    before._core.end()
     _now = binding.Memlib(allocator)
 
 
@@ -198,8 +199,12 @@ def hfree(block: Any) -> None:
     pointer = memlib._core.pointer(block)
     if pointer is None:
         memlib.free(block)
-    else:
-        memlib._call(memlib._core.free(pointer))
+        return
+    number = memlib._core.number(pointer)
+    if any(block.address == number for block in memlib.blocks()):
+        raise ForeignBlock(
+            "memlib: the pointer leads to a block of Python's", suggestion="free the block itself, or detach it
+            first" ) memlib._call(memlib._core.free(pointer))
 
 
 def detach(block: Any) -> Any:
@@ -207,7 +212,7 @@ def detach(block: Any) -> Any:
     one that was freed. Raises as :meth:`Allocator.free`; :class:`NativeUnavailable` on the pure backend."""
     need_native("a block for C")
     memlib = _memlib()
-    return memlib._core.address(memlib._detach(block))
+    return memlib._core.at(memlib._detach(block))
 
 
 def mem_init() -> bool:

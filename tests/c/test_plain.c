@@ -193,6 +193,11 @@ static void test_after_its_end(bottom *b) {
     CHECK(ptr != NULL && calls->usable_size(ptr) >= 10);
     calls->free(ptr);
     nm_plain_destroy(p);
+    nm_plain_destroy(p);
+    nm_plain *next = nm_plain_create(b->port, b->in), *other = nm_plain_create(b->port, b->in);
+    CHECK(next != other);
+    nm_plain_destroy(other);
+    nm_plain_destroy(next);
     CHECK(calls->malloc(10) == NULL && calls->calloc(1, 1) == NULL && calls->realloc(NULL, 10) == NULL);
     CHECK(nm_plain_malloc(p, 10) == NULL && nm_last_failure().status == NM_CLOSED);
     CHECK(nm_plain_lua(p, NULL, 0, 10) == NULL && stats(nm_plain_port(p)).live == 0);

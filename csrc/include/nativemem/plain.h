@@ -19,7 +19,7 @@ typedef struct nm_plain nm_plain;
 /* heap: that in which upstream's blocks lie, if they lie in one; else NULL. upstream serves alignments of
  * NM_ALIGN_DEFAULT at least. NULL: out of memory. */
 nm_plain *nm_plain_create(nm_allocator upstream, const nm_heap *heap);
-/* From now on nothing is served: alloc gives NULL, free does nothing. The few bytes of the structure stay for the next
+/* Also of one that was destroyed. From now on nothing is served: alloc gives NULL, free does nothing. The few bytes of the structure stay for the next
  * one, so that a library that still holds its address meets no other memory. */
 void nm_plain_destroy(nm_plain *p);
 

@@ -20,8 +20,8 @@ _MOST = 1000
 
 
 def _parts(ffi: Any, ctype: Any) -> tuple[Any, int, int, int]:
-    """The type, the bytes of one (-1: that takes more than a look), those of an item of an array of any length (else
-    0), and the alignment. Raises TypeError for what ``ffi.new`` takes none of."""
+    """The type, the bytes of one (-1: that takes more than a look), those of an item of an array of any length
+    (else 0), and the alignment. Raises TypeError for what ``ffi.new`` takes none of."""
     if ctype.kind == "pointer":
         item = ctype.item
         if item.kind in ("void", "function"):

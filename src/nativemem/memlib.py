@@ -203,8 +203,10 @@ def hfree(block: Any) -> None:
     number = memlib._core.number(pointer)
     if any(block.address == number for block in memlib.blocks()):
         raise ForeignBlock(
-            "memlib: the pointer leads to a block of Python's", suggestion="free the block itself, or detach it
-            first" ) memlib._call(memlib._core.free(pointer))
+            "memlib: the pointer leads to a block of Python's",
+            suggestion="free the block itself, or detach it first",
+        )
+    memlib._call(memlib._core.free(pointer))
 
 
 def detach(block: Any) -> Any:

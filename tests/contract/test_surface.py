@@ -14,12 +14,13 @@ from nativemem.errors import ConfigError
 
 BOUND = (
     *("System", "Arena", "TypedArena", "Stack", "Pool", "Slab", "Heap"),
-    *("Limited", "Traced", "Failing", "Locked", "Budget", "Block"),
+    *("Limited", "Traced", "Failing", "Locked", "CPort", "Budget", "Block"),
 )
 
 PUBLIC = {
     *BOUND,
     *("Allocator", "Stats", "Site", "Frame", "install", "uninstall", "installed", "backend", "__version__"),
+    "get_include",
     *("NativeMemError", "OutOfMemory", "BudgetExceeded", "ArenaExhausted", "InvalidLayout"),
     *("DoubleFree", "ForeignBlock", "StaleBlock", "StaleHandle", "InvalidMark", "BudgetUnderflow"),
     *("ConfigError", "WrongThread", "LeakError", "NativeUnavailable", "PoolExhausted", "CapacityExceeded"),

@@ -148,13 +148,21 @@ nm_status nm_plain_free(nm_plain *p, void *ptr) {
     return status;
 }
 
+/* Of memory, of one kind or another. */
+static bool is_want(nm_status s) {
+    return s == NM_OUT_OF_MEMORY || s == NM_EXHAUSTED || s == NM_OVER_BUDGET || s == NM_POOL_EXHAUSTED ||
+           s == NM_CAPACITY_EXCEEDED;
+}
+
 void *nm_plain_realloc(nm_plain *p, void *ptr, size_t size) {
     void *block;
     size_t had, bytes;
     if (ptr == NULL || !is_open(p)) return nm_plain_malloc(p, size);
     if (undressed(p, ptr, &block, &had) != NM_OK || !gross(p, size, &bytes)) return NULL;
     if (bytes == had) return ptr;
-    return dressed(p, nm_realloc(p->upstream, block, had, bytes, NM_ALIGN_DEFAULT), bytes);
+    void *moved = dressed(p, nm_realloc(p->upstream, block, had, bytes, NM_ALIGN_DEFAULT), bytes);
+    /* callers do not expect that less is refused, and a block that is too large will do */
+    return moved == NULL && bytes < had && is_want(nm_last_failure().status) ? ptr : moved;
 }
 
 /* ---- as a port ------------------------------------------------------------------------------------ */
@@ -221,6 +229,10 @@ NM_INLINE void *sqlite_malloc(nm_plain *p, int size) { return size <= 0 ? NULL :
 NM_INLINE void *sqlite_realloc(nm_plain *p, void *ptr, int size) {
     return size <= 0 ? NULL : nm_plain_realloc(p, ptr, (size_t)size);
 }
+NM_INLINE int sqlite_size(nm_plain *p, void *ptr) {
+    size_t size = nm_plain_size(p, ptr);
+    return size > INT32_MAX ? INT32_MAX : (int)size; /* behind the largest lie 2 GiB */
+}
 static int round_up(int size) { return size > INT32_MAX - 7 ? size : (size + 7) & ~7; }
 static int begin(void *unused) { return (void)unused, 0; }
 static void end(void *unused) { (void)unused; }
@@ -235,7 +247,7 @@ static void end(void *unused) { (void)unused; }
     static size_t size_##i(void *ptr) { return nm_plain_size(in_place(i), ptr); } \
     static void *sqlite_malloc_##i(int size) { return sqlite_malloc(in_place(i), size); } \
     static void *sqlite_realloc_##i(void *ptr, int size) { return sqlite_realloc(in_place(i), ptr, size); } \
-    static int sqlite_size_##i(void *ptr) { return (int)nm_plain_size(in_place(i), ptr); }
+    static int sqlite_size_##i(void *ptr) { return sqlite_size(in_place(i), ptr); }
 EACH_PLACE(FUNCTIONS)
 
 #define CALLS(i) {malloc_##i, realloc_##i, free_##i, calloc_##i, size_##i},

@@ -156,6 +156,26 @@ static void test_twice(void) {
     nm_system_destroy(s);
 }
 
+/* Lua up to 5.3 takes for granted that a block can be made smaller. */
+static void test_less_is_never_refused(bottom *b) {
+    static const size_t sizes[] = {100, 3000, 40000, 200000, 3 * MB};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        nm_failing *f = nm_failing_create(b->port, 0, false);
+        nm_plain *p = nm_plain_create(nm_failing_port(f), b->in);
+        char *ptr = nm_plain_malloc(p, sizes[i]);
+        fill(ptr, sizes[i], 5);
+        nm_failing_arm(f, 1, true); /* there is no room to move to */
+        for (size_t size = sizes[i]; size != 0; size /= 3) {
+            ptr = nm_plain_lua(p, ptr, size, size);
+            CHECK(ptr != NULL && filled(ptr, size, 5) && nm_plain_size(p, ptr) >= size);
+        }
+        CHECK(nm_plain_realloc(p, ptr, sizes[i] * 8) == NULL && nm_last_failure().status == NM_OUT_OF_MEMORY);
+        CHECK(nm_plain_free(p, ptr) == NM_OK && stats(b->port).live == 0);
+        nm_plain_destroy(p);
+        nm_failing_destroy(f);
+    }
+}
+
 static void test_as_a_port(bottom *b) {
     nm_plain *p = nm_plain_create(b->port, b->in);
     nm_allocator port = nm_plain_port(p);
@@ -241,6 +261,20 @@ static void test_sqlite(bottom *b) {
     nm_plain_destroy(p);
 }
 
+/* The largest that SQLite asks for; in a heap there lies more behind it than an int can say. */
+static void test_sqlite_largest(void) {
+#if !defined(NM__ASAN) && !defined(NM_VALGRIND) /* they would touch a shadow of all of it */
+    nm_heap *h = nm_heap_create(NULL, false);
+    nm_plain *p = nm_plain_create(nm_heap_port(h), h);
+    const nm_plain_sqlite *m = nm_plain_sqlite_of(p);
+    void *ptr = m->xMalloc(0x7fffff00);
+    CHECK(ptr == NULL || m->xSize(ptr) >= 0x7fffff00);
+    m->xFree(ptr);
+    nm_plain_destroy(p);
+    nm_heap_destroy(h);
+#endif
+}
+
 static void test_places(bottom *b) {
     nm_plain *all[NM_PLAIN_PLACES + 1];
     for (size_t i = 0; i <= NM_PLAIN_PLACES; i++) {
@@ -267,6 +301,7 @@ int main(void) {
         RUN(test_the_four(&b));
         RUN(test_zeros(&b));
         RUN(test_refusals(&b));
+        RUN(test_less_is_never_refused(&b));
         RUN(test_as_a_port(&b));
         RUN(test_after_its_end(&b));
         RUN(test_shapes_with_a_context(&b));
@@ -274,6 +309,7 @@ int main(void) {
         RUN(test_places(&b));
         unmake(&b);
     }
+    RUN(test_sqlite_largest());
     RUN(test_twice());
     RUN(test_resize_in_place());
     return finish();

@@ -227,7 +227,7 @@ FLIPS: dict[str, tuple[Check, str, str, str]] = {
     "zero size goes back as it came": (equivalence, MEMLIB, "    if (size == 0) {\n        nm_hfree(ptr);", "    if (size == 0) {\n        nm_hfree(ptr);\n        return NULL;"),
     "realloc forgets": (equivalence, PLAIN, "nm_realloc(p->upstream, block, had, bytes, NM_ALIGN_DEFAULT)", "nm_realloc(p->upstream, block, 1, bytes, NM_ALIGN_DEFAULT)"),
     "calloc is not zeroed": (equivalence, PLAIN, "if (ptr != NULL) memset(ptr, 0, bytes);", ""),
-    "free of nothing": (equivalence, MEMLIB, "if (ptr != NULL) (void)is_block", "(void)is_block"),
+    "free of nothing": (equivalence, PLAIN, "if (ptr == NULL || !is_open(p)) return NM_OK;", "if (!is_open(p)) return NM_OK;"),
     "init refuses": (equivalence, SYSTEM, "    return true;\n}\n\nbool mem_uninit", "    return false;\n}\n\nbool mem_uninit"),
     "a warning": (equivalence, SYSTEM, "void HFree(void *ptr) {", "void HFree(void *ptr) {\n    int unused;"),
 }  # fmt: skip

@@ -89,7 +89,7 @@ void *nm_hrealloc(void *ptr, size_t size) {
 }
 
 void nm_hfree(void *ptr) {
-    if (ptr != NULL) (void)is_block(nm_plain_free(nm_memlib_now(), ptr), "HFree() ERROR: not a block.");
+    (void)is_block(nm_plain_free(nm_memlib_now(), ptr), "HFree() ERROR: not a block.");
 }
 
 bool nm_mem_init(void) {

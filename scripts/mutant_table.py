@@ -313,7 +313,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("turn-part-kept", "if (turn->heap == h->number) turn->heap = 0;", "(void)turn;"),
 
         ("heap-full-stays-on-its-list", "p->full = false;\n        pull(&p->part->full, p);", "p->full = false;"),
-        ("heap-full-trips-never", "nm__cells_report_at(&head->cells, nm__cells_used(&head->cells) - 1);", "nm__cells_report_at(&head->cells, UINT32_MAX);"),
+        ("heap-full-trips-never", "nm__cells_report_at(&head->cells, nm__cells_used(&head->cells) - quorum(&head->cells));", "nm__cells_report_at(&head->cells, UINT32_MAX);"),
         ("heap-second-superblock-never-returns", "nm__cells_report_at(&p->cells, 0);", "nm__cells_report_at(&p->cells, UINT32_MAX);"),
         ("heap-head-misses-what-it-served", "if (p != head) return;\n    p->cells.apart += head_served(slot);", "if (p != head) return;"),
         ("heap-head-gone-when-its-count-runs-out", "} else if (p == slot->page) {", "} else if (false) {"),
@@ -512,13 +512,13 @@ MUTANTS: tuple[Mutant, ...] = (
         ("cdata-block-of-one-item", "return nm_mul((size_t)size, (size_t)count, bytes);", "return nm_mul((size_t)size, count != 0, bytes);"),
         ("cdata-never-wiped", "if (self->zero) memset(ptr, 0, bytes);", "(void)ptr;"),
         ("cdata-block-kept", "        Py_DECREF(block);\n", ""),
-        ("cdata-error-left", "        PyErr_Clear(); /* of a count that fits no size */\n", ""),
+        ("cdata-error-left", "        PyErr_Clear(); /* also of a type that cannot be looked up */\n", ""),
         tests=("tests/test_cffi_hook.py",),
     ),
     *_in(
         "python/capi.c",
         ("capi-keeper-not-kept", "out->keeper = Py_NewRef(keeper);", "out->keeper = keeper;"),
-        ("capi-returns-with-blocks-out", "if (closed == NULL) return -1;", "if (closed == NULL) PyErr_Clear();"),
+        ("capi-returns-with-blocks-out", "    if (closed == NULL) {\n        Py_XDECREF(type);", "    if (closed == NULL) {\n        PyErr_Clear();\n        Py_CLEAR(memory->keeper);\n        return 0;\n        Py_XDECREF(type);"),
         tests=("tests/test_capi.py",),
     ),
     *_in(

@@ -258,7 +258,7 @@ class PythonTests:
 
     PARTS = (
         *("csrc", "src", "tests", "scripts", "docs", "examples"),
-        *("setup.py", "pyproject.toml", "README.md", "Makefile"),
+        *("setup.py", "pyproject.toml", "README.md", "Makefile", "MANIFEST.in", "LICENSE"),
     )
 
     def __init__(self, top: Path) -> None:

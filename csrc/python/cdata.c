@@ -11,7 +11,8 @@ typedef struct New {
     bool zero;
 } New;
 
-/* The bytes of a type with an initialiser; false: that takes more than a look. No error is set. */
+/* The bytes of a type with an initialiser; false: that takes more than a look, and there may be an error, of a count
+ * that fits no size. */
 static bool simple(PyObject *entry, PyObject *init, size_t *bytes, size_t *align) {
     Py_ssize_t size = PyLong_AsSsize_t(PyTuple_GET_ITEM(entry, 1)), count = 1;
     if (init != Py_None) {
@@ -20,10 +21,7 @@ static bool simple(PyObject *entry, PyObject *init, size_t *bytes, size_t *align
         count = PyLong_AsSsize_t(init);
     }
     Py_ssize_t at = PyLong_AsSsize_t(PyTuple_GET_ITEM(entry, 3));
-    if (size < 0 || count < 0 || at < 0) {
-        PyErr_Clear(); /* of a count that fits no size */
-        return false;
-    }
+    if (size < 0 || count < 0 || at < 0) return false;
     *align = (size_t)at;
     return nm_mul((size_t)size, (size_t)count, bytes);
 }
@@ -35,7 +33,7 @@ static PyObject *new_call(New *self, PyObject *const *args, size_t flags, PyObje
     PyObject *init = n == 2 ? args[1] : Py_None;
     PyObject *entry = PyDict_GetItemWithError(self->known, args[0]);
     if (NM_UNLIKELY(entry == NULL || !simple(entry, init, &bytes, &align))) {
-        PyErr_Clear(); /* of a type that cannot be looked up */
+        PyErr_Clear(); /* also of a type that cannot be looked up */
         return PyObject_Vectorcall(self->slow, args, flags, names);
     }
     PyObject *ctype = Py_NewRef(PyTuple_GET_ITEM(entry, 0)); /* what follows may run any code */

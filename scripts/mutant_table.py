@@ -512,7 +512,6 @@ MUTANTS: tuple[Mutant, ...] = (
         ("cdata-block-of-one-item", "return nm_mul((size_t)size, (size_t)count, bytes);", "return nm_mul((size_t)size, count != 0, bytes);"),
         ("cdata-never-wiped", "if (self->zero) memset(ptr, 0, bytes);", "(void)ptr;"),
         ("cdata-block-kept", "        Py_DECREF(block);\n", ""),
-        ("cdata-error-left", "        PyErr_Clear(); /* also of a type that cannot be looked up */\n", ""),
         tests=("tests/test_cffi_hook.py",),
     ),
     *_in(

@@ -144,7 +144,7 @@ SONAME := libnativemem.so.0
 LIB_SOURCES_1 := $(CORE_SOURCES)
 LIB_SOURCES_0 := csrc/use/memlib_system.c csrc/base/log.c
 LIB_HEADERS_1 := $(filter-out %/capi.h,$(PUBLIC_HEADERS))
-LIB_HEADERS_0 := csrc/include/memlib.h csrc/include/nativemem/log.h
+LIB_HEADERS_0 := csrc/include/memlib.h csrc/include/memlib_redirect.h csrc/include/nativemem/log.h
 LIB := build/c/$(USE_NATIVE_MEM)
 ifeq ($(filter 0 1,$(USE_NATIVE_MEM)),)
 lib install-lib:

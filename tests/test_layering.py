@@ -23,12 +23,12 @@ C_RANK = {layer: rank for rank, layer in enumerate(C_LAYERS)}
 # the umbrella includes every noun, so it stands above them all but below its users in C
 UMBRELLA_RANK = C_RANK["use"] + 0.5
 # public headers without a C file of their name
-HEADER_ONLY = {"port": "port"}
+HEADER_ONLY = {"port": "port", "memlib_redirect": "use"}
 
 # by the build, from csrc/<name>.in
 GENERATED = {"nm_config.h"}
 # whose business it is
-LIBC_USERS = ("csrc/alloc/system.c", "csrc/use/memlib_system.c")
+LIBC_USERS = ("csrc/alloc/system.c", "csrc/use/memlib_system.c", "csrc/include/memlib_redirect.h")
 
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*(["<])([^">]+)[">]', re.MULTILINE)
 COMMENT_OR_STRING = re.compile(r"""//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'""", re.DOTALL)

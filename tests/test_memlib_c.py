@@ -21,6 +21,7 @@ SIX = ("HMalloc", "HCalloc", "HRealloc", "HFree", "mem_init", "mem_uninit")
 NATIVE = tuple(f"nm_{name.lower()}" for name in SIX)
 GUARD = "memlib_system.c should not be compiled when USE_NATIVE_MEM is enabled"
 STRICT = ("-std=c11", "-Wall", "-Wextra", "-Werror")
+Words = tuple[str, ...]
 COMPILERS = [name for name in ("gcc", "clang", "clang-19") if shutil.which(name)][:2]
 
 pytestmark = pytest.mark.skipif(
@@ -50,14 +51,14 @@ def build(tree: Path, flag: int) -> str:
     return done.stdout + done.stderr if done.returncode else ""
 
 
-def program(tree: Path, flag: int, source: str, compiler: str, static: bool = False) -> Path:
+def program(tree: Path, flag: int, source: str, compiler: str, static: bool = False, more: Words = ()) -> Path:
     """Compiled as a stranger would: against the headers and the library that were built."""
     built = tree / "build" / "c" / str(flag)
     made = tree / "build" / f"{source}-{flag}-{compiler}-{static}"
     shared = (f"-L{built / 'lib'}", "-lnativemem", f"-Wl,-rpath,{built / 'lib'}")
     link = (built / "lib" / "libnativemem.a",) if static else shared
     source_file = PROGRAMS / f"{source}.c"
-    done = run(tree, compiler, *STRICT, f"-I{built / 'include'}", source_file, "-o", made, *link, "-pthread", "-ldl")
+    done = run(tree, compiler, *STRICT, *more, f"-I{built / 'include'}", source_file, "-o", made, *link, "-pthread", "-ldl")
     assert done.returncode == 0, done.stderr
     return made
 
@@ -194,8 +195,60 @@ def equivalence(tree: Path) -> Iterator[str]:
                     yield f"{path}, {compiler}, static {static}: {done.returncode} {done.stdout}{done.stderr}"
 
 
-CHECKS: tuple[Check, ...] = (redirect, guard, one_build, one_place, out_of_memory, equivalence)
+#: calls that memlib has no answer for
+REFUSED = {
+    "aligned_alloc": "(void)aligned_alloc(64, 64)",
+    "memalign": "(void)memalign(64, 64)",
+    "posix_memalign": "void *p; (void)posix_memalign(&p, 64, 64)",
+    "valloc": "(void)valloc(64)",
+    "pvalloc": "(void)pvalloc(64)",
+    "malloc_usable_size": "(void)malloc_usable_size(0)",
+}
+
+
+def by_the_header_alone(tree: Path) -> Iterator[str]:
+    """memlib_redirect.h in front of a file that calls malloc; as it is, that file does the same."""
+    before = ("-D_GNU_SOURCE", "-include", "memlib_redirect.h")
+    as_it_is = tree / "build" / "as-it-is"
+    (tree / "build").mkdir(exist_ok=True)
+    plain = run(tree, COMPILERS[0], *STRICT, "-D_GNU_SOURCE", PROGRAMS / "redirect.c", "-o", as_it_is)
+    if plain.returncode == 0:
+        plain = run(tree, as_it_is)
+    if (plain.returncode, plain.stdout, plain.stderr) != (0, "0 failures\n", ""):
+        yield f"as it is: {plain.returncode} {plain.stdout}{plain.stderr}"
+    for flag, foreign in ((0, ""), (1, "HFree() ERROR: not a block.\n")):
+        if said := build(tree, flag):
+            yield said
+            continue
+        for compiler in COMPILERS:
+            try:
+                made = program(tree, flag, "redirect", compiler, more=before)
+            except AssertionError as error:
+                yield str(error)
+                continue
+            done = run(tree, made)
+            if (done.returncode, done.stdout, done.stderr) != (0, "0 failures\n", foreign):
+                yield f"{flag}, {compiler}: {done.returncode} {done.stdout}{done.stderr}"
+            for how, name in (("overflow", "HCalloc"), ("array", "HRealloc")):
+                done = run(tree, made, how)
+                if (done.returncode, done.stdout, done.stderr) != (-6, "", f"{name}() FATAL: out of memory.\n"):
+                    yield f"{flag}, {compiler}, {how}: {done.returncode} {done.stdout}{done.stderr}"
+    calls = "".join(f"void {name}_(void);\nvoid {name}_(void) {{ {call}; }}\n" for name, call in REFUSED.items())
+    (tree / "build" / "refused.h").write_text(calls)
+    for language in ("c", "c++") if shutil.which("g++") else ("c",):
+        words = (COMPILERS[0], "-w", "-D_GNU_SOURCE", "-x", language, "-fsyntax-only", "build/refused.h")
+        done = run(tree, *words, "-include", "malloc.h", "-include", "stdlib.h")
+        if done.returncode:
+            yield f"does not compile as it is: {done.stderr}"
+        said = run(tree, *words, f"-I{tree / 'build/c/1/include'}", *before).stderr
+        yield from (f"{name} is taken, in {language}" for name in REFUSED if f"has_no_{name}" not in said)
+
+
+CHECKS: tuple[Check, ...] = (
+    redirect, guard, one_build, one_place, out_of_memory, equivalence, by_the_header_alone,
+)  # fmt: skip
 MEMLIB, SYSTEM, PLAIN = "csrc/use/memlib.c", "csrc/use/memlib_system.c", "csrc/use/plain.c"
+HEADER_ALONE = "csrc/include/memlib_redirect.h"
 REDIRECT, CONFIG, LOG = "csrc/include/memlib.h", "csrc/nm_config.h.in", "csrc/base/log.c"
 GUARDED = f'#ifdef USE_NATIVE_MEM\n#error "{GUARD}"\n#endif\n'
 
@@ -229,6 +282,17 @@ FLIPS: dict[str, tuple[Check, str, str, str]] = {
     "calloc is not zeroed": (equivalence, PLAIN, "if (ptr != NULL) memset(ptr, 0, bytes);", ""),
     "free of nothing": (equivalence, PLAIN, "if (ptr == NULL || !is_open(p)) return NM_OK;", "if (!is_open(p)) return NM_OK;"),
     "init refuses": (equivalence, SYSTEM, "    return true;\n}\n\nbool mem_uninit", "    return false;\n}\n\nbool mem_uninit"),
+    "malloc stays": (by_the_header_alone, HEADER_ALONE, "#define free(ptr) HFree(ptr)", "#define free(ptr) (free)(ptr)"),
+    "the product is not checked": (by_the_header_alone, HEADER_ALONE, "count > SIZE_MAX / size ? SIZE_MAX : count * size", "count == size ? SIZE_MAX : count * size"),
+    "a product of nothing": (by_the_header_alone, HEADER_ALONE, "size != 0 && count > SIZE_MAX / size", "count > SIZE_MAX / size"),
+    "the product is not asked": (by_the_header_alone, HEADER_ALONE, "HRealloc(ptr, nm__redirect_product(count, size))", "HRealloc(ptr, (count) * (size))"),
+    "strdup is libc's": (by_the_header_alone, HEADER_ALONE, "#define strdup(text) nm__redirect_strdup(text)", ""),
+    "strndup is libc's": (by_the_header_alone, HEADER_ALONE, "#define strndup(text, most) nm__redirect_strndup(text, most)", ""),
+    "strndup reads on": (by_the_header_alone, HEADER_ALONE, "(size_t)(end - text) : most", "(size_t)(end - text) : strlen(text) + 1"),
+    "strndup copies all": (by_the_header_alone, HEADER_ALONE, "memchr(text, '\\0', most)", "memchr(text, '\\0', most + 100)"),
+    "a macro without arguments": (by_the_header_alone, HEADER_ALONE, "#define free(ptr) HFree(ptr)", "#define free HFree"),
+    "alignment is taken": (by_the_header_alone, HEADER_ALONE, "#define posix_memalign(out, align, size) memlib_redirect_has_no_posix_memalign", ""),
+    "not installed": (by_the_header_alone, "Makefile", "csrc/include/memlib.h csrc/include/memlib_redirect.h", "csrc/include/memlib.h"),
     "a warning": (equivalence, SYSTEM, "void HFree(void *ptr) {", "void HFree(void *ptr) {\n    int unused;"),
 }  # fmt: skip
 
@@ -247,7 +311,7 @@ def test_nothing_is_wrong(sound: Path, check: Check) -> None:
 def test_what_breaks_it_shows(tmp_path: Path, sound: Path, flip: str) -> None:
     check, file, old, new = FLIPS[flip]
     tree = copy(tmp_path / "tree")
-    if check in (one_build, out_of_memory, equivalence):  # make builds anew what the flip changes
+    if check in (one_build, out_of_memory, equivalence, by_the_header_alone):  # make builds anew what the flip changes
         shutil.copytree(sound / "build", tree / "build", dirs_exist_ok=True)
     text = (tree / file).read_text()
     assert old in text

@@ -184,6 +184,12 @@ endef
 $(eval $(call LIBRARY,1))
 $(eval $(call LIBRARY,0))
 
+# --- code bases of others, switched to memlib by a header ---
+
+.PHONY: switch-over
+switch-over: ## jq and discount on memlib by memlib_redirect.h alone, by their own tests (ARGS='--source DIR'); minutes
+	$(PYTHON) scripts/switch_over.py $(ARGS)
+
 # --- checkers: more eyes on the same tests, and programs that nobody thought of ---
 
 .PHONY: c-tests-valgrind c-tests-tsan fuzz python-tests-asan hunt-scopes

@@ -36,7 +36,8 @@ FLAGS = ("-O1", "-g1", "-w")
 KIN = ("malloc", "calloc", "realloc", "reallocarray", "free", "strdup", "strndup", "__strdup")
 COLUMNS = ("malloc", "calloc", "realloc", "free", "errors")
 TIMEOUT = 600
-ENV = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ} | {
+ENV = {name: os.environ[name] for name in ("PATH", "TMPDIR") if name in os.environ} | {
+    "HOME": str(TOP),  # jq reads what is in it
     "LC_ALL": "C.UTF-8",
     "TZ": "UTC",
 }

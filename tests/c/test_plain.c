@@ -99,6 +99,7 @@ static void test_refusals(bottom *b) {
         CHECK(nm_plain_malloc(p, too_much[i]) == NULL);
         CHECK(nm_plain_calloc(p, too_much[i], 1) == NULL && nm_plain_calloc(p, 2, too_much[i]) == NULL);
     }
+    CHECK(nm_plain_calloc(p, SIZE_MAX / 8 + 2, 8) == NULL); /* 8, to who does not look */
     char *kept = nm_plain_malloc(p, 1000);
     fill(kept, 1000, 1);
     size_t used = nm_budget_used(b->budget);

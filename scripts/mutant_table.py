@@ -480,7 +480,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "use/memlib.c",
         ("memlib-no-byte-for-no-size", "        nm_hfree(ptr);\n        return checked", "        return checked"),
         ("memlib-not-a-block-is-fatal", "if (NM_LIKELY(status != NM_FOREIGN_BLOCK", "if (NM_LIKELY(true || status != NM_FOREIGN_BLOCK"),
-        ("memlib-stays-where-it-was", "plain != NULL ? plain : memlib.own", "plain != NULL ? plain : memlib.now"),
+        ("memlib-stays-where-it-was", "plain != NULL ? plain : atomic_load(&memlib.own)", "plain != NULL ? plain : atomic_load(&memlib.now)"),
         ("memlib-null-unchecked", "if (NM_UNLIKELY(ptr == NULL)) nm__fatal(message);", "(void)message;"),
     ),
     *_in(

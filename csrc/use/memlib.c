@@ -1,7 +1,5 @@
 #include "nativemem/memlib.h"
 
-#include <pthread.h>
-
 #include "base/base.h"
 #include "nativemem/heap.h"
 #include "nativemem/log.h"
@@ -13,35 +11,35 @@
 #define RETAIN ((size_t)64 << 20)
 #define DECAY_MS 1000
 
-/* Invariant:  now == given, or now == own, or NULL before first use. */
+/* Made where they are first needed, without a lock: who comes second gives back what it made. So a process may fork at
+ * any moment.
+ * Invariant:  now == given, or now == own, or NULL before first use. */
 static struct {
-    pthread_mutex_t lock;
-    nm_heap *heap;
-    nm_plain *own;
-    _Atomic(nm_plain *) now;
-} memlib = {.lock = PTHREAD_MUTEX_INITIALIZER};
+    _Atomic(nm_heap *) heap;
+    _Atomic(nm_plain *) own, now;
+} memlib;
 
-static void before_fork(void) { pthread_mutex_lock(&memlib.lock); }
-static void after_fork(void) { pthread_mutex_unlock(&memlib.lock); }
-static void once(void) { (void)pthread_atfork(before_fork, after_fork, after_fork); }
-
-static bool make_own(void) {
-    if (memlib.own != NULL) return true;
-    if (nm_region_size() == 0 && nm_region_init(REGION, RETAIN, DECAY_MS) != NM_OK) return false;
-    if (memlib.heap == NULL) memlib.heap = nm_heap_create(NULL, false);
-    if (memlib.heap == NULL) return false;
-    memlib.own = nm_plain_create(nm_heap_port(memlib.heap), memlib.heap);
-    return memlib.own != NULL;
+static nm_plain *make_own(void) {
+    nm_heap *heap = NULL;
+    nm_plain *own = NULL;
+    if (nm_region_size() == 0 && nm_region_init(REGION, RETAIN, DECAY_MS) != NM_OK) return NULL;
+    if (atomic_load(&memlib.heap) == NULL) {
+        nm_heap *made = nm_heap_create(NULL, false);
+        if (made != NULL && !atomic_compare_exchange_strong(&memlib.heap, &heap, made)) nm_heap_destroy(made);
+    }
+    heap = atomic_load(&memlib.heap);
+    if (heap == NULL) return NULL;
+    if (atomic_load(&memlib.own) == NULL) {
+        nm_plain *made = nm_plain_create(nm_heap_port(heap), heap);
+        if (made != NULL && !atomic_compare_exchange_strong(&memlib.own, &own, made)) nm_plain_destroy(made);
+    }
+    return atomic_load(&memlib.own);
 }
 
 static NM_COLD nm_plain *start(void) {
-    static pthread_once_t done = PTHREAD_ONCE_INIT;
-    (void)pthread_once(&done, once);
-    pthread_mutex_lock(&memlib.lock);
-    nm_plain *p = atomic_load(&memlib.now);
-    if (p == NULL && make_own()) atomic_store(&memlib.now, p = memlib.own);
-    pthread_mutex_unlock(&memlib.lock);
-    return p;
+    nm_plain *own = make_own(), *now = NULL;
+    if (own == NULL || atomic_compare_exchange_strong(&memlib.now, &now, own)) return own;
+    return now;
 }
 
 nm_plain *nm_memlib_now(void) {
@@ -49,11 +47,7 @@ nm_plain *nm_memlib_now(void) {
     return NM_LIKELY(p != NULL) ? p : start();
 }
 
-void nm_memlib_use(nm_plain *plain) {
-    pthread_mutex_lock(&memlib.lock);
-    atomic_store(&memlib.now, plain != NULL ? plain : memlib.own);
-    pthread_mutex_unlock(&memlib.lock);
-}
+void nm_memlib_use(nm_plain *plain) { atomic_store(&memlib.now, plain != NULL ? plain : atomic_load(&memlib.own)); }
 
 NM_INLINE void *checked(void *ptr, const char *message) {
     if (NM_UNLIKELY(ptr == NULL)) nm__fatal(message);
@@ -99,9 +93,7 @@ bool nm_mem_init(void) {
 }
 
 bool nm_mem_uninit(void) {
-    pthread_mutex_lock(&memlib.lock);
-    nm_heap *heap = memlib.heap;
-    pthread_mutex_unlock(&memlib.lock);
+    nm_heap *heap = atomic_load(&memlib.heap);
     if (heap != NULL) nm_heap_trim(heap);
     nm_log(NM_LOG_INFO, "mem_uninit(): done");
     return true;

@@ -1,6 +1,7 @@
 /* memlib on the core: where it takes its memory from, what it says, and how it ends. What a program sees of the six
  * calls is in tests/memlib. */
 #define _POSIX_C_SOURCE 200809L
+#include <pthread.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -8,6 +9,28 @@
 #include "harness.h"
 
 #include "nativemem.h"
+
+/* Whoever comes first makes the heap; there is one in the end. */
+static pthread_barrier_t gate;
+static void *first_use(void *unused) {
+    (void)unused;
+    (void)pthread_barrier_wait(&gate);
+    return memset(nm_hmalloc(100), 1, 100);
+}
+
+static void test_first_use_by_many(void) {
+    enum { THREADS = 8 };
+    pthread_t threads[THREADS];
+    void *blocks[THREADS];
+    (void)pthread_barrier_init(&gate, NULL, THREADS);
+    for (int i = 0; i < THREADS; i++) CHECK(pthread_create(&threads[i], NULL, first_use, NULL) == 0);
+    for (int i = 0; i < THREADS; i++) CHECK(pthread_join(threads[i], &blocks[i]) == 0);
+    for (int i = 0; i < THREADS; i++) {
+        CHECK(nm_heap_of(blocks[i]) != NULL && nm_heap_of(blocks[i]) == nm_heap_of(blocks[0]));
+        nm_hfree(blocks[i]);
+    }
+    (void)pthread_barrier_destroy(&gate);
+}
 
 static char said[1000];
 static int levels[10], messages;
@@ -158,6 +181,7 @@ static void test_fork(void) {
 }
 
 int main(void) {
+    RUN(test_first_use_by_many());
     RUN(test_levels());
     RUN(test_what_is_said());
     RUN(test_whose_memory());

@@ -510,7 +510,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *_in(
         "python/cdata.c",
         ("cdata-block-of-one-item", "return nm_mul((size_t)size, (size_t)count, bytes);", "return nm_mul((size_t)size, count != 0, bytes);"),
-        ("cdata-never-wiped", "if (self->zero) memset(ptr, 0, bytes);", "(void)ptr;"),
+        ("cdata-never-wiped", "bytes, align, self->zero)", "bytes, align, false)"),
         ("cdata-block-kept", "        Py_DECREF(block);\n", ""),
         tests=("tests/test_cffi_hook.py",),
     ),

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from nativemem import MemoryPressure
 from nativemem._backend import Binding
-from nativemem.errors import BudgetExceeded, ConfigError, InvalidLayout, StaleHandle
+from nativemem.errors import BudgetExceeded, ConfigError, InvalidLayout, StaleBlock, StaleHandle
 from nativemem.hooks import cffi as hook
 
 cffi = pytest.importorskip("cffi")
@@ -156,6 +157,43 @@ def test_contents_are_wiped_only_when_asked(nm: Binding, ffi: Any) -> None:
     with nm.Arena(patterns=True) as arena:
         assert set(as_bytes(ffi, hook.allocator(ffi, arena)("char[]", 64))) == {0xAA}
         assert set(as_bytes(ffi, hook.allocator(ffi, arena, zero=True)("char[]", 64))) == {0}
+
+
+def test_who_watches_may_free_what_is_being_made(nm: Binding, ffi: Any) -> None:
+    """Not even the wiping comes after what a callback does; it would meet another's memory."""
+    heap, taken = nm.Heap(), []
+
+    def free_all(level: str, budget: Any) -> None:
+        for block in limited.blocks():
+            block.free()
+        taken.append(heap.alloc(1000))
+        memoryview(taken[0])[:] = b"x" * 1000
+
+    budget = nm.Budget(2000, warn=0.5, on_pressure=free_all)
+    limited = nm.Limited(heap, budget)
+    new = hook.allocator(ffi, limited, zero=True)
+    new("char[]", 1)
+    with pytest.warns(MemoryPressure):
+        if "stale-buffer-raises" in nm.backend.features:
+            with pytest.raises(StaleBlock):
+                new("char[]", 1000)
+        else:
+            assert len(new("char[]", 1000)) == 0
+    assert bytes(taken[0]) == b"x" * 1000
+    assert budget.used == 0
+
+
+def test_types_forgotten_in_the_middle(ffi: Any, heap: Any) -> None:
+    """An initialiser is any code, and may make data of many types itself."""
+    new = hook.allocator(ffi, heap)
+
+    class Three:
+        def __int__(self) -> int:
+            for n in range(1, 1100):
+                new(f"char[{n}]")
+            return 3
+
+    assert list(new("int[]", [1, Three()])) == [1, 3]
 
 
 def test_an_initialiser_wipes_the_rest(nm: Binding, ffi: Any) -> None:

@@ -37,10 +37,8 @@ static PyObject *new_call(New *self, PyObject *const *args, size_t flags, PyObje
         return PyObject_Vectorcall(self->slow, args, flags, names);
     }
     PyObject *ctype = Py_NewRef(PyTuple_GET_ITEM(entry, 0)); /* what follows may run any code */
-    void *ptr;
-    PyObject *block = nm__new_block(self->allocator, bytes, align, &ptr), *data = NULL;
+    PyObject *block = nm__new_block(self->allocator, bytes, align, self->zero), *data = NULL;
     if (block != NULL) {
-        if (self->zero) memset(ptr, 0, bytes);
         PyObject *pair[] = {ctype, block};
         data = PyObject_Vectorcall(self->view, pair, 2, NULL);
         Py_DECREF(block);

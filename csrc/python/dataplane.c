@@ -594,15 +594,15 @@ bool nm__is_allocator(PyObject *thing) {
     return PyObject_TypeCheck(thing, &Allocator_Type) && ((AllocatorObject *)thing)->attached;
 }
 
-PyObject *nm__new_block(PyObject *allocator, size_t size, size_t align, void **ptr) {
+PyObject *nm__new_block(PyObject *allocator, size_t size, size_t align, bool zero) {
     AllocatorObject *a = (AllocatorObject *)allocator;
     if (!nm_layout_ok(size, align, NM_ALIGN_MAX)) {
         raise_refusal(a, (nm_failure){NM_INVALID_LAYOUT, size, 0, 0}, size, align);
         return NULL;
     }
-    PyObject *block = told(make_block(a, size, align));
-    if (block != NULL) *ptr = ((BlockObject *)block)->ptr;
-    return block;
+    PyObject *block = make_block(a, size, align);
+    if (block != NULL && zero) memset(((BlockObject *)block)->ptr, 0, size); /* whoever is told may free it */
+    return told(block);
 }
 
 PyObject *nm__hold_block(PyObject *allocator, size_t size, size_t align, void **ptr) {

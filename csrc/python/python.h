@@ -28,8 +28,8 @@ typedef struct {
 bool nm__is_allocator(PyObject *thing);
 PyObject *nm__hold_block(PyObject *allocator, size_t size, size_t align, void **ptr); /* NULL with an error set */
 void nm__let_go_of_block(PyObject *block);
-/* As the allocator's alloc. Pre: nm__is_allocator. */
-PyObject *nm__new_block(PyObject *allocator, size_t size, size_t align, void **ptr);
+/* As the allocator's alloc; zero: wiped. Pre: nm__is_allocator. */
+PyObject *nm__new_block(PyObject *allocator, size_t size, size_t align, bool zero);
 /* Sets the error that a refusal stands for, of an allocator. */
 void nm__raise_failure(PyObject *allocator, nm_failure failure);
 

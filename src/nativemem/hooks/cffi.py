@@ -85,14 +85,14 @@ def allocator(ffi: Any, allocator: Any, *, zero: bool = False) -> Callable[..., 
         found = known[cdecl] = _parts(ffi, ctype)
         return found
 
-    def copied(cdecl: Any, init: Any) -> Any:
+    def copied(cdecl: Any, init: Any, align: int) -> Any:
         made = ffi.new(cdecl, init)
         ctype = ffi.typeof(made)
         if ctype.kind == "array" or ctype.item.kind in ("struct", "union"):  # which may end in an array
             size = ffi.sizeof(made if ctype.kind == "array" else made[0])
         else:
             size = ffi.sizeof(ctype.item) * (2 if ctype.item.cname in _CHARACTERS else 1)
-        data = view(ctype, alloc(size, known[cdecl][3]))
+        data = view(ctype, alloc(size, align))
         ffi.memmove(data, made, size)
         return data
 
@@ -107,7 +107,7 @@ def allocator(ffi: Any, allocator: Any, *, zero: bool = False) -> Callable[..., 
         elif item and type(init) is int and init >= 0:
             block = alloc(init * item, align)
         else:
-            return copied(cdecl, init)
+            return copied(cdecl, init, align)
         if zero:
             with memoryview(block) as raw:
                 raw[:] = bytes(len(raw))

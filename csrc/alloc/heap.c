@@ -245,7 +245,7 @@ size_t nm_heap_usable_of(const void *ptr) {
 }
 
 const nm_heap *nm_heap_of(const void *ptr) {
-    const nm__page *p = nm__page_of(ptr);
+    const nm__page *p = nm__page_at(ptr);
     if (p == NULL) return NULL;
     if (p->part != NULL) { /* reads only what stays: any thread may ask */
         size_t offset = (size_t)((const char *)ptr - nm__page_base(p));
@@ -254,9 +254,17 @@ const nm_heap *nm_heap_of(const void *ptr) {
     return p->kind == NM__SPAN && ptr == nm__page_base(p) ? heap_of_span(p) : NULL;
 }
 
+nm_status nm__heap_measure(const void *ptr, size_t *size) {
+    nm__page *p = nm__page_of(ptr);
+    const nm_heap *h = p->part != NULL ? p->part->heap : heap_of_span(p);
+    if (h->key != 0) return unseal(h, (char *)(uintptr_t)ptr, room_of(p), size);
+    *size = nm_heap_usable_of(ptr);
+    return NM_OK;
+}
+
 /* Follows lists that may change: each step is checked, and there are only so many. */
 bool nm__heap_is_free(const void *ptr) {
-    const nm__page *p = nm__page_of(ptr);
+    const nm__page *p = nm__page_at(ptr);
     if (p == NULL || p->part == NULL) return false;
     uintptr_t key = p->part->heap->key;
     const char *base = nm__page_base(p);

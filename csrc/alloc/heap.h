@@ -55,6 +55,8 @@ void nm__heap_share(nm_heap *h, nm_budget *also); /* before its first block */
 void nm__heap_enter(nm_heap *h);
 void nm__heap_leave(nm_heap *h); /* the slot is empty then, if the thread was in it */
 size_t nm__heap_held(const nm_heap *h);
+/* The usable bytes of what nm_heap_of finds. Anything but NM_OK: a secure heap's is freed, or written over. */
+nm_status nm__heap_measure(const void *ptr, size_t *size);
 /* Whether a cell where nm_heap_of finds a block is free, as far as can be seen: meanwhile others may take and free. Slow;
  * for callers that have nothing but an address. */
 bool nm__heap_is_free(const void *ptr);

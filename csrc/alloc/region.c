@@ -20,6 +20,7 @@ uintptr_t nm__region_base;
 size_t nm__region_pages;
 nm__page *nm__pages;
 uintptr_t nm__page_bias;
+_Atomic size_t nm__region_reach;
 
 typedef struct lists {
     nm__page *of[LISTS];
@@ -27,7 +28,7 @@ typedef struct lists {
 } lists;
 
 /* Invariants, under the lock:
- *   frontier <= committed <= nm__region_pages
+ *   frontier <= committed <= nm__region_pages;  nm__region_reach == frontier
  *   every page below the frontier is in exactly one of: superblock, live span, free span
  *   no two free spans of one kind touch;  dirty == bytes of the dirty ones
  *   used == pages in superblocks and live spans;  used + the dirty ones <= most, unless purging fails */
@@ -86,7 +87,8 @@ const char *nm__region_check(void) {
     size_t dirty = 0, clean = 0, walked = 0, used = 0;
     const char *broken;
     nm__region_lock();
-    if (region.frontier > region.committed || region.committed > nm__region_pages) {
+    if (region.frontier > region.committed || region.committed > nm__region_pages ||
+        atomic_load(&nm__region_reach) != region.frontier) {
         broken = "the frontier is beyond what is committed, or that beyond the region";
     } else if ((broken = check_lists(&region.dirty_lists, NM__DIRTY, &dirty)) == NULL &&
                (broken = check_lists(&region.clean_lists, NM__CLEAN, &clean)) == NULL) {
@@ -256,6 +258,7 @@ static nm__page *advance(size_t n) {
     if (!nm_add(region.frontier, n, &upto) || !commit(upto)) return NULL;
     nm__page *p = &nm__pages[region.frontier];
     region.frontier = upto;
+    atomic_store_explicit(&nm__region_reach, upto, memory_order_release);
     return p;
 }
 

@@ -53,6 +53,12 @@ NM_INLINE nm__page *nm__page_of(const void *ptr) {
     size_t index = ((uintptr_t)ptr - nm__region_base) >> NM__PAGE_SHIFT;
     return NM_LIKELY(index < nm__region_pages) ? &nm__pages[index] : NULL;
 }
+extern _Atomic size_t nm__region_reach; /* pages that were ever handed out: only those have a descriptor */
+/* For addresses that may be anything. */
+NM_INLINE nm__page *nm__page_at(const void *ptr) {
+    size_t index = ((uintptr_t)ptr - nm__region_base) >> NM__PAGE_SHIFT;
+    return index < atomic_load_explicit(&nm__region_reach, memory_order_acquire) ? &nm__pages[index] : NULL;
+}
 /* Pre: an address of the region. */
 NM_INLINE nm__page *nm__page_in(const void *ptr) {
     return (nm__page *)(nm__page_bias + ((uintptr_t)ptr >> NM__PAGE_SHIFT) * sizeof(nm__page));

@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 
+#include "alloc/heap.h"
 #include "base/base.h"
 
 /* In front of a block that lies in no heap. Its size is a multiple of the alignment that malloc promises. */
@@ -98,10 +99,11 @@ static nm_status undressed(const nm_plain *p, void *ptr, void **block, size_t *b
     if (p->heap != NULL) {
         if (nm_heap_of(ptr) != p->heap) return nm__fail(NM_FOREIGN_BLOCK, 0, 0, 0);
         *block = ptr;
-        *bytes = nm_heap_usable_of(ptr);
-        return NM_OK;
+        nm_status status = nm__heap_measure(ptr, bytes);
+        return status == NM_OK ? NM_OK : nm__fail(status, 0, 0, 0);
     }
     head *h = head_of(ptr);
+    if (!nm_is_aligned((uintptr_t)ptr, sizeof *h)) return nm__fail(NM_FOREIGN_BLOCK, 0, 0, 0);
     if (h->mark != mark_of(p, ptr, h->size)) return nm__fail(h->mark == 0 ? NM_DOUBLE_FREE : NM_FOREIGN_BLOCK, 0, 0, 0);
     *block = h;
     *bytes = h->size + sizeof *h;
@@ -109,9 +111,10 @@ static nm_status undressed(const nm_plain *p, void *ptr, void **block, size_t *b
 }
 
 size_t nm_plain_size(const nm_plain *p, const void *ptr) {
-    if (ptr == NULL || !is_open(p)) return 0;
-    if (p->heap != NULL) return nm_heap_of(ptr) == p->heap ? nm_heap_usable_of(ptr) : 0;
-    return head_of(ptr)->mark == mark_of(p, ptr, head_of(ptr)->size) ? head_of(ptr)->size : 0;
+    void *block;
+    size_t bytes;
+    if (ptr == NULL || !is_open(p) || undressed(p, (void *)(uintptr_t)ptr, &block, &bytes) != NM_OK) return 0;
+    return p->heap != NULL ? bytes : bytes - sizeof(head);
 }
 
 /* ---- the four ------------------------------------------------------------------------------------- */
@@ -260,14 +263,16 @@ static const nm_plain_sqlite sqlite_methods[] = {EACH_PLACE(SQLITE)};
 
 static size_t place_of(nm_plain *p) {
     pthread_mutex_lock(&plains.lock);
-    for (size_t i = 0; p->place == NM_PLAIN_PLACES && i < NM_PLAIN_PLACES; i++) {
+    bool open = is_open(p); /* a spare would keep the place */
+    for (size_t i = 0; open && p->place == NM_PLAIN_PLACES && i < NM_PLAIN_PLACES; i++) {
         if (in_place(i) != NULL) continue;
         atomic_store(&plains.places[i], p);
         p->place = i;
     }
-    size_t place = p->place;
+    size_t place = open ? p->place : NM_PLAIN_PLACES;
     pthread_mutex_unlock(&plains.lock);
-    if (place == NM_PLAIN_PLACES) (void)nm__fail(NM_CAPACITY_EXCEEDED, 1, NM_PLAIN_PLACES, NM_PLAIN_PLACES);
+    if (!open) (void)nm__fail(NM_CLOSED, 0, 0, 0);
+    else if (place == NM_PLAIN_PLACES) (void)nm__fail(NM_CAPACITY_EXCEEDED, 1, NM_PLAIN_PLACES, NM_PLAIN_PLACES);
     return place;
 }
 

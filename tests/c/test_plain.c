@@ -3,6 +3,7 @@
 
 #include <stdalign.h>
 
+#include "alloc/region.h"
 #include "base/poison.h"
 #include "nativemem.h"
 
@@ -218,12 +219,40 @@ static void test_after_its_end(bottom *b) {
     nm_plain *next = nm_plain_create(b->port, b->in), *other = nm_plain_create(b->port, b->in);
     CHECK(next != other);
     nm_plain_destroy(other);
+    CHECK(nm_plain_calls_of(other) == NULL && nm_last_failure().status == NM_CLOSED);
+    CHECK(nm_plain_sqlite_of(other) == NULL && nm_last_failure().status == NM_CLOSED);
     nm_plain_destroy(next);
     CHECK(calls->malloc(10) == NULL && calls->calloc(1, 1) == NULL && calls->realloc(NULL, 10) == NULL);
     CHECK(nm_plain_malloc(p, 10) == NULL && nm_last_failure().status == NM_CLOSED);
     CHECK(nm_plain_lua(p, NULL, 0, 10) == NULL && stats(nm_plain_port(p)).live == 0);
     calls->free(ptr);
     CHECK(calls->usable_size(ptr) == 0);
+}
+
+/* Where no memory is, and where a secure heap's block was written over: as much is looked at as can be. */
+static void test_no_blocks(void) {
+    nm_heap *heap = nm_heap_create(NULL, true);
+    nm_plain *p = nm_plain_create(nm_heap_port(heap), heap);
+    const char *last = (const char *)nm__region_base + ((nm__region_pages - 1) << NM__PAGE_SHIFT);
+    CHECK(nm_region_owns(last) && nm_heap_of(last) == NULL && nm_plain_size(p, last) == 0);
+    CHECK(nm_plain_free(p, (void *)(uintptr_t)last) == NM_FOREIGN_BLOCK);
+    CHECK(nm_plain_realloc(p, (void *)(uintptr_t)last, 100) == NULL && nm_last_failure().status == NM_FOREIGN_BLOCK);
+    char *block = nm_plain_malloc(p, 40), behind[24];
+    fill(block, 40, 1);
+    memcpy(behind, block + 40, sizeof behind);
+    memset(block + 40, 0x41, sizeof behind);
+    CHECK(nm_plain_realloc(p, block, 200000) == NULL && nm_last_failure().status == NM_CORRUPTED);
+    CHECK(nm_plain_realloc(p, block, 20) == NULL && nm_last_failure().status == NM_CORRUPTED);
+    CHECK(nm_plain_size(p, block) == 0 && nm_plain_free(p, block) == NM_CORRUPTED);
+    memcpy(block + 40, behind, sizeof behind);
+    block = nm_plain_realloc(p, block, 200000);
+    CHECK(block != NULL && filled(block, 40, 1) && nm_plain_free(p, block) == NM_OK);
+    block = nm_plain_malloc(p, 100);
+    CHECK(nm_plain_free(p, block) == NM_OK);
+    CHECK(nm_plain_realloc(p, block, 200000) == NULL && nm_last_failure().status == NM_DOUBLE_FREE);
+    CHECK(stats(nm_heap_port(heap)).live == 0);
+    nm_plain_destroy(p);
+    nm_heap_destroy(heap);
 }
 
 static void test_shapes_with_a_context(bottom *b) {
@@ -310,6 +339,7 @@ int main(void) {
         RUN(test_places(&b));
         unmake(&b);
     }
+    RUN(test_no_blocks());
     RUN(test_sqlite_largest());
     RUN(test_twice());
     RUN(test_resize_in_place());

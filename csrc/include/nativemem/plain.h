@@ -69,7 +69,7 @@ typedef struct nm_plain_sqlite {
 } nm_plain_sqlite;
 
 /* Functions that are p's until it is destroyed; the same ones each time. NULL: all places are taken
- * (NM_CAPACITY_EXCEEDED). */
+ * (NM_CAPACITY_EXCEEDED), or p was destroyed (NM_CLOSED). */
 const nm_plain_calls *nm_plain_calls_of(nm_plain *p);
 const nm_plain_sqlite *nm_plain_sqlite_of(nm_plain *p);
 

@@ -236,6 +236,12 @@ memlib.hfree(memlib.hrealloc(memlib.hcalloc(10), 100))
         )
 
 
+def needs_nomemory() -> None:
+    pytest.importorskip("_testcapi")
+    if sys.version_info[:2] != (3, 11):
+        pytest.skip("only CPython 3.11 is known to stand it that its own allocations fail")
+
+
 class TestBetweenLanguages:
     def test_a_block_becomes_cs(self) -> None:
         run(
@@ -290,10 +296,21 @@ for below in (None, nm.System()):
     refused(ffi.cast("char *", inside) + 16)
     memlib.hfree(inside)
     memlib.use(None)
-heap = nm.Heap()
-mine = heap.alloc(64)
-refused(ffi.cast("void *", mine.address))
-assert mine.alive
+heaps = nm.Heap(), nm.Heap(secure=True)
+for below in (None, nm.System(), nm.Heap(secure=True)):
+    memlib.use(below)
+    # what starts a superblock or a span has nothing in front of it that can be looked at
+    for heap in heaps:
+        blocks = [heap.alloc(size) for size in (64, 30_000, 100_000) for _ in range(100)]
+        for block in blocks:
+            refused(ffi.cast("void *", block.address))
+            refused(ffi.cast("void *", block.address & ~0xFFFF))
+            refused(ffi.cast("void *", block.address + 1))
+        assert all(block.alive for block in blocks)
+    # what belongs to the engine's region and was never handed out
+    for power in range(20, 36):
+        refused(ffi.cast("void *", (block.address & ~0xFFFF) + (1 << power)))
+    memlib.use(None)
 """,
         )
 
@@ -327,6 +344,88 @@ for below in (None, nm.System(), nm.Heap(secure=True)):
         for block in kept:
             memlib.hfree(block)
     memlib.use(None)
+""",
+        )
+
+    def test_freed_by_many_threads_at_once(self) -> None:
+        """Of those who free one address one succeeds, and the others are told."""
+        run(
+            "native",
+            """
+import sys, threading
+from collections import Counter
+sys.setswitchinterval(1e-6)
+start = threading.Barrier(4)
+said = Counter()
+def free_all():
+    told = Counter()
+    for pointer in pointers:
+        try:
+            memlib.hfree(pointer)
+        except (nm.DoubleFree, nm.ForeignBlock):
+            told["refused"] += 1
+        else:
+            told["freed"] += 1
+    with lock:
+        said.update(told)
+lock = threading.Lock()
+pointers = [memlib.detach(memlib.hmalloc(64)) for _ in range(2000)]
+threads = [threading.Thread(target=lambda: (start.wait(), free_all())) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+assert said == {"freed": 2000, "refused": 6000}, said
+assert memlib._memlib().stats.live == 0
+""",
+        )
+
+    def test_no_memory_for_the_change(self) -> None:
+        """Whatever allocation of the interpreter fails, the allocator is not kept by what was not made."""
+        needs_nomemory()
+        run(
+            "native",
+            """
+import _testcapi
+budget = nm.Budget("1 MiB")
+failed = served = 0
+for n in range(1, 1000):
+    heap = nm.Limited(nm.Heap(), budget)
+    _testcapi.set_nomemory(n, n + 1)
+    try:
+        memlib.use(heap)
+    except (MemoryError, SystemError):  # the latter where CPython loses the former
+        _testcapi.remove_mem_hooks()
+        failed += 1
+    else:
+        _testcapi.remove_mem_hooks()
+        served += 1
+    memlib.hfree(memlib.hmalloc(100))
+    memlib.use(None)
+    heap.close()
+assert failed > 100 and served > 100 and budget.used == 0, (failed, served)
+""",
+        )
+
+    def test_no_memory_for_the_pointer(self) -> None:
+        """A block that could not be handed over is still the caller's."""
+        needs_nomemory()
+        run(
+            "native",
+            """
+import _testcapi
+kept = 0
+for n in range(1, 100):
+    block = memlib.hmalloc(100)
+    pointer = None
+    _testcapi.set_nomemory(n, n + 1)
+    try:
+        pointer = memlib.detach(block)
+    except (MemoryError, SystemError):  # the latter where CPython loses the former
+        _testcapi.remove_mem_hooks()
+        kept += block.alive
+    else:
+        _testcapi.remove_mem_hooks()
+    memlib.hfree(pointer or block)
+assert kept and memlib._memlib().stats.live == 0
 """,
         )
 

@@ -845,6 +845,27 @@ static PyObject *allocator_detach(AllocatorObject *a, PyObject *arg) {
     return address;
 }
 
+/* Frees what C has, or had: any address, which is looked at as far as that is safe. In one call that keeps the lock, so
+ * that of two threads with the same address one is refused. headed: blocks have something in front of them. None: a
+ * block of Python's lies there. */
+static PyObject *allocator_free_at(AllocatorObject *a, PyObject *args) {
+    unsigned long long address;
+    int headed;
+    if (!PyArg_ParseTuple(args, "Kp", &address, &headed)) return NULL;
+    if (!a->attached || a->closed) {
+        raise_closed(a);
+        return NULL;
+    }
+    char *ptr = (char *)(uintptr_t)address;
+    for (const BlockObject *b = a->life->newest; b != NULL; b = b->older)
+        if (b->ptr == ptr) Py_RETURN_NONE;
+    nm_status status;
+    if (headed && !nm__os_is_readable((void *)((uintptr_t)ptr - NM_ALIGN_DEFAULT), NM_ALIGN_DEFAULT)) status = NM_FOREIGN_BLOCK;
+    else if (nm__heap_is_free(ptr)) status = NM_DOUBLE_FREE;
+    else status = a->inner.methods->free(a->inner.self, ptr, 0, NM_ALIGN_DEFAULT);
+    return PyLong_FromLong((long)status);
+}
+
 static PyObject *allocator_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     (void)args, (void)kwargs; /* the facade's __init__ takes them */
     AllocatorObject *a = (AllocatorObject *)type->tp_alloc(type, 0);
@@ -923,6 +944,7 @@ static PyMethodDef allocator_methods[] = {
     {"_reset", (PyCFunction)allocator_reset, METH_NOARGS, NULL},
     {"_release", (PyCFunction)allocator_release, METH_VARARGS, NULL},
     {"_detach", (PyCFunction)allocator_detach, METH_O, NULL},
+    {"_free_at", (PyCFunction)allocator_free_at, METH_VARARGS, NULL},
     {"_shut", (PyCFunction)allocator_shut, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL}};
 

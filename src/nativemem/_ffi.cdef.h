@@ -166,8 +166,6 @@ bool nm_mem_init(void);
 bool nm_mem_uninit(void);
 void nm_memlib_use(nm_plain *plain);
 nm_plain *nm_memlib_now(void);
-bool nm__os_is_readable(const void *ptr, size_t size);
-bool nm__heap_is_free(const void *ptr);
 
 /* wrappers */
 typedef struct nm_limited nm_limited;

@@ -513,9 +513,10 @@ class PlainCore:
         return self._traced.words()
 
     def close(self) -> Any:
-        """Returns ``hold``."""
+        """Returns ``hold``; None the second time."""
         kept, self._kept = self._kept, None
-        assert kept is not None
+        if kept is None:
+            return None
         dataplane.let_go(kept)  # with the last reference, here, its handle ends the structure
         return kept[1]
 
@@ -548,18 +549,24 @@ class MemlibCore:
     """Control plane of what :mod:`nativemem.memlib` takes from: ``upstream``, a core, or memlib's own heap. It is
     memlib's from now on."""
 
-    __slots__ = ("_plain", "_port", "handle")
+    __slots__ = ("_plain", "_port", "handle", "headed")
     rewinds = dataplane.REWINDS_NEVER
 
     def __init__(self, upstream: Any = None, hold: Any = None) -> None:
         start_region()
+        #: whether something stands in front of a block
+        self.headed = upstream is not None and upstream.heap() == ffi.NULL
         self._plain = None if upstream is None else PlainCore(upstream, hold)
-        lib.nm_memlib_use(ffi.NULL if self._plain is None else self._plain._ptr)
-        now = lib.nm_memlib_now()
-        if now == ffi.NULL:
-            raise errors.Refusal(lib.NM_OUT_OF_MEMORY)
-        self._port = lib.nm_plain_port(now)
-        self.handle = dataplane.own(0, ())  # of nothing: neither is Python's to end
+        try:
+            lib.nm_memlib_use(ffi.NULL if self._plain is None else self._plain._ptr)
+            now = lib.nm_memlib_now()
+            if now == ffi.NULL:
+                raise errors.Refusal(lib.NM_OUT_OF_MEMORY)
+            self._port = lib.nm_plain_port(now)
+            self.handle = dataplane.own(0, ())  # of nothing: neither is Python's to end
+        except BaseException:  # nobody else knows of what PlainCore keeps
+            self.end()
+            raise
 
     def port(self) -> tuple[Any, int, int, int]:
         return self.handle, address(self._port.self), address(self._port.methods), self.rewinds
@@ -586,23 +593,12 @@ class MemlibCore:
     def trim(self) -> None:
         lib.nm_mem_uninit()
 
-    def free(self, pointer: Any) -> int:
-        """Of what C allocated. Whatever it is, looking at it is safe."""
-        if pointer == ffi.NULL:
-            return 0
-        head = ffi.cast("char *", pointer) - 16
-        if lib.nm_heap_of(pointer) == ffi.NULL and not lib.nm__os_is_readable(head, 16):
-            return lib.NM_FOREIGN_BLOCK
-        if lib.nm__heap_is_free(pointer):
-            return lib.NM_DOUBLE_FREE
-        return lib.nm_plain_free(self._port.self, pointer)
-
     def end(self) -> None:
         """Memlib's own heap takes its place."""
         lib.nm_memlib_use(ffi.NULL)
-        if self._plain is not None:
-            self._plain.close().release()
-
+        hold = None if self._plain is None else self._plain.close()
+        if hold is not None:
+            hold.release()
 
 
 this_thread = lib.nm_this_thread

@@ -119,6 +119,7 @@ class CPort:
             return getattr(core, what)()
         except Refusal as r:
             limit = r.limit
+        self._opened()  # meanwhile
         raise CapacityExceeded(
             f"CPort: {limit} ports have functions without a context, and there are no more",
             suggestion="close one, or use a shape with a context (lua, zlib, bzip2)",
@@ -199,8 +200,10 @@ class CPort:
                 blocks=stats.live,
                 used=stats.current,
             )
+        hold = self._core.close()
         self._closed = True
-        self._core.close().release()
+        if hold is not None:  # else another call came first, from another thread or a collection in the middle
+            hold.release()
 
     def __enter__(self) -> Any:
         self._opened()

@@ -69,7 +69,11 @@ class Memlib(Allocator):
         else:
             hold = memoryview(below.alloc(0))  # a view is out: it can be neither closed nor reset
             core = self._make("MemlibCore", below, below._opened(), hold)
-        self._open(core)
+        try:
+            self._open(core)
+        except BaseException:  # or what it keeps would stay for good
+            core.end()
+            raise
 
     @property
     def owner(self) -> Any:
@@ -77,7 +81,8 @@ class Memlib(Allocator):
         return None if self._below is None else self._below.owner
 
 
-_lock = threading.Lock()
+#: A collection or a signal may come in the middle, and its code call here, too.
+_lock = threading.RLock()
 _now: Any = None
 
 
@@ -86,7 +91,8 @@ def _memlib() -> Any:
     if _now is None:
         with _lock:
             if _now is None:
-                _now = configured().Memlib()
+                made = configured().Memlib()
+                _now = _now or made
     return _now
 
 
@@ -119,19 +125,20 @@ def use(allocator: Any) -> None:
             raise ConfigError(
                 f"memlib.use: {allocator.describe()} belongs to one thread; give a heap, or one in a Locked"
             )
-    before = _memlib()
-    stats = before.stats
-    if stats.live:
-        raise LeakError(
-            f"memlib.use: {stats.live} blocks of {stats.current} bytes in all are still out",
-            suggestion="free them first: what memlib uses now does not know them",
-            blocks=stats.live,
-            used=stats.current,
-        )
-    _now = None
-    before.close()  # should another thread have got a block in between, it is stale rather than nobody's
-    before._core.end()
-    _now = binding.Memlib(allocator)
+    with _lock:
+        before = _memlib()
+        stats = before.stats
+        if stats.live:
+            raise LeakError(
+                f"memlib.use: {stats.live} blocks of {stats.current} bytes in all are still out",
+                suggestion="free them first: what memlib uses now does not know them",
+                blocks=stats.live,
+                used=stats.current,
+            )
+        _now = None
+        before.close()  # should another thread have got a block in between, it is stale rather than nobody's
+        before._core.end()
+        _now = binding.Memlib(allocator)
 
 
 def _served(name: str, size: Any) -> Any:
@@ -201,12 +208,15 @@ def hfree(block: Any) -> None:
         memlib.free(block)
         return
     number = memlib._core.number(pointer)
-    if any(block.address == number for block in memlib.blocks()):
+    if number == 0:
+        return
+    status = memlib._free_at(number, memlib._core.headed)
+    if status is None:
         raise ForeignBlock(
             "memlib: the pointer leads to a block of Python's",
             suggestion="free the block itself, or detach it first",
         )
-    memlib._call(memlib._core.free(pointer))
+    memlib._call(status)
 
 
 def detach(block: Any) -> Any:
@@ -214,7 +224,10 @@ def detach(block: Any) -> Any:
     one that was freed. Raises as :meth:`Allocator.free`; :class:`NativeUnavailable` on the pure backend."""
     need_native("a block for C")
     memlib = _memlib()
-    return memlib._core.at(memlib._detach(block))
+    # first, as there may be no memory for it
+    pointer = memlib._core.at(block.address) if isinstance(block, configured().Block) and block.alive else None
+    memlib._detach(block)
+    return pointer
 
 
 def mem_init() -> bool:

@@ -46,7 +46,13 @@ static struct {
 void nm__region_lock(void) { pthread_mutex_lock(&region.lock); }
 void nm__region_unlock(void) { pthread_mutex_unlock(&region.lock); }
 
-size_t nm_region_size(void) { return nm__region_pages << NM__PAGE_SHIFT; }
+/* Whoever has seen a size here sees the region as well. */
+size_t nm_region_size(void) {
+    nm__region_lock();
+    size_t size = nm__region_pages << NM__PAGE_SHIFT;
+    nm__region_unlock();
+    return size;
+}
 size_t nm_region_dirty(void) { return nm__get(&region.dirty); }
 bool nm_region_owns(const void *ptr) { return nm__page_of(ptr) != NULL; }
 

@@ -315,3 +315,21 @@ class TestPure:
             with pytest.raises(NativeUnavailable, match="C code needs the native core"):
                 allocator.c_port()
             allocator.close()
+
+
+def test_closed_in_the_middle_of_closing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a thread, a signal or a collection may do it; both calls succeed, and the allocator is free once."""
+    heap = nm.Heap()
+    port = heap.c_port()
+    stats = type(port).stats.fget
+
+    def closing(self: Any) -> Any:
+        monkeypatch.undo()
+        found = stats(self)
+        self.close()
+        return found
+
+    monkeypatch.setattr(type(port), "stats", property(closing))
+    port.close()
+    assert port.closed
+    heap.close()

@@ -225,6 +225,27 @@ memlib.use(None)
 """,
         )
 
+    def test_classes_of_a_programs_own(self, backend: str) -> None:
+        """What they are counts, and not what they are called."""
+        run(
+            backend,
+            """
+class Mine(nm.Heap):
+    pass
+class Heap(nm.Arena):
+    pass
+memlib.use(Mine())
+memlib.hfree(memlib.hmalloc(100))
+memlib.use(None)
+try:
+    memlib.use(Heap())
+except nm.ConfigError:
+    pass
+else:
+    raise AssertionError
+""",
+        )
+
     def test_under_the_kill_switch(self, backend: str) -> None:
         run(
             backend,
@@ -375,6 +396,57 @@ for thread in threads: thread.start()
 for thread in threads: thread.join()
 assert said == {"freed": 2000, "refused": 6000}, said
 assert memlib._memlib().stats.live == 0
+""",
+        )
+
+    def test_a_fork_while_another_thread_changes_it(self) -> None:
+        run(
+            "native",
+            """
+import os, signal, threading
+from nativemem._backend import configured
+signal.alarm(60)
+changing, forked = threading.Event(), threading.Event()
+kind = configured().Memlib
+stats = kind.stats
+def pausing(self):
+    changing.set()
+    forked.wait()
+    return stats.fget(self)
+kind.stats = property(pausing)
+thread = threading.Thread(target=memlib.use, args=(nm.Heap(),))
+thread.start()
+changing.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(30)  # ends it, should it wait for a thread that it does not have
+    kind.stats = stats
+    memlib.use(nm.Heap())
+    memlib.hfree(memlib.hmalloc(100))
+    os._exit(0)
+forked.set()
+thread.join()
+assert os.waitpid(child, 0)[1] == 0
+memlib.use(None)
+""",
+        )
+
+    def test_changed_by_many_threads_at_once(self) -> None:
+        """None of what was changed to is kept."""
+        run(
+            "native",
+            """
+import sys, threading
+sys.setswitchinterval(1e-6)
+heaps = [nm.Heap() for _ in range(4)]
+def change(heap):
+    for _ in range(200):
+        memlib.use(heap)
+        memlib.use(None)
+threads = [threading.Thread(target=change, args=(heap,)) for heap in heaps]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+for heap in heaps: heap.close()
 """,
         )
 

@@ -860,7 +860,9 @@ static PyObject *allocator_free_at(AllocatorObject *a, PyObject *args) {
     for (const BlockObject *b = a->life->newest; b != NULL; b = b->older)
         if (b->ptr == ptr) Py_RETURN_NONE;
     nm_status status;
-    if (headed && !nm__os_is_readable((void *)((uintptr_t)ptr - NM_ALIGN_DEFAULT), NM_ALIGN_DEFAULT)) status = NM_FOREIGN_BLOCK;
+    bool foreign = headed && (nm_heap_of(ptr) != NULL || /* which begins with no head */
+                              !nm__os_is_readable((void *)((uintptr_t)ptr - NM_ALIGN_DEFAULT), NM_ALIGN_DEFAULT));
+    if (foreign) status = NM_FOREIGN_BLOCK;
     else if (nm__heap_is_free(ptr)) status = NM_DOUBLE_FREE;
     else status = a->inner.methods->free(a->inner.self, ptr, 0, NM_ALIGN_DEFAULT);
     return PyLong_FromLong((long)status);

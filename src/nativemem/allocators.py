@@ -253,9 +253,10 @@ class Allocator(_Base):
     def _is_anybodys(self) -> bool:
         """Whether any thread may use it."""
         link: Any = self
-        while name_of(link) in ("Limited", "Traced", "Failing"):
+        kinds = self._binding
+        while isinstance(link, (kinds.Limited, kinds.Traced, kinds.Failing)):
             link = link.upstream
-        return name_of(link) in ("System", "Heap", "Locked")
+        return isinstance(link, (kinds.System, kinds.Heap, kinds.Locked))
 
     def c_port(self) -> Any:
         """This allocator for C code, as a :class:`CPort`. Raises :class:`NativeUnavailable` on the pure backend,

@@ -10,6 +10,7 @@ Where there is no memory the C calls log and abort. Here the message goes to the
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from enum import IntEnum
 from typing import Any
@@ -84,6 +85,15 @@ class Memlib(Allocator):
 #: A collection or a signal may come in the middle, and its code call here, too.
 _lock = threading.RLock()
 _now: Any = None
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # another thread of the parent may have held it
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def _memlib() -> Any:

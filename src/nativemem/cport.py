@@ -73,11 +73,14 @@ class CPort:
     ``allocator``.
 
     >>> import nativemem
-    >>> heap = nativemem.Heap()
-    >>> with heap.c_port() as port:  # doctest: +SKIP
-    ...     state = lib.lua_newstate(*port.lua)
-    ...     ...
-    ...     lib.lua_close(state)
+    >>> def as_lua_does(alloc, ud):  # lib.lua_newstate(*port.lua)
+    ...     block = alloc(ud, nothing, 0, 100)
+    ...     return alloc(ud, block, 100, 0) == nothing  # freed
+    >>> if nativemem.backend == "native":
+    ...     from nativemem._core import ffi
+    ...     nothing = ffi.NULL
+    ...     with nativemem.Heap().c_port() as port:
+    ...         assert as_lua_does(*port.lua) and port.stats.count == 1
     """
 
     __slots__ = ("__weakref__", "_allocator", "_closed", "_core")

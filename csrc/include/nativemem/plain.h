@@ -19,8 +19,8 @@ typedef struct nm_plain nm_plain;
 /* heap: that in which upstream's blocks lie, if they lie in one; else NULL. upstream serves alignments of
  * NM_ALIGN_DEFAULT at least. NULL: out of memory. */
 nm_plain *nm_plain_create(nm_allocator upstream, const nm_heap *heap);
-/* Also of one that was destroyed. From now on nothing is served: alloc gives NULL, free does nothing. The few bytes of the structure stay for the next
- * one, so that a library that still holds its address meets no other memory. */
+/* From now on nothing is served: alloc gives NULL, free does nothing. The few bytes of the structure stay for the next
+ * one, so that a library that still holds its address meets no other memory. Of one that was destroyed: a no-op. */
 void nm_plain_destroy(nm_plain *p);
 
 /* Zero sizes give one byte. NULL: refused, the reason is in the status slot; a realloc's block is as it was. A realloc

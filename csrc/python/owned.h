@@ -24,4 +24,11 @@ NM__OWNED(plain, (void **slot, nm_allocator upstream, const nm_heap *heap), (ups
 NM__OWNED(locked, (void **slot, nm_allocator upstream), (upstream))
 
 #undef NM__OWNED
+
+/* Whether nothing of a port is out: for who has no memory for its numbers. */
+static bool own_is_idle(void *self, const nm_methods *methods) {
+    nm_stats stats;
+    methods->stats(self, &stats);
+    return stats.live == 0;
+}
 #endif

@@ -129,6 +129,8 @@ size_t nm_bin_size(unsigned bin);
 
 const nm_heap *nm_heap_of(const void *ptr);
 
+bool own_is_idle(void *self, const nm_methods *methods);
+
 /* malloc's shape, for C code */
 #define NM_PLAIN_PLACES ...
 typedef struct nm_plain nm_plain;

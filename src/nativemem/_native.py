@@ -496,17 +496,22 @@ class PlainCore:
     """Control plane of CPort: malloc's calls on a counted ``upstream``. ``hold`` is what keeps that from being
     reset or closed. Until ``close`` nothing of it goes, whoever drops it: C may have its addresses."""
 
-    __slots__ = ("_kept", "_ptr", "_traced")
+    __slots__ = ("_kept", "_methods", "_ptr", "_self", "_traced")
     _kept: tuple[Any, Any] | None
 
     def __init__(self, upstream: Any, hold: Any) -> None:
         self._traced = TracedCore(upstream, False, False, 0, 0)
         self._ptr, handle = _own("plain", (self._traced.handle,), self._traced._port, upstream.heap())
+        self._self, self._methods = self._traced._port.self, self._traced._port.methods
         self._kept = (handle, hold)
         dataplane.keep(self._kept)
 
     def stats(self) -> tuple[int, int, int, int, int, int, int, int, int]:
         return self._traced.stats()
+
+    def is_idle(self) -> bool:
+        """Whether C has nothing of it. Takes no memory."""
+        return lib.own_is_idle(self._self, self._methods)
 
     def words(self) -> tuple[int, int]:
         """Of the counted port, where sizes come back."""

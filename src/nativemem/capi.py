@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import Any
 
 from ._choice import need_native
@@ -23,13 +23,13 @@ def get_include() -> str:
     >>> if nativemem.backend == "native":
     ...     assert (pathlib.Path(nativemem.get_include()) / "memlib.h").exists()
     """
-    include = Path(__file__).resolve().parent / "include"
-    if not (include / "nativemem" / "capi.h").exists():
+    include = os.path.join(os.path.dirname(os.path.abspath(__file__)), "include")
+    if not os.path.exists(os.path.join(include, "nativemem", "capi.h")):
         raise NativeUnavailable(
             "nativemem was built without its core, so there are no headers to build against",
             suggestion="install with USE_NATIVE_MEM=1",
         )
-    return str(include)
+    return include
 
 
 def _borrow(allocator: Any) -> tuple[Any, int, int]:

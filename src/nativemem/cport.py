@@ -194,8 +194,8 @@ class CPort:
         has blocks of it."""
         if self.closed:
             return
-        stats = self.stats
-        if stats.live:
+        if not self._core.is_idle():  # from here on closing takes no memory: it may be for want of that
+            stats = self.stats
             noun = "block" if stats.live == 1 else "blocks"
             raise LeakError(
                 f"CPort: {stats.live} {noun} of {format_size(stats.current)} in all are still with C",

@@ -60,6 +60,7 @@ class World:
         self.opened: list[Any] = []
         self.kept: list[Any] = []
         self.views: list[memoryview] = []
+        self.stays: Any = None
         self.aside: dict[str, Any] = {}
         self.allocator: Any = None
         self.block: Any = None

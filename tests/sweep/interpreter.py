@@ -83,6 +83,14 @@ def interpreters_own(error: BaseException, native: bool) -> bool:
     return text == "error return without exception set" and not (native and IN_C.search(called))
 
 
+def ended(w: World, result: Any) -> None:
+    """What a call gave and would stay: C's until it is closed."""
+    for port in (result, w.stays):
+        if type(port).__name__ == "CPort":
+            port.close()
+    w.stays = None
+
+
 class SweepWorld(World):
     """One in which memory runs out from ``ready()`` to ``over()``."""
 
@@ -164,12 +172,14 @@ class Swept:
 
     def baseline(self) -> None:
         w = self.world()
+        result = None
         try:
             result = self.scenario.run(w)
             self.outcome = type(result).__name__
         except Exception as error:
             self.outcome = type(error).__name__
         self.within, self.done = w.within, w.numbers()
+        ended(w, result)
         result = None
         self.note("without a failure", w.finish())
 
@@ -201,6 +211,7 @@ class Swept:
                 traceback.clear_frames(walk.__traceback__)
                 walk = walk.__context__
         memory = isinstance(failed, MemoryError)
+        ended(w, result)
         result = failed = walk = None
         if reached:
             self.afterwards(w, label, before, memory)
@@ -220,7 +231,10 @@ class Swept:
             found.append(f"left {numbers}; before {before}, within {self.within}, when done {self.done}")
         if numbers == before and memory:
             try:
-                kind = type(self.scenario.run(w)).__name__
+                result = self.scenario.run(w)
+                kind = type(result).__name__
+                ended(w, result)
+                result = None
             except Exception as error:
                 kind = type(error).__name__
             if kind != self.outcome:

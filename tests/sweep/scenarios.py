@@ -46,7 +46,10 @@ def _entered(run: Callable[[World], Any]) -> Callable[[World], Any]:
     """What a call gives, as a context manager."""
 
     def inside(w: World) -> Any:
-        with run(w):
+        given = run(w)
+        if type(given).__name__ == "CPort":  # should there be no memory to close it, who has it tries again
+            w.stays = given
+        with given:
             w.inside()
 
     return inside

@@ -151,12 +151,6 @@ nm_status nm_plain_free(nm_plain *p, void *ptr) {
     return status;
 }
 
-/* Of memory, of one kind or another. */
-static bool is_want(nm_status s) {
-    return s == NM_OUT_OF_MEMORY || s == NM_EXHAUSTED || s == NM_OVER_BUDGET || s == NM_POOL_EXHAUSTED ||
-           s == NM_CAPACITY_EXCEEDED;
-}
-
 void *nm_plain_realloc(nm_plain *p, void *ptr, size_t size) {
     void *block;
     size_t had, bytes;
@@ -165,7 +159,7 @@ void *nm_plain_realloc(nm_plain *p, void *ptr, size_t size) {
     if (bytes == had) return ptr;
     void *moved = dressed(p, nm_realloc(p->upstream, block, had, bytes, NM_ALIGN_DEFAULT), bytes);
     /* callers do not expect that less is refused, and a block that is too large will do */
-    return moved == NULL && bytes < had && is_want(nm_last_failure().status) ? ptr : moved;
+    return moved == NULL && bytes < had && nm__is_want(nm_last_failure().status) ? ptr : moved;
 }
 
 /* ---- as a port ------------------------------------------------------------------------------------ */

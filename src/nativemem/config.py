@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import operator
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from ._settings import Settings, parse_size
@@ -33,7 +33,9 @@ def __getattr__(name: str) -> Any:
     """USE_NATIVE_MEM, 1 or 0: what nativemem was built with, as the header says that the C code was built with."""
     if name != "USE_NATIVE_MEM":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    header = (Path(__file__).resolve().parent / "include" / "nm_config.h").read_text(encoding="utf-8")
+    name = os.path.join(os.path.dirname(os.path.abspath(__file__)), "include", "nm_config.h")
+    with open(name, encoding="utf-8") as file:
+        header = file.read()
     return int(header.split("#define NM_BUILT_NATIVE ", 1)[1].split()[0])
 
 

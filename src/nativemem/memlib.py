@@ -9,7 +9,6 @@ Where there is no memory the C calls log and abort. Here the message goes to the
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from enum import IntEnum
@@ -23,7 +22,11 @@ from .errors import ConfigError, ForeignBlock, LeakError, shown
 
 __all__ = ["Level", "detach", "hcalloc", "hfree", "hmalloc", "hrealloc", "mem_init", "mem_uninit", "use"]
 
-_log = logging.getLogger(__name__)
+
+def _say(level: Level, message: str) -> None:
+    import logging  # here: the import of nativemem is not to wait for it
+
+    logging.getLogger(__name__).log(level.logging, message)
 
 
 class Level(IntEnum):
@@ -31,6 +34,7 @@ class Level(IntEnum):
 
     >>> Level(1), Level(99)
     (<Level.USER: 1>, <Level.INFO: 4>)
+    >>> import logging
     >>> Level.FATAL.logging == logging.FATAL
     True
     """
@@ -51,6 +55,8 @@ class Level(IntEnum):
     @property
     def logging(self) -> int:
         """The level of :mod:`logging` for it; for ``NOTHING`` above all of them, for ``ALL`` below."""
+        import logging
+
         named = (logging.FATAL, logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)
         return (logging.FATAL + 1, *named, 1)[self]
 
@@ -156,7 +162,7 @@ def _served(name: str, size: Any) -> Any:
     try:
         return _memlib().alloc(number or 1)
     except MemoryError:
-        _log.log(Level.FATAL.logging, "%s() FATAL: out of memory.", name)
+        _say(Level.FATAL, f"{name}() FATAL: out of memory.")
         raise
 
 
@@ -243,12 +249,12 @@ def detach(block: Any) -> Any:
 def mem_init() -> bool:
     """May be called first, and again; not needed. Logs at ``logging.INFO`` and returns True."""
     _memlib()
-    _log.log(Level.INFO.logging, "mem_init(): the %s backend", configured().name)
+    _say(Level.INFO, f"mem_init(): the {configured().name} backend")
     return True
 
 
 def mem_uninit() -> bool:
     """Gives memory that is not in use back to the system. Blocks stay. Logs and returns as :func:`mem_init`."""
     _memlib()._core.trim()
-    _log.log(Level.INFO.logging, "mem_uninit(): done")
+    _say(Level.INFO, "mem_uninit(): done")
     return True

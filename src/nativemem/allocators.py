@@ -68,6 +68,13 @@ class Stats:
     failures: int
 
 
+def wipe(block: Any) -> None:
+    """Makes a new block's bytes zero."""
+    if block.size:
+        with memoryview(block) as raw:
+            raw[:] = bytes(len(raw)) if len(raw) <= 1 << 16 else memoryview(bytearray(len(raw)))
+
+
 class Allocator(_Base):
     """What every allocator and wrapper can do.
 
@@ -167,9 +174,8 @@ class Allocator(_Base):
         itemsize, align, view = typed(kind, label)
         zero = bool(zero)  # may raise, and nothing is taken yet
         block = self.alloc(parse_size(count * itemsize, f"{label}: size"), align)
-        if zero and block.size:
-            with memoryview(block) as raw:
-                raw[:] = bytes(len(raw)) if len(raw) <= 1 << 16 else memoryview(bytearray(len(raw)))
+        if zero:
+            wipe(block)
         return view(block, count)
 
     def alloc_many(self, sizes: Iterable[int | str], align: int = 16) -> list[Any]:

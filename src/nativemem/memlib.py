@@ -16,7 +16,7 @@ from typing import Any
 
 from ._backend import configured, facade
 from ._choice import need_native
-from .allocators import Allocator
+from .allocators import Allocator, wipe
 from .config import parse_size
 from .errors import ConfigError, ForeignBlock, LeakError, shown
 
@@ -181,8 +181,7 @@ def hmalloc(size: int | str) -> Any:
 def hcalloc(size: int | str) -> Any:
     """As :func:`hmalloc`, of zeros."""
     block = _served("HCalloc", size)
-    with memoryview(block) as view:
-        view[:] = bytes(len(view)) if len(view) <= 1 << 16 else memoryview(bytearray(len(view)))
+    wipe(block)
     return block
 
 

@@ -9,7 +9,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from ..allocators import Allocator
+from ..allocators import Allocator, wipe
 from ..config import _bool
 from ..errors import ConfigError, shown
 
@@ -109,8 +109,7 @@ def allocator(ffi: Any, allocator: Any, *, zero: bool = False) -> Callable[..., 
         else:
             return copied(cdecl, init, align)
         if zero:
-            with memoryview(block) as raw:
-                raw[:] = bytes(len(raw))
+            wipe(block)
         return view(ctype, block)
 
     # the same, but for what is not as simple, in C

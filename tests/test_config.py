@@ -339,6 +339,16 @@ def test_the_import_of_pure_is_light_and_installs_nothing() -> None:
     assert (done.stdout, done.stderr) == ("['nativemem._pure'] False\n", "")
 
 
+def test_all_of_the_package_comes_without_what_only_a_call_needs() -> None:
+    program = (
+        "import sys; before = set(sys.modules); import nativemem; nativemem.Heap\n"
+        "print({'logging', 'pathlib'} & (set(sys.modules) - before))"
+    )
+    for backend in ("native", "pure"):
+        done = run(program, NATIVEMEM_BACKEND=backend)
+        assert (done.stdout, done.stderr) == ("set()\n", "")
+
+
 def test_the_environment_is_not_changed() -> None:
     done = run("import os; before = dict(os.environ); import nativemem; print(os.environ == before)")
     assert (done.stdout, done.stderr) == ("True\n", "")

@@ -297,7 +297,7 @@ LEAN = """
 import sys
 before = set(sys.modules)
 import nativemem.auto, nativemem
-heavy = {"dataclasses", "inspect", "typing", "threading"}
+heavy = {"dataclasses", "inspect", "typing", "threading", "re", "enum", "functools", "collections", "contextlib"}
 print(nativemem.installed().objects, sorted(heavy & (set(sys.modules) - before)))
 print(nativemem.Budget.__name__, "Arena" in dir(nativemem), nativemem.process.usage().denials)
 """

@@ -217,8 +217,11 @@ def pure() -> Binding:
     return load("pure")
 
 
-@pytest.mark.parametrize("status", [s for s in Status if s != Status.OK], ids=lambda s: s.name)
-def test_each_status_has_one_error(pure: Binding, status: Status) -> None:
+STATUSES = {name: value for name, value in vars(Status).items() if name.isupper()}
+
+
+@pytest.mark.parametrize("status", [s for s in STATUSES.values() if s != Status.OK], ids=list(STATUSES)[1:])
+def test_each_status_has_one_error(pure: Binding, status: int) -> None:
     """ERR-1"""
     allocator = pure.System()
     with pytest.raises(NativeMemError) as caught:
@@ -238,9 +241,9 @@ def test_the_statuses_of_the_core_are_the_same() -> None:
     """Both ways: the C enum and the Python one have the same names and values."""
     core = pytest.importorskip("nativemem._core")
     in_c = core.ffi.typeof("nm_status").relements
-    assert in_c == {f"NM_{status.name}": status.value for status in Status}
-    for status in Status:
-        assert getattr(core.lib, f"NM_{status.name}") == status
+    assert in_c == {f"NM_{name}": status for name, status in STATUSES.items()}
+    for name, status in STATUSES.items():
+        assert getattr(core.lib, f"NM_{name}") == status
 
 
 def test_exhaustion_is_caught_as_a_memory_error(nm: Binding) -> None:

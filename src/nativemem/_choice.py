@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
-import importlib.util
 
 from ._settings import Settings
 from .errors import ConfigError, NativeUnavailable, shown
@@ -12,7 +10,6 @@ from .errors import ConfigError, NativeUnavailable, shown
 __all__ = ["in_main_interpreter", "need_native", "select"]
 
 
-@functools.cache
 def in_main_interpreter() -> bool:
     """Whether this is the interpreter that the process started with."""
     for name in ("_interpreters", "_xxsubinterpreters"):  # since 3.13, and before
@@ -25,11 +22,13 @@ def in_main_interpreter() -> bool:
     return True
 
 
-@functools.cache
-def _is_loaded_here() -> bool:
+def _has_core() -> bool:
     try:
-        importlib.import_module("._load", __package__)
-    except ImportError:
+        from . import _load as _load
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError) and error.name == f"{__package__}._core"
+        if not missing and in_main_interpreter():
+            raise
         return False
     return True
 
@@ -44,8 +43,7 @@ def select(name: str) -> str:
     if name in ("auto", "native", "pure") and Settings.from_env().disable:
         return "pure"
     if name == "auto":
-        there = importlib.util.find_spec("nativemem._core") is not None
-        return "native" if there and (in_main_interpreter() or _is_loaded_here()) else "pure"
+        return "native" if _has_core() else "pure"
     if name in ("native", "pure"):
         return name
     raise ConfigError(f"backend: takes auto, native or pure, not {shown(name)}")

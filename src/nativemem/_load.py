@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.machinery
-import importlib.util
 import sys
+from importlib.machinery import ExtensionFileLoader, ModuleSpec
 
-from . import _core  # type: ignore[attr-defined]  # built from C
+import nativemem._core as _core  # type: ignore[import-not-found]  # built from C
+
 from ._machine import memory
 from ._settings import Settings
 from .errors import OutOfMemory
@@ -26,10 +25,10 @@ def _load_dataplane() -> Any:
     name = f"{__package__}._dataplane"
     if name in sys.modules:
         return sys.modules[name]
-    loader = importlib.machinery.ExtensionFileLoader(name, _core.__file__)
-    spec = importlib.util.spec_from_file_location(name, _core.__file__, loader=loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
+    loader = ExtensionFileLoader(name, _core.__file__)
+    spec = ModuleSpec(name, loader, origin=_core.__file__)
+    module = loader.create_module(spec)
+    module.__loader__, module.__spec__ = loader, spec
     loader.exec_module(module)
     sys.modules[name] = module
     return module
@@ -38,13 +37,14 @@ def _load_dataplane() -> Any:
 dataplane = _load_dataplane()
 
 
-@functools.cache
 def start_region() -> None:
-    """Reserves the region. Raises :class:`OutOfMemory` where the system refuses even a small one.
+    """Reserves the region, once. Raises :class:`OutOfMemory` where the system refuses even a small one.
 
     Unless they are set: four times what the process may use as address space, so that it is never the bound; an 8th
     of it, at most 256 MiB, as free spans that are kept.
     """
+    if lib.nm_region_size() != 0:
+        return
     settings, may_use = Settings(), memory()
     reserve = settings.region or min(max(64 << 30, 1 << (4 * may_use - 1).bit_length()), 4 << 40)
     status = lib.nm_region_init(reserve, min(settings.retain, may_use // 8), int(settings.decay * 1000))

@@ -6,9 +6,8 @@ library that cost memory and time (dataclasses, inspect, typing) are imported ne
 
 from __future__ import annotations
 
-import operator
 import os
-import re
+from _operator import index  # what `operator` has it from, without the rest of that
 
 from .errors import SIZE_MAX, ConfigError, InvalidLayout, shown
 
@@ -25,7 +24,8 @@ _UNITS = {
     **{p + "b": 1000 ** (i + 1) for i, p in enumerate("kmgt")},
     **{p + "ib": 1024 ** (i + 1) for i, p in enumerate("kmgt")},
 }
-_SIZE = re.compile(r"\s*(\d+)\s*([a-z]*)\s*", re.IGNORECASE | re.ASCII)
+_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_SPACE = " \t\n\r\f\v"
 _TAKES = "takes bytes as an int, or a string such as '64 KiB' (1024-based) or '64 MB' (1000-based)"
 
 
@@ -40,17 +40,19 @@ def parse_size(value: Any, label: str = "size", *, least: int = 0) -> int:
     (65536, 64000, 12)
     """
     if isinstance(value, str):
-        match = _SIZE.fullmatch(value)
-        unit = _UNITS.get(match[2].lower()) if match else None
-        if match is None or unit is None:
+        text = value.strip(_SPACE)
+        digits = text.rstrip(_LETTERS)
+        unit = _UNITS.get(text[len(digits) :].lower())
+        digits = digits.rstrip(_SPACE)
+        if unit is None or not (digits.isascii() and digits.isdecimal()):
             raise InvalidLayout(f"{label} {_TAKES}, not {shown(value)}")
         # int() refuses absurdly long digit strings with an error of its own
-        number = int(match[1]) * unit if len(match[1]) <= 20 else SIZE_MAX + 1
+        number = int(digits) * unit if len(digits) <= 20 else SIZE_MAX + 1
     elif isinstance(value, (bool, float)):
         raise InvalidLayout(f"{label} {_TAKES}, not {shown(value)}")
     else:
         try:
-            number = operator.index(value)
+            number = index(value)
         except TypeError:
             raise InvalidLayout(f"{label} {_TAKES}, not {shown(value)}") from None
     if number < 0:

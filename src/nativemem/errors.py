@@ -7,10 +7,9 @@ Live exports are the builtin :class:`BufferError`, as for :class:`bytearray`.
 
 from __future__ import annotations
 
-import operator
 import os
 import sys
-from enum import IntEnum
+from _operator import index
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ ALIGN_DEFAULT = 16
 ALIGN_MAX = 4096
 
 
-class Status(IntEnum):
+class Status:
     """Status codes of the core; the C enum ``nm_status`` has the same values."""
 
     OK = 0
@@ -593,7 +592,7 @@ def coerce_layout(allocator: Any, size: Any, align: Any = ALIGN_DEFAULT) -> tupl
         size = parse_size(size, f"{label}: size")
         if not isinstance(align, int) or isinstance(align, bool):
             raise InvalidLayout(f"{label}: align {_ALIGNMENTS}, not {shown(align)}")
-        align = operator.index(align)  # a plain int, whatever a subclass says of itself
+        align = index(align)  # a plain int, whatever a subclass says of itself
         if not 1 <= align <= ALIGN_MAX or align & (align - 1):
             raise InvalidLayout(f"{label}: align {_ALIGNMENTS}, not {shown(align)}")
     except InvalidLayout as error:

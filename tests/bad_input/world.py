@@ -417,7 +417,7 @@ for _name in errors.__all__:
 #: public names that are no subject, and why
 NO_SUBJECT = {
     "Allocator": "abstract: what its subclasses inherit is tried on each of them",
-    "Status": "an enum, all of it the standard library's",
+    "Status": "names for numbers",
     "CPort": "C's, so there is none on the pure backend; tests/test_cport.py",
     "backend": "a string",
     "__version__": "a string",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
 import sys
 import warnings
 
@@ -32,7 +31,9 @@ def hook(put_in: Callable[[Any], None]) -> None:
     So what the C side sees as the current handler is NumPy's default one, which every thread uses that
     has not chosen another. Raises :class:`NativeUnavailable` for a NumPy without handlers.
     """
-    contextvars.Context().run(put_in, module()._ARRAY_API)
+    from contextvars import Context  # NumPy has imported it
+
+    Context().run(put_in, module()._ARRAY_API)
 
 
 class WhenImported:

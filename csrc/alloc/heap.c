@@ -83,24 +83,33 @@ static uint32_t used_of(const nm__slot *slot, const nm__page *p) {
     return nm__cells_used(&p->cells) + (p == slot->page ? head_served(slot) : 0);
 }
 
-/* A full superblock comes back to its slot's list when so many of its cells are free: with blocks freed all over a
- * large heap it would otherwise change lists with each free, and again with each allocation. What waits is at most a
- * 32nd of the superblock, and is found before a block is refused. */
+/* Of group 0 next to nothing is free: too little to be looked at for each cell that comes back, since with blocks freed
+ * all over a large heap superblocks would change lists with each free, and again with each allocation. What waits there
+ * is at most a 32nd of a superblock, and is found before a block is refused. */
 static uint32_t quorum(const nm__cells *c) { return c->capacity < 64 ? 1 : c->capacity / 32; }
 
-static const char *check_superblock(const nm__page *p, const nm__part *part, size_t bin, bool full) {
-    uintptr_t key = part->heap->key;
+/* A superblock of the group has more cells in use than that. */
+static uint32_t floor_of(const nm__cells *c, unsigned group) {
+    return group == 0 ? c->capacity - quorum(c) : c->capacity * (NM__GROUPS - 1 - group) / (NM__GROUPS - 1);
+}
+
+/* Pre: used != 0. */
+static unsigned group_of(const nm__cells *c, uint32_t used) {
+    unsigned group = 0;
+    while (used <= floor_of(c, group)) group++;
+    return group;
+}
+
+static const char *check_superblock(const nm__page *p, const nm__part *part, size_t bin) {
     const nm__slot *slot = &part->slots[bin];
     uint32_t used = used_of(slot, p);
     if (p->part != part || p->kind != NM__SUPERBLOCK || p->bin != bin) return "a superblock is another part's or bin's";
-    bool is_full = p->cells.fresh == p->cells.end && p->cells.capacity - used < quorum(&p->cells);
-    if (p->full != full || (full && !is_full)) return "a superblock is on the wrong list";
-    if (!nm__cells_check(&p->cells, used, nm__page_base(p), 0, key)) return "a superblock's cells do not add up";
+    if (!nm__cells_check(&p->cells, used, nm__page_base(p), 0, part->heap->key)) return "a superblock's cells do not add up";
+    if (p == slot->page) return p->cells.count == 0 || p->cells.count > HEAD_COUNT ? "a head's count has run out" : NULL;
+    if (used == 0) return "an empty superblock was not returned";
+    if (p->group != group_of(&p->cells, used)) return "a superblock is on the wrong list";
     if (p->next != NULL && p->next->prev != p) return "a list of superblocks is broken";
-    uint32_t least = full ? p->cells.capacity - quorum(&p->cells) : 0;
-    if (p == slot->page ? p->cells.count == 0 || p->cells.count > HEAD_COUNT : p->cells.count != used - least)
-        return "a superblock reports where it should not";
-    if (p != slot->page && used == 0) return "an empty superblock was not returned";
+    if (p->cells.count != used - floor_of(&p->cells, p->group)) return "a superblock reports where it should not";
     return NULL;
 }
 
@@ -109,14 +118,14 @@ const char *nm_heap_check(nm_heap *h) {
     size_t pages = 0, span_pages = 0;
     pthread_mutex_lock(&h->lock);
     for (nm__part *part = h->parts; part != NULL && broken == NULL; part = part->next) {
-        for (const nm__page *p = part->full; p != NULL && broken == NULL; p = p->next, pages++)
-            broken = check_superblock(p, part, p->bin, true);
         for (void *at = atomic_load(&part->remote); at != NULL && broken == NULL; at = nm__link(h->key, at, nm__peek(at)))
             if (nm__page_of(at) == NULL || nm__page_of(at)->part != part) broken = "a queued cell is another part's";
         for (size_t bin = 1; bin < NM_BINS && broken == NULL; bin++) {
             const nm__page *head = part->slots[bin].page;
-            for (const nm__page *p = head == &nm__no_page ? NULL : head; p != NULL && broken == NULL; p = p->next, pages++)
-                broken = check_superblock(p, part, bin, false);
+            if (head != &nm__no_page) broken = check_superblock(head, part, bin), pages++;
+            for (unsigned group = 0; group < NM__GROUPS; group++)
+                for (const nm__page *p = part->waiting[bin][group]; p != NULL && broken == NULL; p = p->next, pages++)
+                    broken = p->group != group ? "a superblock is on the wrong list" : check_superblock(p, part, bin);
         }
     }
     for (const nm__page *p = h->spans; p != NULL && broken == NULL; p = p->next) {
@@ -361,8 +370,7 @@ static void pull(nm__page **list, nm__page *p) {
     if (p->next != NULL) p->next->prev = p->prev;
 }
 
-/* A slot's list never holds NULL: nm__no_page is its end, and is never linked from. */
-static nm__page *first_of(nm__slot *slot) { return slot->page == &nm__no_page ? NULL : slot->page; }
+static nm__page *head_of(const nm__slot *slot) { return slot->page == &nm__no_page ? NULL : slot->page; }
 
 /* The head stays even when empty. */
 static void set_head(nm__slot *slot, nm__page *p) {
@@ -371,29 +379,23 @@ static void set_head(nm__slot *slot, nm__page *p) {
     p->cells.apart -= head_served(slot);
 }
 
-static void slot_pull(nm__slot *slot, nm__page *p) {
-    nm__page *head = first_of(slot), *list = head;
-    pull(&list, p);
-    if (p != head) return;
-    p->cells.apart += head_served(slot);
-    if (list == NULL) slot->page = &nm__no_page;
-    else set_head(slot, list);
+/* Pre: there is one. */
+static nm__page *take_head(nm__slot *slot) {
+    nm__page *head = slot->page;
+    head->cells.apart += head_served(slot);
+    slot->page = &nm__no_page;
+    return head;
 }
 
-/* Behind the head: the head's cells are warm. */
-static void slot_add(nm__slot *slot, nm__page *p) {
-    nm__page *head = first_of(slot);
-    if (head == NULL) {
-        p->prev = p->next = NULL;
-        set_head(slot, p);
-        return;
-    }
-    nm__cells_report_at(&p->cells, 0);
-    p->prev = head;
-    p->next = head->next;
-    if (p->next != NULL) p->next->prev = p;
-    head->next = p;
+/* Pre: p is not the head, on no list, and not empty. */
+static void let_wait(nm__part *part, nm__page *p) {
+    unsigned group = group_of(&p->cells, nm__cells_used(&p->cells));
+    p->group = (uint8_t)group;
+    nm__cells_report_at(&p->cells, floor_of(&p->cells, group));
+    push(&part->waiting[p->bin][group], p);
 }
+
+static void pull_waiting(nm__part *part, nm__page *p) { pull(&part->waiting[p->bin][p->group], p); }
 
 /* Opens the guard behind a secure heap's pages; how many of them can go back. Where the system refuses, the last one
  * is taken out of use for good: whoever got it next would run into the guard. */
@@ -409,23 +411,18 @@ static void return_superblock(nm_heap *h, nm__page *p) {
     discharge(h, 1);
 }
 
-/* A full superblock has free cells enough, or one that is not the head is empty, or a head's count has run out. Not
- * NM_COLD: gcc would take the fast path that calls it for cold, too. */
+/* A superblock that waits is less full than its group, or a head's count has run out. Not NM_COLD: gcc would take the
+ * fast path that calls it for cold, too. */
 __attribute__((noinline)) void nm__part_trip(nm__page *p) {
-    nm__slot *slot = &p->part->slots[p->bin];
-    if (p->full) {
-        p->full = false;
-        pull(&p->part->full, p);
-        slot_add(slot, p);
-        /* One of a single cell, as a secure heap has, is empty at once. */
-        if (NM_LIKELY(p == slot->page || nm__cells_used(&p->cells) != 0)) return;
-    } else if (p == slot->page) {
-        p->cells.apart += head_served(slot);
-        set_head(slot, p);
+    nm__part *part = p->part;
+    nm__slot *slot = &part->slots[p->bin];
+    if (p == slot->page) {
+        set_head(slot, take_head(slot));
         return;
     }
-    slot_pull(slot, p);
-    return_superblock(p->part->heap, p);
+    pull_waiting(part, p);
+    if (nm__cells_used(&p->cells) != 0) let_wait(part, p);
+    else return_superblock(part->heap, p);
 }
 
 static void give_local(void *ptr, nm__page *p) {
@@ -442,35 +439,37 @@ static void collect(nm__part *part) {
 static void return_empty_heads(nm__part *part) {
     for (size_t bin = 1; bin < NM_BINS; bin++) {
         nm__slot *slot = &part->slots[bin];
-        nm__page *head = first_of(slot);
-        if (head != NULL && used_of(slot, head) == 0) {
-            slot_pull(slot, head);
-            return_superblock(part->heap, head);
-        }
+        const nm__page *head = head_of(slot);
+        if (head != NULL && used_of(slot, head) == 0) return_superblock(part->heap, take_head(slot));
     }
 }
 
-/* Finds the slot a head with a free cell. */
+/* Finds the slot a head with a free cell: of those that wait one of the fullest, so that others become empty (Berger,
+ * McKinley, Blumofe and Wilson 2000, Hoard). */
 static bool refill(nm__part *part, size_t bin) {
     nm__slot *slot = &part->slots[bin];
-    for (nm__page *head; (head = first_of(slot)) != NULL;) {
-        if (head->cells.free != NULL || extend(part->heap, head)) return true;
-        slot_pull(slot, head);
-        head->full = true;
-        nm__cells_report_at(&head->cells, nm__cells_used(&head->cells) - quorum(&head->cells));
-        push(&part->full, head);
+    nm__page *p = head_of(slot);
+    if (p != NULL) {
+        if (p->cells.free != NULL || extend(part->heap, p)) return true;
+        let_wait(part, take_head(slot));
+    }
+    for (unsigned group = 1; group < NM__GROUPS; group++) {
+        p = part->waiting[bin][group];
+        if (p == NULL) continue;
+        pull_waiting(part, p);
+        set_head(slot, p);
+        return p->cells.free != NULL || extend(part->heap, p);
     }
     return false;
 }
 
-/* Where nothing else is left: a full superblock with a free cell or two. Pre: the slot's list is empty. */
+/* Where nothing else is left: a superblock with a free cell or two. Pre: there is no head. */
 static bool scrape(nm__part *part, size_t bin) {
-    nm__page *p = part->full;
-    while (p != NULL && (p->bin != bin || p->cells.free == NULL)) p = p->next;
+    nm__page *p = part->waiting[bin][0];
+    while (p != NULL && p->cells.free == NULL) p = p->next;
     if (p == NULL) return false;
-    p->full = false;
-    pull(&part->full, p);
-    slot_add(&part->slots[bin], p);
+    pull_waiting(part, p);
+    set_head(&part->slots[bin], p);
     return true;
 }
 
@@ -491,10 +490,9 @@ static bool provide(nm__part *part, size_t bin) {
     }
     nm__cells_init(&p->cells, nm__bin_sizes[bin], 0, (uint32_t)bytes);
     p->bin = (uint8_t)bin;
-    p->full = false;
     p->part = part;
     NM_POISON(nm__page_base(p), bytes);
-    slot_add(&part->slots[bin], p);
+    set_head(&part->slots[bin], p);
     return extend(h, p);
 }
 
@@ -599,8 +597,7 @@ static void give_aside(nm__part *part, void *ptr, nm__page *p) {
     nm__slot *slot = &part->slots[p->bin];
     give_local(ptr, p);
     if (p != slot->page || used_of(slot, p) != 0) return; /* where it was returned it is no head any more */
-    slot_pull(slot, p);
-    return_superblock(part->heap, p);
+    return_superblock(part->heap, take_head(slot));
 }
 
 static void free_cell(nm__part *part, void *ptr, nm__page *p) {
@@ -1089,27 +1086,22 @@ void nm__heap_share(nm_heap *h, nm_budget *also) {
     pthread_mutex_unlock(&heaps.lock);
 }
 
-static void drop_all(nm_heap *h, nm__page **list) {
-    while (*list != NULL) {
-        nm__page *p = *list;
-        pull(list, p);
-        if (h->key != 0) {
-            NM_UNPOISON(nm__page_base(p), PAGE - GUARD);
-            nm__wipe(nm__page_base(p), PAGE - GUARD);
-        }
-        return_superblock(h, p);
+static void drop_superblock(nm_heap *h, nm__page *p) {
+    if (h->key != 0) {
+        NM_UNPOISON(nm__page_base(p), PAGE - GUARD);
+        nm__wipe(nm__page_base(p), PAGE - GUARD);
     }
+    return_superblock(h, p);
 }
 
 void nm_heap_clear(nm_heap *h) {
     pthread_mutex_lock(&h->lock);
     for (nm__part *part = h->parts; part != NULL; part = part->next) {
         atomic_store(&part->remote, NULL);
-        drop_all(h, &part->full);
         for (size_t bin = 1; bin < NM_BINS; bin++) {
-            nm__page *list = first_of(&part->slots[bin]);
-            drop_all(h, &list);
-            part->slots[bin].page = &nm__no_page;
+            if (head_of(&part->slots[bin]) != NULL) drop_superblock(h, take_head(&part->slots[bin]));
+            for (unsigned group = 0; group < NM__GROUPS; group++)
+                for (nm__page *p; (p = part->waiting[bin][group]) != NULL; drop_superblock(h, p)) pull_waiting(part, p);
         }
         nm__set(&part->back, nm__get(&part->out));
         nm__set(&part->frees, nm__get(&part->count));

@@ -7,9 +7,12 @@
 #pragma GCC visibility push(hidden)
 
 typedef struct nm__slot {
-    nm__page *page;     /* takes allocations; head of the list of superblocks with a free cell */
+    nm__page *page;     /* the head: takes allocations, and is on no list */
     nm__counter served; /* blocks ever served; also what the head's cells are counted by, so that one count does */
 } nm__slot;
+
+/* A bin's superblocks but the head wait on lists by how full they are. */
+#define NM__GROUPS 5
 
 typedef enum nm__part_state { NM__OWNED, NM__ABANDONED, NM__BUSY } nm__part_state;
 
@@ -22,7 +25,7 @@ typedef enum nm__part_state { NM__OWNED, NM__ABANDONED, NM__BUSY } nm__part_stat
  *   every cell on `remote` is of a superblock of the part */
 struct nm__part {
     nm__slot slots[NM_BINS];
-    nm__page *full;
+    nm__page *waiting[NM_BINS][NM__GROUPS];
     nm_heap *heap;
     nm__part *next; /* the heap's parts */
     void *memory;   /* what to give back */

@@ -30,7 +30,7 @@ typedef struct nm__page {
     uint32_t npages;  /* span, free span (first and last page) */
     uint8_t kind;
     uint8_t bin;      /* superblock */
-    bool full;        /* superblock */
+    uint8_t group;    /* superblock that is not a head: which of its bin's lists it is on */
     bool zero;        /* span: its memory reads as zero */
 } nm__page;
 _Static_assert(sizeof(nm__page) == 64, "one cache line");

@@ -638,6 +638,38 @@ static void test_a_few_cells_of_many_superblocks(void) {
     nm_budget_destroy(b);
 }
 
+/* Of superblocks that wait the fullest serve first, whatever the order in which they came to wait. */
+static void test_the_fullest_serve_first(void) {
+    enum { SUPERBLOCKS = 5, EACH = PAGE / 64, ALL = SUPERBLOCKS * EACH };
+    static const size_t free_of[][SUPERBLOCKS] = {{90, 30, 60, 10, 0}, {10, 30, 60, 90, 0}, {60, 90, 10, 30, 0}}; /* % */
+    static void *blocks[SUPERBLOCKS][EACH];
+    nm_heap *h = nm_heap_create(NULL, false);
+    for (size_t round = 0; round < 3; round++) {
+        for (size_t s = 0; s < SUPERBLOCKS; s++) /* the last one becomes the head */
+            for (size_t i = 0; i < EACH; i++) CHECK((blocks[s][i] = nm_heap_malloc(h, 64)) != NULL);
+        for (size_t i = 0; i < EACH; i++) /* all at once, so that each comes to wait on every list on its way */
+            for (size_t s = 0; s < SUPERBLOCKS; s++)
+                if (i < EACH * free_of[round][s] / 100) CHECK(nm_heap_free(h, blocks[s][i]) == NM_OK);
+        sound(h);
+        for (size_t most = 10; most <= 90; most += most == 10 ? 20 : 30) {
+            size_t s = 0;
+            while (free_of[round][s] != most) s++;
+            for (size_t i = 0; i < EACH * most / 100; i++) {
+                CHECK((blocks[s][i] = nm_heap_malloc(h, 64)) != NULL);
+                CHECK(nm__page_of(blocks[s][i]) == nm__page_of(blocks[s][EACH - 1]));
+            }
+            sound(h);
+        }
+        CHECK(held(h) == SUPERBLOCKS * PAGE);
+        for (size_t s = 0; s < SUPERBLOCKS; s++)
+            for (size_t i = 0; i < EACH; i++) CHECK(nm_heap_free(h, blocks[s][i]) == NM_OK);
+        sound(h);
+        nm_heap_trim(h);
+        CHECK(held(h) == 0);
+    }
+    nm_heap_destroy(h);
+}
+
 static void test_clear(void) {
     nm_budget *b = nm_budget_create(NM_SIZE_MAX, NULL, NULL);
     nm_heap *h = nm_heap_create(b, false);
@@ -867,6 +899,7 @@ int main(void) {
     RUN(test_a_refused_block_leaves_no_trace());
     RUN(test_what_others_freed_is_used_again());
     RUN(test_a_few_cells_of_many_superblocks());
+    RUN(test_the_fullest_serve_first());
     RUN(test_clear());
     RUN(test_census());
     RUN(test_a_heads_count_runs_out());

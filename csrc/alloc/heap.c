@@ -69,10 +69,10 @@ struct nm_heap {
     nm_heap *next;
 };
 
-/* The head of a slot's list counts what it gives back by itself and what it takes by the slot's counter: taking and
- * giving, the two halves of a pair, so do not wait for one another. What it gives back runs out after 2^31, and is
- * set anew. */
-#define HEAD_COUNT ((uint32_t)1 << 31)
+/* The head counts what it gives back by itself and what it takes by the slot's counter: taking and giving, the two
+ * halves of a pair, so do not wait for one another. Each time that it has given back so many cells it is asked whether
+ * it is still the one to serve. */
+static uint32_t patience(const nm__cells *c) { return c->capacity < 512 ? 64 : c->capacity / 8; }
 
 /* Cells freed by other threads that are looked at before one counts as live. */
 #define FAR_MOST ((size_t)1 << 20)
@@ -105,7 +105,7 @@ static const char *check_superblock(const nm__page *p, const nm__part *part, siz
     uint32_t used = used_of(slot, p);
     if (p->part != part || p->kind != NM__SUPERBLOCK || p->bin != bin) return "a superblock is another part's or bin's";
     if (!nm__cells_check(&p->cells, used, nm__page_base(p), 0, part->heap->key)) return "a superblock's cells do not add up";
-    if (p == slot->page) return p->cells.count == 0 || p->cells.count > HEAD_COUNT ? "a head's count has run out" : NULL;
+    if (p == slot->page) return p->cells.count == 0 || p->cells.count > patience(&p->cells) ? "a head's count has run out" : NULL;
     if (used == 0) return "an empty superblock was not returned";
     if (p->group != group_of(&p->cells, used)) return "a superblock is on the wrong list";
     if (p->next != NULL && p->next->prev != p) return "a list of superblocks is broken";
@@ -372,10 +372,9 @@ static void pull(nm__page **list, nm__page *p) {
 
 static nm__page *head_of(const nm__slot *slot) { return slot->page == &nm__no_page ? NULL : slot->page; }
 
-/* The head stays even when empty. */
 static void set_head(nm__slot *slot, nm__page *p) {
     slot->page = p;
-    nm__cells_report_at(&p->cells, nm__cells_used(&p->cells) - HEAD_COUNT);
+    nm__cells_report_at(&p->cells, nm__cells_used(&p->cells) - patience(&p->cells));
     p->cells.apart -= head_served(slot);
 }
 
@@ -411,16 +410,36 @@ static void return_superblock(nm_heap *h, nm__page *p) {
     discharge(h, 1);
 }
 
-/* A superblock that waits is less full than its group, or a head's count has run out. Not NM_COLD: gcc would take the
- * fast path that calls it for cold, too. */
+/* The fullest of those that wait with cells to give, or NULL. Of groups below `end`. */
+static nm__page *fullest(const nm__part *part, size_t bin, unsigned end) {
+    for (unsigned group = 1; group < end; group++)
+        if (part->waiting[bin][group] != NULL) return part->waiting[bin][group];
+    return NULL;
+}
+
+static void set_waiting_head(nm__part *part, nm__page *p) {
+    pull_waiting(part, p);
+    set_head(&part->slots[p->bin], p);
+}
+
+/* A superblock that waits is less full than its group; or a head has given back many cells, and goes where a fuller one
+ * waits: a block that stays for long, made after a peak, would keep an empty one of the peak's. An empty head stays where
+ * there is no other. Not NM_COLD: gcc would take the fast path that calls it for cold, too. */
 __attribute__((noinline)) void nm__part_trip(nm__page *p) {
     nm__part *part = p->part;
     nm__slot *slot = &part->slots[p->bin];
     if (p == slot->page) {
-        set_head(slot, take_head(slot));
-        return;
+        uint32_t used = used_of(slot, p);
+        nm__page *fuller = fullest(part, p->bin, used == 0 ? NM__GROUPS : group_of(&p->cells, used));
+        take_head(slot);
+        if (fuller == NULL) {
+            set_head(slot, p);
+            return;
+        }
+        set_waiting_head(part, fuller);
+    } else {
+        pull_waiting(part, p);
     }
-    pull_waiting(part, p);
     if (nm__cells_used(&p->cells) != 0) let_wait(part, p);
     else return_superblock(part->heap, p);
 }
@@ -453,14 +472,10 @@ static bool refill(nm__part *part, size_t bin) {
         if (p->cells.free != NULL || extend(part->heap, p)) return true;
         let_wait(part, take_head(slot));
     }
-    for (unsigned group = 1; group < NM__GROUPS; group++) {
-        p = part->waiting[bin][group];
-        if (p == NULL) continue;
-        pull_waiting(part, p);
-        set_head(slot, p);
-        return p->cells.free != NULL || extend(part->heap, p);
-    }
-    return false;
+    p = fullest(part, bin, NM__GROUPS);
+    if (p == NULL) return false;
+    set_waiting_head(part, p);
+    return p->cells.free != NULL || extend(part->heap, p);
 }
 
 /* Where nothing else is left: a superblock with a free cell or two. Pre: there is no head. */
@@ -468,8 +483,7 @@ static bool scrape(nm__part *part, size_t bin) {
     nm__page *p = part->waiting[bin][0];
     while (p != NULL && p->cells.free == NULL) p = p->next;
     if (p == NULL) return false;
-    pull_waiting(part, p);
-    set_head(&part->slots[bin], p);
+    set_waiting_head(part, p);
     return true;
 }
 

@@ -708,30 +708,46 @@ static void test_census(void) {
     nm_heap_destroy(h);
 }
 
-/* What a head can give back before it has to set its count anew is shortened here: it is 2^31. */
+/* A head that has given back many cells stays the head where no other waits, even when it is empty. */
 static void test_a_heads_count_runs_out(void) {
     nm_heap *h = nm_heap_create(NULL, false);
     void *kept = nm_heap_malloc(h, 5000);
     nm__page *p = nm__page_of(kept);
-    for (uint32_t rest = 1; rest < 5; rest++) {
-        p->cells.apart += p->cells.count - rest;
-        p->cells.count = rest;
-        for (int i = 0; i < 7; i++) {
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < 300; i++) {
             void *block = nm_heap_malloc(h, 5000);
             CHECK(nm__page_of(block) == p);
-            sound(h);
             nm_heap_free(h, block);
             sound(h);
         }
-        CHECK(p->cells.count > 1000);
+        if (round == 0) nm_heap_free(h, kept);
     }
-    p->cells.apart += p->cells.count - 1;
-    p->cells.count = 1;
-    nm_heap_free(h, kept); /* empty, but the head */
+    CHECK(held(h) == PAGE);
+    nm_heap_destroy(h);
+}
+
+/* What stays for long, made after a peak, does not keep a superblock of the peak's. */
+static void test_a_head_makes_way_for_a_fuller_one(void) {
+    enum { SUPERBLOCKS = 3, EACH = PAGE / 64, ALL = SUPERBLOCKS * EACH };
+    static void *blocks[ALL];
+    nm_heap *h = nm_heap_create(NULL, false);
+    for (size_t i = 0; i < ALL; i++) CHECK((blocks[i] = nm_heap_malloc(h, 64)) != NULL);
+    const nm__page *first = nm__page_of(blocks[0]), *head = nm__page_of(blocks[ALL - 1]);
+    for (size_t i = 0; i < EACH / 3; i++) nm_heap_free(h, blocks[i]);
+    nm_heap_free(h, blocks[ALL - 1]);
+    CHECK((blocks[ALL - 1] = nm_heap_malloc(h, 64)) != NULL && nm__page_of(blocks[ALL - 1]) == head); /* fuller yet */
+    for (size_t i = EACH; i < ALL; i++) { /* the end of the peak */
+        nm_heap_free(h, blocks[i]);
+        if (i % 64 == 0) sound(h);
+    }
+    for (size_t i = 0; i < EACH / 3; i++) {
+        CHECK((blocks[i] = nm_heap_malloc(h, 64)) != NULL && nm__page_of(blocks[i]) == first);
+        sound(h);
+    }
+    CHECK(held(h) == PAGE);
+    for (size_t i = 0; i < EACH; i++) nm_heap_free(h, blocks[i]);
     sound(h);
-    nm_census c;
-    nm_heap_census(h, &c);
-    CHECK(c.held == PAGE && nm_heap_malloc(h, 5000) == kept);
+    CHECK(held(h) == PAGE);
     nm_heap_destroy(h);
 }
 
@@ -903,6 +919,7 @@ int main(void) {
     RUN(test_clear());
     RUN(test_census());
     RUN(test_a_heads_count_runs_out());
+    RUN(test_a_head_makes_way_for_a_fuller_one());
     RUN(test_slots());
     RUN(test_a_slot_is_used_again());
     RUN(test_idle_superblocks_make_room());

@@ -314,7 +314,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("turn-part-kept", "if (turn->heap == h->number) turn->heap = 0;", "(void)turn;"),
 
         ("heap-full-stays-on-its-list", "pull_waiting(part, p);\n    }\n    if (nm__cells_used", "(void)part;\n    }\n    if (nm__cells_used"),
-        ("heap-groups-too-high", "(NM__GROUPS - 1 - group) / (NM__GROUPS - 1);", "(NM__GROUPS - group) / NM__GROUPS;"),
+        ("heap-groups-too-high", "0 : c->capacity >> group;", "1 : c->capacity >> group;"),
         ("heap-full-trips-never", "nm__cells_report_at(&p->cells, floor_of(&p->cells, group));", "nm__cells_report_at(&p->cells, UINT32_MAX);"),
         ("heap-second-superblock-never-returns", "else return_superblock(part->heap, p);", "else nm__cells_report_at(&p->cells, UINT32_MAX);"),
         ("heap-head-misses-what-it-served", "head->cells.apart += head_served(slot);\n    slot->page", "slot->page"),

@@ -88,9 +88,10 @@ static uint32_t used_of(const nm__slot *slot, const nm__page *p) {
  * is at most a 32nd of a superblock, and is found before a block is refused. */
 static uint32_t quorum(const nm__cells *c) { return c->capacity < 64 ? 1 : c->capacity / 32; }
 
-/* A superblock of the group has more cells in use than that. */
+/* A superblock of the group has more cells in use than that: half of them, a quarter and so on. */
 static uint32_t floor_of(const nm__cells *c, unsigned group) {
-    return group == 0 ? c->capacity - quorum(c) : c->capacity * (NM__GROUPS - 1 - group) / (NM__GROUPS - 1);
+    if (group == 0) return c->capacity - quorum(c);
+    return group == NM__GROUPS - 1 ? 0 : c->capacity >> group;
 }
 
 /* Pre: used != 0. */

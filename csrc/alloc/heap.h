@@ -12,7 +12,7 @@ typedef struct nm__slot {
 } nm__slot;
 
 /* A bin's superblocks but the head wait on lists by how full they are. */
-#define NM__GROUPS 5
+#define NM__GROUPS 8
 
 typedef enum nm__part_state { NM__OWNED, NM__ABANDONED, NM__BUSY } nm__part_state;
 

@@ -483,7 +483,7 @@ def main() -> int:
             tell(f"{number} cycles; resident bytes are judged from {JUDGED} seconds on")
             return 0
         warm = max(took / 10, min(300, took / 4))
-        after = [each for each in zip(times, rss) if each[0] >= warm]
+        after, kept = ([e for e in zip(times, values, strict=True) if e[0] >= warm] for values in (rss, held))
         mean = statistics.fmean(value for _, value in after)
         slope, growth = rise(after), tenths(after)
         flat = slope < RISE and growth <= RISE
@@ -491,7 +491,7 @@ def main() -> int:
             f"{number} cycles, {len(after)} after the first {warm:.0f} s: rss {mean / MIB:.1f} MiB in the mean;"
             f" the line rises by {slope:+.2%}, the last tenth is {growth:+.2%} off the first:"
             f" {'flat' if flat else 'NOT FLAT'}"
-            f" (what the engine holds: {rise([each for each in zip(times, held) if each[0] >= warm]):+.2%})"
+            f" (what the engine holds: {rise(kept):+.2%})"
         )
         return 0 if flat else 1
 

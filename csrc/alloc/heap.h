@@ -20,8 +20,7 @@ typedef enum nm__part_state { NM__OWNED, NM__ABANDONED, NM__BUSY } nm__part_stat
  * abandoned as it stands, and the next thread to need one takes it over whole, so that a superblock's part
  * never changes and a free from elsewhere never races with a change of owner.
  * Invariants:
- *   a superblock with a cell never used, with a 32nd of its cells free, or the head, is on its slot's list;  one
- *   without a free cell, and not the head, on `full`;  any other on either
+ *   a superblock is its slot's head, or not empty and on its bin's list for how full it is
  *   every cell on `remote` is of a superblock of the part */
 struct nm__part {
     nm__slot slots[NM_BINS];

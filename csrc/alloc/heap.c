@@ -72,7 +72,7 @@ struct nm_heap {
 /* The head counts what it gives back by itself and what it takes by the slot's counter: taking and giving, the two
  * halves of a pair, so do not wait for one another. Each time that it has given back so many cells it is asked whether
  * it is still the one to serve. */
-static uint32_t patience(const nm__cells *c) { return c->capacity < 512 ? 64 : c->capacity / 8; }
+static uint32_t patience(const nm__cells *c) { return c->capacity < 1024 ? 128 : c->capacity / 8; }
 
 /* Cells freed by other threads that are looked at before one counts as live. */
 #define FAR_MOST ((size_t)1 << 20)
@@ -373,9 +373,11 @@ static void pull(nm__page **list, nm__page *p) {
 
 static nm__page *head_of(const nm__slot *slot) { return slot->page == &nm__no_page ? NULL : slot->page; }
 
+static void ask_later(nm__cells *head) { nm__cells_report_at(head, nm__cells_used(head) - patience(head)); }
+
 static void set_head(nm__slot *slot, nm__page *p) {
     slot->page = p;
-    nm__cells_report_at(&p->cells, nm__cells_used(&p->cells) - patience(&p->cells));
+    ask_later(&p->cells);
     p->cells.apart -= head_served(slot);
 }
 
@@ -411,9 +413,9 @@ static void return_superblock(nm_heap *h, nm__page *p) {
     discharge(h, 1);
 }
 
-/* The fullest of those that wait with cells to give, or NULL. Of groups below `end`. */
-static nm__page *fullest(const nm__part *part, size_t bin, unsigned end) {
-    for (unsigned group = 1; group < end; group++)
+/* The fullest of those that wait with cells to give, or NULL. */
+static nm__page *fullest(const nm__part *part, size_t bin) {
+    for (unsigned group = 1; group < NM__GROUPS; group++)
         if (part->waiting[bin][group] != NULL) return part->waiting[bin][group];
     return NULL;
 }
@@ -430,14 +432,14 @@ __attribute__((noinline)) void nm__part_trip(nm__page *p) {
     nm__part *part = p->part;
     nm__slot *slot = &part->slots[p->bin];
     if (p == slot->page) {
+        nm__page *other = fullest(part, p->bin);
         uint32_t used = used_of(slot, p);
-        nm__page *fuller = fullest(part, p->bin, used == 0 ? NM__GROUPS : group_of(&p->cells, used));
-        take_head(slot);
-        if (fuller == NULL) {
-            set_head(slot, p);
+        if (other == NULL || (used != 0 && other->group >= group_of(&p->cells, used))) {
+            ask_later(&p->cells);
             return;
         }
-        set_waiting_head(part, fuller);
+        take_head(slot);
+        set_waiting_head(part, other);
     } else {
         pull_waiting(part, p);
     }
@@ -473,7 +475,7 @@ static bool refill(nm__part *part, size_t bin) {
         if (p->cells.free != NULL || extend(part->heap, p)) return true;
         let_wait(part, take_head(slot));
     }
-    p = fullest(part, bin, NM__GROUPS);
+    p = fullest(part, bin);
     if (p == NULL) return false;
     set_waiting_head(part, p);
     return p->cells.free != NULL || extend(part->heap, p);

@@ -218,6 +218,7 @@ class TestLife:
             with pytest.raises(LeakError, match="^CPort: 1 block of .* in all are still with C(\n|$)") as caught:
                 port.close()
         assert caught.value.state["blocks"] == 1 and not port.closed
+        assert caught.value.suggestion.startswith("let the library free what it has")
         port.plain.free(pointer)
         port.close()
         port.close()

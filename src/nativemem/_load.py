@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from importlib.machinery import ExtensionFileLoader, ModuleSpec
-
-import nativemem._core as _core  # type: ignore[import-not-found]  # built from C
 
 from ._machine import memory
 from ._settings import Settings
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["address", "dataplane", "ffi", "lib", "start_region"]
 
+_core: Any = import_module("._core", __package__)  # built from C
 ffi, lib = _core.ffi, _core.lib
 
 

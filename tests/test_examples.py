@@ -64,12 +64,12 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], ModuleType]:
 @pytest.mark.skipif(nativemem.backend != "native", reason="scopes need the engine")
 def test_of_two_subsystems_one_is_refused_and_the_other_is_not() -> None:
     """OWN-2. How long the requests take is for who runs it to see."""
-    lines = output_of(SUBSYSTEMS, "1").splitlines()
+    lines = output_of(SUBSYSTEMS, "400").splitlines()
     refused = re.match(r"cache: +\d+ entries filled in, refused (\d+) times, <Budget 'cache' ", lines[0])
     assert refused is not None
     assert int(refused[1]) > 1
     assert lines[1].startswith("service: 800 requests, 0 refused, <Budget 'service' ")
-    assert re.fullmatch(r"  ratio of p99: \d+\.\d+, median of the rounds \d+\.\d+", lines[-1])
+    assert re.fullmatch(r"  ratio of p99: \d+\.\d+", lines[-1])
 
 
 @pytest.mark.skipif(nativemem.backend != "native", reason="scopes need the engine")

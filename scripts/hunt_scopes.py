@@ -3,8 +3,8 @@
 Usage: hunt_scopes.py [--seconds N] [--seed N]
 
 A program keeps which scopes each frame has open in which context, and asks the engine after each step who is
-charged. The model: the innermost running frame that has a scope open in this context; where none has, what the
-context was copied with.
+charged, and with NumPy whom an array is charged to. The model: the innermost running frame that has a scope open in
+this context; where none has, what the context was copied with.
 """
 
 from __future__ import annotations
@@ -18,11 +18,15 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Generator
+from importlib import import_module
+from importlib.util import find_spec
 from inspect import GEN_CLOSED, GEN_RUNNING, getgeneratorstate
 from typing import Any
 
 import nativemem
 from nativemem import Budget, _native
+
+numpy: Any = import_module("numpy") if find_spec("numpy") else None
 
 DEPTH = 5
 
@@ -66,6 +70,11 @@ class Program:
             names = {id(b._core._owner): b.name for b in self.budgets}
             wanted = None if budget is None else budget.name
             raise AssertionError(f"after {what}: charged is {names.get(id(charged), charged)}, not {wanted}")
+        if numpy is not None:
+            array = numpy.empty(3)
+            core = _native.array_budget(array.__array_interface__["data"][0])
+            if core is not (None if budget is None else budget._core):
+                raise AssertionError(f"after {what}: an array is charged to {core}, not {budget}")
 
     def allocate(self) -> None:
         choice = self.random.randrange(6)

@@ -936,6 +936,46 @@ class TestLife:
             """
         ) == ["True"]
 
+    def test_contexts_that_nobody_is_in(self) -> None:
+        """OWN-1: they are found again, and left as the last one goes."""
+        assert output(
+            """
+            import contextvars
+            context = contextvars.Context()
+            context.run(a.__enter__)
+            x = some()
+            with b: pass
+            kept = []
+            print(charged(a))
+            context.run(lambda: kept.append(some()))
+            print(charged(a))
+            """
+        ) == ["False", "True"]
+
+    def test_a_context_that_goes_while_its_thread_waits(self) -> None:
+        """OWN-1: the thread takes nothing between its leaving the context and the other's seeing to that."""
+        assert output(
+            """
+            import contextvars
+            gc.disable()
+            first, second = threading.Lock(), threading.Lock()
+            first.acquire(), second.acquire()
+            enter, release, acquire = b.__enter__, first.release, second.acquire
+            def other():
+                with first: gc.collect()
+                second.release()
+            thread = threading.Thread(target=other)
+            thread.start()
+            contextvars.Context().run(enter); release(); acquire()
+            used = b.used
+            x = some()
+            print(b.used == used)
+            thread.join()
+            with b: y = some()
+            print(charged(b))
+            """
+        ) == ["True", "True"]
+
     def test_exceptions_of_signal_handlers(self) -> None:
         """OWN-1: none gets between a scope and its `with`."""
         assert output(

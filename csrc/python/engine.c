@@ -19,9 +19,10 @@ static nm_heap *heap;
 static nm_budget *budget;
 static bool is_secure;
 
-/* With scopes it is found out with each call who is charged. */
+/* SCOPED: it is found out with each call who is charged. */
 enum { OFF, ON, SCOPED };
-static bool scoped;
+static bool scoped;  /* there have been owners */
+static bool looking; /* ON is SCOPED */
 
 static struct {
     bool hooked;
@@ -54,7 +55,7 @@ NM_INLINE bool is_on(_Atomic int *mode) {
     return true;
 }
 
-static void switch_on(_Atomic int *mode, bool on) { atomic_store(mode, !on ? OFF : scoped ? SCOPED : ON); }
+static void switch_on(_Atomic int *mode, bool on) { atomic_store(mode, !on ? OFF : looking ? SCOPED : ON); }
 
 nm_heap *nm_engine_heap(void) { return heap; }
 nm_budget *nm_engine_budget(void) { return budget; }
@@ -294,9 +295,14 @@ bool nm__engine_use_scopes(void) {
     arrays.heap = nm__engine_own_heap(budget);
     if (arrays.heap == NULL) return false;
     scoped = true;
+    return true;
+}
+
+void nm__engine_look_for_scopes(bool on) {
+    if (on == looking) return;
+    looking = on;
     switch_on(&objects.mode, atomic_load(&objects.mode) != OFF);
     switch_on(&arrays.mode, atomic_load(&arrays.mode) != OFF);
-    return true;
 }
 
 bool nm__engine_is_on(void) { return atomic_load(&objects.mode) != OFF || atomic_load(&arrays.mode) != OFF; }
@@ -419,7 +425,7 @@ static void *array_realloc(void *ctx, void *ptr, size_t size) {
     if (NM_UNLIKELY(nm__sourced != 0) && nm__source_gave(ptr)) return nm__source_move(ptr, array_malloc(ctx, size), size);
     if (nm__page_of(ptr) == NULL) return arrays.before.allocator.realloc(arrays.before.allocator.ctx, ptr, size);
     bool on = is_on(&arrays.mode);
-    if (NM_UNLIKELY(on && arrays_scoped())) {
+    if (NM_UNLIKELY(on && scoped)) {
         nm__recharge change;
         if (!nm__scope_recharge_array(ptr, padded(size), &change)) return NULL;
         void *moved = realloc_scoped(&change, ptr, padded(size));

@@ -9,8 +9,10 @@ nm_status nm_engine_start(bool secure);
 nm_heap *nm_engine_heap(void);     /* NULL before start */
 nm_budget *nm_engine_budget(void); /* its limit is NM_SIZE_MAX where none was set */
 
-/* From now on who is charged is looked up with each call. false: out of memory. */
+/* There are owners from now on. false: out of memory. */
 bool nm__engine_use_scopes(void);
+/* Whether anybody may be in a scope: only then is it found out with each call who is charged. */
+void nm__engine_look_for_scopes(bool on);
 bool nm__engine_is_on(void); /* for objects or for arrays */
 nm_heap *nm__engine_own_heap(nm_budget *of); /* as secure as the engine's */
 void nm__census_add(nm_census *sum, const nm_census *more); /* what was allocated */

@@ -57,6 +57,13 @@ NM_INLINE void unlock_arrays(void) { atomic_store_explicit(&arrays.locked, false
 static void before_fork(void) { lock_arrays(); }
 static void after_fork(void) { unlock_arrays(); }
 
+/* As long as there is neither an entry nor a thread that allocates from an owner, nobody is in a scope. */
+static size_t entries; /* under the interpreter's lock */
+static _Atomic size_t in_owners;
+static void nobody_is_in(void) {
+    if (entries == 0 && atomic_load(&in_owners) == 0) nm__engine_look_for_scopes(false);
+}
+
 static bool is_done(const nm__owner *o) {
     return atomic_load(&o->arrays) == 0 && atomic_load(&o->inside) == 0 && nm__heap_held(o->heap) == 0;
 }
@@ -70,6 +77,8 @@ static void be_in(nm__owner *o) {
         nm__arm_thread_end();
     }
     if (now->owner != NULL) atomic_fetch_sub(&now->owner->inside, 1);
+    if (now->owner == NULL) atomic_fetch_add(&in_owners, 1);
+    else if (o == NULL) atomic_fetch_sub(&in_owners, 1);
     now->owner = o;
     now->heap = o == NULL ? NULL : o->heap;
     nm__heap_enter(nm__scope_heap(nm_engine_heap()));
@@ -77,7 +86,10 @@ static void be_in(nm__owner *o) {
 
 static void thread_ends(void) {
     nm__now *now = &nm__scope_now;
-    if (now->owner != NULL) atomic_fetch_sub(&now->owner->inside, 1);
+    if (now->owner != NULL) {
+        atomic_fetch_sub(&now->owner->inside, 1);
+        atomic_fetch_sub(&in_owners, 1);
+    }
     *now = (nm__now){.thread = NULL};
 }
 
@@ -241,6 +253,8 @@ static void entry_dealloc(EntryObject *e) {
     Py_XDECREF(e->context);
     Py_XDECREF(e->asleep);
     PyObject_GC_Del(e);
+    entries--;
+    nobody_is_in();
     Py_TRASHCAN_END
 }
 
@@ -396,6 +410,8 @@ static bool enter(OwnerObject *owner, PyThreadState *thread) {
         Py_XDECREF(frame);
         return false;
     }
+    entries++;
+    nm__engine_look_for_scopes(true);
     if (asleep == Py_None) Py_CLEAR(asleep);
     e->owner = (OwnerObject *)Py_NewRef(owner);
     e->outer = outer;
@@ -459,6 +475,7 @@ static bool leave_scope(OwnerObject *owner, PyThreadState *thread) {
     if (was_on) PyGC_Enable();
     leave(owner->owner);
     nm__scope_find(thread);
+    nobody_is_in();
     if (done) see_to_those_left();
     return done;
 }

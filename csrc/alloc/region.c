@@ -31,7 +31,9 @@ typedef struct lists {
  *   frontier <= committed <= nm__region_pages;  nm__region_reach == frontier
  *   every page below the frontier is in exactly one of: superblock, live span, free span
  *   no two free spans of one kind touch;  dirty == bytes of the dirty ones
- *   used == pages in superblocks and live spans;  used + the dirty ones <= most, unless purging fails */
+ *   used == pages in superblocks and live spans;  used + the dirty ones <= most, unless purging fails
+ *   idle <= low[i];  low[window] <= dirty pages */
+#define WINDOWS 8
 static struct {
     pthread_mutex_t lock;
     size_t frontier, committed; /* pages */
@@ -41,6 +43,11 @@ static struct {
     nm__counter dirty;
     size_t retain;
     uint64_t decay_ms;
+    /* The fewest dirty pages there were in each of the last windows of an eighth of the decay time: as many were not
+     * needed for that long, whichever they are. */
+    size_t low[WINDOWS], idle; /* idle: of them are to go */
+    unsigned window;
+    uint64_t window_ends_ms;
 } region = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 void nm__region_lock(void) { pthread_mutex_lock(&region.lock); }
@@ -70,11 +77,21 @@ static bool reserve(size_t size) {
     return true;
 }
 
+static uint64_t window_ms(void) { return region.decay_ms / WINDOWS + 1; }
+
+/* As if nothing had been kept. */
+static void start_windows(void) {
+    memset(region.low, 0, sizeof region.low);
+    region.idle = 0;
+    region.window_ends_ms = nm__os_now_ms() + window_ms();
+}
+
 nm_status nm_region_init(size_t size, size_t retain, unsigned decay_ms) {
     nm_status status = NM_OK;
     nm__region_lock();
     region.retain = retain;
     region.decay_ms = decay_ms;
+    start_windows();
     if (nm__region_pages == 0) {
         /* Under a limit on address space the rest of the process needs its share. */
         size_t most = nm__os_address_limit() / 2;
@@ -118,6 +135,9 @@ const char *nm__region_check(void) {
         if (broken == NULL && free_pages != dirty + clean) broken = "a free span is on no list";
         if (broken == NULL && used != region.used) broken = "pages in use are not counted right";
         if (broken == NULL && dirty << NM__PAGE_SHIFT != nm__get(&region.dirty)) broken = "dirty bytes are not counted right";
+        for (unsigned i = 0; i < WINDOWS && broken == NULL; i++)
+            if (region.idle > region.low[i]) broken = "more is idle than there was";
+        if (broken == NULL && region.low[region.window] > dirty) broken = "more was kept than is";
     }
     nm__region_unlock();
     return broken;
@@ -166,7 +186,7 @@ static void unlist(nm__page *p) {
     p->kind = NM__UNUSED;
 }
 
-static void enlist(nm__page *p, size_t n, nm__kind kind, uint64_t since_ms) {
+static void enlist(nm__page *p, size_t n, nm__kind kind) {
     lists *l = lists_of(kind);
     unsigned i = list_for(n);
     p[n - 1].npages = (uint32_t)n;
@@ -181,7 +201,6 @@ static void enlist(nm__page *p, size_t n, nm__kind kind, uint64_t since_ms) {
     l->filled[i / 64] |= 1ULL << i % 64;
     if (kind == NM__DIRTY) {
         nm__aged *a = aged(p);
-        a->since_ms = since_ms;
         a->newer = NULL;
         a->older = region.newest;
         if (region.newest != NULL) aged(region.newest)->newer = p;
@@ -192,7 +211,7 @@ static void enlist(nm__page *p, size_t n, nm__kind kind, uint64_t since_ms) {
 }
 
 /* Merges with free neighbours of the same kind and lists the result. */
-static void put(nm__page *p, size_t n, nm__kind kind, uint64_t since_ms) {
+static void put(nm__page *p, size_t n, nm__kind kind) {
     size_t index = (size_t)(p - nm__pages);
     if (index + n < region.frontier && p[n].kind == kind) {
         size_t behind = p[n].npages;
@@ -205,7 +224,7 @@ static void put(nm__page *p, size_t n, nm__kind kind, uint64_t since_ms) {
         unlist(p);
         n += before;
     }
-    enlist(p, n, kind, since_ms);
+    enlist(p, n, kind);
 }
 
 static nm__page *find(const lists *l, size_t n) {
@@ -229,9 +248,8 @@ static nm__page *find(const lists *l, size_t n) {
 static nm__page *cut(nm__page *p, size_t n) {
     nm__kind kind = p->kind;
     size_t total = p->npages;
-    uint64_t since = kind == NM__DIRTY ? aged(p)->since_ms : 0;
     unlist(p);
-    if (total > n) enlist(p + n, total - n, kind, since);
+    if (total > n) enlist(p + n, total - n, kind);
     return p;
 }
 
@@ -268,23 +286,56 @@ static nm__page *advance(size_t n) {
     return p;
 }
 
-static bool purge(nm__page *p) {
-    size_t n = p->npages;
-    if (!nm__os_purge(nm__page_base(p), n << NM__PAGE_SHIFT)) return false;
-    unlist(p);
-    put(p, n, NM__CLEAN, 0);
-    return true;
+/* ---- what is kept, and for how long ----------------------------------------------------------------
+ *
+ * By a span's age nothing could be said of it: it is merged with what is freed next to it, and cut for what fits. So
+ * the pages are counted, and those go that nobody needed for the decay time, the span first that changed longest ago.
+ */
+
+static size_t dirty_pages(void) { return nm__get(&region.dirty) >> NM__PAGE_SHIFT; }
+
+/* Before the number of dirty pages changes: it has been the same since the last change. */
+static void look_at_the_clock(void) {
+    uint64_t now = nm__os_now_ms();
+    if (now < region.window_ends_ms) return;
+    uint64_t passed = (now - region.window_ends_ms) / window_ms() + 1;
+    region.window_ends_ms += passed * window_ms();
+    region.idle = SIZE_MAX;
+    for (unsigned i = 0; i < WINDOWS && i < passed; i++) {
+        region.window = (region.window + 1) % WINDOWS;
+        region.low[region.window] = dirty_pages();
+    }
+    for (unsigned i = 0; i < WINDOWS; i++) region.idle = min_size(region.idle, region.low[i]);
+}
+
+/* Dirty pages were taken for use. */
+static void note_need(void) {
+    size_t *low = &region.low[region.window];
+    *low = min_size(*low, dirty_pages());
+    region.idle = min_size(region.idle, *low);
+}
+
+/* Of the one that changed longest ago, at most so many pages. Returns how many; 0: the system would not have them. */
+static size_t purge_oldest(size_t most) {
+    size_t n = min_size(most, region.oldest->npages);
+    nm__page *p = cut(region.oldest, n);
+    bool purged = nm__os_purge(nm__page_base(p), n << NM__PAGE_SHIFT);
+    put(p, n, purged ? NM__CLEAN : NM__DIRTY);
+    if (!purged) return 0;
+    for (unsigned i = 0; i < WINDOWS; i++) region.low[i] -= min_size(region.low[i], n);
+    region.idle -= min_size(region.idle, n);
+    return n;
+}
+
+static size_t due(void) {
+    size_t kept = dirty_pages(), retain = region.decay_ms == 0 ? 0 : region.retain >> NM__PAGE_SHIFT;
+    return kept > retain && kept - retain > region.idle ? kept - retain : region.idle;
 }
 
 /* A few at a time, so that no single call pays for a large program's whole past. */
 static void decay(void) {
-    if (region.oldest == NULL) return;
-    uint64_t now = nm__os_now_ms();
-    for (int i = 0; i < 4 && region.oldest != NULL; i++) {
-        bool old = now - aged(region.oldest)->since_ms >= region.decay_ms;
-        if (!old && nm__get(&region.dirty) <= region.retain) return;
-        if (!purge(region.oldest)) return;
-    }
+    for (int i = 0; i < 4 && due() != 0; i++)
+        if (purge_oldest(due()) == 0) return;
 }
 
 /* ---- in an idle process ---------------------------------------------------------------------------- */
@@ -306,17 +357,17 @@ static void *watch(void *unused) {
     (void)unused;
     nm__region_lock();
     while (!watcher.stop && region.oldest != NULL) {
-        uint64_t due = aged(region.oldest)->since_ms + region.decay_ms;
-        if (nm__os_now_ms() >= due) {
-            const nm__page *oldest = region.oldest;
+        look_at_the_clock();
+        if (due() != 0) {
+            size_t before = dirty_pages();
             decay();
-            if (region.oldest == oldest) break; /* the system would not have it */
+            if (dirty_pages() == before) break; /* the system would not have it */
             nm__region_unlock();                /* whoever waits goes first */
             nm__region_lock();
             continue;
         }
-        due += 10; /* the clock that is looked at is a coarse one */
-        struct timespec until = {(time_t)(due / 1000), (long)(due % 1000) * 1000000};
+        uint64_t next = region.window_ends_ms + 10; /* the clock that is looked at is a coarse one */
+        struct timespec until = {(time_t)(next / 1000), (long)(next % 1000) * 1000000};
         (void)pthread_cond_timedwait(&watcher.wake, &region.lock, &until);
     }
     watcher.there = false;
@@ -378,7 +429,7 @@ void nm__region_after_fork(bool in_child) {
 }
 
 static void purge_all(void) {
-    while (region.oldest != NULL && purge(region.oldest)) {
+    while (region.oldest != NULL && purge_oldest(SIZE_MAX) != 0) {
     }
 }
 
@@ -391,20 +442,14 @@ static void count_used(size_t n) {
  * resident than the program once had in use: sizes that do not fit into each other must not add up. */
 static void make_way(size_t n) {
     size_t used = region.used + n, most = used > region.most ? used : region.most;
-    while (region.oldest != NULL) {
-        size_t kept = nm__get(&region.dirty) >> NM__PAGE_SHIFT;
-        if (used + kept <= most) return;
-        size_t some = min_size(used + kept - most, region.oldest->npages);
-        nm__page *p = cut(region.oldest, some);
-        bool purged = nm__os_purge(nm__page_base(p), some << NM__PAGE_SHIFT);
-        put(p, some, purged ? NM__CLEAN : NM__DIRTY, nm__os_now_ms());
-        if (!purged) return;
-    }
+    while (region.oldest != NULL && used + dirty_pages() > most)
+        if (purge_oldest(used + dirty_pages() - most) == 0) return;
 }
 
 nm__page *nm__region_take(size_t n, nm__kind kind, bool want_zero) {
     if (n == 0 || n > nm__region_pages) return nm_refuse(NM_OUT_OF_MEMORY, n << NM__PAGE_SHIFT, 0, 0);
     nm__region_lock();
+    look_at_the_clock();
     nm__page *p = NULL;
     bool zero = false;
     nm__page *dirty = find(&region.dirty_lists, n), *clean = NULL;
@@ -417,6 +462,7 @@ nm__page *nm__region_take(size_t n, nm__kind kind, bool want_zero) {
         /* Purging what is there, rather than taking pages never touched: or a loop of zeroed blocks would
          * leave a trail of dirty ones. */
         p = cut(dirty, n);
+        note_need();
         zero = want_zero && nm__os_purge(nm__page_base(p), n << NM__PAGE_SHIFT);
     } else if ((p = advance(n)) != NULL) {
         make_way(n);
@@ -446,11 +492,12 @@ void nm__region_give(nm__page *first, size_t n) {
     size_t bytes = n << NM__PAGE_SHIFT;
     NM_POISON(nm__page_base(first), bytes);
     nm__region_lock();
+    look_at_the_clock();
     bool clean = bytes > NM_OWN_MAPPING && nm__os_purge(nm__page_base(first), bytes);
     region.used -= n;
     first->part = NULL;
     first->kind = NM__UNUSED;
-    put(first, n, clean ? NM__CLEAN : NM__DIRTY, nm__os_now_ms());
+    put(first, n, clean ? NM__CLEAN : NM__DIRTY);
     decay();
     bool start = watcher.wanted && !watcher.there && !watcher.stop && nm__get(&region.dirty) >= WATCHED_FROM;
     if (start) watcher.there = true;
@@ -468,6 +515,7 @@ void nm__region_retire(nm__page *p) {
 
 bool nm__region_extend(nm__page *first, size_t n, size_t more) {
     nm__region_lock();
+    look_at_the_clock();
     size_t index = (size_t)(first - nm__pages);
     bool done = false;
     bool fresh = true;
@@ -478,6 +526,7 @@ bool nm__region_extend(nm__page *first, size_t n, size_t more) {
         if ((behind->kind == NM__DIRTY || behind->kind == NM__CLEAN) && behind->npages >= more) {
             fresh = behind->kind == NM__CLEAN;
             cut(behind, more);
+            note_need();
             done = true;
         }
     }

@@ -35,10 +35,9 @@ typedef struct nm__page {
 } nm__page;
 _Static_assert(sizeof(nm__page) == 64, "one cache line");
 
-/* A free dirty span also stands in the queue by age; the links use the place of the cells. */
+/* A free dirty span also stands in the queue by when it changed last; the links use the place of the cells. */
 typedef struct nm__aged {
     nm__page *older, *newer;
-    uint64_t since_ms;
 } nm__aged;
 _Static_assert(sizeof(nm__aged) <= sizeof(nm__cells), "the queue's links use the cells' place");
 

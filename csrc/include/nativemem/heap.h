@@ -5,8 +5,8 @@
  * region of reserved addresses, so whether an address is ours is one compare, and a descriptor beside the
  * region (not in the block) says the rest: no block carries a header.
  *
- * A span that becomes free stays dirty for reuse; it goes back to the system when it has been free for the
- * decay time, when more than the retained bytes are free, or on trim. Freed blocks above 64 MiB go back at
+ * A span that becomes free stays dirty for reuse; as much goes back to the system as nobody needed for the
+ * decay time, or when more than the retained bytes are free, or on trim. Freed blocks above 64 MiB go back at
  * once.
  */
 #ifndef NATIVEMEM_HEAP_H

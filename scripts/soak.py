@@ -7,11 +7,12 @@ that come and go and leave blocks to others, children by fork, a pool and spawn,
 scopes in threads, tasks and generators, arrays, documents, garbage, other interpreters. Each checks its results.
 
 A line of the log: seconds, resident bytes, what the engine holds and held at most, refusals so far, owners there
-are, rounds done. At the end a straight line is laid through the resident bytes of the cycles after the warm-up (a
-tenth of the time, or five minutes if that is more, but no more than a quarter). They are flat if that line rises by
-less than 5 % of their mean, and the mean of the last tenth is at most 5 % above that of the first. Below ten
-minutes that is not judged. What the engine holds is without the free memory that it keeps for a moment, and so does
-not depend on how busy the machine is with other things; its rise is printed, but not judged.
+are, rounds done. After every tenth cycle it pauses for longer than the engine keeps free memory for reuse: what
+is resident then is what is needed, however fast the machine was just before. At the end a straight line is laid
+through these resident bytes, but for the warm-up (a tenth of the time, or five minutes if that is more, but no
+more than a quarter). They are flat if that line rises by less than 5 % of their mean, and the mean of the last
+tenth is at most 5 % above that of the first. Below ten minutes that is not judged. The rise of what is resident
+during the work, and of what the engine holds, is printed too.
 
 Exit code: 0; 1 if it is not flat, if a result was wrong, or if a kind of work did not run.
 """
@@ -48,6 +49,8 @@ MIB = 1 << 20
 #: below this many seconds nobody can tell growth from noise
 JUDGED = 600
 RISE = 0.05
+#: cycles; seconds, more than what is kept for reuse stays
+PAUSE_EVERY, PAUSE = 10, 1.5
 #: entries of the program's own data
 STORED = 400
 #: a kind that has not come back by then hangs
@@ -447,6 +450,7 @@ def main() -> int:
     # an object that stays for good keeps 64 KiB of whatever it is among, most of all an owner's: one more for each
     # cycle would be a growth of our own
     times, rss, held = array("d"), array("d"), array("d")
+    pauses, settled = array("d"), array("d")
     logged = number = 0
     with options.log.open("w", encoding="utf-8") as log:
 
@@ -468,6 +472,10 @@ def main() -> int:
             times.append(now)
             rss.append(mean_of_cycle)
             held.append(nativemem.process.usage().held)
+            if number % PAUSE_EVERY == 0:
+                time.sleep(PAUSE)
+                pauses.append(time.monotonic() - started)
+                settled.append(resident())
             if now >= logged:
                 tell(soak.line(now))
                 logged = now + options.every
@@ -483,16 +491,21 @@ def main() -> int:
             tell(f"{number} cycles; resident bytes are judged from {JUDGED} seconds on")
             return 0
         warm = max(took / 10, min(300, took / 4))
-        after, kept = ([e for e in zip(times, values, strict=True) if e[0] >= warm] for values in (rss, held))
-        mean = statistics.fmean(value for _, value in after)
-        slope, growth = rise(after), tenths(after)
+
+        def after(ats: array[float], values: array[float]) -> list[tuple[float, float]]:
+            return [(at, value) for at, value in zip(ats, values, strict=True) if at >= warm]
+
+        judged, working = after(pauses, settled), after(times, rss)
+        slope, growth = rise(judged), tenths(judged)
         flat = slope < RISE and growth <= RISE
+        mean, busy = (statistics.fmean(value for _, value in values) / MIB for values in (judged, working))
         tell(
-            f"{number} cycles, {len(after)} after the first {warm:.0f} s: rss {mean / MIB:.1f} MiB in the mean;"
+            f"{number} cycles, {len(judged)} pauses after the first {warm:.0f} s: rss {mean:.1f} MiB in the mean;"
             f" the line rises by {slope:+.2%}, the last tenth is {growth:+.2%} off the first:"
             f" {'flat' if flat else 'NOT FLAT'}"
-            f" (what the engine holds: {rise(kept):+.2%})"
         )
+        holds = rise(after(times, held))
+        tell(f"at work: rss {busy:.1f} MiB, {rise(working):+.2%}; what the engine holds: {holds:+.2%}")
         return 0 if flat else 1
 
 

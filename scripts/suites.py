@@ -596,7 +596,7 @@ def report(tasks: list[Task]) -> Report:
         versions = mine[0].python.versions()
         packages = sorted({task.suite.packages[0] for task in mine if task.suite.packages})
         title = ", ".join(f"{package} {versions[package]}" for package in ("CPython", *packages, "nativemem"))
-        lines += ["", f"## {title}", ""]
+        lines += ["", f"## {title}", "", f"On {machine()}; {time.strftime('%Y-%m-%d')}.", ""]
         columns = ("suite", "engine", "files", "tests", "passed", "failed", "skipped", "crashed, hung")
         lines += [row(*columns), row(*["---"] * 8)]
         #: from the cells of a row beside the names to the names
@@ -640,14 +640,21 @@ def machine() -> str:
     return f"{model}, {os.cpu_count()} cores, Linux {platform.release()} ({platform.machine()}), {libc}"
 
 
+def sections(text: str) -> dict[tuple[int, ...], str]:
+    """By the version of CPython that each is about."""
+    split = re.split("^(?=## )", text, flags=re.MULTILINE)
+    found = (re.match(r"## CPython (\d+)\.(\d+)", section) for section in split)
+    return {(int(m[1]), int(m[2])): f"{m.string.strip()}\n" for m in found if m}
+
+
 def write_page(text: str) -> None:
-    """Puts the tables below the page's mark."""
+    """Puts the tables below the page's mark; those of other versions stay."""
     mark = "<!-- below: written by scripts/suites.py --page -->\n"
-    head, found, _ = PAGE.read_text(encoding="utf-8").partition(mark)
+    head, found, below = PAGE.read_text(encoding="utf-8").partition(mark)
     if not found:
         sys.exit(f"suites: {PAGE.name} has no line {mark.strip()!r}")
-    day = time.strftime("%Y-%m-%d")
-    PAGE.write_text(f"{head}{mark}\nOn {machine()}; {day}.\n\n{text}", encoding="utf-8")
+    tables = sections(below) | sections(text)
+    PAGE.write_text(f"{head}{mark}\n" + "\n".join(tables[version] for version in sorted(tables)), encoding="utf-8")
 
 
 def hand_on_no_ignored_signals() -> None:
@@ -669,7 +676,7 @@ def main() -> int:
     parser.add_argument("--again", type=int, default=3, metavar="N", help="how often to run again what differs")
     parser.add_argument("--only", default="*", metavar="PATTERN", help="these files")
     parser.add_argument("--report", action="store_true", help="run nothing, tell what is there")
-    parser.add_argument("--page", action="store_true", help=f"and write it into docs/{PAGE.name}")
+    parser.add_argument("--page", action="store_true", help=f"and put it into docs/{PAGE.name}")
     options = parser.parse_args()
     TOP.mkdir(parents=True, exist_ok=True)
 

@@ -129,3 +129,23 @@ def test_a_difference_without_a_reason_is_counted_and_a_reason_without_a_differe
     assert "| on | passed | failed | because | `a` |" in told.text
     assert "| on | passed | failed | **none** | `b` |" in told.text
     assert "| interpreter | on | 1 | 3 | 1 | 2 | 0 | 0 |" in told.text
+
+
+def test_the_page_keeps_the_tables_of_versions_that_were_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "What it is.\n\n<!-- below: written by scripts/suites.py --page -->\n\n"
+        "## CPython 3.9.1, a\n\nold\n\n## CPython 3.10.2, a\n\nkept\n\n## CPython 3.12.0, a\n\nkept too\n"
+    )
+    monkeypatch.setattr(suites, "PAGE", page)
+    suites.write_page("## CPython 3.11.7, b\n\nnew\n\n## CPython 3.9.4, b\n\nnew as well\n")
+    head, *tables = page.read_text().split("## CPython ")
+    assert head == "What it is.\n\n<!-- below: written by scripts/suites.py --page -->\n\n"
+    assert tables == [
+        "3.9.4, b\n\nnew as well\n\n",
+        "3.10.2, a\n\nkept\n\n",
+        "3.11.7, b\n\nnew\n\n",
+        "3.12.0, a\n\nkept too\n",
+    ]

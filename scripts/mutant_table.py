@@ -338,6 +338,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("heap-trim-keeps-heads", "collect(part);\n        return_empty_heads(part);\n    }", "collect(part);\n    }"),
         ("heap-calloc-trusts-used-memory", "if (ptr != NULL && !zero) memset(ptr, 0, bytes);", "if (ptr != NULL && !zero && bytes <= NM_CELL_MAX) memset(ptr, 0, bytes);"),
         ("heap-realloc-copies-too-much", "memcpy(moved, ptr, old < size ? old : size);", "memcpy(moved, ptr, old);"),
+        ("heap-shrunk-leaves-half-over", "return size > cell - cell / 4; }", "return size > cell / 2; }"),
         ("heap-realloc-frees-nothing", "(void)nm_heap_free(h, ptr);\n    return moved;", "return moved;"),
         ("heap-resize-across-bins", "if (size_class(h, old, align) != size_class(h, size, align)) return false;", "(void)size_class;"),
         ("heap-takes-another-heaps-block", "p->part->heap != h : p->kind", "p->part->heap == NULL : p->kind"),

@@ -889,10 +889,14 @@ static nm_status secure_resize(char *ptr, size_t size) {
     return NM_OK;
 }
 
+/* Whether a block that shrinks stays. Python's strings are written into more than they need and cut to size, and many
+ * live long: so no more than a quarter is left over, as with pymalloc. */
+static bool wastes_little(size_t size, size_t cell) { return size > cell - cell / 4; }
+
 static NM_COLD void *secure_realloc(nm_heap *h, char *ptr, size_t size) {
     size_t old = nm_heap_usable_of(ptr), room = room_of(nm__page_of(ptr));
     size += size == 0;
-    if (size > room / 2 || size >= old) {
+    if (wastes_little(size, room) || size >= old) {
         nm_status status = secure_resize(ptr, size);
         if (status == NM_OK) return ptr;
         if (status != NM_EXHAUSTED) return nm_refuse(status, size, 0, 0);
@@ -906,8 +910,7 @@ void *nm_heap_realloc(nm_heap *h, void *ptr, size_t size) {
     if (NM_UNLIKELY(h->key != 0)) return secure_realloc(h, ptr, size);
     if (p->part != NULL) {
         old = p->cells.cell;
-        /* Shrinking within the cell wastes at most half of it. */
-        if (size <= old && (size > old / 2 || old <= 64)) return ptr;
+        if (size <= old && (wastes_little(size, old) || old <= 64)) return ptr;
     } else {
         old = (size_t)p->npages * PAGE;
         /* One of another heap's does not grow here: it is for this one to be charged, and to refuse. */

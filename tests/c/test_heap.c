@@ -76,7 +76,10 @@ static void test_realloc(void) {
     char *fence = nm_heap_malloc(h, PAGE + 1);
     char *cell = nm_heap_realloc(h, grown, 1000);
     CHECK(nm_heap_usable_of(cell) == 1024 && filled(cell, 1000, 9));
-    CHECK(nm_heap_realloc(h, cell, 1024) == cell && nm_heap_realloc(h, cell, 600) == cell);
+    CHECK(nm_heap_realloc(h, cell, 1024) == cell && nm_heap_realloc(h, cell, 769) == cell);
+    cell = nm_heap_realloc(h, cell, 768); /* a quarter is too much to leave over */
+    CHECK(nm_heap_usable_of(cell) == 768 && filled(cell, 768, 9));
+    CHECK(nm_heap_realloc(h, cell, 600) == cell);
     char *back = nm_heap_realloc(h, cell, 5 * PAGE);
     CHECK(filled(back, 600, 9));
     uint64_t seed = 99;

@@ -74,7 +74,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory, required: Build) -> En
 def test_the_wheel_has_the_headers(environment: Environment) -> None:
     said = environment.says(
         "import nativemem, nativemem.config as c; print(nativemem.get_include(), c.USE_NATIVE_MEM)"
-        "; from nativemem._load import lib; print(lib.NM_BUILT_NATIVE)"
+        "; from nativemem._control import lib; print(lib.NM_BUILT_NATIVE)"
     )
     include, flag, built = said.split()
     assert Path(include).is_relative_to(environment.place) and flag == built == "1"

@@ -34,7 +34,7 @@ def ffi(request: pytest.FixtureRequest) -> Any:
         made.cdef(DECLARATIONS)
         return made
     pytest.importorskip("nativemem._core")
-    from nativemem._load import ffi as compiled
+    from nativemem._control import ffi as compiled
 
     return compiled
 

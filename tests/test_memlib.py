@@ -268,7 +268,7 @@ class TestBetweenLanguages:
         run(
             "native",
             """
-from nativemem._load import lib, ffi
+from nativemem._control import lib, ffi
 block = memlib.hmalloc(100)
 view = memoryview(block)
 try:
@@ -299,7 +299,7 @@ memlib.use(None)
             "native",
             """
 import cffi
-from nativemem._load import lib
+from nativemem._control import lib
 ffi = cffi.FFI()
 def refused(pointer):
     try:
@@ -341,7 +341,7 @@ for below in (None, nm.System(), nm.Heap(secure=True)):
             "native",
             """
 import threading
-from nativemem._load import ffi
+from nativemem._control import ffi
 def refused(error, pointer):
     try:
         memlib.hfree(pointer)
@@ -505,7 +505,7 @@ assert kept and memlib._memlib().stats.live == 0
         run(
             "native",
             """
-from nativemem._load import lib, ffi
+from nativemem._control import lib, ffi
 budget = nm.Budget("1 MiB")
 memlib.use(nm.Limited(nm.Heap(), budget))
 pointer = lib.nm_hmalloc(1000)

@@ -60,21 +60,21 @@ static void switch_on(_Atomic int *mode, bool on) { atomic_store(mode, !on ? OFF
 nm_heap *nm_engine_heap(void) { return heap; }
 nm_budget *nm_engine_budget(void) { return budget; }
 
-nm_status nm_engine_start(bool secure) {
-    if (heap != NULL) return NM_OK;
+static bool start(bool secure) {
+    if (heap != NULL) return true;
     is_secure = secure;
     nm_budget *b = nm_budget_create(NM_SIZE_MAX, NULL, NULL);
-    if (b == NULL) return NM_OUT_OF_MEMORY;
+    if (b == NULL) return false;
     nm_heap *h = nm_heap_create(b, secure);
     if (h == NULL) {
         nm_budget_destroy(b);
-        return NM_OUT_OF_MEMORY;
+        return false;
     }
     nm__heap_claim(h);
     nm__region_watch();
     budget = b;
     heap = h;
-    return NM_OK;
+    return true;
 }
 
 /* ---- taking and giving ---------------------------------------------------------------------------- */
@@ -256,6 +256,48 @@ static bool no_heap(void) {
     if (heap != NULL) return false;
     PyErr_SetString(PyExc_RuntimeError, "the engine's heap was not started");
     return true;
+}
+
+/* Not through cffi, nor is what follows: the start of a process is not to wait for cffi, nor to hold it. */
+PyObject *nm__region_size(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+    return PyLong_FromSize_t(nm_region_size());
+}
+
+PyObject *nm__region_init(PyObject *module, PyObject *args) {
+    (void)module;
+    Py_ssize_t reserve, retain;
+    unsigned decay_ms;
+    if (!PyArg_ParseTuple(args, "nnI", &reserve, &retain, &decay_ms)) return NULL;
+    return PyBool_FromLong(nm_region_init((size_t)reserve, (size_t)retain, decay_ms) == NM_OK);
+}
+
+PyObject *nm__region_owns(PyObject *module, PyObject *address) {
+    (void)module;
+    const void *ptr = PyLong_AsVoidPtr(address);
+    if (ptr == NULL && PyErr_Occurred()) return NULL;
+    return PyBool_FromLong(nm_region_owns(ptr));
+}
+
+PyObject *nm__engine_start(PyObject *module, PyObject *secure) {
+    (void)module;
+    int is = PyObject_IsTrue(secure);
+    return is < 0 ? NULL : PyBool_FromLong(start(is != 0));
+}
+
+PyObject *nm__engine_budget(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+    if (heap == NULL) Py_RETURN_NONE;
+    return Py_BuildValue("(NNNK)", PyLong_FromSize_t(nm_budget_used(budget)), PyLong_FromSize_t(nm_budget_peak(budget)),
+                         PyLong_FromSize_t(nm_budget_limit(budget)), (unsigned long long)nm_budget_denied(budget));
+}
+
+PyObject *nm__engine_set_limit(PyObject *module, PyObject *args) {
+    (void)module;
+    Py_ssize_t limit, reserve;
+    if (!PyArg_ParseTuple(args, "nn", &limit, &reserve) || no_heap()) return NULL;
+    nm_heap_set_limit(heap, (size_t)limit, (size_t)reserve);
+    Py_RETURN_NONE;
 }
 
 PyObject *nm__engine_objects(PyObject *module, PyObject *flag) {

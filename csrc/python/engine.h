@@ -4,9 +4,7 @@
 
 #include "nativemem/heap.h"
 
-/* Makes the engine's heap, once for the process. The region must be initialised. */
-nm_status nm_engine_start(bool secure);
-nm_heap *nm_engine_heap(void);     /* NULL before start */
+nm_heap *nm_engine_heap(void);     /* NULL before it is started */
 nm_budget *nm_engine_budget(void); /* its limit is NM_SIZE_MAX where none was set */
 
 /* There are owners from now on. false: out of memory. */

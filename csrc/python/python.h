@@ -36,6 +36,12 @@ void nm__raise_failure(PyObject *allocator, nm_failure failure);
 /* Functions of the module; each is called with the interpreter's lock held. */
 /* Calls who watches budgets. -1 with an error set: an interrupt. */
 int nm__tell_pressure(void);
+PyObject *nm__region_size(PyObject *module, PyObject *unused);
+PyObject *nm__region_init(PyObject *module, PyObject *args);
+PyObject *nm__region_owns(PyObject *module, PyObject *address);
+PyObject *nm__engine_start(PyObject *module, PyObject *secure);
+PyObject *nm__engine_budget(PyObject *module, PyObject *unused);
+PyObject *nm__engine_set_limit(PyObject *module, PyObject *args);
 PyObject *nm__engine_objects(PyObject *module, PyObject *on);
 PyObject *nm__engine_raw(PyObject *module, PyObject *on);
 PyObject *nm__engine_hook_arrays(PyObject *module, PyObject *api);

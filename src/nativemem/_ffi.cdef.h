@@ -107,9 +107,6 @@ nm_status nm_slab_hand_over(nm_slab *s, uintptr_t thread);
 /* heap and region */
 #define NM_BINS ...
 #define NM_SPAN_SIZES ...
-nm_status nm_region_init(size_t reserve, size_t retain, unsigned decay_ms);
-bool nm_region_owns(const void *ptr);
-size_t nm_region_size(void);
 size_t nm_region_dirty(void);
 typedef struct nm_heap nm_heap;
 bool own_heap(void **slot, nm_budget *budget, bool secure);
@@ -117,7 +114,6 @@ void nm_heap_destroy(nm_heap *h);
 nm_allocator nm_heap_port(nm_heap *h);
 void nm_heap_clear(nm_heap *h);
 void nm_heap_trim(nm_heap *h);
-void nm_heap_set_limit(nm_heap *h, size_t limit, size_t reserve);
 size_t nm_heap_usable(const nm_heap *h, size_t size, size_t align);
 typedef struct {
     size_t held, held_peak, live_span_bytes, threads;
@@ -228,6 +224,4 @@ void nm_secure_zero(void *ptr, size_t size);
 bool nm_equal_constant_time(const void *a, const void *b, size_t size);
 
 /* engine */
-nm_status nm_engine_start(bool secure);
-nm_heap *nm_engine_heap(void);
 nm_budget *nm_engine_budget(void);

@@ -182,7 +182,8 @@ def installed() -> Installed:
         return Installed(False, False, False, None)
     engine = loaded.Engine
     objects, _, raw = engine.state()
-    limit = engine.budget()[2] if engine.started() else SIZE_MAX
+    budget = engine.budget()
+    limit = SIZE_MAX if budget is None else budget[2]
     return Installed(objects, _arrays_wanted, raw, None if limit == SIZE_MAX else limit)
 
 

@@ -12,7 +12,7 @@ __all__ = ["memory"]
 
 
 def _read(name: str) -> str:
-    with open(name, encoding="ascii", errors="replace") as file:
+    with open(name, encoding="utf-8", errors="surrogateescape") as file:
         return file.read()
 
 

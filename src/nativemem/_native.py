@@ -12,7 +12,8 @@ import weakref
 from typing import Any, NamedTuple
 
 from . import errors
-from ._load import address, dataplane, ffi, lib, start_region
+from ._control import address, ffi, lib
+from ._load import dataplane, start_region
 from ._pressure import tell
 from ._settings import reserve_of
 from ._sites import PACKAGE

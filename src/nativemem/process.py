@@ -37,9 +37,10 @@ def usage() -> Usage:
     from ._engine import Engine
     from ._native import denial_of_engine
 
-    if not Engine.started():
+    budget = Engine.budget()
+    if budget is None:
         raise NativeUnavailable("the engine was not installed", suggestion="call nativemem.install()")
-    held, peak, limit, denials = Engine.budget()
+    held, peak, limit, denials = budget
     refused = denial_of_engine()
     denial = None
     if refused is not None:

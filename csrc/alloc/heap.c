@@ -559,6 +559,27 @@ static void free_span(nm__page *p) {
     pthread_mutex_unlock(&h->lock);
 }
 
+/* To more pages at another place. NULL: it is to be copied like anything else. */
+static void *move_span(nm_heap *h, nm__page *p, size_t npages) {
+    size_t now = p->npages, more = npages - now;
+    if (npages <= now || !charge(h, more, true)) return NULL;
+    pthread_mutex_lock(&h->lock);
+    pull(&h->spans, p);
+    pthread_mutex_unlock(&h->lock);
+    nm__page *moved = nm__region_move(p, now, npages);
+    if (moved != NULL) {
+        moved->cells.free = h;
+        settle(h);
+        nm__atomic_add(&h->live_spans_bytes, more * PAGE);
+    } else {
+        discharge(h, more);
+    }
+    pthread_mutex_lock(&h->lock);
+    push(&h->spans, moved != NULL ? moved : p);
+    pthread_mutex_unlock(&h->lock);
+    return moved == NULL ? NULL : nm__page_base(moved);
+}
+
 /* In place: to fewer pages, or to more where those behind are free. */
 static bool resize_span(nm__page *p, size_t npages) {
     nm_heap *h = heap_of_span(p);
@@ -915,7 +936,11 @@ void *nm_heap_realloc(nm_heap *h, void *ptr, size_t size) {
         old = (size_t)p->npages * PAGE;
         /* One of another heap's does not grow here: it is for this one to be charged, and to refuse. */
         bool may = size <= old || heap_of_span(p) == h;
-        if (may && size > NM_CELL_MAX && size <= NM_SIZE_MAX && resize_span(p, pages_for(size))) return ptr;
+        if (may && size > NM_CELL_MAX && size <= NM_SIZE_MAX) {
+            if (resize_span(p, pages_for(size))) return ptr;
+            void *moved = move_span(h, p, pages_for(size));
+            if (moved != NULL) return moved;
+        }
     }
     return move(h, ptr, old, size);
 }

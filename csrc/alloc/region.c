@@ -1,4 +1,4 @@
-/* Free spans are kept by kind (dirty, clean) in lists by size: one list for each count up to 64, then one
+/* Free spans are kept by kind (dirty, clean, room) in lists by size: one list for each count up to 64, then one
  * for each power of two. A bitmap says which lists are not empty. Neighbours of the same kind are merged
  * through the descriptors of their first and last pages. What was never handed out lies beyond the
  * frontier, which only moves up. Best fit within the exact lists, first fit within the others. */
@@ -31,6 +31,7 @@ typedef struct lists {
  *   frontier <= committed <= nm__region_pages;  nm__region_reach == frontier
  *   every page below the frontier is in exactly one of: superblock, live span, free span
  *   no two free spans of one kind touch;  dirty == bytes of the dirty ones
+ *   room stands behind a live span, or behind a page that is out of use
  *   used == pages in superblocks and live spans;  used + the dirty ones <= most, unless purging fails
  *   idle <= low[i];  low[window] <= dirty pages */
 #define WINDOWS 8
@@ -38,7 +39,7 @@ static struct {
     pthread_mutex_t lock;
     size_t frontier, committed; /* pages */
     size_t used, most;          /* pages; most is the most ever used */
-    lists dirty_lists, clean_lists;
+    lists free[3]; /* dirty, clean, room */
     nm__page *oldest, *newest;
     nm__counter dirty;
     size_t retain;
@@ -104,7 +105,8 @@ nm_status nm_region_init(size_t size, size_t retain, unsigned decay_ms) {
     return status;
 }
 
-static const char *check_lists(const lists *l, nm__kind kind, size_t *pages);
+static const char *check_lists(nm__kind kind, size_t *pages);
+static bool is_free(const nm__page *p) { return p->kind >= NM__DIRTY; }
 
 const char *nm__region_check(void) {
     size_t dirty = 0, clean = 0, walked = 0, used = 0;
@@ -113,8 +115,8 @@ const char *nm__region_check(void) {
     if (region.frontier > region.committed || region.committed > nm__region_pages ||
         atomic_load(&nm__region_reach) != region.frontier) {
         broken = "the frontier is beyond what is committed, or that beyond the region";
-    } else if ((broken = check_lists(&region.dirty_lists, NM__DIRTY, &dirty)) == NULL &&
-               (broken = check_lists(&region.clean_lists, NM__CLEAN, &clean)) == NULL) {
+    } else if ((broken = check_lists(NM__DIRTY, &dirty)) == NULL && (broken = check_lists(NM__CLEAN, &clean)) == NULL &&
+               (broken = check_lists(NM__ROOM, &clean)) == NULL) {
         size_t i = 0, free_pages = 0;
         int before = NM__UNUSED;
         while (broken == NULL && i < region.frontier) {
@@ -122,8 +124,9 @@ const char *nm__region_check(void) {
             size_t n = p->kind == NM__SUPERBLOCK ? 1 : p->npages;
             if (p->kind == NM__SUPERBLOCK || p->kind == NM__SPAN) used += n;
             if (p->kind == NM__UNUSED || n == 0 || i + n > region.frontier) broken = "a page is in no span";
-            if (p->kind == NM__DIRTY || p->kind == NM__CLEAN) {
+            if (is_free(p)) {
                 free_pages += n;
+                if (p->kind == NM__ROOM && before != NM__SPAN && before != NM__SUPERBLOCK) broken = "room is behind nothing";
                 if (before == p->kind) broken = "two free spans of one kind touch";
                 if (p[n - 1].kind != p->kind || p[n - 1].npages != n) broken = "a free span's last page does not match";
             }
@@ -152,11 +155,10 @@ static unsigned list_for(size_t n) {
     return list < LISTS ? list : LISTS - 1;
 }
 
-static lists *lists_of(nm__kind kind) {
-    return kind == NM__DIRTY ? &region.dirty_lists : &region.clean_lists;
-}
+static lists *lists_of(nm__kind kind) { return &region.free[kind - NM__DIRTY]; }
 
-static const char *check_lists(const lists *l, nm__kind kind, size_t *pages) {
+static const char *check_lists(nm__kind kind, size_t *pages) {
+    const lists *l = lists_of(kind);
     for (unsigned i = 0; i < LISTS; i++) {
         if ((l->of[i] != NULL) != ((l->filled[i / 64] >> i % 64 & 1) != 0)) return "the bitmap does not match the lists";
         for (const nm__page *p = l->of[i]; p != NULL; p = p->next) {
@@ -227,7 +229,15 @@ static void put(nm__page *p, size_t n, nm__kind kind) {
     enlist(p, n, kind);
 }
 
-static nm__page *find(const lists *l, size_t n) {
+/* To all. */
+static void open_room(nm__page *room) {
+    size_t n = room->npages;
+    unlist(room);
+    put(room, n, NM__CLEAN);
+}
+
+static nm__page *find(nm__kind kind, size_t n) {
+    const lists *l = lists_of(kind);
     unsigned i = list_for(n);
     if (i >= EXACT) { /* this list holds sizes below n too */
         for (nm__page *p = l->of[i]; p != NULL; p = p->next)
@@ -446,14 +456,31 @@ static void make_way(size_t n) {
         if (purge_oldest(used + dirty_pages() - most) == 0) return;
 }
 
+static nm__page *take_with_room(size_t n) {
+    nm__page *p = find(NM__CLEAN, 2 * n);
+    if (p != NULL) p = cut(p, 2 * n);
+    else if ((p = advance(2 * n)) == NULL) return NULL;
+    enlist(p + n, n, NM__ROOM);
+    return p;
+}
+
+/* Whatever could still make a span of the size: a dirty and a clean one that touch, and room for others. */
+static nm__page *scrape_together(size_t n) {
+    purge_all();
+    for (unsigned i = 0; i < LISTS; i++)
+        while (lists_of(NM__ROOM)->of[i] != NULL) open_room(lists_of(NM__ROOM)->of[i]);
+    nm__page *p = find(NM__CLEAN, n);
+    return p == NULL ? NULL : cut(p, n);
+}
+
 nm__page *nm__region_take(size_t n, nm__kind kind, bool want_zero) {
     if (n == 0 || n > nm__region_pages) return nm_refuse(NM_OUT_OF_MEMORY, n << NM__PAGE_SHIFT, 0, 0);
     nm__region_lock();
     look_at_the_clock();
     nm__page *p = NULL;
     bool zero = false;
-    nm__page *dirty = find(&region.dirty_lists, n), *clean = NULL;
-    if (dirty == NULL || want_zero) clean = find(&region.clean_lists, n);
+    nm__page *dirty = find(NM__DIRTY, n), *clean = NULL;
+    if (dirty == NULL || want_zero) clean = find(NM__CLEAN, n);
     if (clean != NULL) {
         p = cut(clean, n);
         make_way(n);
@@ -468,8 +495,7 @@ nm__page *nm__region_take(size_t n, nm__kind kind, bool want_zero) {
         make_way(n);
         zero = true;
     } else {
-        purge_all(); /* a dirty and a clean span that touch make one of the size after all */
-        if ((clean = find(&region.clean_lists, n)) != NULL) p = cut(clean, n);
+        p = scrape_together(n);
         zero = true;
     }
     if (p != NULL) {
@@ -488,21 +514,66 @@ nm__page *nm__region_take(size_t n, nm__kind kind, bool want_zero) {
     return p;
 }
 
+static void put_back(nm__page *first, size_t n, nm__kind kind) {
+    nm__page *behind = first + n;
+    region.used -= n;
+    first->part = NULL;
+    first->kind = NM__UNUSED;
+    if ((size_t)(behind - nm__pages) < region.frontier && behind->kind == NM__ROOM) open_room(behind);
+    put(first, n, kind);
+}
+
 void nm__region_give(nm__page *first, size_t n) {
     size_t bytes = n << NM__PAGE_SHIFT;
     NM_POISON(nm__page_base(first), bytes);
     nm__region_lock();
     look_at_the_clock();
     bool clean = bytes > NM_OWN_MAPPING && nm__os_purge(nm__page_base(first), bytes);
-    region.used -= n;
-    first->part = NULL;
-    first->kind = NM__UNUSED;
-    put(first, n, clean ? NM__CLEAN : NM__DIRTY);
+    put_back(first, n, clean ? NM__CLEAN : NM__DIRTY);
     decay();
     bool start = watcher.wanted && !watcher.there && !watcher.stop && nm__get(&region.dirty) >= WATCHED_FROM;
     if (start) watcher.there = true;
     nm__region_unlock();
     if (NM_UNLIKELY(start)) start_watcher();
+}
+
+/* Up to where a huge page would end, as part of one is not returned. */
+static size_t copy_some(char *to, char *from, size_t most) {
+    const size_t huge = (size_t)2 << 20;
+    size_t n = min_size(most, huge - ((uintptr_t)from & (huge - 1)));
+    memcpy(to, from, n);
+    return nm__os_purge(from, n) ? n : 0;
+}
+
+/* A list of Python's that grows while other things are made has something behind it each time. With room it is moved as
+ * often as its size doubles. Room costs addresses only. */
+nm__page *nm__region_move(nm__page *first, size_t n, size_t to) {
+    if (to < HUGE_FROM) return NULL;
+    nm__region_lock();
+    look_at_the_clock();
+    nm__page *p = take_with_room(to);
+    if (p != NULL) {
+        make_way(to - n);
+        region.used += to; /* the most is as much as there is afterwards */
+        p->kind = NM__SPAN;
+        p->npages = (uint32_t)to;
+        p->zero = false;
+        p->part = NULL;
+        NM_UNPOISON(nm__page_base(p), to << NM__PAGE_SHIFT);
+    }
+    nm__region_unlock();
+    if (p == NULL) return NULL;
+    char *new = nm__page_base(p), *old = nm__page_base(first);
+    nm__os_prefer_huge(new, to << NM__PAGE_SHIFT);
+    size_t size = n << NM__PAGE_SHIFT, done = 0, some;
+    while (done < size && (some = copy_some(new + done, old + done, size - done)) != 0) done += some;
+    memcpy(new + done, old + done, size - done);
+    NM_POISON(old, size);
+    nm__region_lock();
+    put_back(first, n, done == size ? NM__CLEAN : NM__DIRTY);
+    count_used(0);
+    nm__region_unlock();
+    return p;
 }
 
 void nm__region_retire(nm__page *p) {
@@ -523,8 +594,8 @@ bool nm__region_extend(nm__page *first, size_t n, size_t more) {
         done = advance(more) != NULL;
     } else {
         nm__page *behind = first + n;
-        if ((behind->kind == NM__DIRTY || behind->kind == NM__CLEAN) && behind->npages >= more) {
-            fresh = behind->kind == NM__CLEAN;
+        if (is_free(behind) && behind->npages >= more) {
+            fresh = behind->kind != NM__DIRTY;
             cut(behind, more);
             note_need();
             done = true;
@@ -532,6 +603,7 @@ bool nm__region_extend(nm__page *first, size_t n, size_t more) {
     }
     if (done) {
         if (fresh) make_way(more);
+        if (fresh && n + more >= HUGE_FROM) nm__os_prefer_huge(nm__page_base(first + n), more << NM__PAGE_SHIFT);
         count_used(more);
         NM_UNPOISON(nm__page_base(first + n), more << NM__PAGE_SHIFT);
         first->npages = (uint32_t)(n + more);

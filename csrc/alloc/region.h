@@ -18,7 +18,8 @@ typedef enum nm__kind {
     NM__SUPERBLOCK = 1, /* cells */
     NM__SPAN = 2,       /* the first page of a live span */
     NM__DIRTY = 3,      /* first and last page of a free span whose memory is kept */
-    NM__CLEAN = 4       /* first and last page of a free span that reads as zero */
+    NM__CLEAN = 4,      /* first and last page of a free span that reads as zero */
+    NM__ROOM = 5        /* the same, kept for the live span before it to grow into */
 } nm__kind;
 
 typedef struct nm__part nm__part; /* a heap's share of one thread; heap.c */
@@ -74,6 +75,9 @@ void nm__region_give(nm__page *first, size_t n);
 void nm__region_retire(nm__page *p);
 /* Grows a span of n pages to more where the pages behind it are free. */
 bool nm__region_extend(nm__page *first, size_t n, size_t more);
+/* Moves a span of n pages to one of so many, more than n, with as much room behind it again, and gives the old one back.
+ * What is copied is not resident twice. NULL: it is not large, or there is no such place; nothing has changed. */
+nm__page *nm__region_move(nm__page *first, size_t n, size_t to);
 
 const char *nm__region_check(void);
 

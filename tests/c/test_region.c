@@ -148,6 +148,29 @@ static void test_kept_and_returned_memory_make_one_block(void) {
     whole();
 }
 
+/* The room behind a block that has grown is for others where there is nothing else. */
+static void test_room_is_not_lost(void) {
+    static void *pages[PAGES];
+    char *ptr = nm_heap_malloc(heap, 64 * PAGE), *fence = nm_heap_malloc(heap, PAGE);
+    fill(ptr, 64 * PAGE, 3);
+    char *grown = nm_heap_realloc(heap, ptr, 72 * PAGE), *behind = nm_heap_malloc(heap, PAGE);
+    CHECK(grown != ptr && filled(grown, 64 * PAGE, 3) && census().held == 74 * PAGE);
+    CHECK(behind < grown || behind >= grown + 2 * 72 * PAGE);
+    sound();
+    size_t n = 0;
+    while (n < PAGES && (pages[n] = nm_heap_malloc(heap, PAGE)) != NULL) n++;
+    CHECK(n == PAGES - 74 && census().held == PAGES * PAGE);
+    sound();
+    CHECK(nm_heap_realloc(heap, grown, 80 * PAGE) == NULL && filled(grown, 64 * PAGE, 3));
+    while (n > 0) nm_heap_free(heap, pages[--n]);
+    CHECK(nm_heap_realloc(heap, grown, 80 * PAGE) == grown && filled(grown, 64 * PAGE, 3));
+    sound();
+    nm_heap_free(heap, grown);
+    nm_heap_free(heap, behind);
+    nm_heap_free(heap, fence);
+    whole();
+}
+
 static void test_cells_to_the_last_page(void) {
     nm_allocator port = nm_heap_port(heap);
     static void *blocks[PAGES * 2 + 1];
@@ -258,6 +281,7 @@ int main(void) {
     RUN(test_every_page_in_a_span_of_its_own());
     RUN(test_the_best_fit_is_taken());
     RUN(test_kept_and_returned_memory_make_one_block());
+    RUN(test_room_is_not_lost());
     RUN(test_cells_to_the_last_page());
     RUN(test_programs_near_the_end());
     nm_heap_destroy(heap);

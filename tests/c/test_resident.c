@@ -64,11 +64,52 @@ static void test_growing_in_place(void) { /* first: what grows lies where nothin
     sound();
 }
 
+/* A block that grows again and again, with something behind it each time. */
+static void test_growing_among_others(void) {
+    enum { FIRST = 64, LAST = 600 };
+    nm_region_trim();
+    static char *fences[2 * LAST];
+    char *ptr = nm_heap_malloc(heap, FIRST * PAGE);
+    size_t pages = FIRST, n = 0, moves = 0;
+    for (size_t i = 0; i < pages; i++) ptr[i * PAGE] = ptr[(i + 1) * PAGE - 1] = (char)i;
+    while (pages < LAST) {
+        for (size_t i = 0; i < pages / 4; i++) fences[n++] = nm_heap_malloc(heap, PAGE);
+        size_t next = pages + pages / 8;
+        char *grown = nm_heap_realloc(heap, ptr, next * PAGE);
+        moves += grown != ptr;
+        ptr = grown;
+        size_t bad = 0;
+        for (size_t i = 0; i < pages; i++) bad += ptr[i * PAGE] != (char)i || ptr[(i + 1) * PAGE - 1] != (char)i;
+        CHECK(bad == 0);
+        for (size_t i = pages; i < next; i++) ptr[i * PAGE] = ptr[(i + 1) * PAGE - 1] = (char)i;
+        pages = next;
+        CHECK(used() == pages + n && kept() == 0);
+        sound();
+    }
+    CHECK(moves >= 1 && moves <= 4); /* with each doubling */
+    nm_heap_free(heap, ptr);
+    CHECK(kept() == pages);
+    ptr = nm_heap_malloc(heap, (pages + 10) * PAGE); /* the old place and the new were never in use at once */
+    CHECK(used() == pages + 10 + n && kept() == 0);
+    unsigned char *zeros = nm_heap_calloc(heap, 1, FIRST * PAGE); /* where it was at first */
+    size_t bad = 0;
+    for (size_t i = 0; i < FIRST * PAGE; i++) bad += zeros[i] != 0;
+    CHECK(bad == 0);
+    sound();
+    nm_heap_free(heap, zeros);
+    nm_heap_free(heap, ptr);
+    while (n > 0) nm_heap_free(heap, fences[--n]);
+    nm_region_trim();
+    CHECK(used() == 0);
+    sound();
+}
+
 int main(void) {
     nm_region_init((size_t)1 << 30, (size_t)1 << 30, 3600000);
     heap = nm_heap_create(NULL, false);
     RUN(test_growing_in_place());
     RUN(test_sizes_that_do_not_fit_do_not_add_up());
+    RUN(test_growing_among_others());
     nm_heap_destroy(heap);
     return finish();
 }

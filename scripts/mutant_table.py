@@ -283,6 +283,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("region-room-is-kept-from-all", "while (lists_of(NM__ROOM)->of[i] != NULL) open_room(lists_of(NM__ROOM)->of[i]);", "(void)open_room;"),
         ("region-room-outlives-its-span", "behind->kind == NM__ROOM) open_room(behind);", "behind->kind == NM__ROOM) (void)behind;"),
         ("region-room-is-anybodys", "enlist(p + n, n, NM__ROOM);", "put(p + n, n, NM__CLEAN);"),
+        ("region-huge-for-what-is-left", "if (n >= HUGE_PAGE / PAGE) nm__os_prefer_huge", "if (false) nm__os_prefer_huge"),
         ("region-moved-is-twice-there", "        region.used += to; /*", "        count_used(to); /*"),
         ("region-moved-is-not-emptied", "return nm__os_purge(from, n) ? n : 0;", "return n;"),
         ("region-moved-in-part", "memcpy(to, from, n);", "memcpy(to, from, n / 2);"),

@@ -11,8 +11,8 @@ are, rounds done. After every tenth cycle it pauses for longer than the engine k
 is resident then is what is needed, however fast the machine was just before. At the end a straight line is laid
 through these resident bytes, but for the warm-up (a tenth of the time, or five minutes if that is more, but no
 more than a quarter). They are flat if that line rises by less than 5 % of their mean, and the mean of the last
-tenth is at most 5 % above that of the first. Below ten minutes that is not judged. The rise of what is resident
-during the work, and of what the engine holds, is printed too.
+tenth is at most 5 % above that of the first. Below ten minutes that is not judged. How much of it is the engine's
+is printed too, and the rise of what is resident during the work, and of what the engine holds.
 
 Exit code: 0; 1 if it is not flat, if a result was wrong, or if a kind of work did not run.
 """
@@ -83,6 +83,20 @@ def resident() -> int:
     """Bytes."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def resident_of_engine() -> int:
+    """Bytes, of what is resident."""
+    from nativemem import process
+
+    ours, total = False, 0
+    for line in Path("/proc/self/smaps").read_text(encoding="utf-8", errors="replace").splitlines():
+        first, *words = line.split()
+        if first == "Rss:" and ours:
+            total += int(words[0]) << 10
+        elif "-" in first and not first.endswith(":"):
+            ours = process.owns(int(first.partition("-")[0], 16))
+    return total
 
 
 # ---- what children do; at the top, so that a spawned one finds it ----
@@ -450,7 +464,7 @@ def main() -> int:
     # an object that stays for good keeps 64 KiB of whatever it is among, most of all an owner's: one more for each
     # cycle would be a growth of our own
     times, rss, held = array("d"), array("d"), array("d")
-    pauses, settled = array("d"), array("d")
+    pauses, settled, engines = array("d"), array("d"), array("d")
     logged = number = 0
     with options.log.open("w", encoding="utf-8") as log:
 
@@ -476,6 +490,7 @@ def main() -> int:
                 time.sleep(PAUSE)
                 pauses.append(time.monotonic() - started)
                 settled.append(resident())
+                engines.append(resident_of_engine())
             if now >= logged:
                 tell(soak.line(now))
                 logged = now + options.every
@@ -504,6 +519,10 @@ def main() -> int:
             f" the line rises by {slope:+.2%}, the last tenth is {growth:+.2%} off the first:"
             f" {'flat' if flat else 'NOT FLAT'}"
         )
+        rest = array("d", (whole - part for whole, part in zip(settled, engines, strict=True)))
+        for name, values in (("the engine's", after(pauses, engines)), ("others'", after(pauses, rest))):
+            part = statistics.fmean(value for _, value in values) / MIB
+            tell(f"of it {name}: {part:.1f} MiB, {rise(values):+.2%}, last tenth {tenths(values):+.2%}")
         holds = rise(after(times, held))
         tell(f"at work: rss {busy:.1f} MiB, {rise(working):+.2%}; what the engine holds: {holds:+.2%}")
         return 0 if flat else 1

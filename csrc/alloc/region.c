@@ -15,6 +15,7 @@
 /* Huge pages save a large span most of its page faults; under small blocks they would only take memory that
  * nobody asked for. NumPy draws the line at the same size. */
 #define HUGE_FROM (((size_t)4 << 20) / PAGE)
+#define HUGE_PAGE ((size_t)2 << 20)
 
 uintptr_t nm__region_base;
 size_t nm__region_pages;
@@ -66,7 +67,7 @@ bool nm_region_owns(const void *ptr) { return nm__page_of(ptr) != NULL; }
 
 /* The descriptors come first, then the region at a multiple of 2 MiB, where huge pages can lie. */
 static bool reserve(size_t size) {
-    const size_t huge = (size_t)2 << 20;
+    const size_t huge = HUGE_PAGE;
     size_t pages = size >> NM__PAGE_SHIFT;
     size_t table = (pages * sizeof(nm__page) + huge - 1) & ~(huge - 1);
     char *base = nm__os_reserve(table + size + huge);
@@ -499,7 +500,7 @@ nm__page *nm__region_take(size_t n, nm__kind kind, bool want_zero) {
         zero = true;
     }
     if (p != NULL) {
-        if (zero && n >= HUGE_FROM) nm__os_prefer_huge(nm__page_base(p), n << NM__PAGE_SHIFT);
+        if (zero && n >= HUGE_FROM) nm__os_prefer_huge(nm__page_base(p), n << NM__PAGE_SHIFT, true);
         count_used(n);
         p->kind = (uint8_t)kind;
         p->npages = (uint32_t)n;
@@ -520,6 +521,8 @@ static void put_back(nm__page *first, size_t n, nm__kind kind) {
     first->part = NULL;
     first->kind = NM__UNUSED;
     if ((size_t)(behind - nm__pages) < region.frontier && behind->kind == NM__ROOM) open_room(behind);
+    /* Or the system makes one of what is left of it in time, though all but a small block has gone back. */
+    if (n >= HUGE_PAGE / PAGE) nm__os_prefer_huge(nm__page_base(first), n << NM__PAGE_SHIFT, false);
     put(first, n, kind);
 }
 
@@ -539,8 +542,7 @@ void nm__region_give(nm__page *first, size_t n) {
 
 /* Up to where a huge page would end, as part of one is not returned. */
 static size_t copy_some(char *to, char *from, size_t most) {
-    const size_t huge = (size_t)2 << 20;
-    size_t n = min_size(most, huge - ((uintptr_t)from & (huge - 1)));
+    size_t n = min_size(most, HUGE_PAGE - ((uintptr_t)from & (HUGE_PAGE - 1)));
     memcpy(to, from, n);
     return nm__os_purge(from, n) ? n : 0;
 }
@@ -564,7 +566,7 @@ nm__page *nm__region_move(nm__page *first, size_t n, size_t to) {
     nm__region_unlock();
     if (p == NULL) return NULL;
     char *new = nm__page_base(p), *old = nm__page_base(first);
-    nm__os_prefer_huge(new, to << NM__PAGE_SHIFT);
+    nm__os_prefer_huge(new, to << NM__PAGE_SHIFT, true);
     size_t size = n << NM__PAGE_SHIFT, done = 0, some;
     while (done < size && (some = copy_some(new + done, old + done, size - done)) != 0) done += some;
     memcpy(new + done, old + done, size - done);
@@ -603,7 +605,7 @@ bool nm__region_extend(nm__page *first, size_t n, size_t more) {
     }
     if (done) {
         if (fresh) make_way(more);
-        if (fresh && n + more >= HUGE_FROM) nm__os_prefer_huge(nm__page_base(first + n), more << NM__PAGE_SHIFT);
+        if (fresh && n + more >= HUGE_FROM) nm__os_prefer_huge(nm__page_base(first + n), more << NM__PAGE_SHIFT, true);
         count_used(more);
         NM_UNPOISON(nm__page_base(first + n), more << NM__PAGE_SHIFT);
         first->npages = (uint32_t)(n + more);

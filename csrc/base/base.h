@@ -69,7 +69,8 @@ bool nm__os_purge(void *ptr, size_t size);     /* pages back to the system, zero
 bool nm__os_guard(void *ptr, size_t size);     /* inaccessible until committed again */
 bool nm__os_is_readable(const void *ptr, size_t size); /* slow; now, and for as long as nobody unmaps it */
 uint64_t nm__os_random(void);
-void nm__os_prefer_huge(void *ptr, size_t size); /* pages of 2 MiB where they fit, if the system has them */
+/* Pages of 2 MiB where they fit, if the system has them; or none but those there are. */
+void nm__os_prefer_huge(void *ptr, size_t size, bool prefer);
 uint64_t nm__os_now_ms(void);                  /* monotonic, coarse, no system call */
 int64_t nm__os_time_ns(void);                  /* since the epoch */
 int64_t nm__os_monotonic_ns(void);

@@ -45,11 +45,11 @@ uint64_t nm__os_random(void) {
     return ((uint64_t)nm__os_time_ns() * 0x9E3779B97F4A7C15U) ^ (uint64_t)(uintptr_t)&n;
 }
 
-void nm__os_prefer_huge(void *ptr, size_t size) {
+void nm__os_prefer_huge(void *ptr, size_t size, bool prefer) {
 #ifdef MADV_HUGEPAGE
-    (void)madvise(ptr, size, MADV_HUGEPAGE);
+    (void)madvise(ptr, size, prefer ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 #else
-    (void)ptr, (void)size;
+    (void)ptr, (void)size, (void)prefer;
 #endif
 }
 

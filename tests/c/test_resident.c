@@ -104,12 +104,44 @@ static void test_growing_among_others(void) {
     sound();
 }
 
+/* Whether the system may make huge pages there, by its own account; false where it gives none. */
+static bool may_be_huge(const void *ptr) {
+    FILE *maps = fopen("/proc/self/smaps", "r");
+    char line[512];
+    bool here = false, huge = false;
+    while (maps != NULL && fgets(line, sizeof line, maps) != NULL) {
+        unsigned long from, to;
+        if (sscanf(line, "%lx-%lx ", &from, &to) == 2) here = from <= (uintptr_t)ptr && (uintptr_t)ptr < to;
+        if (here && strncmp(line, "VmFlags:", 8) == 0) huge = strstr(line, " hg") != NULL;
+    }
+    if (maps != NULL) fclose(maps);
+    return huge;
+}
+
+/* Or it puts small blocks that are left into a huge page, long after the large one has gone back. */
+static void test_huge_pages_are_for_large_blocks(void) {
+    char *large = nm_heap_malloc(heap, 4096 * PAGE);
+    bool there_are = may_be_huge(large);
+    nm_heap_free(heap, large);
+    CHECK(!may_be_huge(large) && !may_be_huge(large + 2000 * PAGE));
+    nm_region_trim();
+    char *again = nm_heap_calloc(heap, 1, 4096 * PAGE);
+    CHECK(may_be_huge(again) == there_are);
+    char *shrunk = nm_heap_realloc(heap, again, 4060 * PAGE);
+    CHECK(shrunk == again && !may_be_huge(again + 4070 * PAGE) && may_be_huge(again) == there_are);
+    nm_heap_free(heap, shrunk);
+    CHECK(!may_be_huge(again));
+    nm_region_trim();
+    sound();
+}
+
 int main(void) {
     nm_region_init((size_t)1 << 30, (size_t)1 << 30, 3600000);
     heap = nm_heap_create(NULL, false);
     RUN(test_growing_in_place());
     RUN(test_sizes_that_do_not_fit_do_not_add_up());
     RUN(test_growing_among_others());
+    RUN(test_huge_pages_are_for_large_blocks());
     nm_heap_destroy(heap);
     return finish();
 }

@@ -311,6 +311,15 @@ def test_the_engine_alone_is_lean() -> None:
     assert (done.stdout, done.stderr) == ("True []\nBudget True 0\n", "")
 
 
+@pytest.mark.usefixtures("needs_native")
+def test_finders_that_find_nothing_by_specification() -> None:
+    """ENG-5: the import system passes over them, and so do we."""
+    code = "sys.meta_path.insert(0, types.SimpleNamespace(find_module=lambda name, path=None: None))"
+    before = "import sys, types, warnings; warnings.simplefilter('ignore')"
+    done = run(f"{before}; {code}; import nativemem._load; print('found')")
+    assert (done.stdout, done.stderr) == ("found\n", "")
+
+
 def test_what_there_is_not() -> None:
     done = run("import nativemem; print(hasattr(nativemem, 'speed'), hasattr(nativemem, '_secret'))")
     assert (done.stdout, done.stderr) == ("False False\n", "")

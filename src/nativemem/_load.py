@@ -21,7 +21,8 @@ def _shared_object() -> str:
     """Where it is: the import system finds only the module that is named like the file."""
     core = f"{__package__}._core"
     for finder in sys.meta_path:
-        spec = finder.find_spec(core, sys.modules[__package__].__path__)
+        find = getattr(finder, "find_spec", None)  # the import system passes over finders that have none, too
+        spec = find(core, sys.modules[__package__].__path__) if find is not None else None
         if spec is not None and spec.origin is not None:
             return spec.origin
     raise ModuleNotFoundError(f"No module named {core!r}", name=core)

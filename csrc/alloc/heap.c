@@ -342,13 +342,14 @@ static nm__page *try_pages(nm_heap *h, size_t npages, nm__kind kind, bool want_z
 
 static void make_room(nm_heap *h);
 
-/* What a thread keeps only for speed may be what stands in the way, so it is given up before the refusal. */
-static nm__page *take_pages(nm_heap *h, size_t npages, nm__kind kind, bool want_zero) {
+/* What a thread keeps only for speed may be what stands in the way, so it is given up before the refusal. quiet: who asks
+ * can do without, and a refusal is no denial. */
+static nm__page *take_pages(nm_heap *h, size_t npages, nm__kind kind, bool want_zero, bool quiet) {
     nm__page *p = try_pages(h, npages, kind, want_zero, true);
     if (NM_LIKELY(p != NULL)) return p;
     make_room(h);
-    p = try_pages(h, npages, kind, want_zero, false);
-    if (p == NULL) {
+    p = try_pages(h, npages, kind, want_zero, quiet);
+    if (p == NULL && !quiet) {
         nm__atomic_add(&h->failures, 1);
         nm__budget_open_reserves(h->budget);
         nm__budget_open_reserves(h->also);
@@ -491,14 +492,14 @@ static bool scrape(nm__part *part, size_t bin) {
 }
 
 /* As refill, with a new superblock if need be. */
-static bool provide(nm__part *part, size_t bin) {
+static bool provide(nm__part *part, size_t bin, bool quiet) {
     if (refill(part, bin)) return true;
     collect(part);
     if (refill(part, bin)) return true;
     nm_heap *h = part->heap;
     nm__page *p = try_pages(h, 1, NM__SUPERBLOCK, false, true);
     if (p == NULL && scrape(part, bin)) return true;
-    if (p == NULL) p = take_pages(h, 1, NM__SUPERBLOCK, false);
+    if (p == NULL) p = take_pages(h, 1, NM__SUPERBLOCK, false, quiet);
     if (p == NULL) return false;
     size_t bytes = PAGE;
     if (h->key != 0) { /* a system that cannot guard this one leaves the canaries */
@@ -514,7 +515,7 @@ static bool provide(nm__part *part, size_t bin) {
 }
 
 void *nm__part_alloc_slow(nm__part *part, size_t bin) {
-    return provide(part, bin) ? nm__part_alloc(part, bin) : NULL;
+    return provide(part, bin, false) ? nm__part_alloc(part, bin) : NULL;
 }
 
 static void make_room(nm_heap *h) {
@@ -526,9 +527,9 @@ static void make_room(nm_heap *h) {
 
 /* ---- spans ---------------------------------------------------------------------------------------- */
 
-static void *alloc_span(nm_heap *h, size_t size, bool want_zero, bool *zero) {
+static void *alloc_span(nm_heap *h, size_t size, bool want_zero, bool *zero, bool quiet) {
     size_t npages = pages_for(size);
-    nm__page *p = take_pages(h, npages, NM__SPAN, want_zero);
+    nm__page *p = take_pages(h, npages, NM__SPAN, want_zero, quiet);
     if (p == NULL) return NULL;
     if (zero != NULL) *zero = p->zero;
     p->cells.free = h; /* whose span it is; part stays NULL, which the fast path of free relies on */
@@ -568,7 +569,6 @@ static void *move_span(nm_heap *h, nm__page *p, size_t npages) {
     pthread_mutex_unlock(&h->lock);
     nm__page *moved = nm__region_move(p, now, npages);
     if (moved != NULL) {
-        moved->cells.free = h;
         settle(h);
         nm__atomic_add(&h->live_spans_bytes, more * PAGE);
     } else {
@@ -812,8 +812,11 @@ static void in_child(void) {
 
 static void in_parent(void) { after_fork_of(false); }
 
+/* The handlers before a fork run in reverse order, and budgets' lock is taken with a heap's held: so theirs is the first
+ * to be registered. */
 static void once(void) {
     nm__at_thread_end(thread_ends);
+    nm__budget_see_to_forks();
     (void)pthread_atfork(before_fork, in_parent, in_child);
 }
 
@@ -830,9 +833,9 @@ static bool is_untouched(const nm_heap *h, const nm__page *p, char *ptr) {
     return true;
 }
 
-static void *secure_alloc(nm_heap *h, size_t size, size_t align, bool *zero) {
+static void *secure_alloc(nm_heap *h, size_t size, size_t align, bool *zero, bool quiet) {
     if (size > NM_CELL_MAX - TAIL || align > NM_ALIGN_MAX) {
-        char *ptr = alloc_span(h, size + TAIL + GUARD, zero != NULL, zero);
+        char *ptr = alloc_span(h, size + TAIL + GUARD, zero != NULL, zero, quiet);
         if (ptr == NULL) return NULL;
         const nm__page *p = nm__page_of(ptr);
         (void)nm__os_guard(guard_of(p, p->npages), GUARD);
@@ -842,7 +845,7 @@ static void *secure_alloc(nm_heap *h, size_t size, size_t align, bool *zero) {
     if (part == NULL) return NULL;
     size_t bin = aligned_bin(size + TAIL, align);
     nm__slot *slot = &part->slots[bin];
-    if (slot->page->cells.free == NULL && !provide(part, bin)) return NULL;
+    if (slot->page->cells.free == NULL && !provide(part, bin, quiet)) return NULL;
     nm__page *p = slot->page;
     NM_REOPEN(p->cells.free, p->cells.cell);
     if (!is_untouched(h, p, p->cells.free)) return nm_refuse(NM_CORRUPTED, size, 0, 0);
@@ -853,8 +856,8 @@ static void *secure_alloc(nm_heap *h, size_t size, size_t align, bool *zero) {
 static NM_COLD void *malloc_slow(nm_heap *h, size_t size) {
     if (size > NM_SIZE_MAX) return nm_refuse(NM_INVALID_LAYOUT, size, 0, 0);
     size += size == 0;
-    if (NM_UNLIKELY(h->key != 0)) return secure_alloc(h, size, 1, NULL);
-    if (size > NM_CELL_MAX) return alloc_span(h, size, false, NULL);
+    if (NM_UNLIKELY(h->key != 0)) return secure_alloc(h, size, 1, NULL, false);
+    if (size > NM_CELL_MAX) return alloc_span(h, size, false, NULL, false);
     nm__part *part = nm__heap_attach(h);
     if (NM_UNLIKELY(part == NULL)) return NULL;
     size_t bin = nm__bin_of(size);
@@ -879,9 +882,9 @@ void *nm_heap_calloc(nm_heap *h, size_t count, size_t size) {
         return nm_refuse(NM_INVALID_LAYOUT, SIZE_MAX, 0, 0);
     bool zero = false;
     void *ptr;
-    if (h->key != 0 && bytes > NM_CELL_MAX) ptr = secure_alloc(h, bytes, 1, bytes >= FRESH_ZERO ? &zero : NULL);
+    if (h->key != 0 && bytes > NM_CELL_MAX) ptr = secure_alloc(h, bytes, 1, bytes >= FRESH_ZERO ? &zero : NULL, false);
     else if (bytes <= NM_CELL_MAX) ptr = nm_heap_malloc(h, bytes);
-    else ptr = alloc_span(h, bytes, bytes >= FRESH_ZERO, &zero);
+    else ptr = alloc_span(h, bytes, bytes >= FRESH_ZERO, &zero, false);
     if (ptr != NULL && !zero) memset(ptr, 0, bytes);
     return ptr;
 }
@@ -890,9 +893,22 @@ nm_status nm_heap_free(nm_heap *h, void *ptr) {
     return nm__part_free(h, nm__mine[h->slot], ptr, nm__page_in(ptr));
 }
 
+/* Pre: 0 < size <= NM_CELL_MAX. */
+static void *cell_quietly(nm_heap *h, size_t size) {
+    nm__part *part = nm__heap_attach(h);
+    if (part == NULL) return NULL;
+    size_t bin = nm__bin_of(size);
+    void *ptr = nm__part_alloc(part, bin);
+    return ptr != NULL || !provide(part, bin, true) ? ptr : nm__part_alloc(part, bin);
+}
+
+/* A block that shrinks and finds no smaller place stays: NULL then, but nothing was denied. */
 static void *move(nm_heap *h, void *ptr, size_t old, size_t size) {
-    void *moved = nm_heap_malloc(h, size);
-    if (moved == NULL) return size <= old && h->key == 0 ? ptr : NULL;
+    void *moved;
+    if (size > old) moved = nm_heap_malloc(h, size);
+    else if (h->key != 0) moved = secure_alloc(h, size, 1, NULL, true);
+    else moved = cell_quietly(h, size); /* what is larger than a cell shrinks in place */
+    if (moved == NULL) return NULL;
     memcpy(moved, ptr, old < size ? old : size);
     (void)nm_heap_free(h, ptr);
     return moved;
@@ -915,14 +931,15 @@ static nm_status secure_resize(char *ptr, size_t size) {
 static bool wastes_little(size_t size, size_t cell) { return size > cell - cell / 4; }
 
 static NM_COLD void *secure_realloc(nm_heap *h, char *ptr, size_t size) {
-    size_t old = nm_heap_usable_of(ptr), room = room_of(nm__page_of(ptr));
+    size_t old = 0, room = room_of(nm__page_of(ptr));
+    nm_status status = nm__heap_measure(ptr, &old);
+    if (status != NM_OK) return nm_refuse(status, size, 0, 0);
     size += size == 0;
-    if (wastes_little(size, room) || size >= old) {
-        nm_status status = secure_resize(ptr, size);
-        if (status == NM_OK) return ptr;
-        if (status != NM_EXHAUSTED) return nm_refuse(status, size, 0, 0);
-    }
-    return move(h, ptr, old, size);
+    bool shrinks = size < old && !wastes_little(size, room);
+    void *moved = shrinks || size > room ? move(h, ptr, old, size) : NULL;
+    if (moved != NULL || size > room) return moved;
+    (void)secure_resize(ptr, size);
+    return ptr;
 }
 
 void *nm_heap_realloc(nm_heap *h, void *ptr, size_t size) {
@@ -942,7 +959,8 @@ void *nm_heap_realloc(nm_heap *h, void *ptr, size_t size) {
             if (moved != NULL) return moved;
         }
     }
-    return move(h, ptr, old, size);
+    void *moved = move(h, ptr, old, size + (size == 0));
+    return moved != NULL || size > old ? moved : ptr;
 }
 
 /* ---- the port ------------------------------------------------------------------------------------- */
@@ -970,7 +988,7 @@ NM_INLINE void watch_slack(void *ptr, size_t size) {
 static NM_COLD void *alloc_slow(nm_heap *h, nm__part *part, size_t size, size_t align) {
     void *ptr;
     if (size <= NM_CELL_MAX && align <= NM_ALIGN_MAX) ptr = nm__part_alloc_slow(part, aligned_bin(size, align));
-    else ptr = alloc_span(h, size, false, NULL); /* spans start at multiples of NM_SLOT_ALIGN_MAX */
+    else ptr = alloc_span(h, size, false, NULL, false); /* spans start at multiples of NM_SLOT_ALIGN_MAX */
     if (ptr == NULL) return NULL;
     watch_slack(ptr, size);
     return count_alloc(part, ptr, size);
@@ -993,7 +1011,7 @@ static void *heap_alloc(void *self, size_t size, size_t align) {
 static void *secure_port_alloc(void *self, size_t size, size_t align) {
     nm_heap *h = self;
     nm__part *part = attach(h);
-    void *ptr = part == NULL ? NULL : secure_alloc(h, size, align, NULL);
+    void *ptr = part == NULL ? NULL : secure_alloc(h, size, align, NULL, false);
     return ptr == NULL ? NULL : count_alloc(part, ptr, size);
 }
 

@@ -3,6 +3,7 @@
  * through the descriptors of their first and last pages. What was never handed out lies beyond the
  * frontier, which only moves up. Best fit within the exact lists, first fit within the others. */
 #define _POSIX_C_SOURCE 200809L /* pthread_condattr_setclock */
+#include <errno.h>
 #include <signal.h>
 #include <time.h>
 
@@ -349,6 +350,11 @@ static void decay(void) {
         if (purge_oldest(due()) == 0) return;
 }
 
+static void purge_all(void) {
+    while (region.oldest != NULL && purge_oldest(SIZE_MAX) != 0) {
+    }
+}
+
 /* ---- in an idle process ---------------------------------------------------------------------------- */
 
 /* Decay happens as spans come and go. Where nothing comes and goes any more a thread does the rest, and ends. It never
@@ -372,11 +378,12 @@ static void *watch(void *unused) {
         if (due() != 0) {
             size_t before = dirty_pages();
             decay();
-            if (dirty_pages() == before) break; /* the system would not have it */
-            nm__region_unlock();                /* whoever waits goes first */
-            nm__region_lock();
-            continue;
-        }
+            if (dirty_pages() != before) {
+                nm__region_unlock(); /* whoever waits goes first */
+                nm__region_lock();
+                continue;
+            }
+        } /* what the system would not have, a locked page perhaps, it is offered again later */
         uint64_t next = region.window_ends_ms + 10; /* the clock that is looked at is a coarse one */
         struct timespec until = {(time_t)(next / 1000), (long)(next % 1000) * 1000000};
         (void)pthread_cond_timedwait(&watcher.wake, &region.lock, &until);
@@ -388,6 +395,7 @@ static void *watch(void *unused) {
 
 /* Not under the lock: making a thread takes memory. */
 static void start_watcher(void) {
+    int error = errno;
     sigset_t all, before;
     (void)sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the program's business */
@@ -396,6 +404,7 @@ static void start_watcher(void) {
     bool started = watcher.started = pthread_create(&watcher.thread, NULL, watch, NULL) == 0;
     pthread_mutex_unlock(&watcher.lock);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    errno = error;
     if (started) return;
     nm__region_lock();
     watcher.there = false; /* the next time, perhaps */
@@ -431,17 +440,14 @@ void nm__region_before_fork(void) {
     watcher.started = false;
     nm__region_lock();
     watcher.stop = false;
+    /* Nobody might be there to do it afterwards, on either side, and to use a page that both have costs a copy. */
+    purge_all();
 }
 
 void nm__region_after_fork(bool in_child) {
     if (in_child) watcher.there = false; /* though a thread of the parent was about to start it */
     nm__region_unlock();
     pthread_mutex_unlock(&watcher.lock);
-}
-
-static void purge_all(void) {
-    while (region.oldest != NULL && purge_oldest(SIZE_MAX) != 0) {
-    }
 }
 
 static void count_used(size_t n) {
@@ -556,7 +562,8 @@ nm__page *nm__region_move(nm__page *first, size_t n, size_t to) {
     nm__page *p = take_with_room(to);
     if (p != NULL) {
         make_way(to - n);
-        region.used += to; /* the most is as much as there is afterwards */
+        count_used(to - n);        /* what is copied goes from the old one at once */
+        p->cells = first->cells;   /* whose it is, before anybody can see it */
         p->kind = NM__SPAN;
         p->npages = (uint32_t)to;
         p->zero = false;
@@ -572,8 +579,8 @@ nm__page *nm__region_move(nm__page *first, size_t n, size_t to) {
     memcpy(new + done, old + done, size - done);
     NM_POISON(old, size);
     nm__region_lock();
+    region.used += n;
     put_back(first, n, done == size ? NM__CLEAN : NM__DIRTY);
-    count_used(0);
     nm__region_unlock();
     return p;
 }

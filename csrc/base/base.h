@@ -49,6 +49,8 @@ void nm__budget_settle(struct nm_budget *b);
 void nm__budget_reserve(struct nm_budget *b, size_t n);
 void nm__budget_open_reserves(struct nm_budget *b);
 void nm__budget_close_reserves(struct nm_budget *b);
+/* Registers what budgets do about a fork, once: before whoever calls budgets with a lock of its own held registers. */
+void nm__budget_see_to_forks(void);
 /* Whether nm_budget_crossed has something. */
 extern atomic_bool nm__pressed;
 

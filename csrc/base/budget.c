@@ -49,6 +49,11 @@ static void before_fork(void) { pthread_mutex_lock(&all.lock); }
 static void after_fork(void) { pthread_mutex_unlock(&all.lock); }
 static void once(void) { (void)pthread_atfork(before_fork, after_fork, after_fork); }
 
+void nm__budget_see_to_forks(void) {
+    static pthread_once_t done = PTHREAD_ONCE_INIT;
+    (void)pthread_once(&done, once);
+}
+
 NM_INLINE int64_t left_of(const nm_budget *b) {
     return atomic_load_explicit((_Atomic int64_t *)&b->left, memory_order_acquire);
 }
@@ -488,8 +493,7 @@ nm_status nm_budget_release(nm_budget *b, size_t n) {
 /* ---- life ------------------------------------------------------------------------------------------- */
 
 nm_budget *nm_budget_create(size_t limit, nm_budget *parent, const nm_budget_options *options) {
-    static pthread_once_t done = PTHREAD_ONCE_INIT;
-    (void)pthread_once(&done, once);
+    nm__budget_see_to_forks();
     nm_budget *b = nm__meta_alloc(sizeof *b);
     if (b == NULL) return NULL;
     if (options != NULL) b->o = *options;

@@ -11,17 +11,34 @@
 
 /* PROT_NONE costs no commit charge, so that a large reserve passes under strict overcommit too. */
 void *nm__os_reserve(size_t size) {
+    int before = errno;
     void *ptr = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    errno = before;
     return ptr == MAP_FAILED ? NULL : ptr;
 }
 
 void nm__os_release(void *ptr, size_t size) { (void)munmap(ptr, size); }
 
-bool nm__os_commit(void *ptr, size_t size) { return mprotect(ptr, size, PROT_READ | PROT_WRITE) == 0; }
+/* A free between a call that failed and the look at why must not change the answer. */
+static bool succeeds(int result, int error_before) {
+    errno = error_before;
+    return result == 0;
+}
 
-bool nm__os_purge(void *ptr, size_t size) { return madvise(ptr, size, MADV_DONTNEED) == 0; }
+bool nm__os_commit(void *ptr, size_t size) {
+    int before = errno;
+    return succeeds(mprotect(ptr, size, PROT_READ | PROT_WRITE), before);
+}
 
-bool nm__os_guard(void *ptr, size_t size) { return mprotect(ptr, size, PROT_NONE) == 0; }
+bool nm__os_purge(void *ptr, size_t size) {
+    int before = errno;
+    return succeeds(madvise(ptr, size, MADV_DONTNEED), before);
+}
+
+bool nm__os_guard(void *ptr, size_t size) {
+    int before = errno;
+    return succeeds(mprotect(ptr, size, PROT_NONE), before);
+}
 
 /* The system looks, and comes back with an error where this process would end. A system that does not let it look
  * cannot say, and then the answer is yes. */
@@ -30,8 +47,11 @@ bool nm__os_is_readable(const void *ptr, size_t size) {
     char copy[64];
     const struct iovec there = {(void *)(uintptr_t)ptr, size < sizeof copy ? size : sizeof copy};
     const struct iovec here = {copy, there.iov_len};
+    int before = errno;
     ssize_t read = process_vm_readv(getpid(), &here, 1, &there, 1, 0);
-    return read < 0 ? errno != EFAULT : (size_t)read == there.iov_len;
+    bool is_readable = read < 0 ? errno != EFAULT : (size_t)read == there.iov_len;
+    errno = before;
+    return is_readable;
 #else
     (void)ptr, (void)size;
     return true;
@@ -47,7 +67,8 @@ uint64_t nm__os_random(void) {
 
 void nm__os_prefer_huge(void *ptr, size_t size, bool prefer) {
 #ifdef MADV_HUGEPAGE
-    (void)madvise(ptr, size, prefer ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+    int before = errno;
+    (void)succeeds(madvise(ptr, size, prefer ? MADV_HUGEPAGE : MADV_NOHUGEPAGE), before);
 #else
     (void)ptr, (void)size, (void)prefer;
 #endif

@@ -55,11 +55,15 @@ NM_INLINE void lock_arrays(void) {
 NM_INLINE void unlock_arrays(void) { atomic_store_explicit(&arrays.locked, false, memory_order_release); }
 
 static void before_fork(void) { lock_arrays(); }
-static void after_fork(void) { unlock_arrays(); }
+static void in_parent(void) { unlock_arrays(); }
 
 /* As long as there is neither an entry nor a thread that allocates from an owner, nobody is in a scope. */
 static size_t entries; /* under the interpreter's lock */
 static _Atomic size_t in_owners;
+static void in_child(void) { /* without the other threads */
+    atomic_store(&in_owners, nm__scope_now.owner != NULL);
+    unlock_arrays();
+}
 static void nobody_is_in(void) {
     if (entries == 0 && atomic_load(&in_owners) == 0) nm__engine_look_for_scopes(false);
 }
@@ -330,12 +334,14 @@ void nm__scope_find(PyThreadState *thread) {
     if (now->aside) return;
     /* Another interpreter may have a thread state and a context version like ours; what the variable remembers by them is
      * not for it, and it may have a lock of its own. */
-    EntryObject *e = PyThreadState_GetInterpreter(thread) != home ? NULL : find_active(thread, &unsettled);
+    bool at_home = PyThreadState_GetInterpreter(thread) == home, was_in = now->owner != NULL;
+    EntryObject *e = at_home ? find_active(thread, &unsettled) : NULL;
     now->thread = thread;
     now->id = thread->id;
     now->version = thread->context_ver;
     now->unsettled = unsettled;
     be_in(e == NULL ? NULL : e->owner->owner);
+    if (e == NULL && was_in && at_home) nobody_is_in();
 }
 
 /* The frame of the Python function that called us, if it is a generator's or coroutine's: a new reference, or NULL.
@@ -655,6 +661,6 @@ int nm__scope_ready(PyObject *module) {
     if (variable == NULL) return -1;
     home = PyInterpreterState_Get();
     nm__at_thread_end(thread_ends);
-    (void)pthread_atfork(before_fork, after_fork, after_fork);
+    (void)pthread_atfork(before_fork, in_parent, in_child);
     return 0;
 }

@@ -100,6 +100,31 @@ static void test_realloc(void) {
     SOUND(nm__region_check());
 }
 
+/* A block that shrinks goes to a smaller cell if there is one: where there is none nothing was denied. */
+static void test_shrinking_is_not_denied(void) {
+    nm_budget *b = nm_budget_create(2 * PAGE, NULL, NULL);
+    nm_heap *h = nm_heap_create(b, false);
+    nm__budget_reserve(b, PAGE); /* opens with the first denial */
+    nm_allocator port = nm_heap_port(h);
+    char *cell = nm_heap_malloc(h, 1000), *left = NULL;
+    fill(cell, 1000, 9);
+    for (size_t to = 700; to > 0; to /= 2) {
+        CHECK(nm_heap_realloc(h, cell, to) == cell && filled(cell, to, 9));
+        CHECK(nm_heap_realloc(h, cell, 0) == cell);
+    }
+    nm_stats s;
+    port.methods->stats(port.self, &s);
+    CHECK(nm_budget_denied(b) == 0 && s.failures == 0);
+    CHECK((left = nm_heap_malloc(h, 300)) == NULL && nm_budget_denied(b) != 0);
+    CHECK((left = nm_heap_malloc(h, 300)) != NULL); /* from the reserve */
+    char *moved = nm_heap_realloc(h, cell, 300);
+    CHECK(moved != cell && nm_heap_of(moved) == h);
+    nm_heap_free(h, moved);
+    nm_heap_free(h, left);
+    nm_heap_destroy(h);
+    nm_budget_destroy(b);
+}
+
 static void test_usable(void) {
     nm_heap *h = nm_heap_create(NULL, false);
     nm_allocator port = nm_heap_port(h);
@@ -902,6 +927,7 @@ int main(void) {
     RUN(test_bins());
     RUN(test_span_reuse_and_merging());
     RUN(test_realloc());
+    RUN(test_shrinking_is_not_denied());
     RUN(test_usable());
     RUN(test_calloc_on_used_memory());
     RUN(test_retain_and_decay());

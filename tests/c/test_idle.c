@@ -1,7 +1,9 @@
 /* A process that does nothing: what it let go of goes back all the same, by a thread that does not outlast that. */
-#define _POSIX_C_SOURCE 200809L
+#define _DEFAULT_SOURCE /* mlock */
+#include <errno.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -75,6 +77,27 @@ static void test_what_is_used_again_stays(void) {
     CHECK(comes(nothing_kept) && comes(nobody_there));
 }
 
+#if !defined(NM__WATCHED) && !defined(NM__TSAN) /* sanitizers lock nothing */
+/* The system refuses: it is asked again later, by the same thread, and no caller sees anything of it. */
+static void test_what_the_system_refuses(void) {
+    char *ptr = nm_heap_malloc(heap, MUCH);
+    if (mlock(ptr, MUCH) == 0) {
+        errno = ENOTTY;
+        nm_heap_free(heap, ptr);
+        for (uint64_t from = nm__os_now_ms(); nm__os_now_ms() - from < 200; sched_yield()) /* 20 times the decay time */
+            CHECK(nm__region_watched() && nm_region_dirty() == MUCH);
+        nm_region_trim();
+        CHECK(nm_region_dirty() == MUCH && errno == ENOTTY);
+        CHECK(munlock(ptr, MUCH) == 0);
+        CHECK(comes(nothing_kept) && comes(nobody_there));
+    } else { /* so much may not be locked here */
+        nm_heap_free(heap, ptr);
+        nm_region_trim();
+    }
+    SOUND(nm__region_check());
+}
+#endif
+
 static void test_a_little_may_stay(void) {
     free_one(LITTLE);
     CHECK(nm_region_dirty() == LITTLE && !nm__region_watched());
@@ -97,7 +120,7 @@ static void test_fork_ends_it_and_both_sides_have_it_again(void) {
     free_one(MUCH);
     CHECK(nm__region_watched() && threads() == 2);
     pid_t child = fork();
-    CHECK(!nm__region_watched() && nm_region_dirty() == MUCH);
+    CHECK(!nm__region_watched() && nm_region_dirty() == 0);
     CHECK(comes(alone)); /* a joined thread is counted for a moment yet */
     CHECK(nm_region_init(0, (size_t)1 << 30, 10) == NM_OK);
     free_one(MUCH);
@@ -137,6 +160,34 @@ static void test_forks_of_a_busy_process(void) {
     SOUND(nm__region_check());
 }
 
+/* A heap was there before any budget; the level is left with a heap's lock held. */
+static nm_heap *charged;
+static void *go_up_and_down(void *unused) {
+    (void)unused;
+    while (atomic_load(&go_on)) nm_heap_free(charged, nm_heap_malloc(charged, 40 * PAGE));
+    return NULL;
+}
+static void test_forks_beside_a_heap_with_a_budget(void) {
+    nm_budget *budget = nm_budget_create(64 * PAGE, NULL, &(nm_budget_options){.warn = 0.5, .critical = 0.9});
+    charged = nm_heap_create(budget, false);
+    pthread_t other;
+    atomic_store(&go_on, true);
+    CHECK(pthread_create(&other, NULL, go_up_and_down, NULL) == 0);
+    (void)alarm(100); /* for locks that wait for one another */
+    for (int i = 0; i < 300; i++) {
+        pid_t child = fork();
+        if (child == 0) _exit(nm_budget_used(budget) % PAGE != 0);
+        int state = -1;
+        CHECK(waitpid(child, &state, 0) == child && state == 0);
+    }
+    (void)alarm(0);
+    atomic_store(&go_on, false);
+    pthread_join(other, NULL);
+    CHECK(nm_budget_used(budget) == 0);
+    nm_heap_destroy(charged);
+    nm_budget_destroy(budget);
+}
+
 #endif
 
 int main(void) {
@@ -149,9 +200,13 @@ int main(void) {
     RUN(test_what_is_kept_goes_back());
     RUN(test_much_beside_a_little_that_is_used());
     RUN(test_what_is_used_again_stays());
+#if !defined(NM__WATCHED) && !defined(NM__TSAN)
+    RUN(test_what_the_system_refuses());
+#endif
 #ifndef NM__TSAN
     RUN(test_fork_ends_it_and_both_sides_have_it_again());
     RUN(test_forks_of_a_busy_process());
+    RUN(test_forks_beside_a_heap_with_a_budget());
 #endif
     nm__region_before_fork(); /* ends the last of them */
     nm__region_after_fork(false);

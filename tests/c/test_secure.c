@@ -211,6 +211,41 @@ static void test_mallocs_shape(void) {
     nm_heap_destroy(h);
 }
 
+/* A block that moves is looked at as one that is freed or stays. */
+static void test_realloc_looks_first(void) {
+    static const size_t to[] = {0, 1, 20, 76, 99, 100, 105, 600, 70000};
+    nm_heap *h = nm_heap_create(NULL, true);
+    for (size_t i = 0; i < sizeof to / sizeof *to; i++) {
+        unsigned char *ptr = nm_heap_malloc(h, 100);
+        ptr[100] ^= 1;
+        CHECK(nm_heap_realloc(h, ptr, to[i]) == NULL && nm_last_failure().status == NM_CORRUPTED);
+        ptr[100] ^= 1;
+        CHECK(nm_heap_free(h, ptr) == NM_OK);
+        if (!LOOKS_AT_FREED) continue;
+        CHECK(nm_heap_realloc(h, ptr, to[i]) == NULL && nm_last_failure().status == NM_DOUBLE_FREE);
+    }
+    sound(h);
+    nm_heap_destroy(h);
+}
+
+/* There may be no smaller place: then it stays, with its tail behind the new size, and nothing was denied. */
+static void test_shrinking_where_there_is_no_more(void) {
+    nm_budget *b = nm_budget_create(65536, NULL, NULL);
+    nm_heap *h = nm_heap_create(b, true);
+    unsigned char *ptr = nm_heap_malloc(h, 2000);
+    fill(ptr, 2000, 3);
+    CHECK(nm_heap_realloc(h, ptr, 20) == ptr && nm_heap_usable_of(ptr) == 20 && filled(ptr, 20, 3));
+    CHECK(nm_budget_denied(b) == 0);
+    ptr[20] ^= 1;
+    CHECK(nm_heap_free(h, ptr) == NM_CORRUPTED);
+    ptr[20] ^= 1;
+    CHECK(nm_heap_realloc(h, ptr, 5000) == NULL && nm_last_failure().status == NM_OVER_BUDGET && nm_budget_denied(b) == 1);
+    CHECK(nm_heap_free(h, ptr) == NM_OK);
+    sound(h);
+    nm_heap_destroy(h);
+    nm_budget_destroy(b);
+}
+
 typedef struct share {
     nm_heap *heap;
     void *blocks[400];
@@ -302,6 +337,8 @@ int main(void) {
     RUN(test_cells_are_shuffled());
     RUN(test_guards());
     RUN(test_mallocs_shape());
+    RUN(test_realloc_looks_first());
+    RUN(test_shrinking_where_there_is_no_more());
     RUN(test_the_largest_cells_are_returned());
     RUN(test_a_page_changes_its_bin());
     RUN(test_threads());

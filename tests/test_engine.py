@@ -329,6 +329,24 @@ class TestObjects:
             """
         ) == ["True False", "True", "10000"]
 
+    def test_without_an_interpreters_lock_only_arrays_are_served(self) -> None:
+        """ENG-2. What a free-threaded build says of itself is put in its mouth; the core has no such build."""
+        assert output(
+            """
+            import sys
+            sys.abiflags += "t"
+            import nativemem
+            try: nativemem.install()
+            except nativemem.NativeUnavailable as error: print(error)
+            print(nativemem.installed())
+            print(nativemem.install(objects=False, raw=True))
+            """
+        ) == [
+            "objects: a free-threaded interpreter requires its own allocator",
+            "Installed(objects=False, arrays=False, raw=False, limit=None)",
+            "Installed(objects=False, arrays=True, raw=True, limit=None)",
+        ]
+
     def test_tracemalloc_from_the_start_is_declined_too(self) -> None:
         code = """
             import sys, nativemem
@@ -760,6 +778,26 @@ class TestRaw:
         assert lines == ["19900", "0"]
 
 
+HANDLER = """
+import contextlib, ctypes, sys
+P, N = ctypes.c_void_p, ctypes.c_size_t
+class Handler(ctypes.Structure):
+    _fields_ = [("name", ctypes.c_char * 127), ("version", ctypes.c_uint8), ("ctx", P),
+                ("malloc", P), ("calloc", P), ("realloc", P), ("free", P)]
+new_capsule = ctypes.pythonapi.PyCapsule_New
+new_capsule.restype, new_capsule.argtypes = ctypes.py_object, (P, ctypes.c_char_p, P)
+inside = ctypes.pythonapi.PyCapsule_GetPointer
+inside.restype, inside.argtypes = P, (ctypes.py_object, ctypes.c_char_p)
+def of(handler, name, result, *arguments):
+    return ctypes.PYFUNCTYPE(result, P, *arguments)(getattr(handler, name))
+def handler():
+    import numpy
+    umath = next(m for n, m in sys.modules.items() if n.endswith("._multiarray_umath"))
+    table = ctypes.cast(inside(umath._ARRAY_API, None), ctypes.POINTER(P))
+    return Handler.from_address(inside(ctypes.PYFUNCTYPE(ctypes.py_object)(table[305])(), b"mem_handler"))
+"""
+
+
 @native
 @numpy
 class TestArrays:
@@ -796,6 +834,135 @@ class TestArrays:
             print(any("WhenImported" in type(f).__name__ for f in sys.meta_path))
             """
         ) == ["True", "False"]
+
+    def test_looking_for_numpy_and_a_failed_import_change_nothing(self) -> None:
+        assert output(
+            """
+            import importlib.util, sys, nativemem
+            from nativemem.process import owns
+            nativemem.install()
+            spec = importlib.util.find_spec("numpy")
+            print(spec.origin.endswith("__init__.py"), spec.loader.get_filename("numpy") == spec.origin)
+            sys.modules["numpy.version"] = None
+            try: import numpy
+            except ImportError: del sys.modules["numpy.version"]
+            print("numpy" in sys.modules, nativemem.installed().arrays)
+            import numpy
+            print(owns(numpy.ones(1000).ctypes.data), nativemem.installed().arrays)
+            print(type(numpy.__loader__).__name__, numpy.__loader__ is numpy.__spec__.loader)
+            """
+        ) == ["True True", "False True", "True True", "SourceFileLoader True"]
+
+    def test_switched_off_before_numpy_is_there(self) -> None:
+        assert output(
+            """
+            import importlib.util, nativemem
+            from nativemem.process import owns
+            nativemem.install(objects=False)
+            early = importlib.util.find_spec("numpy")
+            print(nativemem.installed().arrays)
+            nativemem.uninstall()
+            print(nativemem.installed().arrays)
+            import numpy
+            print(owns(numpy.ones(1000).ctypes.data))
+            """
+        ) == ["True", "False", "False"]
+
+    def test_the_handlers_own_functions(self) -> None:
+        """NPY-3, as NumPy calls them: the size that free gets is not believed, and NULL is fine."""
+        lines = output(
+            HANDLER
+            + textwrap.dedent(
+                """
+                import nativemem
+                from nativemem.hooks import numpy as hook
+                from nativemem.process import usage
+                nativemem.install(objects=False)
+                heap = nativemem.Heap()
+                for using in (contextlib.nullcontext(), hook.using(heap)):
+                    with using:
+                        h = handler()
+                        malloc, calloc = of(h, "malloc", P, N), of(h, "calloc", P, N, N)
+                        realloc, free = of(h, "realloc", P, P, N), of(h, "free", None, P, N)
+                        held = usage().held, len(heap.blocks())
+                        for wrong in (0, 1, 100, 5000, 1 << 40, (1 << 64) - 1):
+                            block = malloc(h.ctx, 5000)
+                            ctypes.memset(block, 7, 5000)
+                            block = realloc(h.ctx, block, 9000)
+                            assert ctypes.string_at(block, 5000) == bytes([7]) * 5000
+                            free(h.ctx, block, wrong)
+                            free(h.ctx, None, wrong)
+                        block = realloc(h.ctx, None, 100)
+                        free(h.ctx, block, 0)
+                        print(h.name[:9], h.version, calloc(h.ctx, 1 << 62, 8), calloc(h.ctx, 1 << 33, 1 << 33))
+                        print(len(heap.blocks()) == held[1], usage().held - held[0] <= 4 << 16)
+                """
+            )
+        )
+        assert lines == ["b'nativemem' 1 None None", "True True"] * 2
+
+    def test_a_numpy_with_other_handlers(self, tmp_path: Path) -> None:
+        """One that is too old, whose import is not done, or whose handlers are of another version."""
+        (tmp_path / "numpy" / "core").mkdir(parents=True)
+        (tmp_path / "numpy" / "core" / "__init__.py").touch()
+        umath = tmp_path / "numpy" / "core" / "_multiarray_umath.py"
+        umath.write_text(HANDLER + textwrap.dedent(
+            """
+            newer = Handler(b"other", 2)
+            capsule = new_capsule(ctypes.addressof(newer), b"mem_handler", None)
+            get = ctypes.PYFUNCTYPE(ctypes.py_object)(lambda: capsule)
+            table = (ctypes.c_void_p * 310)()
+            table[305] = ctypes.cast(get, ctypes.c_void_p)
+            _ARRAY_API = new_capsule(ctypes.addressof(table), None, None)
+            """
+        ))
+        for version, inside, why in (
+            ("1.21.6", "import numpy.core._multiarray_umath", "no memory handlers"),
+            ("1.26.0", "import numpy.core._multiarray_umath", "unknown version 2"),
+            ("1.26.0", "", "not done"),
+        ):
+            (tmp_path / "numpy" / "__init__.py").write_text(f"{inside}\n__version__ = {version!r}")
+            first = f"""
+                import sys; sys.path.insert(0, {str(tmp_path)!r})
+                import nativemem, numpy
+                try: nativemem.install()
+                except nativemem.NativeUnavailable as error: print(error)
+                print(nativemem.installed())
+                """
+            lines = output(first)
+            assert why in lines[0], version
+            assert lines[1:] == ["Installed(objects=False, arrays=False, raw=False, limit=None)"]
+            later = f"""
+                import sys; sys.path.insert(0, {str(tmp_path)!r})
+                import nativemem.auto, numpy
+                print(nativemem.installed())
+                """
+            done = python(later)
+            assert (done.returncode, done.stdout) == (
+                0, "Installed(objects=True, arrays=False, raw=False, limit=None)\n"
+            )
+            assert done.stderr.count("UserWarning: nativemem: arrays stay with NumPy's allocator") == 1
+            assert why in done.stderr
+            done = python(f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nimport numpy, nativemem.auto")
+            assert done.returncode == 0
+            assert done.stderr.count("RuntimeWarning: nativemem.auto: the engine is off") == 1
+
+    def test_zeros_that_are_large_take_fresh_pages(self) -> None:
+        """NPY-7: they become resident where they are written to, again after others of that size have been."""
+        assert output(
+            """
+            import numpy, nativemem
+            nativemem.install()
+            def resident():
+                with open("/proc/self/statm") as statm: return int(statm.read().split()[1]) * 4096
+            for _ in range(2):
+                numpy.full(8 << 20, 7.0)
+                before = resident()
+                zeros = numpy.zeros(8 << 20)
+                print(resident() - before < 4 << 20, float(zeros[0] + zeros[-1]))
+                del zeros
+            """
+        ) == ["True 0.0"] * 2
 
     def test_zeros_are_zero_on_reused_memory(self) -> None:
         assert output(

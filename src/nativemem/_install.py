@@ -19,14 +19,13 @@ __all__ = ["Installed", "install", "installed", "owns", "uninstall"]
 
 #: reentrant: a signal handler or a finalizer may install in the middle of an install
 _lock = RLock()
-_arrays_wanted = False
 #: a program that could not even be shown its own error would help nobody
 LEAST_OVER_HELD = 1 << 20
 
 
 class Installed:
-    """What is on. ``objects``: the heap serves CPython's objects; ``arrays``: it serves NumPy's arrays
-    (from the moment that NumPy is imported); ``raw``: it serves what the interpreter itself and extensions
+    """What is on. ``objects``: the heap serves CPython's objects; ``arrays``: it serves NumPy's arrays,
+    or will from the moment that NumPy is imported; ``raw``: it serves what the interpreter itself and extensions
     take from its raw domain; ``limit``: bytes, None for none. False where nothing is on."""
 
     __slots__ = ("arrays", "limit", "objects", "raw")
@@ -78,8 +77,9 @@ def _engine() -> Any:
 
 
 def _refuse_where_unsafe(objects: bool) -> None:
-    gil = getattr(sys, "_is_gil_enabled", lambda: True)
-    if objects and not gil():
+    # The build counts, not whether the lock is on: loading the core, which does not declare that it does without,
+    # turns it on.
+    if objects and "t" in getattr(sys, "abiflags", ""):
         raise NativeUnavailable("objects: a free-threaded interpreter requires its own allocator")
     try:  # not `tracemalloc`, which python -X tracemalloc does not import
         from _tracemalloc import is_tracing
@@ -105,10 +105,11 @@ def install(
     :class:`MemoryError`.
 
     Returns what is on; nothing, and nothing is done, where ``NATIVEMEM_DISABLE=1`` is set. Raises
-    :class:`NativeUnavailable` on the pure backend, on a free-threaded
-    interpreter, and while :mod:`tracemalloc` traces; :class:`OutOfMemory` where the system refuses the
-    address space. Nothing is changed then, and the program goes on with the allocator it had. Call it from
-    any thread.
+    :class:`NativeUnavailable` on the pure backend, for ``objects`` on a free-threaded interpreter, for ``objects``
+    and ``raw`` while :mod:`tracemalloc` traces, for ``arrays`` with a NumPy before 1.22 or in the midst of its
+    import; :class:`InvalidLayout` for a limit that is less than what is in use and 1 MiB; :class:`ConfigError` for
+    arguments of other types; :class:`OutOfMemory` where the system refuses the address space. What was on before is
+    on then, and nothing else: the program goes on with the allocator it had. Call it from any thread.
 
     >>> import nativemem
     >>> bool(nativemem.install(limit="4 GiB"))  # doctest: +SKIP
@@ -120,11 +121,13 @@ def install(
     most = None if limit is None else parse_size(limit, "install.limit:", least=1)
     if Settings.from_env().disable:
         return installed()
-    global _arrays_wanted
     with _lock:
         engine = _engine()
         if objects or raw:
             _refuse_where_unsafe(objects)
+        numpy_is_there = sys.modules.get("numpy") is not None
+        if arrays and numpy_is_there:
+            _numpy.module()
         engine.start()
         if most is not None:
             least = engine.budget()[0] + LEAST_OVER_HELD
@@ -132,11 +135,10 @@ def install(
                 raise InvalidLayout(f"install.limit: {most} bytes is too little; the least is {least}")
             engine.set_limit(most)
         if arrays:
-            if "numpy" in sys.modules:
+            if numpy_is_there:
                 _put_under_numpy(engine)
             else:
                 _waiting.enter()
-            _arrays_wanted = True
         if raw:
             engine.raw(True)
         if objects:
@@ -149,13 +151,12 @@ def _put_under_numpy(engine: Any) -> None:
     engine.arrays(True)
 
 
-def _numpy_is_there() -> None:
+def _numpy_imported() -> None:
     with _lock:
-        if _arrays_wanted:
-            _put_under_numpy(_engine())
+        _put_under_numpy(_engine())
 
 
-_waiting = _numpy.WhenImported(_numpy_is_there)
+_waiting = _numpy.WhenImported(_numpy_imported)
 
 
 def uninstall() -> None:
@@ -163,7 +164,6 @@ def uninstall() -> None:
 
     Does nothing where nothing is installed.
     """
-    global _arrays_wanted
     with _lock:
         if not installed():
             return
@@ -172,7 +172,6 @@ def uninstall() -> None:
         engine.raw(False)
         _waiting.leave()
         engine.arrays(False)
-        _arrays_wanted = False
 
 
 def installed() -> Installed:
@@ -181,10 +180,10 @@ def installed() -> Installed:
     if loaded is None:
         return Installed(False, False, False, None)
     engine = loaded.Engine
-    objects, _, raw = engine.state()
+    objects, arrays, raw = engine.state()
     budget = engine.budget()
     limit = SIZE_MAX if budget is None else budget[2]
-    return Installed(objects, _arrays_wanted, raw, None if limit == SIZE_MAX else limit)
+    return Installed(objects, arrays or _waiting.waits, raw, None if limit == SIZE_MAX else limit)
 
 
 def owns(address: int) -> bool:

@@ -18,61 +18,96 @@ _NEEDS = (1, 22)  # the first release with memory handlers
 
 
 def module() -> Any:
-    """NumPy's module with the C-API table. Raises :class:`NativeUnavailable` for a NumPy without handlers."""
+    """NumPy's module with the C-API table. Raises :class:`NativeUnavailable` for a NumPy without handlers, and for
+    one whose import is not done."""
     numpy = sys.modules["numpy"]
-    if tuple(int(part) for part in numpy.__version__.split(".")[:2]) < _NEEDS:
-        raise NativeUnavailable(f"NumPy {numpy.__version__} has no memory handlers; 1.22 is the first that has")
-    return next(sys.modules[name] for name in _UMATH if name in sys.modules)
+    version = getattr(numpy, "__version__", None)
+    umath = next((sys.modules[name] for name in _UMATH if name in sys.modules), None)
+    if umath is None or version is None:
+        raise NativeUnavailable("the import of NumPy is not done", suggestion="install before or after it")
+    if tuple(int(part) for part in version.split(".")[:2]) < _NEEDS:
+        raise NativeUnavailable(f"NumPy {version} has no memory handlers; 1.22 is the first that has")
+    return umath
 
 
 def hook(put_in: Callable[[Any], None]) -> None:
     """Calls ``put_in(table)`` with NumPy's C-API table, in a context that has no handler of its own.
 
     So what the C side sees as the current handler is NumPy's default one, which every thread uses that
-    has not chosen another. Raises :class:`NativeUnavailable` for a NumPy without handlers.
+    has not chosen another. Raises :class:`NativeUnavailable` for a NumPy whose handlers are not those.
     """
     from contextvars import Context  # NumPy has imported it
 
-    Context().run(put_in, module()._ARRAY_API)
+    try:
+        Context().run(put_in, module()._ARRAY_API)
+    except RuntimeError as error:  # of C: another version of the handler's structure
+        raise NativeUnavailable(str(error)) from None
 
 
 class WhenImported:
-    """A finder that calls ``action`` once the import of NumPy is done, and then leaves."""
+    """A finder that calls ``action`` once NumPy has been imported, and then leaves.
+
+    Asked for a specification it only stands before the loader in it: neither ``importlib.util.find_spec`` nor an
+    import that fails ends the waiting.
+    """
 
     def __init__(self, action: Callable[[], None]) -> None:
         self._action = action
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
-        """Finds what the other finders find; only NumPy's own loader is given something more to do."""
+        """Finds what the other finders find; only NumPy's own loader has another before it."""
         if name != "numpy":
             return None
-        self.leave()
         for finder in sys.meta_path:
-            find = getattr(finder, "find_spec", None)
+            find = getattr(finder, "find_spec", None) if finder is not self else None
             spec = find(name, path, target) if find is not None else None
             if spec is not None:
-                break
-        else:
-            return None
-        loader = spec.loader
-        plain = loader.exec_module
+                if hasattr(spec.loader, "exec_module"):  # not a folder without code
+                    spec.loader = _Loader(spec.loader, self._imported)
+                return spec
+        return None
 
-        def exec_module(module: Any) -> None:
-            plain(module)
-            try:
-                self._action()
-            except Exception as error:  # an import must not fail for it
-                warnings.warn(f"nativemem: arrays stay with NumPy's allocator: {error}", stacklevel=2)
+    def _imported(self) -> None:
+        if not self.waits:
+            return
+        self.leave()
+        try:
+            self._action()
+        except Exception as error:  # an import must not fail for it
+            warnings.warn(f"nativemem: arrays stay with NumPy's allocator: {error}", stacklevel=3)
 
-        loader.exec_module = exec_module
-        return spec
+    @property
+    def waits(self) -> bool:
+        """Whether it is in its place, NumPy not imported yet."""
+        return self in sys.meta_path
 
     def enter(self) -> None:
         """Starts waiting."""
-        if self not in sys.meta_path:
+        if not self.waits:
             sys.meta_path.insert(0, self)
 
     def leave(self) -> None:
         """Stops waiting."""
-        if self in sys.meta_path:
+        if self.waits:
             sys.meta_path.remove(self)
+
+
+class _Loader:
+    """Stands before a loader until it has run its module."""
+
+    def __init__(self, loader: Any, then: Callable[[], None]) -> None:
+        self._loader = loader
+        self._then = then
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # a copy in the making is asked for those before it has a loader
+            raise AttributeError(name)
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: Any) -> Any:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: Any) -> None:
+        module.__loader__ = module.__spec__.loader = self._loader
+        self._loader.exec_module(module)
+        self._then()

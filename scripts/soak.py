@@ -2,7 +2,8 @@
 
     python scripts/soak.py [--seconds 3600] [--log build/soak.log]
 
-Cycle after cycle it runs each kind of work once, in another order each time: the example programs' work, threads
+Cycle after cycle it runs each kind of work once, but for those that take long (processes and other interpreters:
+every second to 60th), in another order each time: the example programs' work, threads
 that come and go and leave blocks to others, children by fork, a pool and spawn, budgets that refuse and recover,
 scopes in threads, tasks and generators, arrays, documents, garbage, other interpreters. Each checks its results.
 
@@ -14,7 +15,8 @@ more than a quarter). They are flat if that line rises by less than 5 % of their
 tenth is at most 5 % above that of the first. Below ten minutes that is not judged. How much of it is the engine's
 is printed too, and the rise of what is resident during the work, and of what the engine holds.
 
-Exit code: 0; 1 if it is not flat, if a result was wrong, or if a kind of work did not run.
+Exit code: 0; 1 if it is not flat, if a result was wrong, or if a kind of work that can run here did not (arrays
+need NumPy, the pictures Pillow).
 """
 
 from __future__ import annotations

@@ -601,7 +601,7 @@ def report(tasks: list[Task]) -> Report:
         lines += [row(*columns), row(*["---"] * 8)]
         #: from the cells of a row beside the names to the names
         differences: dict[tuple[str, ...], list[str]] = {}
-        others: dict[tuple[str, ...], list[str]] = {}
+        others: dict[str, dict[tuple[str, ...], list[str]]] = {ONCE: {}, UNSTABLE: {}}
         for task in mine:
             for side in SIDES:
                 if records := task.records(side):
@@ -618,14 +618,17 @@ def report(tasks: list[Task]) -> Report:
                         cells = (*cells, reason.text if reason else "**none**")
                         differences.setdefault(cells, []).append(f"`{found.name}`")
                     else:
-                        others.setdefault(cells, []).append(f"`{found.name}`")
+                        others[found.kind].setdefault(cells, []).append(f"`{found.name}`")
         if differences:
             lines += ["", *table(("engine", "without it", "with it", "reason", "tests"), differences)]
         else:
             lines += ["", "No differences."]
-        if others:
-            lines += ["", "Tests that do not always end the same way, whatever the engine does:", ""]
-            lines += table(("engine", "without it", "with it", "tests"), others)
+        for kind, heading in (
+            (ONCE, "Once, in four runs with the engine on:"),
+            (UNSTABLE, "Tests that do not always end the same way, whatever the engine does:"),
+        ):
+            if others[kind]:
+                lines += ["", heading, "", *table(("engine", "without it", "with it", "tests"), others[kind])]
     return Report("\n".join(lines).strip() + "\n", unexplained, [r for r in REASONS if r in applied - used])
 
 

@@ -54,6 +54,15 @@ def live(allocator: Any) -> int:
     return len(allocator.blocks())
 
 
+def test_the_program_of_the_page() -> None:
+    """docs/numpy.md"""
+    page = (Path(__file__).parents[1] / "docs" / "numpy.md").read_text(encoding="utf-8")
+    program = page.split("```python\n")[1].partition("```")[0]
+    program += "assert hook.owner_of(a) is arena and hook.owner_of(numpy.ones(9)) is None"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 class TestUsing:
     """NPY-1, NPY-2"""
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -236,6 +237,24 @@ class TestWhere:
             """
         ) == ["20000 True", "True", "True"]
 
+    def test_executors_that_take_no_scope_along(self) -> None:
+        """OWN-1: their threads start without an owner, or they are other processes."""
+        assert output(
+            """
+            from concurrent.futures import ProcessPoolExecutor
+            async def main():
+                with a:
+                    kept = [await asyncio.get_running_loop().run_in_executor(None, some, 80_000)]
+                    print(charged(a, 4 * MiB))
+                    kept.append(await asyncio.to_thread(some, 80_000))
+                    print(charged(a, 4 * MiB))
+            asyncio.run(main())
+            with ProcessPoolExecutor(1) as pool:
+                try: a.wrap(pool)
+                except nativemem.ConfigError as error: print(error)
+            """
+        ) == ["False", "True", "budget.wrap: other processes cannot take a budget along; each may have its own"]
+
     def test_threads_in_the_same_scope(self) -> None:
         """OWN-1, OWN-4"""
         assert output(
@@ -301,6 +320,24 @@ class TestWhere:
             asyncio.run(main())
             """
         ) == ["True True"]
+
+    def test_the_programs_of_the_page(self, tmp_path: Path) -> None:
+        """docs/scopes.md, with what it leaves open filled in."""
+        page = (Path(__file__).parents[1] / "docs" / "scopes.md").read_text(encoding="utf-8")
+        blocks = page.split("```python\n")[1:]
+        program = "\n".join(block.partition("```")[0] for block in blocks)
+        assert output(
+            "request, handle = 20_000, some\n"
+            + program
+            + textwrap.dedent(
+                """
+                print(charged(requests), charged(cache), cache.last_denial)
+                before = requests.used
+                with serving(requests): more = some()
+                print(requests.used >= before + MiB)
+                """
+            )
+        ) == ["True False None", "True"]
 
     def test_a_suspended_generator_does_not_charge_its_caller(self) -> None:
         """OWN-1"""

@@ -108,7 +108,7 @@ def _env_size(env: Mapping[str, str], name: str) -> int | None:
 
 
 class Settings:
-    """The environment, read once. Sizes in bytes. Immutable; equal where all values are."""
+    """The environment as it was when it was read. Sizes in bytes. Immutable; equal where all values are."""
 
     backend: str = "auto"
     #: the kill switch: each block from the system, no hooks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -130,8 +131,9 @@ class Budget:
 
     * ``warn`` and ``critical``, no lower than ``warn``: where pressure begins. When ``used`` comes to a level from
       below, ``on_pressure(level, budget)`` is called, level being ``"warn"``, ``"critical"`` or ``"full"``: once,
-      when the call that caused it has done its work. Where there was no pressure before, a :class:`MemoryPressure`
-      warning is given too. What either raises goes to ``sys.unraisablehook``;
+      when the call that caused it has done its work; in a scope, soon after, from the interpreter's loop. Where
+      there was no pressure before, a :class:`MemoryPressure` warning is given too. What either raises goes to
+      ``sys.unraisablehook``;
     * ``max_single``: the largest single request;
     * ``overcommit``: what may be used beyond the limit, none by default;
     * ``minimum``, bytes: lending and rebalancing leave the limit no lower;
@@ -247,10 +249,15 @@ class Budget:
         self.__enter__()
 
     def wrap(self, executor: Any) -> Any:
-        """A :class:`concurrent.futures.Executor` that runs everything in ``executor`` within ``with self:``. Raises
-        :class:`ConfigError` for what has no ``submit``."""
+        """A :class:`concurrent.futures.Executor` that runs everything in ``executor`` within ``with self:``.
+
+        Parameters: ``executor``, one whose threads are this process's. Raises :class:`ConfigError` for what has no
+        ``submit``, and for a process pool. Any thread."""
         if not callable(getattr(executor, "submit", None)):
             raise ConfigError(f"budget.wrap: takes an executor, not {shown(executor)}")
+        processes = sys.modules.get("concurrent.futures.process")
+        if processes is not None and isinstance(executor, processes.ProcessPoolExecutor):
+            raise ConfigError("budget.wrap: other processes cannot take a budget along; each may have its own")
         from .executors import ScopedExecutor
 
         return ScopedExecutor(self, executor)

@@ -1,4 +1,4 @@
-"""Settings: every default, every environment variable, every check of a configuration, in one place."""
+"""Configurations: every default, and every check of them. The environment's variables are read in `_settings`."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ __all__ = ["ScopedExecutor"]
 
 
 class ScopedExecutor(Executor):
-    """Runs everything in another executor, within ``with scope:``; made by :meth:`Budget.wrap`. The scope has to go
-    where that one runs things: a process pool cannot take a budget along."""
+    """Runs everything in another executor, within ``with scope:``; made by :meth:`Budget.wrap`. Its
+    threads have to be this process's."""
 
     def __init__(self, scope: Any, executor: Any) -> None:
         self._scope, self._executor = scope, executor

@@ -1,13 +1,14 @@
 """Runs the benchmarks of pyperformance with the engine off and on, and compares them.
 
-    python bench/pyperformance_both.py [--benchmarks json_dumps,go] [--fast] [--resume]
+    python bench/pyperformance_both.py [--benchmarks json_dumps,go] [--fast | --memory] [--resume]
 
 Each benchmark runs off, on, on, off (--turns 2), so that what changes on the machine changes for both. Both sides
 have nativemem on their path; on is NATIVEMEM_AUTOINSTALL=1, for the benchmark's processes and their children. The
 files of pyperf are kept below build/pyperformance, those of each turn and, for `pyperf compare_to`, off.json and
 on.json; the table is table.md there. Needs pyperformance, and a package registry for what the benchmarks import:
 pyperformance installs it into an environment of its own, below build/pyperformance/venv. The benchmarks themselves
-need no network.
+need no network. --memory compares the peak resident bytes alone, of a process that measures one value; those do not
+depend on what else the machine does.
 
 Exit code: 0, or 1 if a benchmark failed on one side only or ran with the engine in another state than it should.
 """
@@ -97,6 +98,7 @@ def measure(name: str, side: str, turn: int, options: argparse.Namespace) -> str
     words = [sys.executable, "-m", "pyperformance", "run", "--python", sys.executable, "--benchmarks", name]
     words += ["--output", str(file), "--inherit-environ", PASSED_ON, "--hook", "peak_rss"]
     words += ["--timeout", str(options.timeout), *(["--fast"] if options.fast else [])]
+    words += ["--debug-single-value"] if options.memory else []
     done = run(words, PYTHONPATH=str(SITE), **SIDES[side])
     file.with_suffix(".log").write_text(done.stdout)
     if done.returncode == 0 and file.exists():
@@ -180,17 +182,44 @@ class Row:
                 return f"{self.name}: {wanted} ran with the engine {' and '.join(sorted(side.engine)) or 'unknown'}"
         return None
 
+    def peaks(self) -> tuple[str, str]:
+        memory = self.memory
+        return ("", "") if memory is None else (shown(self.off.peak or 0, "B"), f"{memory:.2f}")
+
     def cells(self) -> tuple[str, ...]:
         """Texts in the order of :data:`HEAD`."""
         speed = f"{self.speed:.2f}"
         if round(self.speed, 2) < LEAST:
             speed = f"**{speed}** below {LEAST}"
-        memory = self.memory
-        peak = ("", "") if memory is None else (shown(self.off.peak or 0, "B"), f"{memory:.2f}")
-        return (self.name, self.off.shown(), self.on.shown(), speed, f"{self.undisturbed:.2f}", *peak)
+        return (self.name, self.off.shown(), self.on.shown(), speed, f"{self.undisturbed:.2f}", *self.peaks())
 
 
-HEAD = ("benchmark", "off", "on", "off/on", "quartiles", "peak RSS off", "on/off")
+MEMORY_HEAD = ("benchmark", "peak RSS off", "on/off")
+HEAD = (MEMORY_HEAD[0], "off", "on", "off/on", "quartiles", *MEMORY_HEAD[1:])
+
+
+def memory_sum(found: list[Row]) -> Iterator[str]:
+    peaks = [row.memory for row in found if row.memory is not None]
+    if peaks:
+        above = sum(round(peak, 2) > MEMORY for peak in peaks)
+        mean = statistics.geometric_mean(peaks)
+        yield f"Peak RSS, geometric mean of {len(peaks)}: {mean:.3f}; {above} above {MEMORY} (target: none)."
+
+
+def memory_table(found: list[Row], failed: Mapping[str, str]) -> Iterator[str]:
+    """Markdown."""
+    yield from (f"    {line}" for line in machine())
+    yield f"    pyperf {pyperf.__version__}, --debug-single-value"
+    yield ""
+    yield f"| {' | '.join(MEMORY_HEAD)} |"
+    yield "| --- | ---: | ---: |"
+    for row in sorted(found, key=lambda row: row.memory or 0):
+        if row.memory is not None:
+            yield f"| {row.name} | {' | '.join(row.peaks())} |"
+    yield ""
+    yield from memory_sum(found)
+    for name, reason in failed.items():
+        yield f"Left out: {name}: {reason}."
 
 
 def table(found: list[Row], failed: Mapping[str, str], fast: bool) -> Iterator[str]:
@@ -215,11 +244,7 @@ def table(found: list[Row], failed: Mapping[str, str], fast: bool) -> Iterator[s
     undisturbed = statistics.geometric_mean(row.undisturbed for row in found)
     below = sum(round(row.undisturbed, 2) < LEAST for row in found)
     yield f"By the lower quartiles: {undisturbed:.3f}; {below} below {LEAST}."
-    peaks = [row.memory for row in found if row.memory is not None]
-    if peaks:
-        above = sum(round(peak, 2) > MEMORY for peak in peaks)
-        mean = statistics.geometric_mean(peaks)
-        yield f"Peak RSS, geometric mean of {len(peaks)}: {mean:.3f}; {above} above {MEMORY} (target: none)."
+    yield from memory_sum(found)
     for name, reason in failed.items():
         yield f"Left out: {name}: {reason}."
 
@@ -227,7 +252,9 @@ def table(found: list[Row], failed: Mapping[str, str], fast: bool) -> Iterator[s
 def main() -> int:
     parser = argparse.ArgumentParser(description="pyperformance with the engine off and on")
     parser.add_argument("--benchmarks", metavar="LIST", help="names or groups with commas, -name leaves one out")
-    parser.add_argument("--fast", action="store_true", help="rough answers, sooner")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--fast", action="store_true", help="rough answers, sooner")
+    how.add_argument("--memory", action="store_true", help="peak resident bytes alone, of one value each")
     parser.add_argument("--resume", action="store_true", help="keep what an earlier run measured, and its build")
     parser.add_argument("--turns", type=int, default=2, help="of each side (default: %(default)s)")
     parser.add_argument("--timeout", type=int, default=900, help="seconds of a process (default: %(default)s)")
@@ -258,7 +285,7 @@ def main() -> int:
         suite.dump(str(TOP / f"{side}.json"), replace=True)
     for name in suites["off"].get_benchmark_names():
         found.append(Row(name, *(Side.of(suites[side].get_benchmark(name)) for side in SIDES)))
-    text = "\n".join(table(found, failed, options.fast))
+    text = "\n".join(memory_table(found, failed) if options.memory else table(found, failed, options.fast))
     (TOP / "table.md").write_text(text + "\n", encoding="utf-8")
     print(text)
     for row in found:

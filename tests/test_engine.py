@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import importlib.util
 import os
 import shutil
@@ -63,6 +64,34 @@ def test_the_pure_backend_declines_and_says_what_to_do() -> None:
     assert lines[0].startswith("True NM-NATIVE-UNAVAILABLE the engine needs the native core")
     assert "USE_NATIVE_MEM=1" in lines[1]
     assert lines[2] == "False"
+
+
+LEFT_OUT = "  # doctest: +SKIP"
+
+
+def left_out() -> list[tuple[str, str]]:
+    """Modules, and names in them, with examples that change the whole process: doctest leaves them out."""
+    return [
+        (module, test.name)
+        for module in ("nativemem._install", "nativemem.process", "nativemem.budget", "nativemem.hooks.numpy")
+        for test in doctest.DocTestFinder().find(importlib.import_module(module))
+        if LEFT_OUT in (test.docstring or "")
+    ]
+
+
+@native
+@numpy
+@pytest.mark.parametrize(("module", "name"), left_out())
+def test_examples_that_change_the_process(module: str, name: str) -> None:
+    assert output(
+        f"""
+        import doctest, importlib
+        found = doctest.DocTestFinder().find(importlib.import_module({module!r}))
+        text = next(test.docstring for test in found if test.name == {name!r})
+        whole = doctest.DocTestParser().get_doctest(text.replace({LEFT_OUT!r}, ""), {{}}, {name!r}, None, 0)
+        print(doctest.DocTestRunner().run(whole).failed)
+        """
+    ) == ["0"]
 
 
 @native

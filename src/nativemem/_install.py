@@ -162,7 +162,12 @@ _waiting = _numpy.WhenImported(_numpy_imported)
 def uninstall() -> None:
     """Stops taking new memory from the heap. What it gave stays valid and is still freed into it.
 
-    Does nothing where nothing is installed.
+    Does nothing where nothing is installed. Any thread.
+
+    >>> import nativemem
+    >>> nativemem.uninstall()
+    >>> bool(nativemem.installed())
+    False
     """
     with _lock:
         if not installed():
@@ -175,7 +180,14 @@ def uninstall() -> None:
 
 
 def installed() -> Installed:
-    """What is on now; false where nothing is."""
+    """What is on now, an :class:`Installed`; false where nothing is. Any thread.
+
+    >>> import nativemem
+    >>> nativemem.install(objects=False, limit="1 GiB")  # doctest: +SKIP
+    Installed(objects=False, arrays=True, raw=False, limit=1073741824)
+    >>> nativemem.installed().arrays  # doctest: +SKIP
+    True
+    """
     loaded = sys.modules.get(f"{__package__}._engine")
     if loaded is None:
         return Installed(False, False, False, None)
@@ -188,7 +200,16 @@ def installed() -> Installed:
 
 def owns(address: int) -> bool:
     """Whether the memory at ``address`` came from the heap: ``owns(id(thing))`` for an object that has no
-    header before it, ``owns(array.ctypes.data)`` for an array. Raises :class:`NativeUnavailable` on the
-    pure backend. Any thread.
+    header before it, ``owns(array.ctypes.data)`` for an array.
+
+    Parameters: ``address``, an int; False for what is none. Raises :class:`NativeUnavailable` on the pure backend.
+    Any thread.
+
+    >>> import nativemem
+    >>> from nativemem.process import owns
+    >>> installed = nativemem.install()  # doctest: +SKIP
+    >>> thing = bytes(10_000)
+    >>> owns(id(thing)), owns(id(None))  # doctest: +SKIP
+    (True, False)
     """
     return _engine().owns(address) if 0 <= address < 1 << 64 else False

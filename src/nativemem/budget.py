@@ -238,21 +238,51 @@ class Budget:
     def __call__(self, function: F) -> F:
         """``function`` with its body in ``with self:``; also a generator function or a coroutine function.
 
-        Raises :class:`ConfigError` for what is not callable."""
+        Raises :class:`ConfigError` for what is not callable. Any thread.
+
+        >>> import nativemem
+        >>> installed = nativemem.install()  # doctest: +SKIP
+        >>> cache = nativemem.Budget("64 MiB", "cache")
+        >>> @cache
+        ... def fill():
+        ...     return [(i, i) for i in range(100_000)]
+        >>> entries = fill()  # doctest: +SKIP
+        >>> cache.used > 6_000_000  # doctest: +SKIP
+        True
+        """
         if not callable(function):
             raise ConfigError(f"budget: decorates a function, not {shown(function)}")
         return scoped(self, function)
 
     def initializer(self) -> None:
-        """Has all that the calling thread allocates be charged here until it ends: for
-        ``ThreadPoolExecutor(initializer=budget.initializer)``. Raises as ``with budget:``."""
+        """Has all that the calling thread allocates be charged here until it ends. Raises as ``with budget:``.
+
+        >>> import nativemem
+        >>> from concurrent.futures import ThreadPoolExecutor
+        >>> installed = nativemem.install()  # doctest: +SKIP
+        >>> jobs = nativemem.Budget("64 MiB", "jobs")
+        >>> with ThreadPoolExecutor(initializer=jobs.initializer) as pool:  # doctest: +SKIP
+        ...     made = pool.submit(bytearray, 10_000_000).result()
+        >>> jobs.used >= 10_000_000  # doctest: +SKIP
+        True
+        """
         self.__enter__()
 
     def wrap(self, executor: Any) -> Any:
         """A :class:`concurrent.futures.Executor` that runs everything in ``executor`` within ``with self:``.
 
         Parameters: ``executor``, one whose threads are this process's. Raises :class:`ConfigError` for what has no
-        ``submit``, and for a process pool. Any thread."""
+        ``submit``, and for a process pool. Any thread.
+
+        >>> import nativemem
+        >>> from concurrent.futures import ThreadPoolExecutor
+        >>> installed = nativemem.install()  # doctest: +SKIP
+        >>> jobs = nativemem.Budget("64 MiB", "jobs")
+        >>> with jobs.wrap(ThreadPoolExecutor()) as pool:  # doctest: +SKIP
+        ...     made = pool.submit(bytearray, 10_000_000).result()
+        >>> jobs.used >= 10_000_000  # doctest: +SKIP
+        True
+        """
         if not callable(getattr(executor, "submit", None)):
             raise ConfigError(f"budget.wrap: takes an executor, not {shown(executor)}")
         processes = sys.modules.get("concurrent.futures.process")
@@ -284,7 +314,8 @@ class Budget:
 
     @property
     def limit(self) -> int:
-        """Most bytes allowed. May be set; a limit below ``used`` refuses until enough was released."""
+        """Most bytes allowed. May be set, to bytes or a string; a limit below ``used`` refuses until enough was
+        released. Setting raises :class:`InvalidLayout` for what is no size."""
         return self._core.numbers()[2]
 
     @limit.setter
@@ -325,7 +356,7 @@ class Budget:
 
     def lock(self) -> None:
         """From now on nothing more may be charged here or below, for good: what a service does when it has started.
-        What is charged may be released."""
+        What is charged may be released. Any thread."""
         self._core.seal()
 
     @property
@@ -335,7 +366,7 @@ class Budget:
 
     @property
     def last_denial(self) -> Denial | None:
-        """The last refused request, or None."""
+        """The last refused request, a :class:`Denial`, or None. Any thread."""
         denial = self._core.denial()
         if denial is None:
             return None
@@ -343,7 +374,8 @@ class Budget:
         return Denial(requested, used, limit, _pressure.name_of(refuser), when / 1e9, _REASONS[reason])
 
     def try_reserve(self, n: int | str) -> bool:
-        """Charges ``n`` bytes; returns whether they fit. Nothing changes where they do not."""
+        """Charges ``n`` bytes; returns whether they fit. Nothing changes where they do not. Raises
+        :class:`InvalidLayout` for what is no size. Any thread."""
         return self._charge(parse_size(n, "budget.reserve: size"))
 
     def _charge(self, n: int) -> bool:
@@ -354,7 +386,16 @@ class Budget:
     def reserve(self, n: int | str) -> Any:
         """Charges ``n`` bytes at once; the result may be used as a context manager that releases them.
 
-        Raises :class:`BudgetExceeded`, charging nothing, where they do not fit.
+        Raises :class:`BudgetExceeded`, charging nothing, where they do not fit, and :class:`InvalidLayout` for what
+        is no size. Any thread.
+
+        >>> import nativemem
+        >>> budget = nativemem.Budget(1000)
+        >>> with budget.reserve(600):
+        ...     budget.used
+        600
+        >>> budget.used
+        0
         """
         n = parse_size(n, "budget.reserve: size")
         reserved = _Reserved(self, n)  # first: what is charged must not be lost for want of memory
@@ -370,7 +411,7 @@ class Budget:
 
     def release(self, n: int | str) -> None:
         """Gives ``n`` charged bytes back. Raises :class:`BudgetUnderflow`, changing nothing, if more than
-        are in use."""
+        are in use, and :class:`InvalidLayout` for what is no size. Any thread."""
         n = parse_size(n, "budget.release: size")
         status = self._core.release(n)
         if status != Status.OK:
@@ -387,7 +428,8 @@ class Budget:
         Parameters: ``borrower``, another budget; ``n``, bytes or a string; ``timeout``, seconds to wait for so much
         to be unused. Returns a :class:`Loan`, whose block it ends with. Raises, with nothing changed,
         :class:`BudgetExceeded` where less is unused, the minimum would not be left or the policy does not allow it;
-        :class:`LendTimeout` where that lasted for the whole timeout.
+        :class:`LendTimeout` where that lasted for the whole timeout; :class:`ConfigError` and
+        :class:`InvalidLayout` for arguments that are none. Any thread.
 
         >>> import nativemem
         >>> lender, borrower = nativemem.Budget(1000), nativemem.Budget(100)
@@ -447,7 +489,7 @@ class Budget:
 
     def rebalance(self) -> list[Move]:
         """Moves unused limit from this budget's children without pressure to those with it, so much that both end
-        below their warn level; none goes below its ``minimum``. Returns the moves.
+        below their warn level; none goes below its ``minimum``. Returns the moves. Any thread.
 
         >>> import nativemem
         >>> parent = nativemem.Budget("1 MiB")

@@ -32,7 +32,15 @@ class Usage:
 
 
 def usage() -> Usage:
-    """What the engine holds and served. Raises :class:`NativeUnavailable` where it was never installed."""
+    """What the engine holds and served, a :class:`Usage`. Raises :class:`NativeUnavailable` where it was never
+    installed. Any thread.
+
+    >>> import nativemem
+    >>> from nativemem.process import usage
+    >>> installed = nativemem.install(limit="1 GiB")  # doctest: +SKIP
+    >>> usage().limit, usage().held <= usage().peak, usage().denials  # doctest: +SKIP
+    (1073741824, True, 0)
+    """
     need_native("the engine")
     from ._engine import Engine
     from ._native import denial_of_engine

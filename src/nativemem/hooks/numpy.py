@@ -122,7 +122,16 @@ def using(allocator: Any) -> Iterator[Any]:
 def initializer(allocator: Any) -> Callable[[], None]:
     """What ``ThreadPoolExecutor(initializer=...)`` takes, so that arrays of its threads come from ``allocator``.
 
-    Returns a function that sets it for the thread that calls, for good. Raises as :func:`using`.
+    Parameters: ``allocator``, one that those threads may use. Returns a function that sets it for the thread
+    that calls, for good. Raises as :func:`using`. Any thread.
+
+    >>> import nativemem, numpy
+    >>> from concurrent.futures import ThreadPoolExecutor
+    >>> from nativemem.hooks import numpy as hook
+    >>> heap = nativemem.Heap()
+    >>> with ThreadPoolExecutor(initializer=hook.initializer(heap)) as pool:  # doctest: +SKIP
+    ...     hook.owner_of(pool.submit(numpy.ones, 1000).result()) is heap
+    True
     """
     if Settings.from_env().disable:
         return lambda: None
@@ -138,9 +147,18 @@ def initializer(allocator: Any) -> Callable[[], None]:
 def install(allocator: Any) -> None:
     """New arrays of the whole process come from ``allocator``, wherever no other was chosen; new threads' too.
 
-    May be called again, with another. It comes before the engine, which need not be installed. Raises
-    :class:`ConfigError` for an allocator that belongs to one thread (put it into a :class:`Locked`), otherwise as
-    :func:`using`. Any thread.
+    Parameters: ``allocator``, one that any thread may use. May be called again, with another. It comes before the
+    engine, which need not be installed. Raises :class:`ConfigError` for an allocator that belongs to one thread
+    (put it into a :class:`Locked`), otherwise as :func:`using`. Any thread.
+
+    >>> import nativemem, numpy
+    >>> from nativemem.hooks import numpy as hook
+    >>> heap = nativemem.Heap()
+    >>> hook.install(heap)  # doctest: +SKIP
+    >>> array = numpy.ones(1000)
+    >>> hook.owner_of(array) is heap  # doctest: +SKIP
+    True
+    >>> hook.uninstall()  # doctest: +SKIP
     """
     if Settings.from_env().disable:
         return
@@ -188,7 +206,13 @@ def owner_of(array: Any) -> Any:
 def handler_of(array: Any) -> str | None:
     """The name of the handler that an array's memory, or that of what it is a view of, came from: ``"nativemem"``
     for the engine, ``"nativemem Arena > System #7"`` for an allocator, what NumPy calls another; None for memory
-    that is not NumPy's. Any thread.
+    that is not NumPy's. Raises :class:`ConfigError` for what is no array. Any thread.
+
+    >>> import nativemem, numpy
+    >>> from nativemem.hooks import numpy as hook
+    >>> with hook.using(nativemem.Heap()):  # doctest: +SKIP
+    ...     hook.handler_of(numpy.ones(9)[::2]).startswith("nativemem Heap")
+    True
     """
     dataplane = _dataplane()
     owned, address = _owner_of_memory(array, "handler_of")
@@ -202,7 +226,15 @@ def handler_of(array: Any) -> str | None:
 
 
 def coverage() -> Coverage:
-    """Where arrays come from now, and what escapes, as a :class:`Coverage`. Any thread."""
+    """Where arrays come from now, and what escapes, as a :class:`Coverage`. Any thread.
+
+    >>> import nativemem, numpy
+    >>> from nativemem.hooks import numpy as hook
+    >>> with hook.using(nativemem.Heap()):  # doctest: +SKIP
+    ...     array = numpy.ones(1000)
+    >>> hook.coverage().bytes  # doctest: +SKIP
+    8000
+    """
     dataplane = _dataplane()
     get = _numpy.module().get_handler_name
     here, default = get(), contextvars.Context().run(get)
@@ -214,5 +246,15 @@ def coverage() -> Coverage:
 
 def last_denial() -> Exception | None:
     """The last error for which an allocator that was put here refused an array, or None; NumPy raises its own. Any
-    thread."""
+    thread.
+
+    >>> import nativemem, numpy
+    >>> from nativemem.hooks import numpy as hook
+    >>> with hook.using(nativemem.Limited(nativemem.Heap(), nativemem.Budget("1 KiB"))):  # doctest: +SKIP
+    ...     try:
+    ...         numpy.ones(1000)
+    ...     except MemoryError:
+    ...         print(hook.last_denial())
+    Limited: 8000 bytes asked for; budget has 0 of 1024 bytes in use
+    """
     return _dataplane().numpy_refusal()  # type: ignore[no-any-return]

@@ -298,7 +298,7 @@ import sys
 before = set(sys.modules)
 import nativemem.auto, nativemem
 heavy = {"dataclasses", "inspect", "typing", "threading", "re", "enum", "functools", "collections", "contextlib"}
-heavy |= {"_cffi_backend", "nativemem._control"}
+heavy |= {"_cffi_backend", "nativemem._control", "nativemem.errors"}
 print(nativemem.installed().objects, sorted(heavy & (set(sys.modules) - before)))
 print(nativemem.Budget.__name__, "Arena" in dir(nativemem), nativemem.process.usage().denials)
 """

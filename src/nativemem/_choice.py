@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 
+from ._late import errors
 from ._settings import Settings
-from .errors import ConfigError, NativeUnavailable, shown
 
 __all__ = ["in_main_interpreter", "need_native", "select"]
 
@@ -46,13 +46,13 @@ def select(name: str) -> str:
         return "native" if _has_core() else "pure"
     if name in ("native", "pure"):
         return name
-    raise ConfigError(f"backend: takes auto, native or pure, not {shown(name)}")
+    raise errors.ConfigError(f"backend: takes auto, native or pure, not {errors.shown(name)}")
 
 
 def need_native(what: str) -> None:
     """Raises :class:`NativeUnavailable` where ``what`` cannot do without the native backend, and it is another."""
     if select(Settings.from_env().backend) != "native":
-        raise NativeUnavailable(
+        raise errors.NativeUnavailable(
             f"{what} needs the native core, and this process runs on the pure backend",
             suggestion="install with USE_NATIVE_MEM=1, and leave NATIVEMEM_BACKEND unset",
         )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ._late import errors
 from ._load import dataplane, start_region
 from ._settings import Settings, reserve_of
-from .errors import OutOfMemory
 
 __all__ = ["Engine"]
 
@@ -17,7 +17,7 @@ class Engine:
         """Makes the heap. Raises :class:`OutOfMemory` where the system refuses the address space."""
         start_region()
         if not dataplane.engine_start(Settings.from_env().secure):
-            raise OutOfMemory("no memory for the engine's control structures")
+            raise errors.OutOfMemory("no memory for the engine's control structures")
 
     objects = staticmethod(dataplane.engine_objects)
     raw = staticmethod(dataplane.engine_raw)

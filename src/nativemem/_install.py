@@ -7,8 +7,8 @@ import sys
 from _thread import RLock
 
 from ._choice import need_native
-from ._settings import Settings, parse_size
-from .errors import SIZE_MAX, ConfigError, InvalidLayout, NativeUnavailable, shown
+from ._late import errors
+from ._settings import SIZE_MAX, Settings, parse_size
 from .hooks import _numpy
 
 TYPE_CHECKING = False
@@ -80,13 +80,13 @@ def _refuse_where_unsafe(objects: bool) -> None:
     # The build counts, not whether the lock is on: loading the core, which does not declare that it does without,
     # turns it on.
     if objects and "t" in getattr(sys, "abiflags", ""):
-        raise NativeUnavailable("objects: a free-threaded interpreter requires its own allocator")
+        raise errors.NativeUnavailable("objects: a free-threaded interpreter requires its own allocator")
     try:  # not `tracemalloc`, which python -X tracemalloc does not import
         from _tracemalloc import is_tracing
     except ImportError:  # an interpreter without it cannot trace
         return
     if is_tracing():
-        raise NativeUnavailable(
+        raise errors.NativeUnavailable(
             "tracemalloc is tracing; when it stops it would take the engine out from under its blocks",
             suggestion="stop tracemalloc, install, then start it again",
         )
@@ -117,7 +117,7 @@ def install(
     """
     for label, value in (("objects", objects), ("arrays", arrays), ("raw", raw)):
         if not isinstance(value, bool):
-            raise ConfigError(f"install.{label}: takes True or False, not {shown(value)}")
+            raise errors.ConfigError(f"install.{label}: takes True or False, not {errors.shown(value)}")
     most = None if limit is None else parse_size(limit, "install.limit:", least=1)
     if Settings.from_env().disable:
         return installed()
@@ -132,7 +132,7 @@ def install(
         if most is not None:
             least = engine.budget()[0] + LEAST_OVER_HELD
             if most < least:
-                raise InvalidLayout(f"install.limit: {most} bytes is too little; the least is {least}")
+                raise errors.InvalidLayout(f"install.limit: {most} bytes is too little; the least is {least}")
             engine.set_limit(most)
         if arrays:
             if numpy_is_there:

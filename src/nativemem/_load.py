@@ -6,9 +6,9 @@ from __future__ import annotations
 import sys
 from importlib.machinery import ExtensionFileLoader, ModuleSpec
 
+from ._late import errors
 from ._machine import memory
 from ._settings import Settings
-from .errors import OutOfMemory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def start_region() -> None:
     settings, may_use = Settings(), memory()
     reserve = settings.region or min(max(64 << 30, 1 << (4 * may_use - 1).bit_length()), 4 << 40)
     if not dataplane.region_init(reserve, min(settings.retain, may_use // 8), int(settings.decay * 1000)):
-        raise OutOfMemory(
+        raise errors.OutOfMemory(
             "the system refused to reserve address space for the heap",
             suggestion="raise the limit on address space (ulimit -v)",
         )

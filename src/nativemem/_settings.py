@@ -9,14 +9,17 @@ from __future__ import annotations
 import os
 from _operator import index  # what `operator` has it from, without the rest of that
 
-from .errors import SIZE_MAX, ConfigError, InvalidLayout, shown
+from ._late import errors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any, NoReturn
 
-__all__ = ["Settings", "parse_size"]
+__all__ = ["SIZE_MAX", "Settings", "parse_size"]
+
+#: Largest size of a block, in bytes: ``PTRDIFF_MAX`` of a 64-bit machine, on both backends.
+SIZE_MAX = (1 << 63) - 1
 
 _UNITS = {
     "": 1,
@@ -45,22 +48,22 @@ def parse_size(value: Any, label: str = "size", *, least: int = 0) -> int:
         unit = _UNITS.get(text[len(digits) :].lower())
         digits = digits.rstrip(_SPACE)
         if unit is None or not (digits.isascii() and digits.isdecimal()):
-            raise InvalidLayout(f"{label} {_TAKES}, not {shown(value)}")
+            raise errors.InvalidLayout(f"{label} {_TAKES}, not {errors.shown(value)}")
         # int() refuses absurdly long digit strings with an error of its own
         number = int(digits) * unit if len(digits) <= 20 else SIZE_MAX + 1
     elif isinstance(value, (bool, float)):
-        raise InvalidLayout(f"{label} {_TAKES}, not {shown(value)}")
+        raise errors.InvalidLayout(f"{label} {_TAKES}, not {errors.shown(value)}")
     else:
         try:
             number = index(value)
         except TypeError:
-            raise InvalidLayout(f"{label} {_TAKES}, not {shown(value)}") from None
+            raise errors.InvalidLayout(f"{label} {_TAKES}, not {errors.shown(value)}") from None
     if number < 0:
-        raise InvalidLayout(f"{label} {_TAKES}, not the negative {shown(value)}")
+        raise errors.InvalidLayout(f"{label} {_TAKES}, not the negative {errors.shown(value)}")
     if number > SIZE_MAX:
-        raise InvalidLayout(f"{label} {_TAKES}, at most {SIZE_MAX} bytes, not {shown(value)}")
+        raise errors.InvalidLayout(f"{label} {_TAKES}, at most {SIZE_MAX} bytes, not {errors.shown(value)}")
     if number < least:
-        raise InvalidLayout(f"{label} is {number} bytes; the least is {least}")
+        raise errors.InvalidLayout(f"{label} is {number} bytes; the least is {least}")
     return number
 
 
@@ -79,21 +82,21 @@ def _mapping(env: Any) -> Mapping[str, str]:
     if env is None:
         return os.environ
     if not hasattr(env, "get"):
-        raise ConfigError(f"env: takes a mapping or None, not {shown(env)}")
+        raise errors.ConfigError(f"env: takes a mapping or None, not {errors.shown(env)}")
     return env
 
 
 def _env_switch(env: Mapping[str, str], name: str) -> bool:
     text = env.get(name, "0")
     if text not in ("0", "1"):
-        raise ConfigError(f"{name}: takes 1 (on) or 0 (off), not {text!r}")
+        raise errors.ConfigError(f"{name}: takes 1 (on) or 0 (off), not {text!r}")
     return text == "1"
 
 
 def _env_count(env: Mapping[str, str], name: str) -> int:
     text = env.get(name, "0")
     if not (text.isascii() and text.isdecimal() and len(text) <= 18):
-        raise ConfigError(f"{name}: takes a whole number, not {text!r}")
+        raise errors.ConfigError(f"{name}: takes a whole number, not {text!r}")
     return int(text)
 
 
@@ -103,8 +106,8 @@ def _env_size(env: Mapping[str, str], name: str) -> int | None:
         return None
     try:
         return parse_size(text, name, least=1)
-    except InvalidLayout as error:
-        raise ConfigError(str(error)) from None
+    except errors.InvalidLayout as error:
+        raise errors.ConfigError(str(error)) from None
 
 
 class Settings:
@@ -133,7 +136,7 @@ class Settings:
     def __init__(self, **values: Any) -> None:
         for name, value in values.items():
             if name not in Settings.__annotations__:
-                raise ConfigError(f"settings: there is no {shown(name)}")
+                raise errors.ConfigError(f"settings: there is no {errors.shown(name)}")
             self.__dict__[name] = value
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
@@ -155,7 +158,7 @@ class Settings:
         env = _mapping(env)
         backend = env.get("NATIVEMEM_BACKEND", "auto")
         if backend not in ("auto", "native", "pure"):
-            raise ConfigError(f"NATIVEMEM_BACKEND: takes auto, native or pure, not {backend!r}")
+            raise errors.ConfigError(f"NATIVEMEM_BACKEND: takes auto, native or pure, not {backend!r}")
         return cls(
             backend=backend,
             disable=_env_switch(env, "NATIVEMEM_DISABLE"),

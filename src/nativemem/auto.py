@@ -11,8 +11,8 @@ import warnings
 
 from ._choice import in_main_interpreter
 from ._install import install
+from ._late import errors
 from ._settings import Settings
-from .errors import NativeMemError
 
 __all__: list[str] = []
 
@@ -20,5 +20,5 @@ _limit = Settings.from_env().limit
 try:
     if in_main_interpreter():
         install(limit=_limit)
-except NativeMemError as error:
+except errors.NativeMemError as error:
     warnings.warn(f"nativemem.auto: the engine is off: {error}", RuntimeWarning, stacklevel=2)

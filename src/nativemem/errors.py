@@ -11,6 +11,8 @@ import os
 import sys
 from _operator import index
 
+from ._settings import SIZE_MAX as SIZE_MAX
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,8 +44,6 @@ __all__ = [
     "WrongThread",
 ]
 
-#: Largest size of a block, in bytes: ``PTRDIFF_MAX`` of a 64-bit machine, on both backends.
-SIZE_MAX = (1 << 63) - 1
 #: Default and largest alignment of a block, in bytes.
 ALIGN_DEFAULT = 16
 ALIGN_MAX = 4096

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 
-from ..errors import NativeUnavailable
+from .._late import errors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ def module() -> Any:
     version = getattr(numpy, "__version__", None)
     umath = next((sys.modules[name] for name in _UMATH if name in sys.modules), None)
     if umath is None or version is None:
-        raise NativeUnavailable("the import of NumPy is not done", suggestion="install before or after it")
+        raise errors.NativeUnavailable("the import of NumPy is not done", suggestion="install before or after it")
     if tuple(int(part) for part in version.split(".")[:2]) < _NEEDS:
-        raise NativeUnavailable(f"NumPy {version} has no memory handlers; 1.22 is the first that has")
+        raise errors.NativeUnavailable(f"NumPy {version} has no memory handlers; 1.22 is the first that has")
     return umath
 
 
@@ -41,7 +41,7 @@ def hook(put_in: Callable[[Any], None]) -> None:
     try:
         Context().run(put_in, module()._ARRAY_API)
     except RuntimeError as error:  # of C: another version of the handler's structure
-        raise NativeUnavailable(str(error)) from None
+        raise errors.NativeUnavailable(str(error)) from None
 
 
 class WhenImported:

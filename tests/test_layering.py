@@ -116,7 +116,10 @@ def c_violations(root: Path) -> Iterator[str]:
 # --- Python ---
 
 PY_LAYERS = (
-    ("_late", "errors", "_machine", "_settings", "config", "_histogram", "_pressure", "_scoped", "_sites", "_version"),
+    (
+        *("_late", "errors", "_machine", "_settings", "config"),
+        *("_histogram", "_pressure", "_scoped", "_sites", "_version"),
+    ),
     ("_control", "_load", "_engine"),
     ("_native", "_pure"),
     ("_choice", "_backend"),

@@ -932,6 +932,7 @@ class TestArrays:
 
     def test_a_numpy_with_other_handlers(self, tmp_path: Path) -> None:
         """One that is too old, whose import is not done, or whose handlers are of another version."""
+        here = {"PYTHONDONTWRITEBYTECODE": "1"}  # the package is written three times in a second
         (tmp_path / "numpy" / "core").mkdir(parents=True)
         (tmp_path / "numpy" / "core" / "__init__.py").touch()
         umath = tmp_path / "numpy" / "core" / "_multiarray_umath.py"
@@ -958,7 +959,7 @@ class TestArrays:
                 except nativemem.NativeUnavailable as error: print(error)
                 print(nativemem.installed())
                 """
-            lines = output(first)
+            lines = output(first, **here)
             assert why in lines[0], version
             assert lines[1:] == ["Installed(objects=False, arrays=False, raw=False, limit=None)"]
             later = f"""
@@ -966,13 +967,13 @@ class TestArrays:
                 import nativemem.auto, numpy
                 print(nativemem.installed())
                 """
-            done = python(later)
+            done = python(later, **here)
             assert (done.returncode, done.stdout) == (
                 0, "Installed(objects=True, arrays=False, raw=False, limit=None)\n"
             )
             assert done.stderr.count("UserWarning: nativemem: arrays stay with NumPy's allocator") == 1
             assert why in done.stderr
-            done = python(f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nimport numpy, nativemem.auto")
+            done = python(f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nimport numpy, nativemem.auto", **here)
             assert done.returncode == 0
             assert done.stderr.count("RuntimeWarning: nativemem.auto: the engine is off") == 1
 

@@ -973,7 +973,8 @@ class TestArrays:
             )
             assert done.stderr.count("UserWarning: nativemem: arrays stay with NumPy's allocator") == 1
             assert why in done.stderr
-            done = python(f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nimport numpy, nativemem.auto", **here)
+            before = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nimport numpy, nativemem.auto"
+            done = python(before, **here)
             assert done.returncode == 0
             assert done.stderr.count("RuntimeWarning: nativemem.auto: the engine is off") == 1
 

@@ -264,9 +264,11 @@ const nm_heap *nm_heap_of(const void *ptr) {
     return p->kind == NM__SPAN && ptr == nm__page_base(p) ? heap_of_span(p) : NULL;
 }
 
+static const nm_heap *heap_of_page(const nm__page *p) { return p->part != NULL ? p->part->heap : heap_of_span(p); }
+
 nm_status nm__heap_measure(const void *ptr, size_t *size) {
-    nm__page *p = nm__page_of(ptr);
-    const nm_heap *h = p->part != NULL ? p->part->heap : heap_of_span(p);
+    const nm__page *p = nm__page_of(ptr);
+    const nm_heap *h = heap_of_page(p);
     if (h->key != 0) return unseal(h, (char *)(uintptr_t)ptr, room_of(p), size);
     *size = nm_heap_usable_of(ptr);
     return NM_OK;
@@ -916,8 +918,8 @@ static void *move(nm_heap *h, void *ptr, size_t old, size_t size) {
 
 /* In the block's own cell or span, if its tail is whole. */
 static nm_status secure_resize(char *ptr, size_t size) {
-    nm__page *p = nm__page_of(ptr);
-    const nm_heap *h = p->part != NULL ? p->part->heap : heap_of_span(p);
+    const nm__page *p = nm__page_of(ptr);
+    const nm_heap *h = heap_of_page(p);
     size_t old, room = room_of(p);
     nm_status status = unseal(h, ptr, room, &old);
     if (status != NM_OK) return status;
@@ -931,15 +933,15 @@ static nm_status secure_resize(char *ptr, size_t size) {
 static bool wastes_little(size_t size, size_t cell) { return size > cell - cell / 4; }
 
 static NM_COLD void *secure_realloc(nm_heap *h, char *ptr, size_t size) {
-    size_t old = 0, room = room_of(nm__page_of(ptr));
-    nm_status status = nm__heap_measure(ptr, &old);
+    const nm__page *p = nm__page_of(ptr);
+    const nm_heap *whose = heap_of_page(p);
+    size_t old, room = room_of(p);
+    nm_status status = unseal(whose, ptr, room, &old);
     if (status != NM_OK) return nm_refuse(status, size, 0, 0);
     size += size == 0;
     bool shrinks = size < old && !wastes_little(size, room);
     void *moved = shrinks || size > room ? move(h, ptr, old, size) : NULL;
-    if (moved != NULL || size > room) return moved;
-    (void)secure_resize(ptr, size);
-    return ptr;
+    return moved != NULL || size > room ? moved : seal(whose, ptr, size, room);
 }
 
 void *nm_heap_realloc(nm_heap *h, void *ptr, size_t size) {

@@ -577,6 +577,28 @@ class TestDenials:
             """
         ) == ["True True 0"]
 
+    def test_asked_at_no_charge(self) -> None:
+        """BUDGET-3: what a callback takes to make room is not charged to the budget that has none, or to any."""
+        assert output(
+            """
+            def relieve(level, budget):
+                if level == "refusal":
+                    seen.append(bytearray(9_000_000))
+                    cache.clear()
+            seen = []
+            tight = Budget("8 MiB", name="tight", warn=1, on_pressure=relieve)
+            heap = nativemem.Heap()
+            with tight:
+                limited = nativemem.Limited(heap, tight)
+                cache = [limited.alloc("4 MiB")]
+                block = limited.alloc("5 MiB")
+                held = tight.reserve("256 KiB")
+                print(len(seen), tight.denied, tight.used < 8 * MiB)
+                try: limited.alloc("4 MiB")
+                except MemoryError: print(len(seen), tight.denied)
+            """
+        ) == ["1 0 True", "2 1"]
+
     def test_a_locked_budget_refuses(self) -> None:
         assert output(
             """

@@ -44,6 +44,14 @@ bool nm__budget_hold(struct nm_budget *b, size_t n);
 /* As hold, but a refusal is neither counted nor remembered. */
 bool nm__budget_try(struct nm_budget *b, size_t n);
 void nm__budget_settle(struct nm_budget *b);
+/* A charge that nm__budget_hold refused: the budget that was to be charged, and the one on its line that stood in the way. */
+typedef struct nm__refusal {
+    struct nm_budget *charged, *refuser;
+} nm__refusal;
+/* The calling thread's last, once. False: there is none, or nothing that was freed would have helped (max_single, a lock). */
+bool nm__budget_take_refusal(nm__refusal *out);
+/* The request is tried again, so what was counted as denied is so no longer. Pre: it was, with these two. */
+void nm__budget_uncount(struct nm_budget *charged, struct nm_budget *refuser);
 /* The last n bytes of the limit are refused until something was denied, and again once twice as many are left: so the
  * code that handles a denial finds some memory. Opening and closing is for the budget and its ancestors. */
 void nm__budget_reserve(struct nm_budget *b, size_t n);

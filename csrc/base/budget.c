@@ -447,9 +447,23 @@ NM_INLINE bool hold(nm_budget *b, size_t n, nm_denial *denial) {
     return charge(b, n, denial);
 }
 
+static NM_TLS nm__refusal refused; /* charged: NULL where there is none */
+
+bool nm__budget_take_refusal(nm__refusal *out) {
+    *out = refused;
+    refused.charged = NULL;
+    return out->charged != NULL;
+}
+
+void nm__budget_uncount(nm_budget *charged, nm_budget *refuser) {
+    nm__atomic_sub(&charged->denied, 1);
+    if (refuser != charged) nm__atomic_sub(&refuser->denied, 1);
+}
+
 bool nm__budget_hold(nm_budget *b, size_t n) {
     nm_denial denial;
     if (NM_LIKELY(hold(b, n, &denial))) return true;
+    refused = (nm__refusal){denial.kind == NM_DENIED_LIMIT ? b : NULL, (nm_budget *)denial.refuser};
     remember(b, &denial);
     if (denial.refuser != b) remember((nm_budget *)denial.refuser, &denial);
     (void)nm__fail(NM_OVER_BUDGET, denial.requested, denial.used, denial.limit);
@@ -465,6 +479,7 @@ bool nm_budget_charge(nm_budget *b, size_t n) {
 bool nm__budget_try(nm_budget *b, size_t n) {
     nm_denial denial;
     if (hold(b, n, &denial)) return true;
+    refused.charged = NULL;
     (void)nm__fail(NM_OVER_BUDGET, denial.requested, denial.used, denial.limit);
     return false;
 }

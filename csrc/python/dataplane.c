@@ -100,7 +100,7 @@ static int spares;
 
 /* Functions of nativemem.errors, and who tells of pressure, kept in the interpreter's own dictionary: the types are
  * shared by the interpreters of a process, but each has its own exceptions, which go with it. */
-typedef enum { COERCE_LAYOUT, RAISE_STATUS, RAISE_BLOCK, RAISE_EXPORTS, TELL, HOOK_COUNT } Hook;
+typedef enum { COERCE_LAYOUT, RAISE_STATUS, RAISE_BLOCK, RAISE_EXPORTS, TELL, ASK, HOOK_COUNT } Hook;
 #define HOOKS "nativemem._dataplane hooks"
 
 /* ---- errors --------------------------------------------------------------------------------------- */
@@ -546,8 +546,72 @@ int nm__tell_pressure(void) {
     Py_XDECREF(done);
     return done == NULL ? -1 : 0;
 }
+
+/* As nm__ask_for_room; those that were asked join the list *asked (NULL: none yet), whose members are passed over. */
+static NM_COLD int ask_for_room(nm__refusal refusal, PyObject **asked) {
+    PyObject *now = call_hook(ASK, "(KKO)", (unsigned long long)(uintptr_t)refusal.charged,
+                              (unsigned long long)(uintptr_t)refusal.refuser, *asked == NULL ? Py_None : *asked);
+    if (now == NULL) return -1;
+    if (now == Py_None) {
+        Py_DECREF(now);
+        return 0;
+    }
+    Py_XDECREF(*asked);
+    *asked = now;
+    return 1;
+}
+int nm__ask_for_room(nm_budget *charged, nm_budget *refuser) {
+    PyObject *asked = NULL;
+    int result = ask_for_room((nm__refusal){charged, refuser}, &asked);
+    Py_XDECREF(asked);
+    return result;
+}
+
+/* Whether a request of `a` that was just refused is to be made again: 1, or 0, or -1 with an error set. */
+static NM_COLD int may_try_again(AllocatorObject *a, nm_failure failure, PyObject **asked) {
+    nm__refusal refusal;
+    if (failure.status != NM_OVER_BUDGET || !nm__budget_take_refusal(&refusal)) return 0;
+    PyObject *handle = Py_NewRef(a->handle); /* keeps the budgets, whatever a callback closes */
+    int ran = ask_for_room(refusal, asked);
+    if (ran == 1) nm__budget_uncount(refusal.charged, refusal.refuser);
+    Py_DECREF(handle);
+    return ran;
+}
+
+/* Runs a callable at nobody's charge. */
+static NM_TLS PyObject *aside_call, *aside_result;
+static int call_aside(void) {
+    aside_result = PyObject_CallNoArgs(aside_call);
+    return aside_result == NULL ? -1 : 0;
+}
+static PyObject *scope_aside(PyObject *module, PyObject *call) {
+    (void)module;
+    PyObject *before = aside_call, *result = NULL;
+    aside_call = call;
+    if (nm__scope_without(call_aside) == 0) result = aside_result;
+    aside_call = before;
+    return result;
+}
+
 NM_INLINE PyObject *told(PyObject *result) {
     return NM_UNLIKELY(atomic_load_explicit(&nm__pressed, memory_order_relaxed)) && result != NULL ? tell(result) : result;
+}
+
+/* When an allocation was refused: gives orphans back, asks those who watch budgets for room. Post: have_spare(), or NULL
+ * with an error set. */
+static NM_COLD char *alloc_after_all(AllocatorObject *a, size_t size, size_t align) {
+    nm_failure failure = nm_last_failure();
+    char *ptr = NULL;
+    PyObject *asked = NULL;
+    int again = 1;
+    if (a->life->orphans != 0 && sweep_orphans(a->life)) ptr = a->port.methods->alloc(a->port.self, size, align);
+    while (ptr == NULL && (again = may_try_again(a, failure, &asked)) == 1 && have_spare()) {
+        ptr = a->port.methods->alloc(a->port.self, size, align);
+        if (ptr == NULL) failure = nm_last_failure();
+    }
+    if (ptr == NULL && again == 0) raise_refusal(a, failure, size, align);
+    Py_XDECREF(asked); /* budgets, which their allocators hold: no code runs */
+    return ptr;
 }
 
 /* Pre: a layout. NULL with an error set: refused. */
@@ -560,14 +624,7 @@ NM_INLINE PyObject *make_block(AllocatorObject *a, size_t size, size_t align) {
         return NULL;
     }
     char *ptr = a->port.methods->alloc(a->port.self, size, align);
-    if (NM_UNLIKELY(ptr == NULL)) {
-        nm_failure failure = nm_last_failure();
-        if (a->life->orphans != 0 && sweep_orphans(a->life)) ptr = a->port.methods->alloc(a->port.self, size, align);
-        if (ptr == NULL) {
-            raise_refusal(a, failure, size, align);
-            return NULL;
-        }
-    }
+    if (NM_UNLIKELY(ptr == NULL) && (ptr = alloc_after_all(a, size, align)) == NULL) return NULL;
     return new_block(a, ptr, size, align);
 }
 
@@ -648,18 +705,27 @@ static PyObject *allocator_resize(AllocatorObject *a, PyObject *const *args, Py_
     }
     if (own_block(a, args[0], "resize", "freed") == NULL) return NULL;
     if (!plain_size(args[1], &size) && !coerce(a, args[1], NULL, &size, &align)) return NULL;
-    BlockObject *b = own_block(a, args[0], "resize", "freed"); /* again: coerce may have run Python code */
-    if (b == NULL) return NULL;
-    if (b->size == 0 || size == 0) return PyBool_FromLong((size_t)b->size == size);
-    (void)nm__fail(NM_OK, 0, 0, 0);
-    if (!a->port.methods->resize(a->port.self, b->ptr, (size_t)b->size, size, b->align)) {
+    PyObject *asked = NULL, *result = NULL;
+    BlockObject *b;
+    int again = 1;
+    while (again == 1 && (b = own_block(a, args[0], "resize", "freed")) != NULL) { /* each time: Python code may have run */
+        (void)nm__fail(NM_OK, 0, 0, 0);
+        if (b->size == 0 || size == 0) {
+            result = Py_NewRef((size_t)b->size == size ? Py_True : Py_False);
+        } else if (a->port.methods->resize(a->port.self, b->ptr, (size_t)b->size, size, b->align)) {
+            b->size = (Py_ssize_t)size;
+            result = Py_NewRef(Py_True);
+        } else if (nm_last_failure().status == NM_OK) {
+            result = Py_NewRef(Py_False);
+        }
+        if (result != NULL) break;
         nm_failure failure = nm_last_failure();
-        if (failure.status == NM_OK) Py_RETURN_FALSE;
-        raise_refusal(a, failure, size, b->align);
-        return NULL;
+        align = b->align;
+        again = may_try_again(a, failure, &asked);
+        if (again == 0) raise_refusal(a, failure, size, align);
     }
-    b->size = (Py_ssize_t)size;
-    return told(Py_NewRef(Py_True));
+    Py_XDECREF(asked);
+    return told(result);
 }
 
 static PyObject *allocator_attach(AllocatorObject *a, PyObject *args) {
@@ -1053,7 +1119,7 @@ static PyObject *set_hooks(PyObject *module, PyObject *args) {
     PyObject *dict = PyInterpreterState_GetDict(PyInterpreterState_Get());
     if (dict == NULL) return PyErr_NoMemory();
     if (PyTuple_GET_SIZE(args) != HOOK_COUNT) {
-        PyErr_SetString(PyExc_TypeError, "set_hooks: takes five functions");
+        PyErr_SetString(PyExc_TypeError, "set_hooks: takes six functions");
         return NULL;
     }
     if (PyDict_SetItemString(dict, HOOKS, args) < 0) return NULL;
@@ -1102,6 +1168,7 @@ static PyMethodDef module_methods[] = {
     {"own_pool", own_pool, METH_VARARGS, "Makes a pool and puts it into a handle's slot."},
     {"own_stacks", nm__own_stacks, METH_VARARGS, "Makes a collection of stacks and puts it into a handle's slot."},
     {"stacks_frames", nm__stacks_frames, METH_VARARGS, "File, line and function of each frame of a site."},
+    {"scope_aside", scope_aside, METH_O, "Calls something at nobody's charge."},
     {"scope_owner", nm__scope_owner, METH_VARARGS, "A budget's heap, to be entered."},
     {"scope_current", nm__scope_current, METH_NOARGS, "The owner that is charged now, or None."},
     {"scope_array_budget", nm__scope_array_budget, METH_O, "Address of the budget that an array is charged to, or 0."},

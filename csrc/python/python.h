@@ -36,6 +36,14 @@ void nm__raise_failure(PyObject *allocator, nm_failure failure);
 /* Functions of the module; each is called with the interpreter's lock held. */
 /* Calls who watches budgets. -1 with an error set: an interrupt. */
 int nm__tell_pressure(void);
+/* Asks the watchers of budgets for room before a request is refused: calls on_pressure("refusal", budget) of `charged`
+ * and of its ancestors up to `refuser`, which stood in the way, at nobody's charge, each unless this thread is in the midst
+ * of a call of it. Returns 1 where one was called, so that the request may be tried again (once), 0 where none was, -1 with
+ * an error set for an interrupt; what else a callback raises has gone to sys.unraisablehook. To be called from the
+ * interpreter's loop or a method, where any Python code may run, with both budgets held. Denials stay as counted: a caller
+ * that tries again and gets its memory, or counts anew, calls nm__budget_uncount. */
+struct nm_budget;
+int nm__ask_for_room(struct nm_budget *charged, struct nm_budget *refuser);
 PyObject *nm__region_size(PyObject *module, PyObject *unused);
 PyObject *nm__region_init(PyObject *module, PyObject *args);
 PyObject *nm__region_owns(PyObject *module, PyObject *address);

@@ -56,6 +56,9 @@ class BudgetCore(Protocol):
     def numbers(self) -> tuple[int, int, int, int]:
         """used, peak, limit, denied."""
 
+    def uncount(self, refuser: Any) -> None:
+        """A charge here that ``refuser`` refused is tried again: it is denied no longer."""
+
     def denial(self) -> tuple[int, int, int, Any, int, int] | None:
         """requested, used, allowed, the core that refused, time in ns since the epoch, why: 0 limit, 1 max_single,
         2 locked."""
@@ -139,6 +142,8 @@ class Backend(Protocol):
     Utilities: Any
     histograms: Any  # of sizes and latencies, of all that the process has traced with one
     crossing: Any  # the next level that a budget came to and that nobody was told of; see _pressure
+    refusal: Any  # of this thread's last charge that a limit refused, once: the cores charged and in the way; or None
+    aside: Any  # calls a function at nobody's charge
 
 
 class Binding(SimpleNamespace):

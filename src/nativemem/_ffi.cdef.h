@@ -40,6 +40,11 @@ bool nm_budget_charge(nm_budget *b, size_t n);
 nm_status nm_budget_release(nm_budget *b, size_t n);
 void nm_budget_set_limit(nm_budget *b, size_t limit);
 void nm__budget_reserve(nm_budget *b, size_t n);
+typedef struct {
+    nm_budget *charged, *refuser;
+} nm__refusal;
+bool nm__budget_take_refusal(nm__refusal *out);
+void nm__budget_uncount(nm_budget *charged, nm_budget *refuser);
 size_t nm_budget_used(const nm_budget *b);
 size_t nm_budget_peak(const nm_budget *b);
 size_t nm_budget_limit(const nm_budget *b);

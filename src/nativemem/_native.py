@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from . import errors
 from ._control import address, ffi, lib
 from ._load import dataplane, start_region
-from ._pressure import tell
+from ._pressure import ask, tell
 from ._settings import reserve_of
 from ._sites import PACKAGE
 from .config import BudgetOptions
@@ -138,6 +138,9 @@ class BudgetCore:
     def denial(self) -> tuple[int, int, int, Any, int, int] | None:
         return denial_of(self._ptr)
 
+    def uncount(self, refuser: BudgetCore) -> None:
+        lib.nm__budget_uncount(self._ptr, refuser._ptr)
+
 
 def denial_of(budget: Any) -> tuple[int, int, int, Any, int, int] | None:
     out = ffi.new("nm_denial *")
@@ -161,6 +164,25 @@ def crossing() -> tuple[Any, int, bool] | None:
     return _budgets.get(address(budget[0])), level[0], was_normal[0]
 
 
+def refusal() -> tuple[BudgetCore, BudgetCore] | None:
+    """Of this thread's last charge, once, if a limit refused it: the budget that was to be charged, and the one that
+    stood in the way."""
+    out = ffi.new("nm__refusal *")
+    if not lib.nm__budget_take_refusal(out):
+        return None
+    charged, refuser = _budgets.get(address(out.charged)), _budgets.get(address(out.refuser))
+    return None if charged is None or refuser is None else (charged, refuser)
+
+
+#: calls a function at nobody's charge
+aside = dataplane.scope_aside
+
+
+def _ask(charged: int, refuser: int, asked: list[Any] | None) -> list[Any] | None:
+    core = _budgets.get(charged)
+    return None if core is None else ask(aside, core, _budgets.get(refuser), asked)
+
+
 def array_budget(address: int) -> BudgetCore | None:
     """The core of the budget that an array is charged to."""
     return _budgets.get(dataplane.scope_array_budget(address))
@@ -172,6 +194,7 @@ dataplane.set_hooks(
     errors.raise_block,
     errors.raise_exports,
     functools.partial(tell, crossing),
+    _ask,
 )
 
 

@@ -1,18 +1,23 @@
-"""Budgets under pressure: who is told, and when.
+"""Budgets under pressure: which callback is told, and when.
 
 A core notes that a budget came to a level from below; that happens inside an allocation, often with locks
-held, so nobody is called there. The public calls that may charge a budget tell what was noted as their last
-act, when the block is complete and no lock is held.
+held, so no callback runs there. The public calls that may charge a budget tell what was noted as their last
+act, when the block is complete and no lock is held. Before such a call raises what a budget refused it asks
+the budgets that stood in the way for room, and makes the request again.
 """
 
 from __future__ import annotations
 
+import functools
 import sys
+import threading
 import traceback
 import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any
+
+from .errors import Refusal
 
 __all__ = ["LEVELS", "MemoryPressure"]
 
@@ -56,17 +61,100 @@ def tell(crossing: Callable[[], tuple[Any, int, bool] | None]) -> None:
         while (noted := crossing()) is not None:
             core, level, was_normal = noted
             budget = known(core)
-            if budget is None:
+            if budget is None or _is_among(budget, _here.called):  # what a callback does is not told to it
                 continue
             try:
                 if was_normal:
                     warnings.warn(MemoryPressure(budget._pressed(), budget, LEVELS[level]), stacklevel=3)
                 if budget._on_pressure is not None:
-                    budget._on_pressure(LEVELS[level], budget)
+                    _call(budget, LEVELS[level])
             except Exception:
                 _unraisable(budget)
     except MemoryError:
         pass
+
+
+class _Here(threading.local):
+    #: budgets whose callbacks this thread is in the midst of
+    called: tuple[Any, ...] = ()
+
+
+_here = _Here()
+
+
+def _call(budget: Any, level: str) -> None:
+    """Calls ``on_pressure``, during which this thread does not call it again."""
+    before = _here.called
+    _here.called = (*before, budget)
+    try:
+        budget._on_pressure(level, budget)
+    except Exception:
+        _unraisable(budget)
+    finally:
+        _here.called = before
+
+
+def _is_among(budget: Any, budgets: Any) -> bool:
+    return any(other is budget for other in budgets)
+
+
+def ask(
+    aside: Callable[[Callable[[], None]], Any], charged: Any, refuser: Any, asked: list[Any] | None
+) -> list[Any] | None:
+    """Asks for room where ``refuser``, the core of a budget, refused what ``charged``, one below it or itself, was to
+    be charged with: calls ``on_pressure("refusal", budget)`` of those on the line between them, the lowest first.
+
+    Parameters: ``aside``, which calls a function at nobody's charge; ``asked``, the budgets that were asked for this
+    request before (None: none), which are not asked again. Nor are those whose callback this thread is in the midst
+    of. Returns ``asked`` with those that were called, None where none was: then the request is refused. What a
+    callback raises goes to ``sys.unraisablehook``, but for an interrupt.
+    """
+    try:
+        seen = asked or []
+        budgets = []
+        core = charged
+        while core is not None:
+            budget = known(core)
+            if budget is not None and budget._on_pressure is not None:
+                if not _is_among(budget, seen) and not _is_among(budget, _here.called):
+                    budgets.append(budget)
+            if core is refuser:
+                break
+            core = core._parent
+        if not budgets:
+            return None
+        result = seen + budgets
+        aside(functools.partial(_call_each, budgets, "refusal"))
+    except MemoryError:
+        return None
+    return result
+
+
+def _call_each(budgets: list[Any], level: str) -> None:
+    for budget in budgets:
+        _call(budget, level)
+
+
+def retry(backend: Any, call: Callable[[], Any], refused: tuple[int, int, int, int] | None = None) -> Any:
+    """What ``call`` returns. Where a budget refuses it (:class:`Refusal`) that one is asked for room, and ``call`` is
+    called again.
+
+    Parameters: ``refused``, the numbers of the refusal where it was called already: not the refusal itself, whose
+    traceback would lead back to it and keep all that the callers have.
+    """
+    asked: list[Any] | None = None
+    while True:
+        if refused is None:
+            try:
+                return call()
+            except Refusal as r:
+                refused = r.status, r.requested, r.used, r.limit
+        refusal = backend.refusal()
+        now = None if refusal is None else ask(backend.aside, refusal[0], refusal[1], asked)
+        if now is None:
+            raise Refusal(*refused)
+        refusal[0].uncount(refusal[1])
+        asked, refused = now, None
 
 
 def _unraisable(budget: Any) -> None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
+from . import _pressure
 from ._backend import DataPlane, facade
 from .config import (
     MAX_DEPTH,
@@ -112,7 +114,7 @@ class Allocator(_Base):
     def _make(cls, kind: str, upstream: Any, *args: Any) -> Any:
         """A core of the backend; its refusal, of the upstream it takes memory from, as an error."""
         try:
-            return getattr(cls._backend, kind)(*args)
+            return _pressure.retry(cls._backend, partial(getattr(cls._backend, kind), *args))
         except Refusal as r:
             # not r itself: with its traceback it would be a cycle that holds upstream
             refusal = r.status, r.requested, r.used, r.limit

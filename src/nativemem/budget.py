@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import sys
@@ -134,6 +135,12 @@ class Budget:
       when the call that caused it has done its work; in a scope, soon after, from the interpreter's loop. Where
       there was no pressure before, a :class:`MemoryPressure` warning is given too. What either raises goes to
       ``sys.unraisablehook``;
+    * before a call raises :class:`BudgetExceeded` because a limit stands in the way, ``on_pressure("refusal", budget)``
+      is called: of the budget that was to be charged, and of its parents up to the one that refused, once for a
+      request. It may free memory, or raise a limit; then the request is tried again, and counts as denied only where
+      it is refused again; until then ``last_denial`` is about it. It runs in the thread that asks, charged to no
+      budget, and is not called in the midst of itself. :meth:`try_reserve` and :meth:`lend` do not ask: their
+      callers have another way. Nor does C code that takes from a :class:`CPort`;
     * ``max_single``: the largest single request;
     * ``overcommit``: what may be used beyond the limit, none by default;
     * ``minimum``, bytes: lending and rebalancing leave the limit no lower;
@@ -383,6 +390,11 @@ class Budget:
         _pressure.tell(self._backend.crossing)
         return done
 
+    def _charge_or_refuse(self, n: int) -> None:
+        if not self._core.charge(n):
+            _, used, allowed, *_ = self._core.denial()
+            raise Refusal(Status.OVER_BUDGET, n, used, allowed)
+
     def reserve(self, n: int | str) -> Any:
         """Charges ``n`` bytes at once; the result may be used as a context manager that releases them.
 
@@ -399,10 +411,14 @@ class Budget:
         """
         n = parse_size(n, "budget.reserve: size")
         reserved = _Reserved(self, n)  # first: what is charged must not be lost for want of memory
-        if not self._charge(n):
-            denial = self._core.denial()
-            raise_status(self, Status.OVER_BUDGET, n, denial[1], denial[2])
-        return reserved
+        try:
+            _pressure.retry(self._backend, functools.partial(self._charge_or_refuse, n))
+        except Refusal as r:
+            refusal = r.status, r.requested, r.used, r.limit
+        else:
+            _pressure.tell(self._backend.crossing)
+            return reserved
+        raise_status(self, *refusal)
 
     @property
     def owner(self) -> Any:

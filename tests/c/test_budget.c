@@ -70,6 +70,25 @@ static void test_pressure_of_ancestors(void) {
     no_crossings();
 }
 
+static void test_refusals_are_taken_once(void) {
+    nm_budget *root = make(100, NULL, (nm_budget_options){0}), *leaf = make(200, root, (nm_budget_options){.max_single = 0.9});
+    nm__refusal r;
+    CHECK(nm_budget_charge(leaf, 60) && !nm__budget_take_refusal(&r));
+    CHECK(!nm_budget_charge(leaf, 60) && nm__budget_take_refusal(&r) && r.charged == leaf && r.refuser == root);
+    CHECK(!nm__budget_take_refusal(&r) && nm_budget_denied(leaf) == 1 && nm_budget_denied(root) == 1);
+    nm__budget_uncount(leaf, root);
+    CHECK(nm_budget_denied(leaf) == 0 && nm_budget_denied(root) == 0);
+    CHECK(!nm_budget_charge(root, 60) && nm__budget_take_refusal(&r) && r.charged == root && r.refuser == root);
+    nm__budget_uncount(root, root);
+    CHECK(nm_budget_denied(root) == 0);
+    CHECK(!nm_budget_charge(leaf, 60) && !nm__budget_try(leaf, 60) && !nm__budget_take_refusal(&r)); /* of the last alone */
+    CHECK(!nm_budget_charge(leaf, 60) && !nm_budget_charge(leaf, 190) && !nm__budget_take_refusal(&r)); /* max_single */
+    nm_budget_lock(leaf);
+    CHECK(!nm_budget_charge(leaf, 1) && !nm__budget_take_refusal(&r));
+    nm_budget_destroy(leaf);
+    nm_budget_destroy(root);
+}
+
 static void test_options(void) {
     nm_budget *b = make(1000, NULL, (nm_budget_options){.max_single = 0.25, .overcommit = 0.1});
     nm_denial d;
@@ -292,6 +311,7 @@ static void test_release_while_the_limit_moves(void) {
 int main(void) {
     RUN(test_pressure());
     RUN(test_pressure_of_ancestors());
+    RUN(test_refusals_are_taken_once());
     RUN(test_options());
     RUN(test_a_locked_ancestor());
     RUN(test_lending());

@@ -280,3 +280,271 @@ def test_bad_options(nm: Binding, field: str, value: object) -> None:
     with pytest.raises(ConfigError, match=rf"^budget\.(warn|{field})") as caught:
         nm.Budget(1000, **{field: value})
     assert "\n" not in str(caught.value)
+
+
+class Cache:
+    """A user of a budget that can do with less: it gives back what it has when it is asked for room."""
+
+    def __init__(self) -> None:
+        self.kept: list[Any] = []
+        self.asked: list[tuple[str | None, int]] = []
+
+    def __call__(self, level: str, budget: Budget) -> None:
+        if level == "refusal":
+            self.asked.append((budget.name, budget.last_denial.requested))
+            self.kept.clear()
+
+
+#: ways to ask for 600 bytes of a budget, most of it kept by a cache; each returns what holds them
+def _reserved(nm: Binding, budget: Any) -> Any:
+    return budget.reserve(600)
+
+
+def _allocated(nm: Binding, budget: Any) -> Any:
+    return nm.Limited(None, budget).alloc(600)
+
+
+def _resized(nm: Binding, budget: Any) -> Any:
+    limited = nm.Limited(nm.Stack(1000), budget)
+    block = limited.alloc(10)
+    assert limited.resize(block, 610)
+    return block
+
+
+def _in_batch(nm: Binding, budget: Any) -> Any:
+    return nm.Limited(nm.Traced(nm.Heap()), budget).alloc_many([300, 300])
+
+
+def _as_array(nm: Binding, budget: Any) -> Any:
+    return nm.Limited(nm.Heap(), budget).array("B", 600)
+
+
+def _below(nm: Binding, budget: Any) -> Any:
+    return nm.Traced(nm.Locked(nm.Limited(nm.Arena(), budget))).alloc(600)
+
+
+def _of_an_arena(nm: Binding, budget: Any) -> Any:
+    arena = nm.Arena(600, upstream=nm.Limited(None, budget))
+    return arena, arena.alloc(500)
+
+
+def _of_a_pool(nm: Binding, budget: Any) -> Any:
+    return nm.Pool(100, 6, upstream=nm.Limited(None, budget))
+
+
+def _of_a_stack(nm: Binding, budget: Any) -> Any:
+    return nm.Stack(600, upstream=nm.Limited(None, budget))
+
+
+ASKING = (
+    *(_reserved, _allocated, _resized, _in_batch, _as_array, _below),
+    *(_of_an_arena, _of_a_pool, _of_a_stack),
+)
+
+
+@pytest.mark.parametrize("request_memory", ASKING, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("whose", ["its own", "an ancestor's"])
+def test_asked_before_a_refusal(nm: Binding, request_memory: Any, whose: str) -> None:
+    """BUDGET-3: once; with room made the request passes and nothing was denied."""
+    cache = Cache()
+    root = nm.Budget(1000, "root", on_pressure=cache, warn=1)
+    budget = root if whose == "its own" else nm.Budget(5000, "leaf", nm.Budget(5000, parent=root), warn=1)
+    cache.kept = [nm.Limited(None, root).alloc(700)]
+    held = request_memory(nm, budget)
+    assert len(cache.asked) == 1 and cache.asked[0][0] == "root" and cache.asked[0][1] >= 300
+    assert (root.denied, budget.denied) == (0, 0)
+    assert 600 <= budget.used <= root.used <= 1000
+    del held
+
+
+@pytest.mark.parametrize("request_memory", ASKING, ids=lambda f: f.__name__)
+def test_asked_in_vain(nm: Binding, request_memory: Any) -> None:
+    """BUDGET-3, 2: each on the line up to the one in the way, the lowest first; counted once."""
+    asked: list[str] = []
+
+    def note(level: str, budget: Any) -> None:
+        if level == "refusal":
+            asked.append(budget.name)
+
+    top = nm.Budget(9000, "top", on_pressure=note)
+    root = nm.Budget(1000, "root", top, on_pressure=note)
+    leaf = nm.Budget(900, "leaf", nm.Budget(5000, parent=root), on_pressure=note)
+    root.reserve(700)
+    with pytest.raises(BudgetExceeded, match="budget 'root' has ") as caught:
+        request_memory(nm, leaf)
+    assert asked == ["leaf", "root"]
+    assert (leaf.denied, root.denied, top.denied) == (1, 1, 0)
+    assert leaf.last_denial.owner == caught.value.state["owner"] == "root"
+    del caught
+    collect()
+    assert leaf.used == 0 and root.used == 700
+
+
+def test_a_heap_asks(nm: Binding) -> None:
+    """BUDGET-3"""
+    cache = Cache()
+    budget = nm.Budget("1 MiB", "heap", on_pressure=cache, warn=1)
+    heap = nm.Heap(budget)
+    cache.kept = [heap.alloc("512 KiB")]
+    block = heap.alloc("768 KiB")
+    assert block.size == 768 << 10 and len(cache.asked) == 1 and budget.denied == 0
+    with pytest.raises(BudgetExceeded):
+        heap.alloc("768 KiB")
+    assert len(cache.asked) == 2 and budget.denied == 1
+
+
+def test_each_that_stands_in_the_way_is_asked_once(nm: Binding) -> None:
+    """BUDGET-3: two budgets of one chain, and one above another."""
+    first, second = Cache(), Cache()
+    lower, upper = (nm.Budget(1000, n, on_pressure=c, warn=1) for n, c in (("lower", first), ("upper", second)))
+    first.kept, second.kept = [nm.Limited(None, lower).alloc(900)], [nm.Limited(None, upper).alloc(900)]
+    both = nm.Limited(nm.Limited(None, lower), upper)
+    block = both.alloc(600)
+    assert (first.asked, second.asked) == ([("lower", 600)], [("upper", 600)])
+    assert (lower.denied, upper.denied, block.size) == (0, 0, 600)
+
+
+def test_a_callback_that_is_refused_itself(nm: Binding, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BUDGET-3: it is not called in the midst of itself, and what it raises goes to the hook."""
+    seen: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda u: seen.append((u.exc_type, u.object)))
+    levels: list[str] = []
+    limited: Any = None
+
+    def take_more(level: str, budget: Budget) -> None:
+        levels.append(level)
+        limited.alloc(2000)
+
+    budget = nm.Budget(1000, on_pressure=take_more)
+    other = nm.Budget(1000, on_pressure=lambda level, b: levels.append("other " + level) or limited.alloc(2000))
+    limited = nm.Limited(nm.Limited(None, other), budget)
+    with pytest.raises(BudgetExceeded):
+        limited.alloc(1001)
+    assert levels == ["refusal"]
+    assert seen == [(BudgetExceeded, budget)]
+    assert budget.denied == 2 and budget.used == 0
+
+
+def test_a_callback_that_crosses_a_level_itself(nm: Binding) -> None:
+    """BUDGET-3: what it does is not told to it, or that would have no end."""
+    levels: list[str] = []
+    limited: Any = None
+    kept: list[Any] = []
+
+    def swap(level: str, budget: Budget) -> None:
+        levels.append(level)
+        kept.clear()
+        kept.append(limited.alloc(700))
+
+    budget = nm.Budget(1000, on_pressure=swap)
+    limited = nm.Limited(None, budget)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", nativemem.MemoryPressure)
+        kept.append(limited.alloc(700))
+        block = limited.alloc(150)
+        assert kept[0].alive and block.alive and budget.used == 850
+        with pytest.raises(BudgetExceeded):
+            limited.alloc(500)
+    assert levels == ["warn", "refusal"]
+
+
+@pytest.mark.parametrize("why", ["try", "max_single", "locked", "lend", "no callback"])
+def test_where_nobody_is_asked(nm: Binding, why: str) -> None:
+    """BUDGET-3: where the caller has another way, or where nothing that is freed would help."""
+    asked = Told()
+    single = 0.5 if why == "max_single" else None
+    budget = nm.Budget(1000, warn=1, max_single=single, on_pressure=None if why == "no callback" else asked)
+    if why != "max_single":
+        budget.reserve(500)
+    if why == "locked":
+        budget.lock()
+    if why == "try":
+        assert not budget.try_reserve(600)
+    elif why == "lend":
+        with pytest.raises(BudgetExceeded):
+            budget.lend(nm.Budget(10), 600)
+    else:
+        with pytest.raises(BudgetExceeded):
+            budget.reserve(600)
+    assert asked == [] and budget.denied == (why != "lend")
+
+
+def test_a_callback_may_raise_the_limit(nm: Binding) -> None:
+    """BUDGET-3"""
+
+    def give_more(level: str, budget: Any) -> None:
+        if level == "refusal":
+            budget.limit = 5000
+
+    budget = nm.Budget(1000, on_pressure=give_more)
+    assert nm.Limited(None, budget).alloc(3000).size == 3000 and budget.denied == 0
+
+
+def test_an_interrupt_in_a_callback(nm: Binding) -> None:
+    """BUDGET-3: goes through, and nothing is charged."""
+
+    def interrupt(level: str, budget: Any) -> None:
+        raise KeyboardInterrupt
+
+    budget = nm.Budget(1000, on_pressure=interrupt)
+    limited = nm.Limited(None, budget)
+    for call in (lambda: limited.alloc(2000), lambda: budget.reserve(2000)):
+        with pytest.raises(KeyboardInterrupt):
+            call()
+    assert budget.used == 0 and limited.stats.live == 0
+
+
+def test_a_callback_that_closes_and_frees(nm: Binding) -> None:
+    """BUDGET-3: whatever it does to the allocator or the block, the call ends in an error of its own."""
+    todo: Any = None
+    budget = nm.Budget(1000, on_pressure=lambda level, budget: level == "refusal" and todo())
+    limited = nm.Limited(nm.Stack(5000), budget)
+    block = limited.alloc(100)
+    todo = block.free
+    with pytest.raises(nativemem.StaleBlock):
+        limited.resize(block, 2000)
+    todo = limited.close
+    with pytest.raises(nativemem.StaleHandle):
+        limited.alloc(2000)
+    assert budget.used == 0
+
+
+def test_threads_that_ask(nm: Binding) -> None:
+    """BUDGET-3, 2: each request is asked for, none passes the limit, each denial is counted once."""
+    lock, kept = threading.Lock(), []
+    asked: list[str] = []
+
+    def make_room(level: str, budget: Any) -> None:
+        if level == "refusal":
+            asked.append(level)
+            with lock:
+                mine = kept[:1]
+                del kept[:1]
+            for block in mine:
+                block.free()
+
+    budget = nm.Budget(1000, on_pressure=make_room, warn=1)
+    limited = nm.Limited(nm.Heap(), budget)
+    together = threading.Barrier(4)
+    refused: list[int] = []
+
+    def work() -> None:
+        together.wait()
+        for _ in range(200):
+            try:
+                block = limited.alloc(100)
+            except BudgetExceeded:
+                refused.append(1)
+                continue
+            with lock:
+                kept.append(block)
+            del block
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(asked) >= 790 - 4 and budget.denied == len(refused) and budget.peak <= 1000
+    kept.clear()
+    assert budget.used == 0

@@ -21,8 +21,10 @@ from .cores import (
     StackCore,
     SystemCore,
     TracedCore,
+    aside,
     crossing,
     histograms,
+    refusal,
     this_thread,
 )
 from .dataplane import Allocator
@@ -44,6 +46,7 @@ __all__ = [
     "SystemCore",
     "TracedCore",
     "Utilities",
+    "aside",
     "cdata_new",
     "crossing",
     "features",
@@ -51,6 +54,7 @@ __all__ = [
     "histograms",
     "methods",
     "name",
+    "refusal",
     "this_thread",
 ]
 

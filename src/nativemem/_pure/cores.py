@@ -301,7 +301,15 @@ class BudgetCore:
             refuser._denied += 1
         self._last = (*numbers, None if refuser is self else refuser, now, kind)
         self._denied += 1
+        _refused.last = None if kind else (weakref.ref(self), weakref.ref(refuser))
         return False
+
+    @_locked
+    def uncount(self, refuser: BudgetCore) -> None:
+        """A charge that ``refuser`` refused is tried again: it is denied no longer."""
+        self._denied -= 1
+        if refuser is not self:
+            refuser._denied -= 1
 
     @_locked
     def release(self, n: int) -> int:
@@ -358,6 +366,29 @@ def crossing() -> tuple[Any, int, bool] | None:
     except IndexError:
         return None
     return budget(), level, was_normal
+
+
+class _Refused(threading.local):
+    #: the budget that was to be charged, and the one whose limit stood in the way
+    last: tuple[weakref.ref[BudgetCore], weakref.ref[BudgetCore]] | None = None
+
+
+_refused = _Refused()
+
+
+def refusal() -> tuple[BudgetCore, BudgetCore] | None:
+    """Of this thread's last charge, once, if a limit refused it: the budget that was to be charged, and the one that
+    stood in the way."""
+    last, _refused.last = _refused.last, None
+    if last is None:
+        return None
+    charged, refuser = last[0](), last[1]()
+    return None if charged is None or refuser is None else (charged, refuser)
+
+
+def aside(call: Callable[[], Any]) -> Any:
+    """Calls a function at nobody's charge: there are no scopes here."""
+    return call()
 
 
 class _Counted:

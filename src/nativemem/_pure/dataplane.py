@@ -8,11 +8,12 @@ call in between.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import weakref
 from typing import Any
 
-from .._pressure import tell
+from .._pressure import retry, tell
 from ..errors import (
     ALIGN_DEFAULT,
     ALIGN_MAX,
@@ -24,6 +25,7 @@ from ..errors import (
     raise_exports,
     raise_status,
 )
+from . import cores
 from .blocks import FREED, LIVE, STALE, Block, storage
 from .cores import crossing, lock, pressed
 
@@ -200,6 +202,28 @@ class Allocator:
             raise TypeError("alloc() takes a size and an optional alignment (0 given)")
         if not _is_plain(size, align):
             size, align = coerce_layout(self, size, align)
+        refused = None
+        try:
+            block = self._made(size, align)
+        except Refusal as r:
+            refused = r.status, r.requested, r.used, r.limit
+        if refused is not None:
+            block = self._after_all(refused, (size, align), self._made, size, align)
+        if pressed:
+            tell(crossing)
+        return block
+
+    def _after_all(
+        self, refused: tuple[int, int, int, int], layout: tuple[int, int], call: Any, *args: Any
+    ) -> Any:
+        """What ``call`` returns when the budget that refused it was asked for room."""
+        try:
+            return retry(cores, functools.partial(call, *args), refused)
+        except Refusal as r:
+            refused = r.status, r.requested, r.used, r.limit
+        raise_status(self, *refused, layout)
+
+    def _made(self, size: int, align: int) -> Any:
         with lock:
             if size == 0 or self._closed:
                 self._check_use()
@@ -209,23 +233,22 @@ class Allocator:
                     block = self._core_._alloc(size, align, lambda: storage(size, align))
                 except Refusal as r:
                     if not (self._life.orphans and self._life.sweep()):
-                        raise_status(self, r.status, r.requested, r.used, r.limit, (size, align))
-                    block = self._alloc_again(r, size, align)
+                        raise
+                    refused = r.status, r.requested, r.used, r.limit
+                    block = self._alloc_again(refused, size, align)
             life = self._life
             block._allocator, block._size, block._align = self, size, align
             life.serial += 1
             block._serial = life.serial
             block._state = LIVE
             life.blocks[block._serial] = weakref.ref(block)
-        if pressed:
-            tell(crossing)
         return block
 
-    def _alloc_again(self, first: Refusal, size: int, align: int) -> Any:
+    def _alloc_again(self, refused: tuple[int, int, int, int], size: int, align: int) -> Any:
         try:
             return self._core_._alloc(size, align, lambda: storage(size, align))
         except Refusal:
-            raise_status(self, first.status, first.requested, first.used, first.limit, (size, align))
+            raise Refusal(*refused) from None
 
     def _own(self, block: Any, action: str, when_freed: str) -> None:
         """Raises unless the block is one of this allocator's, live and without exports."""
@@ -285,19 +308,26 @@ class Allocator:
         self._own(block, "resize", "freed")
         if not _is_plain(size, ALIGN_DEFAULT):
             size, _ = coerce_layout(self, size)
+        refused = None
+        try:
+            done = self._resized(block, size)
+        except Refusal as r:
+            refused = r.status, r.requested, r.used, r.limit
+        if refused is not None:
+            done = self._after_all(refused, (size, block._align), self._resized, block, size)
+        if pressed:
+            tell(crossing)
+        return done
+
+    def _resized(self, block: Any, size: int) -> bool:
         with lock:
             self._own(block, "resize", "freed")
             if not block._size or not size:
                 return bool(block._size == size)
             old = block._size
-            try:
-                if not self._core_._resize(old, size, block, lambda: block._set_size(size)):
-                    return False
-            except Refusal as r:
-                raise_status(self, r.status, r.requested, r.used, r.limit, (size, block._align))
+            if not self._core_._resize(old, size, block, lambda: block._set_size(size)):
+                return False
             block._size = size
-        if pressed:
-            tell(crossing)
         return True
 
     def _live(self) -> list[Any]:

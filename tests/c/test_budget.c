@@ -73,6 +73,7 @@ static void test_pressure_of_ancestors(void) {
 static void test_refusals_are_taken_once(void) {
     nm_budget *root = make(100, NULL, (nm_budget_options){0}), *leaf = make(200, root, (nm_budget_options){.max_single = 0.9});
     nm__refusal r;
+    (void)nm__budget_take_refusal(&r); /* of a test before */
     CHECK(nm_budget_charge(leaf, 60) && !nm__budget_take_refusal(&r));
     CHECK(!nm_budget_charge(leaf, 60) && nm__budget_take_refusal(&r) && r.charged == leaf && r.refuser == root);
     CHECK(!nm__budget_take_refusal(&r) && nm_budget_denied(leaf) == 1 && nm_budget_denied(root) == 1);

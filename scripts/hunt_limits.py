@@ -5,9 +5,9 @@ Usage: hunt_limits.py [--denials N] [--seed S] [--python PATH] [--only BODY] [--
 
 A case is a body of limit_bodies.py, a variant of the code around it, a limit, and whether that is a budget's, by a
 scope, or the process's. Its number and the seed say what it does. A process runs some hundred cases; processes are
-started until N MemoryErrors came out. Findings are printed once for each body, variant, outcome and C stack, with the
-arguments that repeat the first. --control runs a finding's body and variant without nativemem, with allocations of
-the interpreter failing: what happens there too is its own fault.
+started until N MemoryErrors came out. A finding is printed once for each body, variant, outcome and C stack, with the
+arguments that repeat it. --control runs its body and variant without nativemem, with allocations of the interpreter
+failing: what happens there too is its own fault.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def worker(spec: dict[str, Any]) -> int:
     def failing_from(run: Run) -> Iterator[None]:
         from _testcapi import remove_mem_hooks, set_nomemory  # type: ignore[import-not-found]
 
-        start, stop = spec["fail"]
+        start, stop = spec["fail"][run.case.number]
         set_nomemory(start, stop)
         try:
             yield
@@ -594,8 +594,6 @@ kept: list[Any] = []
 class Finding:
     outcome: str
     case: Case
-    seed: int
-    secure: bool
     where: list[str]
     count: int = 1
 
@@ -687,7 +685,7 @@ class Batch:
         cases: list[Case],
         end: str,
         secure: bool,
-        fail: tuple[int, int] | None = None,
+        fail: list[tuple[int, int]] | None = None,
     ) -> None:
         self.cases, self.secure = cases, secure
         self.folder = Path(tempfile.mkdtemp(prefix="hunt-limits-"))
@@ -787,7 +785,7 @@ class Batch:
 
 
 def note(
-    tally: Tally, outcome: str, case: Case, seed: int, secure: bool, stack: list[str], where: list[str]
+    tally: Tally, outcome: str, case: Case, first: int, secure: bool, stack: list[str], where: list[str], seed: int
 ) -> None:
     if any(case.body == name and outcome.startswith(start) for name, start in KNOWN):
         tally.known += 1
@@ -797,9 +795,11 @@ def note(
     if key in tally.findings:
         tally.findings[key].count += 1
         return
-    tally.findings[key] = Finding(outcome, case, seed, secure, [*stack, *map(str, where)])
+    tally.findings[key] = Finding(outcome, case, [*stack, *map(str, where)])
+    more = " --secure" if secure else ""
+    print(f"  {outcome}  [{' < '.join(stack)}] {' < '.join(map(str, where))}")
     print(
-        f"  {outcome}  [{' < '.join(stack)}] {where}\n    {case.repeat()}{' --secure' if secure else ''}",
+        f"    {case.repeat()}{more}\n    after others: --seed {seed} --cases {first}-{case.number}{more}",
         flush=True,
     )
 
@@ -807,50 +807,52 @@ def note(
 def hunt(options: argparse.Namespace, names: list[str]) -> Tally:
     tally, number, start = Tally(), 0, time.monotonic()
     while tally.errors < options.denials and time.monotonic() - start < options.seconds:
-        index = tally.processes
-        secure = options.secure or (index % 4 == 3)
-        end = "free" if options.only else ENDS[index % 3]
+        index = number // CASES_OF_A_PROCESS
+        secure = options.secure or (index % 4 == 3 and not options.only)
+        end = "free" if options.only or options.cases else ENDS[index % 3]
         if options.only:
-            cases = [Case(number + i, options.only, *pick) for i, pick in enumerate(alone(options))]
-            number += len(cases)
+            cases = [Case(i, options.only, *pick) for i, pick in enumerate(alone(options))]
+        elif options.cases:
+            cases = [draw(options.seed, i, names, options) for i in options.cases]
         else:
             cases = [draw(options.seed, number + i, names, options) for i in range(CASES_OF_A_PROCESS)]
-            number += CASES_OF_A_PROCESS
+        number += CASES_OF_A_PROCESS
         while cases:
-            batch = Batch(options, cases, end, secure)
-            tally.processes += 1
-            by_number = {case.number: case for case in cases}
-            for k, outcome, errors, denied, after in batch.done:
-                tally.errors += errors
-                tally.denied += denied
-                tally.cases += 1
-                if outcome != "right":
-                    note(tally, outcome, by_number[k], options.seed, secure, [], batch.where.get(k, []))
-                if after:
-                    note(tally, after, by_number[k], options.seed, secure, [], [])
-            last = max((k for k, *_ in batch.done), default=cases[0].number - 1)
-            if batch.fault:
-                stack = shown_stack(batch.stack)
-                if batch.now is not None:
-                    note(
-                        tally,
-                        batch.fault,
-                        by_number[batch.now],
-                        options.seed,
-                        secure,
-                        stack,
-                        batch.python_stack[:3],
-                    )
-                    last = batch.now
-                else:
-                    case = Case(-1, f"end-{end}" if batch.ending else "start", "-", "process", MIB, options.seed)
-                    note(tally, batch.fault, case, options.seed, secure, stack, batch.python_stack[:3])
-                    break
-            cases = [case for case in cases if case.number > last]
-        if options.only:
+            cases = one_process(options, cases, end, secure, tally)
+        if options.only or options.cases:
             break
     tally.seconds = time.monotonic() - start
     return tally
+
+
+def one_process(options: argparse.Namespace, cases: list[Case], end: str, secure: bool, tally: Tally) -> list[Case]:
+    """What it did not survive to run."""
+    batch = Batch(options, cases, end, secure)
+    tally.processes += 1
+    by_number = {case.number: case for case in cases}
+
+    def found(outcome: str, case: Case, stack: list[str], where: list[str]) -> None:
+        note(tally, outcome, case, cases[0].number, secure, stack, where, options.seed)
+
+    for k, outcome, errors, denied, after in batch.done:
+        tally.errors += errors
+        tally.denied += denied
+        tally.cases += 1
+        if outcome != "right":
+            found(outcome, by_number[k], [], batch.where.get(k, []))
+        if after:
+            found(after, by_number[k], [], [])
+    last = max((k for k, *_ in batch.done), default=cases[0].number - 1)
+    if not batch.fault:
+        return []
+    stack = shown_stack(batch.stack)
+    if batch.now is None:  # at its start, or in the end
+        number = cases[-1].number if batch.ending else cases[0].number
+        what = Case(number, f"end-{end}" if batch.ending else "between", "-", "process", MIB, options.seed)
+        found(batch.fault, what, stack, batch.python_stack[:3])
+        return [] if batch.ending or not batch.done else [case for case in cases if case.number > last]
+    found(batch.fault, by_number[batch.now], stack, batch.python_stack[:3])
+    return [case for case in cases if case.number > batch.now]
 
 
 def alone(options: argparse.Namespace) -> Iterator[tuple[str, str, int, int]]:
@@ -862,23 +864,37 @@ def alone(options: argparse.Namespace) -> Iterator[tuple[str, str, int, int]]:
 
 def control(options: argparse.Namespace) -> int:
     """The same body and variant, where the interpreter's k-th allocation and what follows fails."""
-    seen: Counter[str] = Counter()
-    first: dict[str, str] = {}
+    numbers = [*range(100), *range(100, 600, 7), *range(600, 6000, 97)]
+    fail = [(k, k + width if width else 0) for width in (0, 1, 16) for k in numbers]
     variant = options.variant or "catching"
-    for k in [*range(60), *range(60, 400, 7), *range(400, 4000, 97)]:
-        for width in (0, 1, 16):
-            case = Case(0, options.only, variant, "process", options.limit or MIB, options.seed)
-            batch = Batch(options, [case], "free", False, (k, k + width if width else 0))
-            outcome = batch.fault or next((o for _, o, *_ in batch.done), "nothing")
-            if outcome != "right":
-                seen[outcome] += 1
-                if outcome not in first:
-                    first[outcome] = f"from allocation {k}, {width or 'all'} fail"
-                    print(f"  without nativemem: {outcome} ({first[outcome]}) {batch.python_stack[:3]}", flush=True)
-        if sum(seen.values()) >= 20:
-            break
+    cases = [
+        Case(i, options.only, variant, "process", options.limit or MIB, options.seed) for i in range(len(fail))
+    ]
+    seen: Counter[str] = Counter()
+    until = time.monotonic() + min(options.seconds, 300)
+    while cases and time.monotonic() < until:
+        batch = Batch(options, cases, "free", False, fail)
+        outcomes = [(k, outcome) for k, outcome, *_ in batch.done if outcome != "right"]
+        last = max((k for k, *_ in batch.done), default=cases[0].number - 1)
+        if batch.fault:
+            last = cases[0].number if batch.now is None else batch.now
+            outcomes.append((last, batch.fault))
+        for k, outcome in outcomes:
+            if outcome not in seen:
+                start, stop = fail[k]
+                what = f"from allocation {start}" if stop == 0 else f"{stop - start} from allocation {start}"
+                stack = " < ".join(shown_stack(batch.stack)) if k == batch.now else ""
+                print(f"  without nativemem: {outcome}  [{stack}] {batch.where.get(k, batch.python_stack[:3])}")
+                print(f"    failing: {what}", flush=True)
+            seen[outcome] += 1
+        cases = [case for case in cases if case.number > last]
     print(f"control: {dict(seen) or 'MemoryError or the right result'}")
     return 0
+
+
+def cases_of(text: str) -> range:
+    first, last = map(int, text.split("-"))
+    return range(first, last + 1)
 
 
 def size(text: str) -> int:
@@ -901,6 +917,7 @@ def main() -> int:
     parser.add_argument("--variant", choices=(*VARIANTS, "interrupted"))
     parser.add_argument("--kind", choices=KINDS)
     parser.add_argument("--limit", type=size)
+    parser.add_argument("--cases", type=cases_of, metavar="A-B", help="of the seed, in one process")
     parser.add_argument("--secure", action="store_true", help="every process, not each fourth")
     parser.add_argument("--control", action="store_true", help="--only BODY without nativemem, allocations failing")
     bodies = Path(__file__).resolve().with_name("limit_bodies.py")

@@ -112,6 +112,7 @@ C_TESTS := $(sort $(wildcard tests/c/test_*.c))
 # test_x.link: what the linker is told when it links test_x.c
 C_TEST_HEADERS := $(wildcard tests/c/*.h tests/c/*.link)
 ASAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+TSAN := -fsanitize=thread -fno-omit-frame-pointer
 
 c-tests: $(C_TESTS:tests/c/%.c=build/c-tests/plain/%.passed) ## the C tests
 	@[ -n "$(C_TESTS)" ] || { echo "there are no tests in tests/c"; exit 1; }
@@ -119,13 +120,19 @@ c-tests: $(C_TESTS:tests/c/%.c=build/c-tests/plain/%.passed) ## the C tests
 c-tests-asan: $(C_TESTS:tests/c/%.c=build/c-tests/asan/%.passed) ## the C tests under the sanitizers
 	@[ -n "$(C_TESTS)" ] || { echo "there are no tests in tests/c"; exit 1; }
 
-build/c-tests/plain/%: tests/c/%.c $(CORE_SOURCES) $(C_HEADERS) $(C_TEST_HEADERS) Makefile
-	@mkdir -p $(@D)
-	$(CC) -O1 -g $(C_FLAGS) $(WARNINGS) -o $@ $< $(CORE_SOURCES) $(addprefix @,$(wildcard $(<:.c=.link)))
+# of every kind each source is compiled once, for all tests
+define C_TESTS_OF
+build/c-tests/$(1)/obj/%.o: %.c $$(C_HEADERS) $$(C_TEST_HEADERS) Makefile
+	@mkdir -p $$(@D)
+	$$(CC) -O1 -g $(2) $$(C_FLAGS) $$(WARNINGS) -c $$< -o $$@
 
-build/c-tests/asan/%: tests/c/%.c $(CORE_SOURCES) $(C_HEADERS) $(C_TEST_HEADERS) Makefile
-	@mkdir -p $(@D)
-	$(CC) -O1 -g $(ASAN) $(C_FLAGS) $(WARNINGS) -o $@ $< $(CORE_SOURCES) $(addprefix @,$(wildcard $(<:.c=.link)))
+build/c-tests/$(1)/%: build/c-tests/$(1)/obj/tests/c/%.o $$(CORE_SOURCES:%.c=build/c-tests/$(1)/obj/%.o)
+	$$(CC) -O1 -g $(2) $$(C_FLAGS) -o $$@ $$^ $$(addprefix @,$$(wildcard tests/c/$$*.link))
+endef
+$(eval $(call C_TESTS_OF,plain,))
+$(eval $(call C_TESTS_OF,asan,$(ASAN)))
+$(eval $(call C_TESTS_OF,valgrind,-DNM_VALGRIND))
+$(eval $(call C_TESTS_OF,tsan,$(TSAN)))
 
 # kept: an executable that make takes for intermediate would be built again each time
 .SECONDARY:
@@ -194,7 +201,6 @@ switch-over: ## jq and discount on memlib by memlib_redirect.h alone, by their o
 
 .PHONY: c-tests-valgrind c-tests-tsan fuzz python-tests-asan hunt-scopes hunt-limits
 CORPUS := $(wildcard tests/c/corpus/*)
-TSAN := -fsanitize=thread -fno-omit-frame-pointer
 # a child that ends in a guard page is one of the tests
 VALGRIND := valgrind --quiet --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite \
 	--child-silent-after-fork=yes --suppressions=tests/c/valgrind.supp
@@ -215,17 +221,9 @@ hunt-limits: $(VENV)/.installed-test ## ordinary Python where memory ends; ARGS=
 python-tests-asan: ## the Python tests on an extension with AddressSanitizer; some minutes
 	$(PYTHON) scripts/python_tests_asan.py $(ARGS)
 
-build/c-tests/valgrind/%: tests/c/%.c $(CORE_SOURCES) $(C_HEADERS) $(C_TEST_HEADERS) Makefile
+build/c-tests/valgrind/%.passed: build/c-tests/valgrind/%
 	@command -v valgrind >/dev/null || \
 	  { echo "missing: valgrind; on Debian or Ubuntu: apt-get install valgrind"; exit 1; }
-	@mkdir -p $(@D)
-	$(CC) -O1 -g -DNM_VALGRIND $(C_FLAGS) $(WARNINGS) -o $@ $< $(CORE_SOURCES) $(addprefix @,$(wildcard $(<:.c=.link)))
-
-build/c-tests/tsan/%: tests/c/%.c $(CORE_SOURCES) $(C_HEADERS) $(C_TEST_HEADERS) Makefile
-	@mkdir -p $(@D)
-	$(CC) -O1 -g $(TSAN) $(C_FLAGS) $(WARNINGS) -o $@ $< $(CORE_SOURCES) $(addprefix @,$(wildcard $(<:.c=.link)))
-
-build/c-tests/valgrind/%.passed: build/c-tests/valgrind/%
 	NM_TEST_EVERY=13 $(VALGRIND) ./$<
 	@touch $@
 

@@ -5,8 +5,8 @@ Usage: hunt_limits.py [--denials N] [--seed S] [--python PATH] [--only BODY] [--
 
 A case is a body of limit_bodies.py, a variant of the code around it, a limit, and whether that is a budget's, by a
 scope, or the process's. Its number and the seed say what it does. A process runs some hundred cases; processes are
-started until N MemoryErrors came out. A finding is printed once for each body, variant, outcome and C stack, with the
-arguments that repeat it. --control runs its body and variant without nativemem, with allocations of the interpreter
+started until N MemoryErrors came out. A finding is printed once for each body, variant, outcome and C stack, with
+the arguments that repeat it. --control runs its body and variant without nativemem, with allocations of the interpreter
 failing: what happens there too is its own fault.
 """
 

@@ -628,23 +628,69 @@ NM_INLINE PyObject *make_block(AllocatorObject *a, size_t size, size_t align) {
     return new_block(a, ptr, size, align);
 }
 
-static PyObject *allocator_alloc(AllocatorObject *a, PyObject *const *args, Py_ssize_t nargs) {
+/* What a method takes: up to two parameters, the first `needed` of which must be given. */
+typedef struct Parameters {
+    const char *method, *takes, *names[2];
+    int count, needed;
+} Parameters;
+static const Parameters alloc_takes = {"alloc", "a size and an optional alignment", {"size", "align"}, 2, 0},
+                        free_takes = {"free", "a block", {"block", NULL}, 1, 1},
+                        resize_takes = {"resize", "a block and a size", {"block", "size"}, 2, 2};
+
+/* The arguments of a call by their place (borrowed; NULL: not given), wherever there are keywords or not the right number
+ * of arguments. false with an error set. */
+static NM_COLD bool bind(const Parameters *p, PyObject *const *args, Py_ssize_t nargs, PyObject *names, PyObject **out) {
+    Py_ssize_t given = nargs + (names == NULL ? 0 : PyTuple_GET_SIZE(names));
+    if (nargs > p->count) {
+        PyErr_Format(PyExc_TypeError, "%s() takes %s (%zd given)", p->method, p->takes, given);
+        return false;
+    }
+    for (int i = 0; i < p->count; i++) out[i] = i < nargs ? args[i] : NULL;
+    for (Py_ssize_t k = nargs; k < given; k++) {
+        PyObject *name = PyTuple_GET_ITEM(names, k - nargs);
+        int i = 0;
+        while (i < p->count && PyUnicode_CompareWithASCIIString(name, p->names[i]) != 0) i++;
+        if (i == p->count) PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'", p->method, name);
+        else if (out[i] != NULL) PyErr_Format(PyExc_TypeError, "%s() got multiple values for argument '%U'", p->method, name);
+        else out[i] = args[k];
+        if (PyErr_Occurred()) return false;
+    }
+    for (int i = 0; i < p->needed; i++) {
+        if (out[i] != NULL) continue;
+        PyErr_Format(PyExc_TypeError, "%s() takes %s (%zd given)", p->method, p->takes, given);
+        return false;
+    }
+    return true;
+}
+
+/* NULL: not given. */
+NM_INLINE PyObject *alloc_of(AllocatorObject *a, PyObject *first, PyObject *second) {
     size_t size, align = NM_ALIGN_DEFAULT;
-    PyObject *first = nargs == 0 ? Py_Ellipsis : args[0];
-    if (NM_UNLIKELY(nargs > 2 || (nargs == 0 && a->natural == 0))) {
-        PyErr_Format(PyExc_TypeError, "alloc() takes a size and an optional alignment (%zd given)", nargs);
+    if (NM_UNLIKELY(first == NULL || first == Py_Ellipsis) && a->natural == 0) {
+        PyErr_SetString(PyExc_TypeError, "alloc() takes a size and an optional alignment (no size given)");
         return NULL;
     }
+    if (first == NULL) first = Py_Ellipsis;
     bool plain = plain_size(first, &size);
-    if (NM_UNLIKELY(first == Py_Ellipsis) && a->natural != 0) {
+    if (NM_UNLIKELY(first == Py_Ellipsis)) {
         size = a->natural;
         plain = true;
     }
-    if (NM_UNLIKELY(nargs == 2)) {
-        plain = plain && plain_size(args[1], &align) && nm_is_power_of_two(align) && align <= NM_ALIGN_MAX;
+    if (NM_UNLIKELY(second != NULL)) {
+        plain = plain && plain_size(second, &align) && nm_is_power_of_two(align) && align <= NM_ALIGN_MAX;
     }
-    if (NM_UNLIKELY(!plain) && !coerce(a, first, nargs == 2 ? args[1] : NULL, &size, &align)) return NULL;
+    if (NM_UNLIKELY(!plain) && !coerce(a, first, second, &size, &align)) return NULL;
     return told(make_block(a, size, align));
+}
+
+static NM_COLD PyObject *alloc_by_name(AllocatorObject *a, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
+    PyObject *bound[2];
+    return bind(&alloc_takes, args, nargs, names, bound) ? alloc_of(a, bound[0], bound[1]) : NULL;
+}
+
+static PyObject *allocator_alloc(AllocatorObject *a, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
+    if (NM_UNLIKELY(names != NULL || nargs > 2)) return alloc_by_name(a, args, nargs, names);
+    return alloc_of(a, nargs == 0 ? NULL : args[0], nargs == 2 ? args[1] : NULL);
 }
 
 bool nm__is_allocator(PyObject *thing) {
@@ -692,16 +738,22 @@ static BlockObject *own_block(AllocatorObject *a, PyObject *arg, const char *act
     return NULL;
 }
 
-static PyObject *allocator_free(AllocatorObject *a, PyObject *arg) {
-    BlockObject *b = own_block(a, arg, "free", "double");
+static PyObject *allocator_free(AllocatorObject *a, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
+    PyObject *bound[2];
+    if (NM_UNLIKELY(nargs != 1 || names != NULL)) {
+        if (!bind(&free_takes, args, nargs, names, bound)) return NULL;
+        args = bound;
+    }
+    BlockObject *b = own_block(a, args[0], "free", "double");
     return b == NULL ? NULL : free_block(b);
 }
 
-static PyObject *allocator_resize(AllocatorObject *a, PyObject *const *args, Py_ssize_t nargs) {
+static PyObject *allocator_resize(AllocatorObject *a, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
     size_t size, align;
-    if (nargs != 2) {
-        PyErr_Format(PyExc_TypeError, "resize() takes a block and a size (%zd given)", nargs);
-        return NULL;
+    PyObject *bound[2];
+    if (NM_UNLIKELY(nargs != 2 || names != NULL)) {
+        if (!bind(&resize_takes, args, nargs, names, bound)) return NULL;
+        args = bound;
     }
     if (own_block(a, args[0], "resize", "freed") == NULL) return NULL;
     if (!plain_size(args[1], &size) && !coerce(a, args[1], NULL, &size, &align)) return NULL;
@@ -997,15 +1049,15 @@ static PyObject *allocator_generation(AllocatorObject *a, void *unused) {
 
 /* The hot ones first; own_hot_methods stops at the first that is private. */
 static PyMethodDef allocator_methods[] = {
-    {"alloc", (PyCFunction)(void (*)(void))allocator_alloc, METH_FASTCALL,
-     "alloc($self, size=..., align=16, /)\n--\n\nA new Block of `size` bytes (an int or a string such as '64 KiB') at a\n"
+    {"alloc", (PyCFunction)(void (*)(void))allocator_alloc, METH_FASTCALL | METH_KEYWORDS,
+     "alloc($self, /, size=..., align=16)\n--\n\nA new Block of `size` bytes (an int or a string such as '64 KiB') at a\n"
      "multiple of `align`. A pool takes its block size where none is given. Contents are undefined. Raises InvalidLayout for a size or alignment that no\n"
      "block can have, and a MemoryError of the allocator's kind where there is no room."},
-    {"free", (PyCFunction)allocator_free, METH_O,
-     "free($self, block, /)\n--\n\nGives a block back. Raises DoubleFree, StaleBlock, ForeignBlock, or BufferError\n"
+    {"free", (PyCFunction)(void (*)(void))allocator_free, METH_FASTCALL | METH_KEYWORDS,
+     "free($self, /, block)\n--\n\nGives a block back. Raises DoubleFree, StaleBlock, ForeignBlock, or BufferError\n"
      "while a view of it is out; nothing changes then."},
-    {"resize", (PyCFunction)(void (*)(void))allocator_resize, METH_FASTCALL,
-     "resize($self, block, size, /)\n--\n\nChanges the block's size in place. False: it cannot, and nothing changed."},
+    {"resize", (PyCFunction)(void (*)(void))allocator_resize, METH_FASTCALL | METH_KEYWORDS,
+     "resize($self, /, block, size)\n--\n\nChanges the block's size in place. False: it cannot, and nothing changed."},
     {"_attach", (PyCFunction)allocator_attach, METH_VARARGS, NULL},
     {"_live", (PyCFunction)allocator_live, METH_NOARGS, NULL},
     {"_serial", (PyCFunction)allocator_serial, METH_NOARGS, NULL},

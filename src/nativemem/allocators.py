@@ -154,14 +154,16 @@ class Allocator(_Base):
         """The :class:`Budget` that blocks are charged to, or None."""
         return None if self.upstream is None else self.upstream.owner
 
-    def array(self, kind: Any, n: Any, *, zero: bool = True) -> Any:
+    def array(self, kind: Any, n: Any, *, zero: bool = True, align: int | None = None) -> Any:
         """A typed, writable view of ``n`` items over a new block, which lives as long as the view.
 
         Parameters: ``kind``, a native one-character :mod:`struct` format such as ``"d"``, a ctypes type,
         or a NumPy dtype (anything else that NumPy takes as one must be passed as ``numpy.dtype(...)``);
-        ``n``, items; ``zero``, whether they start as zero. Returns a :class:`memoryview`, a ctypes array
-        or a :class:`numpy.ndarray`. Raises :class:`InvalidLayout` for another kind or a size that
-        overflows, and what ``alloc`` raises. Thread policy as ``alloc``.
+        ``n``, items; ``zero``, whether they start as zero; ``align``, of which the address of the first is a
+        multiple, and of what the kind needs (None: 64 for a NumPy dtype, else 16 or what a ctypes type needs).
+        Returns a :class:`memoryview`, a ctypes array or a :class:`numpy.ndarray`. Raises :class:`InvalidLayout`
+        for another kind or alignment or a size that overflows, and what ``alloc`` raises. Thread policy as
+        ``alloc``.
 
         >>> import nativemem
         >>> with nativemem.Arena() as arena:
@@ -173,9 +175,11 @@ class Allocator(_Base):
         """
         label = f"{name_of(self)}.array"
         count = parse_size(n, f"{label}: n")
-        itemsize, align, view = typed(kind, label)
+        itemsize, needed, suited, view = typed(kind, label)
         zero = bool(zero)  # may raise, and nothing is taken yet
-        block = self.alloc(parse_size(count * itemsize, f"{label}: size"), align)
+        size = parse_size(count * itemsize, f"{label}: size")
+        at = suited if align is None else max(coerce_layout(self, size, align, label)[1], needed)
+        block = self.alloc(size, at)
         if zero:
             wipe(block)
         return view(block, count)
@@ -189,7 +193,8 @@ class Allocator(_Base):
         ...     [block.size for block in heap.alloc_many([10, 20, "1 KiB"])]
         [10, 20, 1024]
         """
-        sizes = [coerce_layout(self, size, align)[0] for size in sizes]
+        label = f"{name_of(self)}.alloc_many"
+        sizes = [coerce_layout(self, size, align, label)[0] for size in sizes]
         blocks: list[Any] = []
         arena = self._arena_below() if sizes else None
         mark = arena.mark() if arena is not None else None
@@ -221,9 +226,10 @@ class Allocator(_Base):
                 with suppress(LifoViolation):  # somebody has one on top of it: it stays, as a dropped one does
                     self.free(block)
 
-    def alloc_value(self, fmt: str, value: Any) -> Value:
-        """A :class:`Value` of a :mod:`struct` format in a new block. Raises :class:`InvalidLayout` for a format
-        or a value that does not fit it, and what ``alloc`` raises. Thread policy as ``alloc``.
+    def alloc_value(self, fmt: str, value: Any, align: int = 16) -> Value:
+        """A :class:`Value` of a :mod:`struct` format in a new block at a multiple of ``align``. Raises
+        :class:`InvalidLayout` for a format or a value that does not fit it, and what ``alloc`` raises. Thread
+        policy as ``alloc``.
 
         >>> import nativemem
         >>> with nativemem.Heap().alloc_value("d", 1.5) as number:
@@ -231,11 +237,11 @@ class Allocator(_Base):
         ...     number.value
         2.5
         """
-        return Value(self, fmt, value)
+        return Value(self, fmt, value, align)
 
-    def alloc_array(self, fmt: str, items: Iterable[Any] | int) -> Array:
-        """An :class:`Array` of a :mod:`struct` format in a new block: of these items, or of so many zeros.
-        Raises as :meth:`alloc_value`. Thread policy as ``alloc``.
+    def alloc_array(self, fmt: str, items: Iterable[Any] | int, align: int = 16) -> Array:
+        """An :class:`Array` of a :mod:`struct` format in a new block at a multiple of ``align``: of these items,
+        or of so many zeros. Raises as :meth:`alloc_value`. Thread policy as ``alloc``.
 
         >>> import nativemem
         >>> with nativemem.Heap().alloc_array("i", [1, 2, 3]) as numbers:
@@ -243,7 +249,7 @@ class Allocator(_Base):
         ...     sum(numbers)
         15
         """
-        return Array(self, fmt, items)
+        return Array(self, fmt, items, align)
 
     def blocks(self) -> list[Any]:
         """The live blocks that this allocator gave and somebody still refers to, newest first.

@@ -578,14 +578,14 @@ def raise_exports(allocator: Any, action: str) -> NoReturn:
     )
 
 
-def coerce_layout(allocator: Any, size: Any, align: Any = ALIGN_DEFAULT) -> tuple[int, int]:
-    """Checks and converts what a caller gave for size and alignment.
+def coerce_layout(allocator: Any, size: Any, align: Any = ALIGN_DEFAULT, label: str = "") -> tuple[int, int]:
+    """Checks and converts what a caller gave for size and alignment; ``label``: what messages begin with.
 
     Both backends call it whenever the size is not a plain int in range or the alignment is not plain.
     """
     from .config import parse_size  # not at the top: config raises the errors of this module
 
-    label = f"{name_of(allocator)}.alloc"
+    label = label or f"{name_of(allocator)}.alloc"
     if size is ... and allocator._natural:
         size = allocator._natural
     try:

@@ -12,7 +12,16 @@ from typing import Any, ClassVar, NoReturn
 
 from ._backend import facade
 from .config import parse_size
-from .errors import ArenaExhausted, BudgetExceeded, InvalidLayout, OutOfMemory, name_of, shown
+from .errors import (
+    ALIGN_DEFAULT,
+    ArenaExhausted,
+    BudgetExceeded,
+    InvalidLayout,
+    OutOfMemory,
+    coerce_layout,
+    name_of,
+    shown,
+)
 
 __all__ = ["Array", "TypedArena", "Value", "typed"]
 
@@ -29,15 +38,15 @@ def _has_pointers(kind: Any) -> bool:
     return getattr(kind, "_type_", None) not in tuple("cbBhHiIlLqQfdgu?vP")
 
 
-def typed(kind: Any, label: str) -> tuple[int, int, Any]:
-    """Item size, alignment (bytes) and a function (block, n) -> view."""
+def typed(kind: Any, label: str) -> tuple[int, int, int, Any]:
+    """Item size, the alignment that an item needs, the one that suits it (bytes), and a function (block, n) -> view."""
     if isinstance(kind, str) and len(kind) == 1:
         try:
             itemsize = memoryview(bytes(16)).cast(kind).itemsize  # type: ignore[call-overload]
         except ValueError:
             itemsize = 0
         if itemsize:
-            return itemsize, 16, lambda block, n: memoryview(block).cast(kind)  # type: ignore[call-overload]
+            return itemsize, itemsize, 16, lambda block, n: memoryview(block).cast(kind)  # type: ignore[call-overload]
     if isinstance(kind, type):
         import ctypes
 
@@ -48,11 +57,11 @@ def typed(kind: Any, label: str) -> tuple[int, int, Any]:
         else:
             if _has_pointers(kind):
                 raise InvalidLayout(f"{label}: {shown(kind)} has pointers; raw memory must not be read so")
-            return itemsize, max(align, 16), lambda block, n: (kind * n).from_buffer(block)
+            return itemsize, align, max(align, 16), lambda block, n: (kind * n).from_buffer(block)
     numpy = sys.modules.get("numpy")  # who has a dtype has imported it
     if numpy is not None and isinstance(kind, numpy.dtype) and not kind.hasobject and kind.itemsize:
         # not ndarray(buffer=...), which gives the buffer back at once and keeps the address
-        return kind.itemsize, 64, lambda block, n: numpy.frombuffer(block, kind)
+        return kind.itemsize, kind.alignment, 64, lambda block, n: numpy.frombuffer(block, kind)
     raise InvalidLayout(
         f"{label}: kind takes a native struct format of one character, a ctypes type or a "
         f"numpy.dtype without objects, not {shown(kind)}"
@@ -160,11 +169,11 @@ class Value(_Typed):
 
     __slots__ = ()
 
-    def __init__(self, allocator: Any, fmt: str, value: Any) -> None:
+    def __init__(self, allocator: Any, fmt: str, value: Any, align: int = ALIGN_DEFAULT) -> None:
         label = f"{name_of(allocator)}.alloc_value"
         self._record = _Record(fmt, label)
         packed = self._record.pack(value, label)
-        self._block = allocator.alloc(len(packed))
+        self._block = allocator.alloc(*coerce_layout(allocator, len(packed), align, label))
         self._write(0, packed)  # packed once: an iterator gives its fields once
 
     @property
@@ -186,18 +195,21 @@ class Array(_Typed):
 
     __slots__ = ("_n",)
 
-    def __init__(self, allocator: Any, fmt: str, items: Iterable[Any] | int) -> None:
+    def __init__(
+        self, allocator: Any, fmt: str, items: Iterable[Any] | int, align: int = ALIGN_DEFAULT
+    ) -> None:
         label = f"{name_of(allocator)}.alloc_array"
         self._record = record = _Record(fmt, label)
         if isinstance(items, Iterable):
             packed = b"".join(record.pack(item, label) for item in items)
             self._n = len(packed) // record.size
-            self._block = allocator.alloc(len(packed))
+            self._block = allocator.alloc(*coerce_layout(allocator, len(packed), align, label))
             with memoryview(self._block) as raw:
                 raw[:] = packed
         else:
             self._n = parse_size(items, f"{label}: items")
-            self._block = allocator.alloc(parse_size(self._n * record.size, f"{label}: size"))
+            size = parse_size(self._n * record.size, f"{label}: size")
+            self._block = allocator.alloc(*coerce_layout(allocator, size, align, label))
             with memoryview(self._block) as raw:
                 raw[:] = bytes(len(raw))
 
@@ -221,12 +233,12 @@ class Array(_Typed):
 
 
 class _Records:
-    """A block seen as records, through a view that is taken when it is needed."""
+    """A block seen as records, one each ``stride`` bytes, through a view that is taken when it is needed."""
 
-    __slots__ = ("_block", "_raw", "_record")
+    __slots__ = ("_block", "_raw", "_record", "_stride")
 
-    def __init__(self, block: Any, record: _Record) -> None:
-        self._block, self._record = block, record
+    def __init__(self, block: Any, record: _Record, stride: int) -> None:
+        self._block, self._record, self._stride = block, record, stride
         self._raw: Any = None
 
     def _view(self) -> Any:
@@ -246,10 +258,11 @@ class _Records:
             raw.release()
 
     def __getitem__(self, i: int) -> Any:
-        return self._record.unpack(self._view(), i * self._record.size)
+        return self._record.unpack(self._view(), i * self._stride)
 
     def put(self, i: int, packed: bytes) -> None:
-        self._view()[i * len(packed) : (i + 1) * len(packed)] = packed
+        at = i * self._stride
+        self._view()[at : at + len(packed)] = packed
 
 
 #: bytes of a run of items, where neither the arena's first chunk nor its cap is smaller
@@ -260,8 +273,10 @@ _RUN = 4096
 class TypedArena:
     """An arena of one element type: items are appended, found by their index, and dropped together.
 
-    Parameters: ``fmt``, a :mod:`struct` format; the others as of :class:`Arena`. Items never move. Belongs to
-    the thread that made it. Raises what an arena raises; an index that there is not is an ``IndexError``.
+    Parameters: ``fmt``, a :mod:`struct` format; ``align``, of which the address of each item is a multiple (None:
+    items lie one behind the other); the others as of :class:`Arena`. Items never move. Belongs to the thread that
+    made it. Raises what an arena raises, :class:`InvalidLayout` for another format or alignment; an index that
+    there is not is an ``IndexError``.
 
     >>> import nativemem
     >>> with nativemem.TypedArena("dd") as points:
@@ -274,7 +289,7 @@ class TypedArena:
     [(5.0, 6.0), (3.0, 4.0)]
     """
 
-    __slots__ = ("_arena", "_n", "_record", "_room", "_run", "_starts", "_views")
+    __slots__ = ("_align", "_arena", "_n", "_record", "_room", "_run", "_starts", "_stride", "_views")
     _binding: ClassVar[Any]
 
     def __init__(
@@ -286,14 +301,19 @@ class TypedArena:
         upstream: Any = None,
         *,
         patterns: bool = False,
+        align: int | None = None,
     ) -> None:
         self._record = _Record(fmt, "TypedArena")
+        self._align, self._stride = ALIGN_DEFAULT, self._record.size
+        if align is not None:
+            _, self._align = coerce_layout(self, 0, align, "TypedArena")
+            self._stride += -self._stride % self._align
         self._arena = self._binding.Arena(
             hint, cap, zero_on_free=zero_on_free, upstream=upstream, patterns=patterns
         )
         config = self._arena.config
         bytes_ = min(_RUN, config.hint, config.cap or _RUN)
-        self._run = max(1, bytes_ // self._record.size)  # items
+        self._run = max(1, bytes_ // self._stride)  # items
         self._views: list[_Records] = []
         self._starts: list[int] = []  # index of each run's first item
         self._n = self._room = 0
@@ -341,14 +361,14 @@ class TypedArena:
         items = self._run
         while True:
             try:
-                block = self._arena.alloc(items * self._record.size)
+                block = self._arena.alloc(items * self._stride, self._align)
                 break
             except (ArenaExhausted, BudgetExceeded, OutOfMemory):
                 if items == 1:
                     raise
                 items //= 2
         # either both lists have it or neither, should there be no memory for that
-        view, room = _Records(block, self._record), self._room + items
+        view, room = _Records(block, self._record, self._stride), self._room + items
         self._views.append(view)
         try:
             self._starts.append(self._room)

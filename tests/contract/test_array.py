@@ -51,6 +51,36 @@ def test_ctypes_types(allocator: Allocator) -> None:
     assert ctypes.addressof(ints) % 16 == 0
 
 
+@pytest.mark.parametrize("align", [1, 8, 64, 256, 4096])
+def test_alignment(nm: Binding, align: int) -> None:
+    """PORT-7: as asked for, and never less than the kind needs."""
+    arena = nm.Arena()
+    numpy = pytest.importorskip("numpy")
+    kinds = (("d", 8), (Point, 8), (numpy.dtype("f8"), 8), (numpy.dtype("u1"), 1))
+    for kind, needed in kinds:
+        held = arena.array(kind, 3, align=align)
+        block = arena.blocks()[0]
+        assert (block.align, block.address % align) == (max(align, needed), 0)
+        assert bytes(memoryview(held).cast("B")) == bytes(block.size)
+
+
+@pytest.mark.parametrize("align", [0, 3, -16, 8192, "16", 16.0, True, 1 << 70], ids=repr)
+def test_bad_alignments(nm: Binding, align: object) -> None:
+    """PORT-7, LAYOUT-2: InvalidLayout by the name of the method, and nothing is taken."""
+    heap = nm.Heap()
+    calls = {
+        "Heap.array": lambda: heap.array("d", 3, align=align),
+        "Heap.alloc_many": lambda: heap.alloc_many([1, 2], align=align),
+        "Heap.alloc_value": lambda: heap.alloc_value("d", 1.0, align=align),
+        "Heap.alloc_array": lambda: heap.alloc_array("d", [1.0], align=align),
+        "Heap.alloc": lambda: heap.alloc(1, align=align),
+        "TypedArena": lambda: nm.TypedArena("d", upstream=heap, align=align),
+    }
+    for name, call in calls.items():
+        with unchanged(heap), pytest.raises(InvalidLayout, match=rf"^{name}: align takes a power of two"):
+            call()
+
+
 @pytest.mark.parametrize("dtype", ["f8", "u1", "c16", "M8[s]", [("a", "f4"), ("b", "i2")]], ids=str)
 def test_numpy_dtypes(nm: Binding, dtype: object) -> None:
     """BLOCK-4"""

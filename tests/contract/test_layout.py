@@ -207,17 +207,42 @@ def test_resize_takes_the_same_sizes(allocator: Allocator) -> None:
     assert allocator.resize(block, "64 B") is True
 
 
-def test_alloc_takes_one_or_two_positional_arguments(allocator: Allocator) -> None:
+def test_arguments_by_keyword(allocator: Allocator) -> None:
+    """PORT-7"""
+    blocks = [allocator.alloc(100, align=64), allocator.alloc(size=100, align=64), allocator.alloc(align=64, size="100")]
+    assert [(block.size, block.align, block.address % 64) for block in blocks] == [(100, 64, 0)] * 3
+    assert allocator.alloc(size=10).align == 16
+    blocks.append(allocator.alloc(size=20))
+    assert allocator.resize(block=blocks[-1], size=20) and allocator.resize(blocks[-1], size=20)
+    allocator.free(block=blocks.pop())
+
+
+def test_arguments_that_a_method_does_not_take(allocator: Allocator) -> None:
+    """PORT-7: a TypeError that names what is wrong, and nothing is taken."""
+    block = allocator.alloc(10)
+    calls: dict[str, Any] = {
+        r"alloc\(\).*(3 given|4 were given)": lambda: allocator.alloc(1, 2, 3),
+        r"alloc\(\) got an unexpected keyword argument 'alignment'": lambda: allocator.alloc(1, alignment=16),
+        r"alloc\(\) got an unexpected keyword argument 'grö\\ße'": lambda: allocator.alloc(**{"grö\\ße": 1}),
+        r"alloc\(\) got multiple values for argument 'size'": lambda: allocator.alloc(1, size=1),
+        r"alloc\(\) got multiple values for argument 'align'": lambda: allocator.alloc(1, 16, align=1),
+        r"free\(\)": lambda: allocator.free(),
+        r"free\(\) got an unexpected keyword argument 'size'": lambda: allocator.free(block, size=1),
+        r"free\(\) got multiple values for argument 'block'": lambda: allocator.free(block, block=block),
+        r"resize\(\)": lambda: allocator.resize(),
+        r"resize\(\) .*": lambda: allocator.resize(block),
+        r"resize\(\) +.*": lambda: allocator.resize(size=10),
+        r"resize\(\) got multiple values for argument 'size'": lambda: allocator.resize(block, 1, size=1),
+    }
     with unchanged(allocator):
-        for call in (
-            lambda: allocator.alloc(1, 2, 3),
-            lambda: allocator.alloc(size=1),
-            lambda: allocator.alloc(1, align=16),
-            lambda: allocator.free(),
-            lambda: allocator.resize(),
-        ):
-            with pytest.raises(TypeError):
+        for message, call in calls.items():
+            with pytest.raises(TypeError, match=message):
                 call()
+    if traits_of(allocator).largest is None:
+        with unchanged(allocator), pytest.raises(TypeError, match="no size given"):
+            allocator.alloc(align=16)
+    else:
+        assert allocator.alloc(align=16).size == traits_of(allocator).largest
 
 
 def test_only_an_allocator_of_one_size_allocates_without_a_size(allocator: Allocator) -> None:

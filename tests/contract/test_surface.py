@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import sys
 
@@ -53,6 +54,28 @@ def test_same_signatures(both: tuple[Binding, Binding], name: str) -> None:
             for function in (getattr(native, method), getattr(pure, method))
         ]
         assert parameters[0] == parameters[1], method
+
+
+@pytest.mark.parametrize("module", ["", ".utilities", ".memlib", ".process", ".hooks.numpy", ".hooks.cffi", ".config"])
+def test_every_parameter_has_a_name_to_call_it_by(nm: Binding, module: str) -> None:
+    """PORT-7"""
+    things: list[object] = [getattr(nm, name) for name in BOUND] if not module else []
+    if module == ".utilities":
+        things.append(type(nm.utilities))
+    else:
+        named = importlib.import_module("nativemem" + module)
+        things += [getattr(named, name) for name in named.__all__]
+    functions = [thing for thing in things if inspect.isroutine(thing)]
+    for cls in (thing for thing in things if inspect.isclass(thing) and thing.__module__.startswith("nativemem")):
+        functions += [getattr(cls, name) for name in public(cls) if inspect.isroutine(getattr(cls, name))]
+    positional = [
+        f"{function.__qualname__}: {parameter.name}"
+        for function in functions
+        if getattr(getattr(function, "__objclass__", None), "__module__", "") != "builtins"  # as those of a tuple are
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind is parameter.POSITIONAL_ONLY and parameter.name not in ("self", "cls", "$self")
+    ]
+    assert functions and not positional
 
 
 def test_every_public_attribute_has_a_docstring(nm: Binding) -> None:

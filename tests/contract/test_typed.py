@@ -68,6 +68,35 @@ def test_a_value_in_every_allocator(allocator: Allocator) -> None:
         handle.free()
 
 
+@pytest.mark.parametrize("align", [1, 2, 64, 4096])
+def test_alignment(nm: Binding, align: int) -> None:
+    """PORT-7: of a value, of an array's first item, of each item of a typed arena."""
+    heap = nm.Heap()
+    handles = [heap.alloc_value("hh", (1, 2), align=align), heap.alloc_array("i", [1, 2, 3], align=align)]
+    handles.append(heap.alloc_array("i", 3, align=align))
+    for handle in handles:
+        assert (handle.block.align, handle.block.address % align) == (align, 0)
+    assert (handles[0].value, list(handles[1]), list(handles[2])) == ((1, 2), [1, 2, 3], [0, 0, 0])
+    with nm.TypedArena("<hb", align=align) as items:
+        for i in range(3000):
+            items.append((i, i % 100))
+        items[5] = -5, 5
+        assert items[5] == (-5, 5) and items[2999] == (2999, 99) and len(list(items)) == 3000
+        blocks = items.arena.blocks()
+        stride = -(-3 // align) * align
+        assert {(block.align, block.address % align, block.size % stride) for block in blocks} == {(align, 0, 0)}
+        second = bytes(memoryview(blocks[-1]))[stride:] or bytes(memoryview(blocks[-2]))
+        assert second[:3] == struct.pack("<hb", 1, 1)
+
+
+def test_items_lie_close_unless_told(nm: Binding) -> None:
+    """ARENA-8"""
+    with nm.TypedArena("<hb") as items:
+        items.extend([(1, 2), (3, 4)])
+        (block,) = items.arena.blocks()
+        assert bytes(memoryview(block))[:6] == struct.pack("<hbhb", 1, 2, 3, 4)
+
+
 @pytest.mark.parametrize("fmt", BAD_FORMATS, ids=repr)
 def test_bad_formats(nm: Binding, fmt: object) -> None:
     """BLOCK-6: InvalidLayout, and nothing is allocated."""

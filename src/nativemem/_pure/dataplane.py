@@ -191,7 +191,7 @@ class Allocator:
         if status:
             raise_status(self, status)
 
-    def alloc(self, size: Any = ..., align: int = ALIGN_DEFAULT, /) -> Any:
+    def alloc(self, /, size: Any = ..., align: int = ALIGN_DEFAULT) -> Any:
         """A new Block of ``size`` bytes (an int or a string such as '64 KiB') at a multiple of ``align``.
 
         A pool takes its block size where none is given. Contents are undefined. Raises InvalidLayout for a
@@ -199,7 +199,7 @@ class Allocator:
         MemoryError of the allocator's kind where there is no room.
         """
         if size is ... and not self._natural:
-            raise TypeError("alloc() takes a size and an optional alignment (0 given)")
+            raise TypeError("alloc() takes a size and an optional alignment (no size given)")
         if not _is_plain(size, align):
             size, align = coerce_layout(self, size, align)
         refused = None
@@ -261,7 +261,7 @@ class Allocator:
         if block._exported():
             raise_exports(self, action)
 
-    def free(self, block: Any, /) -> None:
+    def free(self, /, block: Any) -> None:
         """Gives a block back. Raises DoubleFree, StaleBlock, ForeignBlock, or BufferError while a view of
         it is out; nothing changes then."""
         with lock:
@@ -303,7 +303,7 @@ class Allocator:
                     if life.orphans:
                         life.sweep()
 
-    def resize(self, block: Any, size: Any, /) -> bool:
+    def resize(self, /, block: Any, size: Any) -> bool:
         """Changes the block's size in place. False: it cannot, and nothing changed."""
         self._own(block, "resize", "freed")
         if not _is_plain(size, ALIGN_DEFAULT):

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..allocators import Allocator, wipe
 from ..config import _bool
-from ..errors import ConfigError, shown
+from ..errors import ConfigError, coerce_layout, shown
 
 __all__ = ["allocator"]
 
@@ -19,18 +19,18 @@ __all__ = ["allocator"]
 _MOST = 1000
 
 
-def _parts(ffi: Any, ctype: Any) -> tuple[Any, int, int, int]:
+def _parts(ffi: Any, ctype: Any, least: int) -> tuple[Any, int, int, int]:
     """The type, the bytes of one (-1: that takes more than a look), those of an item of an array of any length
-    (else 0), and the alignment. Raises TypeError for what ``ffi.new`` takes none of."""
+    (else 0), and the alignment, which is at least ``least``. Raises TypeError for what ``ffi.new`` takes none of."""
     if ctype.kind == "pointer":
         item = ctype.item
         if item.kind in ("void", "function"):
             raise TypeError(f"there is none of {item.cname!r}")
         # cffi's own: one more character, which is zero
-        return ctype, -1 if item.cname in _CHARACTERS else ffi.sizeof(item), 0, max(16, ffi.alignof(item))
+        return ctype, -1 if item.cname in _CHARACTERS else ffi.sizeof(item), 0, max(least, ffi.alignof(item))
     if ctype.kind != "array":
         raise TypeError(f"expected a pointer or array ctype, got '{ctype.cname}'")
-    align = max(16, ffi.alignof(ctype.item))
+    align = max(least, ffi.alignof(ctype.item))
     if ctype.length is None:
         return ctype, -1, ffi.sizeof(ctype.item), align
     return ctype, ffi.sizeof(ctype), 0, align
@@ -39,17 +39,17 @@ def _parts(ffi: Any, ctype: Any) -> tuple[Any, int, int, int]:
 _CHARACTERS = ("char", "wchar_t", "char16_t", "char32_t")
 
 
-def allocator(ffi: Any, allocator: Any, *, zero: bool = False) -> Callable[..., Any]:
+def allocator(ffi: Any, allocator: Any, *, zero: bool = False, align: int = 16) -> Callable[..., Any]:
     """What to call instead of ``ffi.new``, for C data in blocks of ``allocator``.
 
     Parameters: ``ffi``, a :class:`cffi.FFI` or that of a compiled module; ``allocator``, of the process's backend;
-    ``zero``, whether memory without an initialiser is wiped, as ``ffi.new`` does, or has undefined contents.
+    ``zero``, whether memory without an initialiser is wiped, as ``ffi.new`` does, or has undefined contents;
+    ``align``, of which each address is a multiple, and of what the type needs if that is more.
 
     Returns ``new(cdecl, init=None)``, which takes what ``ffi.new`` takes and returns what ``ffi.from_buffer`` does:
     C data that holds its block, and with it the allocator, which can be neither closed nor reset meanwhile. The
     block goes when that object does. As in cffi nothing else holds it: no slice, no ``p + 1``, no cast, no pointer
-    that C was given. What has an initialiser other than a length is made by ``ffi.new`` first and copied. Blocks
-    are aligned to 16 bytes, or to what the type needs if that is more.
+    that C was given. What has an initialiser other than a length is made by ``ffi.new`` first and copied.
 
     ``new`` raises what ``allocator.alloc`` raises, and what ``ffi.new`` does. Raises :class:`ConfigError` for an
     argument of another kind. Thread policy as ``alloc``.
@@ -71,6 +71,7 @@ def allocator(ffi: Any, allocator: Any, *, zero: bool = False) -> Callable[..., 
         raise ConfigError(f"hooks.cffi.allocator: takes a cffi.FFI, not {shown(ffi)}")
     _bool(zero, "hooks.cffi.zero")
     allocator._opened()
+    _, least = coerce_layout(allocator, 0, align, "hooks.cffi.allocator")
     # that of cffi.FFI goes through more of Python
     view = importlib.import_module("_cffi_backend").from_buffer
     alloc = allocator.alloc
@@ -82,7 +83,7 @@ def allocator(ffi: Any, allocator: Any, *, zero: bool = False) -> Callable[..., 
         ctype = ffi.typeof(cdecl) if isinstance(cdecl, str) else cdecl
         if not isinstance(ctype, ffi.CType):
             raise TypeError(f"expected a C type as a string or a CType, not {shown(cdecl)}")
-        found = known[cdecl] = _parts(ffi, ctype)
+        found = known[cdecl] = _parts(ffi, ctype, least)
         return found
 
     def copied(cdecl: Any, init: Any, align: int) -> Any:

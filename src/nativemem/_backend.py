@@ -142,7 +142,7 @@ class Backend(Protocol):
     Utilities: Any
     histograms: Any  # of sizes and latencies, of all that the process has traced with one
     crossing: Any  # the next level that a budget came to and that nobody was told of; see _pressure
-    refusal: Any  # of this thread's last charge that a limit refused, once: the cores charged and in the way; or None
+    refusal: Any  # of this thread's last charge that a limit refused, once: the core charged, and that in the way
     aside: Any  # calls a function at nobody's charge
 
 

@@ -165,8 +165,8 @@ def crossing() -> tuple[Any, int, bool] | None:
 
 
 def refusal() -> tuple[BudgetCore, BudgetCore] | None:
-    """Of this thread's last charge, once, if a limit refused it: the budget that was to be charged, and the one that
-    stood in the way."""
+    """Of this thread's last charge, once, if a limit refused it: the budget that was to be charged, and the one
+    that stood in the way."""
     out = ffi.new("nm__refusal *")
     if not lib.nm__budget_take_refusal(out):
         return None

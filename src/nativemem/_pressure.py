@@ -15,8 +15,10 @@ import traceback
 import warnings
 import weakref
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
+from ._sites import PACKAGE
 from .errors import Refusal
 
 __all__ = ["LEVELS", "MemoryPressure"]
@@ -65,13 +67,43 @@ def tell(crossing: Callable[[], tuple[Any, int, bool] | None]) -> None:
                 continue
             try:
                 if was_normal:
-                    warnings.warn(MemoryPressure(budget._pressed(), budget, LEVELS[level]), stacklevel=3)
+                    _warn(budget, LEVELS[level])
                 if budget._on_pressure is not None:
                     _call(budget, LEVELS[level])
             except Exception:
                 _unraisable(budget)
     except MemoryError:
         pass
+
+
+def _warn(budget: Any, level: str) -> None:
+    """Warns of the code that runs now, whatever of this package lies in between.
+
+    The filters that warn once do so once for a budget and level, wherever that is and whatever the figures: each has a
+    registry of its own, and once it has an entry the next warning finds itself there. The registry of a module would
+    have one for each line and each text, so that a budget that goes up and down would fill a log. A registry is void
+    when filters change, as any.
+    """
+    frame: Any = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        frame = frame.f_back
+    file, line, module = "sys", 1, "sys"  # as Python says where no code of Python's runs
+    if frame is not None:
+        file, line = frame.f_code.co_filename, frame.f_lineno
+        module = frame.f_globals.get("__name__") or "<string>"
+    message = MemoryPressure(budget._pressed(), budget, level)
+    registry = budget._warned.setdefault(level, {})
+    entry = str(message), MemoryPressure, line
+    known_already = any(key != "version" for key in registry)
+    if known_already:
+        registry[entry] = True
+    try:
+        warnings.warn_explicit(message, None, file, line, module, registry)
+    finally:
+        if known_already and len(registry) > 2:
+            registry.pop(entry, None)
+        # where a filter makes it an error its traceback leads here, and so to all that the caller has
+        del message, frame
 
 
 class _Here(threading.local):
@@ -101,13 +133,13 @@ def _is_among(budget: Any, budgets: Any) -> bool:
 def ask(
     aside: Callable[[Callable[[], None]], Any], charged: Any, refuser: Any, asked: list[Any] | None
 ) -> list[Any] | None:
-    """Asks for room where ``refuser``, the core of a budget, refused what ``charged``, one below it or itself, was to
-    be charged with: calls ``on_pressure("refusal", budget)`` of those on the line between them, the lowest first.
+    """Asks for room where ``refuser``, the core of a budget, refused what ``charged``, one below it or itself, was
+    to be charged with: calls ``on_pressure("refusal", budget)`` of those on the line between, the lowest first.
 
-    Parameters: ``aside``, which calls a function at nobody's charge; ``asked``, the budgets that were asked for this
-    request before (None: none), which are not asked again. Nor are those whose callback this thread is in the midst
-    of. Returns ``asked`` with those that were called, None where none was: then the request is refused. What a
-    callback raises goes to ``sys.unraisablehook``, but for an interrupt.
+    Parameters: ``aside``, which calls a function at nobody's charge; ``asked``, the budgets that were asked for
+    this request before (None: none), which are not asked again. Nor are those whose callback this thread is in the
+    midst of. Returns ``asked`` with those that were called, None where none was: then the request is refused. What
+    a callback raises goes to ``sys.unraisablehook``, but for an interrupt.
     """
     try:
         seen = asked or []
@@ -136,8 +168,8 @@ def _call_each(budgets: list[Any], level: str) -> None:
 
 
 def retry(backend: Any, call: Callable[[], Any], refused: tuple[int, int, int, int] | None = None) -> Any:
-    """What ``call`` returns. Where a budget refuses it (:class:`Refusal`) that one is asked for room, and ``call`` is
-    called again.
+    """What ``call`` returns. Where a budget refuses it (:class:`Refusal`) that one is asked for room, and ``call``
+    is called again.
 
     Parameters: ``refused``, the numbers of the refusal where it was called already: not the refusal itself, whose
     traceback would lead back to it and keep all that the callers have.
@@ -159,19 +191,21 @@ def retry(backend: Any, call: Callable[[], Any], refused: tuple[int, int, int, i
 
 def _unraisable(budget: Any) -> None:
     kind, value, trace = sys.exc_info()
-
-    class Unraisable:  # the hook's argument has no public constructor
-        exc_type, exc_value, exc_traceback = kind, value, trace
-        err_msg = "Exception ignored in a budget's on_pressure"
-        object = budget
-
+    # the hook's argument has no public constructor; a class of our own would be a cycle, and keep what the frames have
+    unraisable: Any = SimpleNamespace(
+        exc_type=kind,
+        exc_value=value,
+        exc_traceback=trace,
+        err_msg="Exception ignored in a budget's on_pressure",
+        object=budget,
+    )
     hook = sys.unraisablehook
     if hook is not sys.__unraisablehook__:
         try:
-            hook(Unraisable())  # type: ignore[arg-type]
+            hook(unraisable)
             return
         except TypeError:
             pass  # it passes on to the default one, which takes nothing but its own
     if sys.stderr is not None:
-        print(f"{Unraisable.err_msg}: {budget!r}", file=sys.stderr)
+        print(f"{unraisable.err_msg}: {budget!r}", file=sys.stderr)
         traceback.print_exception(kind, value, trace)

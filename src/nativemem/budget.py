@@ -133,14 +133,17 @@ class Budget:
     * ``warn`` and ``critical``, no lower than ``warn``: where pressure begins. When ``used`` comes to a level from
       below, ``on_pressure(level, budget)`` is called, level being ``"warn"``, ``"critical"`` or ``"full"``: once,
       when the call that caused it has done its work; in a scope, soon after, from the interpreter's loop. Where
-      there was no pressure before, a :class:`MemoryPressure` warning is given too. What either raises goes to
-      ``sys.unraisablehook``;
-    * before a call raises :class:`BudgetExceeded` because a limit stands in the way, ``on_pressure("refusal", budget)``
-      is called: of the budget that was to be charged, and of its parents up to the one that refused, once for a
-      request. It may free memory, or raise a limit; then the request is tried again, and counts as denied only where
-      it is refused again; until then ``last_denial`` is about it. It runs in the thread that asks, charged to no
-      budget, and is not called in the midst of itself. :meth:`try_reserve` and :meth:`lend` do not ask: their
-      callers have another way. Nor does C code that takes from a :class:`CPort`;
+      there was no pressure before, a :class:`MemoryPressure` warning is given too, which names the line of the
+      caller, and which Python's default filters show once for each budget and level. What either raises, as a
+      warning does that a filter makes an error, goes to ``sys.unraisablehook``: the call has done its work. What a
+      callback itself does is not told to it;
+    * before a call raises :class:`BudgetExceeded` because a limit stands in the way,
+      ``on_pressure("refusal", budget)`` is called: of the budget that was to be charged, and of its parents up to
+      the one that refused, once for a request. It may free memory, or raise a limit; then the request is tried
+      again, and counts as denied only where it is refused again; until then ``last_denial`` is about it. It runs
+      in the thread that asks, charged to no budget, and is not called in the midst of itself. :meth:`try_reserve`
+      and :meth:`lend` do not ask: their callers have another way. Nor does C code that takes from a
+      :class:`CPort`;
     * ``max_single``: the largest single request;
     * ``overcommit``: what may be used beyond the limit, none by default;
     * ``minimum``, bytes: lending and rebalancing leave the limit no lower;
@@ -173,6 +176,7 @@ class Budget:
         "_options",
         "_parent",
         "_sharing",
+        "_warned",
     )
     _backend: ClassVar[Any]
     _binding: ClassVar[Any]
@@ -229,6 +233,7 @@ class Budget:
             raise ConfigError(f"budget.parent: at most {MAX_DEPTH} budgets stand below each other")
         self._depth, self._name, self._parent, self._lent = depth, name, parent, 0
         self._options, self._sharing, self._on_pressure = options, sharing, on_pressure
+        self._warned: dict[str, dict[Any, Any]] = {}  # by level: what the warnings filters remember
         try:
             self._core = self._backend.BudgetCore(limit, None if parent is None else parent._core, options)
         except Refusal as r:

@@ -39,7 +39,8 @@ def _has_pointers(kind: Any) -> bool:
 
 
 def typed(kind: Any, label: str) -> tuple[int, int, int, Any]:
-    """Item size, the alignment that an item needs, the one that suits it (bytes), and a function (block, n) -> view."""
+    """Item size, the alignment that an item needs, the one that suits it (bytes), and a function that makes a view
+    of a block and a count."""
     if isinstance(kind, str) and len(kind) == 1:
         try:
             itemsize = memoryview(bytes(16)).cast(kind).itemsize  # type: ignore[call-overload]

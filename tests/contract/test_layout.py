@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from typing import Any
+
 import pytest
 
 from nativemem._backend import Binding
@@ -209,7 +211,8 @@ def test_resize_takes_the_same_sizes(allocator: Allocator) -> None:
 
 def test_arguments_by_keyword(allocator: Allocator) -> None:
     """PORT-7"""
-    blocks = [allocator.alloc(100, align=64), allocator.alloc(size=100, align=64), allocator.alloc(align=64, size="100")]
+    blocks = [allocator.alloc(100, align=64), allocator.alloc(size=100, align=64)]
+    blocks.append(allocator.alloc(align=64, size="100"))
     assert [(block.size, block.align, block.address % 64) for block in blocks] == [(100, 64, 0)] * 3
     assert allocator.alloc(size=10).align == 16
     blocks.append(allocator.alloc(size=20))

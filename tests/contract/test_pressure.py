@@ -548,3 +548,64 @@ def test_threads_that_ask(nm: Binding) -> None:
     assert len(asked) >= 790 - 4 and budget.denied == len(refused) and budget.peak <= 1000
     kept.clear()
     assert budget.used == 0
+
+
+#: a program that warms a budget up again and again, from two places and by several calls
+FLOOD = """
+import sys, warnings, nativemem
+budget, other = nativemem.Budget(10_000, "cache", warn=0.5), nativemem.Budget(100, "other", warn=0.5)
+limited = nativemem.Limited(nativemem.Heap(), budget)
+def up_and_down(i):
+    kept = [limited.alloc(1000 + i) for _ in range(5)]  # HERE
+    del kept
+    with budget.reserve(6000 + i): pass  # AND HERE
+    kept = limited.array("B", 5000 + i)
+    kept.release()
+for i in range(300):
+    up_and_down(i)
+with budget.reserve(10_000): pass  # FULL
+with other.reserve(60): pass  # OTHER
+print(budget.pressure)
+"""
+
+
+def _warned(nm: Binding, tmp_path: Any, *flags: str) -> list[str]:
+    program = tmp_path / "program.py"
+    program.write_text(FLOOD, encoding="utf-8")
+    env = os.environ | {"NATIVEMEM_BACKEND": nm.name}
+    env.pop("PYTHONWARNINGS", None)
+    done = subprocess.run([sys.executable, *flags, str(program)], env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "normal\n"), done.stderr
+    return done.stderr.splitlines()
+
+
+def test_one_warning_a_budget_and_level(nm: Binding, tmp_path: Any) -> None:
+    """BUDGET-3: by default filters, however often and wherever it is crossed; at the line of the caller."""
+    lines = _warned(nm, tmp_path)
+    assert len(lines) == 6
+    assert ["program.py" in line and "MemoryPressure: budget " in line for line in lines[::2]] == [True] * 3
+    assert [line.rpartition("# ")[2] for line in lines[1::2]] == ["HERE", "FULL", "OTHER"]
+
+
+def test_what_filters_make_of_warnings(nm: Binding, tmp_path: Any) -> None:
+    """BUDGET-3: with "always" each crossing is shown, as an error each goes to the hook, and none is silence."""
+    always = _warned(nm, tmp_path, "-W", "always")
+    assert len(always) == 2 * (900 + 2)
+    assert {line.rpartition("# ")[2] for line in always[1::2]} >= {"HERE", "AND HERE", "FULL", "OTHER"}
+    assert len(_warned(nm, tmp_path, "-W", "once")) == len(_warned(nm, tmp_path, "-W", "module")) == 6
+    assert _warned(nm, tmp_path, "-W", "ignore") == []
+    errors = _warned(nm, tmp_path, "-W", "error")
+    assert sum("Exception ignored in a budget's on_pressure" in line for line in errors) == 902
+
+
+def test_a_warning_is_given_again_where_filters_changed(nm: Binding) -> None:
+    """BUDGET-3: as any warning is; and what is remembered does not grow."""
+    budget = nm.Budget(10_000, warn=0.5)
+    for _ in range(3):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("default")
+            for i in range(50):
+                with budget.reserve(6000 + i):
+                    pass
+        assert [(w.filename, w.category) for w in caught] == [(__file__, nativemem.MemoryPressure)]
+    assert sum(map(len, budget._warned.values())) <= 2

@@ -56,7 +56,10 @@ def test_same_signatures(both: tuple[Binding, Binding], name: str) -> None:
         assert parameters[0] == parameters[1], method
 
 
-@pytest.mark.parametrize("module", ["", ".utilities", ".memlib", ".process", ".hooks.numpy", ".hooks.cffi", ".config"])
+MODULES = ("", ".utilities", ".memlib", ".process", ".hooks.numpy", ".hooks.cffi", ".config")
+
+
+@pytest.mark.parametrize("module", MODULES)
 def test_every_parameter_has_a_name_to_call_it_by(nm: Binding, module: str) -> None:
     """PORT-7"""
     things: list[object] = [getattr(nm, name) for name in BOUND] if not module else []
@@ -66,7 +69,7 @@ def test_every_parameter_has_a_name_to_call_it_by(nm: Binding, module: str) -> N
         named = importlib.import_module("nativemem" + module)
         things += [getattr(named, name) for name in named.__all__]
     functions = [thing for thing in things if inspect.isroutine(thing)]
-    for cls in (thing for thing in things if inspect.isclass(thing) and thing.__module__.startswith("nativemem")):
+    for cls in filter(inspect.isclass, things):
         functions += [getattr(cls, name) for name in public(cls) if inspect.isroutine(getattr(cls, name))]
     positional = [
         f"{function.__qualname__}: {parameter.name}"

@@ -377,8 +377,8 @@ _refused = _Refused()
 
 
 def refusal() -> tuple[BudgetCore, BudgetCore] | None:
-    """Of this thread's last charge, once, if a limit refused it: the budget that was to be charged, and the one that
-    stood in the way."""
+    """Of this thread's last charge, once, if a limit refused it: the budget that was to be charged, and the one
+    that stood in the way."""
     last, _refused.last = _refused.last, None
     if last is None:
         return None

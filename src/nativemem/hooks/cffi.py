@@ -21,7 +21,7 @@ _MOST = 1000
 
 def _parts(ffi: Any, ctype: Any, least: int) -> tuple[Any, int, int, int]:
     """The type, the bytes of one (-1: that takes more than a look), those of an item of an array of any length
-    (else 0), and the alignment, which is at least ``least``. Raises TypeError for what ``ffi.new`` takes none of."""
+    (else 0), and the alignment, ``least`` or more. Raises TypeError for what ``ffi.new`` takes none of."""
     if ctype.kind == "pointer":
         item = ctype.item
         if item.kind in ("void", "function"):

@@ -6,8 +6,8 @@ Usage: hunt_limits.py [--denials N] [--seed S] [--python PATH] [--only BODY] [--
 A case is a body of limit_bodies.py, a variant of the code around it, a limit, and whether that is a budget's, by a
 scope, or the process's. Its number and the seed say what it does. A process runs some hundred cases; processes are
 started until N MemoryErrors came out. A finding is printed once for each body, variant, outcome and C stack, with
-the arguments that repeat it. --control runs its body and variant without nativemem, with allocations of the interpreter
-failing: what happens there too is its own fault.
+the arguments that repeat it. --control runs its body and variant without nativemem, with allocations of the
+interpreter failing: what happens there too is its own fault.
 """
 
 from __future__ import annotations
@@ -817,7 +817,7 @@ def hunt(options: argparse.Namespace, names: list[str]) -> Tally:
         else:
             cases = [draw(options.seed, number + i, names, options) for i in range(CASES_OF_A_PROCESS)]
         number += CASES_OF_A_PROCESS
-        while cases:
+        while cases and time.monotonic() - start < options.seconds:
             cases = one_process(options, cases, end, secure, tally)
         if options.only or options.cases:
             break

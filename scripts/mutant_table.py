@@ -23,6 +23,7 @@ class Mutant:
     new: str
     threads: bool = False  # ThreadSanitizer is asked as well
     tests: tuple[str, ...] = ()  # of Python; empty: the C tests
+    line: int = 0  # where `old`, all of the line, stands; 0: it stands there once
 
 
 def _in(file: str, *rows: tuple[str, str, str], tests: tuple[str, ...] = ()) -> list[Mutant]:

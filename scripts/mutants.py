@@ -1,12 +1,15 @@
 """Plants one small fault at a time in a copy of the C sources and shows which check notices it.
 
-Usage: mutants.py [--list] [--only NAME]... [--jobs N] [--markdown]
+Usage: mutants.py [--list] [--only NAME]... [--jobs N] [--markdown] [--random N [--seed S] [--strata NAME,...]]
 
 A mutant that no check notices is a hole in the tests: exit code 1. For faults in the core the checks are the C
 tests, plain, then under AddressSanitizer and UndefinedBehaviorSanitizer, then, for faults that only threads show,
 under ThreadSanitizer; for faults in csrc/python the Python tests. Each runs up to its first failure. The checks run
 on the sound sources first; they must pass, and how long they take says when a mutant hangs. All files are made
 below build/mutants.
+
+--random draws mutants instead: in C, in locks and atomics, in Python (mutants_random.py). Those that do not compile
+are left out, and those that are known to be equivalent (mutants_equivalent.py).
 """
 
 from __future__ import annotations
@@ -28,7 +31,9 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+import mutants_random
 from mutant_table import MUTANTS, Mutant
+from mutants_equivalent import EQUIVALENT
 
 ROOT = Path(__file__).resolve().parents[1]
 TOP = ROOT / "build" / "mutants"
@@ -61,6 +66,10 @@ class Unfit(Exception):
     """A mutant, or a sound tree, that nothing can be said about."""
 
 
+class Stillborn(Unfit):
+    """A mutant that does not compile."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     mutant: Mutant
@@ -71,16 +80,23 @@ class Outcome:
 def mutate(mutant: Mutant, tree: Path) -> None:
     path = tree / mutant.file
     text = path.read_text(encoding="utf-8")
+    if mutant.line:
+        lines = text.splitlines(keepends=True)
+        if lines[mutant.line - 1].rstrip("\n") != mutant.old:
+            raise Unfit(f"{mutant.name}: line {mutant.line} of {mutant.file} is not {mutant.old!r}")
+        lines[mutant.line - 1] = f"{mutant.new}\n"
+        path.write_text("".join(lines), encoding="utf-8")
+        return
     found = text.count(mutant.old)
     if found != 1:
         raise Unfit(f"{mutant.name}: found {found} times in {mutant.file}, not once: {mutant.old!r}")
     path.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
 
 
-def copy_tree(tree: Path, parts: Iterable[str], source: Path = ROOT) -> None:
+def copy_tree(tree: Path, parts: Iterable[str], source: Path = ROOT, built: bool = False) -> None:
     shutil.rmtree(tree, ignore_errors=True)
     tree.mkdir(parents=True)
-    ignore = shutil.ignore_patterns("__pycache__", "*.so", "*.egg-info", "_core.c")
+    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", *(() if built else ("*.so", "_core.c")))
     for part in parts:
         if (source / part).is_dir():
             shutil.copytree(source / part, tree / part, ignore=ignore)
@@ -164,7 +180,7 @@ class CTests:
             command = (*self.compiler, *C_FLAGS, *SANITIZERS[kind], "-MMD", "-c", f"{unit}.c", "-o", out)
             code, output = run(command, tree, timeout=MOST_PATIENCE)
             if code != 0:
-                raise Unfit(f"{tree.name}: {unit}.c does not compile:\n{output}")
+                raise Stillborn(f"{tree.name}: {unit}.c does not compile:\n{output}")
 
     def prepare(self, kind: str) -> None:
         """Compiles and runs the tests on the sound sources."""
@@ -192,7 +208,7 @@ class CTests:
         (tree / kind / program).parent.mkdir(parents=True, exist_ok=True)
         code, output = run(command, tree, timeout=MOST_PATIENCE)
         if code != 0:
-            raise Unfit(f"{tree.name}: {program} does not link:\n{output}")
+            raise Stillborn(f"{tree.name}: {program} does not link:\n{output}")
 
     def depend(self, kind: str, file: str) -> Iterator[str]:
         """The units whose object a change of the file changes."""
@@ -209,7 +225,10 @@ class CTests:
         changed = set(self.depend(kind, mutant.file))
         self.compile(tree, kind, sorted(changed.intersection(map(str, self.core))))
         # generated programs say least about what is wrong
-        order = sorted(self.programs, key=lambda name: (name == CORPUS, self.seconds[kind, name]))
+        stem = Path(mutant.file).stem
+        order = sorted(
+            self.programs, key=lambda name: (name == CORPUS, stem not in name, self.seconds[kind, name])
+        )
         for program in order:
             self.compile(tree, kind, changed & {program})
             self.link(tree, kind, program, changed)
@@ -271,38 +290,57 @@ class PythonTests:
             if tests in self.seconds:
                 return
             tree = self.top / "sound-python"
-            copy_tree(tree, self.PARTS)
+            if not self.seconds:
+                copy_tree(tree, self.PARTS)
+                self.build(tree)
             start = time.monotonic()
-            code, output = self.test(tree, tests, MOST_PATIENCE)
+            code, output = self.test(tree, tests, 3 * MOST_PATIENCE)
             if code != 0:
                 raise Unfit(f"{' '.join(tests)} fails on the sound sources:\n{output}")
             self.seconds[tests] = time.monotonic() - start
 
-    def test(self, tree: Path, tests: tuple[str, ...], patience: float) -> tuple[int | None, str]:
+    @staticmethod
+    def environment(tree: Path) -> dict[str, str]:
         # -O0 at the end, where it wins: this is built more often than it is run
-        env = {"USE_NATIVE_MEM": "1", "NATIVEMEM_CFLAGS": "-O0", "PYTHONPATH": str(tree / "src")}
-        build = (sys.executable, "setup.py", "--quiet", "build_ext", "--inplace", "--force")
-        code, output = run(build, tree, timeout=MOST_PATIENCE, env=env)
-        if code != 0:
-            raise Unfit(f"{tree.name}: the extension does not build:\n{output}")
-        # what runs on the pure backend sees nothing of the mutant
-        options = ("-x", "-q", "--tb=no", "-p", "no:cacheprovider", "-k", "not pure")
-        return run((sys.executable, "-m", "pytest", *options, *tests), tree, timeout=patience, env=env)
+        return {"USE_NATIVE_MEM": "1", "NATIVEMEM_CFLAGS": "-O0", "PYTHONPATH": str(tree / "src")}
 
-    def catch(self, mutant: Mutant) -> str:
-        self.prepare(mutant.tests)
+    def build(self, tree: Path) -> None:
+        command = (sys.executable, "setup.py", "--quiet", "build_ext", "--inplace", "--force")
+        code, output = run(command, tree, timeout=MOST_PATIENCE, env=self.environment(tree))
+        if code != 0:
+            raise Stillborn(f"{tree.name}: the extension does not build:\n{output}")
+
+    def test(self, tree: Path, tests: tuple[str, ...], patience: float) -> tuple[int | None, str]:
+        options = ["-x", "-q", "--tb=no", "-p", "no:cacheprovider"]
+        if not any(test.startswith("src/") for test in tests):
+            # what runs on the pure backend sees nothing of a mutant in C
+            options += ["-k", "not pure"]
+        command = (sys.executable, "-m", "pytest", *options, "--doctest-modules", *tests)
+        return run(command, tree, timeout=patience, env=self.environment(tree))
+
+    def plant(self, mutant: Mutant) -> Path:
         tree = self.top / mutant.name
-        copy_tree(tree, self.PARTS, self.top / "sound-python")
+        in_c = mutant.file.endswith((".c", ".h"))
+        copy_tree(tree, self.PARTS, self.top / "sound-python", built=not in_c)
         mutate(mutant, tree)
-        patience = max(PATIENCE, SLOWER * self.seconds[mutant.tests])
-        code, output = self.test(tree, mutant.tests, patience)
+        if in_c:
+            self.build(tree)
+        return tree
+
+    def catch(self, mutant: Mutant, tests: tuple[str, ...] = ()) -> str:
+        tests = tests or mutant.tests
+        self.prepare(tests)
+        tree = self.plant(mutant)
+        patience = max(PATIENCE, SLOWER * self.seconds[tests])
+        code, output = self.test(tree, tests, patience)
         if code == 0:
             return ""
         if code is None:
             return "timeout"
-        failed = re.search(r"^(?:FAILED|ERROR) tests/(\S+?)\.py::(?:\w+::)*(\w+)", output, re.MULTILINE)
+        test = r"^(?:FAILED|ERROR) (?:tests|src)/(\S+?)\.py(?:::(?:\w+::)*([\w.]+))?"
+        failed = re.search(test, output, re.MULTILINE)
         if failed:
-            return f"{failed[1]}, {failed[2]}"
+            return ", ".join(part for part in failed.groups() if part)
         frame = re.search(r'File ".*?/tests/(\w[\w/]*)\.py", line \d+ in (test_\w+)', output)
         where = f"{frame[1]}, {frame[2]}, " if frame else ""
         if code < 0:
@@ -323,9 +361,23 @@ def hunt(mutant: Mutant, c_tests: CTests, python_tests: PythonTests) -> Outcome:
             caught_by = c_tests.catch(mutant, kind)
             if caught_by:
                 break
+    if not caught_by and mutant.line:  # what was drawn may be anybody's to see
+        more = mutants_random.tests_of(mutant.file) if not mutant.tests else mutants_random.MORE
+        caught_by = python_tests.catch(mutant, more)
     if caught_by:  # a survivor's tree is what its hunter wants to look at
         shutil.rmtree(c_tests.top / mutant.name)
     return Outcome(mutant, caught_by, time.monotonic() - start)
+
+
+def drawn(number: int, seed: int, strata: Sequence[str]) -> list[Mutant]:
+    mutants, left = mutants_random.draw(ROOT, number, seed, EQUIVALENT, strata)
+    for mutant, reason in left:
+        print(f"{mutant.name}: equivalent: {reason}")
+    return mutants
+
+
+def difference(mutant: Mutant) -> str:
+    return f"  {mutant.file}:{mutant.line}\n  - {mutant.old.strip()}\n  + {mutant.new.strip()}"
 
 
 def markdown(outcomes: Sequence[Outcome]) -> str:
@@ -341,13 +393,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="print the table and run nothing")
     parser.add_argument("--only", action="append", metavar="NAME", default=[], help="this mutant, or these")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N")
+    parser.add_argument("--random", type=int, default=0, metavar="N", help="draw N instead")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--strata", default=",".join(mutants_random.SHARES), help="in turn; %(default)s")
     parser.add_argument("--markdown", action="store_true", help="end with the table as docs/testing.md has it")
     options = parser.parse_args(arguments)
-    names = {mutant.name: mutant for mutant in MUTANTS}
+    strata = options.strata.split(",")
+    if not set(strata) <= set(mutants_random.STRATA):
+        parser.error(f"strata are {', '.join(mutants_random.STRATA)}")
+    table = drawn(options.random, options.seed, strata) if options.random else MUTANTS
+    names = {mutant.name: mutant for mutant in table}
     unknown = [name for name in options.only if name not in names]
     if unknown:
         parser.error(f"no such mutant: {', '.join(unknown)}")
-    chosen = [names[name] for name in options.only] or list(MUTANTS)
+    chosen = [names[name] for name in options.only] or list(table)
     if options.list:
         for mutant in chosen:
             print(f"{mutant.name}  {mutant.file}\n  - {mutant.old}\n  + {mutant.new}")
@@ -357,15 +416,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start = time.monotonic()
     c_tests, python_tests = CTests(TOP), PythonTests(TOP)
     outcomes: dict[str, Outcome] = {}
+    stillborn = 0
     # the long ones first, so that they do not stand alone at the end
     queue = sorted(chosen, key=lambda mutant: not mutant.tests)
     with ThreadPoolExecutor(options.jobs) as pool:
         futures = [pool.submit(hunt, mutant, c_tests, python_tests) for mutant in queue]
         try:
             for future in as_completed(futures):
-                o = future.result()
+                try:
+                    o = future.result()
+                except Stillborn as error:
+                    if not options.random:
+                        raise
+                    stillborn += 1
+                    print(f"{str(error).splitlines()[0]}: left out", flush=True)
+                    continue
                 outcomes[o.mutant.name] = o
                 print(f"{o.mutant.name:34} {o.caught_by or 'SURVIVED':60} {o.seconds:6.1f} s", flush=True)
+                if options.random:
+                    print(difference(o.mutant), flush=True)
         except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
             end_all()
@@ -373,10 +442,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise
             print(f"mutants: {error}", file=sys.stderr)
             return 2
-    survivors = [mutant.name for mutant in chosen if not outcomes[mutant.name].caught_by]
-    print(f"{len(chosen)} mutants, {len(survivors)} survived, {time.monotonic() - start:.0f} s")
+    run = [outcomes[mutant.name] for mutant in chosen if mutant.name in outcomes]
+    survivors = [o.mutant.name for o in run if not o.caught_by]
+    caught = (len(run) - len(survivors)) / max(len(run), 1)
+    what = f"seed {options.seed}, {stillborn} that do not compile: " if options.random else ""
+    seconds = time.monotonic() - start
+    print(f"{what}{len(run)} mutants, {len(survivors)} survived ({caught:.0%} caught), {seconds:.0f} s")
     if options.markdown:
-        print(markdown([outcomes[mutant.name] for mutant in chosen]))
+        print(markdown(run))
     if survivors:
         print(f"survived, so the tests have a hole: {', '.join(survivors)}", file=sys.stderr)
     return int(bool(survivors))

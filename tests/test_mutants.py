@@ -13,7 +13,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import mutants  # noqa: E402
+import mutants_random  # noqa: E402
 from mutant_table import MUTANTS, Mutant  # noqa: E402
+from mutants_equivalent import EQUIVALENT  # noqa: E402
+from mutants_random import Equivalent  # noqa: E402
 
 BY_NAME = {mutant.name: mutant for mutant in MUTANTS}
 #: nothing but tables, declarations and what the compiler is told
@@ -65,6 +68,108 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         mutants.main(["--only", "no-such"])
     assert "no such mutant: no-such" in capsys.readouterr().err
+
+
+def drawn_from(root: Path, stratum: str) -> set[tuple[str, str]]:
+    """Each change that may be drawn, as the line before and after."""
+    lines = {file: (root / file).read_text(encoding="utf-8").splitlines() for file in ("csrc/a.c", "src/nativemem/a.py")}
+    return {
+        (old.strip(), (old[: change.start] + change.new + old[change.end :]).strip())
+        for (file, line), changes in mutants_random.candidates(root, stratum).items()
+        for old in [lines[file][line - 1]]
+        for change in changes
+    }
+
+
+def test_what_may_be_drawn(tmp_path: Path) -> None:
+    (tmp_path / "csrc").mkdir()
+    (tmp_path / "csrc" / "a.c").write_text(
+        "#include <a.h>\n"
+        "static int f(int a, int *b) { /* a < b */\n"
+        "    int c = a;\n"
+        "    if (a < 7) return *b;\n"
+        "    *b = c;\n"
+        "    pthread_mutex_lock(&lock);\n"
+        "    (void)atomic_fetch_add(&x, f(a, b));\n"
+        "    while (!atomic_compare_exchange_weak(&x, &a, c)) continue;\n"
+        "    atomic_store_explicit(&x, true, memory_order_release);\n"
+        "}\n",
+        encoding="utf-8",
+    )
+    (tmp_path / "src" / "nativemem").mkdir(parents=True)
+    (tmp_path / "src" / "nativemem" / "a.py").write_text(
+        '"""1 + 1"""\n'
+        "def f(a: 'x < 1', b=2):\n"
+        "    if not a or b < 3:\n"
+        "        raise ValueError(f'{b + 1}')\n"
+        "    self.a = g(b)\n"
+        "    b += 1\n"
+        "    return b\n",
+        encoding="utf-8",
+    )
+    assert drawn_from(tmp_path, "c") == {
+        ("if (a < 7) return *b;", "if (a <= 7) return *b;"),
+        ("if (a < 7) return *b;", "if (a < 8) return *b;"),
+        ("if (a < 7) return *b;", "if (!(a < 7)) return *b;"),
+        ("if (a < 7) return *b;", "if (true) return *b;"),
+        ("if (a < 7) return *b;", "if (false) return *b;"),
+        ("*b = c;", ";"),
+    }
+    add, swap = "(void)atomic_fetch_add(&x, f(a, b));", "while (!atomic_compare_exchange_weak(&x, &a, c)) continue;"
+    store = "atomic_store_explicit(&x, true, memory_order_release);"
+    assert drawn_from(tmp_path, "atomics") == {
+        ("pthread_mutex_lock(&lock);", "((int)0);"),
+        (add, f"(void){mutants_random.torn('&x', 'o__ + (f(a, b))')};"),
+        (swap, "while (!(atomic_store(&x, c), true)) continue;"),
+        (store, "atomic_store_explicit(&x, true, memory_order_relaxed);"),
+        (store, "((void)0);"),
+    }
+    assert drawn_from(tmp_path, "python") == {
+        ("def f(a: 'x < 1', b=2):", "def f(a: 'x < 1', b=3):"),
+        ("if not a or b < 3:", "if not (not a or b < 3):"),
+        ("if not a or b < 3:", "if a or b < 3:"),
+        ("if not a or b < 3:", "if not a and b < 3:"),
+        ("if not a or b < 3:", "if not a or b <= 3:"),
+        ("if not a or b < 3:", "if not a or b < 4:"),
+        ("raise ValueError(f'{b + 1}')", "pass"),
+        ("self.a = g(b)", "pass"),
+        ("b += 1", "pass"),
+        ("b += 1", "b += 2"),
+        ("return b", "return None"),
+    }
+
+
+def test_a_seed_says_what_is_drawn(tmp_path: Path) -> None:
+    first, left = mutants_random.draw(ROOT, 40, 5, ())
+    again, _ = mutants_random.draw(ROOT, 40, 5, ())
+    other, _ = mutants_random.draw(ROOT, 40, 6, ())
+    assert first == again != other and left == []
+    assert len({mutant.name for mutant in first}) == 40
+    assert sum(mutant.threads for mutant in first) == 10
+    assert sum(mutant.file.endswith(".py") for mutant in first) == 10
+    for mutant in first:
+        (tmp_path / mutant.file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / mutant.file, tmp_path / mutant.file)
+        mutants.mutate(mutant, tmp_path)
+        before = (ROOT / mutant.file).read_text(encoding="utf-8").splitlines()
+        after = (tmp_path / mutant.file).read_text(encoding="utf-8").splitlines()
+        assert [i for i, pair in enumerate(zip(before, after, strict=True), 1) if len(set(pair)) == 2] == [mutant.line]
+    gone = first[0]
+    same = Equivalent(gone.file, gone.old.strip(), gone.new.strip(), "for one")
+    without, left = mutants_random.draw(ROOT, 40, 5, (same,))
+    assert gone not in without and (gone, "for one") in left
+
+
+def test_what_is_equivalent_may_still_be_drawn() -> None:
+    """Or its line is not what it was, and the reason may not hold."""
+    drawn = set()
+    for stratum in mutants_random.STRATA:
+        for (file, line), changes in mutants_random.candidates(ROOT, stratum).items():
+            if file in {equivalent.file for equivalent in EQUIVALENT}:
+                old = (ROOT / file).read_text(encoding="utf-8").splitlines()[line - 1]
+                drawn |= {(file, old.strip(), (old[: c.start] + c.new + old[c.end :]).strip()) for c in changes}
+    assert all(equivalent.reason for equivalent in EQUIVALENT)
+    assert {(e.file, e.old, e.new) for e in EQUIVALENT} <= drawn
 
 
 @pytest.mark.slow

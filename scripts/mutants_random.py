@@ -1,0 +1,433 @@
+"""Draws faults at random: in C by line, in locks and atomics, in Python by syntax tree.
+
+A stratum is a list of lines, each with the changes that it allows. A line is drawn first, so that a long expression
+is not drawn more often than a short one, then one of its changes.
+"""
+
+from __future__ import annotations
+
+import ast
+import random
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mutant_table import Mutant
+
+STRATA = ("c", "atomics", "python")
+#: how many of each among four
+SHARES = ("c", "c", "atomics", "python")
+
+CONTRACT = "tests/contract"
+#: the tests of a source, the nearest first, where the C tests see nothing of it
+TESTS = {
+    "csrc/python/capi.c": ("tests/test_capi.py",),
+    "csrc/python/cdata.c": ("tests/test_cffi_hook.py",),
+    "csrc/python/dataplane.c": (CONTRACT, "tests/test_cffi_hook.py"),
+    "csrc/python/engine.c": ("tests/test_engine.py", "tests/test_numpy_hook.py", "tests/test_scopes.py"),
+    "csrc/python/numpy.c": ("tests/test_numpy_hook.py", "tests/test_scopes.py"),
+    "csrc/python/scopes.c": ("tests/test_scopes.py",),
+    "csrc/python/stacks.c": (CONTRACT, "tests/test_scopes.py"),
+    "csrc/": (CONTRACT, "tests/test_scopes.py", "tests/test_engine.py"),
+    "src/nativemem/_pure/": (CONTRACT, "tests/test_pure_details.py", "tests/test_differential.py"),
+    "src/nativemem/_run.py": ("tests/test_cli.py",),
+    "src/nativemem/cli.py": ("tests/test_cli.py",),
+    "src/nativemem/__main__.py": ("tests/test_cli.py",),
+    "src/nativemem/_machine.py": ("tests/test_machine.py", "tests/test_cli.py"),
+    "src/nativemem/auto.py": ("tests/test_engine.py",),
+    "src/nativemem/_engine.py": ("tests/test_engine.py", "tests/test_scopes.py"),
+    "src/nativemem/_install.py": ("tests/test_engine.py", "tests/test_numpy_hook.py"),
+    "src/nativemem/process.py": ("tests/test_engine.py",),
+    "src/nativemem/executors.py": ("tests/test_scopes.py",),
+    "src/nativemem/_scoped.py": ("tests/test_scopes.py",),
+    "src/nativemem/budget.py": (CONTRACT, "tests/test_scopes.py"),
+    "src/nativemem/_pressure.py": (CONTRACT, "tests/test_scopes.py", "tests/test_engine.py"),
+    "src/nativemem/errors.py": ("tests/test_errors.py", CONTRACT),
+    "src/nativemem/config.py": ("tests/test_config.py", "tests/test_presets.py", CONTRACT),
+    "src/nativemem/_settings.py": ("tests/test_config.py", "tests/test_engine.py"),
+    "src/nativemem/memlib.py": ("tests/test_memlib.py",),
+    "src/nativemem/cport.py": ("tests/test_cport.py",),
+    "src/nativemem/capi.py": ("tests/test_capi.py",),
+    "src/nativemem/hooks/_numpy.py": ("tests/test_numpy_hook.py", "tests/test_engine.py"),
+    "src/nativemem/hooks/numpy.py": ("tests/test_numpy_hook.py",),
+    "src/nativemem/hooks/cffi.py": ("tests/test_cffi_hook.py",),
+    "src/nativemem/": (CONTRACT, "tests/test_core.py", "tests/test_scopes.py", "tests/test_engine.py"),
+}
+
+
+@dataclass(frozen=True)
+class Equivalent:
+    """A change that no test can tell, and why."""
+
+    file: str
+    old: str  # the line, without what surrounds it
+    new: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Change:
+    start: int  # in the line
+    end: int
+    new: str
+    what: str
+
+
+def tests_of(file: str) -> tuple[str, ...]:
+    return TESTS[max((start for start in TESTS if file.startswith(start)), key=len)]
+
+
+# ---- C ------------------------------------------------------------------------------------------------
+
+TOKEN = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.DOTALL)
+DECLARATION = re.compile(r"(?:[A-Za-z_]\w*\s+)*[A-Za-z_]\w*(?:\s*\*+\s*|\s+)\w+\s*(?:=|;|\[|,|\()")
+NO_STATEMENT = re.compile(
+    r"\(void\)\w+(, \(void\)\w+)*;|[}\]]"
+    r"|(return|break|continue|goto|typedef|static|extern|struct|case|default|else|for|if|while|do|_\w+)\b"
+)
+OPERATORS = {
+    " < ": (" <= ",), " <= ": (" < ",), " > ": (" >= ",), " >= ": (" > ",), " == ": (" != ",), " != ": (" == ",),
+    " + ": (" - ",), " - ": (" + ",), " * ": (" / ",), " / ": (" * ",), " % ": (" / ",),
+    " && ": (" || ",), " || ": (" && ",), " & ": (" | ",), " | ": (" & ",), " << ": (" >> ",), " >> ": (" << ",),
+    "++": ("--",), "--": ("++",), " += ": (" -= ", " = "), " -= ": (" += ", " = "), " |= ": (" &= ", " = "),
+}  # fmt: skip
+OPERATOR = re.compile("|".join(map(re.escape, sorted(OPERATORS, key=len, reverse=True))))
+CONSTANT = re.compile(r"(?<![\w.])(0x[0-9a-fA-F]+|\d+)(?=[uUlL]*\b)(?![.\w]*\.)|\b(true|false)\b")
+ATOMIC = re.compile(r"\b(atomic_\w+|pthread_(mutex|cond|rwlock)_\w+|memory_order_\w+)\b")
+
+
+def code_only(text: str) -> str:
+    """Comments and strings as blanks; columns stay."""
+    return TOKEN.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
+
+
+def closing(line: str, start: int) -> int:
+    """Where the parenthesis at `start` is closed; -1 if not in this line."""
+    depth = 0
+    for i in range(start, len(line)):
+        depth += (line[i] == "(") - (line[i] == ")")
+        if depth == 0:
+            return i
+    return -1
+
+
+def arguments(text: str) -> list[str]:
+    parts, depth = [""], 0
+    for c in text:
+        depth += (c in "([{") - (c in ")]}")
+        if c == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += c
+    return [part.strip() for part in parts]
+
+
+def c_changes(line: str, before: str) -> Iterator[Change]:
+    """Of a line without comments; `before` is the code above it."""
+    for match in OPERATOR.finditer(line):
+        for new in OPERATORS[match[0]]:
+            yield Change(match.start(), match.end(), new, "operator")
+    for match in CONSTANT.finditer(line):
+        if match[2]:
+            yield Change(match.start(), match.end(), "false" if match[2] == "true" else "true", "constant")
+        else:
+            yield Change(match.start(), match.end(), str(int(match[1], 0) + 1), "constant")
+    for match in re.finditer(r"\b(?:if|while) \(", line):
+        start, end = match.end() - 1, closing(line, match.end() - 1)
+        if end > 0:
+            yield Change(start, end + 1, f"(!{line[start : end + 1]})", "condition")
+            if match[0].startswith("if"):
+                yield Change(start, end + 1, "(true)", "condition")
+                yield Change(start, end + 1, "(false)", "condition")
+    statement = line.strip()
+    if (
+        statement.endswith(";")
+        and statement.count("(") == statement.count(")")
+        and not DECLARATION.match(statement)
+        and not NO_STATEMENT.match(statement)
+        and re.search(r"(^|[;{}:)]|else)\s*$", before) is not None
+    ):
+        start = len(line) - len(line.lstrip())
+        yield Change(start, len(line.rstrip()), ";", "statement deleted")
+    match = re.search(r"\breturn ([^;]+);", line)
+    if match and re.fullmatch(r"true|false", match[1]) is None and re.search(r"[=<>!&|]{2}| [<>] |^!", match[1]):
+        yield Change(match.start(1), match.end(1), f"!({match[1]})", "result")
+
+
+def torn(place: str, value: str) -> str:
+    load = f"__auto_type p__ = {place}; __auto_type o__ = atomic_load_explicit(p__, memory_order_relaxed);"
+    return f"({{ {load} atomic_store_explicit(p__, {value}, memory_order_relaxed); o__; }})"
+
+
+def atomic_changes(line: str) -> Iterator[Change]:
+    for match in re.finditer(r"\bmemory_order_(acquire|release|acq_rel|seq_cst|consume)\b", line):
+        yield Change(match.start(), match.end(), "memory_order_relaxed", "order weakened")
+    for match in re.finditer(r"\b(?:\(void\))?(atomic_\w+|pthread_(?:mutex|cond|rwlock)_\w+)\(", line):
+        name, start, end = match[1], match.start(1), closing(line, match.end() - 1)
+        if end < 0:
+            continue
+        words = arguments(line[match.end() : end])
+        if name.startswith("pthread"):
+            if re.search(r"_(un)?lock|_signal|_broadcast|_rdlock|_wrlock", name):
+                yield Change(start, end + 1, "((int)0)", "lock")
+        elif name.startswith("atomic_compare_exchange"):
+            yield Change(start, end + 1, f"(atomic_store({words[0]}, {words[2]}), true)", "exchange not compared")
+            if "weak" not in name:
+                continue
+        elif match2 := re.match(r"atomic_fetch_(add|sub|or|and|xor)", name):
+            sign = {"add": "+", "sub": "-", "or": "|", "and": "&", "xor": "^"}[match2[1]]
+            yield Change(start, end + 1, torn(words[0], f"o__ {sign} ({words[1]})"), "load and store")
+        elif name.startswith("atomic_exchange"):
+            yield Change(start, end + 1, torn(*words[:2]), "load and store")
+        elif name == "atomic_load":
+            yield Change(
+                start, end + 1, f"atomic_load_explicit({words[0]}, memory_order_relaxed)", "order weakened"
+            )
+        elif name == "atomic_store":
+            new = f"atomic_store_explicit({words[0]}, {words[1]}, memory_order_relaxed)"
+            yield Change(start, end + 1, new, "order weakened")
+        if name.startswith("atomic_store") and line.strip().startswith("atomic_store"):
+            yield Change(start, end + 1, "((void)0)", "store left out")
+
+
+def of_c(root: Path, atomics: bool) -> dict[tuple[str, int], list[Change]]:
+    found: dict[tuple[str, int], list[Change]] = {}
+    for path in sorted((root / "csrc").rglob("*.[ch]")):
+        file = path.relative_to(root).as_posix()
+        if path.name == "memlib_system.c":  # compiled where the core is not
+            continue
+        before = ""
+        for number, line in enumerate(code_only(path.read_text(encoding="utf-8")).splitlines(), 1):
+            if line.lstrip().startswith("#") or line.rstrip().endswith("\\") or before.rstrip().endswith("\\"):
+                before = line
+                continue
+            if not line.strip():
+                continue
+            if "HEAD_INIT" in line or ".tp_" in line:  # tables for the interpreter
+                before = line
+                continue
+            if bool(ATOMIC.search(line)) == atomics and re.match(r"\s|[\w ].*\{.*;", line):
+                changes = list(atomic_changes(line) if atomics else c_changes(line, before))
+                if changes:
+                    found[file, number] = changes
+            before = line
+    return found
+
+
+# ---- Python -------------------------------------------------------------------------------------------
+
+COMPARED: dict[type[ast.cmpop], tuple[str, str]] = {
+    ast.Lt: ("<", "<="), ast.LtE: ("<=", "<"), ast.Gt: (">", ">="), ast.GtE: (">=", ">"), ast.Eq: ("==", "!="),
+    ast.NotEq: ("!=", "=="), ast.Is: ("is", "is not"), ast.IsNot: ("is not", "is"), ast.In: ("in", "not in"),
+    ast.NotIn: ("not in", "in"),
+}  # fmt: skip
+COMPUTED: dict[type[ast.operator], tuple[str, str]] = {
+    ast.Add: ("+", "-"), ast.Sub: ("-", "+"), ast.Mult: ("*", "//"), ast.FloorDiv: ("//", "*"), ast.Mod: ("%", "*"),
+    ast.BitAnd: ("&", "|"), ast.BitOr: ("|", "&"), ast.LShift: ("<<", ">>"), ast.RShift: (">>", "<<"),
+    ast.Div: ("/", "*"),
+}  # fmt: skip
+
+
+class Python(ast.NodeVisitor):
+    """Changes within one line each."""
+
+    def __init__(self, text: str) -> None:
+        self.lines = text.splitlines()
+        self.found: dict[int, list[Change]] = {}
+
+    def column(self, line: int, offset: int) -> int:
+        return len(self.lines[line - 1].encode()[:offset].decode())
+
+    def change(self, line: int, start: int, end: int, new: str, what: str) -> None:
+        self.found.setdefault(line, []).append(Change(start, end, new, what))
+
+    def replace(self, node: ast.expr | ast.stmt, new: str, what: str) -> None:
+        if node.end_lineno == node.lineno and node.end_col_offset is not None:
+            start = self.column(node.lineno, node.col_offset)
+            end = self.column(node.lineno, node.end_col_offset)
+            self.change(node.lineno, start, end, new, what)
+
+    def source(self, node: ast.expr) -> str:
+        line = self.lines[node.lineno - 1]
+        assert node.end_col_offset is not None
+        return line[self.column(node.lineno, node.col_offset) : self.column(node.lineno, node.end_col_offset)]
+
+    def between(self, left: ast.expr, right: ast.expr, operator: str, new: str) -> None:
+        if left.end_lineno == right.lineno and left.end_col_offset is not None:
+            line = self.lines[right.lineno - 1]
+            start = self.column(right.lineno, left.end_col_offset)
+            end = self.column(right.lineno, right.col_offset)
+            at = line.find(operator, start, end)
+            if at >= 0:
+                self.change(right.lineno, at, at + len(operator), new, "operator")
+
+    def visit_Compare(self, node: ast.Compare) -> None:
+        for left, operator, right in zip([node.left, *node.comparators], node.ops, node.comparators, strict=False):
+            self.between(left, right, *COMPARED[type(operator)])
+        self.generic_visit(node)
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> None:
+        words = ("and", "or") if isinstance(node.op, ast.And) else ("or", "and")
+        for left, right in zip(node.values, node.values[1:], strict=False):
+            self.between(left, right, *words)
+        self.generic_visit(node)
+
+    def visit_BinOp(self, node: ast.BinOp) -> None:
+        text = any(
+            isinstance(side, (ast.JoinedStr, ast.Constant)) and not isinstance(getattr(side, "value", 0), int)
+            for side in (node.left, node.right)
+        )
+        if type(node.op) in COMPUTED and not text:
+            self.between(node.left, node.right, *COMPUTED[type(node.op)])
+        self.generic_visit(node)
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> None:
+        if isinstance(node.op, ast.Not) and node.lineno == node.operand.end_lineno:
+            self.replace(node, self.source(node.operand), "not left out")
+        self.generic_visit(node)
+
+    def visit_Constant(self, node: ast.Constant) -> None:
+        if isinstance(node.value, bool):
+            self.replace(node, str(not node.value), "constant")
+        elif isinstance(node.value, int):
+            self.replace(node, str(node.value + 1), "constant")
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
+        """Before 3.12 what is in it has no place of its own."""
+
+    def condition(self, test: ast.expr) -> None:
+        if test.lineno == test.end_lineno:
+            self.replace(test, f"not ({self.source(test)})", "condition")
+
+    def visit_If(self, node: ast.If) -> None:
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            return
+        self.condition(node.test)
+        self.generic_visit(node)
+
+    def visit_While(self, node: ast.While) -> None:
+        self.condition(node.test)
+        self.generic_visit(node)
+
+    def visit_IfExp(self, node: ast.IfExp) -> None:
+        self.condition(node.test)
+        self.generic_visit(node)
+
+    def visit_Return(self, node: ast.Return) -> None:
+        if node.value is not None and not (isinstance(node.value, ast.Constant) and node.value.value is None):
+            self.replace(node.value, "None", "result")
+        self.generic_visit(node)
+
+    def visit_Expr(self, node: ast.Expr) -> None:
+        if not isinstance(node.value, (ast.Constant, ast.Yield, ast.YieldFrom)):
+            self.replace(node, "pass", "statement deleted")
+        self.generic_visit(node)
+
+    def visit_Raise(self, node: ast.Raise) -> None:
+        self.replace(node, "pass", "statement deleted")
+        self.generic_visit(node)
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> None:
+        self.replace(node, "pass", "statement deleted")
+        self.generic_visit(node)
+
+    def visit_Assign(self, node: ast.Assign) -> None:
+        if all(isinstance(target, (ast.Attribute, ast.Subscript)) for target in node.targets):
+            self.replace(node, "pass", "statement deleted")
+        self.visit(node.value)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
+        if node.value is not None:
+            self.visit(node.value)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        name = node.func.id if isinstance(node.func, ast.Name) else ""
+        if name not in ("TypeVar", "cast", "NewType"):
+            self.generic_visit(node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        if any(isinstance(d, ast.Name) and d.id == "overload" for d in node.decorator_list):
+            return
+        for default in [*node.args.defaults, *node.args.kw_defaults]:
+            if default is not None:
+                self.visit(default)
+        for statement in node.body:
+            self.visit(statement)
+
+    visit_AsyncFunctionDef = visit_FunctionDef
+
+
+def of_python(root: Path) -> dict[tuple[str, int], list[Change]]:
+    found: dict[tuple[str, int], list[Change]] = {}
+    for path in sorted((root / "src" / "nativemem").rglob("*.py")):
+        if path.name in ("_ffi_build.py", "_version.py"):
+            continue
+        text = path.read_text(encoding="utf-8")
+        visitor = Python(text)
+        visitor.visit(ast.parse(text))
+        for line, changes in visitor.found.items():
+            found[path.relative_to(root).as_posix(), line] = changes
+    return found
+
+
+# ---- drawing ------------------------------------------------------------------------------------------
+
+
+def candidates(root: Path, stratum: str) -> dict[tuple[str, int], list[Change]]:
+    return of_python(root) if stratum == "python" else of_c(root, stratum == "atomics")
+
+
+def draw(
+    root: Path, number: int, seed: int, equivalents: Sequence[Equivalent], strata: Sequence[str] = SHARES
+) -> tuple[list[Mutant], list[tuple[Mutant, str]]]:
+    """`number` mutants; those that were drawn and are known to be equivalent, with the reason."""
+    known = {(e.file, e.old, e.new): e.reason for e in equivalents}
+    lists = {stratum: candidates(root, stratum) for stratum in set(strata)}
+    r = random.Random(seed)
+    drawn: list[Mutant] = []
+    left: list[tuple[Mutant, str]] = []
+    seen: set[tuple[str, int, Change]] = set()
+    while len(drawn) < number:
+        stratum = strata[len(drawn) % len(strata)]
+        at = r.choice(list(lists[stratum]))
+        change = r.choice(lists[stratum][at])
+        if (*at, change) in seen:
+            continue
+        seen.add((*at, change))
+        file, line = at
+        old = (root / file).read_text(encoding="utf-8").splitlines()[line - 1]
+        new = old[: change.start] + change.new + old[change.end :]
+        name = f"{Path(file).stem}-{line}-{change.what.replace(' ', '-')}-{change.start}"
+        mutant = Mutant(
+            name,
+            file,
+            old,
+            new,
+            threads=stratum == "atomics",
+            tests=() if of_the_core(file) else tests_of(file),
+            line=line,
+        )
+        reason = known.get((file, old.strip(), new.strip()))
+        if reason is None:
+            drawn.append(mutant)
+        else:
+            left.append((mutant, reason))
+    return drawn, left
+
+
+#: what is asked of a mutant that the nearest tests do not see
+MORE = (
+    CONTRACT,
+    *(
+        f"tests/test_{name}.py"
+        for name in (
+            "scopes engine numpy_hook core config errors cli cport cffi_hook capi memlib presets machine"
+            " pure_details differential examples"
+        ).split()
+    ),
+)
+
+
+def of_the_core(file: str) -> bool:
+    return file.startswith("csrc/") and not file.startswith("csrc/python/")

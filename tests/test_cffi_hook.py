@@ -289,3 +289,10 @@ def test_an_alignment_of_ones_own(ffi: Any, heap: Any) -> None:
     assert {block.align for block in heap.blocks()} <= {256}
     with pytest.raises(InvalidLayout, match=r"^hooks\.cffi\.allocator: align takes a power of two"):
         hook.allocator(ffi, heap, align=3)
+
+
+def test_an_allocator_with_methods_of_its_own(ffi: Any, nm: Binding) -> None:
+    """PORT-8"""
+    logged = type("Logged", (nm.Heap,), {"alloc": lambda self, size, align=16: 1})()
+    with pytest.raises(ConfigError, match=r"^hooks\.cffi\.allocator: .* its own alloc, which Logged overrides"):
+        hook.allocator(ffi, logged)

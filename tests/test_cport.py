@@ -190,6 +190,27 @@ class TestLimits:
 
 
 class TestLife:
+    def test_a_closed_one_lets_go_of_its_allocator(self) -> None:
+        """BLOCK-11: so that what that stands on can be closed, though the port is still about."""
+        budget = nm.Budget("1 MiB")
+        with nm.Heap() as heap, nm.Limited(heap, budget).c_port() as port:
+            pointer = port.plain.malloc(10)
+            port.plain.free(pointer)
+        assert heap.closed and port.closed and port.allocator is None and port.stats.count == 1
+        with nm.Heap() as heap:
+            kept = [nm.Limited(nm.Arena(upstream=nm.Traced(heap)), budget).c_port() for _ in range(2)]
+            for port in kept:
+                port.close()
+            gc.collect()
+        assert heap.closed and repr(kept[0]) == "<CPort closed>"
+
+    def test_an_allocator_with_methods_of_its_own(self) -> None:
+        """PORT-8"""
+        logged = type("Logged", (nm.Heap,), {"free": lambda self, block: None})()
+        with pytest.raises(ConfigError, match=r"^cport\.allocator: .* its own free, which Logged overrides"):
+            logged.c_port()
+        logged.close()
+
     def test_the_allocator_can_neither_close_nor_reset(self) -> None:
         arena = nm.Arena()
         port = arena.c_port()

@@ -204,6 +204,7 @@ for thing in (nm.Arena(), nm.Stack(1000), nm.Pool(64, 2), nm.Slab(), nm.Traced(n
 closed = nm.Heap()
 closed.close()
 refused(nm.StaleHandle, closed)
+refused(nm.ConfigError, type("Logged", (nm.Heap,), {"alloc": lambda self, size: 1})())
 block = memlib.hmalloc(10)
 heap = nm.Heap()
 refused(nm.LeakError, heap)

@@ -244,6 +244,10 @@ class TestRefusals:
     def test_of_the_other_backend_or_closed(self) -> None:
         from nativemem._api import load
 
+        logged = type("Logged", (nativemem.Heap,), {"alloc": lambda self, size, align=16: 1})()
+        for take in (hook.install, hook.initializer, lambda allocator: hook.using(allocator).__enter__()):
+            with pytest.raises(nativemem.ConfigError, match="its own alloc, which Logged overrides"):
+                take(logged)
         with pytest.raises(nativemem.ConfigError, match="native backend"):
             hook.install(load("pure").Heap())
         heap = nativemem.Heap()

@@ -79,10 +79,10 @@ def tell(crossing: Callable[[], tuple[Any, int, bool] | None]) -> None:
 def _warn(budget: Any, level: str) -> None:
     """Warns of the code that runs now, whatever of this package lies in between.
 
-    The filters that warn once do so once for a budget and level, wherever that is and whatever the figures: each has a
-    registry of its own, and once it has an entry the next warning finds itself there. The registry of a module would
-    have one for each line and each text, so that a budget that goes up and down would fill a log. A registry is void
-    when filters change, as any.
+    The filters that warn once do so once for a budget and level, wherever that is and whatever the figures: each
+    has a registry of its own, and once it has an entry the next warning finds itself there. The registry of a
+    module would have one for each line and each text, so that a budget that goes up and down would fill a log. A
+    registry is void when filters change, as any.
     """
     frame: Any = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
@@ -191,7 +191,8 @@ def retry(backend: Any, call: Callable[[], Any], refused: tuple[int, int, int, i
 
 def _unraisable(budget: Any) -> None:
     kind, value, trace = sys.exc_info()
-    # the hook's argument has no public constructor; a class of our own would be a cycle, and keep what the frames have
+    # The hook's argument has no public constructor. A class of our own would be a cycle, and keep what the frames
+    # have.
     unraisable: Any = SimpleNamespace(
         exc_type=kind,
         exc_value=value,

@@ -70,6 +70,20 @@ class Stats:
     failures: int
 
 
+def check_source(allocator: Any, label: str) -> None:
+    """Raises :class:`ConfigError` for an allocator with methods of its own in place of those that take and give
+    memory. What stands on an allocator takes from its core and would not call them: neither a check nor a count
+    that somebody put there may be passed over in silence."""
+    bound = next(cls for cls in type(allocator).__mro__ if "_binding" in vars(cls))
+    for name in ("alloc", "free", "resize"):
+        if getattr(type(allocator), name) is not getattr(bound, name) or name in getattr(allocator, "__dict__", ()):
+            raise ConfigError(
+                f"{label}: takes an allocator with its own {name}, which {type(allocator).__name__} overrides",
+                suggestion=f"memory is taken from the allocator's core, and that {name} would not be called: put a "
+                "wrapper (Traced, Limited) in front, or call it directly",
+            )
+
+
 def wipe(block: Any) -> None:
     """Makes a new block's bytes zero."""
     if block.size:
@@ -132,6 +146,7 @@ class Allocator(_Base):
             )
         if upstream.closed:
             raise_status(upstream, Status.CLOSED)
+        check_source(upstream, f"{cls.__name__.lower()}.upstream")
         if upstream._depth >= MAX_DEPTH:
             raise ConfigError(f"{cls.__name__.lower()}.upstream: at most {MAX_DEPTH} allocators make a chain")
         return upstream

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any, NamedTuple, NoReturn
 
 from ._backend import facade
-from .allocators import Allocator, Stats
+from .allocators import Allocator, Stats, check_source
 from .config import format_size
 from .errors import (
     CapacityExceeded,
@@ -86,6 +87,7 @@ class CPort:
     __slots__ = ("__weakref__", "_allocator", "_closed", "_core")
 
     _backend: Any
+    _allocator: Any  # of one that is closed: a weak reference
 
     def __init__(self, allocator: Any) -> None:
         if not isinstance(allocator, self._backend.Allocator) or not isinstance(allocator, Allocator):
@@ -100,6 +102,7 @@ class CPort:
         if hasattr(self, "_core"):
             raise TypeError("a CPort is made once")
         core = allocator._opened()
+        check_source(allocator, "cport.allocator")
         hold = memoryview(allocator.alloc(0))  # a view is out: neither closed nor reset
         try:
             self._core = self._backend.PlainCore(core, hold)
@@ -133,8 +136,9 @@ class CPort:
 
     @property
     def allocator(self) -> Any:
-        """Whose memory it is; None for one that was never made."""
-        return getattr(self, "_allocator", None)
+        """Whose memory it is; None for one that was never made, or closed after which its allocator went."""
+        allocator = getattr(self, "_allocator", None)
+        return allocator() if isinstance(allocator, weakref.ref) else allocator
 
     @property
     def context(self) -> Any:
@@ -205,6 +209,7 @@ class CPort:
             )
         hold = self._core.close()
         self._closed = True
+        self._allocator = weakref.ref(self._allocator)  # which may go now, and let go of what it stands on
         if hold is not None:  # else another call came first, from another thread or a collection in the middle
             hold.release()
 

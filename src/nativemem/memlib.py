@@ -9,6 +9,7 @@ Where there is no memory the C calls log and abort. Here the message goes to the
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from enum import IntEnum
@@ -16,7 +17,7 @@ from typing import Any
 
 from ._backend import configured, facade
 from ._choice import need_native
-from .allocators import Allocator, wipe
+from .allocators import Allocator, check_source, wipe
 from .config import parse_size
 from .errors import ConfigError, ForeignBlock, LeakError, shown
 
@@ -137,12 +138,15 @@ def use(allocator: Any) -> None:
                 f"memlib.use: takes an allocator of the {binding.name} backend, or None, not {shown(allocator)}"
             )
         allocator._opened()
+        check_source(allocator, "memlib.use")
         if not allocator._is_anybodys():
             raise ConfigError(
                 f"memlib.use: {allocator.describe()} belongs to one thread; give a heap, or one in a Locked"
             )
     with _lock:
         before = _memlib()
+        if before.stats.live:
+            gc.collect()  # what only a cycle refers to is not out
         stats = before.stats
         if stats.live:
             raise LeakError(
@@ -154,6 +158,7 @@ def use(allocator: Any) -> None:
         _now = None
         before.close()  # should another thread have got a block in between, it is stale rather than nobody's
         before._core.end()
+        before._below = None  # a stale block of it may be about
         _now = binding.Memlib(allocator)
 
 

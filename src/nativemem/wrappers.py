@@ -180,8 +180,11 @@ class Traced(_Wrapper):
         return counts
 
     def close(self) -> None:
-        """As every close; raises :class:`LeakError`, changing nothing, while blocks are live."""
-        if not self.closed:
+        """As every close; raises :class:`LeakError`, changing nothing, while blocks are live. Where some are,
+        garbage is collected first: what only a cycle refers to is no leak."""
+        if not self.closed and self.stats.live:
+            gc.collect()
+        if not self.closed:  # a finaliser may have closed it
             stats = self.stats
             if stats.live:
                 noun = "block" if stats.live == 1 else "blocks"
@@ -261,8 +264,8 @@ class Failing(_Wrapper):
         Parameters: ``fn``, which takes its memory from the allocator it is given, and gives it back or drops it;
         ``upstream`` and ``sticky`` as for the class; ``most``, runs after which it is given up. Raises
         :class:`LeakError` where blocks are live after a run, :class:`CorruptionDetected` where an invariant of
-        a budget is broken, and, with a note of which allocation failed, whatever ``fn`` raises but for
-        :class:`MemoryError`.
+        a budget is broken, :class:`ConfigError` where the first run allocates nothing, so that nothing is tried,
+        and, with a note of which allocation failed, whatever ``fn`` raises but for :class:`MemoryError`.
 
         >>> import nativemem
         >>> def build(allocator):
@@ -284,12 +287,18 @@ class Failing(_Wrapper):
             except Exception as e:
                 if not isinstance(e, MemoryError):
                     if hasattr(e, "add_note"):
-                        e.add_note(f"with allocation {n} failing")
+                        e.add_note(cls._of_run(failing, n))
                     raise
                 error = e
             failed = failing.failed
             if not failed and error is not None:
                 raise error
+            if not failing.calls:
+                raise ConfigError(
+                    "failing.sweep: fn allocated nothing, so nothing was tried",
+                    suggestion="have fn take its memory from the allocator that it is called with; a block of no "
+                    "bytes takes none",
+                )
             if error is not None:
                 traceback.clear_frames(error.__traceback__)  # they hold what the run made
                 error = None
@@ -299,20 +308,26 @@ class Failing(_Wrapper):
         raise AssertionError("unreachable")
 
     @staticmethod
-    def _check_run(failing: Any, n: int) -> None:
+    def _of_run(failing: Any, n: int) -> str:
+        return f"with allocation {n} failing" if failing.failed else "with no allocation failing"
+
+    @classmethod
+    def _check_run(cls, failing: Any, n: int) -> None:
         if failing.stats.live:
             gc.collect()
         stats = failing.stats
         if stats.live:
             raise LeakError(
-                f"Failing: {stats.live} live blocks of {format_size(stats.current)} with allocation {n} failing",
-                suggestion="give back on the way out of an error what was taken before it",
+                f"Failing: {stats.live} live blocks of {format_size(stats.current)} {cls._of_run(failing, n)}",
+                suggestion="give back on the way out of an error what was taken before it"
+                if failing.failed
+                else "give back, or drop, what was taken before fn returns",
                 blocks=stats.live,
                 used=stats.current,
             )
         broken = None if failing.owner is None else failing.owner._core.check()
         if broken is not None:
-            raise CorruptionDetected(f"Failing: with allocation {n} failing {broken}")
+            raise CorruptionDetected(f"Failing: {cls._of_run(failing, n)} {broken}")
         failing.close()
 
 

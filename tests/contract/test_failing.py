@@ -136,6 +136,45 @@ def test_sweep_finds_a_leak(nm: Binding) -> None:
     assert caught.value.state == {"blocks": 1, "used": 100}
 
 
+def test_sweep_finds_a_leak_without_a_failure(nm: Binding) -> None:
+    """FAIL-3: and does not speak of an allocation that there is not."""
+    kept: list[Any] = []
+
+    def keeps(allocator: Any) -> None:
+        kept.append(allocator.alloc(100))
+
+    with pytest.raises(LeakError, match=r"^Failing: 1 live blocks of 100 B with no allocation failing") as caught:
+        nm.Failing.sweep(keeps)
+    assert caught.value.suggestion == "give back, or drop, what was taken before fn returns"
+    kept.clear()
+
+    def fails_at_last(allocator: Any) -> None:
+        allocator.alloc(100)
+        raise LookupError
+
+    with pytest.raises(LookupError) as other:
+        nm.Failing.sweep(fails_at_last)
+    if hasattr(other.value, "__notes__"):
+        assert other.value.__notes__ == ["with no allocation failing"]
+
+
+@pytest.mark.parametrize("sticky", [False, True])
+def test_a_sweep_of_nothing(nm: Binding, sticky: bool) -> None:
+    """FAIL-3: says that nothing was tried."""
+    nothing = (lambda allocator: None, lambda allocator: allocator.alloc(0), lambda allocator: nm.Heap().alloc(10))
+    for fn in nothing:
+        with pytest.raises(ConfigError, match=r"^failing\.sweep: fn allocated nothing"):
+            nm.Failing.sweep(fn, sticky=sticky)
+
+    def swallows(allocator: Any) -> None:
+        try:
+            allocator.alloc(10)
+        except MemoryError:
+            pass
+
+    assert nm.Failing.sweep(swallows, sticky=sticky) == 1
+
+
 def test_sweep_finds_another_error(nm: Binding) -> None:
     """FAIL-3"""
 

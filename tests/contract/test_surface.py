@@ -74,7 +74,7 @@ def test_every_parameter_has_a_name_to_call_it_by(nm: Binding, module: str) -> N
     positional = [
         f"{function.__qualname__}: {parameter.name}"
         for function in functions
-        if getattr(getattr(function, "__objclass__", None), "__module__", "") != "builtins"  # as those of a tuple are
+        if getattr(getattr(function, "__objclass__", None), "__module__", "") != "builtins"  # as those of a tuple
         for parameter in inspect.signature(function).parameters.values()
         if parameter.kind is parameter.POSITIONAL_ONLY and parameter.name not in ("self", "cls", "$self")
     ]

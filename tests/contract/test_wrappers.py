@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -279,6 +281,59 @@ def test_two_in_front_of_one(nm: Binding, noun: Allocator) -> None:
 # --- Traced ---
 
 
+OVERRIDES: dict[str, Any] = {
+    "alloc": lambda self, *args: 1,
+    "free": lambda self, block: None,
+    "resize": lambda self, block, size: False,
+}
+
+
+def _overriding(cls: Any, name: str, how: str) -> Any:
+    """An allocator, one of whose methods is the user's: of its class, of a class beside it, or its own."""
+    if how == "class":
+        return type("Logged", (cls,), {name: OVERRIDES[name]})
+    if how == "mixin":
+        return type("Logged", (type("Mixin", (), {name: OVERRIDES[name]}), cls), {})
+
+    def made(*args: Any) -> Any:
+        one = type("Logged", (cls,), {})(*args)
+        setattr(one, name, OVERRIDES[name])
+        return one
+
+    return made
+
+
+@pytest.mark.parametrize("name", OVERRIDES)
+@pytest.mark.parametrize("how", ["class", "mixin", "object"])
+def test_an_upstream_with_methods_of_its_own(nm: Binding, name: str, how: str) -> None:
+    """PORT-8: they would not be called, so it is refused wherever memory would be taken from below them."""
+    heap, budget = nm.Heap(), nm.Budget(10_000)
+    allocators = [_overriding(nm.Heap, name, how)(), _overriding(nm.Limited, name, how)(heap, budget)]
+    for odd in allocators:
+        for cls, args in (
+            *((nm.Limited, (odd, budget)), (nm.Traced, (odd,)), (nm.Failing, (odd,)), (nm.Locked, (odd,))),
+            *((nm.Arena, (64, None, True, False, odd)), (nm.Stack, (100, odd)), (nm.Pool, (16, 2, False, odd))),
+            *((nm.Slab, ((32,), False, odd)), (nm.TypedArena, ("d", 64, None, False, odd))),
+        ):
+            with unchanged(odd), pytest.raises(ConfigError, match=rf"with its own {name}, which Logged overrides"):
+                cls(*args)
+        assert odd.closed or odd.close() is None
+
+
+def test_a_subclass_is_as_good_as_its_class(nm: Binding) -> None:
+    """PORT-8: as long as alloc, free and resize are those that they were."""
+
+    class Named(nm.Heap):  # type: ignore[name-defined, misc]
+        """A user's."""
+
+        def describe(self) -> str:
+            """Another name."""
+            return "named " + super().describe()
+
+    limited = nm.Limited(Named(), nm.Budget(100))
+    assert limited.alloc(100).size == 100 and limited.upstream.describe() == "named Named"
+
+
 @pytest.mark.parametrize("histogram", [1, "yes", 0.0])
 def test_histogram_is_a_bool(nm: Binding, histogram: object) -> None:
     with pytest.raises(ConfigError, match=r"^traced\.histogram: takes True or False"):
@@ -347,6 +402,47 @@ def test_a_leak_does_not_mask_an_exception(nm: Binding) -> None:
         block = traced.alloc(10)
         raise KeyError
     assert block.alive
+
+
+def test_what_only_a_cycle_has_is_no_leak(nm: Binding) -> None:
+    """TRACE-3: garbage is collected before it is called a leak, and only then."""
+    with nm.Traced(nm.Heap(), stacks=2) as traced:
+        cycle = [traced.alloc(100)]
+        cycle.append(cycle)
+        del cycle
+        assert traced.stats.live == 1
+    traced, other = nm.Traced(), nm.Traced()
+    collections: list[str] = []
+    note = lambda phase, info: collections.append(phase)  # noqa: E731
+    gc.callbacks.append(note)
+    try:
+        other.close()
+        assert collections == []
+        kept = traced.alloc(10)
+        with pytest.raises(LeakError):
+            traced.close()
+        assert collections == ["start", "stop"] and kept.alive
+    finally:
+        gc.callbacks.remove(note)
+
+
+def test_a_finaliser_that_closes(nm: Binding) -> None:
+    """TRACE-3"""
+    traced = nm.Traced(nm.Heap())
+
+    class Closes:
+        """Has the last block, in a cycle."""
+
+        def __init__(self) -> None:
+            self.me, self.block = self, traced.alloc(10)
+
+        def __del__(self) -> None:
+            self.block.free()
+            traced.close()
+
+    Closes()
+    traced.close()
+    assert traced.closed
 
 
 def test_an_empty_block_is_no_leak(nm: Binding) -> None:

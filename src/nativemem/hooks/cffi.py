@@ -9,7 +9,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from ..allocators import Allocator, wipe
+from ..allocators import Allocator, check_source, wipe
 from ..config import _bool
 from ..errors import ConfigError, coerce_layout, shown
 
@@ -71,6 +71,7 @@ def allocator(ffi: Any, allocator: Any, *, zero: bool = False, align: int = 16) 
         raise ConfigError(f"hooks.cffi.allocator: takes a cffi.FFI, not {shown(ffi)}")
     _bool(zero, "hooks.cffi.zero")
     allocator._opened()
+    check_source(allocator, "hooks.cffi.allocator")
     _, least = coerce_layout(allocator, 0, align, "hooks.cffi.allocator")
     # that of cffi.FFI goes through more of Python
     view = importlib.import_module("_cffi_backend").from_buffer

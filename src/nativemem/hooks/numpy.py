@@ -18,7 +18,7 @@ from typing import Any
 from .._choice import need_native
 from .._pressure import known
 from .._settings import Settings
-from ..allocators import Allocator
+from ..allocators import Allocator, check_source
 from ..errors import ConfigError, shown
 from . import _numpy
 
@@ -81,6 +81,7 @@ def _handler(dataplane: Any, allocator: Any, what: str) -> Any:
     if not isinstance(allocator, dataplane.Allocator):
         raise ConfigError(f"hooks.numpy.{what}: takes an allocator of the native backend")
     allocator._opened()
+    check_source(allocator, f"hooks.numpy.{what}")
     return dataplane.numpy_handler(allocator, _name(allocator))
 
 

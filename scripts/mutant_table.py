@@ -568,4 +568,13 @@ MUTANTS: tuple[Mutant, ...] = (
         ("engine-calloc-not-zeroed", "return memset(ptr, 0, bytes);", "return ptr;"),
         tests=ENGINE,
     ),
+    *_in(
+        "python/ending.c",
+        ("exit-code-not-written", "if (ending.fd >= 0) {", "if (ending.fd > 1000000) {"),
+        ("exit-code-of-the-budget-lost", "int code = is_over ? ending.over : status & 0xff;", "int code = status & 0xff;"),
+        ("exit-code-too-wide", "int code = is_over ? ending.over : status & 0xff;", "int code = is_over ? ending.over : status;"),
+        ("last-denial-not-told", "if (added && nm_budget_last_denial(", "if (!added && nm_budget_last_denial("),
+        ("sizes-of-cells-left-out", "b < NM_BINS && added", "b < 1 && added"),
+        tests=("tests/test_cli.py::TestExitCodeInTheFile", "tests/test_cli.py::TestRun::test_over_the_budget", "tests/test_cli.py::TestRun::test_the_summary_file"),
+    ),
 )

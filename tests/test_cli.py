@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,7 @@ class TestRun:
             ("sys.exit(7)", 7),
             ("sys.exit('a reason')", 1),
             ("raise ValueError('oh')", 1),
-            ("raise KeyboardInterrupt", 128 + signal.SIGINT),
+            ("raise KeyboardInterrupt", -signal.SIGINT),
             ("raise MemoryError('of its own')", 1),
             ("import os; os._exit(9)", 9),
         ],
@@ -214,10 +215,11 @@ MISTAKES = {
     "no command": [],
     "unknown command": ["walk"],
     "no program": ["run"],
-    "no such script": ["run", "no_such_script.py"],
-    "a folder": ["run", "."],
+    "no program after options of python's": ["run", "-X", "dev", "-B"],
     "no module named": ["run", "-m"],
-    "no such module": ["run", "-m", "no_such_module"],
+    "no command after -c": ["run", "-B", "-c"],
+    "no value": ["run", "-W"],
+    "no file": ["run", "-o"],
     "budget of zero": ["run", "--budget", "0", "x.py"],
     "negative budget": ["run", "--budget=-5", "x.py"],
     "fractional budget": ["run", "--budget", "1.5", "x.py"],
@@ -225,34 +227,209 @@ MISTAKES = {
     "huge budget": ["run", "--budget", "99999999999 TiB", "x.py"],
     "no budget": ["run", "--budget"],
     "budget below what the interpreter holds": ["run", "--budget", "1", __file__],
+    "budget just too little": ["run", "--budget", str((1 << 20) + 1), "x.py"],
+    "an option shortened": ["run", "--bud", "1GiB", "x.py"],
     "unknown option": ["run", "--speed", "x.py"],
+    "an option that python does not have": ["run", "-Bz", "x.py"],
 }
 
 
 @pytest.mark.parametrize("args", MISTAKES.values(), ids=MISTAKES)
-def test_each_mistake_is_one_line_and_code_2(
-    args: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", sys.path[:])
-    with pytest.raises(SystemExit) as end:
-        cli.main(args)
-    assert end.value.code == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
-    assert err.startswith("nativemem")
-    assert "--help" in err
-    assert not nativemem.installed()
+def test_each_mistake_is_one_line_and_code_2(args: list[str], tmp_path: Path) -> None:
+    done = run(*args, cwd=tmp_path, stdin="")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("nativemem")
+    assert "--help" in done.stderr
 
 
 def test_what_a_mistake_says() -> None:
     assert "the least is 1" in run("run", "--budget", "0", "x.py").stderr
-    missing = run("run", "no_such_script.py")
-    assert "no such script: 'no_such_script.py'" in missing.stderr
-    assert missing.returncode == 2
+    assert "name a program" in run("run", stdin="").stderr
+    assert "-z" in run("run", "-z", "x.py").stderr
 
 
 def test_help_and_version() -> None:
     assert "examples:" in run("run", "--help").stdout
+    assert "run a program" in run("--help").stdout
     assert run("--version").stdout == f"nativemem {nativemem.__version__}\n"
+
+
+# --- the process that becomes the program ---
+
+
+def python(*args: str | Path, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "NATIVEMEM_BACKEND": "auto", **env},
+    )
+
+
+class TestExitCodeInTheFile:
+    """What exit() tells, the summary file has."""
+
+    ENDINGS = {
+        "pass": 0,
+        "import sys; sys.exit(7)": 7,
+        "import sys; sys.exit('a reason')": 1,
+        "1 / 0": 1,
+        "raise KeyboardInterrupt": 128 + signal.SIGINT,
+        "import sys; sys.stdout = open('/dev/full', 'w'); print(1)": 120,
+        "import sys; sys.exit(-1)": 255,
+        "try:\n    1 / 0\nexcept ZeroDivisionError:\n    import sys; sys.exit(4)": 4,
+    }
+
+    @pytest.mark.usefixtures("needs_native")
+    @pytest.mark.parametrize(("ending", "code"), ENDINGS.items(), ids=map(str, ENDINGS.values()))
+    def test_with_the_engine(self, ending: str, code: int, tmp_path: Path) -> None:
+        done = run("run", "-o", "out.json", "-c", ending, cwd=tmp_path)
+        assert done.returncode == (-signal.SIGINT if code == 130 else code)
+        assert json.loads((tmp_path / "out.json").read_text())["exit_code"] == code
+
+    def test_without(self, tmp_path: Path) -> None:
+        """Nothing but an exception that ended the program is known then."""
+        for ending, code in (("1 / 0", 1), ("import sys; sys.exit(7)", None)):
+            run("run", "-o", "out.json", "-c", ending, cwd=tmp_path, backend="pure")
+            assert json.loads((tmp_path / "out.json").read_text())["exit_code"] == code
+
+    def test_a_child_leaves_it_alone(self, tmp_path: Path) -> None:
+        program = "import os, sys\nif os.fork() == 0: sys.exit(9)\nos.wait()\nsys.exit(3)"
+        run("run", "-o", "out.json", "-W", "ignore", "-c", program, cwd=tmp_path)
+        assert json.loads((tmp_path / "out.json").read_text())["exit_code"] in (3, None)
+
+    def test_what_is_no_file(self, tmp_path: Path) -> None:
+        done = run("run", "-o", "/dev/stdout", "-c", "import sys; sys.exit(7)")
+        assert (done.returncode, json.loads(done.stdout)["exit_code"]) == (7, None)
+
+
+def test_the_file_is_where_the_command_was_given(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    run("run", "-o", "out.json", "-c", "import os; os.chdir('folder')", cwd=tmp_path)
+    assert (tmp_path / "out.json").exists()
+
+
+@both
+def test_another_file_as_descriptor_2(backend: str, tmp_path: Path) -> None:
+    """CLI-5: the summary goes where descriptor 2 was at the start, and into no file of the program's."""
+    program = "import os; os.dup2(os.open('log', os.O_CREAT | os.O_WRONLY), 2); os.write(2, b'mine')"
+    done = run("run", "-c", program, cwd=tmp_path, backend=backend)
+    assert (tmp_path / "log").read_text() == "mine"
+    assert " s, peak " in done.stderr
+    program = "import os; os.closerange(2, 2000)\nfor i in range(500): os.open(f'{i}', os.O_CREAT | os.O_RDWR)"
+    done = run("run", "-c", program, cwd=tmp_path, backend=backend)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all((tmp_path / f"{i}").read_text() == "" for i in range(500))
+
+
+def test_a_full_pipe_that_nothing_empties(tmp_path: Path) -> None:
+    """CLI-5: the program's end waits for no reader of the summary."""
+    program = "import fcntl, os\nos.write(2, b'x' * fcntl.fcntl(2, 1032)); os.write(1, b'full')"  # F_GETPIPE_SZ
+    words = [sys.executable, "-m", "nativemem", "run", "-c", program]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.read() == b"full"
+        assert process.wait(timeout=30) == 0
+
+
+def test_the_environment_of_the_program() -> None:
+    """ENG-5: it has what its children need, and nothing of what the command told its own process."""
+    show = "import os; print(sorted((k, v) for k, v in os.environ.items() if 'NATIVEMEM_' in k))"
+    before = {k: v for k, v in os.environ.items() if k.startswith("NATIVEMEM_")}
+    for_children = {"NATIVEMEM_AUTOINSTALL": "1", "NATIVEMEM_LIMIT": str(1 << 30)}
+    for backend, more in (("native", for_children), ("pure", {})):
+        if backend == "native" and nativemem.backend != "native":
+            continue
+        done = run("run", "--budget", "1GiB", "-c", show, backend=backend)
+        assert done.stdout == f"{sorted({**before, 'NATIVEMEM_BACKEND': backend, **more}.items())}\n"
+
+
+def test_the_limit_of_the_environment_is_the_budget() -> None:
+    done = python("-m", "nativemem", "run", "-c", "pass", NATIVEMEM_LIMIT="300 MiB")
+    assert "budget 300.0 MiB" in done.stderr
+    done = python("-m", "nativemem", "run", "--budget", "400 MiB", "-c", "pass", NATIVEMEM_LIMIT="300 MiB")
+    assert "budget 400.0 MiB" in done.stderr
+
+
+@pytest.mark.usefixtures("needs_native")
+def test_a_limit_that_is_too_little() -> None:
+    done = python("-m", "nativemem", "run", "-c", "print(1)", NATIVEMEM_LIMIT="10 KiB")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "NATIVEMEM_LIMIT: 10240 bytes is too little" in done.stderr
+
+
+@pytest.mark.usefixtures("needs_native")
+@pytest.mark.parametrize("budget", ["3MiB", "4MiB", "5 MiB", "12MiB"])
+@pytest.mark.parametrize("options", [(), ("-S",), ("-I",)], ids=repr)
+def test_little_is_enough_for_the_error_to_be_shown(budget: str, options: tuple[str, ...]) -> None:
+    """CLI-3. A process that has the engine alone has no budget that anything could be told of."""
+    program = "kept = []\nwhile True: kept.append([0] * 1000)\n"
+    done = run("run", "--budget", budget, *options, "-c", program)
+    assert done.returncode == 3
+    assert "MemoryError" in done.stderr
+    assert "SystemError" not in done.stderr
+    assert "budget exceeded: " in done.stderr
+
+
+def test_options_of_the_interpreter_that_runs_the_command() -> None:
+    show = "import sys; print(sys.flags.dev_mode, sys.flags.optimize, sys.warnoptions[-1:])"
+    done = python("-X", "dev", "-OWerror", "-m", "nativemem", "run", "-c", show)
+    assert done.stdout == "True 1 ['error']\n"
+
+
+def test_tracemalloc_is_measured_with_where_it_was_asked_for() -> None:
+    done = run("run", "-X", "tracemalloc=3", "-c", "import tracemalloc as t; print(t.get_traceback_limit())")
+    assert (done.returncode, done.stdout) == (0, "3\n")
+    assert "measured with tracemalloc" in done.stderr
+
+
+def test_modules_of_the_programs_folder_are_not_the_commands(tmp_path: Path) -> None:
+    for name in ("argparse", "gettext", "stat", "select", "fcntl", "ctypes", "runpy", "site"):
+        (tmp_path / f"{name}.py").write_text("print(__name__)\nraise SystemExit(9)\n")
+    for options in ((), ("-S",)):
+        done = run("run", *options, "-c", "print(1)", cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+
+
+@pytest.mark.parametrize("options", [(), ("-E",), ("-I",), ("-s",), ("-S", "-B")], ids=repr)
+def test_without_the_start_up_file(options: tuple[str, ...], tmp_path: Path) -> None:
+    """CLI-5: from where site reads nothing, as in a source tree."""
+    source = Path(nativemem.__file__).parent
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "nativemem").symlink_to(source, target_is_directory=True)
+    (tmp_path / "program.py").write_text("import sys\nprint(__name__, sys.argv, sys.flags.isolated, sys.path[0])\n")
+    plain = python(*options, "program.py", "1", cwd=tmp_path, PYTHONPATH=str(tmp_path / "path"))
+    words = ("-m", "nativemem", "run", *options, "program.py", "1")
+    done = python(*words, cwd=tmp_path, PYTHONPATH=str(tmp_path / "path"))
+    assert (done.returncode, done.stdout) == (0, plain.stdout)
+    assert done.stderr.count(" s, peak ") == 1
+
+
+def test_an_interpreter_that_does_not_know_its_file() -> None:
+    code = "import sys; sys.executable = ''; import nativemem.cli as c; c.main(['run', '-c', 'pass'])"
+    done = python("-c", code)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "sys.executable" in done.stderr
+
+
+def test_a_command_is_a_module_in_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CLI-7"""
+    other = types.ModuleType("nativemem._other")
+    other.HELP = "another"  # type: ignore[attr-defined]
+    other.configure = lambda parser: parser.add_argument("word")  # type: ignore[attr-defined]
+    other.execute = lambda parser, argv: parser.parse_args(argv).word  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "nativemem._other", other)
+    monkeypatch.setitem(cli.COMMANDS, "other", "_other")
+    assert cli.main(["other", "said"]) == "said"
+
+
+@pytest.mark.usefixtures("needs_native")
+def test_what_the_program_finds_loaded() -> None:
+    """P3, P10: the command is gone, and what measures is small."""
+    heavy = "{'argparse', 'dataclasses', 'inspect', 'typing', 'threading', 're', 'enum', 'json', 'ctypes'}"
+    done = run("run", "-c", f"import sys; print(sorted({heavy} & sys.modules.keys()))")
+    plain = python("-c", f"import sys; print(sorted({heavy} & sys.modules.keys()))", NATIVEMEM_AUTOINSTALL="0")
+    assert done.stdout == plain.stdout

@@ -127,7 +127,9 @@ PY_LAYERS = (
     ("executors",),
     ("allocators", "wrappers", "budget", "cport"),
     ("_install", "process", "hooks", "memlib", "capi"),
-    ("cli", "_run", "auto"),
+    ("_program",),
+    ("auto", "_run", "_start"),
+    ("cli",),
     ("_api",),
     ("__init__", "__main__"),
 )

@@ -102,6 +102,8 @@ static int spares;
  * shared by the interpreters of a process, but each has its own exceptions, which go with it. */
 typedef enum { COERCE_LAYOUT, RAISE_STATUS, RAISE_BLOCK, RAISE_EXPORTS, TELL, ASK, HOOK_COUNT } Hook;
 #define HOOKS "nativemem._dataplane hooks"
+/* Some interpreter of the process has them. A process that has only the engine does without. */
+static bool any_hooks;
 
 /* ---- errors --------------------------------------------------------------------------------------- */
 
@@ -542,6 +544,13 @@ static NM_COLD PyObject *tell(PyObject *result) {
     return result;
 }
 int nm__tell_pressure(void) {
+    if (!any_hooks) { /* the engine alone: there is no budget yet that anything could be told of */
+        const nm_budget *budget;
+        int level;
+        bool was_normal;
+        while (nm_budget_crossed(&budget, &level, &was_normal)) {}
+        return 0;
+    }
     PyObject *done = call_hook(TELL, "()");
     Py_XDECREF(done);
     return done == NULL ? -1 : 0;
@@ -1175,6 +1184,7 @@ static PyObject *set_hooks(PyObject *module, PyObject *args) {
         return NULL;
     }
     if (PyDict_SetItemString(dict, HOOKS, args) < 0) return NULL;
+    any_hooks = true;
     Py_RETURN_NONE;
 }
 
@@ -1241,9 +1251,11 @@ static PyMethodDef module_methods[] = {
     {"engine_hook_arrays", nm__engine_hook_arrays, METH_O, "Puts the hook under NumPy's default handler."},
     {"engine_array_handler", nm__engine_array_handler, METH_O, "Who gave an array's memory, or would give; a name."},
     {"engine_arrays", nm__engine_arrays, METH_O, "Switches the heap under NumPy on or off."},
-    {"engine_census", nm__engine_census, METH_O, "Writes what the engine served to the address of an nm_census."},
+    {"engine_account", nm__engine_account, METH_NOARGS, "([(size, blocks)], the last denial) of the engine."},
     {"engine_lift", nm__engine_lift, METH_NOARGS, "Takes the engine's limit away, then returns the peak under it."},
     {"engine_state", nm__engine_state, METH_NOARGS, "(objects on, arrays on, raw on)."},
+    {"ending_watch", nm__ending_watch, METH_NOARGS, "Looks at the process's exit code from now on. False: it cannot."},
+    {"ending_plan", nm__ending_plan, METH_VARARGS, "What is done with the exit code: (over, fd, at, width)."},
     {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef module = {

@@ -360,16 +360,11 @@ void nm__engine_add_census(nm_census *sum, nm_heap *h) {
     nm__census_add(sum, &one);
 }
 
-/* Into an nm_census, by its address: how many blocks of each size the engine served, in whoever's name. */
-PyObject *nm__engine_census(PyObject *module, PyObject *address) {
-    (void)module;
-    nm_census *out = PyLong_AsVoidPtr(address);
-    if (out == NULL || no_heap()) return NULL;
+void nm__engine_census(nm_census *out) {
     nm_heap_census(heap, out);
     if (arrays.heap != NULL) nm__engine_add_census(out, arrays.heap);
     if (raw.heap != NULL) nm__engine_add_census(out, raw.heap);
     nm__scope_add_census(out);
-    Py_RETURN_NONE;
 }
 
 /* ---- NumPy ---------------------------------------------------------------------------------------- */

@@ -15,5 +15,7 @@ bool nm__engine_is_on(void); /* for objects or for arrays */
 nm_heap *nm__engine_own_heap(nm_budget *of); /* as secure as the engine's */
 void nm__census_add(nm_census *sum, const nm_census *more); /* what was allocated */
 void nm__engine_add_census(nm_census *sum, nm_heap *h);
+/* How many blocks of each size the engine served, for the process and for owners. Pre: it was started. */
+void nm__engine_census(nm_census *out);
 
 #endif

@@ -55,8 +55,10 @@ PyObject *nm__engine_raw(PyObject *module, PyObject *on);
 PyObject *nm__engine_hook_arrays(PyObject *module, PyObject *api);
 PyObject *nm__engine_array_handler(PyObject *module, PyObject *address);
 PyObject *nm__engine_arrays(PyObject *module, PyObject *on);
-PyObject *nm__engine_census(PyObject *module, PyObject *address);
 PyObject *nm__engine_lift(PyObject *module, PyObject *unused);
 PyObject *nm__engine_state(PyObject *module, PyObject *unused);
+PyObject *nm__ending_watch(PyObject *module, PyObject *unused);
+PyObject *nm__ending_plan(PyObject *module, PyObject *args);
+PyObject *nm__engine_account(PyObject *module, PyObject *unused);
 
 #endif

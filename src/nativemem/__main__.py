@@ -1,6 +1,11 @@
 """``python -m nativemem``."""
 
+import os
 import sys
+
+# What this command imports is not to come from the folder that the program may be in. That has a path of its own.
+if sys.path[:1] == [os.getcwd()]:
+    del sys.path[0]
 
 from .cli import main
 

@@ -35,10 +35,12 @@ class Engine:
     @staticmethod
     def sizes() -> list[tuple[int, int]]:
         """(size, blocks ever served), ascending: cells exactly by bin, spans by power of two."""
-        from ._control import address, ffi, lib
+        return sorted(dataplane.engine_account()[0])
 
-        census = ffi.new("nm_census *")
-        dataplane.engine_census(address(census))
-        cells = [(lib.nm_bin_size(i), n) for i, n in enumerate(census.allocations) if n]
-        spans = [(1 << i, n) for i, n in enumerate(census.span_allocations) if n]
-        return sorted(cells + spans)
+    @staticmethod
+    def denial() -> tuple[int, int, int] | None:
+        """(requested, used, limit) of the last one; None where nothing was refused."""
+        return dataplane.engine_account()[1]
+
+    watch_end = staticmethod(dataplane.ending_watch)
+    plan_end = staticmethod(dataplane.ending_plan)

@@ -1,308 +1,278 @@
-"""Runs a program on the engine, or on the pure backend under tracemalloc, and says what it used."""
+"""``nativemem run``: becomes the interpreter that runs the program, with the engine from its start on.
+
+The program is run by ``python`` itself, with its own command line, so whatever that does is as it is without
+nativemem. The start-up file beside the package puts the engine under it (:mod:`nativemem._program`); where the
+interpreter does not read that, :mod:`nativemem._start` takes its place.
+"""
 
 from __future__ import annotations
 
-import atexit
-import builtins
-import contextlib
-import importlib.machinery
-import importlib.util
-import io
-import json
 import os
-import runpy
-import signal
+import stat
 import sys
-import threading
-import time
-import types
-from typing import Any
 
-from . import _install, process
-from ._choice import select
-from ._settings import Settings, reserve_of
-from .cli import OVER_BUDGET
-from .config import format_size
-from .errors import NativeUnavailable
+from ._install import LEAST_OVER_HELD
+from ._program import AUTOINSTALL, VARIABLE, pack
+from ._settings import parse_size
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from typing import NoReturn
 
-class NoProgram(Exception):
-    """There is no such program, or no room for any; the message says what to do."""
+__all__ = ["HELP", "configure", "execute", "split"]
 
+HELP = "run a program on the engine and say what it used"
 
-class _NativeMeter:
-    """The engine measures and bounds."""
+_DESCRIPTION = """\
+Runs a Python program with the engine under its objects and NumPy arrays; at the end says on stderr what
+it used. PROGRAM and its arguments are what python would be given: a script, folder, zip file or .pyc, -m
+MODULE, -c COMMAND, or - for standard input. Options of python's may stand before it, as -X dev or -W error.
+"""
 
-    backend = "native"
-    note = ""
+_EXAMPLES = """\
+examples:
+  nativemem run script.py --its --arguments
+  nativemem run --budget 512MiB script.py
+  nativemem run -X dev -o summary.json -m json.tool data.json
 
-    def __init__(self) -> None:
-        process.install()
-        from ._engine import Engine
+exit code: the program's own, or its signal; 2 for a mistake in the command line; 3 when the program ended
+with a MemoryError because of the budget.
+"""
 
-        #: for when the program has ended: what is left to do must not fail for want of memory
-        self.lift = Engine.lift
-        self._set_limit = Engine.set_limit
-
-    def bound(self, budget: int | None) -> None:
-        if budget is None:
-            return
-        least = process.usage().held + _install.LEAST_OVER_HELD
-        if budget < least:
-            raise NoProgram(
-                f"--budget: {budget} bytes is too little, the interpreter holds most of it before the "
-                f"program starts; the least is {least}"
-            )
-        self._set_limit(budget)
-
-    def pass_on(self, budget: int | None) -> None:
-        """Children that are made by exec get the same, each for itself; those made by fork have it."""
-        os.environ["NATIVEMEM_AUTOINSTALL"] = "1"
-        if budget is not None:
-            os.environ["NATIVEMEM_LIMIT"] = str(budget)
-
-    def read(self) -> dict[str, Any]:
-        usage = process.usage()
-        sizes = usage.sizes or {}
-        denial = usage.last_denial
-        return {
-            "allocations": usage.allocations,
-            **{f"p{p}": sizes.get(p) for p in (50, 90, 99)},
-            "denials": usage.denials,
-            "denial": denial
-            and {"requested": denial.requested, "used": denial.used, "limit": denial.limit},
-        }
+#: python's options of one letter: those that stand alone, those with a value, those after which the program stands
+_ALONE, _WITH_VALUE, _PROGRAM = "bBdEiIOPqRsStuvVx", "WX", "cm"
+_LONG_WITH_VALUE = ("--check-hash-based-pycs",)
+#: python answers these by itself
+_ANSWERED = ("--help-env", "--help-xoptions", "--help-all")
+_OWN_WITH_VALUE = ("--budget", "-o")
+#: how long, in ms, something that is piped into the command may take to begin
+_PATIENCE = 1000
 
 
-class _PureMeter:
-    """tracemalloc measures; a thread looks at it every few milliseconds to enforce the budget."""
+class _Mistake(Exception):
+    """In the command line; the message is for the parser."""
 
-    backend = "pure"
-    note = (
-        "pure backend: measured with tracemalloc, which is slow; the budget is checked every 5 ms, "
-        "not at each allocation, and the MemoryError goes to the main thread"
-    )
-    interval = 0.005
+
+class _Words:
+    """A command line, taken apart. ``own``: for this command's parser; ``options``: for the interpreter; ``kind``:
+    ``file``, ``c`` or ``m``, None where there is no program; ``program``: what python is given after its options.
+    Its first word may have some more of them before the ``c`` or ``m``; ``last`` is those."""
 
     def __init__(self) -> None:
-        self._stop = threading.Event()
-        self._denial: dict[str, int] | None = None
-        self._denials = 0
-        try:
-            import tracemalloc
-        except ImportError:
-            raise NativeUnavailable(
-                "this interpreter has neither the native core nor tracemalloc, so nothing can be measured"
-            ) from None
-        self._traced = tracemalloc.get_traced_memory
-        tracemalloc.start()
+        self.own: list[str] = []
+        self.options: list[str] = []
+        self.kind: str | None = None
+        self.program: list[str] = []
+        self.last: list[str] = []
 
-    def bound(self, budget: int | None) -> None:
-        if budget is not None:
-            target = threading.main_thread().ident
-            threading.Thread(target=self._watch, args=(budget, target), daemon=True).start()
+    def letters(self) -> set[str]:
+        """The interpreter's options of one letter."""
+        found = set()
+        for option in (*self.options, *self.last):
+            if option[:1] == "-" and option[1:2] not in ("-", ""):
+                for letter in option[1:]:
+                    found.add(letter)
+                    if letter in _WITH_VALUE:
+                        break
+        return found
 
-    def pass_on(self, budget: int | None) -> None:
-        """Nothing: a thread watches this process alone."""
-
-    def _watch(self, budget: int, target: int | None) -> None:
-        import ctypes
-
-        wait = self.interval
-        while not self._stop.wait(wait):
-            used = self._traced()[0]
-            wait = self.interval
-            if used > budget:
-                self._denial = {"requested": used - budget, "used": used, "limit": budget}
-                self._denials += 1
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                    ctypes.c_ulong(target or 0), ctypes.py_object(MemoryError)
-                )
-                wait = 20 * self.interval  # for the program to let go of something
-
-    def lift(self) -> int:
-        self._stop.set()
-        return self._traced()[1]
-
-    def read(self) -> dict[str, Any]:
-        return {
-            "allocations": None,
-            **{f"p{p}": None for p in (50, 90, 99)},
-            "denials": self._denials,
-            "denial": self._denial,
-        }
+    def apart(self) -> list[str]:
+        """``program`` with ``-c`` or ``-m`` as a word of its own, and without ``last``."""
+        if self.kind not in ("c", "m"):
+            return self.program
+        _, _, what = self.program[0].partition(self.kind)
+        return [f"-{self.kind}", *([what] if what else []), *self.program[1:]]
 
 
-class _Summary:
-    """What is printed, and written with -o, when the process ends."""
+def split(argv: list[str]) -> _Words:
+    """Takes ``argv`` apart as the interpreter does. Raises `_Mistake` for an option that it does not have.
 
-    def __init__(self, meter: Any, budget: int | None, output: str | None) -> None:
-        self.meter, self.budget, self.output = meter, budget, output
-        self.pid, self.began = os.getpid(), time.perf_counter()
-        self.code: int | None = 0
-        self.stderr = sys.stderr  # the program may put something else there
-
-    def __call__(self) -> None:
-        if os.getpid() != self.pid:  # a child made by fork runs its parent's exit functions
-            return
-        peak = self.meter.lift()  # only now: until here other threads of the program may run
-        numbers = {
-            "backend": self.meter.backend,
-            "wall_s": time.perf_counter() - self.began,
-            "peak_bytes": peak,
-            **self.meter.read(),
-            "peak_rss_bytes": _peak_rss(),
-            "budget_bytes": self.budget,
-            "headroom_bytes": None,
-            "pid": self.pid,
-            "exit_code": self.code,
-        }
-        if self.budget is not None:
-            numbers["headroom_bytes"] = max(self.budget - numbers["peak_bytes"], 0)
-        if self.output is not None:
-            try:
-                with open(self.output, "w", encoding="utf-8") as file:
-                    json.dump(numbers, file, indent=1)
-                    file.write("\n")
-            except OSError as error:
-                say(f"the summary was not written: {error}", self.stderr)
-        for line in _lines(numbers, self.meter.note):
-            say(line, self.stderr)
-
-
-def _lines(n: dict[str, Any], note: str) -> list[str]:
-    rss = "" if n["peak_rss_bytes"] is None else f" (resident {format_size(n['peak_rss_bytes'])})"
-    parts = [f"{n['wall_s']:.2f} s", f"peak {format_size(n['peak_bytes'])}{rss}"]
-    if n["allocations"] is not None:
-        parts.append(f"{n['allocations']:,} allocations")
-    if n["p50"] is not None:
-        parts.append(f"size p50 {n['p50']:,} p90 {n['p90']:,} p99 {n['p99']:,} B")
-    lines = [note] if note else []
-    lines.append(", ".join(parts))
-    if n["budget_bytes"] is not None:
-        lines.append(
-            f"budget {format_size(n['budget_bytes'])}, headroom {format_size(n['headroom_bytes'])}, "
-            f"{n['denials']:,} denial{'s' * (n['denials'] != 1)}"
-        )
-    d = n["denial"]
-    if d is not None and n["exit_code"] != 0:
-        what = "budget exceeded" if n["exit_code"] == OVER_BUDGET else "the last denial"
-        kept = reserve_of(d["limit"]) if n["backend"] == "native" else 0
-        kept_note = f" ({kept:,} of them kept for handling the error)" if kept else ""
-        lines.append(
-            f"{what}: {d['requested']:,} bytes asked for with {d['used']:,} in use, "
-            f"{d['limit']:,} allowed{kept_note}; give it more with --budget, or find what holds them"
-        )
-    return lines
-
-
-def say(line: str, stderr: Any) -> None:
-    """One line on stderr; a closed one is no reason to fail, or to print elsewhere."""
-    if stderr is not None:
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            print(f"nativemem: {line}", file=stderr, flush=True)
-
-
-def _peak_rss() -> int | None:
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _find(script: str | None, module: str | None) -> types.CodeType | None:
-    """The script's code; None for a module, which is only looked for."""
-    if module is not None:
-        sys.path[0] = os.getcwd()
-        try:
-            found = importlib.util.find_spec(module)
-        except (ImportError, ValueError):
-            found = None
-        if found is None:
-            raise NoProgram(f"no module named {module!r}; give one that python -m would run")
-        return None
-    assert script is not None
-    try:
-        with io.open_code(os.path.abspath(script)) as file:
-            source = file.read()
-    except IsADirectoryError:
-        raise NoProgram(f"{script!r} is a folder; give the path of a Python file") from None
-    except OSError as error:
-        reason = "no such script" if isinstance(error, FileNotFoundError) else error.strerror
-        raise NoProgram(f"{reason}: {script!r}; give the path of a Python file") from None
-    sys.path[0] = os.path.dirname(os.path.realpath(script))
-    return compile(source, os.path.abspath(script), "exec", dont_inherit=True)
-
-
-def _execute(code: types.CodeType | None, script: str | None, module: str | None, args: list[str]) -> None:
-    sys.argv = [script or module or "", *args]
-    if code is None:
-        assert module is not None
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
-        return
-    main = types.ModuleType("__main__")
-    main.__dict__.update(  # as the interpreter has it
-        __file__=code.co_filename,
-        __builtins__=builtins,
-        __loader__=importlib.machinery.SourceFileLoader("__main__", code.co_filename),
-        __annotations__={},
-        __cached__=None,
-    )
-    sys.modules["__main__"] = main
-    exec(code, main.__dict__)
-
-
-def _show(error: BaseException) -> None:
-    """The program's traceback, as the interpreter would print it: without the frames of this package."""
-    here = os.path.dirname(__file__) + os.sep
-    trace = error.__traceback__
-    while trace is not None and (
-        trace.tb_frame.f_code.co_filename.startswith(here)
-        or trace.tb_frame.f_globals.get("__name__") == "runpy"
-    ):
-        trace = trace.tb_next
-    sys.excepthook(type(error), error.with_traceback(trace), trace)
-
-
-def run(
-    script: str | None, module: str | None, args: list[str], *, budget: int | None, output: str | None
-) -> int | str | None:
-    """Runs the program. Returns what to exit with; the summary follows when the process ends.
-
-    Raises :class:`NoProgram` where there is none, and what :func:`nativemem.install` raises.
+    argparse has no way to leave the program's words alone: it takes a ``--`` out of them.
     """
-    try:
-        code = _find(script, module)
-    except (SyntaxError, ValueError) as error:
-        _show(error)
-        return 1
-    native = select(Settings.from_env().backend) == "native"
-    meter: Any = _NativeMeter() if native else _PureMeter()
-    summary = _Summary(meter, budget, output)
-    atexit.register(summary)  # before any of the program's, so that it runs after them
-    try:
-        meter.bound(budget)  # last, so that only the program runs into it
-        meter.pass_on(budget)
-        _execute(code, script, module, args)
-    except SystemExit as end:
-        summary.code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        return end.code
-    except NoProgram:
-        atexit.unregister(summary)
-        process.uninstall()
-        raise
-    except BaseException as error:
-        try:
-            _show(error)
-        except MemoryError:
-            meter.lift()
-            _show(error)
-        if isinstance(error, KeyboardInterrupt):
-            summary.code = 128 + signal.SIGINT
-        elif isinstance(error, MemoryError) and meter.read()["denial"]:
-            summary.code = OVER_BUDGET
+    words, rest = _Words(), list(argv)
+    while rest:
+        word = rest[0]
+        if word in ("-", "--") or not word.startswith("-"):
+            if rest != ["--"]:
+                words.kind, words.program = "file", rest
+            break
+        del rest[0]
+        if word.startswith(("--", "-o")) or word == "-h":
+            if word in _ANSWERED or word in _LONG_WITH_VALUE:
+                words.options.append(word)
+                if word in _LONG_WITH_VALUE and rest:
+                    words.options.append(rest.pop(0))
+            else:
+                words.own.append(word)
+                if word in _OWN_WITH_VALUE and rest:
+                    words.own.append(rest.pop(0))
+            continue
+        for i, letter in enumerate(word[1:], start=1):
+            if letter in _PROGRAM:
+                what = word[i + 1 :]
+                if not what and not rest:
+                    noun = "a module" if letter == "m" else "a command"
+                    raise _Mistake(f"-{letter}: give {noun}, as to python")
+                words.kind, words.program = letter, [word, *rest]
+                words.last = [word[:i]] if i > 1 else []
+                return words
+            if letter in _WITH_VALUE:
+                words.options.append(word)
+                if i == len(word) - 1:
+                    if not rest:
+                        raise _Mistake(f"-{letter}: give a value, as to python")
+                    words.options.append(rest.pop(0))
+                break
+            if letter not in _ALONE:
+                raise _Mistake(f"there is no option -{letter}, here or of python's")
         else:
-            summary.code = 1
-    return summary.code
+            words.options.append(word)
+    return words
+
+
+def _options_of_this() -> list[str]:
+    """The interpreter's options under ``python OPTIONS -m nativemem``. What stands in the first line of a script
+    ``nativemem`` is not meant for the program."""
+    try:
+        words = split(sys.orig_argv[1:])
+    except _Mistake:
+        return []
+    module = words.apart()[1:2] if words.kind == "m" else []
+    return [*words.options, *words.last] if module == [__package__] else []
+
+
+def _stdin_is_program() -> bool:
+    """Whether standard input is a file, or something comes through a pipe: no program is named, as in
+    ``nativemem run < script.py``. A terminal, or a pipe in which nothing comes, is a mistake."""
+    try:
+        mode = os.fstat(0).st_mode
+    except OSError:
+        return False
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+        return stat.S_ISREG(mode)
+    try:
+        from select import POLLIN, poll
+    except ImportError:
+        return False
+    ready = poll()
+    ready.register(0, POLLIN)
+    return any(events & POLLIN for _, events in ready.poll(_PATIENCE))
+
+
+def _root() -> str:
+    """The folder from which the package is imported."""
+    return os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def _start_is_read(letters: set[str]) -> bool:
+    """Whether an interpreter with these options reads the start-up file beside the package."""
+    root = os.path.realpath(_root())
+    if "S" in letters or not os.path.isfile(os.path.join(root, "nativemem_autoinstall.pth")):
+        return False
+    import site
+
+    folders = list(site.getsitepackages())
+    if site.ENABLE_USER_SITE and not letters & {"s", "I"}:
+        folders.append(site.getusersitepackages())
+    return root in map(os.path.realpath, folders)
+
+
+#: Before it anything of the program's folder could be imported instead of what this needs: that is taken from the
+#: path meanwhile. It leaves no name in `__main__`.
+_INSTEAD = """\
+import sys
+path = sys.path[:]
+sys.path[:] = [*path[path[:1] == [""]:], {root!r}]
+import nativemem.auto
+from nativemem._start import start
+sys.path[:] = path
+start()
+"""
+
+
+def _environment() -> dict[str, str]:
+    """As the process was given it: where the locale is C, the interpreter has put LC_CTYPE into its own."""
+    env = dict(os.environ)
+    if env.get("LC_CTYPE", "").lower() in ("c.utf-8", "c.utf8", "utf-8"):
+        try:
+            with open("/proc/self/environ", "rb") as file:
+                given = file.read().split(b"\0")
+        except OSError:
+            return env
+        if not any(each.startswith(b"LC_CTYPE=") for each in given):
+            del env["LC_CTYPE"]
+    return env
+
+
+def _become(command: list[str], env: dict[str, str]) -> int:
+    """Runs the interpreter in this process. Returns only where a system cannot do that: its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    if os.name == "nt":  # exec starts another process there, and this one's parent would not wait for it
+        return os.spawnve(os.P_WAIT, command[0], command, env)
+    os.execve(command[0], command, env)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Gives the parser of this command its options."""
+    import argparse
+
+    def size(text: str) -> int:
+        from ._late import errors
+
+        try:
+            return parse_size(text, "it", least=1)
+        except errors.InvalidLayout as error:
+            raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+
+    parser.description = _DESCRIPTION
+    parser.epilog = _EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.usage = "nativemem run [--budget SIZE] [-o FILE] [options of python's] PROGRAM ..."
+    parser.add_argument(
+        "--budget",
+        type=size,
+        metavar="SIZE",
+        help="most memory that the engine may hold, such as 512MiB; beyond it the program gets MemoryError",
+    )
+    parser.add_argument("-o", dest="output", metavar="FILE", help="write the summary as JSON")
+
+
+def execute(parser: argparse.ArgumentParser, argv: list[str]) -> int:
+    """Runs the command line after ``run``. Returns only where it must, see `_become`; mistakes end in the parser's
+    ``error``."""
+
+    def mistake(text: str) -> NoReturn:
+        parser.error(text)
+        raise AssertionError("the parser has exited")
+
+    try:
+        words = split(argv)
+    except _Mistake as error:
+        mistake(str(error))
+    options = parser.parse_args(words.own)
+    budget, output = options.budget, options.output
+    if budget is not None and budget < LEAST_OVER_HELD:
+        mistake(f"--budget: {budget} bytes is too little; an interpreter needs more than {LEAST_OVER_HELD}")
+    if not sys.executable:
+        mistake("this interpreter does not know its own file (sys.executable), so it cannot be started again")
+    words.options[:0] = _options_of_this()
+    letters = words.letters()
+    by_itself = letters & {"i", "V"} or set(_ANSWERED) & set(words.options)
+    if words.kind is None and not by_itself and not _stdin_is_program():
+        mistake("name a program: a script, -m MODULE, -c COMMAND, or - for standard input")
+    env = _environment()
+    env[VARIABLE] = pack(budget, output and os.path.abspath(output), env.get(AUTOINSTALL))
+    env[AUTOINSTALL] = "1"
+    command = [sys.executable, *words.options]
+    if _start_is_read(letters):
+        command += words.program
+    else:
+        instead = f"exec({_INSTEAD.format(root=_root())!r}, dict(__name__=__name__))"
+        command += [*words.last, "-c", instead, words.kind or "", *words.apart()]
+    try:
+        return _become(command, env)
+    except OSError as error:
+        mistake(f"{sys.executable} does not start: {error.strerror}")

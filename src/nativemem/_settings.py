@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any, NoReturn
 
-__all__ = ["SIZE_MAX", "Settings", "parse_size"]
+__all__ = ["SIZE_MAX", "Settings", "format_size", "parse_size"]
 
 #: Largest size of a block, in bytes: ``PTRDIFF_MAX`` of a 64-bit machine, on both backends.
 SIZE_MAX = (1 << 63) - 1
@@ -65,6 +65,22 @@ def parse_size(value: Any, label: str = "size", *, least: int = 0) -> int:
     if number < least:
         raise errors.InvalidLayout(f"{label} is {number} bytes; the least is {least}")
     return number
+
+
+def format_size(n: int) -> str:
+    """``n`` bytes for people: ``"1.5 MiB"``.
+
+    >>> format_size(1536), format_size(0), format_size(5 << 30)
+    ('1.5 KiB', '0 B', '5.0 GiB')
+    """
+    if abs(n) < 1024:
+        return f"{n} B"
+    amount = float(n)
+    for unit in ("KiB", "MiB", "GiB"):
+        amount /= 1024
+        if abs(amount) < 1024:
+            return f"{amount:.1f} {unit}"
+    return f"{amount / 1024:.1f} TiB"
 
 
 def reserve_of(limit: int) -> int:

@@ -3,10 +3,13 @@
 ``NATIVEMEM_LIMIT`` bounds the process. Where the engine cannot run nothing happens, but for one
 :class:`RuntimeWarning`. In a subinterpreter nothing happens either: the engine is the process's, and the main
 interpreter's to install.
+
+The start-up file imports it where ``NATIVEMEM_AUTOINSTALL`` is set, as ``nativemem run`` does.
 """
 
 from __future__ import annotations
 
+import os
 import warnings
 
 from ._choice import in_main_interpreter
@@ -19,6 +22,13 @@ __all__: list[str] = []
 _limit = Settings.from_env().limit
 try:
     if in_main_interpreter():
-        install(limit=_limit)
+        # taken out first: it is for this process, and for none of its children
+        _run = os.environ.pop("_NATIVEMEM_RUN", None)
+        if _run is not None:
+            from . import _program
+
+            _program.begin(_run)
+        else:
+            install(limit=_limit)
 except errors.NativeMemError as error:
     warnings.warn(f"nativemem.auto: the engine is off: {error}", RuntimeWarning, stacklevel=2)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from ._settings import Settings, parse_size
+from ._settings import Settings, format_size, parse_size
 from .errors import SIZE_MAX, ConfigError, InvalidLayout, shown
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Settings",
     "SlabConfig",
     "StackConfig",
+    "format_size",
     "parse_size",
 ]
 
@@ -52,22 +53,6 @@ def parse_count(value: Any, label: str, *, least: int = 0) -> int:
     if not least <= number <= SIZE_MAX:
         raise ConfigError(f"{label}: takes an integer from {least} to {SIZE_MAX}, not {shown(value)}")
     return number
-
-
-def format_size(n: int) -> str:
-    """``n`` bytes for people: ``"1.5 MiB"``.
-
-    >>> format_size(1536), format_size(0), format_size(5 << 30)
-    ('1.5 KiB', '0 B', '5.0 GiB')
-    """
-    if abs(n) < 1024:
-        return f"{n} B"
-    amount = float(n)
-    for unit in ("KiB", "MiB", "GiB"):
-        amount /= 1024
-        if abs(amount) < 1024:
-            return f"{amount:.1f} {unit}"
-    return f"{amount / 1024:.1f} TiB"
 
 
 def _bool(value: Any, label: str) -> bool:
@@ -304,7 +289,12 @@ VARIABLES = (
         "`1`: the engine is installed at the start of every Python of this environment, child processes too, as by "
         "`import nativemem.auto`; `nativemem run` sets it for its program's children; `0` (default)",
     ),
-    Variable("NATIVEMEM_LIMIT", "running", "a size: what `import nativemem.auto` limits the process to"),
+    Variable(
+        "NATIVEMEM_LIMIT",
+        "running",
+        "a size: what `import nativemem.auto` limits the process to, and the budget of a `nativemem run` without "
+        "`--budget`",
+    ),
     Variable("NATIVEMEM_ARENA_HINT, NATIVEMEM_ARENA_CAP", "running", "sizes: the defaults of `Arena`"),
     Variable(
         "NATIVEMEM_ALLOC_HISTO",

@@ -1,0 +1,113 @@
+"""``nativemem run`` beside ``python``: each situation is run with both, and must differ in the summary alone.
+
+What is compared: standard output, standard error without the summary's lines, the exit status or signal. Each side
+has a folder of its own, whose path is taken out of what it prints, as are the addresses of objects.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from situations import SITUATIONS, Situation
+
+PYTHON = [sys.executable]
+RUN = [sys.executable, "-m", "nativemem", "run"]
+SUMMARY = re.compile(r"nativemem: .* s, peak .*$", re.MULTILINE)
+
+
+def prepare(situation: Situation, folder: Path) -> None:
+    folder.mkdir()
+    for name, text in {"program.py": situation.text, **situation.files}.items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    if situation.make is not None:
+        situation.make(folder)
+
+
+def start(situation: Situation, command: list[str], folder: Path, **more: str) -> subprocess.Popen[bytes]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("NATIVEMEM_", "PYTHON", "COVERAGE"))}
+    env = {**kept, "PYTHONHASHSEED": "0", **situation.env, **more, "P": " ".join(command)}
+    words = ["sh", "-c", situation.shell] if situation.shell else [*command, *situation.words]
+    return subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=folder, env=env, bufsize=0
+    )
+
+
+def finish(situation: Situation, process: subprocess.Popen[bytes], folder: Path) -> tuple[str, str, int]:
+    try:
+        said = b""
+        if situation.send is not None:
+            assert process.stdout is not None
+            while b"ready\n" not in said:
+                byte = process.stdout.read(1)
+                assert byte, process.communicate(timeout=60)
+                said += byte
+            process.send_signal(situation.send)
+        out, error = process.communicate(situation.stdin, timeout=60)
+    finally:
+        process.kill()
+    clean = []
+    for text in (said + out, error):
+        shown = text.decode("utf-8", "backslashreplace")
+        for name in (os.path.realpath(folder), str(folder)):
+            shown = shown.replace(name, "FOLDER")
+        if situation.send is not None:  # where in its line the signal met the program is chance
+            shown = re.sub(r"(?m)^ *[~^]+\n", "", shown)
+        clean.append(re.sub(r"0x[0-9a-f]+", "0x", shown))
+    return clean[0], clean[1], process.returncode
+
+
+def both(situation: Situation, tmp_path: Path, **more: str) -> tuple[list[object], list[object], int]:
+    """What each side showed, and how many summaries there were."""
+    sides = {"python": PYTHON, "native": RUN}
+    processes = {}
+    for name, command in sides.items():
+        prepare(situation, tmp_path / name)
+        processes[name] = start(situation, command, tmp_path / name, **more)
+    shown = {}
+    summaries = 0
+    for name, process in processes.items():
+        out, error, code = finish(situation, process, tmp_path / name)
+        if name == "native":
+            summaries = len(SUMMARY.findall(error)) if "2>&1" not in situation.shell else 0
+            error = re.sub(r"nativemem: .*\n", "", error)  # a prompt may stand before it
+        same = situation.same or (lambda text: text)
+        shown[name] = [same(out).splitlines(), same(error).splitlines(), code]
+    return shown["python"], shown["native"], summaries
+
+
+@pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.name.replace("\n", "; ")[:60])
+def test_it_is_as_python(situation: Situation, tmp_path: Path) -> None:
+    """CLI-5"""
+    python, run, summaries = both(situation, tmp_path)
+    assert run == python
+    assert summaries == situation.summary
+
+
+ON_PURE = (
+    *("script", "zip file", "-m module of a package", "-c that raises", "- and standard input", "no such script"),
+    *("-m package whose import fails", "a traceback", "sys.last_*", "an excepthook that raises", "Ctrl-C"),
+    *("SIGTERM", "threads and exit functions that pickle", "multiprocessing by spawn", "fork", "children"),
+    *("another file as descriptor 2", "names of threads and children", "a thread that goes on", "option -S"),
+    *("ends by sys.exit(7)", "ends by raise MemoryError('of its own')", "standard output that nothing reads"),
+)
+
+
+@pytest.mark.parametrize("situation", [s for s in SITUATIONS if s.name in ON_PURE], ids=lambda s: s.name)
+def test_it_is_as_python_on_the_pure_backend(situation: Situation, tmp_path: Path) -> None:
+    """CLI-5"""
+    python, run, summaries = both(situation, tmp_path, NATIVEMEM_BACKEND="pure")
+    assert run == python
+    assert summaries == situation.summary
+
+
+def test_there_are_enough_situations() -> None:
+    assert len(SITUATIONS) >= 83
+    assert len({situation.name for situation in SITUATIONS}) == len(SITUATIONS)

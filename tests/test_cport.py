@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import ctypes.util
 import gc
+import os
 import pickle
 import subprocess
 import sys
@@ -48,6 +50,22 @@ def allocator(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 def content(pointer: Any, size: int) -> Any:
     return ffi.buffer(pointer, size)
+
+
+#: Debian's packages of the shared libraries that are called here
+PACKAGES = {"zstd": "libzstd1", "brotlienc": "libbrotli1", "lzma": "liblzma5", "freetype": "libfreetype6"}
+
+
+def library(name: str, declarations: str) -> tuple[Any, Any]:
+    """An ffi and a library. On a CI machine one that is not there is a failure."""
+    found = ctypes.util.find_library(name)
+    if found is None:
+        if os.environ.get("CI"):
+            pytest.fail(f"CI is set, but {PACKAGES[name]} is not installed")
+        pytest.skip(f"{PACKAGES[name]} is not installed")
+    own = type(ffi)()
+    own.cdef(declarations)
+    return own, own.dlopen(found)
 
 
 class TestCalls:
@@ -101,6 +119,124 @@ class TestCalls:
             methods.xFree(pointer)
             methods.xShutdown(ffi.NULL)
             assert suite.malloc == port.plain.malloc and suite.free == port.plain.free
+
+    def test_zstd(self, allocator: Any) -> None:
+        """CFFI-3: the library's own, and what it is refused."""
+        own, lib = library(
+            "zstd",
+            """
+            typedef struct {
+                void *(*customAlloc)(void *, size_t);
+                void (*customFree)(void *, void *);
+                void *opaque;
+            } ZSTD_customMem;
+            typedef struct ZSTD_CCtx_s ZSTD_CCtx;
+            ZSTD_CCtx *ZSTD_createCCtx_advanced(ZSTD_customMem);
+            size_t ZSTD_freeCCtx(ZSTD_CCtx *);
+            size_t ZSTD_compressCCtx(ZSTD_CCtx *, void *, size_t, const void *, size_t, int);
+            size_t ZSTD_decompress(void *, size_t, const void *, size_t);
+            unsigned ZSTD_isError(size_t);
+            """,
+        )
+        with allocator.c_port() as port:
+            memory = own.new("ZSTD_customMem *", port.zstd._asdict())[0]
+            context = lib.ZSTD_createCCtx_advanced(memory)
+            assert context != own.NULL
+            text, packed, back = b"nativemem " * 1000, own.new("char[]", 20_000), own.new("char[]", 10_000)
+            n = lib.ZSTD_compressCCtx(context, packed, 20_000, text, len(text), 3)
+            assert not lib.ZSTD_isError(n) and n < 1000 and port.stats.live > 0
+            assert lib.ZSTD_decompress(back, 10_000, packed, n) == len(text)
+            assert own.buffer(back, len(text))[:] == text
+            lib.ZSTD_freeCCtx(context)
+            assert port.stats.live == 0 and port.stats.count > 1
+        with nm.Limited(None, nm.Budget(1000)) as limited, limited.c_port() as port:
+            assert lib.ZSTD_createCCtx_advanced(own.new("ZSTD_customMem *", tuple(port.zstd))[0]) == own.NULL
+
+    def test_brotli(self, allocator: Any) -> None:
+        """CFFI-3"""
+        own, lib = library(
+            "brotlienc",
+            """
+            typedef struct State State;
+            State *BrotliEncoderCreateInstance(void *(*)(void *, size_t), void (*)(void *, void *), void *);
+            int BrotliEncoderCompressStream(
+                State *, int, size_t *, const uint8_t **, size_t *, uint8_t **, size_t *);
+            int BrotliEncoderIsFinished(State *);
+            void BrotliEncoderDestroyInstance(State *);
+            """,
+        )
+        with allocator.c_port() as port:
+            state = lib.BrotliEncoderCreateInstance(*port.brotli)
+            text, room = own.new("uint8_t[]", b"nativemem " * 1000), own.new("uint8_t[]", 20_000)
+            given, at = own.new("size_t *", 10_000), own.new("const uint8_t **", text)
+            left, to, total = own.new("size_t *", 20_000), own.new("uint8_t **", room), own.new("size_t *")
+            assert lib.BrotliEncoderCompressStream(state, 2, given, at, left, to, total)
+            assert lib.BrotliEncoderIsFinished(state) and 0 < total[0] < 1000 and port.stats.live > 0
+            lib.BrotliEncoderDestroyInstance(state)
+            assert port.stats.live == 0 and port.stats.count > 1
+        with nm.Limited(None, nm.Budget(1000)) as limited, limited.c_port() as port:
+            assert lib.BrotliEncoderCreateInstance(*port.brotli) == own.NULL
+
+    def test_lzma(self, allocator: Any) -> None:
+        """CFFI-3"""
+        own, lib = library(
+            "lzma",
+            """
+            typedef struct lzma_allocator lzma_allocator;
+            int lzma_easy_buffer_encode(uint32_t, int, const lzma_allocator *,
+                const uint8_t *, size_t, uint8_t *, size_t *, size_t);
+            int lzma_stream_buffer_decode(uint64_t *, uint32_t, const lzma_allocator *,
+                const uint8_t *, size_t *, size_t, uint8_t *, size_t *, size_t);
+            """,
+        )
+        text, packed, back = b"nativemem " * 1000, own.new("uint8_t[]", 20_000), own.new("uint8_t[]", 10_000)
+        n, used, made = own.new("size_t *"), own.new("size_t *"), own.new("size_t *")
+        with allocator.c_port() as port:
+            memory = own.cast("lzma_allocator *", port.lzma)
+            assert port.lzma == port.lzma
+            assert lib.lzma_easy_buffer_encode(1, 1, memory, text, len(text), packed, n, 20_000) == 0
+            assert 0 < n[0] < 1000 and port.stats.count > 1 and port.stats.live == 0
+            most = own.new("uint64_t *", 1 << 30)
+            assert lib.lzma_stream_buffer_decode(most, 0, memory, packed, used, n[0], back, made, 10_000) == 0
+            assert own.buffer(back, made[0])[:] == text and port.stats.live == 0
+        n[0] = 0
+        with nm.Limited(None, nm.Budget(1000)) as limited, limited.c_port() as port:
+            memory = own.cast("lzma_allocator *", port.lzma)
+            mem_error = 5
+            assert lib.lzma_easy_buffer_encode(1, 1, memory, text, len(text), packed, n, 20_000) == mem_error
+            assert port.stats.live == 0
+
+    def test_freetype(self, allocator: Any) -> None:
+        """CFFI-3"""
+        own, lib = library(
+            "freetype",
+            """
+            typedef struct FT_MemoryRec_ {
+                void *user;
+                void *(*alloc)(struct FT_MemoryRec_ *, long);
+                void (*free)(struct FT_MemoryRec_ *, void *);
+                void *(*realloc)(struct FT_MemoryRec_ *, long, long, void *);
+            } *FT_Memory;
+            typedef struct FT_LibraryRec_ *FT_Library;
+            int FT_New_Library(FT_Memory, FT_Library *);
+            void FT_Add_Default_Modules(FT_Library);
+            int FT_Done_Library(FT_Library);
+            """,
+        )
+        with allocator.c_port() as port:
+            memory, made = own.cast("FT_Memory", port.freetype), own.new("FT_Library *")
+            assert memory.user == port.context
+            assert lib.FT_New_Library(memory, made) == 0
+            lib.FT_Add_Default_Modules(made[0])
+            assert port.stats.live > 10
+            assert lib.FT_Done_Library(made[0]) == 0 and port.stats.live == 0
+            block = memory.realloc(memory, 0, 100, own.NULL)
+            own.buffer(block, 100)[:] = b"x" * 100
+            block = memory.realloc(memory, 100, 5000, block)
+            assert own.buffer(block, 100)[:] == b"x" * 100
+            memory.free(memory, block)
+        with nm.Limited(None, nm.Budget(100)) as limited, limited.c_port() as port:
+            assert lib.FT_New_Library(own.cast("FT_Memory", port.freetype), made) == 0x40  # Out_Of_Memory
 
     def test_an_own_ffi_takes_the_functions_as_they_are(self) -> None:
         with nm.Heap() as heap, heap.c_port() as port:

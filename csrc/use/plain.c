@@ -23,6 +23,8 @@ struct nm_plain {
     atomic_bool open;
     size_t place;
     nm_plain *next;
+    nm_plain_lzma lzma;
+    nm_plain_freetype freetype;
 };
 
 static struct {
@@ -34,6 +36,8 @@ static struct {
 static void before_fork(void) { pthread_mutex_lock(&plains.lock); }
 static void after_fork(void) { pthread_mutex_unlock(&plains.lock); }
 static void once(void) { (void)pthread_atfork(before_fork, after_fork, after_fork); }
+
+static void set_shapes(nm_plain *p);
 
 nm_plain *nm_plain_create(nm_allocator upstream, const nm_heap *heap) {
     static pthread_once_t done = PTHREAD_ONCE_INIT;
@@ -48,6 +52,7 @@ nm_plain *nm_plain_create(nm_allocator upstream, const nm_heap *heap) {
     p->heap = heap;
     p->key = (uintptr_t)nm__os_random() | 1;
     p->place = NM_PLAIN_PLACES;
+    set_shapes(p);
     atomic_store_explicit(&p->open, true, memory_order_release);
     return p;
 }
@@ -216,6 +221,36 @@ void *nm_plain_bzalloc(void *plain, int items, int size) {
 }
 
 void nm_plain_zfree(void *plain, void *ptr) { (void)nm_plain_free(plain, ptr); }
+
+void *nm_plain_alloc(void *plain, size_t size) { return nm_plain_malloc(plain, size); }
+
+static void *lzma_alloc(void *plain, size_t items, size_t size) {
+    size_t bytes;
+    if (!nm_mul(items, size, &bytes)) return nm_refuse(NM_INVALID_LAYOUT, SIZE_MAX, 0, 0);
+    return nm_plain_malloc(plain, bytes);
+}
+
+/* FreeType's sizes are longs; it asks for none below 1. */
+static void *freetype_alloc(nm_plain_freetype *memory, long size) {
+    if (size < 0) return nm_refuse(NM_INVALID_LAYOUT, SIZE_MAX, 0, 0);
+    return nm_plain_malloc(memory->user, (size_t)size);
+}
+static void freetype_free(nm_plain_freetype *memory, void *ptr) { (void)nm_plain_free(memory->user, ptr); }
+static void *freetype_realloc(nm_plain_freetype *memory, long old, long size, void *ptr) {
+    (void)old;
+    if (size < 0) return nm_refuse(NM_INVALID_LAYOUT, SIZE_MAX, 0, 0);
+    return nm_plain_realloc(memory->user, ptr, (size_t)size);
+}
+
+/* Of a spare they are the same already: a library may still read them. */
+static void set_shapes(nm_plain *p) {
+    if (p->freetype.user != NULL) return;
+    p->lzma = (nm_plain_lzma){lzma_alloc, nm_plain_zfree, p};
+    p->freetype = (nm_plain_freetype){p, freetype_alloc, freetype_free, freetype_realloc};
+}
+
+const nm_plain_lzma *nm_plain_lzma_of(nm_plain *p) { return &p->lzma; }
+nm_plain_freetype *nm_plain_freetype_of(nm_plain *p) { return &p->freetype; }
 
 /* ---- shapes without: a set of functions for each place ---------------------------------------------- */
 

@@ -143,6 +143,21 @@ void *nm_plain_lua(void *plain, void *ptr, size_t old, size_t size);
 void *nm_plain_zalloc(void *plain, unsigned int items, unsigned int size);
 void *nm_plain_bzalloc(void *plain, int items, int size);
 void nm_plain_zfree(void *plain, void *ptr);
+void *nm_plain_alloc(void *plain, size_t size);
+typedef struct {
+    void *(*alloc)(void *opaque, size_t items, size_t size);
+    void (*free)(void *opaque, void *ptr);
+    void *opaque;
+} nm_plain_lzma;
+const nm_plain_lzma *nm_plain_lzma_of(nm_plain *p);
+typedef struct nm_plain_freetype nm_plain_freetype;
+struct nm_plain_freetype {
+    void *user;
+    void *(*alloc)(nm_plain_freetype *memory, long size);
+    void (*free)(nm_plain_freetype *memory, void *ptr);
+    void *(*realloc)(nm_plain_freetype *memory, long old, long size, void *ptr);
+};
+nm_plain_freetype *nm_plain_freetype_of(nm_plain *p);
 typedef struct {
     void *(*malloc)(size_t size);
     void *(*realloc)(void *ptr, size_t size);

@@ -569,8 +569,14 @@ class PlainCore:
             raise errors.Refusal(lib.NM_CAPACITY_EXCEEDED, 1, lib.NM_PLAIN_PLACES, lib.NM_PLAIN_PLACES)
         return found
 
-    lua, zalloc, bzalloc, zfree = (
-        ffi.addressof(lib, f"nm_plain_{name}") for name in ("lua", "zalloc", "bzalloc", "zfree")
+    def lzma(self) -> Any:
+        return lib.nm_plain_lzma_of(self._ptr)
+
+    def freetype(self) -> Any:
+        return lib.nm_plain_freetype_of(self._ptr)
+
+    lua, zalloc, bzalloc, zfree, alloc = (
+        ffi.addressof(lib, f"nm_plain_{name}") for name in ("lua", "zalloc", "bzalloc", "zfree", "alloc")
     )
 
 

@@ -19,7 +19,7 @@ from .errors import (
     shown,
 )
 
-__all__ = ["BzipCalls", "CPort", "LuaCalls", "PlainCalls", "ZlibCalls"]
+__all__ = ["BrotliCalls", "BzipCalls", "CPort", "LuaCalls", "PlainCalls", "ZlibCalls", "ZstdCalls"]
 
 
 class PlainCalls(NamedTuple):
@@ -53,6 +53,23 @@ class BzipCalls(NamedTuple):
 
     bzalloc: Any
     bzfree: Any
+    opaque: Any
+
+
+class ZstdCalls(NamedTuple):
+    """What a ``ZSTD_customMem`` has fields for: ``customAlloc``, ``customFree``, ``opaque``."""
+
+    customAlloc: Any
+    customFree: Any
+    opaque: Any
+
+
+class BrotliCalls(NamedTuple):
+    """What ``BrotliEncoderCreateInstance`` and ``BrotliDecoderCreateInstance`` take: ``alloc_func``, ``free_func``,
+    ``opaque``."""
+
+    alloc_func: Any
+    free_func: Any
     opaque: Any
 
 
@@ -159,8 +176,14 @@ class CPort:
 
     @property
     def sqlite(self) -> Any:
-        """Points to a ``sqlite3_mem_methods`` (cast it), for ``SQLITE_CONFIG_MALLOC``. Takes a set as :attr:`plain`
-        does."""
+        """Points to a ``sqlite3_mem_methods`` (cast it), for ``sqlite3_config(SQLITE_CONFIG_MALLOC, ...)``. Takes a
+        set as :attr:`plain` does.
+
+        SQLite takes it before its first use in the process and then for the whole of it. Once it is initialised,
+        as it is by the import of Python's ``sqlite3`` where that is linked with the same library,
+        ``sqlite3_config`` changes nothing and answers ``SQLITE_MISUSE`` (21), which is to be looked at.
+        ``sqlite3_shutdown``, with every connection closed, makes it possible again.
+        """
         return self._place("sqlite")
 
     @property
@@ -179,6 +202,30 @@ class CPort:
         """For the fields of a ``bz_stream``, before ``BZ2_bzCompressInit`` or ``BZ2_bzDecompressInit``."""
         core = self._opened()
         return BzipCalls(core.bzalloc, core.zfree, self.context)
+
+    @property
+    def zstd(self) -> ZstdCalls:
+        """For the fields of a ``ZSTD_customMem``, which ``ZSTD_createCCtx_advanced`` and the like take."""
+        core = self._opened()
+        return ZstdCalls(core.alloc, core.zfree, self.context)
+
+    @property
+    def brotli(self) -> BrotliCalls:
+        """For ``BrotliEncoderCreateInstance`` and ``BrotliDecoderCreateInstance``."""
+        core = self._opened()
+        return BrotliCalls(core.alloc, core.zfree, self.context)
+
+    @property
+    def lzma(self) -> Any:
+        """Points to an ``lzma_allocator`` (cast it), for the field of an ``lzma_stream`` and the functions that
+        take one. It stays where it is."""
+        return self._opened().lzma()
+
+    @property
+    def freetype(self) -> Any:
+        """Points to an ``FT_MemoryRec_`` (cast it to ``FT_Memory``), for ``FT_New_Library``. It stays where it
+        is."""
+        return self._opened().freetype()
 
     @property
     def stats(self) -> Stats:

@@ -270,8 +270,27 @@ static void test_shapes_with_a_context(bottom *b) {
     nm_plain_zfree(p, z);
     nm_plain_zfree(p, bz);
     nm_plain_zfree(p, NULL);
+    CHECK(nm_plain_alloc(p, SIZE_MAX) == NULL);
+    void *zstd = nm_plain_alloc(p, 300);
+    const nm_plain_lzma *lzma = nm_plain_lzma_of(p);
+    CHECK(lzma->alloc(lzma->opaque, SIZE_MAX / 2, 3) == NULL && nm_last_failure().status == NM_INVALID_LAYOUT);
+    void *x = lzma->alloc(lzma->opaque, 10, 30);
+    CHECK(nm_plain_size(p, zstd) >= 300 && nm_plain_size(p, x) >= 300 && stats(b->port).live == 2);
+    nm_plain_zfree(p, zstd);
+    lzma->free(lzma->opaque, x);
+    lzma->free(lzma->opaque, NULL);
+    nm_plain_freetype *ft = nm_plain_freetype_of(p);
+    CHECK(ft->alloc(ft, -1) == NULL && ft->realloc(ft, 0, -1, NULL) == NULL);
+    char *glyph = ft->alloc(ft, 100);
+    fill(glyph, 100, 3);
+    glyph = ft->realloc(ft, 100, 5000, glyph);
+    CHECK(glyph != NULL && filled(glyph, 100, 3) && nm_plain_size(p, glyph) >= 5000);
+    CHECK(ft->realloc(ft, 5000, (long)(128 * MB), glyph) == NULL && filled(glyph, 100, 3));
+    ft->free(ft, glyph);
+    ft->free(ft, NULL);
     CHECK(stats(b->port).live == 0);
     nm_plain_destroy(p);
+    CHECK(lzma->alloc(lzma->opaque, 1, 1) == NULL && ft->alloc(ft, 1) == NULL); /* a library that still has them */
 }
 
 static void test_sqlite(bottom *b) {

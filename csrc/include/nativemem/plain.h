@@ -44,6 +44,25 @@ void *nm_plain_lua(void *plain, void *ptr, size_t old, size_t size);
 void *nm_plain_zalloc(void *plain, unsigned items, unsigned size);
 void *nm_plain_bzalloc(void *plain, int items, int size);
 void nm_plain_zfree(void *plain, void *ptr);
+/* zstd: ZSTD_allocFunction; brotli: brotli_alloc_func. Both free as zlib does. */
+void *nm_plain_alloc(void *plain, size_t size);
+/* What libraries want as a structure at an address that stays: p's own, which is theirs for as long as the process. */
+/* lzma: lzma_allocator. */
+typedef struct nm_plain_lzma {
+    void *(*alloc)(void *opaque, size_t items, size_t size);
+    void (*free)(void *opaque, void *ptr);
+    void *opaque;
+} nm_plain_lzma;
+const nm_plain_lzma *nm_plain_lzma_of(nm_plain *p);
+/* FreeType: FT_MemoryRec_, whose functions are given its address. */
+typedef struct nm_plain_freetype nm_plain_freetype;
+struct nm_plain_freetype {
+    void *user;
+    void *(*alloc)(nm_plain_freetype *memory, long size);
+    void (*free)(nm_plain_freetype *memory, void *ptr);
+    void *(*realloc)(nm_plain_freetype *memory, long old, long size, void *ptr);
+};
+nm_plain_freetype *nm_plain_freetype_of(nm_plain *p);
 
 /* --- shapes without: who is called has to know, so there is a fixed number of them --- */
 

@@ -445,7 +445,12 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_in(
         "python/scopes.c",
-        ("scope-of-a-generator-is-its-callers", "return !e->ended && (e->frame == NULL || is_running(e->frame));", "return !e->ended && is_running != NULL;"),
+        ("scope-of-a-generator-is-its-callers", "return f == NULL || is_running(f);", "return f == NULL || is_running != NULL;"),
+        ("scope-of-what-has-ended-is-nobodys", "if (e->frame == NULL || generator_of(e->frame) != NULL) return e->frame;", "if (true) return e->frame;"),
+        ("scope-left-elsewhere-by-its-generator-unseen", "if (frame != NULL && !(is_ours && frame_of(now) == frame)) e = find_entered_by(frame, owner);", "(void)frame, (void)find_entered_by;"),
+        ("scope-resumed-elsewhere-unseen", "nm__scope_all.roaming == 0 ? NULL : find_stray(thread, &depth);\n    if", "NULL;\n    (void)find_stray, depth = 0;\n    if"),
+        ("scope-left-in-another-order", "return is_wrong(e, BEFORE_ANOTHER, NULL, now, wrong);\n        if (asleep", "return e;\n        if (asleep"),
+        ("scope-that-overlaps-stays", "    drop_ended(top, thread);\n", "    (void)drop_ended;\n"),
         ("scope-not-inherited", "if (e->context != thread->context) return !e->elsewhere; /* inherited */", "if (e->context != thread->context) return false;"),
         ("scope-resumed-within-unseen", "e = other; /* it has been resumed within e */", "(void)other;"),
         ("scope-never-ends", "    e->ended = true;", "    (void)0;"),

@@ -39,6 +39,7 @@ BUILTIN = {
     "PoolExhausted": MemoryError,
     "CapacityExceeded": MemoryError,
     "NativeUnavailable": RuntimeError,
+    "ScopeError": RuntimeError,
 }
 #: the error that each status stands for
 RAISED = {

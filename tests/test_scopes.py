@@ -501,6 +501,468 @@ class TestWhere:
         ) == ["False"]
 
 
+PAIRS = r"""
+import contextlib, contextvars, functools, itertools, textwrap
+
+def charges(budget):  # whether what is allocated here is, by a span of its own
+    used = budget.used
+    kept = bytes(MiB)
+    return budget.used >= used + MiB
+
+def drive(coroutine):
+    try:
+        while True: coroutine.send(None)
+    except StopIteration as ended: return ended.value
+
+class Managed:
+    def __init__(self, budget): self.budget = budget
+    def __enter__(self): self.budget.__enter__()
+    def __exit__(self, *error): self.budget.__exit__(*error)
+    async def __aenter__(self): self.budget.__enter__()
+    async def __aexit__(self, *error): self.budget.__exit__(*error)
+
+def do(step): step()
+def do_in_generator(step):
+    step()
+    yield
+async def do_in_coroutine(step):
+    await asyncio.sleep(0)
+    step()
+async def do_two_deep(step): await do_in_coroutine(step)
+async def do_in_async_generator(step):
+    step()
+    yield
+async def use(generator):
+    async for _ in generator: pass
+
+enter, leave = a.__enter__, functools.partial(a.__exit__, None, None, None)
+# each leaves what the others need as `s`
+ENTER = {
+    "by hand": "a.__enter__()",
+    "with a function": "do(a.__enter__)",
+    "with a callback": "[*map(lambda _: a.__enter__(), [0])]",
+    "with a generator": "[*do_in_generator(enter)]",
+    "with a coroutine": "AWAIT(do_in_coroutine(enter))",
+    "with two coroutines": "AWAIT(do_two_deep(enter))",
+    "with an async generator": "AWAIT(use(do_in_async_generator(enter)))",
+    "with ExitStack": "s = contextlib.ExitStack(); s.enter_context(a)",
+    "with a manager on ExitStack": "s = contextlib.ExitStack(); s.enter_context(Managed(a))",
+    "with AsyncExitStack": "s = contextlib.AsyncExitStack(); s.enter_context(a)",
+    "with an async manager on AsyncExitStack":
+        "s = contextlib.AsyncExitStack(); AWAIT(s.enter_async_context(Managed(a)))",
+    "with a manager": "m = Managed(a); m.__enter__()",
+    "with an async manager": "m = Managed(a); AWAIT(m.__aenter__())",
+    "with a generator that waits": "g = do_in_generator(enter); next(g)",
+}
+LEAVE = {
+    "by hand": "a.__exit__(None, None, None)",
+    "with a function": "do(leave)",
+    "with a callback": "[*map(lambda _: leave(), [0])]",
+    "with a generator": "[*do_in_generator(leave)]",
+    "with a coroutine": "AWAIT(do_in_coroutine(leave))",
+    "with two coroutines": "AWAIT(do_two_deep(leave))",
+    "with an async generator": "AWAIT(use(do_in_async_generator(leave)))",
+    "with ExitStack": "s = contextlib.ExitStack(); s.push(a); s.close()",
+    "with a callback of ExitStack": "s = contextlib.ExitStack(); s.callback(leave); s.close()",
+    "with AsyncExitStack": "s = contextlib.AsyncExitStack(); s.push(a); AWAIT(s.aclose())",
+    "with an async manager": "AWAIT(Managed(a).__aexit__(None, None, None))",
+}
+HOSTS = {
+    "function": "def host():\n ENTER\n seen.append(charges(a))\n LEAVE\n seen.append(charges(a))\nhost()",
+    "generator": "def host():\n ENTER\n seen.append(charges(a))\n yield\n LEAVE\n seen.append(charges(a))\n"
+                 "for _ in host(): outside.append(charges(a))",
+    "coroutine": "async def host():\n ENTER\n seen.append(charges(a))\n await asyncio.sleep(0)\n LEAVE\n"
+                 " seen.append(charges(a))\nasyncio.run(host())",
+    "async generator": "async def host():\n ENTER\n seen.append(charges(a))\n yield\n LEAVE\n"
+                       " seen.append(charges(a))\n"
+                       "async def main():\n async for _ in host(): outside.append(charges(a))\n"
+                       "asyncio.run(main())",
+}
+# what counts in the context, not only while the host runs: docs/scopes.md
+PLAIN = {"with a function", "with a callback", "with ExitStack", "with AsyncExitStack", "with a manager",
+         "with a manager on ExitStack"}
+
+def run(kind, entering, leaving):
+    seen, outside = [], []
+    awaits = "await " if kind in ("coroutine", "async generator") else "drive"
+    host = HOSTS[kind].replace("ENTER", ENTER[entering]).replace("LEAVE", LEAVE[leaving]).replace("AWAIT", awaits)
+    names = dict(globals(), seen=seen, outside=outside)
+    exec(host, names)
+    by_function = entering in PLAIN or (awaits == "drive" and "AWAIT" in ENTER[entering])
+    expected = [entering != "with a generator that waits", False]
+    caller = [by_function] if "generator" in kind else []
+    if (seen, outside) != (expected, caller):
+        print(kind, "|", entering, "|", leaving, "|", seen, outside)
+    if is_open(a): print("open still:", kind, "|", entering, "|", leaving)
+
+def is_open(budget):
+    try: budget.__exit__(None, None, None)
+    except nativemem.ScopeError as error: return "not open" not in str(error)
+    return True
+
+@contextlib.contextmanager
+def serving(budget):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(budget)
+        yield
+@contextlib.asynccontextmanager
+async def aserving(budget):
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(budget)
+        yield
+
+BLOCKS = {
+    "with": "with a:",
+    "a manager": "with Managed(a):",
+    "an async manager": "async with Managed(a):",
+    "contextmanager": "with serving(a):",
+    "asynccontextmanager": "async with aserving(a):",
+    "ExitStack": "with contextlib.ExitStack() as s:\n  s.enter_context(a)",
+    "AsyncExitStack": "async with contextlib.AsyncExitStack() as s:\n  s.enter_context(a)",
+    "AsyncExitStack of an async manager":
+        "async with contextlib.AsyncExitStack() as s:\n  await s.enter_async_context(Managed(a))",
+}
+GENERATORS_OWN = {"with", "an async manager", "AsyncExitStack of an async manager"}  # the others are the context's
+
+def made(kind, block, body):  # a function whose block ends by noting whether that was charged
+    names = dict(globals(), finished=[])
+    lines = f"{kind}def host():\n {BLOCKS[block]}\n  try:\n{textwrap.indent(body, '   ')}\n"
+    exec(lines + "  finally: finished.append(charges(a))\n", names)
+    return names["host"], names["finished"]
+
+def tell(what, block, found, expected):
+    if found != expected: print(what, "|", block, "|", found, "not", expected)
+    if charges(a) or is_open(a): print(what, "|", block, "| goes on")
+"""
+
+
+@native
+class TestEveryWayOut:
+    """OWN-6: whatever frame entered, and whatever frame leaves."""
+
+    @pytest.mark.parametrize("host", ["function", "generator", "coroutine", "async generator"])
+    def test_each_way_in_with_each_way_out(self, host: str) -> None:
+        """OWN-6: each is charged inside, and nothing after; a caller of a generator only where a plain function
+        entered."""
+        assert output(
+            PAIRS
+            + f"""
+pairs = [*itertools.product(ENTER, LEAVE)]
+for entering, leaving in pairs: run({host!r}, entering, leaving)
+print(len(pairs))
+"""
+        ) == ["154"]
+
+    def test_each_block_on_each_way_out_of_a_function(self) -> None:
+        """OWN-6: its end, a return, a break, an exception."""
+        assert output(
+            PAIRS
+            + """
+for block, body in itertools.product([b for b in BLOCKS if "async" not in BLOCKS[b]], [
+    "pass", "return 1", "raise KeyError", "for _ in 'ab': break", "a.last_denial",
+]):
+    host, finished = made("", block, body)
+    try: host()
+    except KeyError: assert body == "raise KeyError"
+    tell(body, block, finished, [True])
+print("done")
+"""
+        ) == ["done"]
+
+    def test_each_block_on_each_way_out_of_a_generator(self) -> None:
+        """OWN-6: closed, dropped, with something thrown in; in its own thread and in another."""
+        assert output(
+            PAIRS
+            + """
+def throw(host):
+    try: host.throw(KeyError())
+    except KeyError: pass
+WAYS = {"end": list, "close": lambda it: it.close(), "throw": throw, "drop": lambda it: None}
+for block, way in itertools.product([b for b in BLOCKS if "async" not in BLOCKS[b]], WAYS):
+    host, finished = made("", block, "yield")
+    at = [host()]
+    next(at[0])
+    WAYS[way](at.pop())
+    tell(way, block, finished, [True])
+    def thread():
+        WAYS[way](at.pop())
+        if charges(a): print(way, block, "charges the thread")
+    at = [host()]
+    next(at[0])
+    started = threading.Thread(target=thread)
+    started.start(); started.join()
+    tell(way + " in a thread", block, finished, [True, block in GENERATORS_OWN])
+    at = [host()]
+    contextvars.Context().run(next, at[0])
+    WAYS[way](at.pop())
+    tell(way + " out of a context", block, finished, [True] + [block in GENERATORS_OWN] * 2)
+print("done")
+"""
+        ) == ["done"]
+
+    def test_each_block_on_each_way_out_of_a_coroutine(self) -> None:
+        """OWN-6: its end, an exception, cancelled, out of time, closed where it waits."""
+        assert output(
+            PAIRS
+            + """
+async def main(block):
+    host, finished = made("async ", block, "await asyncio.sleep(0)")
+    await host()
+    tell("end", block, finished, [True])
+    host, finished = made("async ", block, "await asyncio.sleep(0); raise KeyError")
+    try: await host()
+    except KeyError: tell("exception", block, finished, [True])
+    host, finished = made("async ", block, "await asyncio.sleep(60)")
+    task = asyncio.create_task(host())
+    await asyncio.sleep(0)
+    task.cancel()
+    try: await task
+    except asyncio.CancelledError: tell("cancelled", block, finished, [True])
+    try: await asyncio.wait_for(host(), 0)
+    except asyncio.TimeoutError: pass
+    try: await asyncio.wait_for(host(), 1e-3)
+    except asyncio.TimeoutError: tell("out of time", block, finished, [True] * 2)
+    waits = host()
+    waits.send(None)
+    waits.close()
+    tell("closed", block, finished, [True] * 3)
+    waits = host()
+    waits.send(None)
+    try: waits.throw(KeyError())
+    except KeyError: tell("thrown", block, finished, [True] * 4)
+for block in BLOCKS: asyncio.run(main(block))
+print("done")
+"""
+        ) == ["done"]
+
+    def test_async_generators_that_others_close(self) -> None:
+        """OWN-6, OWN-7: another task, one that was there before, the loop where it was dropped or at its end.
+        The scope ends; what the generator itself entered is charged in its `finally`."""
+        assert output(
+            PAIRS
+            + """
+async def main(block):
+    host, finished = made("async ", block, "yield")
+    own = block in GENERATORS_OWN
+    async def close():
+        await it.aclose()
+        if charges(a): print("charges the closer", block)
+    it = host()
+    await it.__anext__()
+    await asyncio.create_task(close())
+    tell("closed by a child", block, finished, [True])
+    ready, go = asyncio.Event(), asyncio.Event()
+    async def other():
+        await ready.wait()
+        with b:
+            await it.aclose()
+            if not charges(b): print("the closer's scope", block)
+        go.set()
+    task = asyncio.create_task(other())
+    it = host()
+    await it.__anext__()
+    ready.set()
+    await go.wait()
+    tell("closed by another", block, finished, [True, own])
+    await task
+    async for _ in host(): break
+    for _ in range(5): await asyncio.sleep(0)
+    tell("dropped", block, finished, [True, own, True])
+    del finished[:]
+    global last, at_end
+    last, at_end = host(), finished
+    await last.__anext__()
+for block in BLOCKS:
+    if block == "asynccontextmanager": continue  # the loop closes it, too, before what it is in
+    asyncio.run(main(block))
+    tell("at the end", block, at_end, [block in GENERATORS_OWN])
+print("done")
+"""
+        ) == ["done"]
+
+    def test_a_generator_that_another_context_resumes(self) -> None:
+        """OWN-7: it is charged to its scope wherever it runs, and its caller to the caller's; within its own
+        context, what runs in another one for a while is charged there."""
+        assert output(
+            PAIRS
+            + """
+def state(): return [budget.name for budget in (a, b) if charges(budget)]
+def steps():
+    with a:
+        yield
+        while True:
+            seen.append(state())
+            with b: seen.append(state())
+            for _ in range(2): yield
+def thread():
+    with b:
+        next(it)
+        seen.append(state())
+        with serving(a):
+            next(it)
+            seen.append(state())
+    seen.append(state())
+seen, it = [], steps()
+next(it)
+started = threading.Thread(target=thread)
+started.start(); started.join()
+print(*seen)
+def elsewhere():
+    with a:
+        contextvars.Context().run(lambda: seen.append(state()))
+        yield
+seen = []
+next(elsewhere())
+print(*seen)
+"""
+        ) == ["['a'] ['b'] ['b'] ['a'] []", "[]"]
+
+    def test_another_order(self) -> None:
+        """OWN-6: an error that names both; the scope ends all the same, and what is in flight is kept."""
+        assert output(
+            PAIRS
+            + """
+a.__enter__(); b.__enter__()
+try: leave()
+except RuntimeError as error: print(type(error) is nativemem.ScopeError, error, charges(a), charges(b))
+b.__exit__(None, None, None)
+print(charges(a), charges(b), is_open(a), is_open(b))
+def left_open():
+    with a:
+        do(b.__enter__)
+        raise KeyError("in flight")
+for host in (left_open, lambda: [*steps()]):
+    try: host()
+    except nativemem.ScopeError as error: print(repr(error.__context__), charges(a), charges(b))
+    b.__exit__(None, None, None)
+    def steps():
+        yield left_open()
+def steps(budget):
+    with budget: yield
+first, second = steps(a), steps(b)  # these are not inside each other
+next(first), next(second)
+first.close(), second.close()
+print(charges(a), charges(b), is_open(a), is_open(b))
+"""
+        ) == [
+            "True the scope of budget 'a' was left before the scope of budget 'b', which was entered inside it: "
+            "the first has ended, the second is open still False True",
+            "False False False False",
+            "KeyError('in flight') False True",
+            "KeyError('in flight') False True",
+            "False False False False",
+        ]
+
+    def test_another_context(self) -> None:
+        """OWN-6: an error that names both. The scope ends all the same where it is plain which one is meant: where
+        the context was copied from inside, or was left for the other one for a while."""
+        assert output(
+            PAIRS
+            + """
+def left_in(run, *args):
+    try: run(leave, *args)
+    except nativemem.ScopeError as error:
+        words = str(error).split()
+        print(words[4], words.count("<_contextvars.Context"), error.state, words[-3:], charges(a))
+    else: print("no error")
+def in_thread(step):
+    started = threading.Thread(target=left_in, args=(lambda leave: leave(),))
+    started.start(); started.join()
+a.__enter__()
+left_in(contextvars.copy_context().run)
+a.__enter__()
+left_in(contextvars.Context().run)
+a.__enter__()
+in_thread(leave)
+print(charges(a))
+leave()
+other = contextvars.Context()
+other.run(enter)
+left_in(lambda leave: leave())
+print(other.run(charges, a))
+other.run(leave)
+async def main():
+    a.__enter__()
+    left_in(contextvars.copy_context().run)
+    a.__enter__()
+    told = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, about: told.append(about["exception"]))
+    asyncio.get_running_loop().call_soon(leave)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    print([type(each).__name__ for each in told], charges(a))
+    async def child():
+        left_in(lambda leave: leave())
+    with b:
+        do(enter)
+        await asyncio.create_task(child())
+        print(charges(b))
+asyncio.run(main())
+print(charges(a), is_open(a), is_open(b))
+"""
+        ) == [
+            "'a' 2 {} ['has', 'ended', 'there'] False",
+            "'a' 2 {} ['has', 'ended', 'there'] False",
+            "'a' 1 {} ['goes', 'on', 'there'] False",
+            "True",
+            "'a' 2 {} ['goes', 'on', 'there'] False",
+            "True",
+            "'a' 2 {} ['has', 'ended', 'there'] False",
+            "['ScopeError'] False",
+            "'a' 2 {} ['has', 'ended', 'there'] False",
+            "True",
+            "False False False",
+        ]
+
+    def test_what_is_not_open(self) -> None:
+        """OWN-6: an error, which keeps the exception in flight."""
+        assert output(
+            PAIRS
+            + """
+for leaves in (Budget(1000, name="never").__exit__, a.__exit__, Budget(1000).__exit__):
+    try: leaves(None, None, None)
+    except nativemem.ScopeError as error: print(error)
+try:
+    with a:
+        leave()
+        raise KeyError("in flight")
+except nativemem.ScopeError as error: print(repr(error.__context__))
+try: a.__exit__(KeyError, KeyError("given"), None)
+except nativemem.ScopeError as error: print(repr(error.__context__))
+print(charges(a))
+with a: print(charges(a))
+print(charges(a))
+"""
+        ) == [
+            *(
+                f"the scope of {name} was left, but is not open: it was not entered, or was left before"
+                for name in ("budget 'never'", "budget 'a'", "a budget without a name")
+            ),
+            "KeyError('in flight')",
+            "KeyError('given')",
+            "False",
+            "True",
+            "False",
+        ]
+
+    def test_what_stays_of_scopes_that_overlap(self) -> None:
+        """OWN-6: nothing, though there is always one that is open."""
+        assert output(
+            PAIRS
+            + """
+def steps():
+    with a: yield
+it = steps()
+next(it)
+for _ in range(1000):
+    before, it = it, steps()
+    next(it)
+    before.close()
+print(sum(type(each).__name__ == "Entry" for each in gc.get_objects()) < 10)
+"""
+        ) == ["True"]
+
+
 @native
 class TestDenials:
     def test_over_the_limit_is_a_memory_error_there_alone(self) -> None:

@@ -8,6 +8,7 @@
 #if PY_VERSION_HEX < 0x030B0000
 #include <frameobject.h>
 #endif
+#include <opcode.h>
 
 NM_TLS nm__now nm__scope_now;
 
@@ -201,59 +202,73 @@ typedef struct EntryObject {
     PyObject_HEAD
     OwnerObject *owner;
     struct EntryObject *outer;
-    PyFrameObject *frame; /* of the generator or coroutine that made it, as long as it has not ended; or NULL */
-    struct EntryObject *newer, *older; /* of all that have a frame */
+    PyFrameObject *frame; /* of the generator or coroutine that entered; NULL: a plain function did, for its context */
+    PyObject *callers;    /* NULL, or a tuple: the generators and coroutines that `frame` ran in, the nearest first */
+    struct EntryObject *newer, *older, **list; /* of those that have not ended; `list` NULL: it is in none */
+    const void *item;     /* of the innermost generator that ran: see item_of */
+    struct EntryObject *stray; /* that it was made within, or NULL: see find_stray */
     PyObject *context;    /* that it was made in */
     PyObject *asleep;     /* NULL, or a tuple of outer ones whose generators were not running when it was made */
     bool ended;
-    bool elsewhere; /* ended by its generator in another context: whoever copies its own finds it still */
+    bool elsewhere; /* ended in another context: whoever copies its own finds it still */
     bool of_generators; /* this one or an outer one has been made by a generator or coroutine */
+    bool roams;     /* a generator's or async generator's, which other contexts may resume */
 } EntryObject;
 
 static PyTypeObject Entry_Type;
-static EntryObject *newest; /* that has a frame */
 static PyObject *variable;
 static struct {
-    PyObject *core, *owner, *make;
+    PyObject *core, *owner, *make, *misuse;
 } names;
 static PyInterpreterState *home; /* the interpreter whose variable it is */
+
+/* Those that have not ended, the newest of each list first: by item; in the last list those that have callers. */
+#define LISTS 256
+static EntryObject *open_entries[LISTS + 1];
+nm__scopes nm__scope_all;
+
+static EntryObject **list_of(const void *item) {
+    return &open_entries[(((uintptr_t)item >> 4) * UINT64_C(0x9E3779B97F4A7C15)) >> 56];
+}
 
 static int entry_traverse(EntryObject *e, visitproc visit, void *arg) {
     Py_VISIT(e->owner);
     Py_VISIT(e->outer);
     Py_VISIT(e->frame);
+    Py_VISIT(e->callers);
+    Py_VISIT(e->stray);
     Py_VISIT(e->context);
     Py_VISIT(e->asleep);
     return 0;
 }
 
 static void list_entry(EntryObject *e) {
+    e->list = e->callers != NULL ? &open_entries[LISTS] : list_of(e->item);
     e->newer = NULL;
-    e->older = newest;
-    if (newest != NULL) newest->newer = e;
-    newest = e;
+    e->older = *e->list;
+    if (e->older != NULL) e->older->newer = e;
+    *e->list = e;
+    if (e->roams) nm__scope_all.roaming++;
 }
 
-static void forget_frame(EntryObject *e) {
-    if (e->frame == NULL) return;
+static void unlist_entry(EntryObject *e) {
+    if (e->list == NULL) return;
     if (e->newer != NULL) e->newer->older = e->older;
-    else newest = e->older;
+    else *e->list = e->older;
     if (e->older != NULL) e->older->newer = e->newer;
-    Py_CLEAR(e->frame);
-}
-
-/* The frame would keep what the generator's variables hold, and outer entries stay until the inner ones have ended. */
-static void end_entry(EntryObject *e) {
-    e->ended = true;
-    forget_frame(e);
+    e->list = NULL;
+    if (e->roams) nm__scope_all.roaming--;
 }
 
 static void entry_dealloc(EntryObject *e) {
     PyObject_GC_UnTrack(e);
     Py_TRASHCAN_BEGIN(e, entry_dealloc) /* each holds the next outer one */
+    unlist_entry(e);
     Py_XDECREF(e->owner);
     Py_XDECREF(e->outer);
-    forget_frame(e);
+    Py_XDECREF(e->frame);
+    Py_XDECREF(e->callers);
+    Py_XDECREF(e->stray);
     Py_XDECREF(e->context);
     Py_XDECREF(e->asleep);
     PyObject_GC_Del(e);
@@ -273,10 +288,16 @@ static PyTypeObject Entry_Type = {
 };
 
 #define IS_GENERATOR (CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR)
+#define ROAMS (CO_GENERATOR | CO_ASYNC_GENERATOR)
 
+/* The generator, coroutine or async generator that the frame is of, borrowed; NULL: it has ended. */
 #if PY_VERSION_HEX >= 0x030E0000
 #error "where CPython keeps the state of a generator is known up to 3.13; USE_NATIVE_MEM=0 builds the pure backend"
 #elif PY_VERSION_HEX < 0x030B0000
+static const PyGenObject *generator_of(PyFrameObject *f) {
+    bool has_ended = f->f_state == FRAME_RETURNED || f->f_state == FRAME_RAISED || f->f_state == FRAME_CLEARED;
+    return has_ended ? NULL : (const PyGenObject *)f->f_gen;
+}
 static bool is_running(PyFrameObject *f) { return f->f_state == FRAME_EXECUTING || f->f_state == FRAME_UNWINDING; }
 #else
 /* What stands at the beginning of a frame object in 3.11 to 3.13. */
@@ -286,17 +307,58 @@ struct frame_head {
     char *f_frame; /* the frame itself: in the generator, or in the object once the generator is done with it */
 };
 
-static bool is_running(PyFrameObject *f) {
+static const PyGenObject *generator_of(PyFrameObject *f) {
     const char *frame = ((struct frame_head *)(void *)f)->f_frame, *object = (char *)f;
-    if (frame >= object && frame < object + Py_TYPE(f)->tp_basicsize) return false;
+    if (frame >= object && frame < object + Py_TYPE(f)->tp_basicsize) return NULL;
     const PyGenObject *generator = (const void *)(frame - offsetof(PyGenObject, gi_iframe));
-    return generator->gi_frame_state == 0; /* FRAME_EXECUTING */
+    return generator->gi_frame_state > 0 /* FRAME_COMPLETED and later */ ? NULL : generator;
+}
+
+static bool is_running(PyFrameObject *f) {
+    const PyGenObject *generator = generator_of(f);
+    return generator != NULL && generator->gi_frame_state == 0; /* FRAME_EXECUTING */
 }
 #endif
 
+/* A thread has a stack of the exceptions that are being handled, and each generator that runs has its item there, the
+ * innermost on top: so it tells which generators run in the thread. Items may be other extensions', whose generators
+ * are not the interpreter's: their addresses are compared, nothing but the next item is read. */
+static const void *item_of(PyFrameObject *f) {
+    const PyGenObject *generator = generator_of(f);
+    return generator == NULL ? NULL : &generator->gi_exc_state;
+}
+
+#define EACH_RUNNING(item, thread)                                                                          \
+    const _PyErr_StackItem *item = (thread)->exc_info;                                                      \
+    item != NULL && item->previous_item != NULL; /* the last is the thread's own */                        \
+    item = item->previous_item
+
+/* How many generators run inside the item's; SIZE_MAX: it does not run in this thread. */
+static size_t depth_of(const void *which, const PyThreadState *thread) {
+    size_t depth = 0;
+    for (EACH_RUNNING(item, thread)) {
+        if (item == which) return depth;
+        depth++;
+    }
+    return SIZE_MAX;
+}
+
+/* The frame that an entry counts with, borrowed: when a generator or coroutine has ended with its scope open, what
+ * goes on in it is the code that called. NULL: it counts in all of its context. */
+static PyFrameObject *frame_of(const EntryObject *e) {
+    if (e->frame == NULL || generator_of(e->frame) != NULL) return e->frame;
+    for (Py_ssize_t i = 0; e->callers != NULL && i < PyTuple_GET_SIZE(e->callers); i++) {
+        PyFrameObject *f = (PyFrameObject *)PyTuple_GET_ITEM(e->callers, i);
+        if (generator_of(f) != NULL) return f;
+    }
+    return NULL;
+}
+
 static bool is_active(const EntryObject *e, const PyThreadState *thread) {
     if (e->context != thread->context) return !e->elsewhere; /* inherited */
-    return !e->ended && (e->frame == NULL || is_running(e->frame));
+    if (e->ended) return false;
+    PyFrameObject *f = frame_of(e);
+    return f == NULL || is_running(f);
 }
 
 /* Borrowed; NULL: none. Whoever copies a context by hand may have put something else there. */
@@ -307,12 +369,12 @@ static EntryObject *innermost(void) {
     return value == NULL || !Py_IS_TYPE(value, &Entry_Type) ? NULL : (EntryObject *)value;
 }
 
-static EntryObject *find_active(PyThreadState *thread, bool *unsettled) {
+static EntryObject *find_in_context(const PyThreadState *thread, bool *unsettled) {
     EntryObject *e = innermost();
     bool late = false; /* inherited when what stood there had ended: then so had those further out */
     *unsettled = false;
     for (; e != NULL; e = e->outer) {
-        if (e->frame != NULL && e->context == thread->context) *unsettled = true;
+        if (e->frame != NULL && !e->ended && e->context == thread->context) *unsettled = true;
         if (is_active(e, thread) && !(late && e->ended)) break;
         late = late || e->elsewhere;
     }
@@ -325,6 +387,53 @@ static EntryObject *find_active(PyThreadState *thread, bool *unsettled) {
         i = 0;
     }
     return e;
+}
+
+/* What stands at the beginning of a context in 3.10 to 3.13. */
+struct context_head {
+    PyObject_HEAD
+    PyObject *outer; /* the thread's context before it was entered */
+};
+
+static bool is_entered(const PyObject *context, const PyThreadState *thread) {
+    const PyObject *each = thread->context;
+    while (each != NULL && each != context) each = ((const struct context_head *)(const void *)each)->outer;
+    return each != NULL;
+}
+
+/* How deep an entry's generator runs in this thread, if another context has resumed it; else SIZE_MAX, also where the
+ * entry's own context has been left for another but for a while: who does that wants the other's owner. */
+static size_t depth_of_stray(const EntryObject *e, const PyThreadState *thread) {
+    PyFrameObject *f = e->roams && e->context != thread->context ? frame_of(e) : NULL;
+    return f != NULL && is_running(f) && !is_entered(e->context, thread) ? depth_of(item_of(f), thread) : SIZE_MAX;
+}
+
+/* The innermost such entry. */
+static EntryObject *find_stray(const PyThreadState *thread, size_t *depth) {
+    EntryObject *stray = NULL;
+    *depth = SIZE_MAX;
+    for (EACH_RUNNING(item, thread)) {
+        for (stray = *list_of(item); stray != NULL; stray = stray->older)
+            if (stray->item == item && (*depth = depth_of_stray(stray, thread)) != SIZE_MAX) break;
+        if (stray != NULL) break;
+    }
+    for (EntryObject *e = open_entries[LISTS]; e != NULL; e = e->older) {
+        size_t at = depth_of_stray(e, thread);
+        if (at >= *depth) continue;
+        stray = e;
+        *depth = at;
+    }
+    return stray;
+}
+
+static EntryObject *find_active(const PyThreadState *thread, bool *unsettled) {
+    EntryObject *e = find_in_context(thread, unsettled);
+    size_t depth;
+    EntryObject *stray = nm__scope_all.roaming == 0 ? NULL : find_stray(thread, &depth);
+    if (stray == NULL || stray == e) return e;
+    PyFrameObject *f = e == NULL || e->context != thread->context ? NULL : frame_of(e);
+    size_t at = f != NULL ? depth_of(item_of(f), thread) : depth;
+    return at < depth || (at == depth && e != NULL && e->stray == stray) ? e : stray;
 }
 
 /* Called in the middle of an allocation: nothing here allocates objects, sets an error or runs Python code. */
@@ -340,8 +449,17 @@ void nm__scope_find(PyThreadState *thread) {
     now->id = thread->id;
     now->version = thread->context_ver;
     now->unsettled = unsettled;
+    now->running = thread->exc_info;
+    now->elsewhere = nm__scope_all.elsewhere;
     be_in(e == NULL ? NULL : e->owner->owner);
     if (e == NULL && was_in && at_home) nobody_is_in();
+}
+
+static int flags_of(PyFrameObject *f) {
+    PyCodeObject *code = PyFrame_GetCode(f);
+    int flags = code->co_flags;
+    Py_DECREF(code);
+    return flags & IS_GENERATOR;
 }
 
 /* The frame of the Python function that called us, if it is a generator's or coroutine's: a new reference, or NULL.
@@ -352,17 +470,48 @@ static bool callers_frame(PyThreadState *thread, PyFrameObject **caller) {
         PyErr_NoMemory();
         return false;
     }
-    PyCodeObject *code = PyFrame_GetCode(*caller);
-    bool of_a_generator = (code->co_flags & IS_GENERATOR) != 0;
-    Py_DECREF(code);
-    if (!of_a_generator) Py_CLEAR(*caller);
+    if (flags_of(*caller) == 0) Py_CLEAR(*caller);
     return true;
+}
+
+/* Whether the frame is in the midst of the instruction that begins a `with`, which ends its scope before the frame ends.
+ * false where that cannot be seen, under a tracer. */
+static bool is_at_with(PyFrameObject *f) {
+    PyCodeObject *code = PyFrame_GetCode(f);
+#if PY_VERSION_HEX < 0x030B0000
+    const char *instructions = PyBytes_AS_STRING(code->co_code);
+    bool is = f->f_lasti >= 0 && (unsigned char)instructions[(size_t)f->f_lasti * sizeof(_Py_CODEUNIT)] == SETUP_WITH;
+#else
+    int at = PyFrame_GetLasti(f);
+    bool is = at >= 0 && (unsigned char)code->co_code_adaptive[at] == BEFORE_WITH;
+#endif
+    Py_DECREF(code);
+    return is;
+}
+
+/* The generators and coroutines that the frame runs in, up to the first plain function; None: not needed. NULL with an
+ * error set. What runs in a context that a copy was made of calls through plain functions. */
+static PyObject *callers_of(PyFrameObject *f, int *flags) {
+    if (f == NULL || is_at_with(f)) return Py_NewRef(Py_None);
+    PyObject *list = PyList_New(0), *tuple = NULL;
+    PyFrameObject *back = list == NULL ? NULL : PyFrame_GetBack(f);
+    while (back != NULL) {
+        int kind = flags_of(back);
+        bool goes_on = kind != 0 && PyList_Append(list, (PyObject *)back) == 0;
+        PyFrameObject *next = goes_on ? PyFrame_GetBack(back) : NULL;
+        Py_DECREF(back);
+        *flags |= kind;
+        back = next;
+    }
+    if (!PyErr_Occurred()) tuple = PyList_GET_SIZE(list) > 0 ? PyList_AsTuple(list) : Py_NewRef(Py_None);
+    Py_XDECREF(list);
+    return tuple;
 }
 
 static PyObject *those_asleep(const EntryObject *outer, const PyThreadState *thread) {
     PyObject *list = NULL;
     for (const EntryObject *e = outer; e != NULL && e->of_generators; e = e->outer) {
-        if (e->frame == NULL || e->context != thread->context || e->ended || is_running(e->frame)) continue;
+        if (e->ended || e->context != thread->context || is_active(e, thread)) continue;
         if (list == NULL && (list = PyList_New(0)) == NULL) return NULL;
         if (PyList_Append(list, (PyObject *)e) < 0) {
             Py_DECREF(list);
@@ -384,20 +533,21 @@ static bool set_innermost(EntryObject *e) {
     return token != NULL;
 }
 
+/* budget._core: a new reference; NULL with an error set. */
+static PyObject *core_of(PyObject *budget) {
+    if (PyInterpreterState_Get() == home) return PyObject_GetAttr(budget, names.core);
+    PyErr_SetString(PyExc_RuntimeError, "only the interpreter that imported nativemem first has owners");
+    return NULL;
+}
+
 /* budget._core._owner, made if need be: a new reference; NULL with an error set, as where the engine is off and it is to
  * be entered. Slots: to read them takes nothing. */
-static PyObject *owner_of(PyObject *budget, bool to_enter) {
-    if (PyInterpreterState_Get() != home) {
-        PyErr_SetString(PyExc_RuntimeError, "only the interpreter that imported nativemem first has owners");
-        return NULL;
-    }
-    PyObject *core = PyObject_GetAttr(budget, names.core);
-    PyObject *owner = core == NULL ? NULL : PyObject_GetAttr(core, names.owner);
-    if (owner == Py_None || (owner != NULL && to_enter && !nm__engine_is_on())) {
+static PyObject *owner_of(PyObject *core, bool to_enter) {
+    PyObject *owner = PyObject_GetAttr(core, names.owner);
+    if (to_enter && (owner == Py_None || (owner != NULL && !nm__engine_is_on()))) {
         Py_DECREF(owner);
         owner = PyObject_CallMethodNoArgs(core, names.make);
     }
-    Py_XDECREF(core);
     if (owner == NULL || owner == Py_None || Py_IS_TYPE(owner, &Owner_Type)) return owner;
     Py_DECREF(owner);
     PyErr_SetString(PyExc_TypeError, "takes a budget");
@@ -407,10 +557,13 @@ static PyObject *owner_of(PyObject *budget, bool to_enter) {
 static bool enter(OwnerObject *owner, PyThreadState *thread) {
     PyFrameObject *frame;
     if (!callers_frame(thread, &frame)) return false;
+    int flags = frame == NULL ? 0 : flags_of(frame);
     EntryObject *outer = (EntryObject *)Py_XNewRef((PyObject *)innermost());
     PyObject *asleep = those_asleep(outer, thread);
-    EntryObject *e = asleep == NULL ? NULL : PyObject_GC_New(EntryObject, &Entry_Type);
+    PyObject *callers = asleep == NULL ? NULL : callers_of(frame, &flags);
+    EntryObject *e = callers == NULL ? NULL : PyObject_GC_New(EntryObject, &Entry_Type);
     if (e == NULL) {
+        Py_XDECREF(callers);
         Py_XDECREF(asleep);
         Py_XDECREF(outer);
         Py_XDECREF(frame);
@@ -419,16 +572,25 @@ static bool enter(OwnerObject *owner, PyThreadState *thread) {
     entries++;
     nm__engine_look_for_scopes(true);
     if (asleep == Py_None) Py_CLEAR(asleep);
+    if (callers == Py_None) Py_CLEAR(callers);
+    size_t depth;
+    e->stray = nm__scope_all.roaming == 0 ? NULL : (EntryObject *)Py_XNewRef((PyObject *)find_stray(thread, &depth));
     e->owner = (OwnerObject *)Py_NewRef(owner);
     e->outer = outer;
     e->frame = frame;
-    if (frame != NULL) list_entry(e);
+    e->callers = callers;
+    e->item = frame == NULL ? thread->exc_info : item_of(frame);
     e->context = NULL;
     e->asleep = asleep;
     e->ended = e->elsewhere = false;
     e->of_generators = e->frame != NULL || (outer != NULL && outer->of_generators);
+    e->roams = (flags & ROAMS) != 0;
+    e->list = NULL;
     bool done = set_innermost(e);
-    if (done) e->context = Py_NewRef(thread->context);
+    if (done) {
+        e->context = Py_NewRef(thread->context);
+        list_entry(e);
+    }
     PyObject_GC_Track(e);
     Py_DECREF(e);
     if (done) nm__scope_find(thread);
@@ -438,63 +600,172 @@ static bool enter(OwnerObject *owner, PyThreadState *thread) {
 /* In C, as leaving is: an exception of a signal's handler, say, would else get between what has been done and `with`. */
 static PyObject *scope_enter(PyObject *module, PyObject *budget) {
     (void)module;
-    PyObject *owner = owner_of(budget, true);
+    PyObject *core = core_of(budget), *owner = core == NULL ? NULL : owner_of(core, true);
+    Py_XDECREF(core);
     if (owner == NULL) return NULL;
     bool done = owner == Py_None || enter((OwnerObject *)owner, PyThreadState_Get());
     Py_DECREF(owner);
     return done ? Py_NewRef(budget) : NULL;
 }
 
-/* The innermost of the owner's that the calling frame made, or, for one that is no generator's, that no generator did.
- * A generator may have made it in another context. Without memory to know the frame: the innermost that counts. */
-static EntryObject *entry_to_end(const OwnerObject *owner, const PyFrameObject *frame, bool known,
-                                 const PyThreadState *thread) {
-    for (EntryObject *e = innermost(); e != NULL; e = e->outer)
-        if (e->owner == owner && !e->ended && (known ? e->frame == frame : is_active(e, thread))) return e;
-    for (EntryObject *e = frame == NULL ? NULL : newest; e != NULL; e = e->older)
-        if (e->owner == owner && e->frame == frame) return e;
+/* What is wrong about leaving here. */
+typedef struct Misuse {
+    enum { NOTHING, NOT_OPEN, BEFORE_ANOTHER, IN_ANOTHER_CONTEXT } kind;
+    PyObject *context;    /* that it was entered in; a reference, as the next one */
+    OwnerObject *another; /* that is left open inside */
+    bool ended;
+} Misuse;
+
+static EntryObject *is_wrong(EntryObject *e, int kind, const EntryObject *where, const EntryObject *another,
+                             Misuse *wrong) {
+    wrong->kind = kind;
+    wrong->context = where == NULL ? NULL : Py_XNewRef(where->context);
+    wrong->another = another == NULL ? NULL : (OwnerObject *)Py_NewRef(another->owner);
+    wrong->ended = e != NULL;
+    return e;
+}
+
+/* Of those that the frame entered, whatever context that was in, the newest. */
+static EntryObject *find_entered_by(PyFrameObject *frame, const OwnerObject *owner) {
+    EntryObject *lists[] = {*list_of(item_of(frame)), open_entries[LISTS]};
+    for (size_t i = 0; i < 2; i++)
+        for (EntryObject *e = lists[i]; e != NULL; e = e->older)
+            if (e->owner == owner && e->frame != NULL && frame_of(e) == frame) return e;
     return NULL;
 }
 
-static bool end_innermost(OwnerObject *owner, PyThreadState *thread) {
-    PyFrameObject *frame;
-    bool known = callers_frame(thread, &frame);
-    if (!known) PyErr_Clear();
-    EntryObject *e = entry_to_end(owner, frame, known, thread);
-    Py_XDECREF(frame); /* whoever runs in it holds it */
-    if (e == NULL) return true; /* made in a context that is not this one, nor one that this was copied from */
-    e->elsewhere = frame != NULL && e->context != thread->context;
-    end_entry(e);
+/* Where no entry is this context's: one that was made within a generator that runs here, which another context has
+ * resumed; else *open, one that this context inherited, or a context has that is left for this one for a while; and if
+ * none of these either, NULL and any. */
+static EntryObject *find_of_others(const OwnerObject *owner, const PyThreadState *thread, EntryObject **open) {
+    for (size_t i = 0; i <= LISTS; i++)
+        for (EntryObject *e = open_entries[i]; e != NULL; e = e->older) {
+            if (e->owner != owner) continue;
+            PyFrameObject *f = frame_of(e);
+            if (!is_entered(e->context, thread) && depth_of(f != NULL ? item_of(f) : e->item, thread) != SIZE_MAX) return e;
+            if (*open == NULL || is_entered(e->context, thread)) *open = e;
+        }
+    for (EntryObject *e = innermost(); e != NULL; e = e->outer)
+        if (e->owner == owner && e->context != thread->context && !e->elsewhere) {
+            *open = e;
+            return e;
+        }
+    return *open != NULL && is_entered((*open)->context, thread) ? *open : NULL;
+}
+
+/* The entry that leaving the owner's scope ends: the innermost that counts, or one that the frame that leaves has made
+ * itself. Where another one is the innermost, or that is not this context's, leaving is wrong; the entry ends all the
+ * same, wherever it is plain which one is meant. NULL: it is not. */
+static EntryObject *entry_to_end(const OwnerObject *owner, PyFrameObject *frame, const PyThreadState *thread,
+                                 Misuse *wrong) {
+    bool unsettled;
+    EntryObject *now = find_active(thread, &unsettled), *e = NULL, *open = NULL;
+    bool is_ours = now != NULL && now->owner == owner &&
+                   (now->context == thread->context || depth_of_stray(now, thread) != SIZE_MAX);
+    if (frame != NULL && !(is_ours && frame_of(now) == frame)) e = find_entered_by(frame, owner);
+    if (e != NULL && e->context != thread->context && depth_of_stray(e, thread) == SIZE_MAX) { /* it does not count here */
+        /* a generator that was resumed here may leave; a coroutine has but one context, unless by hand */
+        return e->roams || !is_entered(e->context, thread) ? e : is_wrong(e, IN_ANOTHER_CONTEXT, e, NULL, wrong);
+    }
+    if (is_ours) return now;
+    if (e != NULL) return now == e || now == NULL ? e : is_wrong(e, BEFORE_ANOTHER, NULL, now, wrong);
+
+    EntryObject *asleep = NULL;
+    bool is_inner = false, inner_of_asleep = false;
+    for (e = innermost(); e != NULL; e = e->outer) {
+        is_inner = is_inner || e == now;
+        if (e->owner != owner || e->ended || e->context != thread->context) continue;
+        if (is_active(e, thread)) return is_wrong(e, BEFORE_ANOTHER, NULL, now, wrong);
+        if (asleep != NULL) continue;
+        asleep = e;
+        inner_of_asleep = is_inner;
+    }
+    if (asleep != NULL) return inner_of_asleep ? is_wrong(asleep, BEFORE_ANOTHER, NULL, now, wrong) : asleep;
+    e = find_of_others(owner, thread, &open);
+    if (e != NULL && e != open) return e;
+    return is_wrong(e, open != NULL ? IN_ANOTHER_CONTEXT : NOT_OPEN, open, NULL, wrong);
+}
+
+/* Those that ended before ones further in did would else stay as long as these. */
+static void drop_ended(EntryObject *top, const PyThreadState *thread) {
+    for (EntryObject *e = top; e != NULL && e->context == thread->context; e = e->outer)
+        for (EntryObject *o = e->outer; o != NULL && o->ended && o->context == thread->context; o = e->outer) {
+            e->outer = (EntryObject *)Py_XNewRef((PyObject *)o->outer);
+            Py_DECREF(o);
+        }
+}
+
+static bool end_entry(EntryObject *e, PyThreadState *thread) {
+    if (!e->ended) e->elsewhere = e->context != thread->context;
+    if (e->elsewhere) nm__scope_all.elsewhere++;
+    e->ended = true;
+    unlist_entry(e);
     EntryObject *top = innermost(), *before = top;
     /* one that another context has ended is still inherited here */
     while (top != NULL && (top == e || (top->ended && top->context == thread->context))) top = top->outer;
+    drop_ended(top, thread);
     return top == before || set_innermost(top);
 }
 
 /* Whatever is needed to leave must not be refused by the very budget that is full. */
-static bool leave_scope(OwnerObject *owner, PyThreadState *thread) {
+static bool leave_scope(OwnerObject *owner, PyThreadState *thread, Misuse *wrong) {
     int was_on = PyGC_Disable();
     nm__scope_now.aside = true;
     be_in(NULL);
-    bool done = end_innermost(owner, thread);
+    PyFrameObject *frame;
+    if (!callers_frame(thread, &frame)) PyErr_Clear(); /* as if a plain function left it */
+    EntryObject *e = entry_to_end(owner, frame, thread, wrong);
+    Py_XDECREF(frame); /* whoever runs in it holds it */
+    PyObject *held[4] = {NULL, NULL, NULL, NULL};
+    bool done = true;
+    if (e != NULL) {
+        /* The frames would keep what the variables hold, and an entry stays until those inside have ended. */
+        held[0] = (PyObject *)e->frame, e->frame = NULL;
+        held[1] = e->callers, e->callers = NULL;
+        held[2] = (PyObject *)e->stray, e->stray = NULL;
+        held[3] = e->asleep, e->asleep = NULL;
+        done = end_entry(e, thread);
+    }
     nm__scope_now.aside = false;
     if (was_on) PyGC_Enable();
     leave(owner->owner);
     nm__scope_find(thread);
     nobody_is_in();
     if (done) see_to_those_left();
+    for (int i = 0; i < 4; i++) Py_XDECREF(held[i]); /* may run code */
     return done;
+}
+
+/* core.misuse(kind, address of the other's budget, both contexts, ended, exception): it raises. */
+static void raise_misuse(PyObject *core, Misuse *wrong, PyObject *exception) {
+    PyObject *kind = PyLong_FromLong(wrong->kind), *here = PyThreadState_Get()->context;
+    PyObject *contexts = PyTuple_Pack(2, wrong->context != NULL ? wrong->context : Py_None, here != NULL ? here : Py_None);
+    PyObject *another = PyLong_FromVoidPtr(wrong->another == NULL ? NULL : (void *)wrong->another->owner->budget);
+    PyObject *ended = wrong->ended ? Py_True : Py_False;
+    if (kind != NULL && contexts != NULL && another != NULL)
+        Py_XDECREF(PyObject_CallMethodObjArgs(core, names.misuse, kind, another, contexts, ended, exception, NULL));
+    Py_XDECREF(contexts);
+    Py_XDECREF(another);
+    Py_XDECREF(kind);
 }
 
 static PyObject *scope_exit(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     (void)module;
     if (count < 1) return PyErr_Format(PyExc_TypeError, "takes a budget");
-    PyObject *owner = owner_of(args[0], false);
-    if (owner == NULL) return NULL;
-    bool done = owner == Py_None || leave_scope((OwnerObject *)owner, PyThreadState_Get());
-    Py_DECREF(owner);
-    if (!done) return NULL;
-    Py_RETURN_NONE;
+    PyObject *core = core_of(args[0]), *owner = core == NULL ? NULL : owner_of(core, false);
+    Misuse wrong = {NOTHING, NULL, NULL, false};
+    bool done = owner != NULL;
+    if (owner == Py_None) (void)is_wrong(NULL, NOT_OPEN, NULL, NULL, &wrong);
+    else if (done) done = leave_scope((OwnerObject *)owner, PyThreadState_Get(), &wrong);
+    if (done && wrong.kind != NOTHING) {
+        raise_misuse(core, &wrong, count > 2 ? args[2] : Py_None);
+        done = false;
+    }
+    Py_XDECREF(wrong.another);
+    Py_XDECREF(wrong.context);
+    Py_XDECREF(owner);
+    Py_XDECREF(core);
+    return done ? Py_NewRef(Py_None) : NULL;
 }
 
 /* Calls it with nobody charged, in a context of its own. */
@@ -656,7 +927,8 @@ int nm__scope_ready(PyObject *module) {
     names.core = PyUnicode_InternFromString("_core");
     names.owner = PyUnicode_InternFromString("_owner");
     names.make = PyUnicode_InternFromString("owner");
-    if (names.core == NULL || names.owner == NULL || names.make == NULL) return -1;
+    names.misuse = PyUnicode_InternFromString("misuse");
+    if (names.core == NULL || names.owner == NULL || names.make == NULL || names.misuse == NULL) return -1;
     variable = PyContextVar_New("nativemem owner", NULL);
     if (variable == NULL) return -1;
     home = PyInterpreterState_Get();

@@ -2,7 +2,7 @@
  *
  * An owner is a budget with a heap of its own. `with budget:` pushes an entry onto a list that a context variable
  * holds, so the owner follows threads, contexts and tasks as the variable does. One thing it does not follow: an entry
- * that a generator or coroutine made counts only while that runs, in the context it was made in.
+ * that a generator or coroutine made counts only while that runs; a generator's wherever that runs.
  */
 #ifndef NM__SCOPES_H
 #define NM__SCOPES_H
@@ -18,12 +18,20 @@ typedef struct nm__owner nm__owner;
 typedef struct nm__now {
     PyThreadState *thread;
     uint64_t id, version; /* of the thread state, whose place may be another's later; and of its context */
+    const void *running; /* the innermost generator that ran */
+    size_t elsewhere;    /* as of all, when it was found out */
     bool unsettled;    /* to be found out each time: generators have entered */
     bool aside;        /* nobody is charged: a scope is being left */
     nm__owner *owner;  /* NULL: nobody's */
     nm_heap *heap;     /* NULL: the engine's own */
 } nm__now;
 extern NM_TLS nm__now nm__scope_now;
+/* Of all threads, under the interpreter's lock: how many scopes are open that other contexts may resume, those of
+ * generators and async generators; and how many have been ended in other contexts than their own. */
+typedef struct nm__scopes {
+    size_t roaming, elsewhere;
+} nm__scopes;
+extern nm__scopes nm__scope_all;
 
 /* The interpreter's lock is held, or there is no thread state. */
 void nm__scope_find(PyThreadState *thread);
@@ -31,7 +39,9 @@ NM_INLINE void nm__scope_sync(void) {
     PyThreadState *thread = _PyThreadState_UncheckedGet();
     nm__now *now = &nm__scope_now;
     if (NM_UNLIKELY(thread == NULL)) return;
-    if (NM_UNLIKELY(thread != now->thread || thread->context_ver != now->version || thread->id != now->id || now->unsettled))
+    if (NM_UNLIKELY(thread != now->thread || thread->context_ver != now->version || thread->id != now->id || now->unsettled ||
+                    now->elsewhere != nm__scope_all.elsewhere ||
+                    (nm__scope_all.roaming != 0 && thread->exc_info != now->running)))
         nm__scope_find(thread);
 }
 NM_INLINE nm_heap *nm__scope_heap(nm_heap *engines) {

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import functools
 import weakref
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from . import errors
 from ._control import address, ffi, lib
 from ._load import dataplane, start_region
-from ._pressure import ask, tell
+from ._pressure import ask, name_of, tell
 from ._settings import reserve_of
 from ._sites import PACKAGE
 from .config import BudgetOptions
@@ -88,6 +88,12 @@ class BudgetCore:
             # another thread may have come first; no other runs between the look and the assignment
             self._owner = self._owner or made
         return self._owner
+
+    def misuse(self, kind: int, another: int, contexts: Any, ended: bool, error: Any) -> NoReturn:
+        """Raises the :class:`ScopeError` that :func:`raise_scope` makes of what the data plane found;
+        ``another`` is the address of the budget that is open inside, or 0."""
+        inner = name_of(_budgets.get(another)) if another else None
+        errors.raise_scope(name_of(self), kind, inner, contexts, ended, error)
 
     def charge(self, n: int) -> bool:
         return lib.nm_budget_charge(self._ptr, n)

@@ -245,7 +245,7 @@ class Budget:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._core.owner()
+        self._core.misuse(1, 0, None, False, error[1] if len(error) > 1 else None)
 
     def __call__(self, function: F) -> F:
         """``function`` with its body in ``with self:``; also a generator function or a coroutine function.

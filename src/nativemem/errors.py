@@ -38,6 +38,7 @@ __all__ = [
     "OutOfMemory",
     "PoolExhausted",
     "Refusal",
+    "ScopeError",
     "StaleBlock",
     "StaleHandle",
     "Status",
@@ -302,6 +303,14 @@ class LoanOutstanding(NativeMemError, RuntimeError):
     _advice = "free what the borrower has in use first"
 
 
+class ScopeError(NativeMemError, RuntimeError):
+    """A budget's scope was left that is not open, or in another context than it was entered in, or before one that
+    was entered inside it. Where it is plain which scope is meant, that has ended all the same."""
+
+    code = "NM-SCOPE"
+    _advice = "leave each scope once, the inner ones first, in the context (of a task or thread) that entered it"
+
+
 class NativeUnavailable(NativeMemError, RuntimeError):
     """The feature needs the native core, or an interpreter that allows it."""
 
@@ -437,6 +446,34 @@ def _of_budget(
     if _is_full(state):
         return state, f"it is {state['utilization']:.0%} full: free blocks of this owner, or raise its limit"
     return state, f"ask for at most {state['available']} bytes at once, or raise the limit"
+
+
+def raise_scope(
+    name: str | None, kind: int, inner: str | None, contexts: tuple[Any, Any] | None, ended: bool, error: Any
+) -> NoReturn:
+    """Raises :class:`ScopeError`, with ``error``, the exception in flight, as its context. Both backends call this.
+
+    ``kind``: 1, the scope of the budget of that name is not open; 2, the one named ``inner`` is open inside; 3, it
+    was entered in the first of ``contexts`` and left in the second. ``ended``: whether it ended all the same.
+    """
+    if kind == 1:
+        message = "was left, but is not open: it was not entered, or was left before"
+    elif kind == 2:
+        message = (
+            f"was left before the scope of {_budget(inner)}, which was entered inside it: the first has ended, the "
+            "second is open still"
+        )
+    else:
+        entered, left = contexts or (None, None)
+        where = "a thread without a context" if left is None else f"another context, {left!r}"
+        message = f"was entered in {entered!r} and left in {where}: it {'has ended' if ended else 'goes on'} there"
+    raised = ScopeError(f"the scope of {_budget(name)} {message}")
+    raised.__context__ = error
+    raise raised
+
+
+def _budget(name: str | None) -> str:
+    return "a budget without a name" if name is None else f"budget {shown(name)}"
 
 
 def raise_status(

@@ -18,9 +18,10 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from .._pressure import name_of
 from .._sites import Place, here
 from ..config import BudgetOptions, Settings
-from ..errors import SIZE_MAX, NativeUnavailable, Refusal, Status
+from ..errors import SIZE_MAX, NativeUnavailable, Refusal, Status, raise_scope
 
 
 class _Lock:
@@ -267,6 +268,11 @@ class BudgetCore:
                 "scopes need the engine, and this process runs on the pure backend",
                 suggestion="install with USE_NATIVE_MEM=1, and leave NATIVEMEM_BACKEND unset",
             )
+
+    def misuse(self, kind: int, another: int, contexts: Any, ended: bool, error: Any) -> None:
+        """As :func:`raise_scope`: here no scope is ever open. Nothing under the kill switch."""
+        if not Settings.from_env().disable:
+            raise_scope(name_of(self), kind, None, contexts, ended, error)
 
     @_locked
     def charge(self, n: int) -> bool:

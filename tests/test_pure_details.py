@@ -139,8 +139,8 @@ def test_looking_for_exports_changes_nothing(pure: Binding, align: int) -> None:
     address = block.address
     with memoryview(block) as view:
         view[:] = bytes(range(64))
-        assert block._exported()
-    assert not block._exported()
+        assert block._memory._exported()
+    assert not block._memory._exported()
     with memoryview(block) as view:
         assert view.tobytes() == bytes(range(64))
     assert block.address == address

@@ -45,9 +45,9 @@ typedef struct Life {
 typedef enum { REWINDS_NEVER, REWINDS_ARENA, REWINDS_STACK } Rewinds;
 
 /* Invariants:
- *   life == wraps ? upstream->life : &own
+ *   life == (wraps and not closed) ? upstream->life : &own
  *   users == open allocators whose upstream this is
- *   closed: port is the closed one;  none of the live blocks is its own */
+ *   closed: port is the closed one;  none of the live blocks is its own;  upstream == NULL, left != NULL */
 typedef struct AllocatorObject {
     PyObject_HEAD
     nm_allocator port;
@@ -57,6 +57,7 @@ typedef struct AllocatorObject {
     struct AllocatorObject *upstream;
     PyObject *handle; /* of the C structure behind port; outlives close, so that no call finds it gone */
     PyObject *core;   /* the control plane */
+    PyObject *left;   /* of a closed one: its description and its owner, which its upstream knew */
     PyObject *weakrefs;
     Py_ssize_t users;
     uint64_t id;    /* of the process's allocators, never used again; 0: not attached */
@@ -412,6 +413,26 @@ static PyObject *block_enter(BlockObject *b, PyObject *unused) {
     return Py_NewRef((PyObject *)b);
 }
 
+/* NumPy asks for the buffer first, and, where that is refused, would make an array of one object. */
+static PyObject *block_array(BlockObject *b, PyObject *args, PyObject *kwargs) {
+    if (b->state != LIVE) {
+        raise_block(b->allocator, (PyObject *)b, dead_word(b));
+        return NULL;
+    }
+    PyObject *result = NULL, *numpy = PyImport_ImportModule("numpy");
+    PyObject *asarray = numpy == NULL ? NULL : PyObject_GetAttrString(numpy, "asarray");
+    PyObject *view = asarray == NULL ? NULL : PyMemoryView_FromObject((PyObject *)b);
+    PyObject *first = view == NULL ? NULL : PyTuple_Pack(1, view);
+    PyObject *all = first == NULL ? NULL : PySequence_Concat(first, args);
+    if (all != NULL) result = PyObject_Call(asarray, all, kwargs);
+    Py_XDECREF(all);
+    Py_XDECREF(first);
+    Py_XDECREF(view);
+    Py_XDECREF(asarray);
+    Py_XDECREF(numpy);
+    return result;
+}
+
 static PyObject *block_exit(BlockObject *b, PyObject *args) {
     (void)args;
     if (b->state != LIVE) Py_RETURN_NONE;
@@ -460,6 +481,7 @@ static PyMethodDef block_methods[] = {
      "free()\n--\n\nGives the block back. DoubleFree or StaleBlock if it is gone, BufferError while a view is out."},
     {"__enter__", (PyCFunction)block_enter, METH_NOARGS, NULL},
     {"__exit__", (PyCFunction)block_exit, METH_VARARGS, NULL},
+    {"__array__", (PyCFunction)(void (*)(void))block_array, METH_VARARGS | METH_KEYWORDS, NULL},
     {NULL, NULL, 0, NULL}};
 
 static PyGetSetDef block_getset[] = {
@@ -924,8 +946,20 @@ static PyObject *allocator_release(AllocatorObject *a, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-static PyObject *allocator_shut(AllocatorObject *a, PyObject *unused) {
-    (void)unused;
+/* Nothing leads from a closed allocator to what it stood on. */
+static void forget_upstream(AllocatorObject *a) {
+    AllocatorObject *upstream = a->upstream;
+    leave_upstream(a);
+    if (a->wraps) {
+        a->own.generation = a->life->generation;
+        a->own.serial = a->life->serial;
+        a->life = &a->own;
+    }
+    a->upstream = NULL;
+    Py_XDECREF(upstream); /* last: it may run any code */
+}
+
+static PyObject *allocator_shut(AllocatorObject *a, PyObject *left) {
     if (!a->attached || a->closed) Py_RETURN_NONE;
     PyObject *clear = PyObject_GetAttrString(a->core, "clear"); /* what needs memory first: it may collect garbage */
     if (clear == NULL) return NULL;
@@ -957,8 +991,9 @@ static PyObject *allocator_shut(AllocatorObject *a, PyObject *unused) {
         a->port = a->inner;
         return NULL;
     }
-    leave_upstream(a);
+    a->left = Py_NewRef(left);
     Py_DECREF(status);
+    forget_upstream(a);
     Py_RETURN_NONE;
 }
 
@@ -1009,6 +1044,7 @@ static PyObject *allocator_new(PyTypeObject *type, PyObject *args, PyObject *kwa
 static int allocator_traverse(AllocatorObject *a, visitproc visit, void *arg) {
     Py_VISIT(a->core);
     Py_VISIT(a->upstream);
+    Py_VISIT(a->left);
     return 0;
 }
 
@@ -1024,6 +1060,7 @@ static void allocator_dealloc(AllocatorObject *a) {
     Py_CLEAR(a->core);
     Py_CLEAR(a->handle);
     Py_CLEAR(a->upstream);
+    Py_CLEAR(a->left);
     Py_TYPE(a)->tp_free((PyObject *)a);
 }
 
@@ -1034,6 +1071,10 @@ static PyObject *allocator_closed(AllocatorObject *a, void *unused) {
 static PyObject *allocator_upstream(AllocatorObject *a, void *unused) {
     (void)unused;
     return Py_NewRef(a->upstream == NULL ? Py_None : (PyObject *)a->upstream);
+}
+static PyObject *allocator_left(AllocatorObject *a, void *unused) {
+    (void)unused;
+    return Py_NewRef(a->left == NULL ? Py_None : a->left);
 }
 static PyObject *allocator_core(AllocatorObject *a, void *unused) {
     (void)unused;
@@ -1074,7 +1115,7 @@ static PyMethodDef allocator_methods[] = {
     {"_release", (PyCFunction)allocator_release, METH_VARARGS, NULL},
     {"_detach", (PyCFunction)allocator_detach, METH_O, NULL},
     {"_free_at", (PyCFunction)allocator_free_at, METH_VARARGS, NULL},
-    {"_shut", (PyCFunction)allocator_shut, METH_NOARGS, NULL},
+    {"_shut", (PyCFunction)allocator_shut, METH_O, NULL},
     {NULL, NULL, 0, NULL}};
 
 static PyGetSetDef allocator_getset[] = {
@@ -1083,6 +1124,7 @@ static PyGetSetDef allocator_getset[] = {
     {"id", (getter)allocator_id, NULL, "A number that no other allocator of the process has or will have.", NULL},
     {"generation", (getter)allocator_generation, NULL, "Resets so far.", NULL},
     {"_core", (getter)allocator_core, NULL, NULL, NULL},
+    {"_left", (getter)allocator_left, NULL, NULL, NULL},
     {"_depth", (getter)allocator_depth, NULL, NULL, NULL},
     {"_natural", (getter)allocator_natural, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL}};

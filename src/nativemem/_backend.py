@@ -112,8 +112,13 @@ class DataPlane(Protocol):
 
     _depth: int
 
-    def _shut(self) -> None:
-        """Closes: frees its blocks, clears the core. BufferError, nothing changed, as ``_drop``."""
+    def _shut(self, left: tuple[str, Any], /) -> None:
+        """Closes: frees its blocks, clears the core, lets go of the upstream. BufferError, nothing changed, as
+        ``_drop``. ``left`` becomes ``_left``, which is None before."""
+
+    @property
+    def _left(self) -> tuple[str, Any] | None:
+        """Of a closed one: how it was described, and its owner."""
 
 
 class Backend(Protocol):

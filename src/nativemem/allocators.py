@@ -166,7 +166,9 @@ class Allocator(_Base):
 
     @property
     def owner(self) -> Any:
-        """The :class:`Budget` that blocks are charged to, or None."""
+        """The :class:`Budget` that blocks are charged to, or None; also of a closed allocator."""
+        if self._left is not None:
+            return self._left[1]
         return None if self.upstream is None else self.upstream.owner
 
     def array(self, kind: Any, n: Any, *, zero: bool = True, align: int | None = None) -> Any:
@@ -293,7 +295,10 @@ class Allocator(_Base):
         return self._binding.CPort(self)
 
     def describe(self) -> str:
-        """The chain from here to the bottom: ``"Limited > Traced > System"``."""
+        """The chain from here to the bottom, ``"Limited > Traced > System"``; of a closed allocator the one that it
+        was on top of."""
+        if self._left is not None:
+            return str(self._left[0])
         names, link = [], self
         while link is not None:
             names.append(name_of(link))
@@ -301,14 +306,15 @@ class Allocator(_Base):
         return " > ".join(names)
 
     def close(self) -> None:
-        """Frees the allocator's blocks, which become stale, and gives its memory back. Idempotent.
+        """Frees the allocator's blocks, which become stale, gives its memory back and lets go of its upstream. That
+        may be closed from then on, and ``upstream`` is None. Idempotent.
 
         Raises :class:`BufferError`, changing nothing, while a view of a block is out or another allocator
         stands on this one.
         """
         if not self.closed:
             self._call(self._core.check())
-            self._shut()
+            self._shut((self.describe(), self.owner))
 
     def __enter__(self) -> Any:
         self._opened()
@@ -334,7 +340,7 @@ class Allocator(_Base):
 
 @facade
 class System(Allocator):
-    """libc's allocator (``bytearray`` storage on the pure backend), counted; the bottom of each chain.
+    """libc's allocator (Python's on the pure backend), counted; the bottom of each chain.
 
     Any thread may call it. A block frees itself when it is collected.
 

@@ -23,7 +23,7 @@ class _Wrapper(Allocator):
     __slots__ = ()
 
     def _arena_below(self) -> Any:
-        return self.upstream._arena_below()
+        return None if self.upstream is None else self.upstream._arena_below()  # None: closed
 
 
 @facade

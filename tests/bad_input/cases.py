@@ -741,7 +741,7 @@ DIFFERENCES = (
     (r".*: c_port", r".*", "C takes no memory from the pure backend"),
     (r"Secure heap: .*", r".*budgets (locked|without room)", "a native heap charges steps of 64 KiB"),
 )
-#: before Python 3.12 the buffer of a dead block is an empty one on the pure backend
+#: before Python 3.12 a dead block of the pure backend has no buffer, which is a TypeError
 STALE_BUFFERS = (
     (r"Block.*: protocols$", r"memoryview writes.*"),
     (r"Utilities: .*", r"\w+=(freed|own freed|stale) block"),

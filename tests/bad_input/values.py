@@ -242,9 +242,12 @@ def _freed(w: World) -> Any:
 
 
 def _own_freed(w: World) -> Any:
-    block = w.allocator.alloc(64)
-    block.free()
-    return block
+    def make() -> Any:
+        block = w.allocator.alloc(64)
+        block.free()
+        return block
+
+    return w.another(f"freed by {w.allocator.id}", make)  # once: an arena keeps it
 
 
 def _stale(w: World) -> Any:

@@ -345,9 +345,8 @@ def test_blocks_are_stale_after_reset(nm: Binding) -> None:
             call()
     assert newer.alive
     assert repr(block) == "<Block 10 B, stale>"
-    if "stale-buffer-raises" in nm.backend.features:
-        with pytest.raises(StaleBlock):
-            memoryview(block)
+    with pytest.raises(StaleBlock if "stale-buffer-raises" in nm.backend.features else TypeError):
+        memoryview(block)
 
 
 def test_leaving_the_context_of_a_stale_block(nm: Binding) -> None:

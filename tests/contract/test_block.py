@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+import array
+import base64
+import binascii
+import contextlib
 import ctypes
-from collections.abc import Callable
+import hashlib
+import hmac
+import io
+import marshal
+import os
+import pickle
+import re
+import socket
+import sqlite3
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -433,19 +449,168 @@ def test_resize_of_a_freed_block(allocator: Allocator) -> None:
         allocator.resize(block, 5)
 
 
-def test_the_buffer_of_a_dead_block(allocator: Allocator) -> None:
-    """BLOCK-2: StaleBlock where the interpreter lets Python code refuse a buffer; never a dangling
-    pointer anywhere."""
-    features = allocator._backend.features
-    freed = allocator.alloc(10)
+def stale_buffer(nm: Any) -> type[Exception]:
+    """What asking for the buffer of a dead block raises: a block has none where it cannot refuse it."""
+    return StaleBlock if "stale-buffer-raises" in nm.features else TypeError
+
+
+@pytest.mark.parametrize("size", [10, 100_000, 0])
+def test_the_buffer_of_a_dead_block(allocator: Allocator, size: int) -> None:
+    """BLOCK-2d, BLOCK-10"""
+    freed = allocator.alloc(size, 64)
     freed.free()
-    if "stale-buffer-raises" in features:
-        with pytest.raises(StaleBlock) as caught:
-            memoryview(freed)
-        assert is_one_line(caught.value)
-    else:
-        with memoryview(freed) as view:
-            assert view.nbytes == 0
+    with pytest.raises(stale_buffer(allocator._backend)) as caught:
+        memoryview(freed)
+    assert is_one_line(caught.value)
+
+
+def a_pipe() -> Any:
+    reader, writer = os.pipe()
+    return stack_of(open(reader, "rb", buffering=0), open(writer, "wb", buffering=0))
+
+
+@contextlib.contextmanager
+def stack_of(*files: Any) -> Iterator[Any]:
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(file) for file in files]
+
+
+def with_pipe(use: Callable[[Any, Any], object]) -> object:
+    with a_pipe() as (reader, writer):
+        writer.write(b"12345678")
+        return use(reader, writer)
+
+
+def with_sockets(use: Callable[[socket.socket, socket.socket], object]) -> object:
+    with stack_of(*socket.socketpair()) as (one, other):
+        other.sendall(b"12345678")
+        return use(one, other)
+
+
+def with_database(use: Callable[[sqlite3.Connection], object]) -> object:
+    with contextlib.closing(sqlite3.connect(":memory:")) as database:
+        return use(database)
+
+
+def numpy() -> Any:
+    return pytest.importorskip("numpy")
+
+
+#: of standard library and NumPy, what reads a buffer, writes into one, or takes one as a sequence
+CONSUMERS: dict[str, Callable[[Block], object]] = {
+    "bytes": bytes,
+    "bytearray": bytearray,
+    "memoryview": memoryview,
+    "int": int,
+    "float": float,
+    "str": lambda block: str(block, "latin-1"),
+    "int.from_bytes": lambda block: int.from_bytes(block, "big"),
+    "list": list,
+    "join": lambda block: b"".join([block]),
+    "concatenation": lambda block: b"" + block,
+    "in-place concatenation": lambda block: bytearray(4).__iadd__(block),
+    "%b": lambda block: b"%b" % (block,),
+    "slice": lambda block: bytearray(4).__setitem__(slice(0, 2), block),
+    "whole slice": lambda block: bytearray(4).__setitem__(slice(None), block),
+    "extended slice": lambda block: bytearray(4).__setitem__(slice(0, 4, 2), block),
+    "memoryview slice": lambda block: memoryview(bytearray(10)).__setitem__(slice(None), block),
+    "bytearray.extend": lambda block: bytearray().extend(block),
+    "bytes.find": lambda block: b"abc".find(block),
+    "bytes.strip": lambda block: b"abc".strip(block),
+    "bytes.replace": lambda block: b"abc".replace(block, b"x"),
+    "array": lambda block: array.array("B", block),
+    "array.frombytes": lambda block: array.array("B").frombytes(block),
+    "hash": hashlib.sha256,
+    "hash.update": lambda block: hashlib.md5(usedforsecurity=False).update(block),
+    "hmac": lambda block: hmac.compare_digest(block, b""),
+    "crc32": zlib.crc32,
+    "compress": zlib.compress,
+    "base64": base64.b64encode,
+    "hexlify": binascii.hexlify,
+    "struct.unpack_from": lambda block: struct.unpack_from("B", block),
+    "struct.unpack": lambda block: struct.unpack("", block),
+    "struct.pack_into": lambda block: struct.pack_into("", block, 0),
+    "struct.iter_unpack": lambda block: struct.iter_unpack("B", block),
+    "PickleBuffer": pickle.PickleBuffer,
+    "pickle.loads": pickle.loads,
+    "marshal.loads": marshal.loads,
+    "ctypes": lambda block: (ctypes.c_char * 0).from_buffer(block),
+    "ctypes copy": lambda block: (ctypes.c_char * 0).from_buffer_copy(block),
+    "BytesIO": io.BytesIO,
+    "BytesIO.write": lambda block: io.BytesIO().write(block),
+    "BytesIO.readinto": lambda block: io.BytesIO(b"abc").readinto(block),
+    "write": lambda block: with_pipe(lambda reader, writer: writer.write(block)),
+    "buffered write": lambda block: io.BufferedWriter(io.BytesIO()).write(block),  # type: ignore[type-var]
+    "os.write": lambda block: with_pipe(lambda reader, writer: os.write(writer.fileno(), block)),
+    "os.writev": lambda block: with_pipe(lambda reader, writer: os.writev(writer.fileno(), [block])),
+    "readinto": lambda block: with_pipe(lambda reader, writer: reader.readinto(block)),
+    "buffered readinto": lambda block: io.BufferedReader(io.BytesIO(b"abc")).readinto(block),  # type: ignore[type-var]
+    "os.readv": lambda block: with_pipe(lambda reader, writer: os.readv(reader.fileno(), [block])),
+    "send": lambda block: with_sockets(lambda one, other: one.send(block)),
+    "sendall": lambda block: with_sockets(lambda one, other: one.sendall(block)),
+    "sendmsg": lambda block: with_sockets(lambda one, other: one.sendmsg([block])),
+    "recv_into": lambda block: with_sockets(lambda one, other: one.recv_into(block)),
+    "recvmsg_into": lambda block: with_sockets(lambda one, other: one.recvmsg_into([block])),
+    "sqlite": lambda block: with_database(lambda database: database.execute("select ?", (block,))),
+    "re": lambda block: re.match(b"", block),
+    "numpy.asarray": lambda block: numpy().asarray(block),
+    "numpy.array": lambda block: numpy().array(block),
+    "numpy.array of a type": lambda block: numpy().array(block, dtype="u1"),
+    "numpy.array of objects": lambda block: numpy().array(block, dtype=object),
+    "numpy.array of it": lambda block: numpy().array([block]),
+    "numpy.asanyarray": lambda block: numpy().asanyarray(block),
+    "numpy.ascontiguousarray": lambda block: numpy().ascontiguousarray(block),
+    "numpy.frombuffer": lambda block: numpy().frombuffer(block, "u1"),
+    "numpy.ndarray": lambda block: numpy().ndarray((0,), "u1", block),
+    "numpy sum": lambda block: numpy().sum(block),
+    "numpy copyto": lambda block: numpy().copyto(numpy().zeros(10, "u1"), block),
+    "numpy concatenate": lambda block: numpy().concatenate([block, block]),
+}
+DEATHS: dict[str, Callable[[Allocator, Block], object]] = {
+    "free": lambda allocator, block: block.free(),
+    "reset": lambda allocator, block: allocator.reset(),  # type: ignore[attr-defined]
+    "close": lambda allocator, block: allocator.close(),
+}
+
+
+@pytest.mark.parametrize("death", DEATHS)
+@pytest.mark.parametrize("consumer", CONSUMERS)
+@pytest.mark.parametrize("size", [8, 3_000_000])
+def test_a_dead_block_raises_for_every_consumer(nm: Binding, size: int, consumer: str, death: str) -> None:
+    """BLOCK-10: neither its bytes nor none."""
+    allocator = nm.Arena(upstream=nm.System())
+    block = allocator.alloc(size, 64)
+    fill(block, 65)
+    DEATHS[death](allocator, block)
+    with pytest.raises((StaleBlock, TypeError, ValueError, sqlite3.Error)) as caught:
+        CONSUMERS[consumer](block)
+    if consumer.startswith("numpy.a"):
+        assert isinstance(caught.value, StaleBlock)
+    assert not block.alive
+
+
+@pytest.mark.parametrize(
+    "consumer", ["bytes", "bytearray", "join", "hash", "crc32", "write", "send", "numpy.asarray"]
+)
+def test_a_live_block_is_taken_by_these(nm: Binding, consumer: str) -> None:
+    """BLOCK-10: so what was raised above was for its death."""
+    block = nm.System().alloc(8)
+    fill(block, 65)
+    CONSUMERS[consumer](block)
+    assert content(block) == b"A" * 8
+
+
+def test_numpy_gets_the_memory_however_it_asks(nm: Binding) -> None:
+    """BLOCK-5"""
+    block = nm.System().alloc(8)
+    fill(block, 65)
+    given = block.__array__()
+    assert given.ctypes.data == block.address
+    assert given.tolist() == numpy().asarray(block).tolist() == [65] * 8
+    with pytest.raises(TypeError):
+        block.__array__(nonsense=1)
+    del given
+    block.free()
 
 
 def test_context_manager(allocator: Allocator) -> None:

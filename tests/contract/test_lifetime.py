@@ -11,6 +11,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,7 @@ from .helpers import (
     CHAINS,
     CLOSABLE,
     SELF_FREEING,
+    WRAPPERS,
     as_owner,
     chain_of,
     collect,
@@ -84,6 +86,114 @@ def test_every_method_of_a_closed_allocator(nm: Binding) -> None:
             call()
         assert isinstance(caught.value, ValueError)
         assert str(caught.value) == f"{type(each).__name__}: is closed"
+
+
+#: allocators that stand on another one, which is what remains when they are closed
+ON_TOP: dict[str, Callable[[Binding, Any], Any]] = {
+    **WRAPPERS,
+    "Arena": lambda nm, upstream: nm.Arena(upstream=upstream),
+    "fixed Arena": lambda nm, upstream: nm.Arena("64 KiB", grow=False, upstream=upstream),
+    "Stack": lambda nm, upstream: nm.Stack("64 KiB", upstream=upstream),
+    "Pool": lambda nm, upstream: nm.Pool(64, 8, upstream=upstream),
+    "Slab": lambda nm, upstream: nm.Slab(upstream=upstream),
+    "TypedArena": lambda nm, upstream: nm.TypedArena("d", upstream=upstream),
+    "Traced with frames": lambda nm, upstream: nm.Traced(upstream, stacks=4),
+}
+
+
+def use(top: Any) -> None:
+    if hasattr(top, "append"):
+        top.append(1.0)
+    else:
+        block = top.alloc(64)
+        fill(block, 1)
+        block.free()
+
+
+@pytest.mark.parametrize("way", ["close", "with", "Limited between", "Locked between"])
+@pytest.mark.parametrize("kind", ON_TOP)
+def test_a_closed_allocator_lets_go_of_its_upstream(nm: Binding, kind: str, way: str) -> None:
+    """BLOCK-11: it may be closed, and what only stood between goes, with all it charged and without a collection;
+    the closed one is still there and knows what it was."""
+    heap, budget = nm.Heap(), nm.Budget("1 MiB", name="between")
+    upstream: Any = heap
+    if way == "Limited between":
+        upstream = nm.Limited(heap, budget)
+    if way == "Locked between":
+        upstream = nm.Locked(nm.Limited(heap, budget))
+    top = ON_TOP[kind](nm, upstream)
+    use(top)
+    described, owner = (each := getattr(top, "arena", top)).describe(), each.owner
+    gone = weakref.ref(upstream) if upstream is not heap else None
+    gc.disable()
+    try:
+        del upstream
+        if way == "with":
+            with top:
+                use(top)
+        else:
+            top.close()
+        top.close()
+        assert each.upstream is None
+        assert sys.implementation.name != "cpython" or gone is None or gone() is None
+        assert budget.used == 0
+        heap.close()
+    finally:
+        gc.enable()
+    assert (each.describe(), each.owner, each.closed) == (described, owner, True)
+    with pytest.raises(StaleHandle):
+        each.alloc(1)
+    with pytest.raises(StaleHandle):
+        each.alloc_many([1])
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_blocks_of_a_closed_wrapper_hold_no_upstream(nm: Binding, wrapper: str) -> None:
+    """BLOCK-11: dead blocks know their allocator and owner, and no more."""
+    arena = nm.Arena()
+    top: Any = WRAPPERS[wrapper](nm, arena)
+    freed, live = top.alloc(10), top.alloc(10)
+    freed.free()
+    if wrapper == "Traced":
+        live.free()
+    owner = live.owner
+    generation = top.generation
+    top.close()
+    assert (freed.allocator, live.allocator, live.owner, live.alive) == (top, top, owner, False)
+    assert top.generation == generation
+    gone = weakref.ref(arena)
+    arena.reset()
+    assert top.generation == generation
+    arena.close()
+    gc.disable()
+    try:
+        del arena
+        assert sys.implementation.name != "cpython" or gone() is None
+    finally:
+        gc.enable()
+    with pytest.raises(StaleBlock):
+        live.free() if wrapper != "Traced" else freed.address
+    assert repr(freed) == "<Block 10 B, freed>"
+
+
+@pytest.mark.parametrize("kind", ON_TOP)
+def test_a_close_that_is_refused_holds_on(nm: Binding, kind: str) -> None:
+    """BLOCK-11: its upstream is held as before."""
+    heap = nm.Heap()
+    top = ON_TOP[kind](nm, heap)
+    each = getattr(top, "arena", top)
+    view = memoryview(each.alloc(64))
+    with pytest.raises((BufferError, LeakError)):
+        top.close()
+    with pytest.raises(BufferError):
+        heap.close()
+    assert each.upstream is heap
+    view[:] = bytes(64)
+    view.release()
+    del view
+    collect()
+    top.close()
+    heap.close()
 
 
 def test_as_a_context_manager(allocator: Allocator) -> None:

@@ -71,5 +71,5 @@ def finish(cls: type) -> None:
     """Nothing: a Python class inherits at no cost."""
 
 
-#: From Python 3.12 on a class can decide what its buffer is (PEP 688); before, a dead block is an empty one.
+#: From Python 3.12 on a class can refuse its buffer (PEP 688); before, a dead block has none, which is a TypeError.
 features = frozenset({"stale-buffer-raises"} if sys.version_info >= (3, 12) else ())

@@ -22,6 +22,7 @@ from .._pressure import name_of
 from .._sites import Place, here
 from ..config import BudgetOptions, Settings
 from ..errors import SIZE_MAX, NativeUnavailable, Refusal, Status, raise_scope
+from .memory import take
 
 
 class _Lock:
@@ -502,7 +503,8 @@ class SystemCore(_Counted):
     def _resize(self, old: int, size: int, memory: Any, apply: Make) -> bool:
         if size > old:
             return False
-        apply()
+        if not apply():
+            return False
         self._count_resize(old, size)
         return True
 
@@ -567,20 +569,62 @@ def _give_chunk(upstream: Any, chunk: _Chunk) -> None:
 
 
 class _Chunk:
-    """Memory that one allocator takes from another."""
+    """Memory that one allocator takes from another. Nothing lies in it, as each block has memory of its own: it is
+    there so that what can be had is what the native backend could have."""
 
-    __slots__ = ("_place", "align", "capacity", "memory")
+    __slots__ = ("_kept", "_place", "align", "capacity", "memory")
 
     def __init__(self, capacity: int, align: int) -> None:
-        self.capacity, self.align, self.memory = capacity, align, bytearray(capacity)
+        self.capacity, self.align, self.memory = capacity, align, take(capacity)
+        self._kept = False
+
+    def _keep_in(self, store: dict[int, Any], key: int) -> None:
+        """Nothing knows where it is, so nothing is kept."""
 
     def _fill(self, byte: int, start: int = 0) -> None:
-        self.memory[start:] = bytes([byte]) * (self.capacity - start)
+        """Nothing reads it."""
+
+
+class _Kept:
+    """The memory of an arena's or a stack's blocks, which is theirs until it is dropped."""
+
+    __slots__ = ("_next", "_store")
+
+    def __init__(self) -> None:
+        #: by number, ascending: the memory, or a weak reference to it where it is a block that something refers to
+        self._store: dict[int, Any] = {}
+        self._next = 0
+
+    def add(self, memory: Any) -> int:
+        """Keeps it; returns its number."""
+        number = self._next
+        memory._keep_in(self._store, number)
+        self._next = number + 1
+        return number
+
+    def mark(self) -> int:
+        """The number that the next has."""
+        return self._next
+
+    def let_go(self, number: int, memory: Any) -> None:
+        """It is its block's alone from now on."""
+        if self._store.pop(number, None) is not None:
+            memory._kept = False
+
+    def drop(self, mark: int, wipe: bool) -> None:
+        """Gives the memory back that has that number or a higher one, the newest first."""
+        store = self._store
+        while store and next(reversed(store)) >= mark:
+            _, memory = store.popitem()
+            if isinstance(memory, weakref.ref):
+                memory = memory()
+            if memory is not None:
+                memory._discard(wipe)
 
 
 class ArenaCore(_Confined):
     """The native arena's arithmetic. Chunks are taken from upstream and stay empty: each block has memory
-    of its own, which goes when the block does."""
+    of its own, which the arena keeps until it drops it."""
 
     def __init__(self, upstream: Any, hint: int, cap: int, grow: bool, zero: bool, patterns: bool) -> None:
         super().__init__()
@@ -593,6 +637,7 @@ class ArenaCore(_Confined):
         self._floor = 0  # of the newest mark in the head; what lies below it keeps its place and size
         self._held = 0
         self._generation = 1
+        self._kept = _Kept()
 
     def usable(self, size: int, align: int) -> int:
         """Bytes behind a block of this layout."""
@@ -630,6 +675,7 @@ class ArenaCore(_Confined):
         if self._patterns:
             memory._fill(0xAA)
         memory._place = head, start
+        self._kept.add(memory)
         if head is not None:
             self._pos = start + size
         self._count_alloc(size)
@@ -664,6 +710,8 @@ class ArenaCore(_Confined):
     def _free(self, size: int, align: int, memory: Any) -> None:
         self._must_be_here()
         self._frees += 1
+        if self._patterns:
+            memory._fill(0xDD)
 
     def _resize(self, old: int, size: int, memory: Any, apply: Make) -> bool:
         self._must_be_here()
@@ -673,7 +721,8 @@ class ArenaCore(_Confined):
         top = bool(self._chunks) and chunk is self._chunks[-1] and start + old == self._pos
         if not top or start < self._floor or start + size > chunk.capacity:
             return False
-        apply()
+        if not apply():
+            return False
         if self._patterns and size > old:
             memory._fill(0xAA, old)
         self._count_resize(old, size)
@@ -685,6 +734,7 @@ class ArenaCore(_Confined):
 
     def _empty(self) -> None:
         self._forget(0, 0)
+        self._kept.drop(0, self._wipes)
         while self._large:
             self._drop_chunk(self._large.pop())
         while len(self._chunks) > 1:
@@ -720,11 +770,11 @@ class ArenaCore(_Confined):
             return Status.WRONG_THREAD, None
         place = self._generation, len(self._chunks), len(self._large), self._floor, self._pos
         self._floor = self._pos
-        return Status.OK, (self, *place, self._used, self._live)
+        return Status.OK, (self, *place, self._used, self._live, self._kept.mark())
 
     def check_mark(self, mark: Any) -> int:
         """INVALID_MARK: foreign, of an older generation, or ahead of the arena."""
-        arena, generation, chunks, large, _, pos, used, live = mark
+        arena, generation, chunks, large, _, pos, used, live, _ = mark
         if (
             arena is not self
             or generation != self._generation
@@ -744,8 +794,9 @@ class ArenaCore(_Confined):
             return Status.WRONG_THREAD
         if self.check_mark(mark):
             return Status.INVALID_MARK
-        _, _, chunks, large, floor, pos, used, live = mark
+        _, _, chunks, large, floor, pos, used, live, kept = mark
         self._forget(used, live)
+        self._kept.drop(kept, self._wipes)
         while len(self._large) > large:
             self._drop_chunk(self._large.pop())
         # a mark from before the first chunk keeps that chunk
@@ -757,8 +808,9 @@ class ArenaCore(_Confined):
 
 
 class StackCore(_Confined):
-    """The native stack's arithmetic; each block has memory of its own. A block's place is its entry: where it
-    starts and ends, and where the one below ended."""
+    """The native stack's arithmetic; each block has memory of its own, which the stack keeps until it drops it or
+    the block is freed. A block's place is its entry: where it starts and ends, where the one below ended, and the
+    number of its memory."""
 
     def __init__(self, upstream: Any, capacity: int, patterns: bool) -> None:
         super().__init__()
@@ -767,6 +819,7 @@ class StackCore(_Confined):
         self._unwinds = False
         self._pos = 0
         self._generation = 0
+        self._kept = _Kept()
         self._chunk: _Chunk | None
         with lock:
             self._chunk = upstream._alloc(capacity, _CHUNK_ALIGN, lambda: _Chunk(capacity, _CHUNK_ALIGN))
@@ -790,7 +843,7 @@ class StackCore(_Confined):
         memory = self._memory(size, make)
         if self._patterns:
             memory._fill(0xCC)
-        memory._place = [start, start + size, self._pos]
+        memory._place = [start, start + size, self._pos, self._kept.add(memory)]
         self._entries.append(memory._place)
         self._pos = start + size
         self._count_alloc(size)
@@ -800,7 +853,7 @@ class StackCore(_Confined):
         return bool(self._entries) and self._entries[-1] is memory._place
 
     def _pop(self) -> None:
-        start, end, self._pos = self._entries.pop()
+        start, end, self._pos, _ = self._entries.pop()
         self._used -= end - start
         self._live -= 1
 
@@ -808,6 +861,7 @@ class StackCore(_Confined):
         self._must_be_here()
         if self._is_top(memory):
             self._pop()
+            self._kept.let_go(memory._place[-1], memory)
         elif not self._unwinds:
             raise Refusal(Status.LIFO_VIOLATION, size)
         self._frees += 1
@@ -818,7 +872,8 @@ class StackCore(_Confined):
             return True
         if not self._is_top(memory) or memory._place[0] + size > self._capacity:
             return False
-        apply()
+        if not apply():
+            return False
         if self._patterns and size > old:
             memory._fill(0xCC, old)
         self._count_resize(old, size)
@@ -831,6 +886,8 @@ class StackCore(_Confined):
 
     def _pop_to(self, depth: int) -> None:
         self._unwinds = False
+        if len(self._entries) > depth:
+            self._kept.drop(self._entries[depth][-1], self._wipes)
         while len(self._entries) > depth:
             self._pop()
 
@@ -940,7 +997,8 @@ class PoolCore(_Confined):
         self._must_be_here()
         if size > self._cell:
             return False
-        apply()
+        if not apply():
+            return False
         self._count_resize(old, size)
         return True
 
@@ -1092,7 +1150,8 @@ class SlabCore(_Confined):
                 return False
             self._passed += size - old
         else:
-            apply()
+            if not apply():
+                return False
         self._count_resize(old, size)
         return True
 
@@ -1174,7 +1233,8 @@ class HeapCore(SystemCore):
     def _resize(self, old: int, size: int, memory: Any, apply: Make) -> bool:
         if self._class(old, memory._align) != self._class(size, memory._align):
             return False
-        apply()
+        if not apply():
+            return False
         self._count_resize(old, size)
         return True
 
@@ -1296,7 +1356,7 @@ class TracedCore(_Wrapper):
 
     def __init__(self, upstream: Any, histogram: bool, zero_on_free: bool, depth: int, sample: int) -> None:
         super().__init__(upstream)
-        self._wipes = self._wipes or zero_on_free
+        self._zeroes = zero_on_free
         self._buckets: _Buckets | None = ({}, {}) if histogram else None
         self._stacks_of = depth
         #: who asked for what, by the address of the object that stands for the memory
@@ -1334,6 +1394,8 @@ class TracedCore(_Wrapper):
 
     def _free(self, size: int, align: int, memory: Any) -> None:
         super()._free(size, align, memory)
+        if self._zeroes:
+            memory._fill(0)
         self._sites.pop(id(memory), None)
 
     def _resize(self, old: int, size: int, memory: Any, apply: Make) -> bool:

@@ -7,9 +7,9 @@ call in between.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
+import sys
 import weakref
 from typing import Any
 
@@ -26,8 +26,13 @@ from ..errors import (
     raise_status,
 )
 from . import cores
-from .blocks import FREED, LIVE, STALE, Block, storage
+from .blocks import FREED, LIVE, STALE, Block
 from .cores import crossing, lock, pressed
+
+if sys.version_info >= (3, 12):
+    from .windows import storage
+else:
+    from .inherited import storage
 
 _ids = itertools.count(1)
 
@@ -39,12 +44,13 @@ class _Orphan:
     __slots__ = ("align", "core", "memory", "serial", "size")
 
     def __init__(self, block: Any) -> None:
-        self.core, self.memory = block._allocator._core_, block
+        self.core, self.memory = block._allocator._core_, block._memory
         self.size, self.align, self.serial = block._size, block._align, block._serial
         block._allocator = None
 
     def give_back(self) -> None:
         self.core._free(self.size, self.align, self.memory)
+        self.memory._end(self.core._wipes)
 
 
 class _Life:
@@ -103,6 +109,7 @@ class Allocator:
         "_core_",
         "_depth",
         "_id",
+        "_left",
         "_life",
         "_natural",
         "_upstream_",
@@ -111,6 +118,8 @@ class Allocator:
     )
 
     _core_: Any
+    #: of a closed one: its description and its owner, which its upstream knew
+    _left: tuple[str, Any] | None
     _upstream_: Any
     _users: int
     _depth: int
@@ -119,7 +128,7 @@ class Allocator:
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         self = super().__new__(cls)
         self._closed = True  # until it is attached
-        self._core_ = self._upstream_ = None
+        self._core_ = self._upstream_ = self._left = None
         self._life = _Life()
         self._id = 0
         self._natural = 0  # what alloc() takes without a size; 0: it needs one
@@ -227,16 +236,17 @@ class Allocator:
         with lock:
             if size == 0 or self._closed:
                 self._check_use()
-                block = storage(0, align)
+                memory = storage(0, align)
             else:
                 try:
-                    block = self._core_._alloc(size, align, lambda: storage(size, align))
+                    memory = self._core_._alloc(size, align, lambda: storage(size, align))
                 except Refusal as r:
                     if not (self._life.orphans and self._life.sweep()):
                         raise
                     refused = r.status, r.requested, r.used, r.limit
-                    block = self._alloc_again(refused, size, align)
+                    memory = self._alloc_again(refused, size, align)
             life = self._life
+            block = memory._block()
             block._allocator, block._size, block._align = self, size, align
             life.serial += 1
             block._serial = life.serial
@@ -258,7 +268,7 @@ class Allocator:
             raise_block(self, block, "foreign")
         if block._state != LIVE:
             raise_block(self, block, when_freed if block._state == FREED else "stale")
-        if block._exported():
+        if block._memory._exported():
             raise_exports(self, action)
 
     def free(self, /, block: Any) -> None:
@@ -278,15 +288,13 @@ class Allocator:
 
     def _give_back(self, block: Any, state: int) -> None:
         if block._size:
-            self._core_._free(block._size, block._align, block)
+            self._core_._free(block._size, block._align, block._memory)
         self._end(block, state)
 
     def _end(self, block: Any, state: int) -> None:
         self._life.blocks.pop(block._serial, None)
         block._state = state
-        # a thread that took a view since _own looked keeps the bytes; they are Python's, nothing dangles
-        with contextlib.suppress(BufferError):
-            block._discard(self._core_._wipes)
+        block._memory._end(self._core_._wipes)
 
     def _collected(self, block: Any) -> None:
         """The block is going away; where the free is refused it becomes an orphan."""
@@ -296,10 +304,12 @@ class Allocator:
             block._state = STALE
             if self._autofree and block._size:
                 try:
-                    self._core_._free(block._size, block._align, block)
+                    self._core_._free(block._size, block._align, block._memory)
                 except Refusal:
                     life.orphans[block._serial] = _Orphan(block)
                 else:
+                    if self._core_._wipes:
+                        block._memory._end(True)
                     if life.orphans:
                         life.sweep()
 
@@ -325,7 +335,7 @@ class Allocator:
             if not block._size or not size:
                 return bool(block._size == size)
             old = block._size
-            if not self._core_._resize(old, size, block, lambda: block._set_size(size)):
+            if not self._core_._resize(old, size, block._memory, lambda: block._memory._set_size(size)):
                 return False
             block._size = size
         return True
@@ -368,7 +378,7 @@ class Allocator:
         with lock:
             life = self._life
             blocks = life.newest_first(serial)
-            users = life.nouns + sum(block._exported() for block in blocks)
+            users = life.nouns + sum(block._memory._exported() for block in blocks)
             if users:
                 raise_exports(self, action)
             self._core_.unwind()
@@ -379,18 +389,22 @@ class Allocator:
             for lost in [s for s in life.orphans if s > serial]:
                 del life.orphans[lost]
 
-    def _shut(self) -> None:
+    def _shut(self, left: tuple[str, Any], /) -> None:
         with lock:
             if self._closed:
                 return
             blocks = self._live()
-            users = self._users + sum(block._exported() for block in blocks)
+            users = self._users + sum(block._memory._exported() for block in blocks)
             if users:
                 raise_exports(self, "close")
             for block in blocks:
                 self._life.sweep(block._serial, self._core_)  # first what lies above it
                 self._retire(block)
             self._life.sweep(core=self._core_)
-            self._closed = True
+            self._closed, self._left = True, left
             self._leave()
             self._core_.clear()
+            # from here on nothing leads from it to what it stood on
+            life, self._life, upstream, self._upstream_ = self._life, _Life(), self._upstream_, None
+            self._life.generation = life.generation
+        del upstream, life  # outside of the lock: they may go, and run any code

@@ -1,0 +1,85 @@
+"""Blocks from Python 3.12 on, where a class decides what its buffer is: a part of memory that belongs to no block.
+
+So an arena keeps the memory of its blocks, as the native one does, and any alignment is had by beginning at the
+first byte that has it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .blocks import Block, seal
+from .memory import LARGE, address_of, fill, is_exported, take
+
+
+class Memory:
+    """What is behind a block, and outlives it where its allocator keeps it."""
+
+    __slots__ = ("_align", "_bytes", "_kept", "_outgrown", "_place", "_size", "_start")
+
+    def __init__(self, size: int, align: int) -> None:
+        self._align, self._size = align, size
+        self._kept = False
+        self._outgrown: list[Any] = []  # where it was before it grew; kept as long
+        self._bytes, self._start = self._new(size)
+
+    def _new(self, size: int) -> tuple[Any, int]:
+        if size >= LARGE or not size:  # pages, or nothing
+            return take(size), 0
+        bytes_ = take(size + self._align - 1)
+        return bytes_, -address_of(bytes_) % self._align
+
+    def _block(self) -> Any:
+        block = object.__new__(Block)
+        block._memory = self  # type: ignore[misc]
+        return block
+
+    def _keep_in(self, store: dict[int, Any], key: int) -> None:
+        store[key] = self
+        self._kept = True
+
+    def _view(self) -> memoryview:
+        return memoryview(self._bytes)[self._start : self._start + self._size]
+
+    def _address(self) -> int:
+        return address_of(self._bytes) + self._start
+
+    def _exported(self) -> bool:
+        return is_exported(self._bytes)
+
+    def _fill(self, byte: int, start: int = 0) -> None:
+        with self._view() as view:
+            fill(view, byte, start)
+
+    def _set_size(self, size: int) -> bool:
+        if self._start + size > len(self._bytes):
+            bytes_, start = self._new(size)
+            with memoryview(bytes_) as whole, self._view() as old:
+                whole[start : start + len(old)] = old
+            if self._kept:
+                self._outgrown.append(self._bytes)
+            self._bytes, self._start = bytes_, start
+        self._size = size
+        return True
+
+    def _end(self, wipe: bool) -> None:
+        """The block is gone."""
+        if not self._kept:
+            self._discard(wipe)
+
+    def _discard(self, wipe: bool) -> None:
+        """Gives the bytes back to Python. A view of them that a thread took meanwhile keeps them."""
+        if wipe:
+            for each in (self._bytes, *self._outgrown):
+                with memoryview(each) as view:
+                    fill(view, 0)
+        self._bytes, self._start, self._size = take(0), 0, 0
+        self._outgrown = []
+
+
+seal()
+
+
+def storage(size: int, align: int) -> Memory:
+    """Memory for a block. Raises :class:`MemoryError`."""
+    return Memory(size, align)

@@ -580,6 +580,7 @@ int nm__tell_pressure(void) {
 
 /* As nm__ask_for_room; those that were asked join the list *asked (NULL: none yet), whose members are passed over. */
 static NM_COLD int ask_for_room(nm__refusal refusal, PyObject **asked) {
+    if (!any_hooks) return 0; /* the engine alone: there is no watcher */
     PyObject *now = call_hook(ASK, "(KKO)", (unsigned long long)(uintptr_t)refusal.charged,
                               (unsigned long long)(uintptr_t)refusal.refuser, *asked == NULL ? Py_None : *asked);
     if (now == NULL) return -1;

@@ -402,6 +402,10 @@ def test_each_that_stands_in_the_way_is_asked_once(nm: Binding) -> None:
     block = both.alloc(600)
     assert (first.asked, second.asked) == ([("lower", 600)], [("upper", 600)])
     assert (lower.denied, upper.denied, block.size) == (0, 0, 600)
+    with pytest.raises(BudgetExceeded):
+        both.alloc(600)
+    assert (lower.denied, upper.denied) == (0, 1)
+    assert (both.stats.failures, both.upstream.stats.failures) == (4, 1)  # each try that was refused
 
 
 def test_a_callback_that_is_refused_itself(nm: Binding, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -532,8 +532,32 @@ def test_the_kill_switch_makes_it_nothing() -> None:
         from nativemem.hooks import numpy as hook
         heap = nativemem.Heap()
         hook.install(heap); hook.initializer(heap)()
-        with hook.using(heap): numpy.ones(10)
+        with hook.using(heap): np.ones(10)
         hook.uninstall()
         print(heap.stats.total)
         """
     assert output(code, NATIVEMEM_DISABLE="1") == ["0"]
+
+
+def test_a_budget_is_asked_for_room_before_an_array_is_refused() -> None:
+    """BUDGET-3: on_pressure("refusal") may drop arrays, also in the midst of a resize."""
+    cache: list[Any] = []
+    asked: list[int] = []
+
+    def relieve(level: str, budget: Any) -> None:
+        if level == "refusal":
+            asked.append(budget.last_denial.requested)
+            cache.clear()
+
+    budget = nativemem.Budget("1 MiB", "arrays", on_pressure=relieve, warn=1)
+    with hook.using(nativemem.Limited(nativemem.Heap(), budget)):
+        cache.append(np.ones(100_000))
+        cache.append(np.ones(100_000))
+        assert (asked, budget.denied, len(cache)) == ([800_000], 0, 1)
+        kept = np.ones(10_000)
+        kept.resize(80_000, refcheck=False)
+        assert (len(asked), budget.denied, cache) == (2, 0, [])
+        assert kept[:10_000].all() and not kept[10_000:].any() and budget.used == 640_000
+        with pytest.raises(MemoryError):
+            np.ones(200_000)
+        assert (len(asked), budget.denied) == (3, 1)

@@ -532,7 +532,7 @@ def test_the_kill_switch_makes_it_nothing() -> None:
         from nativemem.hooks import numpy as hook
         heap = nativemem.Heap()
         hook.install(heap); hook.initializer(heap)()
-        with hook.using(heap): np.ones(10)
+        with hook.using(heap): numpy.ones(10)
         hook.uninstall()
         print(heap.stats.total)
         """

@@ -77,8 +77,8 @@ class BuildOrFallBack(build_ext):
 
 
 class BuildWithStart(build_py):
-    """The headers go into the package; the file that lets NATIVEMEM_AUTOINSTALL=1 work goes beside it. (An editable
-    install has none of that.)"""
+    """The headers go into the package; the file that lets NATIVEMEM_AUTOINSTALL=1 work goes beside it. Of an
+    editable install that file alone is installed."""
 
     start = "nativemem_autoinstall.pth"
     headers: list[str] = []
@@ -86,8 +86,10 @@ class BuildWithStart(build_py):
     def run(self) -> None:
         super().run()
         self.headers = put_headers(Path("src" if self.editable_mode else self.build_lib) / "nativemem", native)
-        if not self.editable_mode:
-            self.copy_file(f"src/{self.start}", str(Path(self.build_lib) / self.start))
+        # editable: the folder that becomes the wheel, which has nothing else that was built
+        beside = self.get_finalized_command("install").install_purelib if self.editable_mode else self.build_lib
+        Path(beside).mkdir(parents=True, exist_ok=True)
+        self.copy_file(f"src/{self.start}", str(Path(beside) / self.start))
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
         ours = [] if self.editable_mode else [str(Path(self.build_lib) / self.start), *self.headers]

@@ -179,6 +179,39 @@ add("Ctrl-C while threads are waited for", "import threading, time\nthreading.Th
 add("Ctrl-C that the shell has switched off", "import signal\nprint(signal.getsignal(signal.SIGINT))\n", shell="trap '' INT; $P program.py")
 for name in ("SIGTERM", "SIGHUP", "SIGUSR1"):
     add(name, "import time\nprint('ready', flush=True); time.sleep(60)\n", send=getattr(signal, name), summary=False)
+AT_A_TERMINAL = """
+import os, pty, sys
+keys = sys.argv[1].encode().decode("unicode_escape").encode()
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv(sys.argv[2], sys.argv[2:])
+said = b""
+while True:
+    try:
+        byte = os.read(terminal, 1)
+    except OSError:  # the last that had it open is gone
+        break
+    said += byte
+    if said.endswith(b"ready") and keys:
+        os.write(terminal, keys)
+        keys = b""
+print(said.replace(b"\\r", b"").decode(), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+def at_a_terminal(name: str, text: str, keys: str) -> None:
+    """``keys`` are typed when the program has said that it is ready."""
+    shell = f"{sys.executable} terminal.py '{keys}' $P program.py | sed 's/nativemem: .*//' | grep ."
+    add(name, text, files={"terminal.py": AT_A_TERMINAL}, shell=shell, summary=False)
+
+
+at_a_terminal("a terminal", "import sys, os\nprint(sys.stdin.isatty(), sys.stdout.isatty(), os.tcgetpgrp(0) == os.getpgrp(), os.getsid(0) == os.getpid())\n1 / 0\n", "")
+at_a_terminal("a line at a terminal", "print(input('ready'))\n", r"typed\n")
+at_a_terminal("Ctrl-C at a terminal", "import time\nprint('ready', flush=True); time.sleep(60)\n", r"\x03")
+at_a_terminal("Ctrl-C that is handled at a terminal", "import time\ntry:\n    print('ready', flush=True); time.sleep(60)\nexcept KeyboardInterrupt:\n    print('handled')\n", r"\x03")
+at_a_terminal("Ctrl-\\ at a terminal", "import time\nprint('ready', flush=True); time.sleep(60)\n", r"\x1c")
+at_a_terminal("Ctrl-D at a terminal", "import sys\nprint('ready', flush=True)\nprint(repr(sys.stdin.read()))\n", r"\x04")
+at_a_terminal("Ctrl-Z at a terminal", "import os, signal, time\nif os.fork():\n    print(os.WIFSTOPPED(os.waitpid(-1, os.WUNTRACED)[1]))\n    os.killpg(0, signal.SIGKILL)\nos.setpgid(0, 0)\nprint('ready', flush=True)\nos.kill(os.getpid(), signal.SIGTSTP)\n", r"")
 add("SIGTERM that is handled", "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *a: sys.exit(3))\nprint('ready', flush=True); time.sleep(60)\n", send=signal.SIGTERM)
 
 # --- __main__ after its end ---
@@ -247,6 +280,14 @@ add("annotations", "x: int = 1\nprint(__annotations__)\n")
 add("a future import", "from __future__ import annotations\nx: undefined = 1\nprint(__annotations__)\n")
 add("frames and linecache", "import sys, linecache, traceback\nf = sys._getframe()\nprint(f.f_back, linecache.getline(__file__, 1), f.f_code.co_filename)\ntraceback.print_stack()\n")
 add("running another file", "import runpy\nprint(runpy.run_path('other.py', run_name='x')['y'])\n", files={"other.py": "import sys\ny = __name__, __file__, sys.argv[0]\n"})
+
+add("a folder that is gone", "import os\ntry: os.getcwd()\nexcept OSError as e: print(e)\n", shell="there=$PWD; mkdir gone; cd gone; rmdir ../gone; $P $there/program.py")
+add("arguments that are not utf-8", "import sys\nprint(ascii(sys.argv))\n", shell="$P program.py $(printf '\\377 \\303\\251')")
+add("arguments that are not utf-8, C locale", "import sys\nprint(ascii(sys.argv))\n", shell="export LC_ALL=C; $P program.py $(printf '\\377 \\303\\251')")
+add("an environment that is not utf-8", "import os\nprint(ascii(os.environ['X']))\n", shell="export X=$(printf '\\377'); $P program.py")
+add("nothing to import from", "import sys\nsys.path = None\nsys.meta_path = None\nsys.modules.clear()\n")
+add("nothing left of os", "import os, builtins\nfor name in ('write', 'open', 'close', 'fstat', 'getpid'): delattr(os, name)\ndel builtins.open\n")
+add("few descriptors", "print(1)\n", shell="ulimit -n 12; $P program.py")
 
 # --- errors and hooks ---
 add("a traceback", "def f():\n    g()\ndef g():\n    return {}['missing']\nf()\n")

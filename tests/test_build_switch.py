@@ -174,3 +174,16 @@ def test_every_wheel_has_what_starts_the_engine_beside_the_package(required: Bui
         start = zipfile.ZipFile(wheel).read("nativemem_autoinstall.pth").decode()
         assert start.count("\n") == 1
         assert start.startswith("import ")  # the interpreter runs no other line
+
+
+def test_an_editable_install_has_what_starts_the_engine(tmp_path: Path) -> None:
+    """ENG-5: beside the file that leads to the sources, and after it in the order in which they are read."""
+    tree = source_tree(tmp_path / "tree")
+    build = f"import os; os.chdir({str(tree)!r}); from setuptools import build_meta as b; b.build_editable('..')"
+    done = run(sys.executable, "-c", build, USE_NATIVE_MEM="0")
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = sorted(name for name in archive.namelist() if name.endswith(".pth"))
+    assert len(names) == 2
+    assert names[-1] == "nativemem_autoinstall.pth"

@@ -394,18 +394,32 @@ def test_modules_of_the_programs_folder_are_not_the_commands(tmp_path: Path) -> 
         assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
 
 
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """An interpreter in whose environment nothing is installed, and a path that the package is on."""
+    place = tmp_path_factory.mktemp("bare")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", place / "env"], check=True)
+    (place / "path").mkdir()
+    (place / "path" / "nativemem").symlink_to(Path(nativemem.__file__).parent, target_is_directory=True)
+    return place / "env" / "bin" / "python", str(place / "path")
+
+
 @pytest.mark.parametrize("options", [(), ("-E",), ("-I",), ("-s",), ("-S", "-B")], ids=repr)
-def test_without_the_start_up_file(options: tuple[str, ...], tmp_path: Path) -> None:
-    """CLI-5: from where site reads nothing, as in a source tree."""
-    source = Path(nativemem.__file__).parent
-    (tmp_path / "path").mkdir()
-    (tmp_path / "path" / "nativemem").symlink_to(source, target_is_directory=True)
+def test_without_the_start_up_file(options: tuple[str, ...], bare: tuple[Path, str], tmp_path: Path) -> None:
+    """CLI-5: where site reads nothing of ours, as in a source tree."""
+    executable, path = bare
     (tmp_path / "program.py").write_text("import sys\nprint(__name__, sys.argv, sys.flags.isolated, sys.path[0])\n")
-    plain = python(*options, "program.py", "1", cwd=tmp_path, PYTHONPATH=str(tmp_path / "path"))
-    words = ("-m", "nativemem", "run", *options, "program.py", "1")
-    done = python(*words, cwd=tmp_path, PYTHONPATH=str(tmp_path / "path"))
-    assert (done.returncode, done.stdout) == (0, plain.stdout)
+
+    def output(*words: str) -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, "PYTHONPATH": path, "NATIVEMEM_BACKEND": "auto"}
+        command = [executable, *words]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env, timeout=60)
+
+    plain = output(*options, "program.py", "1")
+    done = output("-m", "nativemem", "run", *options, "program.py", "1")
+    assert (done.returncode, done.stdout) == (0, plain.stdout), done.stderr
     assert done.stderr.count(" s, peak ") == 1
+    assert (" allocations" in done.stderr) == (nativemem.backend == "native")
 
 
 def test_an_interpreter_that_does_not_know_its_file() -> None:

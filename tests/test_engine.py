@@ -144,7 +144,7 @@ except ImportError:
 
 @native
 class TestAtTheStart:
-    """ENG-5. The .pth is taken from the sources, so that an editable install, which has none, is tested too."""
+    """ENG-5. The .pth is taken from the sources, so that a package that is only on the path is tested too."""
 
     @pytest.fixture
     def start(self, tmp_path: Path) -> dict[str, str]:

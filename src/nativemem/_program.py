@@ -257,20 +257,29 @@ else:
         return any(events & POLLOUT for _, events in ready.poll(_PATIENCE))
 
 
-class _QuietPipes:
-    """While it is entered a pipe without a reader is an error, whatever the program has made of it."""
+class _Undisturbed:
+    """While it is entered a pipe without a reader is an error, and an interrupt nothing: the end is under way."""
 
-    def __enter__(self) -> None:
-        self._before = None
-        if hasattr(_signal, "SIGPIPE"):
+    _names = ("SIGPIPE", "SIGINT")
+
+    def __init__(self) -> None:
+        self._before: dict[int, Any] = {}
+
+    def enter(self) -> None:
+        for name in self._names:
+            number = getattr(_signal, name, None)
+            if number is None or number in self._before:
+                continue
             try:
-                self._before = _signal.signal(_signal.SIGPIPE, _signal.SIG_IGN)
+                before = _signal.signal(number, _signal.SIG_IGN)
             except ValueError:  # not the main thread
-                pass
+                return
+            if before is not None:
+                self._before[number] = before
 
-    def __exit__(self, *error: object) -> None:
-        if self._before is not None:
-            _signal.signal(_signal.SIGPIPE, self._before)
+    def leave(self) -> None:
+        for number, before in self._before.items():
+            _signal.signal(number, before)
 
 
 # --- what is said ---
@@ -290,6 +299,17 @@ class _Summary:
     def __call__(self) -> None:
         if _getpid() != self.pid:  # a child made by fork runs its parent's exit functions
             return
+        undisturbed = _Undisturbed()
+        try:
+            undisturbed.enter()
+        except BaseException:  # an interrupt that came just before
+            undisturbed.enter()
+        try:
+            self._end()
+        finally:
+            undisturbed.leave()
+
+    def _end(self) -> None:
         peak = self.meter.lift()  # only now: until here other threads of the program may run
         numbers = {
             "backend": self.meter.backend,
@@ -309,8 +329,7 @@ class _Summary:
                 file, at = self._put(numbers, code)
             except (OSError, ValueError) as error:
                 lines.insert(0, f"the summary was not written: {error}")
-        with _QuietPipes():
-            self.stderr.say(lines)
+        self.stderr.say(lines)
         if self.meter.watches:
             self.meter.plan_end(OVER_BUDGET if code == OVER_BUDGET else 0, file, at)
         elif code == OVER_BUDGET and not sys.flags.inspect:
@@ -325,10 +344,9 @@ class _Summary:
         head += ' "exit_code": '
         file = _open(self.output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o666)
         try:
-            with _QuietPipes():
-                rest = f"{head}{known}\n}}\n".encode()
-                while rest:
-                    rest = rest[_write(file, rest) :]
+            rest = f"{head}{known}\n}}\n".encode()
+            while rest:
+                rest = rest[_write(file, rest) :]
             if self.meter.watches and _is_regular(file):
                 return file, len(head)
         except BaseException:
@@ -358,7 +376,7 @@ def _code_by_now(denied: bool) -> int | None:
     error = getattr(sys, "last_value", None)
     if error is None:
         return None
-    if isinstance(error, KeyboardInterrupt):
+    if type(error) is KeyboardInterrupt:  # of a class derived from it the interpreter does not die
         return 128 + int(_signal.SIGINT)
     return OVER_BUDGET if denied and isinstance(error, MemoryError) else 1
 
@@ -410,7 +428,7 @@ def _peak_rss() -> int | None:
         pass
     try:
         import resource
-    except ImportError:
+    except Exception:  # whatever the program has made of the import system
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

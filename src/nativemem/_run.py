@@ -166,16 +166,15 @@ def _root() -> str:
 
 
 def _start_is_read(letters: set[str]) -> bool:
-    """Whether an interpreter with these options reads the start-up file beside the package."""
-    root = os.path.realpath(_root())
-    if "S" in letters or not os.path.isfile(os.path.join(root, "nativemem_autoinstall.pth")):
+    """Whether an interpreter with these options reads the start-up file."""
+    if "S" in letters:
         return False
     import site
 
     folders = list(site.getsitepackages())
     if site.ENABLE_USER_SITE and not letters & {"s", "I"}:
         folders.append(site.getusersitepackages())
-    return root in map(os.path.realpath, folders)
+    return any(os.path.isfile(os.path.join(folder, "nativemem_autoinstall.pth")) for folder in folders)
 
 
 #: Before it anything of the program's folder could be imported instead of what this needs: that is taken from the
@@ -263,8 +262,12 @@ def execute(parser: argparse.ArgumentParser, argv: list[str]) -> int:
     by_itself = letters & {"i", "V"} or set(_ANSWERED) & set(words.options)
     if words.kind is None and not by_itself and not _stdin_is_program():
         mistake("name a program: a script, -m MODULE, -c COMMAND, or - for standard input")
+    try:
+        output = output and os.path.abspath(output)
+    except OSError as error:
+        mistake(f"-o: the folder that {output!r} is in is not there: {error.strerror}")
     env = _environment()
-    env[VARIABLE] = pack(budget, output and os.path.abspath(output), env.get(AUTOINSTALL))
+    env[VARIABLE] = pack(budget, output, env.get(AUTOINSTALL))
     env[AUTOINSTALL] = "1"
     command = [sys.executable, *words.options]
     if _start_is_read(letters):

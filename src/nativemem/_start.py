@@ -55,6 +55,12 @@ def _run_command(command: str) -> bool:
 
 
 def _run_stdin() -> bool:
+    if sys.flags.interactive:  # the command itself goes on with that
+        if not sys.flags.quiet:
+            print(f"Python {sys.version} on {sys.platform}", file=sys.stderr)
+            if not sys.flags.no_site:
+                print('Type "help", "copyright", "credits" or "license" for more information.', file=sys.stderr)
+        return False
     stdin = ctypes.c_void_p.in_dll(ctypes.CDLL(None), "stdin")
     return _call("PyRun_AnyFileExFlags", stdin, ctypes.c_char_p(b"<stdin>"), 0, _flags())
 
@@ -107,6 +113,7 @@ def start() -> None:
         failed = _run_stdin()
     else:
         failed = _run_file(words[0], "x" in split(given[1:]).letters())
-    # an interrupt is kept by the interpreter, which ends by the signal if this returns
-    if failed and not sys.flags.inspect and not isinstance(getattr(sys, "last_value", None), KeyboardInterrupt):
-        raise SystemExit(1)
+    # The interpreter has kept an interrupt, and ends by the signal if this returns; it goes on with a terminal.
+    goes_on = sys.flags.inspect and (sys.flags.interactive or os.isatty(0))
+    if failed and not goes_on and type(getattr(sys, "last_value", None)) is not KeyboardInterrupt:
+        ctypes.pythonapi.Py_Exit(1)  # SystemExit would be shown where an inspection was asked for

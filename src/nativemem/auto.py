@@ -10,7 +10,6 @@ The start-up file imports it where ``NATIVEMEM_AUTOINSTALL`` is set, as ``native
 from __future__ import annotations
 
 import os
-import warnings
 
 from ._choice import in_main_interpreter
 from ._install import install
@@ -31,4 +30,6 @@ try:
         else:
             install(limit=_limit)
 except errors.NativeMemError as error:
+    import warnings
+
     warnings.warn(f"nativemem.auto: the engine is off: {error}", RuntimeWarning, stacklevel=2)

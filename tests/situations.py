@@ -173,7 +173,7 @@ add("a depth of recursion in -m", "def f(n): return f(n + 1)\nf(0)\n", "-m", "pr
 add("Ctrl-C", "import time\nprint('ready', flush=True); time.sleep(60)\n", send=signal.SIGINT)
 add("Ctrl-C in -m", "import time\nprint('ready', flush=True); time.sleep(60)\n", "-m", "program", send=signal.SIGINT)
 add("Ctrl-C that is handled", "import time\ntry:\n    print('ready', flush=True); time.sleep(60)\nexcept KeyboardInterrupt:\n    print('handled')\n", send=signal.SIGINT)
-add("Ctrl-C in asyncio", "import asyncio\nasync def f():\n    print('ready', flush=True)\n    try:\n        await asyncio.sleep(60)\n    finally:\n        print('cleaned')\nasyncio.run(f())\n", send=signal.SIGINT, same=lambda text: re.sub(r'(?m)^  File .*\n(    .*\n)*', '', text))
+add("Ctrl-C in asyncio", "import asyncio\nasync def f():\n    try:\n        print('ready', flush=True)\n        await asyncio.sleep(60)\n    finally:\n        print('cleaned')\nasyncio.run(f())\n", send=signal.SIGINT, same=lambda text: re.sub(r'(?m)^  File .*\n(    .*\n)*', '', text))
 add("Ctrl-C in an exit function", "import atexit, time\n@atexit.register\ndef f():\n    print('ready', flush=True); time.sleep(60)\n", send=signal.SIGINT)
 add("Ctrl-C while threads are waited for", "import threading, time\nthreading.Thread(target=time.sleep, args=(1,)).start()\nprint('ready', flush=True); time.sleep(60)\n", send=signal.SIGINT)
 add("Ctrl-C that the shell has switched off", "import signal\nprint(signal.getsignal(signal.SIGINT))\n", shell="trap '' INT; $P program.py")
@@ -201,7 +201,7 @@ print(said.replace(b"\\r", b"").decode(), os.waitstatus_to_exitcode(os.waitpid(p
 
 def at_a_terminal(name: str, text: str, keys: str) -> None:
     """``keys`` are typed when the program has said that it is ready."""
-    shell = f"{sys.executable} terminal.py '{keys}' $P program.py | sed 's/nativemem: .*//' | grep ."
+    shell = f"{sys.executable} terminal.py '{keys}' $P program.py | sed 's/nativemem: .*//; /^ *[~^]*$/d'"
     add(name, text, files={"terminal.py": AT_A_TERMINAL}, shell=shell, summary=False)
 
 

@@ -387,7 +387,7 @@ def test_tracemalloc_is_measured_with_where_it_was_asked_for() -> None:
 
 
 def test_modules_of_the_programs_folder_are_not_the_commands(tmp_path: Path) -> None:
-    for name in ("argparse", "gettext", "stat", "select", "fcntl", "ctypes", "json", "types"):
+    for name in ("argparse", "gettext", "stat", "select", "fcntl", "ctypes", "json"):
         (tmp_path / f"{name}.py").write_text("print(__name__)\nraise SystemExit(9)\n")
     for options in ((), ("-S",)):
         done = run("run", *options, "-c", "print(1)", cwd=tmp_path)

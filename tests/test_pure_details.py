@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import itertools
+import mmap
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,9 @@ import pytest
 
 from nativemem._api import load
 from nativemem._backend import Binding
-from nativemem._pure import cores
+from nativemem._pure import cores, memory
+from nativemem._pure.dataplane import storage
+from nativemem.errors import SIZE_MAX, OutOfMemory
 
 SRC = str(Path(__file__).resolve().parent.parent / "src")
 
@@ -134,23 +140,28 @@ def test_a_child_of_fork_writes_to_its_own_copy(pure: Binding, align: int) -> No
 
 
 @pytest.mark.parametrize("align", [16, 64])
-def test_looking_for_exports_changes_nothing(pure: Binding, align: int) -> None:
-    block = pure.System().alloc(64, align)
+@pytest.mark.parametrize("size", [64, memory.LARGE - 1, memory.LARGE, 2 * memory.LARGE + 3])
+def test_looking_for_exports_changes_nothing(pure: Binding, size: int, align: int) -> None:
+    block = pure.System().alloc(size, align)
     address = block.address
     with memoryview(block) as view:
-        view[:] = bytes(range(64))
+        view[:64] = bytes(range(64))
         assert block._memory._exported()
     assert not block._memory._exported()
     with memoryview(block) as view:
-        assert view.tobytes() == bytes(range(64))
+        assert view[:64].tobytes() == bytes(range(64))
+        with pytest.raises(BufferError):
+            block.free()
     assert block.address == address
+    block.free()
 
 
+@pytest.mark.parametrize("size", [64, memory.LARGE])
 @pytest.mark.parametrize("align", [16, 64])
-def test_a_view_taken_while_the_block_is_freed(pure: Binding, align: int) -> None:
+def test_a_view_taken_while_the_block_is_freed(pure: Binding, align: int, size: int) -> None:
     """As another thread may: the free passes, and the view keeps bytes that are nobody else's."""
     system = pure.System()
-    block = system.alloc(64, align)
+    block = system.alloc(size, align)
     core, views = system._core, []
     count_free = core._count_free
     core._count_free = lambda size: (views.append(memoryview(block)), count_free(size))
@@ -160,8 +171,8 @@ def test_a_view_taken_while_the_block_is_freed(pure: Binding, align: int) -> Non
         del core._count_free
     assert not block.alive
     assert system.stats.live == 0
-    views[0][:] = bytes(range(64))
-    assert views[0].tobytes() == bytes(range(64))
+    views[0][:64] = bytes(range(64))
+    assert views[0][:64].tobytes() == bytes(range(64))
 
 
 def test_a_budget_that_refused_goes_with_its_last_reference(pure: Binding) -> None:
@@ -213,3 +224,157 @@ def test_the_collector_is_back_after_a_profiler_came_in(pure: Binding) -> None:
         sys.setprofile(None)
     assert blocks
     assert gc.isenabled()
+
+
+# --- alignment, whatever allocator is under Python ---
+
+#: the module that has this version's blocks
+MODULE = sys.modules[storage.__module__]
+ALIGNS = (1, 16, 64, 4096)
+
+
+@pytest.mark.parametrize("shift", range(16))
+def test_bytes_of_any_alignment(pure: Binding, shift: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PYV-8: as if what Python gave lay anywhere."""
+    address_of = memory.address_of
+
+    def shifted(bytes_: Any) -> int:
+        return address_of(bytes_) + shift * (not isinstance(bytes_, mmap.mmap))
+
+    monkeypatch.setattr(MODULE, "address_of", shifted)
+    heap, arena = pure.Heap(), pure.Arena()
+    for size, align, allocator in itertools.product((1, 7, 8, 15, 16, 17, 100, 5000), ALIGNS, (heap, arena)):
+        block = allocator.alloc(size, align)
+        assert block.address % align == 0
+        with memoryview(block) as view:
+            assert len(view) == size
+            view[:] = b"x" * size
+        grown = allocator.resize(block, size + 1)
+        assert block.address % align == 0
+        assert bytes(block)[:size] == b"x" * size
+        assert block.size == size + grown
+
+
+ALIGNED = """
+import ctypes
+from nativemem._api import load
+nm = load("pure")
+limited = nm.Limited(nm.Arena(), nm.Budget("1 GiB"))
+allocators = [nm.System(), nm.Heap(), nm.Arena(), nm.Stack("1 MiB"), nm.Slab(), limited]
+blocks = [
+    allocator.alloc(size, align)
+    for allocator in allocators
+    for align in (1, 2, 4, 8, 16, 32, 64, 128, 4096)
+    for size in (*range(1, 40), 100, 1000)
+]
+assert all(block.address % block.align == 0 for block in blocks)
+for number, block in enumerate(blocks):
+    ctypes.memset(block.address, number % 251, block.size)
+assert all(bytes(block) == bytes([number % 251]) * block.size for number, block in enumerate(blocks))
+spans = sorted((block.address, block.address + block.size) for block in blocks)
+assert all(end <= start for (_, end), (start, _) in zip(spans, spans[1:]))
+print(len(blocks))
+"""
+
+
+@pytest.mark.parametrize(
+    "under", ["pymalloc", "pymalloc_debug", "malloc", "malloc_debug", "debug", "mimalloc", "mimalloc_debug"]
+)
+def test_under_each_of_pythons_allocators(under: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PYV-8"""
+    if "mimalloc" in under and sys.version_info < (3, 13):
+        pytest.skip("mimalloc came with 3.13")
+    monkeypatch.setenv("PYTHONMALLOC", under)
+    assert run(ALIGNED) == "2214"
+
+
+def test_sizes_that_no_process_has_do_not_reach_the_interpreter(
+    pure: Binding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PYV-7"""
+    asked: list[int] = []
+
+    def spied(function: Any) -> Any:
+        def spy(size: int, *rest: Any) -> Any:
+            asked.append(size)
+            return function(size, *rest)
+
+        return spy
+
+    for module, name in itertools.product((memory, MODULE), ("cells", "pages", "_cells")):
+        if hasattr(module, name):
+            monkeypatch.setattr(module, name, spied(getattr(module, name)))
+    upstream = pure.System()
+    makers = (
+        lambda n: upstream.alloc(n),
+        lambda n: pure.Heap().alloc(n),
+        lambda n: pure.Arena(upstream=upstream).alloc(n),
+        lambda n: pure.Arena(n, upstream=upstream).alloc(1),
+        lambda n: pure.Stack(n, upstream=upstream),
+        lambda n: pure.Pool(n, 1, upstream=upstream),
+        lambda n: pure.Slab(upstream=upstream).alloc(n),
+        lambda n: pure.Traced(upstream).array("d", n // 8),
+    )
+    for make, size in itertools.product(makers, ((1 << 47) + 16, 1 << 62, SIZE_MAX - 15)):
+        with pytest.raises(OutOfMemory):
+            make(size)
+    assert max(asked, default=0) <= memory.MOST
+    assert upstream.stats.current == 0
+    upstream.alloc(10).free()
+    assert asked
+
+
+# --- dead blocks ---
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="memory is no block there")
+def test_where_a_block_cannot_change_its_class(pure: Binding, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on an interpreter that may refuse it: nothing else is different."""
+    assert MODULE._twins_are_possible
+    monkeypatch.setattr(MODULE, "_twins_are_possible", False)
+    arena, system = pure.Arena(), pure.System()
+    for allocator in (arena, system):
+        block = allocator.alloc(100)
+        block.free()
+        assert not block.alive
+    address = arena.alloc(100).address
+    assert arena.blocks() == []
+    ctypes.memset(address, 1, 100)
+    arena.close()
+    assert (system.stats.live, len(memoryview(block))) == (0, 0)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="memory is no block there")
+def test_weak_references_do_not_see_what_an_arena_keeps(pure: Binding) -> None:
+    arena = pure.Arena()
+    block = arena.alloc(10)
+    seen: list[Any] = []
+    reference = weakref.ref(block)
+    told = weakref.ref(block, seen.append)
+    table = weakref.WeakValueDictionary({1: block})
+    del block
+    assert (reference(), told(), seen, dict(table)) == (None, None, [told], {})
+    arena.reset()
+    assert seen == [told]
+
+
+def test_wiped_before_it_is_given_back(pure: Binding) -> None:
+    """ARENA-4: freed, dropped and live ones alike."""
+    if sys.version_info < (3, 12):
+        pytest.skip("the bytes go with the block")
+    arena = pure.Arena(zero_on_free=True)
+    blocks = [arena.alloc(100) for _ in range(3)]
+    bytes_ = [block._memory._bytes for block in blocks]
+    for block in blocks:
+        memoryview(block)[:] = b"s" * 100
+    blocks.pop().free()
+    del blocks[0], block
+    assert all(each.tobytes().count(b"s") == 100 for each in bytes_)
+    arena.reset()
+    assert not any(each.tobytes().count(b"s") for each in bytes_)
+    heap = pure.Heap(secure=True)
+    collected = heap.alloc(100)
+    memoryview(collected)[:] = b"s" * 100
+    bytes_ = [collected._memory._bytes]
+    del collected
+    assert not bytes_[0].tobytes().count(b"s")

@@ -129,9 +129,9 @@ class _Inherited(Block):
             calls: list[Any] = []
             with lock:
                 if key in store:
+                    store[key] = self  # first: what follows may want memory that is not there
                     self._allocator = None  # type: ignore[assignment]
                     self._end(False)
-                    store[key] = self
                     calls = _clear_weak_references(self)
             for call in calls:  # without the lock: any code
                 call()
@@ -154,7 +154,13 @@ class _Inherited(Block):
         first = self._looks_for_exports() if self._kept else self._empties()
         # a block that a thread took a view of since _exported was asked keeps its bytes and its class
         with contextlib.suppress(BufferError):
-            _calls(first, _become(self, self._dead_type))
+            try:
+                _calls(first, *self._burial())
+            except SystemError:  # exports were looked at, and then that this system has no mremap
+                _calls(*self._burial())
+
+    def _burial(self) -> tuple[Any, ...]:
+        return (_become(self, self._dead_type),) if _twins_are_possible else ()
 
     def _discard(self, wipe: bool) -> None:
         if type(self) is self._dead_type:
@@ -208,13 +214,16 @@ class _Pages(_Inherited, mmap.mmap):  # type: ignore[misc]
     locals().update(_namespace(mmap.mmap))
 
     def _looks_for_exports(self) -> Any:
-        return partial(mmap.mmap.__setitem__, self, slice(0, 0), b"")
+        return partial(mmap.mmap.resize, self, self._size)
 
     def _empties(self) -> Any:
         return partial(mmap.mmap.close, self)
 
     def _set_size(self, size: int) -> bool:
-        mmap.mmap.resize(self, size)
+        try:
+            mmap.mmap.resize(self, size)
+        except SystemError:  # as above
+            return False
         return True
 
 
@@ -228,6 +237,19 @@ for _live, _dead in ((_Cells, _DeadCells), (_Pages, _DeadPages)):
         _each.__doc__ = Block.__doc__
         _each._live_type, _each._dead_type = _live, _dead
 seal()
+
+
+def _try_twins() -> bool:
+    """Whether this interpreter changes the class of a block for its twin, and gives no buffer of that. Where it
+    does not, a dead block is an empty buffer."""
+    with contextlib.suppress(TypeError):
+        for block in (_cells(1), pages(1, _Pages)):
+            _become(block, block._dead_type)()
+            with contextlib.suppress(TypeError):
+                memoryview(block)
+                return False
+        return True
+    return False
 
 
 def _cells(size: int) -> Any:
@@ -245,3 +267,6 @@ def storage(size: int, align: int) -> Any:
         block = pages(size, _Pages)
     block._align, block._size, block._keeper = align, size, None
     return block
+
+
+_twins_are_possible = _try_twins()

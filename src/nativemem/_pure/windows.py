@@ -11,6 +11,8 @@ from typing import Any
 from .blocks import Block, seal
 from .memory import LARGE, address_of, fill, is_exported, take
 
+_NOTHING = take(0)
+
 
 class Memory:
     """What is behind a block, and outlives it where its allocator keeps it."""
@@ -59,7 +61,13 @@ class Memory:
             if self._kept:
                 self._outgrown.append(self._bytes)
             self._bytes, self._start = bytes_, start
-        self._size = size
+        old, self._size = self._size, size
+        if size > old:
+            try:
+                self._fill(0, old)  # of what it was before a resize made it smaller
+            except BaseException:
+                self._size = old
+                raise
         return True
 
     def _end(self, wipe: bool) -> None:
@@ -73,8 +81,8 @@ class Memory:
             for each in (self._bytes, *self._outgrown):
                 with memoryview(each) as view:
                     fill(view, 0)
-        self._bytes, self._start, self._size = take(0), 0, 0
-        self._outgrown = []
+        self._bytes, self._start, self._size = _NOTHING, 0, 0
+        self._outgrown.clear()
 
 
 seal()

@@ -280,8 +280,10 @@ class PythonTests:
         *("setup.py", "pyproject.toml", "README.md", "Makefile", "MANIFEST.in", "LICENSE"),
     )
 
-    def __init__(self, top: Path) -> None:
+    def __init__(self, top: Path, lenient: bool = False) -> None:
         self.top = top
+        self.lenient = lenient  # a test that fails on the sound sources is left out
+        self.unsound: dict[tuple[str, ...], list[str]] = {}
         self.seconds: dict[tuple[str, ...], float] = {}
         self.lock = threading.Lock()
 
@@ -294,9 +296,13 @@ class PythonTests:
                 copy_tree(tree, self.PARTS)
                 self.build(tree)
             start = time.monotonic()
-            code, output = self.test(tree, tests, 3 * MOST_PATIENCE)
-            if code != 0:
+            code, output = self.test(tree, tests, 3 * MOST_PATIENCE, to_the_end=self.lenient)
+            failed = re.findall(r"^(?:FAILED|ERROR) (\S+?\.py::.*?)(?: - .*)?$", output, re.MULTILINE)
+            if code != 0 and not (self.lenient and failed):
                 raise Unfit(f"{' '.join(tests)} fails on the sound sources:\n{output}")
+            for test in failed:
+                print(f"left out, because it fails on the sound sources: {test}", flush=True)
+            self.unsound[tests] = [f"--deselect={test}" for test in failed]
             self.seconds[tests] = time.monotonic() - start
 
     @staticmethod
@@ -310,12 +316,17 @@ class PythonTests:
         if code != 0:
             raise Stillborn(f"{tree.name}: the extension does not build:\n{output}")
 
-    def test(self, tree: Path, tests: tuple[str, ...], patience: float) -> tuple[int | None, str]:
-        options = ["-x", "-q", "--tb=no", "-p", "no:cacheprovider"]
-        if not any(test.startswith("src/") for test in tests):
-            # what runs on the pure backend sees nothing of a mutant in C
+    def test(
+        self, tree: Path, tests: tuple[str, ...], patience: float, *, in_c: bool = False, to_the_end: bool = False
+    ) -> tuple[int | None, str]:
+        options = ["-q", "--tb=no", "-p", "no:cacheprovider", *self.unsound.get(tests, ())]
+        if not to_the_end:
+            options.append("-x")
+        if in_c:  # what runs on the pure backend sees nothing of it
             options += ["-k", "not pure"]
-        command = (sys.executable, "-m", "pytest", *options, "--doctest-modules", *tests)
+        if tests[0].startswith("src/"):
+            options.append("--doctest-modules")
+        command = (sys.executable, "-m", "pytest", *options, *tests)
         return run(command, tree, timeout=patience, env=self.environment(tree))
 
     def plant(self, mutant: Mutant) -> Path:
@@ -332,7 +343,7 @@ class PythonTests:
         self.prepare(tests)
         tree = self.plant(mutant)
         patience = max(PATIENCE, SLOWER * self.seconds[tests])
-        code, output = self.test(tree, tests, patience)
+        code, output = self.test(tree, tests, patience, in_c=not mutant.file.endswith(".py"))
         if code == 0:
             return ""
         if code is None:
@@ -354,7 +365,11 @@ class PythonTests:
 def hunt(mutant: Mutant, c_tests: CTests, python_tests: PythonTests) -> Outcome:
     start = time.monotonic()
     caught_by = ""
-    if mutant.tests:
+    if mutant.file in mutants_random.WITH_DOCTESTS:
+        caught_by = python_tests.catch(mutant, (mutant.file,))
+    if caught_by:
+        pass
+    elif mutant.tests:
         caught_by = python_tests.catch(mutant)
     else:
         for kind in ("plain", "asan", "tsan") if mutant.threads else ("plain", "asan"):
@@ -414,7 +429,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     start = time.monotonic()
-    c_tests, python_tests = CTests(TOP), PythonTests(TOP)
+    c_tests, python_tests = CTests(TOP), PythonTests(TOP, lenient=bool(options.random))
     outcomes: dict[str, Outcome] = {}
     stillborn = 0
     # the long ones first, so that they do not stand alone at the end

@@ -416,6 +416,12 @@ def draw(
     return drawn, left
 
 
+#: modules whose own examples are asked first
+WITH_DOCTESTS = {
+    f"src/nativemem/{name}.py"
+    for name in ("allocators", "budget", "config", "errors", "executors", "memlib", "process", "typed", "wrappers")
+}
+
 #: what is asked of a mutant that the nearest tests do not see
 MORE = (
     CONTRACT,

@@ -72,7 +72,9 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
 
 def drawn_from(root: Path, stratum: str) -> set[tuple[str, str]]:
     """Each change that may be drawn, as the line before and after."""
-    lines = {file: (root / file).read_text(encoding="utf-8").splitlines() for file in ("csrc/a.c", "src/nativemem/a.py")}
+    lines = {
+        file: (root / file).read_text(encoding="utf-8").splitlines() for file in ("csrc/a.c", "src/nativemem/a.py")
+    }
     return {
         (old.strip(), (old[: change.start] + change.new + old[change.end :]).strip())
         for (file, line), changes in mutants_random.candidates(root, stratum).items()
@@ -153,7 +155,9 @@ def test_a_seed_says_what_is_drawn(tmp_path: Path) -> None:
         mutants.mutate(mutant, tmp_path)
         before = (ROOT / mutant.file).read_text(encoding="utf-8").splitlines()
         after = (tmp_path / mutant.file).read_text(encoding="utf-8").splitlines()
-        assert [i for i, pair in enumerate(zip(before, after, strict=True), 1) if len(set(pair)) == 2] == [mutant.line]
+        assert [i for i, pair in enumerate(zip(before, after, strict=True), 1) if len(set(pair)) == 2] == [
+            mutant.line
+        ]
     gone = first[0]
     same = Equivalent(gone.file, gone.old.strip(), gone.new.strip(), "for one")
     without, left = mutants_random.draw(ROOT, 40, 5, (same,))

@@ -510,6 +510,7 @@ static void check_all(run *r) {
     MUST(nm_budget_denied(r->root) == r->root_denied);
     const char *broken = r->links[0].destroy == destroy_heap ? nm__region_check() : NULL;
     if (broken != NULL) stop_program(r, "region", 0, broken);
+    if ((broken = nm_budget_check(r->root)) != NULL) stop_program(r, "root", 0, broken);
     for (size_t i = 0; i < r->live; i++) MUST(has_its_edges(&r->blocks[i]));
     for (size_t i = 0; i < r->raws; i++) MUST(has_its_edges(&r->raw[i]));
 }

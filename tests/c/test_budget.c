@@ -70,6 +70,51 @@ static void test_pressure_of_ancestors(void) {
     no_crossings();
 }
 
+/* Each crossing is told once, in whatever order they come and are asked for; the invariants hold after each call. */
+static void test_crossings_of_generated_programs(void) {
+    for (unsigned program = 1; program <= 60; program++) {
+        uint64_t seed = program * 7919U;
+        nm_budget *b[3], *root = b[0] = make(1000, NULL, (nm_budget_options){.warn = 0.5, .critical = 0.8});
+        b[1] = make(600, root, (nm_budget_options){.warn = 0.3, .critical = 0.9});
+        b[2] = make(700, root, (nm_budget_options){.warn = 0.7, .critical = 0.7, .overcommit = 0.2});
+        size_t held[3] = {0}, waiting[3][4][2] = {0}, all = 0;
+        nm_pressure level[3] = {NM_NORMAL, NM_NORMAL, NM_NORMAL};
+        for (int step = 0; step < 300; step++) {
+            size_t i = below(&seed, 3), n = 1 + below(&seed, 400), what = below(&seed, 8);
+            if (what < 3) {
+                if (nm_budget_charge(b[i], n)) held[i] += n;
+            } else if (what < 6) {
+                n = n < held[i] ? n : held[i];
+                CHECK(nm_budget_release(b[i], n) == NM_OK);
+                held[i] -= n;
+            } else if (what < 7) {
+                nm_budget_set_limit(b[i], 500 + below(&seed, 600));
+            } else {
+                const nm_budget *which = NULL;
+                int to = 0;
+                bool was_normal = false;
+                bool told = nm_budget_crossed(&which, &to, &was_normal);
+                CHECK(told == (all != 0));
+                for (i = 0; told && b[i] != which;) i++;
+                if (told) CHECK(waiting[i][to][was_normal] != 0 && all-- != 0 && waiting[i][to][was_normal]-- != 0);
+            }
+            for (i = 0; i < 3; i++) {
+                nm_pressure now = nm_budget_pressure(b[i]);
+                if (now > level[i]) waiting[i][now][level[i] == NM_NORMAL]++, all++;
+                level[i] = now;
+                SOUND(nm_budget_check(b[i]));
+            }
+            CHECK(all == 0 || atomic_load(&nm__pressed));
+            CHECK(nm_budget_used(root) == held[0] + held[1] + held[2]);
+        }
+        for (int i = 2; i >= 0; i--) {
+            CHECK(nm_budget_release(b[i], held[i]) == NM_OK);
+            nm_budget_destroy(b[i]);
+        }
+        no_crossings();
+    }
+}
+
 static void test_refusals_are_taken_once(void) {
     nm_budget *root = make(100, NULL, (nm_budget_options){0}), *leaf = make(200, root, (nm_budget_options){.max_single = 0.9});
     nm__refusal r;
@@ -312,6 +357,7 @@ static void test_release_while_the_limit_moves(void) {
 int main(void) {
     RUN(test_pressure());
     RUN(test_pressure_of_ancestors());
+    RUN(test_crossings_of_generated_programs());
     RUN(test_refusals_are_taken_once());
     RUN(test_options());
     RUN(test_a_locked_ancestor());

@@ -18,7 +18,7 @@ INPUTS := pyproject.toml setup.py $(C_SOURCES) $(C_HEADERS) \
 	$(shell find src -name '*.py' -o -name '*.h' -o -name py.typed)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test doctest bench lint lint-c header-compile c-tests c-tests-asan coverage \
+.PHONY: help demo test test-slow check doctest bench lint lint-c header-compile c-tests c-tests-asan coverage \
 	differential mutants dist wheel-pure clean FORCE
 .DELETE_ON_ERROR:
 
@@ -49,8 +49,19 @@ $(VENV)/.installed-%: $(VENV)/.python $(INPUTS)
 demo: $(VENV)/.installed-demo ## build, then run the examples with and without nativemem
 	$(BIN)/python scripts/demo.py $(ARGS)
 
-test: $(VENV)/.installed-test c-tests c-tests-asan doctest ## build the C core and run all tests
-	$(BIN)/python -m pytest $(ARGS)
+# as many at once as there are cores; the tests of a file one after the other, in one process
+CORES := $(shell nproc 2>/dev/null || echo 2)
+PYTEST = $(BIN)/python -m pytest -n $(CORES) --dist loadfile
+
+test: $(VENV)/.installed-test ## build the C core and run the tests; some minutes
+	@$(MAKE) --no-print-directory -j$(CORES) c-tests c-tests-asan
+	@$(MAKE) --no-print-directory doctest
+	$(PYTEST) -m 'not slow' $(ARGS)
+
+test-slow: $(VENV)/.installed-test ## the tests that `make test` leaves out, those with the marker slow
+	$(PYTEST) -m slow $(ARGS)
+
+check: test-slow test ## all tests
 
 doctest: $(VENV)/.installed-test ## run the examples in the docstrings and in README.md, on both backends
 	for backend in native pure; do \

@@ -209,6 +209,8 @@ REFUSED = {
 def by_the_header_alone(tree: Path) -> Iterator[str]:
     """memlib_redirect.h in front of a file that calls malloc; as it is, that file does the same."""
     before = ("-D_GNU_SOURCE", "-include", "memlib_redirect.h")
+    # gcc takes a comparison with a quotient for one with a product, and does not divide
+    divided = ("-fsanitize=integer-divide-by-zero", "-fsanitize-undefined-trap-on-error")
     as_it_is = tree / "build" / "as-it-is"
     (tree / "build").mkdir(exist_ok=True)
     plain = run(tree, COMPILERS[0], *STRICT, "-D_GNU_SOURCE", PROGRAMS / "redirect.c", "-o", as_it_is)
@@ -222,7 +224,7 @@ def by_the_header_alone(tree: Path) -> Iterator[str]:
             continue
         for compiler in COMPILERS:
             try:
-                made = program(tree, flag, "redirect", compiler, more=before)
+                made = program(tree, flag, "redirect", compiler, more=(*before, *divided))
             except AssertionError as error:
                 yield str(error)
                 continue

@@ -273,7 +273,7 @@ def test_many_owners(nm: Binding) -> None:
         *(("auto_rebalance", v) for v in (1, None)),
         *(("shared", v) for v in (1, "x")),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__ if type(value) is object else repr(value),
 )
 def test_bad_options(nm: Binding, field: str, value: object) -> None:
     """CFG-1"""

@@ -61,12 +61,12 @@ class Memory:
             if self._kept:
                 self._outgrown.append(self._bytes)
             self._bytes, self._start = bytes_, start
-        old, self._size = self._size, size
-        if size > old:
+        before, self._size = self._size, size
+        if size > before:
             try:
-                self._fill(0, old)  # of what it was before a resize made it smaller
+                self._fill(0, before)  # of what it was before a resize made it smaller
             except BaseException:
-                self._size = old
+                self._size = before
                 raise
         return True
 

@@ -20,6 +20,7 @@ GLOBALS = {
     "region": "the one range of addresses of the process",
     "nm__region_base": "the same, set once",
     "nm__region_reach": "how much of it was ever handed out",
+    "nm__region_dirty": "how much of it is kept for reuse",
     "nm__region_pages": "the same, set once",
     "nm__pages": "the same, set once",
     "nm__page_bias": "the same, set once",

@@ -85,12 +85,14 @@ static uint32_t used_of(const nm__slot *slot, const nm__page *p) {
 
 /* Of group 0 next to nothing is free: too little to be looked at for each cell that comes back, since with blocks freed
  * all over a large heap superblocks would change lists with each free, and again with each allocation. What waits there
- * is at most a 32nd of a superblock, and is found before a block is refused. */
+ * is at most a 32nd of a superblock, and is found before a block is refused: there each is looked at once, and those that
+ * are full are put aside until a cell comes back. So a refusal does not cost more the more superblocks there are. */
 static uint32_t quorum(const nm__cells *c) { return c->capacity < 64 ? 1 : c->capacity / 32; }
 
 /* A superblock of the group has more cells in use than that: half of them, a quarter and so on. */
 static uint32_t floor_of(const nm__cells *c, unsigned group) {
     if (group == 0) return c->capacity - quorum(c);
+    if (group == NM__FULL) return c->capacity - 1;
     return group == NM__GROUPS - 1 ? 0 : c->capacity >> group;
 }
 
@@ -108,7 +110,8 @@ static const char *check_superblock(const nm__page *p, const nm__part *part, siz
     if (!nm__cells_check(&p->cells, used, nm__page_base(p), 0, part->heap->key)) return "a superblock's cells do not add up";
     if (p == slot->page) return p->cells.count == 0 || p->cells.count > patience(&p->cells) ? "a head's count has run out" : NULL;
     if (used == 0) return "an empty superblock was not returned";
-    if (p->group != group_of(&p->cells, used)) return "a superblock is on the wrong list";
+    if (p->group == NM__FULL ? used != p->cells.capacity : p->group != group_of(&p->cells, used))
+        return "a superblock is on the wrong list";
     if (p->next != NULL && p->next->prev != p) return "a list of superblocks is broken";
     if (p->cells.count != used - floor_of(&p->cells, p->group)) return "a superblock reports where it should not";
     return NULL;
@@ -124,7 +127,7 @@ const char *nm_heap_check(nm_heap *h) {
         for (size_t bin = 1; bin < NM_BINS && broken == NULL; bin++) {
             const nm__page *head = part->slots[bin].page;
             if (head != &nm__no_page) broken = check_superblock(head, part, bin), pages++;
-            for (unsigned group = 0; group < NM__GROUPS; group++)
+            for (unsigned group = 0; group <= NM__FULL; group++)
                 for (const nm__page *p = part->waiting[bin][group]; p != NULL && broken == NULL; p = p->next, pages++)
                     broken = p->group != group ? "a superblock is on the wrong list" : check_superblock(p, part, bin);
         }
@@ -393,11 +396,14 @@ static nm__page *take_head(nm__slot *slot) {
 }
 
 /* Pre: p is not the head, on no list, and not empty. */
-static void let_wait(nm__part *part, nm__page *p) {
-    unsigned group = group_of(&p->cells, nm__cells_used(&p->cells));
+static void let_wait_in(nm__part *part, nm__page *p, unsigned group) {
     p->group = (uint8_t)group;
     nm__cells_report_at(&p->cells, floor_of(&p->cells, group));
     push(&part->waiting[p->bin][group], p);
+}
+
+static void let_wait(nm__part *part, nm__page *p) {
+    let_wait_in(part, p, group_of(&p->cells, nm__cells_used(&p->cells)));
 }
 
 static void pull_waiting(nm__part *part, nm__page *p) { pull(&part->waiting[p->bin][p->group], p); }
@@ -405,7 +411,7 @@ static void pull_waiting(nm__part *part, nm__page *p) { pull(&part->waiting[p->b
 /* Opens the guard behind a secure heap's pages; how many of them can go back. Where the system refuses, the last one
  * is taken out of use for good: whoever got it next would run into the guard. */
 static size_t unguard(const nm_heap *h, nm__page *p, size_t npages) {
-    if (h->key == 0 || nm__os_commit(guard_of(p, npages), GUARD)) return npages;
+    if (h->key == 0 || nm__os_open(guard_of(p, npages), GUARD)) return npages;
     nm__region_retire(p + npages - 1);
     return npages - 1;
 }
@@ -439,6 +445,7 @@ __attribute__((noinline)) void nm__part_trip(nm__page *p) {
         uint32_t used = used_of(slot, p);
         if (other == NULL || (used != 0 && other->group >= group_of(&p->cells, used))) {
             ask_later(&p->cells);
+            if (++part->trips % 16 == 0) nm__region_tick();
             return;
         }
         take_head(slot);
@@ -486,11 +493,14 @@ static bool refill(nm__part *part, size_t bin) {
 
 /* Where nothing else is left: a superblock with a free cell or two. Pre: there is no head. */
 static bool scrape(nm__part *part, size_t bin) {
-    nm__page *p = part->waiting[bin][0];
-    while (p != NULL && p->cells.free == NULL) p = p->next;
-    if (p == NULL) return false;
-    set_waiting_head(part, p);
-    return true;
+    for (nm__page *p; (p = part->waiting[bin][0]) != NULL; let_wait_in(part, p, NM__FULL)) {
+        if (p->cells.free != NULL) {
+            set_waiting_head(part, p);
+            return true;
+        }
+        pull_waiting(part, p);
+    }
+    return false;
 }
 
 /* As refill, with a new superblock if need be. */
@@ -1165,7 +1175,7 @@ void nm_heap_clear(nm_heap *h) {
         atomic_store(&part->remote, NULL);
         for (size_t bin = 1; bin < NM_BINS; bin++) {
             if (head_of(&part->slots[bin]) != NULL) drop_superblock(h, take_head(&part->slots[bin]));
-            for (unsigned group = 0; group < NM__GROUPS; group++)
+            for (unsigned group = 0; group <= NM__FULL; group++)
                 for (nm__page *p; (p = part->waiting[bin][group]) != NULL; drop_superblock(h, p)) pull_waiting(part, p);
         }
         nm__set(&part->back, nm__get(&part->out));

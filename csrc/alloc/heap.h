@@ -11,8 +11,10 @@ typedef struct nm__slot {
     nm__counter served; /* blocks ever served; also what the head's cells are counted by, so that one count does */
 } nm__slot;
 
-/* A bin's superblocks but the head wait on lists by how full they are. */
+/* A bin's superblocks but the head wait on lists by how full they are. The last list has those that were found to be
+ * full to the last cell. */
 #define NM__GROUPS 8
+#define NM__FULL NM__GROUPS
 
 typedef enum nm__part_state { NM__OWNED, NM__ABANDONED, NM__BUSY } nm__part_state;
 
@@ -24,11 +26,12 @@ typedef enum nm__part_state { NM__OWNED, NM__ABANDONED, NM__BUSY } nm__part_stat
  *   every cell on `remote` is of a superblock of the part */
 struct nm__part {
     nm__slot slots[NM_BINS];
-    nm__page *waiting[NM_BINS][NM__GROUPS];
+    nm__page *waiting[NM_BINS][NM__GROUPS + 1];
     nm_heap *heap;
     nm__part *next; /* the heap's parts */
     void *memory;   /* what to give back */
     _Atomic uintptr_t thread; /* whose it is; 0: nobody's */
+    unsigned trips; /* heads asked whether they are still the ones to serve */
     nm__counter total, count, frees, out, back, peak; /* sized calls only; this thread's */
     _Alignas(64) nm__remote remote;
     _Atomic int state;

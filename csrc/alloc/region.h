@@ -1,6 +1,6 @@
-/* The region: one range of reserved addresses per process, handed out in pages of 64 KiB.
+/* The region: one range of addresses per process, handed out in pages of 64 KiB. It is mapped as far as it is needed.
  *
- * A descriptor for each page lies beside the region, 64 bytes each, so that descriptors of neighbouring
+ * A descriptor for each page lies below the region, 64 bytes each, so that descriptors of neighbouring
  * superblocks do not share cache sets as headers at 64 KiB steps would.
  */
 #ifndef NM__REGION_H
@@ -17,9 +17,11 @@ typedef enum nm__kind {
     NM__UNUSED = 0,     /* beyond the frontier, or inside a span */
     NM__SUPERBLOCK = 1, /* cells */
     NM__SPAN = 2,       /* the first page of a live span */
-    NM__DIRTY = 3,      /* first and last page of a free span whose memory is kept */
-    NM__CLEAN = 4,      /* first and last page of a free span that reads as zero */
-    NM__ROOM = 5        /* the same, kept for the live span before it to grow into */
+    NM__HOLE = 3,       /* a page where something else was mapped when it was to be */
+    NM__DIRTY = 4,      /* first and last page of a free span whose memory is kept */
+    NM__CLEAN = 5,      /* first and last page of a free span that reads as zero */
+    NM__ROOM = 6,       /* the same of one that is not mapped, kept for the live span before it to grow into */
+    NM__AWAY = 7        /* the same, for all */
 } nm__kind;
 
 typedef struct nm__part nm__part; /* a heap's share of one thread; heap.c */
@@ -32,7 +34,8 @@ typedef struct nm__page {
     uint8_t kind;
     uint8_t bin;      /* superblock */
     uint8_t group;    /* superblock that is not a head: which of its bin's lists it is on */
-    bool zero;        /* span: its memory reads as zero */
+    bool zero : 1;    /* span: its memory reads as zero */
+    bool mapped : 1;  /* each page: a block that lies in one that is not is of another allocator */
 } nm__page;
 _Static_assert(sizeof(nm__page) == 64, "one cache line");
 
@@ -44,21 +47,33 @@ _Static_assert(sizeof(nm__aged) <= sizeof(nm__cells), "the queue's links use the
 
 /* Set once by nm_region_init, constant after. */
 extern uintptr_t nm__region_base;
-extern size_t nm__region_pages;
+extern size_t nm__region_pages; /* 0: there is no region */
 extern nm__page *nm__pages;
 extern uintptr_t nm__page_bias; /* where the descriptor of address 0 would lie: the fast path need not subtract the base */
 
-/* NULL: not an address of the region. */
+extern _Atomic size_t nm__region_reach; /* pages below the frontier: only those have a descriptor. Never falls */
+/* An instruction less than an atomic load and a compare: compilers do not make one of the two. */
+#if defined(__x86_64__) && !defined(NM__TSAN)
+NM_INLINE size_t nm__region_reached(void) { return *(const size_t *)(const void *)&nm__region_reach; }
+#else
+NM_INLINE size_t nm__region_reached(void) { return nm__get(&nm__region_reach); }
+#endif
+/* NULL: no block of the region's. Pre: a block, so its making is seen. */
 NM_INLINE nm__page *nm__page_of(const void *ptr) {
     size_t index = ((uintptr_t)ptr - nm__region_base) >> NM__PAGE_SHIFT;
-    return NM_LIKELY(index < nm__region_pages) ? &nm__pages[index] : NULL;
+    return NM_LIKELY(index < nm__region_reached()) ? &nm__pages[index] : NULL;
 }
-extern _Atomic size_t nm__region_reach; /* pages that were ever handed out: only those have a descriptor */
+/* The same, where other allocators may have blocks in a part of the region that is not mapped. */
+NM_INLINE nm__page *nm__page_of_block(const void *ptr) {
+    nm__page *p = nm__page_of(ptr);
+    return p != NULL && NM_LIKELY(p->part != NULL || p->kind == NM__SPAN) ? p : NULL;
+}
 /* For addresses that may be anything. */
 NM_INLINE nm__page *nm__page_at(const void *ptr) {
     size_t index = ((uintptr_t)ptr - nm__region_base) >> NM__PAGE_SHIFT;
     return index < atomic_load_explicit(&nm__region_reach, memory_order_acquire) ? &nm__pages[index] : NULL;
 }
+bool nm__region_has(const void *ptr); /* whether it is the region's memory that is mapped there; takes the lock */
 /* Pre: an address of the region. */
 NM_INLINE nm__page *nm__page_in(const void *ptr) {
     return (nm__page *)(nm__page_bias + ((uintptr_t)ptr >> NM__PAGE_SHIFT) * sizeof(nm__page));
@@ -78,6 +93,13 @@ bool nm__region_extend(nm__page *first, size_t n, size_t more);
 /* Moves a span of n pages to one of so many, more than n, with as much room behind it again, and gives the old one back.
  * What is copied is not resident twice. NULL: it is not large, or there is no such place; nothing has changed. */
 nm__page *nm__region_move(nm__page *first, size_t n, size_t to);
+
+extern nm__counter nm__region_dirty; /* bytes of dirty spans */
+/* From time to time, where nothing comes and goes but cells: what is kept decays then, too. */
+void nm__region_tick_slowly(void);
+NM_INLINE void nm__region_tick(void) {
+    if (nm__get(&nm__region_dirty) != 0) nm__region_tick_slowly();
+}
 
 const char *nm__region_check(void);
 

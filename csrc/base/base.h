@@ -72,11 +72,14 @@ void nm__wipe(void *ptr, size_t size);
 
 /* Address space. Sizes and addresses are multiples of NM__OS_PAGE. */
 #define NM__OS_PAGE ((size_t)4096)
-void *nm__os_reserve(size_t size);             /* inaccessible; NULL: refused */
-void nm__os_release(void *ptr, size_t size);   /* of a whole reserve */
-bool nm__os_commit(void *ptr, size_t size);    /* readable, writable, zero at first touch */
+/* Maps memory at an address, zero at first touch. Where any part of it is mapped, nothing changes. */
+typedef enum nm__mapping { NM__MAPPED, NM__TAKEN /* by another mapping */, NM__REFUSED /* there is no more */ } nm__mapping;
+nm__mapping nm__os_map(void *at, size_t size);
+bool nm__os_unmap(void *ptr, size_t size);     /* false: the process has too many mappings; nothing has changed */
+uintptr_t nm__os_landing(void);                /* about where the system maps what has no address; 0: it maps nothing */
+bool nm__os_open(void *ptr, size_t size);      /* undoes nm__os_guard */
 bool nm__os_purge(void *ptr, size_t size);     /* pages back to the system, zero when touched again */
-bool nm__os_guard(void *ptr, size_t size);     /* inaccessible until committed again */
+bool nm__os_guard(void *ptr, size_t size);     /* inaccessible until opened */
 bool nm__os_is_readable(const void *ptr, size_t size); /* slow; now, and for as long as nobody unmaps it */
 uint64_t nm__os_random(void);
 /* Pages of 2 MiB where they fit, if the system has them; or none but those there are. */

@@ -9,23 +9,44 @@
 
 #include "base/base.h"
 
-/* PROT_NONE costs no commit charge, so that a large reserve passes under strict overcommit too. */
-void *nm__os_reserve(size_t size) {
-    int before = errno;
-    void *ptr = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    errno = before;
-    return ptr == MAP_FAILED ? NULL : ptr;
-}
-
-void nm__os_release(void *ptr, size_t size) { (void)munmap(ptr, size); }
-
 /* A free between a call that failed and the look at why must not change the answer. */
 static bool succeeds(int result, int error_before) {
     errno = error_before;
     return result == 0;
 }
 
-bool nm__os_commit(void *ptr, size_t size) {
+/* Kernels before 4.17, and Valgrind, take the address for a wish, and map elsewhere where something is in the way. */
+#ifndef MAP_FIXED_NOREPLACE
+#ifdef __linux__
+#define MAP_FIXED_NOREPLACE 0x100000
+#else
+#define MAP_FIXED_NOREPLACE 0
+#endif
+#endif
+
+nm__mapping nm__os_map(void *at, size_t size) {
+    int before = errno;
+    void *ptr = mmap(at, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    nm__mapping result = ptr == at ? NM__MAPPED : ptr != MAP_FAILED || errno == EEXIST ? NM__TAKEN : NM__REFUSED;
+    if (ptr != at && ptr != MAP_FAILED) (void)munmap(ptr, size);
+    errno = before;
+    return result;
+}
+
+bool nm__os_unmap(void *ptr, size_t size) {
+    int before = errno;
+    return succeeds(munmap(ptr, size), before);
+}
+
+uintptr_t nm__os_landing(void) {
+    int before = errno;
+    void *ptr = mmap(NULL, NM__OS_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (ptr != MAP_FAILED) (void)munmap(ptr, NM__OS_PAGE);
+    errno = before;
+    return ptr == MAP_FAILED ? 0 : (uintptr_t)ptr;
+}
+
+bool nm__os_open(void *ptr, size_t size) {
     int before = errno;
     return succeeds(mprotect(ptr, size, PROT_READ | PROT_WRITE), before);
 }

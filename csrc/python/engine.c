@@ -71,7 +71,6 @@ static bool start(bool secure) {
         return false;
     }
     nm__heap_claim(h);
-    nm__region_watch();
     budget = b;
     heap = h;
     return true;
@@ -118,9 +117,17 @@ NM_INLINE void *take(size_t size) {
     return take_slow(size);
 }
 
-NM_INLINE void give(void *ptr, nm__page *page) {
+/* Where the region had to leave a place to a mapping of another allocator. */
+static NM_COLD bool is_of_others(nm_status status, const void *ptr) {
+    stop_if_corrupted(status);
+    return status == NM_FOREIGN_BLOCK && !nm__region_has(ptr);
+}
+
+/* false: the block is for the allocator before us. */
+NM_INLINE bool give(void *ptr, nm__page *page) {
+    if (NM_UNLIKELY(page == NULL)) return false;
     nm_status status = nm__part_free(heap, nm__mine[NM__CLAIMED_SLOT], ptr, page);
-    if (NM_UNLIKELY(status != NM_OK)) stop_if_corrupted(status);
+    return NM_LIKELY(status == NM_OK) || !is_of_others(status, ptr);
 }
 
 /* A limit is a limit; only when the region itself has no more may the allocator before us be asked. */
@@ -169,7 +176,7 @@ static NM_COLD void *move_out(PyMemAllocatorEx *before, void *ptr, size_t size, 
 
 NM_INLINE void *domain_realloc(PyMemAllocatorEx *before, void *ptr, size_t size) {
     if (ptr == NULL) return domain_malloc(before, size);
-    if (nm__page_of(ptr) == NULL) return before->realloc(before->ctx, ptr, size);
+    if (nm__page_of_block(ptr) == NULL) return before->realloc(before->ctx, ptr, size);
     bool on = is_on(&objects.mode);
     if (NM_LIKELY(on)) {
         void *moved = nm_heap_realloc(nm__scope_heap(heap), ptr, size);
@@ -179,9 +186,7 @@ NM_INLINE void *domain_realloc(PyMemAllocatorEx *before, void *ptr, size_t size)
 }
 
 NM_INLINE void domain_free(PyMemAllocatorEx *before, void *ptr) {
-    nm__page *page = nm__page_of(ptr);
-    if (NM_LIKELY(page != NULL)) give(ptr, page);
-    else before->free(before->ctx, ptr);
+    if (NM_UNLIKELY(!give(ptr, nm__page_of(ptr)))) before->free(before->ctx, ptr);
 }
 
 #define DOMAIN(name)                                                                                    \
@@ -235,13 +240,16 @@ static void *raw_calloc(void *ctx, size_t count, size_t size) {
 
 static void raw_free(void *ctx, void *ptr) {
     (void)ctx;
-    if (NM_LIKELY(nm__page_of(ptr) != NULL)) stop_if_corrupted(nm_heap_free(raw.heap, ptr));
-    else raw.before.free(raw.before.ctx, ptr);
+    if (NM_LIKELY(nm__page_of(ptr) != NULL)) {
+        nm_status status = nm_heap_free(raw.heap, ptr);
+        if (NM_LIKELY(status == NM_OK) || !is_of_others(status, ptr)) return;
+    }
+    raw.before.free(raw.before.ctx, ptr);
 }
 
 static void *raw_realloc(void *ctx, void *ptr, size_t size) {
     if (ptr == NULL) return raw_malloc(ctx, size);
-    if (nm__page_of(ptr) == NULL) return raw.before.realloc(raw.before.ctx, ptr, size);
+    if (nm__page_of_block(ptr) == NULL) return raw.before.realloc(raw.before.ctx, ptr, size);
     bool on = raw_on();
     if (NM_LIKELY(on)) {
         void *moved = nm_heap_realloc(raw.heap, ptr, size);
@@ -270,6 +278,12 @@ PyObject *nm__region_init(PyObject *module, PyObject *args) {
     unsigned decay_ms;
     if (!PyArg_ParseTuple(args, "nnI", &reserve, &retain, &decay_ms)) return NULL;
     return PyBool_FromLong(nm_region_init((size_t)reserve, (size_t)retain, decay_ms) == NM_OK);
+}
+
+PyObject *nm__region_decay_when_idle(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+    nm__region_watch();
+    Py_RETURN_NONE;
 }
 
 PyObject *nm__region_owns(PyObject *module, PyObject *address) {
@@ -438,12 +452,8 @@ static void array_free(void *ctx, void *ptr, size_t size) {
     (void)ctx;
     if (NM_UNLIKELY(nm__sourced != 0) && nm__source_free(ptr)) return;
     nm__page *page = nm__page_of(ptr);
-    if (NM_UNLIKELY(page == NULL)) {
-        arrays.before.allocator.free(arrays.before.allocator.ctx, ptr, size);
-        return;
-    }
-    if (NM_UNLIKELY(scoped) && may_be_owned(page)) nm__scope_forget_array(ptr);
-    give(ptr, page);
+    if (NM_UNLIKELY(scoped) && page != NULL && may_be_owned(page)) nm__scope_forget_array(ptr);
+    if (NM_UNLIKELY(!give(ptr, page))) arrays.before.allocator.free(arrays.before.allocator.ctx, ptr, size);
 }
 
 /* What is charged from now on must not stay where nobody's is, or its free would not be noticed. */
@@ -460,7 +470,7 @@ static void *realloc_scoped(const nm__recharge *change, void *ptr, size_t bytes)
 static void *array_realloc(void *ctx, void *ptr, size_t size) {
     if (ptr == NULL) return array_malloc(ctx, size);
     if (NM_UNLIKELY(nm__sourced != 0) && nm__source_gave(ptr)) return nm__source_move(ptr, array_malloc(ctx, size), size);
-    if (nm__page_of(ptr) == NULL) return arrays.before.allocator.realloc(arrays.before.allocator.ctx, ptr, size);
+    if (nm__page_of_block(ptr) == NULL) return arrays.before.allocator.realloc(arrays.before.allocator.ctx, ptr, size);
     bool on = is_on(&arrays.mode);
     if (NM_UNLIKELY(on && scoped)) {
         nm__recharge change;
@@ -527,7 +537,7 @@ PyObject *nm__engine_array_handler(PyObject *module, PyObject *address) {
     } else {
         const void *ptr = PyLong_AsVoidPtr(address);
         if (ptr == NULL && PyErr_Occurred()) return NULL;
-        ours = nm__page_of(ptr) != NULL;
+        ours = nm__page_of_block(ptr) != NULL;
     }
     return PyUnicode_FromString(ours ? handler.name : arrays.before.name);
 }

@@ -46,6 +46,7 @@ struct nm_budget;
 int nm__ask_for_room(struct nm_budget *charged, struct nm_budget *refuser);
 PyObject *nm__region_size(PyObject *module, PyObject *unused);
 PyObject *nm__region_init(PyObject *module, PyObject *args);
+PyObject *nm__region_decay_when_idle(PyObject *module, PyObject *unused);
 PyObject *nm__region_owns(PyObject *module, PyObject *address);
 PyObject *nm__engine_start(PyObject *module, PyObject *secure);
 PyObject *nm__engine_budget(PyObject *module, PyObject *unused);

@@ -13,11 +13,14 @@ class Engine:
     """Of the process, not of an interpreter."""
 
     @staticmethod
-    def start() -> None:
-        """Makes the heap. Raises :class:`OutOfMemory` where the system refuses the address space."""
+    def start(*, idle_decay: bool) -> None:
+        """Makes the heap. Raises :class:`OutOfMemory` where the system refuses its first memory."""
         start_region()
-        if not dataplane.engine_start(Settings.from_env().secure):
+        settings = Settings.from_env()
+        if not dataplane.engine_start(settings.secure):
             raise errors.OutOfMemory("no memory for the engine's control structures")
+        if idle_decay or settings.idle_decay:
+            dataplane.region_decay_when_idle()
 
     objects = staticmethod(dataplane.engine_objects)
     raw = staticmethod(dataplane.engine_raw)

@@ -93,14 +93,21 @@ def _refuse_where_unsafe(objects: bool) -> None:
 
 
 def install(
-    objects: bool = True, arrays: bool = True, raw: bool = False, limit: int | str | None = None
+    objects: bool = True,
+    arrays: bool = True,
+    raw: bool = False,
+    limit: int | str | None = None,
+    idle_decay: bool = False,
 ) -> Installed:
     """Puts the heap under this process: CPython's ``mem`` and ``obj`` domains, and NumPy's arrays.
 
     Parameters: ``objects`` and ``arrays``, what to switch on (False leaves it as it is); ``raw``, whether CPython's
     raw domain too, which few things take memory from: thread states, tracemalloc, the strings of NumPy's
     ``StringDType``, some extensions (no owner is charged for it, only the limit holds); ``limit``, most bytes that
-    the engine may hold, counted in steps of 64 KiB (None leaves the limit as it is). May be called at any time and
+    the engine may hold, counted in steps of 64 KiB (None leaves the limit as it is); ``idle_decay``, whether a thread of
+    the engine gives free memory back while the process does nothing (False leaves it as it is; it is on with
+    ``NATIVEMEM_IDLE_DECAY=1``, too, and stays on). Without it there is no thread, and a process that does nothing keeps
+    what it let go of last: 32 MiB and what it was using again and again, at most 256 MiB. May be called at any time and
     again; memory from before stays with the allocator that gave it. Beyond the limit the program gets
     :class:`MemoryError`.
 
@@ -108,14 +115,14 @@ def install(
     :class:`NativeUnavailable` on the pure backend, for ``objects`` on a free-threaded interpreter, for ``objects``
     and ``raw`` while :mod:`tracemalloc` traces, for ``arrays`` with a NumPy before 1.22 or in the midst of its
     import; :class:`InvalidLayout` for a limit that is less than what is in use and 1 MiB; :class:`ConfigError` for
-    arguments of other types; :class:`OutOfMemory` where the system refuses the address space. What was on before is
+    arguments of other types; :class:`OutOfMemory` where the system refuses even the first of its memory. What was on before is
     on then, and nothing else: the program goes on with the allocator it had. Call it from any thread.
 
     >>> import nativemem
     >>> bool(nativemem.install(limit="4 GiB"))  # doctest: +SKIP
     True
     """
-    for label, value in (("objects", objects), ("arrays", arrays), ("raw", raw)):
+    for label, value in (("objects", objects), ("arrays", arrays), ("raw", raw), ("idle_decay", idle_decay)):
         if not isinstance(value, bool):
             raise errors.ConfigError(f"install.{label}: takes True or False, not {errors.shown(value)}")
     most = None if limit is None else parse_size(limit, "install.limit:", least=1)
@@ -128,7 +135,7 @@ def install(
         numpy_is_there = sys.modules.get("numpy") is not None
         if arrays and numpy_is_there:
             _numpy.module()
-        engine.start()
+        engine.start(idle_decay=idle_decay)
         if most is not None:
             least = engine.budget()[0] + LEAST_OVER_HELD
             if most < least:

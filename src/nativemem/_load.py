@@ -46,10 +46,10 @@ dataplane = _load_dataplane()
 
 
 def start_region() -> None:
-    """Reserves the region, once. Raises :class:`OutOfMemory` where the system refuses even a small one.
+    """Finds the region a place, once. Raises :class:`OutOfMemory` where the system refuses even the first of its memory.
 
-    Unless they are set: four times what the process may use as address space, so that it is never the bound; an 8th
-    of it, at most 256 MiB, as free spans that are kept.
+    Unless they are set: four times what the process may use as addresses, so that they are never the bound (they are
+    mapped as they are needed); an 8th of it, at most 256 MiB, as free spans that are kept.
     """
     if dataplane.region_size() != 0:
         return
@@ -57,6 +57,6 @@ def start_region() -> None:
     reserve = settings.region or min(max(64 << 30, 1 << (4 * may_use - 1).bit_length()), 4 << 40)
     if not dataplane.region_init(reserve, min(settings.retain, may_use // 8), int(settings.decay * 1000)):
         raise errors.OutOfMemory(
-            "the system refused to reserve address space for the heap",
+            "the system refused the first memory for the heap",
             suggestion="raise the limit on address space (ulimit -v)",
         )

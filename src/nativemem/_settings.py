@@ -144,7 +144,9 @@ class Settings:
     arena_hint: int | None = None
     arena_cap: int | None = None
     secure: bool = False
-    #: the region: address space wanted, bytes of free spans kept, seconds that they are kept
+    #: a thread of the engine gives free memory back while the process does nothing
+    idle_decay: bool = False
+    #: the region: most addresses that it takes, bytes of free spans kept, seconds that they are kept
     region: int = 0
     retain: int = 256 << 20
     decay: float = 1.0
@@ -185,4 +187,5 @@ class Settings:
             arena_hint=_env_size(env, "NATIVEMEM_ARENA_HINT"),
             arena_cap=_env_size(env, "NATIVEMEM_ARENA_CAP"),
             secure=_env_switch(env, "NATIVEMEM_SECURE"),
+            idle_decay=_env_switch(env, "NATIVEMEM_IDLE_DECAY"),
         )

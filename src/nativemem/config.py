@@ -284,6 +284,12 @@ VARIABLES = (
         "([docs/safety.md](docs/safety.md)); `0` (default)",
     ),
     Variable(
+        "NATIVEMEM_IDLE_DECAY",
+        "running",
+        "`1`: a thread of the engine gives free memory back while the process does nothing, as by "
+        "`install(idle_decay=True)`; `0` (default): there is no thread",
+    ),
+    Variable(
         "NATIVEMEM_AUTOINSTALL",
         "running",
         "`1`: the engine is installed at the start of every Python of this environment, child processes too, as by "

@@ -80,20 +80,33 @@ static void test_what_is_used_again_stays(void) {
 #if !defined(NM__WATCHED) && !defined(NM__TSAN) /* sanitizers lock nothing */
 /* The system refuses: it is asked again later, by the same thread, and no caller sees anything of it. */
 static void test_what_the_system_refuses(void) {
-    char *ptr = nm_heap_malloc(heap, MUCH);
-    if (mlock(ptr, MUCH) == 0) {
+    enum { N = MUCH / LITTLE, MORE = 4 * N };
+    char *all[MORE], *little[N]; /* between live ones: a large free one would be unmapped, locked or not */
+    for (int i = 0; i < MORE; i++) all[i] = nm_heap_malloc(heap, LITTLE);
+    int n = 0;
+    bool locked = true;
+    for (int i = 1; i + 1 < MORE && n < N; i++) {
+        if (all[i - 1] != all[i] - LITTLE || all[i + 1] != all[i] + LITTLE) continue;
+        locked &= mlock(all[i], LITTLE) == 0;
+        little[n++] = all[i];
+        all[i++] = NULL;
+    }
+    CHECK(n == N);
+    if (locked) {
         errno = ENOTTY;
-        nm_heap_free(heap, ptr);
+        for (int i = 0; i < N; i++) nm_heap_free(heap, little[i]);
         for (uint64_t from = nm__os_now_ms(); nm__os_now_ms() - from < 200; sched_yield()) /* 20 times the decay time */
             CHECK(nm__region_watched() && nm_region_dirty() == MUCH);
         nm_region_trim();
         CHECK(nm_region_dirty() == MUCH && errno == ENOTTY);
-        CHECK(munlock(ptr, MUCH) == 0);
+        for (int i = 0; i < N; i++) CHECK(munlock(little[i], LITTLE) == 0);
         CHECK(comes(nothing_kept) && comes(nobody_there));
     } else { /* so much may not be locked here */
-        nm_heap_free(heap, ptr);
-        nm_region_trim();
+        for (int i = 0; i < N; i++) nm_heap_free(heap, little[i]);
     }
+    for (int i = 0; i < MORE; i++)
+        if (all[i] != NULL) nm_heap_free(heap, all[i]);
+    nm_region_trim();
     SOUND(nm__region_check());
 }
 #endif

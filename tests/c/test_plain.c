@@ -233,10 +233,12 @@ static void test_after_its_end(bottom *b) {
 static void test_no_blocks(void) {
     nm_heap *heap = nm_heap_create(NULL, true);
     nm_plain *p = nm_plain_create(nm_heap_port(heap), heap);
-    const char *last = (const char *)nm__region_base + ((nm__region_pages - 1) << NM__PAGE_SHIFT);
+    char *whole = nm_plain_malloc(p, 3 * NM_SUPERBLOCK);
+    const char *last = whole + 2 * NM_SUPERBLOCK;
     CHECK(nm_region_owns(last) && nm_heap_of(last) == NULL && nm_plain_size(p, last) == 0);
     CHECK(nm_plain_free(p, (void *)(uintptr_t)last) == NM_FOREIGN_BLOCK);
     CHECK(nm_plain_realloc(p, (void *)(uintptr_t)last, 100) == NULL && nm_last_failure().status == NM_FOREIGN_BLOCK);
+    CHECK(nm_plain_free(p, whole) == NM_OK);
     char *block = nm_plain_malloc(p, 40), behind[24];
     fill(block, 40, 1);
     memcpy(behind, block + 40, sizeof behind);

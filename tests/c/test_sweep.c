@@ -49,15 +49,16 @@ void __wrap_nm__meta_free(void *ptr) {
     __real_nm__meta_free(ptr);
 }
 
-void *__real_nm__os_reserve(size_t size);
-void *__wrap_nm__os_reserve(size_t size);
-void *__wrap_nm__os_reserve(size_t size) { return fails() ? NULL : __real_nm__os_reserve(size); }
+nm__mapping __real_nm__os_map(void *at, size_t size);
+nm__mapping __wrap_nm__os_map(void *at, size_t size);
+nm__mapping __wrap_nm__os_map(void *at, size_t size) { return fails() ? NM__REFUSED : __real_nm__os_map(at, size); }
 
 #define WRAP_OS(verb)                                             \
     bool __real_nm__os_##verb(void *ptr, size_t size);            \
     bool __wrap_nm__os_##verb(void *ptr, size_t size);            \
     bool __wrap_nm__os_##verb(void *ptr, size_t size) { return !fails() && __real_nm__os_##verb(ptr, size); }
-WRAP_OS(commit)
+WRAP_OS(unmap)
+WRAP_OS(open)
 WRAP_OS(purge)
 WRAP_OS(guard)
 
@@ -439,10 +440,10 @@ static void test_a_region_that_is_refused(void) {
         if (child == 0) {
             arm(n, false);
             nm_status status = nm_region_init(size, 0, 0);
-            bool smaller = status == NM_OK && nm_region_size() == (n == 1 ? size / 2 : size);
+            bool there = status == NM_OK && nm_region_size() == size; /* at another place */
             arm(1, true);
-            if (nm_region_init(size, 0, 0) != NM_OK) smaller = false; /* it is there already */
-            _exit(smaller ? 0 : 1);
+            if (nm_region_init(size, 0, 0) != NM_OK) there = false; /* it is there already */
+            _exit(there ? 0 : 1);
         }
         int status;
         CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);

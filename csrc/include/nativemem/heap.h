@@ -2,12 +2,12 @@
  *
  * Small blocks (to 32 KiB) are cells of superblocks that belong to one thread at a time; a block freed by
  * another thread goes onto that thread's lock-free list. Larger blocks are spans. Both come from one
- * region of reserved addresses, so whether an address is ours is one compare, and a descriptor beside the
- * region (not in the block) says the rest: no block carries a header.
+ * region of addresses, so a compare and a descriptor below the region (not in the block) say whether an address
+ * is ours, and the rest: no block carries a header. The region is mapped as far as it is needed.
  *
- * A span that becomes free stays dirty for reuse; as much goes back to the system as nobody needed for the
- * decay time, or when more than the retained bytes are free, or on trim. Freed blocks above 64 MiB go back at
- * once.
+ * A span that becomes free stays dirty for reuse; as much goes back to the system as was not needed for the
+ * decay time, or when more than the retained bytes are free, or more than 32 MiB that nothing shows to be needed,
+ * or on trim; with the addresses, where it is 1 MiB or more. Freed blocks above 64 MiB go back at once.
  */
 #ifndef NATIVEMEM_HEAP_H
 #define NATIVEMEM_HEAP_H
@@ -26,11 +26,11 @@ extern "C" {
 #define NM_OWN_MAPPING ((size_t)64 << 20)  /* larger blocks go back to the system as soon as freed */
 
 /* The region, one for the process. Call before the first heap; later calls change retain and decay only.
- * reserve: bytes of address space wanted; the system's refusal is met by asking for less, down to 64 MiB.
- * NM_OUT_OF_MEMORY: not even that. */
-nm_status nm_region_init(size_t reserve, size_t retain, unsigned decay_ms);
-bool nm_region_owns(const void *ptr);
-size_t nm_region_size(void);      /* bytes reserved; 0 before init */
+ * most: bytes that it may have in the end; where no place has so many addresses it is less, down to 64 MiB. Nothing is
+ * reserved: what is needed is mapped, in steps. NM_OUT_OF_MEMORY: the system refuses even the first of them. */
+nm_status nm_region_init(size_t most, size_t retain, unsigned decay_ms);
+bool nm_region_owns(const void *ptr); /* it is the region's memory that is mapped there */
+size_t nm_region_size(void);      /* the most that it may have; 0 before init */
 size_t nm_region_dirty(void);     /* bytes of free spans kept for reuse */
 void nm_region_trim(void);        /* every free span back to the system */
 

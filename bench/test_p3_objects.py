@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 
+import container_worker
 import interleave
 from interleave import Side
 from object_worker import LOOPS
@@ -42,3 +43,34 @@ def test_loops(tables: dict[str, Table], quick: bool) -> None:
         table.add(row)
     if not memories:
         table.skip("peak RSS: the system does not say")
+
+
+#: of the default's, for a container that is built again; so many processes of each side
+AGAIN, AGAIN_ROUNDS = 1.10, 5
+
+
+def test_containers_built_again(tables: dict[str, Table], quick: bool) -> None:
+    """What was free and what is needed do not fit into each other, in each turn anew."""
+    table = tables["P3"]
+    rows = []
+    for kind in container_worker.KINDS:
+        memories = []
+        for items in container_worker.SIZES[:1] if quick else container_worker.SIZES:
+            arguments = ["--kind", kind, "--items", str(items), *(["--quick"] if quick else [])]
+            count = 1 if quick else AGAIN_ROUNDS
+            reports = interleave.rounds("container_worker.py", SIDES, arguments, count)
+            native, default = reports["native"], reports["default"]
+            times = [report["time"] for report in default]
+            ratio = paired([report["time"] for report in native], times)
+            name = f"{kind} of {items:,} built again"
+            rows.append(Row(name, "default", statistics.median(times), *ratio, AGAIN))
+            if default[0]["peak_rss"] is not None:
+                peaks = [[report["peak_rss"] for report in side] for side in (native, default)]
+                memories.append(paired(*peaks)[0])
+        if memories:
+            mean = statistics.geometric_mean(memories)
+            table.add(Row(f"{kind} built again, peak RSS", "default", None, mean, target=MEMORY))
+    for row in rows:
+        table.add(row)
+    mean = statistics.geometric_mean(row.ratio for row in rows)
+    table.add(Row("built again, geometric mean", "default", None, mean, target=1.0))

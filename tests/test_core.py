@@ -43,6 +43,7 @@ GLOBALS = {
     "nm__no_part": "stands for no part; never written",
     # of each thread
     "slot": "its status slot",
+    "refused": "which budget refused its last charge",
     "nm__thread_number": "its number",
     "mine": "what it has counted for whom",
     "nm__acting_as": "whose confined allocators it may use",

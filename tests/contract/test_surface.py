@@ -22,7 +22,7 @@ PUBLIC = {
     *BOUND,
     *("Allocator", "Stats", "Site", "Frame", "install", "uninstall", "installed", "backend", "__version__"),
     "get_include",
-    *("NativeMemError", "OutOfMemory", "BudgetExceeded", "ArenaExhausted", "InvalidLayout"),
+    *("NativeMemError", "OutOfMemory", "BudgetExceeded", "ArenaExhausted", "InvalidLayout", "ScopeError"),
     *("DoubleFree", "ForeignBlock", "StaleBlock", "StaleHandle", "InvalidMark", "BudgetUnderflow"),
     *("ConfigError", "WrongThread", "LeakError", "NativeUnavailable", "PoolExhausted", "CapacityExceeded"),
     *("LifoViolation", "CorruptionDetected", "utilities"),

@@ -4,13 +4,17 @@ Usage: hunt_scopes.py [--seconds N] [--seed N]
 
 A program keeps which scopes each frame has open in which context, and asks the engine after each step who is
 charged, and with NumPy whom an array is charged to. The model: the innermost running frame that has a scope open in
-this context; where none has, what the context was copied with.
+this context, or, of a generator, in one that is not below on this stack of contexts; where none has, what the
+context was copied with. Scopes are entered and left in all ways, and left wrongly, too.
+Generators go on in other threads.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import contextvars
+import functools
 import gc
 import random
 import sys
@@ -20,7 +24,7 @@ import warnings
 from collections.abc import Callable, Generator
 from importlib import import_module
 from importlib.util import find_spec
-from inspect import GEN_CLOSED, GEN_RUNNING, getgeneratorstate
+from inspect import GEN_RUNNING, getgeneratorstate
 from typing import Any
 
 import nativemem
@@ -34,33 +38,124 @@ DEPTH = 5
 class Context:
     """A context and, by the model, who is charged in it when none of its frames is in a scope."""
 
-    def __init__(self, inherits: Budget | None) -> None:
-        self.inherits = inherits
+    def __init__(self, inherits: Budget | None, is_copy: bool = False) -> None:
+        self.inherits, self.is_copy = inherits, is_copy
         self.frames: list[Frame] = []  # that run in it, innermost last
 
 
 class Frame:
-    def __init__(self) -> None:
+    def __init__(self, program: Program) -> None:
+        self.program = program  # that it runs in
         self.open: list[tuple[Context, Budget]] = []
+        self.is_helped = False  # other frames leave what is open
+
+
+class Managed:
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+
+    def __enter__(self) -> None:
+        self.budget.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        self.budget.__exit__(*error)
+
+    async def __aenter__(self) -> None:
+        self.budget.__enter__()
+
+    async def __aexit__(self, *error: object) -> None:
+        self.budget.__exit__(*error)
+
+
+@contextlib.contextmanager
+def serving(budget: Budget) -> Generator[None, None, None]:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(budget)
+        yield
+
+
+def drive(coroutine: Any) -> None:
+    try:
+        while True:
+            coroutine.send(None)
+    except StopIteration:
+        pass
+
+
+async def in_coroutine(step: Callable[[], Any]) -> None:
+    step()
+
+
+async def two_deep(step: Callable[[], Any]) -> None:
+    await in_coroutine(step)
+
+
+def in_generator(step: Callable[[], Any]) -> Generator[None, None, None]:
+    step()
+    yield
+
+
+async def in_async_generator(step: Callable[[], Any]) -> Any:
+    step()
+    yield
+
+
+async def use(generator: Any) -> None:
+    async for _ in generator:
+        pass
+
+
+def through_stack(step: Callable[[], Any]) -> None:
+    with contextlib.ExitStack() as stack:
+        stack.callback(step)
+
+
+async def through_async_stack(step: Callable[[], Any]) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(step)
+
+
+#: calls it in other frames than the caller's: by these a scope is entered and left
+WAYS: tuple[Callable[[Callable[[], Any]], Any], ...] = (
+    lambda step: step(),
+    lambda step: [*filter(lambda _: step(), [0])],
+    lambda step: list(in_generator(step)),
+    lambda step: drive(in_coroutine(step)),
+    lambda step: drive(two_deep(step)),
+    lambda step: drive(use(in_async_generator(step))),
+    through_stack,
+    lambda step: drive(through_async_stack(step)),
+)
 
 
 class Program:
     """One thread's. It may leave generators to others."""
 
-    def __init__(self, seed: int, budgets: list[Budget], left: list[Any]) -> None:
+    def __init__(self, seed: int, budgets: list[Budget], left: list[Any], given: list[Any]) -> None:
         self.random = random.Random(seed)
-        self.budgets, self.left = budgets, left
+        self.budgets, self.left, self.given = budgets, left, given
         self.current = Context(None)
-        self.asleep: list[tuple[Frame, Generator[None, None, None]]] = []
+        self.contexts = [self.current]  # entered, innermost last
+        self.gave = False
+        self.asleep: list[tuple[Frame, Any]] = []
         self.kept: list[Any] = []
         self.steps = 0
 
     def expected(self) -> Budget | None:
-        for frame in reversed(self.current.frames):
+        here = self.charged_by(self.current)
+        if here is not None or self.current.inherits is not None:
+            return here or self.current.inherits
+        for context in reversed(self.contexts):
+            if budget := self.charged_by(context):
+                return budget
+        return None
+
+    def charged_by(self, outer: Context) -> Budget | None:
+        for frame in reversed(outer.frames):
             for context, budget in reversed(frame.open):
-                if context is self.current:
+                if context is self.current or context not in self.contexts:
                     return budget
-        return self.current.inherits
+        return None
 
     def check(self, what: str) -> None:
         self.steps += 1
@@ -96,24 +191,96 @@ class Program:
             self.check("a step")
 
     def scope(self, depth: int) -> None:
-        budget, frame = self.random.choice(self.budgets), self.current.frames[-1]
+        budget = self.random.choice(self.budgets)
         with budget:
-            frame.open.append((self.current, budget))
-            self.check("entering")
-            try:
-                self.run(depth + 1, 5)
-            finally:
-                frame.open.pop()
+            self.block(budget, depth)
         self.check("leaving")
 
-    def call(self, depth: int) -> None:
-        self.within(Frame(), lambda: self.run(depth + 1, 5))
-
-    def another(self, run: Callable[..., Any], inherits: Budget | None, depth: int) -> None:
-        outer, self.current = self.current, Context(inherits)
+    def block(self, budget: Budget, depth: int) -> None:
+        frame = self.current.frames[-1]
+        frame.open.append((self.current, budget))
+        self.check("entering")
         try:
-            run(self.within, Frame(), lambda: self.run(depth + 1, 5))
+            self.run(depth + 1, 5)
         finally:
+            frame.open.pop()
+
+    def managed(self, depth: int) -> None:
+        """In other managers."""
+        budget = self.random.choice(self.budgets)
+        manager: Any = self.random.choice((Managed, serving))(budget)
+        with manager:
+            self.block(budget, depth)
+        self.check("leaving a manager")
+
+    def stacked(self, depth: int) -> None:
+        budget = self.random.choice(self.budgets)
+
+        async def host() -> None:
+            async with contextlib.AsyncExitStack() as stack:
+                if self.random.random() < 0.5:
+                    stack.enter_context(budget)
+                else:
+                    await stack.enter_async_context(Managed(budget))
+                self.block(budget, depth)
+
+        drive(host())
+        self.check("leaving a stack")
+
+    def by_hand(self, depth: int) -> None:
+        budget = self.random.choice(self.budgets)
+        self.random.choice(WAYS)(budget.__enter__)
+        try:
+            self.block(budget, depth)
+        finally:
+            self.random.choice(WAYS)(functools.partial(budget.__exit__, None, None, None))
+        self.check("leaving by hand")
+
+    def wrong(self, leaves: Budget, words: str) -> None:
+        try:
+            self.random.choice(WAYS)(functools.partial(leaves.__exit__, None, None, None))
+        except nativemem.ScopeError as error:
+            if words not in str(error):
+                raise
+        else:
+            raise AssertionError(f"{leaves.name} was left, which is not {words}")
+
+    def another_order(self, depth: int) -> None:
+        outer, inner = self.random.choice(self.budgets), self.random.choice(self.budgets)
+        if outer is inner:
+            return
+        frame = self.current.frames[-1]
+        self.random.choice(WAYS)(outer.__enter__)
+        self.random.choice(WAYS)(inner.__enter__)
+        frame.open.append((self.current, inner))
+        self.check("entering two")
+        self.wrong(outer, f"before the scope of budget {inner.name!r}")
+        self.check("leaving the outer one")
+        self.random.choice(WAYS)(functools.partial(inner.__exit__, None, None, None))
+        frame.open.pop()
+        self.check("leaving the inner one")
+
+    def not_open(self, depth: int) -> None:
+        if self.gave or any(context.is_copy for context in self.contexts):
+            return
+        frames = [frame for context in self.contexts for frame in context.frames]
+        frames += [frame for frame, _ in self.asleep]
+        is_open = {id(budget) for frame in frames for _, budget in frame.open}
+        for budget in self.budgets:
+            if id(budget) not in is_open:
+                self.wrong(budget, "the scope of budget")
+                self.check("leaving what is not open")
+
+    def call(self, depth: int) -> None:
+        self.within(Frame(self), lambda: self.run(depth + 1, 5))
+
+    def another(self, run: Callable[..., Any], context: Context, depth: int) -> None:
+        outer, self.current = self.current, context
+        self.contexts.append(self.current)
+        try:
+            run(self.within, Frame(self), lambda: self.run(depth + 1, 5))
+        finally:
+            self.contexts.pop()
             self.current = outer
         self.check("another context")
 
@@ -131,67 +298,151 @@ class Program:
             raise KeyError
 
         try:
-            self.within(Frame(), fail)
+            self.within(Frame(self), fail)
         except KeyError:
             pass
         self.check("an exception")
 
     def copy(self, depth: int) -> None:
-        if not self.asleep:  # what sleeps would be inherited, too: nothing tells when a context is copied
-            self.another(contextvars.copy_context().run, self.expected(), depth)
+        if not self.asleep and not self.gave:  # what sleeps would be inherited: nothing tells of a copy
+            self.another(contextvars.copy_context().run, Context(self.expected(), True), depth)
 
     def fresh(self, depth: int) -> None:
-        self.another(contextvars.Context().run, None, depth)
+        self.another(contextvars.Context().run, Context(None), depth)
 
     def body(self, frame: Frame) -> Generator[None, None, None]:
         for _ in range(self.random.randrange(1, 4)):
-            budget = self.random.choice(self.budgets)
-            here = self.current
-            with budget:
-                frame.open.append((here, budget))
+            budget, by_hand = frame.program.random.choice(self.budgets), frame.program.random.randrange(4)
+            frame.is_helped = by_hand > 0
+            with contextlib.nullcontext() if by_hand else budget:
+                if by_hand == 1:
+                    budget.__enter__()
+                elif by_hand == 2:
+                    list(in_generator(budget.__enter__))
+                elif by_hand:
+                    list(in_generator(functools.partial(list, in_generator(budget.__enter__))))
+                frame.open.append((frame.program.current, budget))
                 try:
-                    self.check("entering in a generator")
-                    for _ in range(self.random.randrange(3)):
+                    frame.program.check("entering in a generator")
+                    for _ in range(frame.program.random.randrange(3)):
                         yield
-                        self.check("going on in a generator")
+                        frame.program.check("going on in a generator")
+                        frame.program.run(DEPTH - 1, 3)
                 finally:
+                    if by_hand:
+                        frame.program.random.choice(WAYS)(functools.partial(budget.__exit__, None, None, None))
                     frame.open.pop()
-            self.check("leaving in a generator")
-            if self.random.random() < 0.5:
+            frame.program.check("leaving in a generator")
+            if frame.program.random.random() < 0.5:
+                yield
+
+    async def async_body(self, frame: Frame) -> Any:
+        for _ in range(self.random.randrange(1, 4)):
+            budget, kind = frame.program.random.choice(self.budgets), frame.program.random.randrange(3)
+            frame.is_helped = True
+            async with contextlib.AsyncExitStack() as stack:
+                if kind == 0:
+                    await stack.enter_async_context(Managed(budget))
+                elif kind == 1:
+                    await two_deep(budget.__enter__)
+                    stack.push(budget)
+                else:
+                    budget.__enter__()
+                    stack.push_async_exit(Managed(budget))
+                frame.open.append((frame.program.current, budget))
+                try:
+                    frame.program.check("entering in an async generator")
+                    for _ in range(frame.program.random.randrange(3)):
+                        yield
+                        frame.program.check("going on in an async generator")
+                finally:
+                    # what is charged is not asked for until the stack has left it
+                    frame.open.pop()
+            frame.program.check("leaving in an async generator")
+            if frame.program.random.random() < 0.5:
                 yield
 
     def start(self, depth: int) -> None:
-        frame = Frame()
-        self.asleep.append((frame, self.body(frame)))
+        frame = Frame(self)
+        generator = Steps(self.async_body(frame)) if self.random.random() < 0.5 else self.body(frame)
+        self.asleep.append((frame, generator))
         self.check("making a generator")
 
-    def resume(self, depth: int) -> None:
+    def sleeping(self) -> tuple[Frame, Any] | None:
+        """One that may go on. Where its own context is left for this one for a while, the engine does not tell that
+        it is resumed here from its calling through the other context."""
         if not self.asleep:
-            return
+            return None
         frame, generator = at = self.random.choice(self.asleep)
-        if getgeneratorstate(generator) == GEN_RUNNING:
-            return
-        self.within(frame, lambda: next(generator, None))
-        if getgeneratorstate(generator) == GEN_CLOSED and at in self.asleep:
-            self.asleep.remove(at)
-        self.check("a generator's step")
+        left = any(context in self.contexts[:-1] and context is not self.current for context, _ in frame.open)
+        return None if is_running(generator) or (frame.is_helped and left) else at
+
+    def resume(self, depth: int) -> None:
+        if at := self.sleeping():
+            frame, generator = at
+            ended = object()
+            if self.within(frame, lambda: next(generator, ended)) is ended and at in self.asleep:
+                self.asleep.remove(at)
+            self.check("a generator's step")
 
     def end(self, depth: int) -> None:
-        if not self.asleep:
-            return
-        frame, generator = at = self.random.choice(self.asleep)
-        if getgeneratorstate(generator) == GEN_RUNNING:
-            return
-        self.asleep.remove(at)
-        self.within(frame, generator.close)
-        self.check("a generator's end")
+        if at := self.sleeping():
+            frame, generator = at
+            self.asleep.remove(at)
+            self.within(frame, generator.close)
+            self.check("a generator's end")
 
-    actions = (scope, scope, call, failing, copy, fresh, start, resume, resume, resume, end)
+    def give(self, depth: int) -> None:
+        if at := self.sleeping():
+            self.asleep.remove(at)
+            self.gave = True
+            self.given.append(at)
+
+    def take(self, depth: int) -> None:
+        if self.given:
+            self.adopt(self.given.pop())
+
+    def adopt(self, at: tuple[Frame, Any]) -> None:
+        at[0].program = self
+        self.asleep.append(at)
+
+    actions = (
+        *(scope, scope, call, failing, copy, fresh, start, start, resume, resume, resume, resume),
+        *(end, give, take, take),
+        *(managed, stacked, by_hand, by_hand, another_order, not_open),
+    )
 
     def finish(self) -> None:
         while self.asleep:
             self.end(0)
         self.check("the end")
+
+
+class Steps:
+    """An async generator, driven by hand: nothing in it waits."""
+
+    def __init__(self, generator: Any) -> None:
+        self.generator = generator
+
+    def __iter__(self) -> Steps:
+        return self
+
+    def __next__(self) -> None:
+        try:
+            self.generator.asend(None).send(None)
+        except StopIteration:
+            pass
+        except StopAsyncIteration:
+            raise StopIteration from None
+
+    def close(self) -> None:
+        drive(self.generator.aclose())
+
+
+def is_running(generator: Any) -> bool:
+    if isinstance(generator, Steps):
+        return bool(generator.generator.ag_running)
+    return getgeneratorstate(generator) == GEN_RUNNING
 
 
 def one(seed: int) -> int:
@@ -202,14 +453,19 @@ def one(seed: int) -> int:
         with budget:
             pass
     left: list[Any] = []
+    given: list[Any] = []
     failures: list[BaseException] = []
     steps = [0]
 
     def thread(number: int) -> None:
-        program = Program(seed * 8 + number, budgets, left)
+        program = Program(seed * 8 + number, budgets, left, given)
         try:
-            program.current.frames.append(Frame())
-            program.run(0, 60)
+            program.current.frames.append(Frame(program))
+            if number < 0:
+                while given:
+                    program.adopt(given.pop())
+            else:
+                program.run(0, 60)
             program.finish()
             left.extend(program.kept)
             steps[0] += program.steps
@@ -221,6 +477,7 @@ def one(seed: int) -> int:
         t.start()
     for t in threads:
         t.join()
+    thread(-1)  # what nobody has taken
     if failures:
         raise failures[0]
     left.clear()

@@ -622,7 +622,7 @@ BLOCKS = {
     "AsyncExitStack of an async manager":
         "async with contextlib.AsyncExitStack() as s:\n  await s.enter_async_context(Managed(a))",
 }
-GENERATORS_OWN = {"with", "an async manager", "AsyncExitStack of an async manager"}  # the others are the context's
+ANOTHERS = {"contextmanager", "asynccontextmanager"}  # another generator's, which does not run in the block
 
 def made(kind, block, body):  # a function whose block ends by noting whether that was charged
     names = dict(globals(), finished=[])
@@ -691,11 +691,11 @@ for block, way in itertools.product([b for b in BLOCKS if "async" not in BLOCKS[
     next(at[0])
     started = threading.Thread(target=thread)
     started.start(); started.join()
-    tell(way + " in a thread", block, finished, [True, block in GENERATORS_OWN])
+    tell(way + " in a thread", block, finished, [True, block not in ANOTHERS])
     at = [host()]
     contextvars.Context().run(next, at[0])
     WAYS[way](at.pop())
-    tell(way + " out of a context", block, finished, [True] + [block in GENERATORS_OWN] * 2)
+    tell(way + " out of a context", block, finished, [True] + [block not in ANOTHERS] * 2)
 print("done")
 """
         ) == ["done"]
@@ -743,7 +743,7 @@ print("done")
             + """
 async def main(block):
     host, finished = made("async ", block, "yield")
-    own = block in GENERATORS_OWN
+    own = block not in ANOTHERS
     async def close():
         await it.aclose()
         if charges(a): print("charges the closer", block)
@@ -775,7 +775,7 @@ async def main(block):
 for block in BLOCKS:
     if block == "asynccontextmanager": continue  # the loop closes it, too, before what it is in
     asyncio.run(main(block))
-    tell("at the end", block, at_end, [block in GENERATORS_OWN])
+    tell("at the end", block, at_end, [block not in ANOTHERS])
 print("done")
 """
         ) == ["done"]
@@ -944,6 +944,96 @@ print(charges(a))
             "True",
             "False",
         ]
+
+    def test_a_generator_that_outlives_its_context(self) -> None:
+        """OWN-6, OWN-7: it is charged to its scope still, and leaves it."""
+        assert output(
+            PAIRS
+            + """
+def by_hand():
+    a.__enter__()
+    yield charges(a)
+    leave()
+def by_another():
+    [*do_in_generator(enter)]
+    yield charges(a)
+    leave()
+def block():
+    with a: yield charges(a)
+for kind in (by_hand, by_another, block):
+    it = kind()
+    contextvars.Context().run(next, it)
+    gc.collect()
+    def more():
+        for _ in it: pass
+        print(charges(a))
+    more()
+    print(is_open(a))
+async def steps():
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(a)
+        for _ in range(2): yield charges(a)
+async def first(it): return await it.__anext__()
+async def main():
+    it = steps()
+    await asyncio.create_task(first(it))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        gc.collect()
+    print(charges(a), await it.__anext__(), [_ async for _ in it], charges(a), is_open(a))
+asyncio.run(main())
+for _ in range(20):
+    with b: pass
+print(sum(type(each).__name__ == "Entry" for each in gc.get_objects()))
+"""
+        ) == ["False"] * 6 + ["False True [] False False", "0"]
+
+    def test_a_generator_that_runs_in_another_thread(self) -> None:
+        """OWN-7: it does not count in the thread whose context it entered in."""
+        assert output(
+            PAIRS
+            + """
+inside, outside = threading.Event(), threading.Event()
+def steps():
+    with a:
+        yield
+        inside.set()
+        outside.wait()
+it = steps()
+next(it)
+started = threading.Thread(target=lambda: next(it, None))
+started.start()
+inside.wait()
+print(charges(a))
+outside.set()
+started.join()
+print(charges(a), is_open(a))
+"""
+        ) == ["False", "False False"]
+
+    def test_generators_that_resume_each_other(self) -> None:
+        """OWN-1: the one that runs inside counts, whichever entered first."""
+        assert output(
+            PAIRS
+            + """
+def state(): return [budget.name for budget in (a, b) if charges(budget)]
+def one(budget):
+    with budget:
+        while True: yield state()
+def other(budget, inner):
+    with budget:
+        yield
+        while True: yield next(inner), state()
+first = one(a)
+second = other(b, first)
+next(first), next(second)
+print(next(second), state())
+first, second = one(a), None
+second = other(b, first)
+next(second), next(first)
+print(next(second), state())
+"""
+        ) == ["(['a'], ['b']) []"] * 2
 
     def test_what_stays_of_scopes_that_overlap(self) -> None:
         """OWN-6: nothing, though there is always one that is open."""

@@ -203,16 +203,18 @@ typedef struct EntryObject {
     OwnerObject *owner;
     struct EntryObject *outer;
     PyFrameObject *frame; /* of the generator or coroutine that entered; NULL: a plain function did, for its context */
-    PyObject *callers;    /* NULL, or a tuple: the generators and coroutines that `frame` ran in, the nearest first */
+    PyObject *callers;    /* NULL, or a tuple of frames of generators and coroutines, the nearest first: see callers_of */
     struct EntryObject *newer, *older, **list; /* of those that have not ended; `list` NULL: it is in none */
-    const void *item;     /* of the innermost generator that ran: see item_of */
+    const void *item;     /* of the generator or coroutine that it was made in, or NULL: see item_of */
     struct EntryObject *stray; /* that it was made within, or NULL: see find_stray */
     PyObject *context;    /* that it was made in */
-    PyObject *asleep;     /* NULL, or a tuple of outer ones whose generators were not running when it was made */
+    PyObject *asleep;     /* NULL, or a tuple of outer ones whose generators did not run when it was made */
     bool ended;
     bool elsewhere; /* ended in another context: whoever copies its own finds it still */
     bool of_generators; /* this one or an outer one has been made by a generator or coroutine */
+    uint64_t number; /* in the order in which all were made */
     bool roams;     /* a generator's or async generator's, which other contexts may resume */
+    struct EntryObject *next; /* of those that have outlived their context */
 } EntryObject;
 
 static PyTypeObject Entry_Type;
@@ -222,9 +224,11 @@ static struct {
 } names;
 static PyInterpreterState *home; /* the interpreter whose variable it is */
 
-/* Those that have not ended, the newest of each list first: by item; in the last list those that have callers. */
+/* Those that have not ended, the newest of each list first: by item; in the last list those that may come to be of
+ * another one. */
 #define LISTS 256
 static EntryObject *open_entries[LISTS + 1];
+static uint64_t entered;
 nm__scopes nm__scope_all;
 
 static EntryObject **list_of(const void *item) {
@@ -243,7 +247,8 @@ static int entry_traverse(EntryObject *e, visitproc visit, void *arg) {
 }
 
 static void list_entry(EntryObject *e) {
-    e->list = e->callers != NULL ? &open_entries[LISTS] : list_of(e->item);
+    Py_ssize_t frames = (e->frame != NULL) + (e->callers != NULL ? PyTuple_GET_SIZE(e->callers) : 0);
+    e->list = frames > 1 ? &open_entries[LISTS] : list_of(e->item);
     e->newer = NULL;
     e->older = *e->list;
     if (e->older != NULL) e->older->newer = e;
@@ -260,22 +265,7 @@ static void unlist_entry(EntryObject *e) {
     if (e->roams) nm__scope_all.roaming--;
 }
 
-static void entry_dealloc(EntryObject *e) {
-    PyObject_GC_UnTrack(e);
-    Py_TRASHCAN_BEGIN(e, entry_dealloc) /* each holds the next outer one */
-    unlist_entry(e);
-    Py_XDECREF(e->owner);
-    Py_XDECREF(e->outer);
-    Py_XDECREF(e->frame);
-    Py_XDECREF(e->callers);
-    Py_XDECREF(e->stray);
-    Py_XDECREF(e->context);
-    Py_XDECREF(e->asleep);
-    PyObject_GC_Del(e);
-    entries--;
-    nobody_is_in();
-    Py_TRASHCAN_END
-}
+static void entry_dealloc(EntryObject *e);
 
 static PyTypeObject Entry_Type = {
     PyVarObject_HEAD_INIT(NULL, 0)
@@ -298,7 +288,6 @@ static const PyGenObject *generator_of(PyFrameObject *f) {
     bool has_ended = f->f_state == FRAME_RETURNED || f->f_state == FRAME_RAISED || f->f_state == FRAME_CLEARED;
     return has_ended ? NULL : (const PyGenObject *)f->f_gen;
 }
-static bool is_running(PyFrameObject *f) { return f->f_state == FRAME_EXECUTING || f->f_state == FRAME_UNWINDING; }
 #else
 /* What stands at the beginning of a frame object in 3.11 to 3.13. */
 struct frame_head {
@@ -312,11 +301,6 @@ static const PyGenObject *generator_of(PyFrameObject *f) {
     if (frame >= object && frame < object + Py_TYPE(f)->tp_basicsize) return NULL;
     const PyGenObject *generator = (const void *)(frame - offsetof(PyGenObject, gi_iframe));
     return generator->gi_frame_state > 0 /* FRAME_COMPLETED and later */ ? NULL : generator;
-}
-
-static bool is_running(PyFrameObject *f) {
-    const PyGenObject *generator = generator_of(f);
-    return generator != NULL && generator->gi_frame_state == 0; /* FRAME_EXECUTING */
 }
 #endif
 
@@ -333,20 +317,21 @@ static const void *item_of(PyFrameObject *f) {
     item != NULL && item->previous_item != NULL; /* the last is the thread's own */                        \
     item = item->previous_item
 
-/* How many generators run inside the item's; SIZE_MAX: it does not run in this thread. */
-static size_t depth_of(const void *which, const PyThreadState *thread) {
+/* How many generators run in this thread inside the frame's. SIZE_MAX: it does not run here. */
+static size_t depth_of(PyFrameObject *f, const PyThreadState *thread) {
+    const void *own = item_of(f);
     size_t depth = 0;
     for (EACH_RUNNING(item, thread)) {
-        if (item == which) return depth;
+        if (item == own) return depth;
         depth++;
     }
     return SIZE_MAX;
 }
 
-/* The frame that an entry counts with, borrowed: when a generator or coroutine has ended with its scope open, what
- * goes on in it is the code that called. NULL: it counts in all of its context. */
-static PyFrameObject *frame_of(const EntryObject *e) {
-    if (e->frame == NULL || generator_of(e->frame) != NULL) return e->frame;
+/* The generator or coroutine that an entry was made in, or, when that has ended, the nearest of those that it ran in:
+ * the frame, borrowed, or NULL. */
+static PyFrameObject *home_of(const EntryObject *e) {
+    if (e->frame != NULL && generator_of(e->frame) != NULL) return e->frame;
     for (Py_ssize_t i = 0; e->callers != NULL && i < PyTuple_GET_SIZE(e->callers); i++) {
         PyFrameObject *f = (PyFrameObject *)PyTuple_GET_ITEM(e->callers, i);
         if (generator_of(f) != NULL) return f;
@@ -354,11 +339,59 @@ static PyFrameObject *frame_of(const EntryObject *e) {
     return NULL;
 }
 
+/* The frame that an entry counts with: when a generator or coroutine has ended with its scope open, what goes on in it
+ * is the code that called. NULL: it counts in all of its context. */
+static PyFrameObject *frame_of(const EntryObject *e) { return e->frame == NULL ? NULL : home_of(e); }
+
+/* Those whose context is gone, but whose generator is not: it has the scope to leave yet. A few are looked at in turn. */
+static struct {
+    EntryObject *first, **end;
+} orphans = {NULL, &orphans.first};
+
+static void add_orphan(EntryObject *e) {
+    e->next = NULL;
+    *orphans.end = e;
+    orphans.end = &e->next;
+}
+
+static void see_to_orphans(void) {
+    for (int i = 0; i < A_FEW && orphans.first != NULL; i++) {
+        EntryObject *e = orphans.first;
+        orphans.first = e->next;
+        if (orphans.first == NULL) orphans.end = &orphans.first;
+        if (e->ended || home_of(e) == NULL) Py_DECREF(e);
+        else add_orphan(e);
+    }
+}
+
+static void entry_dealloc(EntryObject *e) {
+    if (!e->ended && e->roams && e->list != NULL && home_of(e) != NULL) {
+        Py_SET_REFCNT((PyObject *)e, 1); /* the list's; nothing else has it */
+        add_orphan(e);
+        Py_CLEAR(e->outer);
+        return;
+    }
+    PyObject_GC_UnTrack(e);
+    Py_TRASHCAN_BEGIN(e, entry_dealloc) /* each holds the next outer one */
+    unlist_entry(e);
+    Py_XDECREF(e->owner);
+    Py_XDECREF(e->outer);
+    Py_XDECREF(e->frame);
+    Py_XDECREF(e->callers);
+    Py_XDECREF(e->stray);
+    Py_XDECREF(e->context);
+    Py_XDECREF(e->asleep);
+    PyObject_GC_Del(e);
+    entries--;
+    nobody_is_in();
+    Py_TRASHCAN_END
+}
+
 static bool is_active(const EntryObject *e, const PyThreadState *thread) {
     if (e->context != thread->context) return !e->elsewhere; /* inherited */
     if (e->ended) return false;
     PyFrameObject *f = frame_of(e);
-    return f == NULL || is_running(f);
+    return f == NULL || depth_of(f, thread) != SIZE_MAX;
 }
 
 /* Borrowed; NULL: none. Whoever copies a context by hand may have put something else there. */
@@ -369,8 +402,20 @@ static EntryObject *innermost(void) {
     return value == NULL || !Py_IS_TYPE(value, &Entry_Type) ? NULL : (EntryObject *)value;
 }
 
+/* If it is of a generator that runs further in. */
+static void take_if_inner(EntryObject *e, const PyThreadState *thread, EntryObject **inner, size_t *depth) {
+    if (e->ended || e->context != thread->context) return;
+    PyFrameObject *f = frame_of(e);
+    size_t at = f == NULL ? SIZE_MAX : depth_of(f, thread);
+    if (at >= *depth) return;
+    *inner = e;
+    *depth = at;
+}
+
+/* The newest that counts. But generators may have been resumed since it was made: within it, if it is the context's, and
+ * they slept when it was made; if it is a generator's, within that. */
 static EntryObject *find_in_context(const PyThreadState *thread, bool *unsettled) {
-    EntryObject *e = innermost();
+    EntryObject *e = innermost(), *inner = NULL;
     bool late = false; /* inherited when what stood there had ended: then so had those further out */
     *unsettled = false;
     for (; e != NULL; e = e->outer) {
@@ -378,15 +423,17 @@ static EntryObject *find_in_context(const PyThreadState *thread, bool *unsettled
         if (is_active(e, thread) && !(late && e->ended)) break;
         late = late || e->elsewhere;
     }
-    for (Py_ssize_t i = 0; e != NULL && e->asleep != NULL && i < PyTuple_GET_SIZE(e->asleep);) {
-        EntryObject *other = (EntryObject *)PyTuple_GET_ITEM(e->asleep, i++);
-        if (other->ended || other->context != thread->context) continue; /* where both are inherited e is the inner one */
-        *unsettled = true;
-        if (!is_active(other, thread)) continue;
-        e = other; /* it has been resumed within e */
-        i = 0;
-    }
-    return e;
+    if (e == NULL || e->context != thread->context) return e; /* where it is inherited, so are those further out */
+    PyFrameObject *f = frame_of(e);
+    size_t depth = f == NULL ? SIZE_MAX : depth_of(f, thread);
+    if (f == NULL) {
+        for (Py_ssize_t i = 0; e->asleep != NULL && i < PyTuple_GET_SIZE(e->asleep); i++) {
+            *unsettled = true;
+            take_if_inner((EntryObject *)PyTuple_GET_ITEM(e->asleep, i), thread, &inner, &depth);
+        }
+    } else
+        for (EntryObject *o = e->outer; depth > 0 && o != NULL; o = o->outer) take_if_inner(o, thread, &inner, &depth);
+    return inner != NULL ? inner : e;
 }
 
 /* What stands at the beginning of a context in 3.10 to 3.13. */
@@ -404,8 +451,8 @@ static bool is_entered(const PyObject *context, const PyThreadState *thread) {
 /* How deep an entry's generator runs in this thread, if another context has resumed it; else SIZE_MAX, also where the
  * entry's own context has been left for another but for a while: who does that wants the other's owner. */
 static size_t depth_of_stray(const EntryObject *e, const PyThreadState *thread) {
-    PyFrameObject *f = e->roams && e->context != thread->context ? frame_of(e) : NULL;
-    return f != NULL && is_running(f) && !is_entered(e->context, thread) ? depth_of(item_of(f), thread) : SIZE_MAX;
+    PyFrameObject *f = e->roams && e->context != thread->context ? home_of(e) : NULL;
+    return f != NULL && !is_entered(e->context, thread) ? depth_of(f, thread) : SIZE_MAX;
 }
 
 /* The innermost such entry. */
@@ -419,7 +466,7 @@ static EntryObject *find_stray(const PyThreadState *thread, size_t *depth) {
     }
     for (EntryObject *e = open_entries[LISTS]; e != NULL; e = e->older) {
         size_t at = depth_of_stray(e, thread);
-        if (at >= *depth) continue;
+        if (at > *depth || at == SIZE_MAX || (at == *depth && e->number < stray->number)) continue;
         stray = e;
         *depth = at;
     }
@@ -432,7 +479,7 @@ static EntryObject *find_active(const PyThreadState *thread, bool *unsettled) {
     EntryObject *stray = nm__scope_all.roaming == 0 ? NULL : find_stray(thread, &depth);
     if (stray == NULL || stray == e) return e;
     PyFrameObject *f = e == NULL || e->context != thread->context ? NULL : frame_of(e);
-    size_t at = f != NULL ? depth_of(item_of(f), thread) : depth;
+    size_t at = f != NULL ? depth_of(f, thread) : depth;
     return at < depth || (at == depth && e != NULL && e->stray == stray) ? e : stray;
 }
 
@@ -462,16 +509,12 @@ static int flags_of(PyFrameObject *f) {
     return flags & IS_GENERATOR;
 }
 
-/* The frame of the Python function that called us, if it is a generator's or coroutine's: a new reference, or NULL.
- * false: no memory to find out, with the error set. Asks for no memory where the frame is known already. */
-static bool callers_frame(PyThreadState *thread, PyFrameObject **caller) {
-    *caller = PyThreadState_GetFrame(thread);
-    if (*caller == NULL) {
-        PyErr_NoMemory();
-        return false;
-    }
-    if (flags_of(*caller) == 0) Py_CLEAR(*caller);
-    return true;
+/* The frame of the Python function that called us, a new reference. NULL: no memory to find out, with the error set.
+ * Asks for no memory where the frame is known already. */
+static PyFrameObject *calling_frame(PyThreadState *thread) {
+    PyFrameObject *f = PyThreadState_GetFrame(thread);
+    if (f == NULL) PyErr_NoMemory();
+    return f;
 }
 
 /* Whether the frame is in the midst of the instruction that begins a `with`, which ends its scope before the frame ends.
@@ -489,21 +532,25 @@ static bool is_at_with(PyFrameObject *f) {
     return is;
 }
 
-/* The generators and coroutines that the frame runs in, up to the first plain function; None: not needed. NULL with an
- * error set. What runs in a context that a copy was made of calls through plain functions. */
+/* What an entry that `with` does not end with its frame may be left by later. Of a generator or coroutine: those that
+ * it runs in, up to the first plain function; one of them goes on in the scope when it has ended. Of a plain function:
+ * the innermost generator that it runs in, which may leave it when it is resumed in another context, with the coroutines
+ * in between. A tuple, or None; NULL with an error set. *flags: of all. */
 static PyObject *callers_of(PyFrameObject *f, int *flags) {
-    if (f == NULL || is_at_with(f)) return Py_NewRef(Py_None);
     PyObject *list = PyList_New(0), *tuple = NULL;
-    PyFrameObject *back = list == NULL ? NULL : PyFrame_GetBack(f);
+    bool is_plain = *flags == 0, goes_on = list != NULL;
+    PyFrameObject *back = goes_on ? PyFrame_GetBack(f) : NULL;
     while (back != NULL) {
         int kind = flags_of(back);
-        bool goes_on = kind != 0 && PyList_Append(list, (PyObject *)back) == 0;
+        goes_on = kind != 0 ? PyList_Append(list, (PyObject *)back) == 0 && !(is_plain && (kind & ROAMS)) :
+                              is_plain && PyList_GET_SIZE(list) == 0;
         PyFrameObject *next = goes_on ? PyFrame_GetBack(back) : NULL;
         Py_DECREF(back);
         *flags |= kind;
         back = next;
     }
-    if (!PyErr_Occurred()) tuple = PyList_GET_SIZE(list) > 0 ? PyList_AsTuple(list) : Py_NewRef(Py_None);
+    bool is_needed = list != NULL && PyList_GET_SIZE(list) > 0 && (!is_plain || (*flags & ROAMS));
+    if (!PyErr_Occurred()) tuple = is_needed ? PyList_AsTuple(list) : Py_NewRef(Py_None);
     Py_XDECREF(list);
     return tuple;
 }
@@ -555,13 +602,15 @@ static PyObject *owner_of(PyObject *core, bool to_enter) {
 }
 
 static bool enter(OwnerObject *owner, PyThreadState *thread) {
-    PyFrameObject *frame;
-    if (!callers_frame(thread, &frame)) return false;
-    int flags = frame == NULL ? 0 : flags_of(frame);
+    PyFrameObject *frame = calling_frame(thread);
+    if (frame == NULL) return false;
+    int flags = flags_of(frame);
+    bool is_plain = flags == 0, ends_first = is_at_with(frame), runs_in_none = thread->exc_info->previous_item == NULL;
+    PyObject *callers = ends_first || runs_in_none ? Py_NewRef(Py_None) : callers_of(frame, &flags);
+    if (is_plain) Py_CLEAR(frame);
     EntryObject *outer = (EntryObject *)Py_XNewRef((PyObject *)innermost());
-    PyObject *asleep = those_asleep(outer, thread);
-    PyObject *callers = asleep == NULL ? NULL : callers_of(frame, &flags);
-    EntryObject *e = callers == NULL ? NULL : PyObject_GC_New(EntryObject, &Entry_Type);
+    PyObject *asleep = callers == NULL ? NULL : !is_plain && ends_first ? Py_NewRef(Py_None) : those_asleep(outer, thread);
+    EntryObject *e = asleep == NULL ? NULL : PyObject_GC_New(EntryObject, &Entry_Type);
     if (e == NULL) {
         Py_XDECREF(callers);
         Py_XDECREF(asleep);
@@ -570,6 +619,7 @@ static bool enter(OwnerObject *owner, PyThreadState *thread) {
         return false;
     }
     entries++;
+    e->number = ++entered;
     nm__engine_look_for_scopes(true);
     if (asleep == Py_None) Py_CLEAR(asleep);
     if (callers == Py_None) Py_CLEAR(callers);
@@ -579,7 +629,7 @@ static bool enter(OwnerObject *owner, PyThreadState *thread) {
     e->outer = outer;
     e->frame = frame;
     e->callers = callers;
-    e->item = frame == NULL ? thread->exc_info : item_of(frame);
+    e->item = home_of(e) == NULL ? NULL : item_of(home_of(e));
     e->context = NULL;
     e->asleep = asleep;
     e->ended = e->elsewhere = false;
@@ -641,8 +691,9 @@ static EntryObject *find_of_others(const OwnerObject *owner, const PyThreadState
     for (size_t i = 0; i <= LISTS; i++)
         for (EntryObject *e = open_entries[i]; e != NULL; e = e->older) {
             if (e->owner != owner) continue;
-            PyFrameObject *f = frame_of(e);
-            if (!is_entered(e->context, thread) && depth_of(f != NULL ? item_of(f) : e->item, thread) != SIZE_MAX) return e;
+            PyFrameObject *f = home_of(e);
+            bool may_leave = (e->frame != NULL && e->roams) || !is_entered(e->context, thread);
+            if (f != NULL && may_leave && depth_of(f, thread) != SIZE_MAX) return e;
             if (*open == NULL || is_entered(e->context, thread)) *open = e;
         }
     for (EntryObject *e = innermost(); e != NULL; e = e->outer)
@@ -712,8 +763,9 @@ static bool leave_scope(OwnerObject *owner, PyThreadState *thread, Misuse *wrong
     int was_on = PyGC_Disable();
     nm__scope_now.aside = true;
     be_in(NULL);
-    PyFrameObject *frame;
-    if (!callers_frame(thread, &frame)) PyErr_Clear(); /* as if a plain function left it */
+    PyFrameObject *frame = calling_frame(thread);
+    if (frame == NULL) PyErr_Clear(); /* as if a plain function left it */
+    else if (flags_of(frame) == 0) Py_CLEAR(frame);
     EntryObject *e = entry_to_end(owner, frame, thread, wrong);
     Py_XDECREF(frame); /* whoever runs in it holds it */
     PyObject *held[4] = {NULL, NULL, NULL, NULL};
@@ -732,6 +784,7 @@ static bool leave_scope(OwnerObject *owner, PyThreadState *thread, Misuse *wrong
     nm__scope_find(thread);
     nobody_is_in();
     if (done) see_to_those_left();
+    see_to_orphans();
     for (int i = 0; i < 4; i++) Py_XDECREF(held[i]); /* may run code */
     return done;
 }

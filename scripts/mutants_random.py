@@ -419,7 +419,7 @@ def draw(
 #: modules whose own examples are asked first
 WITH_DOCTESTS = {
     f"src/nativemem/{name}.py"
-    for name in ("allocators", "budget", "config", "errors", "executors", "memlib", "process", "typed", "wrappers")
+    for name in ("allocators", "budget", "config", "memlib", "process", "typed", "wrappers")
 }
 
 #: what is asked of a mutant that the nearest tests do not see

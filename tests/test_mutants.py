@@ -164,6 +164,14 @@ def test_a_seed_says_what_is_drawn(tmp_path: Path) -> None:
     assert gone not in without and (gone, "for one") in left
 
 
+def test_the_tests_that_are_asked_are_there() -> None:
+    assert all((ROOT / test).exists() for tests in mutants_random.TESTS.values() for test in tests)
+    assert all((ROOT / test).exists() for test in mutants_random.MORE)
+    assert all((ROOT / file).exists() for file in mutants_random.WITH_DOCTESTS)
+    # a file or a folder of them
+    assert all((ROOT / file).exists() for file in mutants_random.TESTS)
+
+
 def test_what_is_equivalent_may_still_be_drawn() -> None:
     """Or its line is not what it was, and the reason may not hold."""
     drawn = set()

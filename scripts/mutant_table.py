@@ -60,9 +60,9 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_in(
         "base/budget.c",
-        ("budget-limit-off-by-one", "while (NM_UNLIKELY(left < (int64_t)n)) {", "while (NM_UNLIKELY(left + 1 < (int64_t)n)) {"),
-        ("budget-reserve-stays-open", "atomic_store(&b->open, false);\n        hold_back(b, reserve);", "(void)reserve;"),
-        ("budget-reserve-of-the-leaf-alone", "void nm__budget_open_reserves(nm_budget *b) {\n    pthread_mutex_lock(&all.lock);\n    for (; b != NULL; b = b->parent) {", "void nm__budget_open_reserves(nm_budget *b) {\n    pthread_mutex_lock(&all.lock);\n    for (; b != NULL; b = NULL) {"),
+        ("budget-limit-off-by-one", "while (NM_UNLIKELY(left - floor < (int64_t)n)) {", "while (NM_UNLIKELY(left - floor + 1 < (int64_t)n)) {"),
+        ("budget-overdraft-not-of-the-ancestors", "charge(b->parent, n, overdrawn, denial)) {", "charge(b->parent, n, false, denial)) {"),
+        ("budget-full-at-the-limit-alone", "full = held < limit ? limit - held : 0;", "full = limit;\n    (void)held;"),
         ("budget-nothing-held-back", "if (n >= held) (void)atomic_fetch_sub(&b->left, (int64_t)(n - held));", "(void)held;"),
         ("budget-ancestors-not-rolled-back", "give(b, n);\n        return false;", "(void)give;\n        return false;"),
         (
@@ -332,7 +332,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("heap-less-is-lost", "return moved != NULL || size > old ? moved : ptr;", "return moved;"),
         ("heap-secure-moves-unseen", "if (status != NM_OK) return nm_refuse(status, size, 0, 0);\n    size += size == 0;", "size += size == 0;"),
         ("heap-forks-before-budgets", "    nm__budget_see_to_forks();\n", ""),
-        ("heap-reserve-stays-closed", "nm__budget_open_reserves(h->budget);", "(void)h;"),
+        ("heap-asked-is-denied", "void *nm__heap_try(nm_heap *h, size_t size) { return heap_malloc(h, size, true); }", "void *nm__heap_try(nm_heap *h, size_t size) { return heap_malloc(h, size, false); }"),
         ("turn-second-budget-not-charged", "if (h->also != NULL && !hold(h->also, bytes)) {", "if (false) {"),
         ("turn-first-budget-keeps-what-the-second-refused", "(void)nm_budget_release(h->budget, bytes);\n        return false;", "return false;"),
         ("turn-head-kept-aside", "if (p != slot->page || used_of(slot, p) != 0) return; /*", "if (p == slot->page || used_of(slot, p) != 0) return; /*"),
@@ -592,5 +592,20 @@ MUTANTS: tuple[Mutant, ...] = (
         ("last-denial-not-told", "if (added && nm_budget_last_denial(", "if (!added && nm_budget_last_denial("),
         ("sizes-of-cells-left-out", "b < NM_BINS && added", "b < 1 && added"),
         tests=("tests/test_cli.py::TestExitCodeInTheFile", "tests/test_cli.py::TestRun::test_over_the_budget", "tests/test_cli.py::TestRun::test_the_summary_file"),
+    ),
+    *_in(
+        "python/overdraft.c",
+        ("overdraft-block-not-credited", "        release(o, bytes);\n        nm__owner_let_go(o);", "        nm__owner_let_go(o);"),
+        ("overdraft-told-of-nothing", "    PyErr_NoMemory();\n    return -1;", "    return 0;"),
+        ("overdraft-lost-with-its-scope", "return atomic_exchange(nm__owner_due(o), false) || was_pending;", "return atomic_exchange(nm__owner_due(o), false) && was_pending;"),
+        ("overdraft-passed-on-by-a-generator", "o != NULL && !nm__scope_now.unsettled && nm__scope_all.roaming == 0;", "o != NULL;"),
+        ("overdraft-nobody-asked", "        int found = find_room(o);", "        int found = 0;"),
+        tests=("tests/test_denials.py",),
+    ),
+    *_in(
+        "python/insides.c",
+        ("insides-no-breaker", "    trip(thread);\n    return true;", "    return true;"),
+        ("insides-handler-unseen", "item->exc_value != Py_None && PyErr_GivenExceptionMatches(item->exc_value, class_))\n            return true;", "item->exc_value != Py_None && PyErr_GivenExceptionMatches(item->exc_value, class_))\n            return false;"),
+        tests=("tests/test_denials.py",),
     ),
 )

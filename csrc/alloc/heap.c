@@ -252,7 +252,7 @@ size_t nm_heap_usable(const nm_heap *h, size_t size, size_t align) {
 
 size_t nm_heap_usable_of(const void *ptr) {
     const nm__page *p = nm__page_of(ptr);
-    const nm_heap *h = p->part != NULL ? p->part->heap : heap_of_span(p);
+    const nm_heap *h = nm__heap_of_page(p);
     if (h->key != 0) return tail_of((char *)(uintptr_t)ptr, room_of(p))->size ^ h->key ^ (uintptr_t)ptr;
     return p->part != NULL ? p->cells.cell : (size_t)p->npages * PAGE;
 }
@@ -267,11 +267,9 @@ const nm_heap *nm_heap_of(const void *ptr) {
     return p->kind == NM__SPAN && ptr == nm__page_base(p) ? heap_of_span(p) : NULL;
 }
 
-static const nm_heap *heap_of_page(const nm__page *p) { return p->part != NULL ? p->part->heap : heap_of_span(p); }
-
 nm_status nm__heap_measure(const void *ptr, size_t *size) {
     const nm__page *p = nm__page_of(ptr);
-    const nm_heap *h = heap_of_page(p);
+    const nm_heap *h = nm__heap_of_page(p);
     if (h->key != 0) return unseal(h, (char *)(uintptr_t)ptr, room_of(p), size);
     *size = nm_heap_usable_of(ptr);
     return NM_OK;
@@ -319,22 +317,11 @@ static void settle(nm_heap *h) {
     if (h->also != NULL) nm__budget_settle(h->also);
 }
 
-static void give_back(nm_budget *b, size_t bytes) {
-    if (b == NULL) return;
-    (void)nm_budget_release(b, bytes);
-    nm__budget_close_reserves(b);
-}
-
 static void discharge(nm_heap *h, size_t npages) {
     size_t bytes = npages * PAGE;
     nm__atomic_sub(&h->held, bytes);
-    give_back(h->budget, bytes);
-    give_back(h->also, bytes);
-}
-
-void nm_heap_set_limit(nm_heap *h, size_t limit, size_t reserve) {
-    nm_budget_set_limit(h->budget, limit);
-    nm__budget_reserve(h->budget, reserve);
+    if (h->budget != NULL) (void)nm_budget_release(h->budget, bytes);
+    if (h->also != NULL) (void)nm_budget_release(h->also, bytes);
 }
 
 static nm__page *try_pages(nm_heap *h, size_t npages, nm__kind kind, bool want_zero, bool quiet) {
@@ -354,11 +341,7 @@ static nm__page *take_pages(nm_heap *h, size_t npages, nm__kind kind, bool want_
     if (NM_LIKELY(p != NULL)) return p;
     make_room(h);
     p = try_pages(h, npages, kind, want_zero, quiet);
-    if (p == NULL && !quiet) {
-        nm__atomic_add(&h->failures, 1);
-        nm__budget_open_reserves(h->budget);
-        nm__budget_open_reserves(h->also);
-    }
+    if (p == NULL && !quiet) nm__atomic_add(&h->failures, 1);
     return p;
 }
 
@@ -865,61 +848,57 @@ static void *secure_alloc(nm_heap *h, size_t size, size_t align, bool *zero, boo
     return seal(h, nm__cells_pop(&p->cells, h->key), size, room_of(p));
 }
 
-static NM_COLD void *malloc_slow(nm_heap *h, size_t size) {
+static NM_COLD void *malloc_slow(nm_heap *h, size_t size, bool quiet) {
     if (size > NM_SIZE_MAX) return nm_refuse(NM_INVALID_LAYOUT, size, 0, 0);
     size += size == 0;
-    if (NM_UNLIKELY(h->key != 0)) return secure_alloc(h, size, 1, NULL, false);
-    if (size > NM_CELL_MAX) return alloc_span(h, size, false, NULL, false);
+    if (NM_UNLIKELY(h->key != 0)) return secure_alloc(h, size, 1, NULL, quiet);
+    if (size > NM_CELL_MAX) return alloc_span(h, size, false, NULL, quiet);
     nm__part *part = nm__heap_attach(h);
     if (NM_UNLIKELY(part == NULL)) return NULL;
     size_t bin = nm__bin_of(size);
     void *ptr = nm__part_alloc(part, bin);
-    return NM_LIKELY(ptr != NULL) ? ptr : nm__part_alloc_slow(part, bin);
+    if (NM_LIKELY(ptr != NULL)) return ptr;
+    return provide(part, bin, quiet) ? nm__part_alloc(part, bin) : NULL;
 }
 
-void *nm_heap_malloc(nm_heap *h, size_t size) {
+NM_INLINE void *heap_malloc(nm_heap *h, size_t size, bool quiet) {
     nm__part *part = nm__mine[h->slot];
     void *ptr = NULL;
     if (NM_LIKELY(size <= NM__FINE)) ptr = nm__part_alloc(part, nm__fine_bin(size));
     else if (size <= NM_CELL_MAX) ptr = nm__part_alloc(part, nm__bin_of(size));
-    return NM_LIKELY(ptr != NULL) ? ptr : malloc_slow(h, size);
+    return NM_LIKELY(ptr != NULL) ? ptr : malloc_slow(h, size, quiet);
 }
+
+void *nm_heap_malloc(nm_heap *h, size_t size) { return heap_malloc(h, size, false); }
+void *nm__heap_try(nm_heap *h, size_t size) { return heap_malloc(h, size, true); }
 
 /* Above this, pages that the system zeroes as they are touched cost less than wiping all of them. */
 #define FRESH_ZERO ((size_t)256 << 10)
 
-void *nm_heap_calloc(nm_heap *h, size_t count, size_t size) {
-    size_t bytes;
-    if (!nm_mul(count, size, &bytes) || bytes > NM_SIZE_MAX)
-        return nm_refuse(NM_INVALID_LAYOUT, SIZE_MAX, 0, 0);
+static void *heap_calloc(nm_heap *h, size_t bytes, bool quiet) {
+    if (bytes > NM_SIZE_MAX) return nm_refuse(NM_INVALID_LAYOUT, SIZE_MAX, 0, 0);
     bool zero = false;
     void *ptr;
-    if (h->key != 0 && bytes > NM_CELL_MAX) ptr = secure_alloc(h, bytes, 1, bytes >= FRESH_ZERO ? &zero : NULL, false);
-    else if (bytes <= NM_CELL_MAX) ptr = nm_heap_malloc(h, bytes);
-    else ptr = alloc_span(h, bytes, bytes >= FRESH_ZERO, &zero, false);
+    if (h->key != 0 && bytes > NM_CELL_MAX) ptr = secure_alloc(h, bytes, 1, bytes >= FRESH_ZERO ? &zero : NULL, quiet);
+    else if (bytes <= NM_CELL_MAX) ptr = heap_malloc(h, bytes, quiet);
+    else ptr = alloc_span(h, bytes, bytes >= FRESH_ZERO, &zero, quiet);
     if (ptr != NULL && !zero) memset(ptr, 0, bytes);
     return ptr;
 }
+
+void *nm_heap_calloc(nm_heap *h, size_t count, size_t size) {
+    size_t bytes;
+    return heap_calloc(h, nm_mul(count, size, &bytes) ? bytes : SIZE_MAX, false);
+}
+void *nm__heap_try_calloc(nm_heap *h, size_t bytes) { return heap_calloc(h, bytes, true); }
 
 nm_status nm_heap_free(nm_heap *h, void *ptr) {
     return nm__part_free(h, nm__mine[h->slot], ptr, nm__page_in(ptr));
 }
 
-/* Pre: 0 < size <= NM_CELL_MAX. */
-static void *cell_quietly(nm_heap *h, size_t size) {
-    nm__part *part = nm__heap_attach(h);
-    if (part == NULL) return NULL;
-    size_t bin = nm__bin_of(size);
-    void *ptr = nm__part_alloc(part, bin);
-    return ptr != NULL || !provide(part, bin, true) ? ptr : nm__part_alloc(part, bin);
-}
-
 /* A block that shrinks and finds no smaller place stays: NULL then, but nothing was denied. */
-static void *move(nm_heap *h, void *ptr, size_t old, size_t size) {
-    void *moved;
-    if (size > old) moved = nm_heap_malloc(h, size);
-    else if (h->key != 0) moved = secure_alloc(h, size, 1, NULL, true);
-    else moved = cell_quietly(h, size); /* what is larger than a cell shrinks in place */
+static void *move(nm_heap *h, void *ptr, size_t old, size_t size, bool quiet) {
+    void *moved = heap_malloc(h, size, quiet || size <= old);
     if (moved == NULL) return NULL;
     memcpy(moved, ptr, old < size ? old : size);
     (void)nm_heap_free(h, ptr);
@@ -929,7 +908,7 @@ static void *move(nm_heap *h, void *ptr, size_t old, size_t size) {
 /* In the block's own cell or span, if its tail is whole. */
 static nm_status secure_resize(char *ptr, size_t size) {
     const nm__page *p = nm__page_of(ptr);
-    const nm_heap *h = heap_of_page(p);
+    const nm_heap *h = nm__heap_of_page(p);
     size_t old, room = room_of(p);
     nm_status status = unseal(h, ptr, room, &old);
     if (status != NM_OK) return status;
@@ -942,22 +921,22 @@ static nm_status secure_resize(char *ptr, size_t size) {
  * live long: so no more than a quarter is left over, as with pymalloc. */
 static bool wastes_little(size_t size, size_t cell) { return size > cell - cell / 4; }
 
-static NM_COLD void *secure_realloc(nm_heap *h, char *ptr, size_t size) {
+static NM_COLD void *secure_realloc(nm_heap *h, char *ptr, size_t size, bool quiet) {
     const nm__page *p = nm__page_of(ptr);
-    const nm_heap *whose = heap_of_page(p);
+    const nm_heap *whose = nm__heap_of_page(p);
     size_t old, room = room_of(p);
     nm_status status = unseal(whose, ptr, room, &old);
     if (status != NM_OK) return nm_refuse(status, size, 0, 0);
     size += size == 0;
     bool shrinks = size < old && !wastes_little(size, room);
-    void *moved = shrinks || size > room ? move(h, ptr, old, size) : NULL;
+    void *moved = shrinks || size > room ? move(h, ptr, old, size, quiet) : NULL;
     return moved != NULL || size > room ? moved : seal(whose, ptr, size, room);
 }
 
-void *nm_heap_realloc(nm_heap *h, void *ptr, size_t size) {
+NM_INLINE void *heap_realloc(nm_heap *h, void *ptr, size_t size, bool quiet) {
     nm__page *p = nm__page_of(ptr);
     size_t old;
-    if (NM_UNLIKELY(h->key != 0)) return secure_realloc(h, ptr, size);
+    if (NM_UNLIKELY(h->key != 0)) return secure_realloc(h, ptr, size, quiet);
     if (p->part != NULL) {
         old = p->cells.cell;
         if (size <= old && (wastes_little(size, old) || old <= 64)) return ptr;
@@ -971,9 +950,12 @@ void *nm_heap_realloc(nm_heap *h, void *ptr, size_t size) {
             if (moved != NULL) return moved;
         }
     }
-    void *moved = move(h, ptr, old, size + (size == 0));
+    void *moved = move(h, ptr, old, size + (size == 0), quiet);
     return moved != NULL || size > old ? moved : ptr;
 }
+
+void *nm_heap_realloc(nm_heap *h, void *ptr, size_t size) { return heap_realloc(h, ptr, size, false); }
+void *nm__heap_try_realloc(nm_heap *h, void *ptr, size_t size) { return heap_realloc(h, ptr, size, true); }
 
 /* ---- the port ------------------------------------------------------------------------------------- */
 

@@ -66,6 +66,13 @@ nm_status nm__heap_measure(const void *ptr, size_t *size);
  * for callers that have nothing but an address. */
 bool nm__heap_is_free(const void *ptr);
 
+/* As nm_heap_malloc and nm_heap_realloc, for callers that may have the block from elsewhere: NULL is no denial yet. */
+void *nm__heap_try(nm_heap *h, size_t size);
+void *nm__heap_try_calloc(nm_heap *h, size_t bytes);
+void *nm__heap_try_realloc(nm_heap *h, void *ptr, size_t size);
+/* Pre: not NULL, and the start of a block. */
+NM_INLINE nm_heap *nm__heap_of_page(const nm__page *p) { return p->part != NULL ? p->part->heap : p->cells.free; }
+
 nm__part *nm__heap_attach(nm_heap *h); /* NULL: no memory for a part */
 void *nm__part_alloc_slow(nm__part *part, size_t bin);
 void nm__part_trip(nm__page *p);

@@ -52,13 +52,19 @@ typedef struct nm__refusal {
 bool nm__budget_take_refusal(nm__refusal *out);
 /* The request is tried again, so what was counted as denied is so no longer. Pre: it was, with these two. */
 void nm__budget_uncount(struct nm_budget *charged, struct nm_budget *refuser);
-/* The last n bytes of the limit are refused until something was denied, and again once twice as many are left: so the
- * code that handles a denial finds some memory. Opening and closing is for the budget and its ancestors. */
+/* The last n bytes of the limit are for overdrafts alone. */
 void nm__budget_reserve(struct nm_budget *b, size_t n);
-void nm__budget_open_reserves(struct nm_budget *b);
-void nm__budget_close_reserves(struct nm_budget *b);
+/* As try, but it may take what is held back, here and in the ancestors, too: for small blocks that the interpreter does
+ * not survive without. Not settled, like hold. */
+bool nm__budget_overdraw(struct nm_budget *b, size_t n);
+/* Bytes that a charge could take; below 0 what is overdrawn. */
+int64_t nm__budget_left(const struct nm_budget *b);
+bool nm__budget_is_deep(const struct nm_budget *b);       /* more than half of the overdraft is drawn, here or in an ancestor */
+bool nm__budget_has_recovered(const struct nm_budget *b); /* a charge of a quarter as much would pass, here and there */
 /* Registers what budgets do about a fork, once: before whoever calls budgets with a lock of its own held registers. */
 void nm__budget_see_to_forks(void);
+/* Crossings of its levels are not kept: there is no callback to be told of them. */
+void nm__budget_is_unwatched(struct nm_budget *b);
 /* Whether nm_budget_crossed has something. */
 extern atomic_bool nm__pressed;
 

@@ -14,7 +14,8 @@
 
 /* Invariants:
  *   room == allowed - held_back;  used == room - left, where limits are not on the move;
- *   left >= 0 whenever a charge has passed (set_limit and hold_back may take it below 0);  peak >= used.
+ *   left >= 0 whenever a charge has passed, left >= -held_back whenever an overdraft has (set_limit and hold_back may
+ *   take it below either);  peak >= used.
  * Where limits move, left is taken from before the limit is lowered, and added to after it was raised: what reads both
  * sees too much in use rather than too little, but never more than is allowed. */
 struct nm_budget {
@@ -23,8 +24,7 @@ struct nm_budget {
     nm__counter limit, allowed, held_back, peak, denied, overruns, in_shared;
     nm__counter single; /* the largest charge; 0 once locked */
     nm__counter moves;  /* of limits; odd while one is under way */
-    nm__counter reserve; /* held back while it is closed */
-    atomic_bool locked, open;
+    atomic_bool locked;
     _Atomic int level;
     nm_budget *parent;
     nm_budget_options o;
@@ -35,7 +35,7 @@ struct nm_budget {
     nm_budget *children, *next, *prev; /* siblings */
     nm_budget *next_crossed;
     uint16_t crossed[2][LEVELS]; /* by whether the level before was NM_NORMAL, and the one reached */
-    bool is_listed;
+    bool is_listed, is_unwatched;
 };
 
 /* Limits, levels, and who is whose child. Nothing is waited for while it is held. */
@@ -82,11 +82,11 @@ static size_t part_of(double fraction, size_t limit) {
     return (double)down < bytes || down == 0 ? down + 1 : down;
 }
 
-/* The bytes in use at which a level begins. */
+/* The bytes in use at which a level begins. Full is a budget when nothing is left but the overdraft. */
 static size_t level_from(const nm_budget *b, int level) {
-    size_t limit = nm__get(&b->limit);
-    if (level == NM_WARN) return part_of(b->o.warn, limit);
-    return level == NM_CRITICAL ? part_of(b->o.critical, limit) : limit;
+    size_t limit = nm__get(&b->limit), held = nm__get(&b->held_back), full = held < limit ? limit - held : 0;
+    size_t from = level == NM_FULL ? full : part_of(level == NM_WARN ? b->o.warn : b->o.critical, limit);
+    return from < full ? from : full;
 }
 
 static int level_at(const nm_budget *b, size_t used) {
@@ -96,6 +96,7 @@ static int level_at(const nm_budget *b, size_t used) {
 }
 
 static void note_crossing(nm_budget *b, int before, int level) {
+    if (b->is_unwatched) return;
     uint16_t *count = &b->crossed[before == NM_NORMAL][level];
     if (*count < UINT16_MAX) ++*count;
     if (!b->is_listed) {
@@ -126,6 +127,8 @@ static NM_COLD void review(nm_budget *b) {
     set_level(b);
     pthread_mutex_unlock(&all.lock);
 }
+
+void nm__budget_is_unwatched(nm_budget *b) { b->is_unwatched = true; }
 
 nm_pressure nm_budget_pressure(const nm_budget *b) { return (nm_pressure)level_at(b, used_of(b)); }
 
@@ -217,35 +220,8 @@ static void hold_back(nm_budget *b, size_t n) {
 
 void nm__budget_reserve(nm_budget *b, size_t n) {
     pthread_mutex_lock(&all.lock);
-    nm__set(&b->reserve, n);
-    atomic_store(&b->open, false);
     hold_back(b, n);
     pthread_mutex_unlock(&all.lock);
-}
-
-void nm__budget_open_reserves(nm_budget *b) {
-    pthread_mutex_lock(&all.lock);
-    for (; b != NULL; b = b->parent) {
-        if (nm__get(&b->reserve) == 0 || atomic_load(&b->open)) continue;
-        atomic_store(&b->open, true);
-        hold_back(b, 0);
-    }
-    pthread_mutex_unlock(&all.lock);
-}
-
-static NM_COLD void close_reserve(nm_budget *b) {
-    pthread_mutex_lock(&all.lock);
-    size_t reserve = nm__get(&b->reserve);
-    if (atomic_load(&b->open) && used_of(b) + 2 * reserve <= nm__get(&b->allowed)) {
-        atomic_store(&b->open, false);
-        hold_back(b, reserve);
-    }
-    pthread_mutex_unlock(&all.lock);
-}
-
-void nm__budget_close_reserves(nm_budget *b) {
-    for (; b != NULL; b = b->parent)
-        if (NM_UNLIKELY(atomic_load_explicit(&b->open, memory_order_relaxed))) close_reserve(b);
 }
 
 void nm_budget_lock(nm_budget *b) {
@@ -372,21 +348,26 @@ static NM_COLD bool deny(const nm_budget *b, size_t n, nm_denial_kind kind, nm_d
 
 static void give(nm_budget *b, size_t n) { (void)atomic_fetch_add(&b->left, (int64_t)n); }
 
-static bool charge(nm_budget *b, size_t n, nm_denial *denial) {
+/* Overdrawn, it may also take what is held back, here and in the ancestors. */
+NM_INLINE int64_t floor_of(const nm_budget *b, bool overdrawn) {
+    return NM_UNLIKELY(overdrawn) ? -(int64_t)nm__get(&b->held_back) : 0;
+}
+
+static bool charge(nm_budget *b, size_t n, bool overdrawn, nm_denial *denial) {
     if (NM_UNLIKELY(n > nm__get(&b->single)))
         return deny(b, n, atomic_load(&b->locked) ? NM_DENIED_LOCKED : NM_DENIED_SINGLE, denial);
-    int64_t left = left_of(b);
-    bool asked = false;
+    int64_t left = left_of(b), floor = floor_of(b, overdrawn);
+    bool asked = overdrawn; /* limits do not move for the sake of an overdraft */
     do {
-        while (NM_UNLIKELY(left < (int64_t)n)) {
+        while (NM_UNLIKELY(left - floor < (int64_t)n)) {
             if (asked || !take_from_siblings(b, n)) return deny(b, n, NM_DENIED_LIMIT, denial);
             asked = true;
             left = left_of(b);
         }
     } while (!atomic_compare_exchange_weak(&b->left, &left, left - (int64_t)n));
     /* The watcher: left as it was at the very moment of the exchange. */
-    if (NM_UNLIKELY(left - (int64_t)n < 0)) nm__atomic_add(&b->overruns, 1);
-    if (b->parent != NULL && !charge(b->parent, n, denial)) {
+    if (NM_UNLIKELY(left - (int64_t)n < floor)) nm__atomic_add(&b->overruns, 1);
+    if (b->parent != NULL && !charge(b->parent, n, overdrawn, denial)) {
         give(b, n);
         return false;
     }
@@ -437,14 +418,14 @@ void nm__budget_settle(nm_budget *b) {
 }
 
 static NM_COLD bool hold_in_shared(nm_budget *b, size_t n, nm_denial *denial) {
-    if (n > b->o.shared_max || atomic_load(&b->locked) || !charge(b->o.shared, n, denial)) return false;
+    if (n > b->o.shared_max || atomic_load(&b->locked) || !charge(b->o.shared, n, false, denial)) return false;
     nm__atomic_add(&b->in_shared, n);
     return true;
 }
 
 NM_INLINE bool hold(nm_budget *b, size_t n, nm_denial *denial) {
     if (NM_UNLIKELY(b->o.shared != NULL) && hold_in_shared(b, n, denial)) return true;
-    return charge(b, n, denial);
+    return charge(b, n, false, denial);
 }
 
 static NM_TLS nm__refusal refused; /* charged: NULL where there is none */
@@ -482,6 +463,23 @@ bool nm__budget_try(nm_budget *b, size_t n) {
     refused.charged = NULL;
     (void)nm__fail(NM_OVER_BUDGET, denial.requested, denial.used, denial.limit);
     return false;
+}
+
+bool nm__budget_overdraw(nm_budget *b, size_t n) {
+    nm_denial denial;
+    return charge(b, n, true, &denial);
+}
+
+int64_t nm__budget_left(const nm_budget *b) { return left_of(b); }
+
+bool nm__budget_is_deep(const nm_budget *b) {
+    while (b != NULL && left_of(b) >= -(int64_t)(nm__get(&b->held_back) / 2)) b = b->parent;
+    return b != NULL;
+}
+
+bool nm__budget_has_recovered(const nm_budget *b) {
+    while (b != NULL && left_of(b) >= (int64_t)(nm__get(&b->held_back) / 4)) b = b->parent;
+    return b == NULL;
 }
 
 /* Takes up to n of what is charged to the shared budget; the caller gives it back there. */

@@ -12,7 +12,9 @@
 
 #include "alloc/heap.h"
 #include "python/engine.h"
+#include "python/insides.h"
 #include "python/numpy.h"
+#include "python/overdraft.h"
 #include "python/scopes.h"
 
 static nm_heap *heap;
@@ -65,8 +67,10 @@ static bool start(bool secure) {
     is_secure = secure;
     nm_budget *b = nm_budget_create(NM_SIZE_MAX, NULL, NULL);
     if (b == NULL) return false;
+    nm__budget_is_unwatched(b);
     nm_heap *h = nm_heap_create(b, secure);
-    if (h == NULL) {
+    if (h == NULL || !nm__overdraft_start(b, secure)) {
+        nm_heap_destroy(h);
         nm_budget_destroy(b);
         return false;
     }
@@ -78,6 +82,9 @@ static bool start(bool secure) {
 
 /* ---- taking and giving ---------------------------------------------------------------------------- */
 
+static bool is_limited; /* a limit of the process was set */
+static bool is_bounded(void) { return is_limited || nm__scope_now.owner != NULL; }
+
 /* Only a secure heap finds such. Nothing that the program holds can be trusted any more, and the interpreter's
  * calls have no way to say so. */
 static NM_COLD void stop_if_corrupted(nm_status status) {
@@ -85,27 +92,30 @@ static NM_COLD void stop_if_corrupted(nm_status status) {
     if (status == NM_DOUBLE_FREE) Py_FatalError("nativemem: a block was freed twice");
 }
 
-/* Whoever watches budgets is told from the interpreter's loop, and not at the cost of who runs just then: that may be
- * the one who has no more. */
-static atomic_bool will_tell;
-static int tell(void *unused) {
-    (void)unused;
-    atomic_store(&will_tell, false);
-    if (nm__scope_without(nm__tell_pressure) == 0) return 0;
-    if (!PyErr_ExceptionMatches(PyExc_MemoryError)) return -1;
-    PyErr_Clear(); /* it would be raised in whatever happens to run */
-    return 0;
+static void watch_pressure(void) {
+    if (NM_UNLIKELY(atomic_load_explicit(&nm__pressed, memory_order_relaxed))) nm__overdraft_wait_for_safe_point();
 }
 
-static void watch_pressure(void) {
-    if (NM_LIKELY(!atomic_load_explicit(&nm__pressed, memory_order_relaxed)) || atomic_exchange(&will_tell, true)) return;
-    if (Py_AddPendingCall(tell, NULL) < 0) atomic_store(&will_tell, false); /* too many wait: with the next */
+/* What is bounded is served and charged, or refused. Where nothing is, the allocator before us may still have memory
+ * when the region has no more. */
+static bool may_ask_before(void) {
+    nm_status status = nm_last_failure().status;
+    stop_if_corrupted(status);
+    return status != NM_OVER_BUDGET && !is_bounded();
+}
+
+static void *beyond(size_t size, bool zeroed) {
+    stop_if_corrupted(nm_last_failure().status);
+    void *ptr = is_bounded() ? nm__overdraft_take(size, zeroed, false) : NULL;
+    watch_pressure();
+    return ptr;
 }
 
 static NM_COLD void *take_slow(size_t size) {
-    void *ptr = nm_heap_malloc(nm__scope_heap(heap), size);
+    void *ptr = nm__heap_try(nm__scope_heap(heap), size);
+    if (NM_UNLIKELY(ptr == NULL)) return beyond(size, false);
+    if (NM_UNLIKELY(atomic_load_explicit(&nm__overdraft_is_told, memory_order_relaxed))) nm__overdraft_look_for_recovery();
     watch_pressure();
-    if (ptr == NULL) stop_if_corrupted(nm_last_failure().status);
     return ptr;
 }
 
@@ -123,18 +133,18 @@ static NM_COLD bool is_of_others(nm_status status, const void *ptr) {
     return status == NM_FOREIGN_BLOCK && !nm__region_has(ptr);
 }
 
-/* false: the block is for the allocator before us. */
-NM_INLINE bool give(void *ptr, nm__page *page) {
-    if (NM_UNLIKELY(page == NULL)) return false;
-    nm_status status = nm__part_free(heap, nm__mine[NM__CLAIMED_SLOT], ptr, page);
+/* not NM_COLD: gcc would take the fast path that calls it for cold, too */
+static __attribute__((noinline)) bool give_elsewhere(void *ptr, nm__page *page) {
+    nm_status status = nm__overdraft_owns(page) ? nm__overdraft_give(ptr) : nm__heap_free_far(heap, ptr, page);
     return NM_LIKELY(status == NM_OK) || !is_of_others(status, ptr);
 }
 
-/* A limit is a limit; only when the region itself has no more may the allocator before us be asked. */
-static bool may_ask_before(void) {
-    nm_status status = nm_last_failure().status;
-    stop_if_corrupted(status);
-    return status != NM_OVER_BUDGET;
+/* false: the block is for the allocator before us. */
+NM_INLINE bool give(void *ptr, nm__page *page) {
+    if (NM_UNLIKELY(page == NULL)) return false;
+    if (NM_UNLIKELY(page->part != nm__mine[NM__CLAIMED_SLOT])) return give_elsewhere(ptr, page);
+    if (NM_UNLIKELY(nm__cells_give(&page->cells, ptr, 0))) nm__part_trip(page);
+    return true;
 }
 
 /* ---- CPython -------------------------------------------------------------------------------------- */
@@ -147,6 +157,15 @@ NM_INLINE void *domain_malloc(PyMemAllocatorEx *before, size_t size) {
     return before->malloc(before->ctx, size);
 }
 
+static NM_COLD void *calloc_large(size_t count, size_t size) {
+    size_t bytes;
+    if (!nm_mul(count, size, &bytes)) return nm_refuse(NM_INVALID_LAYOUT, SIZE_MAX, 0, 0);
+    void *ptr = nm__heap_try_calloc(nm__scope_heap(heap), bytes);
+    if (NM_UNLIKELY(ptr == NULL)) return beyond(bytes, true);
+    watch_pressure();
+    return ptr;
+}
+
 NM_INLINE void *domain_calloc(PyMemAllocatorEx *before, size_t count, size_t size) {
     if (NM_LIKELY(is_on(&objects.mode))) {
         size_t bytes;
@@ -155,34 +174,56 @@ NM_INLINE void *domain_calloc(PyMemAllocatorEx *before, size_t count, size_t siz
             ptr = take(bytes);
             if (NM_LIKELY(ptr != NULL)) return memset(ptr, 0, bytes);
         } else {
-            ptr = nm_heap_calloc(nm__scope_heap(heap), count, size);
-            watch_pressure();
+            ptr = calloc_large(count, size);
         }
         if (ptr != NULL || !may_ask_before()) return ptr;
     }
     return before->calloc(before->ctx, count, size);
 }
 
+static void copy_and_give(void *to, void *from, size_t old, size_t size, bool (*give_it)(void *)) {
+    memcpy(to, from, old < size ? old : size);
+    (void)give_it(from);
+}
+
 /* To the allocator that was there before. */
-static NM_COLD void *move_out(PyMemAllocatorEx *before, void *ptr, size_t size, bool on) {
+static NM_COLD void *move_out(PyMemAllocatorEx *before, void *ptr, size_t size, bool on, bool (*give_it)(void *)) {
     size_t old = nm_heap_usable_of(ptr);
     if (!on && size <= old) return ptr;
     void *moved = before->malloc(before->ctx, size);
-    if (moved == NULL) return NULL;
-    memcpy(moved, ptr, old < size ? old : size);
-    (void)nm_heap_free(heap, ptr);
+    if (moved != NULL) copy_and_give(moved, ptr, old, size, give_it);
     return moved;
 }
+
+/* From the overdraft, or into it. */
+static NM_COLD void *move_across(void *ptr, size_t size, void *(*take_it)(size_t), void *(*beyond_it)(size_t, bool),
+                                 bool (*give_it)(void *)) {
+    size_t old = nm_heap_usable_of(ptr);
+    if (size <= old && (old <= 64 || size > old - old / 4)) return ptr;
+    void *moved = nm__overdraft_owns(nm__page_of(ptr)) ? take_it(size) : beyond_it(size, false);
+    if (moved == NULL) return size <= old ? ptr : NULL;
+    copy_and_give(moved, ptr, old, size, give_it);
+    return moved;
+}
+
+NM_INLINE void *move_by(nm_heap *h, void *ptr, size_t size, void *(*take_it)(size_t), void *(*beyond_it)(size_t, bool),
+                        bool (*give_it)(void *)) {
+    void *moved = NULL;
+    if (NM_LIKELY(!nm__overdraft_owns(nm__page_of(ptr)))) moved = nm__heap_try_realloc(h, ptr, size);
+    return NM_LIKELY(moved != NULL) ? moved : move_across(ptr, size, take_it, beyond_it, give_it);
+}
+
+static bool give_any(void *ptr) { return give(ptr, nm__page_of(ptr)); }
 
 NM_INLINE void *domain_realloc(PyMemAllocatorEx *before, void *ptr, size_t size) {
     if (ptr == NULL) return domain_malloc(before, size);
     if (nm__page_of_block(ptr) == NULL) return before->realloc(before->ctx, ptr, size);
     bool on = is_on(&objects.mode);
     if (NM_LIKELY(on)) {
-        void *moved = nm_heap_realloc(nm__scope_heap(heap), ptr, size);
+        void *moved = move_by(nm__scope_heap(heap), ptr, size, take_slow, beyond, give_any);
         if (NM_LIKELY(moved != NULL) || !may_ask_before()) return moved;
     }
-    return move_out(before, ptr, size, on);
+    return move_out(before, ptr, size, on, give_any);
 }
 
 NM_INLINE void domain_free(PyMemAllocatorEx *before, void *ptr) {
@@ -215,36 +256,50 @@ DOMAIN(obj)
 
 static bool raw_on(void) { return atomic_load_explicit(&raw.mode, memory_order_relaxed) != OFF; }
 
-static bool may_ask_for_raw(void) {
+/* Without the interpreter's lock, perhaps. */
+static void *raw_beyond(size_t size, bool zeroed) {
+    stop_if_corrupted(nm_last_failure().status);
+    void *ptr = is_limited ? nm__overdraft_take(size, zeroed, true) : NULL;
     watch_pressure();
-    return may_ask_before();
+    return ptr;
+}
+
+static bool raw_may_ask_before(void) { return !is_limited; }
+
+static void *raw_take(size_t size) {
+    void *ptr = nm__heap_try(raw.heap, size);
+    return NM_LIKELY(ptr != NULL) ? ptr : raw_beyond(size, false);
 }
 
 static void *raw_malloc(void *ctx, size_t size) {
     (void)ctx;
     if (NM_LIKELY(raw_on())) {
-        void *ptr = nm_heap_malloc(raw.heap, size);
-        if (NM_LIKELY(ptr != NULL) || !may_ask_for_raw()) return ptr;
+        void *ptr = raw_take(size);
+        if (NM_LIKELY(ptr != NULL) || !raw_may_ask_before()) return ptr;
     }
     return raw.before.malloc(raw.before.ctx, size);
 }
 
 static void *raw_calloc(void *ctx, size_t count, size_t size) {
     (void)ctx;
-    if (NM_LIKELY(raw_on())) {
-        void *ptr = nm_heap_calloc(raw.heap, count, size);
-        if (NM_LIKELY(ptr != NULL) || !may_ask_for_raw()) return ptr;
+    size_t bytes;
+    if (NM_LIKELY(raw_on() && nm_mul(count, size, &bytes))) {
+        void *ptr = nm__heap_try_calloc(raw.heap, bytes);
+        if (NM_UNLIKELY(ptr == NULL)) ptr = raw_beyond(bytes, true);
+        if (NM_LIKELY(ptr != NULL) || !raw_may_ask_before()) return ptr;
     }
     return raw.before.calloc(raw.before.ctx, count, size);
 }
 
+/* false: as give. */
+static bool raw_give(void *ptr) {
+    nm_status status = nm__overdraft_owns(nm__page_of(ptr)) ? nm__overdraft_give(ptr) : nm_heap_free(raw.heap, ptr);
+    return NM_LIKELY(status == NM_OK) || !is_of_others(status, ptr);
+}
+
 static void raw_free(void *ctx, void *ptr) {
     (void)ctx;
-    if (NM_LIKELY(nm__page_of(ptr) != NULL)) {
-        nm_status status = nm_heap_free(raw.heap, ptr);
-        if (NM_LIKELY(status == NM_OK) || !is_of_others(status, ptr)) return;
-    }
-    raw.before.free(raw.before.ctx, ptr);
+    if (NM_UNLIKELY(nm__page_of(ptr) == NULL) || !raw_give(ptr)) raw.before.free(raw.before.ctx, ptr);
 }
 
 static void *raw_realloc(void *ctx, void *ptr, size_t size) {
@@ -252,10 +307,10 @@ static void *raw_realloc(void *ctx, void *ptr, size_t size) {
     if (nm__page_of_block(ptr) == NULL) return raw.before.realloc(raw.before.ctx, ptr, size);
     bool on = raw_on();
     if (NM_LIKELY(on)) {
-        void *moved = nm_heap_realloc(raw.heap, ptr, size);
-        if (NM_LIKELY(moved != NULL) || !may_ask_for_raw()) return moved;
+        void *moved = move_by(raw.heap, ptr, size, raw_take, raw_beyond, raw_give);
+        if (NM_LIKELY(moved != NULL) || !raw_may_ask_before()) return moved;
     }
-    return move_out(&raw.before, ptr, size, on);
+    return move_out(&raw.before, ptr, size, on, raw_give);
 }
 
 static PyMemAllocatorEx raw_hook = {NULL, raw_malloc, raw_calloc, raw_realloc, raw_free};
@@ -306,11 +361,17 @@ PyObject *nm__engine_budget(PyObject *module, PyObject *unused) {
                          PyLong_FromSize_t(nm_budget_limit(budget)), (unsigned long long)nm_budget_denied(budget));
 }
 
+static void set_limit(size_t limit, size_t reserve) {
+    nm_budget_set_limit(budget, limit);
+    nm__budget_reserve(budget, reserve);
+    is_limited = limit < NM_SIZE_MAX;
+}
+
 PyObject *nm__engine_set_limit(PyObject *module, PyObject *args) {
     (void)module;
     Py_ssize_t limit, reserve;
     if (!PyArg_ParseTuple(args, "nn", &limit, &reserve) || no_heap()) return NULL;
-    nm_heap_set_limit(heap, (size_t)limit, (size_t)reserve);
+    set_limit((size_t)limit, (size_t)reserve);
     Py_RETURN_NONE;
 }
 
@@ -376,6 +437,7 @@ void nm__engine_add_census(nm_census *sum, nm_heap *h) {
 
 void nm__engine_census(nm_census *out) {
     nm_heap_census(heap, out);
+    nm__overdraft_add_census(out);
     if (arrays.heap != NULL) nm__engine_add_census(out, arrays.heap);
     if (raw.heap != NULL) nm__engine_add_census(out, raw.heap);
     nm__scope_add_census(out);
@@ -394,9 +456,18 @@ NM_INLINE bool arrays_owned(void) { return NM_UNLIKELY(arrays_scoped()) && nm__s
 /* Small ones that are charged are in the heap of arrays, so of any others it need not be looked up. */
 NM_INLINE bool may_be_owned(const nm__page *page) { return page->part == NULL || page->part->heap == arrays.heap; }
 
+/* NumPy survives a refusal, so arrays have no overdraft. */
 static bool may_ask_for_arrays(void) {
     watch_pressure();
-    return may_ask_before();
+    if (may_ask_before()) return true;
+    nm__overdraft_refused();
+    return false;
+}
+
+static NM_COLD void *array_slow(size_t bytes) {
+    void *ptr = nm_heap_malloc(heap, bytes);
+    watch_pressure();
+    return ptr;
 }
 
 static NM_COLD void *sourced_array(size_t size, bool zeroed) {
@@ -428,7 +499,7 @@ static void *array_malloc(void *ctx, size_t size) {
         } else {
             if (NM_LIKELY(bytes <= NM_CELL_MAX))
                 ptr = nm__part_alloc(nm__mine[NM__CLAIMED_SLOT], nm__bin_of(bytes + (bytes == 0)));
-            if (NM_UNLIKELY(ptr == NULL)) ptr = take_slow(bytes);
+            if (NM_UNLIKELY(ptr == NULL)) ptr = array_slow(bytes);
         }
         if (NM_LIKELY(ptr != NULL) || !may_ask_for_arrays()) return ptr;
     }
@@ -474,13 +545,16 @@ static void *array_realloc(void *ctx, void *ptr, size_t size) {
     bool on = is_on(&arrays.mode);
     if (NM_UNLIKELY(on && scoped)) {
         nm__recharge change;
-        if (!nm__scope_recharge_array(ptr, padded(size), &change)) return NULL;
+        if (!nm__scope_recharge_array(ptr, padded(size), &change)) {
+            nm__overdraft_refused();
+            return NULL;
+        }
         void *moved = realloc_scoped(&change, ptr, padded(size));
         nm__scope_moved_array(&change, ptr, moved);
         if (NM_LIKELY(moved != NULL) || !may_ask_for_arrays()) return moved;
     } else if (NM_LIKELY(on)) {
         void *moved = nm_heap_realloc(heap, ptr, padded(size));
-        if (NM_LIKELY(moved != NULL) || !may_ask_before()) return moved;
+        if (NM_LIKELY(moved != NULL) || !may_ask_for_arrays()) return moved;
     }
     size_t old = nm_heap_usable_of(ptr);
     if (!on && size <= old) return ptr;
@@ -556,7 +630,7 @@ PyObject *nm__engine_lift(PyObject *module, PyObject *unused) {
     (void)module, (void)unused;
     if (no_heap()) return NULL;
     size_t peak = nm_budget_peak(budget);
-    nm_heap_set_limit(heap, NM_SIZE_MAX, 0);
+    set_limit(NM_SIZE_MAX, 0);
     return PyLong_FromSize_t(peak);
 }
 

@@ -1,6 +1,7 @@
 #include "python/scopes.h" /* first: Python.h wants to be */
 
 #include "python/engine.h"
+#include "python/overdraft.h"
 #include "wrap/sites.h"
 
 #include <sched.h>
@@ -20,7 +21,9 @@ struct nm__owner {
     nm_heap *heap; /* of its objects */
     nm_budget *budget;
     PyObject *budgets_handle; /* strong */
-    _Atomic size_t arrays;    /* how many are charged to it */
+    _Atomic size_t arrays;    /* how many are charged to it, and blocks that are charged one by one */
+    atomic_bool due, told;    /* nm__owner_due, nm__owner_told */
+    bool asks;                /* nm__owner_asks */
     _Atomic size_t inside;    /* threads that allocate from it, as far as they have found out */
     nm__owner *next;          /* of those that are left */
     nm__owner *newer, *older; /* of all */
@@ -69,6 +72,13 @@ static void nobody_is_in(void) {
     if (entries == 0 && atomic_load(&in_owners) == 0) nm__engine_look_for_scopes(false);
 }
 
+nm_budget *nm__owner_budget(const nm__owner *o) { return o->budget; }
+void nm__owner_claim(nm__owner *o) { atomic_fetch_add(&o->arrays, 1); }
+void nm__owner_let_go(nm__owner *o) { atomic_fetch_sub(&o->arrays, 1); }
+atomic_bool *nm__owner_due(nm__owner *o) { return &o->due; }
+atomic_bool *nm__owner_told(nm__owner *o) { return &o->told; }
+bool nm__owner_asks(const nm__owner *o) { return o->asks; }
+
 static bool is_done(const nm__owner *o) {
     return atomic_load(&o->arrays) == 0 && atomic_load(&o->inside) == 0 && nm__heap_held(o->heap) == 0;
 }
@@ -81,7 +91,10 @@ static void be_in(nm__owner *o) {
         atomic_fetch_add(&o->inside, 1);
         nm__arm_thread_end();
     }
-    if (now->owner != NULL) atomic_fetch_sub(&now->owner->inside, 1);
+    if (now->owner != NULL) {
+        nm__overdraft_leave_owner(now->owner);
+        atomic_fetch_sub(&now->owner->inside, 1);
+    }
     if (now->owner == NULL) atomic_fetch_add(&in_owners, 1);
     else if (o == NULL) atomic_fetch_sub(&in_owners, 1);
     now->owner = o;
@@ -171,7 +184,8 @@ PyObject *nm__scope_owner(PyObject *module, PyObject *args) {
     (void)module;
     PyObject *handle;
     unsigned long long address;
-    if (!PyArg_ParseTuple(args, "OK", &handle, &address)) return NULL;
+    int asks;
+    if (!PyArg_ParseTuple(args, "OKp", &handle, &address, &asks)) return NULL;
     if (nm_engine_heap() == NULL) {
         PyErr_SetString(PyExc_RuntimeError, "the engine's heap was not started");
         return NULL;
@@ -189,7 +203,7 @@ PyObject *nm__scope_owner(PyObject *module, PyObject *args) {
         return PyErr_NoMemory();
     }
     nm__heap_share(heap, nm_engine_budget());
-    *o = (nm__owner){.heap = heap, .budget = budget, .budgets_handle = Py_NewRef(handle)};
+    *o = (nm__owner){.heap = heap, .budget = budget, .budgets_handle = Py_NewRef(handle), .asks = asks != 0};
     list_owner(o);
     self->owner = o;
     return (PyObject *)self;
@@ -220,8 +234,9 @@ typedef struct EntryObject {
 static PyTypeObject Entry_Type;
 static PyObject *variable;
 static struct {
-    PyObject *core, *owner, *make, *misuse;
+    PyObject *core, *owner, *make, *misuse, *of_modules;
 } names;
+PyObject *nm__scope_name_of_modules(void) { return names.of_modules; }
 static PyInterpreterState *home; /* the interpreter whose variable it is */
 
 /* Those that have not ended, the newest of each list first: by item; in the last list those that may come to be of
@@ -807,7 +822,7 @@ static PyObject *scope_exit(PyObject *module, PyObject *const *args, Py_ssize_t 
     if (count < 1) return PyErr_Format(PyExc_TypeError, "takes a budget");
     PyObject *core = core_of(args[0]), *owner = core == NULL ? NULL : owner_of(core, false);
     Misuse wrong = {NOTHING, NULL, NULL, false};
-    bool done = owner != NULL;
+    bool done = owner != NULL, due = done && owner != Py_None && nm__overdraft_is_due(((OwnerObject *)owner)->owner);
     if (owner == Py_None) (void)is_wrong(NULL, NOT_OPEN, NULL, NULL, &wrong);
     else if (done) done = leave_scope((OwnerObject *)owner, PyThreadState_Get(), &wrong);
     if (done && wrong.kind != NOTHING) {
@@ -818,6 +833,7 @@ static PyObject *scope_exit(PyObject *module, PyObject *const *args, Py_ssize_t 
     Py_XDECREF(wrong.context);
     Py_XDECREF(owner);
     Py_XDECREF(core);
+    if (done && due && (count < 2 || args[1] == Py_None)) return PyErr_NoMemory(); /* else the block ends with an error anyway */
     return done ? Py_NewRef(Py_None) : NULL;
 }
 
@@ -850,16 +866,9 @@ PyObject *nm__scope_current(PyObject *module, PyObject *unused) {
 
 /* ---- arrays ----------------------------------------------------------------------------------------- */
 
-static void credit(nm__owner *o, size_t bytes) {
-    (void)nm_budget_release(o->budget, bytes);
-    nm__budget_close_reserves(o->budget);
-}
+static void credit(nm__owner *o, size_t bytes) { (void)nm_budget_release(o->budget, bytes); }
 
-static bool charge(nm__owner *o, size_t bytes) {
-    if (nm_budget_charge(o->budget, bytes)) return true;
-    nm__budget_open_reserves(o->budget);
-    return false;
-}
+static bool charge(nm__owner *o, size_t bytes) { return nm_budget_charge(o->budget, bytes); }
 
 /* Room in the table, and a claim on the owner. */
 static bool promise(nm__owner *o) {
@@ -981,7 +990,9 @@ int nm__scope_ready(PyObject *module) {
     names.owner = PyUnicode_InternFromString("_owner");
     names.make = PyUnicode_InternFromString("owner");
     names.misuse = PyUnicode_InternFromString("misuse");
-    if (names.core == NULL || names.owner == NULL || names.make == NULL || names.misuse == NULL) return -1;
+    names.of_modules = PyUnicode_InternFromString("__name__");
+    if (names.core == NULL || names.owner == NULL || names.make == NULL || names.misuse == NULL || names.of_modules == NULL)
+        return -1;
     variable = PyContextVar_New("nativemem owner", NULL);
     if (variable == NULL) return -1;
     home = PyInterpreterState_Get();

@@ -63,11 +63,20 @@ typedef struct nm__recharge {
 bool nm__scope_recharge_array(void *ptr, size_t bytes, nm__recharge *change); /* false: refused */
 void nm__scope_moved_array(const nm__recharge *change, void *ptr, void *moved);
 
+/* What is charged to an owner one by one keeps it, from the claim until it is let go. */
+nm_budget *nm__owner_budget(const nm__owner *o);
+void nm__owner_claim(nm__owner *o);
+void nm__owner_let_go(nm__owner *o);
+atomic_bool *nm__owner_due(nm__owner *o);  /* the code that it is charged for is still to get a MemoryError */
+atomic_bool *nm__owner_told(nm__owner *o); /* that code got one, and the budget has not recovered since */
+bool nm__owner_asks(const nm__owner *o);   /* there is a callback that may free memory before a request is refused */
+PyObject *nm__scope_name_of_modules(void); /* "__name__", borrowed */
+
 /* What all owners have served, those that are gone as well. */
 void nm__scope_add_census(nm_census *sum);
 
 /* Functions of the module; each is called with the interpreter's lock held. */
-PyObject *nm__scope_owner(PyObject *module, PyObject *args); /* (budget's handle, its address) -> owner */
+PyObject *nm__scope_owner(PyObject *module, PyObject *args); /* (budget's handle, its address, whether it asks) -> owner */
 PyObject *nm__scope_current(PyObject *module, PyObject *unused);
 PyObject *nm__scope_array_budget(PyObject *module, PyObject *address); /* -> its budget's address, or 0 */
 /* Makes the types, the variable, and the methods of a budget that begin and end a scope; -1 with an error set. */

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, NoReturn
 from . import errors
 from ._control import address, ffi, lib
 from ._load import dataplane, start_region
-from ._pressure import ask, name_of, tell
+from ._pressure import ask, known, name_of, tell
 from ._settings import reserve_of
 from ._sites import PACKAGE
 from .config import BudgetOptions
@@ -53,7 +53,7 @@ _budgets: weakref.WeakValueDictionary[int, BudgetCore] = weakref.WeakValueDictio
 class BudgetCore:
     """Control plane of one budget."""
 
-    __slots__ = ("__weakref__", "_owner", "_parent", "_ptr", "handle")
+    __slots__ = ("__weakref__", "_keeps_reserve", "_owner", "_parent", "_ptr", "handle")
     _ptr: Any
     handle: Any
 
@@ -66,6 +66,7 @@ class BudgetCore:
             fields["shared"], needs = options.shared._ptr, (*needs, options.shared.handle)
         self._ptr, self.handle = _own("budget", needs, limit, up, ffi.new("nm_budget_options *", fields))
         self._owner: Any = None
+        self._keeps_reserve = False
         self._parent = parent
         _budgets[address(self._ptr)] = self
 
@@ -78,11 +79,12 @@ class BudgetCore:
             )
         if self._owner is None:
             core: BudgetCore | None = self
-            while core is not None and core._owner is None:  # whoever refuses, the refusal has to be dealt with
-                lib.nm__budget_reserve(core._ptr, reserve_of(lib.nm_budget_limit(core._ptr)))
+            while core is not None:  # each of them may refuse
+                core._keeps_reserve = True
+                core._set_reserve()
                 core = core._parent
             try:
-                made = dataplane.scope_owner(self.handle, address(self._ptr))
+                made = dataplane.scope_owner(self.handle, address(self._ptr), self._asks())
             except MemoryError:
                 raise errors.OutOfMemory("no memory for the control structures of a scope") from None
             # another thread may have come first; no other runs between the look and the assignment
@@ -103,6 +105,20 @@ class BudgetCore:
 
     def set_limit(self, limit: int) -> None:
         lib.nm_budget_set_limit(self._ptr, limit)
+        if self._keeps_reserve:
+            self._set_reserve()
+
+    def _asks(self) -> bool:
+        core: BudgetCore | None = self
+        while core is not None:
+            budget = known(core)
+            if budget is not None and budget._on_pressure is not None:
+                return True
+            core = core._parent
+        return False
+
+    def _set_reserve(self) -> None:
+        lib.nm__budget_reserve(self._ptr, reserve_of(lib.nm_budget_limit(self._ptr)))
 
     def seal(self) -> None:
         lib.nm_budget_lock(self._ptr)

@@ -24,6 +24,8 @@ from .errors import Refusal
 __all__ = ["LEVELS", "MemoryPressure"]
 
 LEVELS = ("normal", "warn", "critical", "full")
+#: crossings: to tell of one may cause another, without an end
+MOST_AT_ONCE = 64
 
 
 class MemoryPressure(RuntimeWarning):
@@ -60,7 +62,10 @@ def tell(crossing: Callable[[], tuple[Any, int, bool] | None]) -> None:
     ``sys.unraisablehook``: the call that was just done has been done. Where there is no memory to tell anybody
     nobody is told."""
     try:
-        while (noted := crossing()) is not None:
+        for _ in range(MOST_AT_ONCE):
+            noted = crossing()
+            if noted is None:
+                break
             core, level, was_normal = noted
             budget = known(core)
             if budget is None or _is_among(budget, _here.called):  # what a callback does is not told to it

@@ -84,13 +84,13 @@ def format_size(n: int) -> str:
 
 
 def reserve_of(limit: int) -> int:
-    """Bytes of a process limit that are kept for handling its denial: a 16th, in steps of 64 KiB, at most
-    2 MiB.
+    """Bytes of a limit that are kept for small blocks beyond it, so that the interpreter can go on to the place where it
+    raises the error: a 16th, at least 64 KiB or a quarter, at most 4 MiB.
 
-    >>> reserve_of(1 << 20), reserve_of(32 << 20), reserve_of(1 << 40)
-    (65536, 2097152, 2097152)
+    >>> reserve_of(64 << 10), reserve_of(1 << 20), reserve_of(32 << 20), reserve_of(1 << 40)
+    (16384, 65536, 2097152, 4194304)
     """
-    return min(limit // 16, 2 << 20) & ~0xFFFF
+    return min(max(limit // 16, min(limit // 4, 64 << 10)), 4 << 20)
 
 
 def _mapping(env: Any) -> Mapping[str, str]:

@@ -272,7 +272,7 @@ static void on_heap(bool secure) {
         if (moved != NULL) small = moved;
         CHECK(small == NULL || nm_heap_free(h, small) == NM_OK);
         CHECK(zeros == NULL || nm_heap_free(h, zeros) == NM_OK);
-        nm_heap_set_limit(h, 4 << 20, 0);
+        nm_budget_set_limit(budget, 4 << 20);
         take(&b, 16 << 20, 16);
         nm_heap_trim(h);
         check_contents(&b);

@@ -116,17 +116,10 @@ static void test_the_reserves_of_ancestors(void) {
     void *blocks[20];
     int n = 0;
     while ((blocks[n] = take(h, PAGE)) != NULL) n++;
-    CHECK(n == 8);
-    while (n < 20 && (blocks[n] = take(h, PAGE)) != NULL) n++; /* the parent's is open now */
-    CHECK(n == 10);
-    while (n > 5) give(blocks[--n]);
-    CHECK((blocks[n] = take(h, PAGE)) != NULL); /* four are free, and it is closed again */
-    n++;
-    CHECK((blocks[n] = take(h, PAGE)) != NULL);
-    n++;
-    CHECK((blocks[n] = take(h, PAGE)) != NULL);
-    n++;
-    CHECK(take(h, PAGE) == NULL);
+    CHECK(n == 8 && nm__budget_left(b) == (int64_t)(91 * PAGE));
+    CHECK(nm__budget_overdraw(b, 2 * PAGE) && !nm__budget_overdraw(b, 1)); /* the parent's reserve is drawn on, too */
+    CHECK(nm_budget_used(parent) == 10 * PAGE && nm_budget_used(b) == 10 * PAGE);
+    CHECK(nm_budget_release(b, 2 * PAGE) == NM_OK && nm_budget_used(parent) == 8 * PAGE);
     while (n > 0) give(blocks[--n]);
     nm__heap_enter(plain);
     nm_heap_destroy(h);

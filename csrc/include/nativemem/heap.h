@@ -44,9 +44,6 @@ nm_heap *nm_heap_create(nm_budget *budget, bool secure);
 /* Once no other call is under way. Frees every block. */
 void nm_heap_destroy(nm_heap *h);
 nm_allocator nm_heap_port(nm_heap *h);
-/* Sets the limit of the heap's budget. The last `reserve` bytes of it are refused until a request was denied,
- * and again once 2 * reserve are free: so the code that handles the denial finds some memory. */
-void nm_heap_set_limit(nm_heap *h, size_t limit, size_t reserve); /* pre: made with a budget */
 /* Frees every block at once; no other call may be under way. */
 void nm_heap_clear(nm_heap *h);
 /* Collects, returns this thread's empty superblocks, and trims the region. */

@@ -61,10 +61,10 @@ MUTANTS: tuple[Mutant, ...] = (
     *_in(
         "base/budget.c",
         ("budget-limit-off-by-one", "while (NM_UNLIKELY(left - floor < (int64_t)n)) {", "while (NM_UNLIKELY(left - floor + 1 < (int64_t)n)) {"),
-        ("budget-overdraft-not-of-the-ancestors", "charge(b->parent, n, overdrawn, denial)) {", "charge(b->parent, n, false, denial)) {"),
+        ("budget-overdraft-not-of-the-ancestors", "b->parent == NULL || overdraw(b->parent, n)", "b->parent == NULL || nm__budget_try(b->parent, n)"),
         ("budget-full-at-the-limit-alone", "full = held < limit ? limit - held : 0;", "full = limit;\n    (void)held;"),
         ("budget-nothing-held-back", "if (n >= held) (void)atomic_fetch_sub(&b->left, (int64_t)(n - held));", "(void)held;"),
-        ("budget-ancestors-not-rolled-back", "give(b, n);\n        return false;", "(void)give;\n        return false;"),
+        ("budget-ancestors-not-rolled-back", "charge(b->parent, n, denial)) return true;\n    give(b, n);", "charge(b->parent, n, denial)) return true;\n    (void)give;"),
         (
             "budget-charged-without-swap",
             "} while (!atomic_compare_exchange_weak(&b->left, &left, left - (int64_t)n));\n    /*",

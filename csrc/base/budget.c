@@ -348,30 +348,37 @@ static NM_COLD bool deny(const nm_budget *b, size_t n, nm_denial_kind kind, nm_d
 
 static void give(nm_budget *b, size_t n) { (void)atomic_fetch_add(&b->left, (int64_t)n); }
 
-/* Overdrawn, it may also take what is held back, here and in the ancestors. */
-NM_INLINE int64_t floor_of(const nm_budget *b, bool overdrawn) {
-    return NM_UNLIKELY(overdrawn) ? -(int64_t)nm__get(&b->held_back) : 0;
-}
-
-static bool charge(nm_budget *b, size_t n, bool overdrawn, nm_denial *denial) {
+/* Of this budget alone, down to the floor. */
+NM_INLINE bool charge_one(nm_budget *b, size_t n, int64_t floor, bool may_ask, nm_denial *denial) {
     if (NM_UNLIKELY(n > nm__get(&b->single)))
         return deny(b, n, atomic_load(&b->locked) ? NM_DENIED_LOCKED : NM_DENIED_SINGLE, denial);
-    int64_t left = left_of(b), floor = floor_of(b, overdrawn);
-    bool asked = overdrawn; /* limits do not move for the sake of an overdraft */
+    int64_t left = left_of(b);
     do {
         while (NM_UNLIKELY(left - floor < (int64_t)n)) {
-            if (asked || !take_from_siblings(b, n)) return deny(b, n, NM_DENIED_LIMIT, denial);
-            asked = true;
+            if (!may_ask || !take_from_siblings(b, n)) return deny(b, n, NM_DENIED_LIMIT, denial);
+            may_ask = false;
             left = left_of(b);
         }
     } while (!atomic_compare_exchange_weak(&b->left, &left, left - (int64_t)n));
     /* The watcher: left as it was at the very moment of the exchange. */
     if (NM_UNLIKELY(left - (int64_t)n < floor)) nm__atomic_add(&b->overruns, 1);
-    if (b->parent != NULL && !charge(b->parent, n, overdrawn, denial)) {
-        give(b, n);
-        return false;
-    }
     return true;
+}
+
+static bool charge(nm_budget *b, size_t n, nm_denial *denial) {
+    if (!charge_one(b, n, 0, true, denial)) return false;
+    if (b->parent == NULL || charge(b->parent, n, denial)) return true;
+    give(b, n);
+    return false;
+}
+
+/* It may also take what is held back, here and in the ancestors; limits do not move for its sake. */
+static NM_COLD bool overdraw(nm_budget *b, size_t n) {
+    nm_denial denial;
+    if (!charge_one(b, n, -(int64_t)nm__get(&b->held_back), false, &denial)) return false;
+    if (b->parent == NULL || overdraw(b->parent, n)) return true;
+    give(b, n);
+    return false;
 }
 
 /* unsigned: room >= left, and no n is too large to be compared with what lies between */
@@ -418,14 +425,14 @@ void nm__budget_settle(nm_budget *b) {
 }
 
 static NM_COLD bool hold_in_shared(nm_budget *b, size_t n, nm_denial *denial) {
-    if (n > b->o.shared_max || atomic_load(&b->locked) || !charge(b->o.shared, n, false, denial)) return false;
+    if (n > b->o.shared_max || atomic_load(&b->locked) || !charge(b->o.shared, n, denial)) return false;
     nm__atomic_add(&b->in_shared, n);
     return true;
 }
 
 NM_INLINE bool hold(nm_budget *b, size_t n, nm_denial *denial) {
     if (NM_UNLIKELY(b->o.shared != NULL) && hold_in_shared(b, n, denial)) return true;
-    return charge(b, n, false, denial);
+    return charge(b, n, denial);
 }
 
 static NM_TLS nm__refusal refused; /* charged: NULL where there is none */
@@ -465,10 +472,7 @@ bool nm__budget_try(nm_budget *b, size_t n) {
     return false;
 }
 
-bool nm__budget_overdraw(nm_budget *b, size_t n) {
-    nm_denial denial;
-    return charge(b, n, true, &denial);
-}
+bool nm__budget_overdraw(nm_budget *b, size_t n) { return overdraw(b, n); }
 
 int64_t nm__budget_left(const nm_budget *b) { return left_of(b); }
 

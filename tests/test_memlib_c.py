@@ -309,6 +309,7 @@ def test_nothing_is_wrong(sound: Path, check: Check) -> None:
     assert list(check(sound)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flip", FLIPS)
 def test_what_breaks_it_shows(tmp_path: Path, sound: Path, flip: str) -> None:
     check, file, old, new = FLIPS[flip]

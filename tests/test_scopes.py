@@ -988,6 +988,26 @@ print(sum(type(each).__name__ == "Entry" for each in gc.get_objects()))
 """
         ) == ["False"] * 6 + ["False True [] False False", "0"]
 
+    def test_a_generator_that_never_leaves(self) -> None:
+        """OWN-6: its scope is over when it is gone."""
+        assert output(
+            PAIRS
+            + """
+def stays():
+    with a:
+        while True:
+            try: yield
+            except GeneratorExit: pass
+sys.unraisablehook = lambda unraisable: print(unraisable.exc_value)
+it = stays()
+next(it)
+with b:
+    del it
+    print(charges(a), charges(b))
+print(charges(a), is_open(a), charges(b))
+"""
+        ) == ["generator ignored GeneratorExit", "False True", "False False False"]
+
     def test_a_generator_that_runs_in_another_thread(self) -> None:
         """OWN-7: it does not count in the thread whose context it entered in."""
         assert output(

@@ -227,6 +227,7 @@ typedef struct EntryObject {
     bool elsewhere; /* ended in another context: whoever copies its own finds it still */
     bool of_generators; /* this one or an outer one has been made by a generator or coroutine */
     uint64_t number; /* in the order in which all were made */
+    bool of_with;   /* which ends it before its frame ends */
     bool roams;     /* a generator's or async generator's, which other contexts may resume */
     struct EntryObject *next; /* of those that have outlived their context */
 } EntryObject;
@@ -402,9 +403,14 @@ static void entry_dealloc(EntryObject *e) {
     Py_TRASHCAN_END
 }
 
+/* Also when its generator is gone without having left it: one that yields when it is closed. */
+static bool is_over(const EntryObject *e) {
+    return e->ended || (e->of_with && e->frame != NULL && generator_of(e->frame) == NULL);
+}
+
 static bool is_active(const EntryObject *e, const PyThreadState *thread) {
     if (e->context != thread->context) return !e->elsewhere; /* inherited */
-    if (e->ended) return false;
+    if (is_over(e)) return false;
     PyFrameObject *f = frame_of(e);
     return f == NULL || depth_of(f, thread) != SIZE_MAX;
 }
@@ -442,10 +448,10 @@ static EntryObject *find_in_context(const PyThreadState *thread, bool *unsettled
     PyFrameObject *f = frame_of(e);
     size_t depth = f == NULL ? SIZE_MAX : depth_of(f, thread);
     if (f == NULL) {
-        for (Py_ssize_t i = 0; e->asleep != NULL && i < PyTuple_GET_SIZE(e->asleep); i++) {
-            *unsettled = true;
+        *unsettled = *unsettled || e->asleep != NULL;
+        Py_ssize_t count = e->asleep == NULL || thread->exc_info->previous_item == NULL ? 0 : PyTuple_GET_SIZE(e->asleep);
+        for (Py_ssize_t i = 0; i < count; i++)
             take_if_inner((EntryObject *)PyTuple_GET_ITEM(e->asleep, i), thread, &inner, &depth);
-        }
     } else
         for (EntryObject *o = e->outer; depth > 0 && o != NULL; o = o->outer) take_if_inner(o, thread, &inner, &depth);
     return inner != NULL ? inner : e;
@@ -573,7 +579,7 @@ static PyObject *callers_of(PyFrameObject *f, int *flags) {
 static PyObject *those_asleep(const EntryObject *outer, const PyThreadState *thread) {
     PyObject *list = NULL;
     for (const EntryObject *e = outer; e != NULL && e->of_generators; e = e->outer) {
-        if (e->ended || e->context != thread->context || is_active(e, thread)) continue;
+        if (is_over(e) || e->context != thread->context || is_active(e, thread)) continue;
         if (list == NULL && (list = PyList_New(0)) == NULL) return NULL;
         if (PyList_Append(list, (PyObject *)e) < 0) {
             Py_DECREF(list);
@@ -650,6 +656,7 @@ static bool enter(OwnerObject *owner, PyThreadState *thread) {
     e->ended = e->elsewhere = false;
     e->of_generators = e->frame != NULL || (outer != NULL && outer->of_generators);
     e->roams = (flags & ROAMS) != 0;
+    e->of_with = ends_first;
     e->list = NULL;
     bool done = set_innermost(e);
     if (done) {
@@ -705,7 +712,7 @@ static EntryObject *find_entered_by(PyFrameObject *frame, const OwnerObject *own
 static EntryObject *find_of_others(const OwnerObject *owner, const PyThreadState *thread, EntryObject **open) {
     for (size_t i = 0; i <= LISTS; i++)
         for (EntryObject *e = open_entries[i]; e != NULL; e = e->older) {
-            if (e->owner != owner) continue;
+            if (e->owner != owner || is_over(e)) continue;
             PyFrameObject *f = home_of(e);
             bool may_leave = (e->frame != NULL && e->roams) || !is_entered(e->context, thread);
             if (f != NULL && may_leave && depth_of(f, thread) != SIZE_MAX) return e;
@@ -740,7 +747,7 @@ static EntryObject *entry_to_end(const OwnerObject *owner, PyFrameObject *frame,
     bool is_inner = false, inner_of_asleep = false;
     for (e = innermost(); e != NULL; e = e->outer) {
         is_inner = is_inner || e == now;
-        if (e->owner != owner || e->ended || e->context != thread->context) continue;
+        if (e->owner != owner || is_over(e) || e->context != thread->context) continue;
         if (is_active(e, thread)) return is_wrong(e, BEFORE_ANOTHER, NULL, now, wrong);
         if (asleep != NULL) continue;
         asleep = e;
@@ -755,7 +762,7 @@ static EntryObject *entry_to_end(const OwnerObject *owner, PyFrameObject *frame,
 /* Those that ended before ones further in did would else stay as long as these. */
 static void drop_ended(EntryObject *top, const PyThreadState *thread) {
     for (EntryObject *e = top; e != NULL && e->context == thread->context; e = e->outer)
-        for (EntryObject *o = e->outer; o != NULL && o->ended && o->context == thread->context; o = e->outer) {
+        for (EntryObject *o = e->outer; o != NULL && is_over(o) && o->context == thread->context; o = e->outer) {
             e->outer = (EntryObject *)Py_XNewRef((PyObject *)o->outer);
             Py_DECREF(o);
         }
@@ -768,7 +775,7 @@ static bool end_entry(EntryObject *e, PyThreadState *thread) {
     unlist_entry(e);
     EntryObject *top = innermost(), *before = top;
     /* one that another context has ended is still inherited here */
-    while (top != NULL && (top == e || (top->ended && top->context == thread->context))) top = top->outer;
+    while (top != NULL && (top == e || (is_over(top) && top->context == thread->context))) top = top->outer;
     drop_ended(top, thread);
     return top == before || set_innermost(top);
 }

@@ -1,5 +1,5 @@
-"""Worker of P3: a container that is built again and again, the one before still alive; plain Python that knows nothing of
-nativemem."""
+"""Worker of P3: a container that is built again and again, the one before still alive; plain Python that knows
+nothing of nativemem."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def build_set(n: int) -> set[int]:
 def build_list(n: int) -> list[int]:
     built = []
     for i in range(n):
-        built.append(i)  # noqa: PERF402 - it is to grow
+        built.append(i)  # it is to grow
     return built
 
 

@@ -304,9 +304,9 @@ def test_a_bad_switch(value: str) -> None:
 
 @pytest.mark.parametrize("domain", ["raw", "mem", "obj"])
 def test_a_block_of_others_in_a_hole(domain: str) -> None:
-    """ENG-8: what another allocator has where the region gave its addresses back is that allocator's, which gets the
-    frees and resizes. Of what begins in the middle of a block of ours it hears nothing. (The other is glibc, and the
-    block looks as those do that it maps one by one.)"""
+    """ENG-8: what another allocator has where the region gave its addresses back is that allocator's, which gets
+    the frees and resizes. Of what begins in the middle of a block of ours it hears nothing. (The other is glibc,
+    and the block looks as those do that it maps one by one.)"""
     assert output(
         f"""
         import ctypes

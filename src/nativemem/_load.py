@@ -46,10 +46,11 @@ dataplane = _load_dataplane()
 
 
 def start_region() -> None:
-    """Finds the region a place, once. Raises :class:`OutOfMemory` where the system refuses even the first of its memory.
+    """Finds the region a place, once. Raises :class:`OutOfMemory` where the system refuses even the first of its
+    memory.
 
-    Unless they are set: four times what the process may use as addresses, so that they are never the bound (they are
-    mapped as they are needed); an 8th of it, at most 256 MiB, as free spans that are kept.
+    Unless they are set: four times what the process may use as addresses, so that they are never the bound (they
+    are mapped as they are needed); an 8th of it, at most 256 MiB, as free spans that are kept.
     """
     if dataplane.region_size() != 0:
         return

@@ -56,7 +56,8 @@ class Stats:
     ``current`` bytes in live blocks, ``peak`` the highest ``current``, ``reserved`` bytes taken from
     upstream, ``limit`` the most allowed (None: no limit), ``total`` bytes ever handed out, ``live`` blocks,
     ``count`` blocks ever handed out, ``frees`` blocks given back, ``failures`` calls refused for want of
-    memory, of which there are two where a budget was asked for room and refused again. A freed block of an arena counts as live until reset.
+    memory, of which there are two where a budget was asked for room and refused again. A freed block of an arena
+    counts as live until reset.
     """
 
     current: int

@@ -210,7 +210,7 @@ switch-over: ## jq and discount on memlib by memlib_redirect.h alone, by their o
 
 # --- checkers: more eyes on the same tests, and programs that nobody thought of ---
 
-.PHONY: c-tests-valgrind c-tests-tsan fuzz python-tests-asan hunt-scopes hunt-limits
+.PHONY: c-tests-valgrind c-tests-tsan fuzz python-tests-asan hunt-scopes hunt-arrays hunt-limits
 CORPUS := $(wildcard tests/c/corpus/*)
 # a child that ends in a guard page is one of the tests
 VALGRIND := valgrind --quiet --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite \
@@ -225,6 +225,9 @@ fuzz: ## coverage-guided fuzzing of the C core, for FUZZ_SECONDS (60)
 
 hunt-scopes: ## random programs of scopes against a model of who is charged; ARGS="--seconds 30 --seed N"
 	$(PYTHON) scripts/hunt_scopes.py $(ARGS)
+
+hunt-arrays: ## random programs of arrays that interrupt themselves; ARGS="--seconds 30 --seed N"
+	$(PYTHON) scripts/hunt_arrays.py $(ARGS)
 
 hunt-limits: $(VENV)/.installed-test ## ordinary Python where memory ends; ARGS="--denials N --seed S --python PATH"
 	$(BIN)/python scripts/hunt_limits.py $(ARGS)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import ctypes
 import gc
+import importlib
 import os
 import pickle
 import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -371,6 +375,14 @@ class TestWhatEscapes:
         assert heap.stats.current < 10_000
 
 
+def until_told(told: Callable[[], object]) -> None:
+    """Goes round the interpreter's loop until what waits there has been done."""
+    for _ in range(10_000):
+        if told():
+            return
+    raise AssertionError("not told")
+
+
 def output(code: str, **env: str) -> list[str]:
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
@@ -384,7 +396,7 @@ def output(code: str, **env: str) -> list[str]:
 
 
 SETTING = """
-import gc, threading, nativemem, numpy as np
+import contextlib, gc, threading, weakref, nativemem, numpy as np
 from nativemem.hooks import numpy as hook
 heap = nativemem.Heap()
 def in_a_thread(function, *args):
@@ -514,6 +526,309 @@ class TestInstall:
         ) == ["0 1000.0"]
 
 
+class TestReentry:
+    """NPY-9. Before 3.12 a collection runs inside the making of objects, and with it code of the program."""
+
+    @pytest.mark.parametrize("setting", ["hook.using(heap)", "default()", "engine()", "scope()"])
+    def test_an_array_that_is_resized_in_its_own_resize(self, setting: str) -> None:
+        assert run(
+            f"""
+            @contextlib.contextmanager
+            def default():
+                hook.install(heap)
+                yield
+                hook.uninstall()
+            @contextlib.contextmanager
+            def engine():
+                nativemem.install(objects=False)
+                yield
+            @contextlib.contextmanager
+            def scope():
+                with engine(), nativemem.Budget("1 GiB"): yield
+            array = other = None
+            armed = False
+            def collected(phase, info):
+                global armed, other
+                if armed and phase == "start":
+                    armed = False
+                    array.resize(5000, refcheck=False)
+                    other = np.full(1000, 7.0)
+            gc.callbacks.append(collected)
+            gc.set_threshold(1)
+            with {setting}:
+                kept = [np.zeros(3) for _ in range(600)]
+                for turn in range(1000):
+                    kept.append(array)
+                    array, other = np.arange(1000.0), None
+                    armed = True
+                    array.resize(9000, refcheck=False)
+                    armed = False
+                    assert len(array) in (5000, 9000) and array[:1000].sum() == 499500 and not array[1000:].any()
+                    if other is not None:
+                        kept += [np.full(1000, -1.0) for _ in range(3)]
+                        kept.append(other)
+                        assert (other == 7.0).all()
+            gc.callbacks.clear()
+            kept.clear(); array = other = None
+            gc.collect()
+            print(len(heap.blocks()))
+            """
+        ) == ["0"]
+
+    def test_who_watches_an_arrays_block_sees_the_array_in_one_piece(self) -> None:
+        """A callback of a weak reference runs once NumPy knows where the array is now."""
+        heap = nativemem.Heap()
+        with hook.using(heap):
+            array = np.arange(1000.0)
+        seen: list[tuple[int, float]] = []
+        watch = weakref.ref(heap.blocks()[0], lambda _: seen.append((array.size, float(array[:1000].sum()))))
+        array.resize(9000, refcheck=False)
+        until_told(lambda: seen)
+        assert seen == [(9000, 499500.0)]
+        assert watch() is None
+        array = np.empty(0)
+        assert live(heap) == 0
+
+    def test_who_watches_an_allocator_that_goes_with_its_last_array(self) -> None:
+        assert run(
+            """
+            hook.install(heap)
+            array = np.arange(1000.0)
+            hook.uninstall()
+            seen = []
+            weakref.finalize(heap, lambda: seen.append((array.size, int(array[:1000].sum()))))
+            del heap
+            array.resize(9000, refcheck=False)
+            for _ in range(1000): len(seen)
+            print(seen)
+            """
+        ) == ["[(9000, 499500)]"]
+
+    def test_watchers_of_pressure_see_whole_arrays(self) -> None:
+        """They are told from the interpreter's loop."""
+        seen: list[tuple[str, int]] = []
+        array = np.empty(0)
+        budget = nativemem.Budget("100 KiB", warn=0.5, on_pressure=lambda to, _: seen.append((to, array.size)))
+        with warnings.catch_warnings(), hook.using(nativemem.Limited(nativemem.Heap(), budget)):
+            warnings.simplefilter("ignore")
+            array = np.arange(1000.0)
+            array.resize(7000, refcheck=False)
+            until_told(lambda: seen)
+        assert seen == [("warn", 7000)]
+
+    def test_who_is_asked_for_room_cannot_move_what_is_being_moved(self) -> None:
+        seen: list[Any] = []
+        array = np.empty(0)
+
+        def relieve(level: str, _: Any) -> None:
+            if level == "refusal":
+                seen.append((array.size, int(array.sum())))
+                with pytest.raises(MemoryError):
+                    array.resize(10, refcheck=False)
+                cache.clear()
+
+        budget = nativemem.Budget("100 KiB", on_pressure=relieve, warn=1)
+        heap = nativemem.Heap()
+        with hook.using(nativemem.Limited(heap, budget)):
+            array, cache = np.arange(1000.0), [np.ones(5000)]
+            array.resize(9000, refcheck=False)
+        assert seen == [(1000, 499500)]
+        assert (array.size, int(array.sum())) == (9000, 499500)
+        array = np.empty(0)
+        assert live(heap) == 0
+
+    @pytest.mark.parametrize("passes", [True, False])
+    def test_who_is_asked_for_room_gives_what_is_being_moved_other_memory(self, passes: bool) -> None:
+        """NumPy frees what it had in the midst of the move: the move is refused, and nothing lost."""
+        heap, other = nativemem.Heap(), nativemem.Heap()
+        array = np.empty(0)
+
+        def relieve(level: str, budget: Any) -> None:
+            if level == "refusal":
+                budget.limit = "1 MiB" if passes else "100 KiB"
+                with hook.using(other):
+                    array.__setstate__(np.full(20, 7.0).__reduce__()[2])
+                    others.append(np.full(1000, 5.0))
+
+        others: list[Any] = []
+        budget = nativemem.Budget("100 KiB", on_pressure=relieve, warn=1)
+        with hook.using(nativemem.Limited(heap, budget)):
+            array = np.arange(1000.0)
+            with pytest.raises(MemoryError):
+                array.resize(40_000, refcheck=False)
+            others += [np.full(1000, 3.0) for _ in range(3)]
+        assert array.tolist() == [7.0] * 20
+        assert [set(a.tolist()) for a in others] == [{5.0}, {3.0}, {3.0}, {3.0}]
+        assert hook.owner_of(array) is other
+        others.clear()
+        assert live(heap) == 0
+        array = np.empty(0)
+        assert live(other) == 0
+
+    def test_an_interrupt_while_it_is_asked_for_room(self) -> None:
+        """NumPy raises its own error; the interrupt comes after."""
+
+        def relieve(level: str, _: Any) -> None:
+            if level == "refusal":
+                raise KeyboardInterrupt
+
+        budget = nativemem.Budget("1 KiB", on_pressure=relieve, warn=1)
+        interrupted = False
+        with hook.using(nativemem.Limited(nativemem.Heap(), budget)):
+            try:
+                with pytest.raises(MemoryError):
+                    np.ones(1000)
+                until_told(lambda: False)
+            except KeyboardInterrupt:
+                interrupted = True
+        assert interrupted
+
+    def test_why_it_was_refused_keeps_nothing_alive(self) -> None:
+        """The error has no traceback: that would keep the frames, and their arrays."""
+        arena = nativemem.Arena("64 KiB", grow=False)
+
+        def fill() -> None:
+            array = np.ones(100)
+            with pytest.raises(MemoryError):
+                np.ones(10_000)
+            error = hook.last_denial()
+            assert isinstance(error, nativemem.ArenaExhausted)
+            assert error.__traceback__ is None
+            assert array.sum() == 100
+
+        with hook.using(arena):
+            fill()
+        arena.reset()
+
+    def test_the_reason_outlives_the_allocator(self) -> None:
+        with (
+            hook.using(nativemem.Limited(nativemem.Heap(), nativemem.Budget("1 KiB", name="small"))),
+            pytest.raises(MemoryError),
+        ):
+            np.ones(1000)
+        gc.collect()
+        assert str(hook.last_denial()) == "Limited: 8000 bytes asked for; budget 'small' has 0 of 1024 bytes in use"
+
+    def test_random_programs(self) -> None:
+        """make hunt-arrays has more of them"""
+        hunt = Path(__file__).parents[1] / "scripts" / "hunt_arrays.py"
+        done = subprocess.run(
+            [sys.executable, hunt, "--programs", "8", "--steps", "150"], capture_output=True, text=True, timeout=240
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "8 programs, 0 wrong\n", "")
+
+
+class TestSecure:
+    """NPY-11: as with all blocks"""
+
+    @pytest.mark.parametrize("size", [1, 63, 64, 100, 5000, 40_000, 100_000, 1 << 20])
+    def test_a_byte_past_the_end_of_an_allocators_array(self, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+        told: list[Any] = []
+        monkeypatch.setattr(sys, "unraisablehook", lambda u: told.append((u.exc_type, u.object)))
+        heap = nativemem.Heap(secure=True)
+        with hook.using(heap):
+            array = np.zeros(size, "u1")
+        ctypes.memset(array.ctypes.data + size, 1, 1)
+        del array
+        until_told(lambda: told)
+        assert told == [(nativemem.errors.CorruptionDetected, heap)]
+
+
+class TestImports:
+    """NPY-10"""
+
+    @pytest.fixture
+    def package(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+        monkeypatch.syspath_prepend(tmp_path)
+        before = set(sys.modules)
+        yield tmp_path
+        for name in set(sys.modules) - before:
+            del sys.modules[name]
+
+    KEEPS = "import numpy\nkept = numpy.arange(3.0)\nzeros = numpy.zeros(5)\n"
+
+    def test_what_a_module_keeps_is_not_the_arenas(self, package: Path) -> None:
+        (package / "keeps.py").write_text(self.KEEPS)
+        (package / "outer_one.py").write_text("import keeps\nimport numpy\nmore = numpy.ones(3)\n")
+        arena = nativemem.Arena()
+        with hook.using(arena):
+            import outer_one  # type: ignore[import-not-found]
+
+            own = np.ones(10)
+        kept, zeros, more = outer_one.keeps.kept, outer_one.keeps.zeros, outer_one.more
+        assert [hook.owner_of(a) for a in (kept, zeros, more, own)] == [None, None, None, arena]
+        assert hook.handler_of(kept) == hook.handler_of(np.ones(3))
+        assert live(arena) == 1
+        del own
+        arena.reset()
+        kept.resize(1000, refcheck=False)  # stays where it is from
+        zeros.resize(2, refcheck=False)
+        assert (kept.sum(), list(zeros), more.sum(), hook.owner_of(kept)) == (3.0, [0.0, 0.0], 3.0, None)
+
+    def test_the_using_of_a_module_is_in_force(self, package: Path) -> None:
+        """Only imports that begin inside it are left out."""
+        (package / "keeps.py").write_text(self.KEEPS)
+        (package / "uses.py").write_text(
+            "import numpy, nativemem\nfrom nativemem.hooks import numpy as hook\narena = nativemem.Arena()\n"
+            "with hook.using(arena):\n    own = numpy.ones(3)\n    import keeps\n    own2 = numpy.ones(3)\n"
+        )
+        import uses  # type: ignore[import-not-found]
+
+        owners = [hook.owner_of(a) for a in (uses.own, uses.keeps.kept, uses.own2)]
+        assert owners == [uses.arena, None, uses.arena]
+
+    def test_an_import_of_another_thread_is_its_own(self, package: Path) -> None:
+        (package / "waits.py").write_text("import __main__\n__main__.importing.set()\n__main__.done.wait(60)\n")
+        main = sys.modules["__main__"]
+        main.importing, main.done = importing, done = threading.Event(), threading.Event()  # type: ignore[attr-defined]
+        thread = threading.Thread(target=importlib.import_module, args=("waits",))
+        thread.start()
+        assert importing.wait(60)
+        heap = nativemem.Heap()
+        try:
+            with hook.using(heap):
+                assert hook.owner_of(np.ones(3)) is heap
+        finally:
+            done.set()
+            thread.join()
+
+    def test_an_import_that_fails_is_over(self, package: Path) -> None:
+        (package / "fails.py").write_text(self.KEEPS + "raise KeyError")
+        heap = nativemem.Heap()
+        with hook.using(heap):
+            with pytest.raises(KeyError):
+                import fails  # type: ignore[import-not-found] # noqa: F401
+            assert hook.owner_of(np.ones(3)) is heap
+
+    @pytest.mark.parametrize(
+        "use",
+        [
+            "np.unique(np.arange(1000.0) % 7)",
+            "np.ma.masked_array([1.0, 2.0], [True, False]).sum()",
+            "np.random.default_rng(1).normal(size=10); np.random.rand(3); np.random.seed(1)",
+            "np.polynomial.Polynomial([1, 2, 3])(2); np.polynomial.legendre.leggauss(5)",
+            "np.fft.fft(np.ones(30)); np.linalg.inv(np.eye(9)); np.linalg.svd(np.ones((4, 5)))",
+            "np.finfo(np.float32).max; np.finfo(np.longdouble).eps; np.iinfo(int).max; np.spacing(1.0)",
+            "np.einsum('ij,jk', np.eye(3), np.eye(3), optimize=True); np.char.upper(['a']); np.rec.array([(1, 2)])",
+            "np.testing.assert_allclose(np.ones(3), np.ones(3)); np.ctypeslib.as_ctypes(np.ones(3))",
+            "np.busday_count('2020-01', '2020-02'); repr(np.arange(5000.0)); np.i0(3.0); np.kaiser(5, 1.0)",
+            "np.percentile(np.arange(9.0), 30); np.histogram(np.arange(9.0)); np.interp(1.5, [1, 2], [3, 4])",
+            "np.lib.stride_tricks.sliding_window_view(np.arange(9), 3); np.gradient(np.arange(9.0))",
+        ],
+    )
+    def test_what_numpy_loads_and_caches_on_first_use(self, use: str) -> None:
+        assert run(
+            f"""
+            arena = nativemem.Arena()
+            with hook.using(arena):
+                {use}
+            gc.collect()
+            arena.reset()
+            print(len(arena.blocks()))
+            """
+        ) == ["0"]
+
+
 def test_the_pure_backend_says_so() -> None:
     code = """
         import nativemem
@@ -561,3 +876,25 @@ def test_a_budget_is_asked_for_room_before_an_array_is_refused() -> None:
         with pytest.raises(MemoryError):
             np.ones(200_000)
         assert (len(asked), budget.denied) == (3, 1)
+
+
+def test_what_waits_for_the_interpreters_loop_never_waits_on_itself() -> None:
+    """CPython 3.11 hangs where code under a profiler runs in a pending call and another one waits."""
+    assert run(
+        """
+        import sys, warnings
+        warnings.simplefilter("ignore")
+        def told(level, budget):
+            with hook.using(other): kept.append(np.ones(2000))
+        def told_in_turn(level, budget): seen.append(level)
+        def work(): return sum(range(3))
+        seen, kept = [], []
+        other = nativemem.Limited(heap, nativemem.Budget("20 KiB", on_pressure=told_in_turn, warn=0.5))
+        limited = nativemem.Limited(heap, nativemem.Budget("100 KiB", on_pressure=told, warn=0.5))
+        sys.setprofile(lambda *_: None)
+        with hook.using(limited): array = np.ones(8000)
+        for _ in range(1000): work()
+        sys.setprofile(None)
+        print(seen, len(kept))
+        """
+    ) == ["['warn'] 1"]

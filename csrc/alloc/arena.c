@@ -316,14 +316,18 @@ static bool in_list(const chunk *c, uint64_t number) {
     return number_of(c) == number;
 }
 
-nm_status nm_arena_release(nm_arena *a, const nm_arena_mark *mark) {
-    if (!is_mine(a)) return nm_arena_check_thread(a);
+nm_status nm_arena_check_mark(const nm_arena *a, const nm_arena_mark *mark) {
     if (mark->arena != a || mark->generation != a->generation || !in_list(a->head, mark->chunk) ||
         !in_list(a->large, mark->large) ||
         (mark->chunk == number_of(a->head) && a->head != NULL && mark->offset > (size_t)(a->pos - a->head->base)) ||
-        mark->used > used_of(a) || mark->live > live_of(a)) {
+        mark->used > used_of(a) || mark->live > live_of(a))
         return nm__fail(NM_INVALID_MARK, 0, 0, 0);
-    }
+    return NM_OK;
+}
+
+nm_status nm_arena_release(nm_arena *a, const nm_arena_mark *mark) {
+    if (!is_mine(a)) return nm_arena_check_thread(a);
+    if (nm_arena_check_mark(a, mark) != NM_OK) return NM_INVALID_MARK;
     drop_to(a, mark->used, mark->live);
     drop_large(a, mark->large);
     /* A mark from before the first chunk keeps that chunk, so that a scope in a loop does not take and

@@ -15,6 +15,7 @@
 #include "python/capi.h"
 #include "python/cdata.h"
 #include "python/numpy.h"
+#include "python/overdraft.h"
 #include "python/scopes.h"
 #include "python/stacks.h"
 
@@ -67,13 +68,14 @@ typedef struct AllocatorObject {
     bool attached, closed, wraps, autofree;
 } AllocatorObject;
 
-typedef enum { LIVE, FREED, STALE, ORPHAN } BlockState;
+typedef enum { LIVE, FREED, STALE, ORPHAN, DYING, DAMAGED } BlockState;
 
 /* An orphan was collected where its allocator would not take it back: in another thread, or below the top of a
  * stack. It stays on the list without being an object any more (no references, allocator borrowed) until it can
- * be given back, or its allocator goes.
+ * be given back, or its allocator goes. DYING is what becomes an orphan once its weak references' callbacks have run:
+ * until then no other code may reuse it. DAMAGED is a dying one that the allocator found written over.
  * Invariants:
- *   state == LIVE or ORPHAN <=> the block is on allocator->life's list
+ *   state is none of FREED and STALE <=> the block is on allocator->life's list
  *   exports > 0 => state == LIVE
  *   state == ORPHAN and not life->lifo <=> the block is on life->first_orphan's list */
 struct BlockObject {
@@ -86,7 +88,7 @@ struct BlockObject {
     PyObject *weakrefs;
     union {
         Py_ssize_t exports;
-        BlockObject *next_orphan; /* of an orphan */
+        BlockObject *next_orphan; /* of an orphan, and of a block on `departed` */
     };
     uint32_t align;
     uint32_t state;
@@ -108,16 +110,22 @@ static bool any_hooks;
 
 /* ---- errors --------------------------------------------------------------------------------------- */
 
-static NM_COLD PyObject *call_hook(Hook which, const char *format, ...) {
+/* Where this interpreter has no hooks, `instead` is raised, or with NULL nothing done: the engine may have been started
+ * alone, without the control plane, and an interpreter that ends runs finalizers after its dictionary has gone. */
+static NM_COLD PyObject *call_no_hook(PyObject *instead) {
+    if (PyErr_Occurred()) return NULL; /* no memory to find out */
+    if (instead == NULL) Py_RETURN_NONE;
+    PyErr_SetString(instead, "nativemem: refused, and what could say why is not there");
+    return NULL;
+}
+
+static NM_COLD PyObject *call_hook(Hook which, PyObject *instead, const char *format, ...) {
     PyObject *dict = PyInterpreterState_GetDict(PyInterpreterState_Get());
     PyObject *key = PyUnicode_FromString(HOOKS); /* PyDict_GetItemString would hide that there is no memory for it */
     if (key == NULL) return NULL;
     PyObject *hooks = dict == NULL ? NULL : PyDict_GetItemWithError(dict, key);
     Py_DECREF(key);
-    if (hooks == NULL) {
-        if (!PyErr_Occurred()) PyErr_SetString(PyExc_SystemError, "nativemem was not imported by this interpreter, or it has ended");
-        return NULL;
-    }
+    if (hooks == NULL) return call_no_hook(instead);
     PyObject *hook = Py_NewRef(PyTuple_GET_ITEM(hooks, which));
     va_list values;
     va_start(values, format);
@@ -139,22 +147,26 @@ static void after_hook(PyObject *result) {
     }
 }
 
+static PyObject *kind_of(nm_status status) { return nm__is_want(status) ? PyExc_MemoryError : PyExc_ValueError; }
 static void raise_status(AllocatorObject *a, nm_failure f) {
-    after_hook(call_hook(RAISE_STATUS, "(Oinnn)", a, (int)f.status, (Py_ssize_t)f.requested, (Py_ssize_t)f.used,
-                         (Py_ssize_t)f.limit));
+    after_hook(call_hook(RAISE_STATUS, kind_of(f.status), "(Oinnn)", a, (int)f.status, (Py_ssize_t)f.requested,
+                         (Py_ssize_t)f.used, (Py_ssize_t)f.limit));
 }
 /* As raise_status, where the call was about one block. */
 static void raise_refusal(AllocatorObject *a, nm_failure f, size_t size, size_t align) {
-    after_hook(call_hook(RAISE_STATUS, "(Oinnn(nn))", a, (int)f.status, (Py_ssize_t)f.requested, (Py_ssize_t)f.used,
-                         (Py_ssize_t)f.limit, (Py_ssize_t)size, (Py_ssize_t)align));
+    after_hook(call_hook(RAISE_STATUS, kind_of(f.status), "(Oinnn(nn))", a, (int)f.status, (Py_ssize_t)f.requested,
+                         (Py_ssize_t)f.used, (Py_ssize_t)f.limit, (Py_ssize_t)size, (Py_ssize_t)align));
+}
+void nm__raise_refusal(PyObject *allocator, nm_failure failure, size_t size, size_t align) {
+    raise_refusal((AllocatorObject *)allocator, failure, size, align);
 }
 void nm__raise_failure(PyObject *allocator, nm_failure failure) { raise_status((AllocatorObject *)allocator, failure); }
 static void raise_closed(AllocatorObject *a) { raise_status(a, (nm_failure){NM_CLOSED, 0, 0, 0}); }
 static void raise_block(AllocatorObject *a, PyObject *block, const char *what) {
-    after_hook(call_hook(RAISE_BLOCK, "(OOs)", a, block, what));
+    after_hook(call_hook(RAISE_BLOCK, PyExc_ValueError, "(OOs)", a, block, what));
 }
 static void raise_exports(AllocatorObject *a, const char *action) {
-    after_hook(call_hook(RAISE_EXPORTS, "(Os)", a, action));
+    after_hook(call_hook(RAISE_EXPORTS, PyExc_BufferError, "(Os)", a, action));
 }
 
 static void *closed_alloc(void *self, size_t size, size_t align) {
@@ -188,8 +200,9 @@ static bool check_use(AllocatorObject *a, const char *check) {
     long code = PyLong_AsLong(status);
     Py_DECREF(status);
     if (code == -1 && PyErr_Occurred()) return false;
-    if (code == NM_OK) return true;
-    raise_status(a, (nm_failure){(nm_status)code, 0, 0, 0});
+    if (code != NM_OK) raise_status(a, (nm_failure){(nm_status)code, 0, 0, 0});
+    else if (a->closed) raise_closed(a); /* meanwhile: Python code ran */
+    else return true;
     return false;
 }
 
@@ -255,7 +268,7 @@ static inline nm_status give_back(BlockObject *b, BlockState state) {
     return NM_OK;
 }
 
-/* What is left of a block that nothing refers to any more. */
+/* Puts away what is left of a block that nothing refers to any more. */
 static void discard(BlockObject *b) {
     if (spares < SPARE_MAX) {
         b->older = spare;
@@ -320,30 +333,70 @@ static void forget_retired(Life *life) {
     }
 }
 
+/* Gives back the memory of a live block that nothing refers to any more. Runs no Python code. */
+static void part_from_memory(BlockObject *b) {
+    AllocatorObject *a = b->allocator;
+    if (!a->autofree) {
+        unlink_block(b);
+        b->state = FREED;
+        return;
+    }
+    nm_status status = give_back(b, FREED);
+    if (NM_UNLIKELY(status != NM_OK)) b->state = status == NM_CORRUPTED || status == NM_DOUBLE_FREE ? DAMAGED : DYING;
+    else if (NM_UNLIKELY(a->life->orphans != 0)) (void)sweep_orphans(a->life);
+}
+
+/* Says so: there is no call that could fail. */
+static NM_COLD void report_damage(BlockObject *b) {
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    raise_refusal(b->allocator, (nm_failure){NM_CORRUPTED, 0, 0, 0}, (size_t)b->size, b->align);
+    PyErr_WriteUnraisable((PyObject *)b->allocator);
+    PyErr_Restore(type, value, traceback);
+}
+
 static void block_dealloc(BlockObject *b) {
     PyObject_GC_UnTrack(b);
     AllocatorObject *a = b->allocator;
-    bool orphan = false;
-    if (b->state == LIVE) {
-        if (a->autofree && give_back(b, FREED) != NM_OK) {
-            orphan = true;
-            b->state = ORPHAN;
-            a->life->orphans++;
-            if (!a->life->lifo) {
-                b->next_orphan = a->life->first_orphan;
-                a->life->first_orphan = b;
-            }
-        } else if (!a->autofree) {
-            unlink_block(b);
-            b->state = FREED;
-        } else if (NM_UNLIKELY(a->life->orphans != 0)) {
-            (void)sweep_orphans(a->life);
-        }
-    }
-    /* Only now that no list leads to it: a callback may ask the allocator for its blocks. */
+    if (b->state == LIVE) part_from_memory(b);
+    if (NM_UNLIKELY(b->state == DAMAGED)) report_damage(b);
+    /* Only now that no list gives it away: a callback may ask the allocator for its blocks, or reset it. */
     if (b->weakrefs != NULL) PyObject_ClearWeakRefs((PyObject *)b);
-    if (!orphan) discard(b);
+    if (NM_UNLIKELY(b->state == DYING || b->state == DAMAGED)) {
+        b->state = ORPHAN;
+        a->life->orphans++;
+        if (!a->life->lifo) {
+            b->next_orphan = a->life->first_orphan;
+            a->life->first_orphan = b;
+        }
+    } else {
+        discard(b);
+    }
     Py_DECREF(a); /* last: it may run any code */
+}
+
+/* Blocks that are to be deallocated where Python code may run; each with the last reference to it. */
+static BlockObject *departed;
+
+void nm__see_off_blocks(void) {
+    for (BlockObject *b; (b = departed) != NULL;) {
+        departed = b->next_orphan;
+        b->exports = 0;
+        Py_DECREF(b);
+    }
+}
+
+/* As Py_DECREF, without Python code: its memory goes now, what a callback may see of it later. */
+static void drop_quietly(BlockObject *b) {
+    bool last = Py_REFCNT((PyObject *)b) == 1;
+    if (last && b->state == LIVE) part_from_memory(b);
+    if (!last || (b->weakrefs == NULL && b->state != DAMAGED && Py_REFCNT((PyObject *)b->allocator) > 1)) {
+        Py_DECREF(b);
+        return;
+    }
+    b->next_orphan = departed;
+    departed = b;
+    nm__overdraft_wait_for_safe_point();
 }
 
 static int block_traverse(BlockObject *b, visitproc visit, void *arg) {
@@ -378,18 +431,23 @@ static PyObject *block_repr(BlockObject *b) {
     return PyUnicode_FromFormat("<Block %zd B at %p>", b->size, b->ptr);
 }
 
-static PyObject *free_block(BlockObject *b) {
-    AllocatorObject *a = b->allocator;
+/* Whether the block can be freed; with an error set if not. */
+static bool may_free(BlockObject *b) {
     if (b->state != LIVE) {
-        raise_block(a, (PyObject *)b, b->state == FREED ? "double" : "stale");
-        return NULL;
+        raise_block(b->allocator, (PyObject *)b, b->state == FREED ? "double" : "stale");
+        return false;
     }
     if (b->exports != 0) {
-        raise_exports(a, "free");
-        return NULL;
+        raise_exports(b->allocator, "free");
+        return false;
     }
-    if (b->size == 0 && !check_use(a, "check_free")) return NULL;
-    if (NM_UNLIKELY(b->state != LIVE)) Py_RETURN_NONE; /* check_use ran Python code */
+    return true;
+}
+
+static PyObject *free_block(BlockObject *b) {
+    AllocatorObject *a = b->allocator;
+    if (!may_free(b)) return NULL;
+    if (b->size == 0 && !(check_use(a, "check_free") && may_free(b))) return NULL; /* again: it ran Python code */
     nm_status status = give_back(b, FREED);
     if (NM_UNLIKELY(status != NM_OK)) {
         raise_refusal(a, nm_last_failure(), (size_t)b->size, b->align);
@@ -519,8 +577,8 @@ static PyTypeObject Block_Type = {
 
 /* false with an error set: not a layout. */
 static bool coerce(AllocatorObject *a, PyObject *size, PyObject *align, size_t *out_size, size_t *out_align) {
-    PyObject *pair = align == NULL ? call_hook(COERCE_LAYOUT, "(OO)", a, size)
-                                   : call_hook(COERCE_LAYOUT, "(OOO)", a, size, align);
+    PyObject *pair = align == NULL ? call_hook(COERCE_LAYOUT, PyExc_ValueError, "(OO)", a, size)
+                                   : call_hook(COERCE_LAYOUT, PyExc_ValueError, "(OOO)", a, size, align);
     if (pair == NULL) return false;
     Py_ssize_t n, k;
     bool ok = PyArg_ParseTuple(pair, "nn", &n, &k) != 0;
@@ -560,7 +618,7 @@ static bool plain_size(PyObject *arg, size_t *out) {
 
 /* Whoever watches budgets is told as the last act of a call that may have charged one. */
 static NM_COLD PyObject *tell(PyObject *result) {
-    PyObject *done = call_hook(TELL, "()");
+    PyObject *done = call_hook(TELL, NULL, "()");
     if (done == NULL) Py_CLEAR(result); /* an interrupt: the block goes with it */
     Py_XDECREF(done);
     return result;
@@ -573,7 +631,7 @@ int nm__tell_pressure(void) {
         while (nm_budget_crossed(&budget, &level, &was_normal)) {}
         return 0;
     }
-    PyObject *done = call_hook(TELL, "()");
+    PyObject *done = call_hook(TELL, NULL, "()");
     Py_XDECREF(done);
     return done == NULL ? -1 : 0;
 }
@@ -581,7 +639,7 @@ int nm__tell_pressure(void) {
 /* As nm__ask_for_room; those that were asked join the list *asked (NULL: none yet), whose members are passed over. */
 static NM_COLD int ask_for_room(nm__refusal refusal, PyObject **asked) {
     if (!any_hooks) return 0; /* the engine alone: there is no watcher */
-    PyObject *now = call_hook(ASK, "(KKO)", (unsigned long long)(uintptr_t)refusal.charged,
+    PyObject *now = call_hook(ASK, NULL, "(KKO)", (unsigned long long)(uintptr_t)refusal.charged,
                               (unsigned long long)(uintptr_t)refusal.refuser, *asked == NULL ? Py_None : *asked);
     if (now == NULL) return -1;
     if (now == Py_None) {
@@ -729,6 +787,8 @@ bool nm__is_allocator(PyObject *thing) {
     return PyObject_TypeCheck(thing, &Allocator_Type) && ((AllocatorObject *)thing)->attached;
 }
 
+PyObject *nm__allocator_handle(PyObject *allocator) { return Py_NewRef(((AllocatorObject *)allocator)->handle); }
+
 PyObject *nm__new_block(PyObject *allocator, size_t size, size_t align, bool zero) {
     AllocatorObject *a = (AllocatorObject *)allocator;
     if (!nm_layout_ok(size, align, NM_ALIGN_MAX)) {
@@ -740,20 +800,34 @@ PyObject *nm__new_block(PyObject *allocator, size_t size, size_t align, bool zer
     return told(block);
 }
 
-PyObject *nm__hold_block(PyObject *allocator, size_t size, size_t align, void **ptr) {
+PyObject *nm__hold_block(PyObject *allocator, size_t size, size_t align, void **ptr, nm_failure *refused) {
     AllocatorObject *a = (AllocatorObject *)allocator;
-    if (!nm_layout_ok(size, align, NM_ALIGN_MAX)) return PyErr_NoMemory();
-    BlockObject *b = (BlockObject *)make_block(a, size, align);
-    if (b == NULL) return NULL;
+    *refused = (nm_failure){NM_INVALID_LAYOUT, size, 0, 0};
+    if (!nm_layout_ok(size, align, NM_ALIGN_MAX)) return NULL;
+    int was_on = PyGC_Disable(); /* before 3.12 it would run inside */
+    bool spared = have_spare();
+    if (was_on) PyGC_Enable();
+    if (!spared) {
+        PyErr_Clear();
+        *refused = (nm_failure){NM_OUT_OF_MEMORY, size, 0, 0};
+        return NULL;
+    }
+    char *memory = a->port.methods->alloc(a->port.self, size, align);
+    if (memory == NULL) {
+        *refused = nm_last_failure();
+        if (a->life->orphans == 0 || !sweep_orphans(a->life)) return NULL;
+        if ((memory = a->port.methods->alloc(a->port.self, size, align)) == NULL) return NULL;
+    }
+    BlockObject *b = (BlockObject *)new_block(a, memory, size, align);
     b->exports++;
     b->allocator->life->exports++;
-    *ptr = b->ptr;
+    *ptr = memory;
     return (PyObject *)b;
 }
 
 void nm__let_go_of_block(PyObject *block) {
     block_releasebuffer((BlockObject *)block, NULL);
-    Py_DECREF(block);
+    drop_quietly((BlockObject *)block);
 }
 
 /* The block, if it is one of this allocator's, live and without exports; else NULL with an error set. */
@@ -836,6 +910,11 @@ static PyObject *allocator_attach(AllocatorObject *a, PyObject *args) {
     }
     Py_INCREF(handle);
     Py_DECREF(port);
+    if (a->attached) { /* meanwhile */
+        Py_DECREF(handle);
+        PyErr_Format(PyExc_RuntimeError, "%s: was initialised before", Py_TYPE(a)->tp_name);
+        return NULL;
+    }
     AllocatorObject *up = upstream == Py_None ? NULL : (AllocatorObject *)upstream;
     if (up != NULL && (!up->attached || up->closed)) {
         Py_DECREF(handle);
@@ -869,29 +948,18 @@ static void leave_upstream(AllocatorObject *a) {
     if (!a->wraps) a->upstream->life->nouns--;
 }
 
-/* A reference to the first block from b on that is an object. */
-static BlockObject *next_object(BlockObject *b) {
-    while (b != NULL && b->state == ORPHAN) b = b->older;
-    Py_XINCREF(b);
-    return b;
-}
+static bool is_given(const BlockObject *b, const AllocatorObject *a) { return b->allocator == a && b->state == LIVE; }
 
+/* With the list's memory all that needs any is done, and from the count to the last item no Python code runs. */
 static PyObject *allocator_live(AllocatorObject *a, PyObject *unused) {
     (void)unused;
-    PyObject *list = PyList_New(0);
-    if (list == NULL) return NULL;
-    /* Appending may collect garbage, and so blocks, but never the one that is being appended: hold it. */
-    BlockObject *b = a->life->newest;
-    for (b = next_object(b); b != NULL;) {
-        if (b->allocator == a && b->state == LIVE && PyList_Append(list, (PyObject *)b) < 0) {
-            Py_DECREF(b);
-            Py_DECREF(list);
-            return NULL;
-        }
-        BlockObject *older = b->state == LIVE ? next_object(b->older) : NULL;
-        Py_DECREF(b);
-        b = older;
-    }
+    Py_ssize_t count = 0, i = 0;
+    int was_on = PyGC_Disable(); /* before 3.12 it would run inside */
+    for (const BlockObject *b = a->life->newest; b != NULL; b = b->older) count += is_given(b, a);
+    PyObject *list = PyList_New(count);
+    for (BlockObject *b = list == NULL ? NULL : a->life->newest; b != NULL; b = b->older)
+        if (is_given(b, a)) PyList_SET_ITEM(list, i++, Py_NewRef((PyObject *)b));
+    if (was_on) PyGC_Enable();
     return list;
 }
 
@@ -936,9 +1004,10 @@ static PyObject *allocator_release(AllocatorObject *a, PyObject *args) {
     if (!PyArg_ParseTuple(args, "K(OK)", &serial, &owner, &mark)) return NULL;
     if (!check_use(a, "check")) return NULL;
     const void *place = (const void *)(uintptr_t)mark;
+    if (a->rewinds == REWINDS_ARENA) status = nm_arena_check_mark(a->inner.self, place);
     if (a->rewinds == REWINDS_STACK) status = nm_stack_check_mark(a->inner.self, place);
     if (status == NM_OK && !drop(a, serial, "release")) return NULL;
-    if (a->rewinds == REWINDS_ARENA) status = nm_arena_release(a->inner.self, place);
+    if (a->rewinds == REWINDS_ARENA && status == NM_OK) status = nm_arena_release(a->inner.self, place);
     if (a->rewinds == REWINDS_STACK && status == NM_OK) status = nm_stack_release(a->inner.self, place);
     if (status != NM_OK) {
         raise_status(a, nm_last_failure());

@@ -470,11 +470,7 @@ static NM_COLD void *array_slow(size_t bytes) {
     return ptr;
 }
 
-static NM_COLD void *sourced_array(size_t size, bool zeroed) {
-    void *ptr = nm__source_alloc(nm__default_source, size, zeroed);
-    watch_pressure();
-    return ptr;
-}
+void nm__engine_watch_pressure(void) { watch_pressure(); }
 
 static void *scoped_array(size_t bytes, bool zeroed) {
     if (!nm__scope_charge_array(bytes)) return NULL;
@@ -490,7 +486,7 @@ static void *scoped_array(size_t bytes, bool zeroed) {
 
 static void *array_malloc(void *ctx, size_t size) {
     (void)ctx;
-    if (NM_UNLIKELY(nm__default_source != NULL)) return sourced_array(size, false);
+    if (NM_UNLIKELY(nm__default_source != NULL)) return nm__source_alloc(nm__default_source, size, false);
     if (NM_LIKELY(is_on(&arrays.mode))) {
         size_t bytes = padded(size);
         void *ptr = NULL;
@@ -510,7 +506,7 @@ static void *array_calloc(void *ctx, size_t count, size_t size) {
     (void)ctx;
     size_t bytes;
     if (!nm_mul(count, size, &bytes)) return NULL;
-    if (NM_UNLIKELY(nm__default_source != NULL)) return sourced_array(bytes, true);
+    if (NM_UNLIKELY(nm__default_source != NULL)) return nm__source_alloc(nm__default_source, bytes, true);
     if (NM_LIKELY(is_on(&arrays.mode))) {
         void *ptr = arrays_owned() ? scoped_array(padded(bytes), true) : nm_heap_calloc(heap, 1, padded(bytes));
         if (NM_LIKELY(ptr != NULL) || !may_ask_for_arrays()) return ptr;
@@ -538,9 +534,11 @@ static void *realloc_scoped(const nm__recharge *change, void *ptr, size_t bytes)
     return moved;
 }
 
+static nm__numpy_handler handler;
+
 static void *array_realloc(void *ctx, void *ptr, size_t size) {
     if (ptr == NULL) return array_malloc(ctx, size);
-    if (NM_UNLIKELY(nm__sourced != 0) && nm__source_gave(ptr)) return nm__source_move(ptr, array_malloc(ctx, size), size);
+    if (NM_UNLIKELY(nm__sourced != 0) && nm__source_gave(ptr)) return nm__source_move(ptr, size, &handler.allocator);
     if (nm__page_of_block(ptr) == NULL) return arrays.before.allocator.realloc(arrays.before.allocator.ctx, ptr, size);
     bool on = is_on(&arrays.mode);
     if (NM_UNLIKELY(on && scoped)) {

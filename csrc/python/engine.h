@@ -12,6 +12,7 @@ bool nm__engine_use_scopes(void);
 /* Whether anybody may be in a scope: only then is it found out with each call who is charged. */
 void nm__engine_look_for_scopes(bool on);
 bool nm__engine_is_on(void); /* for objects or for arrays */
+void nm__engine_watch_pressure(void); /* has what is noted told soon, from the interpreter's loop */
 nm_heap *nm__engine_own_heap(nm_budget *of); /* as secure as the engine's */
 void nm__census_add(nm_census *sum, const nm_census *more); /* what was allocated */
 void nm__engine_add_census(nm_census *sum, nm_heap *h);

@@ -13,16 +13,20 @@ extern nm__source *nm__default_source;
 /* Arrays from sources that are in use. */
 extern size_t nm__sourced;
 
-void *nm__source_alloc(nm__source *source, size_t size, bool zeroed); /* NULL: refused; the error is kept aside */
+/* NULL: refused; why is kept aside. Where a budget refuses, those who watch it are asked for room: Python code that may do
+ * anything. No other call here runs any. */
+void *nm__source_alloc(nm__source *source, size_t size, bool zeroed);
 bool nm__source_gave(const void *ptr);
 bool nm__source_free(void *ptr); /* false: no source gave it */
-/* What a source gave, to where there are `size` bytes: returns that. NULL moves nothing. */
-void *nm__source_move(void *ptr, void *to, size_t size);
+/* What a source gave, to what another allocator gives. NULL: nothing moved, as it refused, or as Python code that ran in
+ * the midst freed the block; a move in the midst of the same block's is refused. */
+void *nm__source_move(void *ptr, size_t size, const nm__numpy_allocator *to_where);
 
 const char *nm__source_name(const nm__source *source);
 
 /* Functions of the module. */
-PyObject *nm__numpy_make_handler(PyObject *module, PyObject *args); /* (allocator, name) -> capsule */
+/* (NumPy's table, allocator, name, the locks of imports under way or None) -> capsule. In an empty context. */
+PyObject *nm__numpy_make_handler(PyObject *module, PyObject *args);
 PyObject *nm__numpy_swap(PyObject *module, PyObject *args);         /* (NumPy's table, capsule) -> the one before */
 PyObject *nm__numpy_default(PyObject *module, PyObject *capsule);   /* or None; the engine's hook has to be in */
 PyObject *nm__numpy_allocator_of(PyObject *module, PyObject *address); /* -> allocator, or None */

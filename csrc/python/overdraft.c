@@ -206,6 +206,8 @@ static bool may_interrupt(void) {
 
 static bool is_main_thread(void) { return (pid_t)syscall(SYS_gettid) == getpid(); }
 
+/* It is set as long as a call waits or runs: CPython 3.11 goes round for ever in a function's first instruction where code
+ * under a profiler or a tracer runs in a pending call and another one waits. */
 static atomic_bool called;
 
 /* In the main thread, from the eval loop: this and what follows. */
@@ -230,6 +232,12 @@ static int at_safe_point(void *unused) {
     if (atomic_load_explicit(&nm__pressed, memory_order_relaxed) && nm__scope_without(nm__tell_pressure) < 0) {
         if (PyErr_ExceptionMatches(PyExc_MemoryError)) PyErr_Clear(); /* it would be raised in whatever happens to run */
         else result = -1;
+    }
+    if (result == 0) nm__see_off_blocks();
+    if (process == NULL) { /* without the engine */
+        errors.told = told;
+        atomic_store(&called, false);
+        return result;
     }
     nm__scope_sync();
     nm__owner *o = nm__scope_now.owner;

@@ -30,7 +30,7 @@ NM_INLINE bool nm__overdraft_owns(const nm__page *page) {
 /* Pre: of its own. */
 nm_status nm__overdraft_give(void *ptr);
 
-/* What budgets have to tell, and errors that are due, come at the main thread's next safe point. */
+/* What budgets have to tell, what is left of arrays' blocks, and errors that are due, come at the main thread's next safe point. */
 void nm__overdraft_wait_for_safe_point(void);
 /* After an error half of the overdraft is had in silence, until the budget has recovered: what still needs a little, to
  * tell of the error or to end, is not to get one after another. Slow paths that got memory ask whether it has. */

@@ -26,12 +26,17 @@ typedef struct {
 
 /* A block that only nm__let_go_of_block frees, as long as its allocator is open: that cannot be reset or closed. */
 bool nm__is_allocator(PyObject *thing);
-PyObject *nm__hold_block(PyObject *allocator, size_t size, size_t align, void **ptr); /* NULL with an error set */
-void nm__let_go_of_block(PyObject *block);
+PyObject *nm__allocator_handle(PyObject *allocator); /* a new reference: keeps its structures, and the budgets it charges */
+PyObject *nm__hold_block(PyObject *allocator, size_t size, size_t align, void **ptr, nm_failure *refused); /* or NULL */
+void nm__let_go_of_block(PyObject *block); /* neither of the two runs Python code */
+/* Runs what is left to run of blocks that were let go of: callbacks of weak references, ends of allocators. To be called
+ * where any Python code may run. */
+void nm__see_off_blocks(void);
 /* As the allocator's alloc; zero: wiped. Pre: nm__is_allocator. */
 PyObject *nm__new_block(PyObject *allocator, size_t size, size_t align, bool zero);
 /* Sets the error that a refusal stands for, of an allocator. */
 void nm__raise_failure(PyObject *allocator, nm_failure failure);
+void nm__raise_refusal(PyObject *allocator, nm_failure failure, size_t size, size_t align); /* of one block */
 
 /* Functions of the module; each is called with the interpreter's lock held. */
 /* Calls who watches budgets. -1 with an error set: an interrupt. */

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import ctypes
 import gc
 import itertools
 import pickle
 import subprocess
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import pytest
 
+import nativemem
 from nativemem._backend import Binding
 from nativemem.allocators import Allocator
-from nativemem.errors import BudgetExceeded, ConfigError, DoubleFree, LeakError, StaleBlock, StaleHandle
+from nativemem.errors import (
+    BudgetExceeded,
+    ConfigError,
+    CorruptionDetected,
+    DoubleFree,
+    InvalidMark,
+    LeakError,
+    StaleBlock,
+    StaleHandle,
+)
 
 from .helpers import (
     CHAINS,
@@ -761,3 +773,137 @@ def test_a_refused_constructor_holds_nothing(nm: Binding) -> None:
         assert sys.implementation.name != "cpython" or gone() is None
     finally:
         gc.enable()
+
+
+# --- code of the program in the midst of a call ---
+
+
+@contextlib.contextmanager
+def at_call_of(function: str, then: Callable[[], object]) -> Iterator[None]:
+    """Runs ``then`` once, where the package calls its own ``function``."""
+    once = [then]
+
+    def profile(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_name == function and once:
+            once.pop()()
+
+    sys.setprofile(profile)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+    assert not once, f"{function} was not called"
+
+
+def test_a_view_that_is_taken_while_its_block_is_freed(nm: Binding) -> None:
+    """LIFE-11"""
+    heap = nm.Heap()
+    block = heap.alloc(0)
+    views: list[memoryview] = []
+    with at_call_of("check_free", lambda: views.append(memoryview(block))), pytest.raises(BufferError):
+        block.free()
+    assert block.alive
+    views[0].release()
+    block.free()
+
+
+def test_a_free_in_a_free(nm: Binding) -> None:
+    """LIFE-11"""
+    block = nm.Heap().alloc(0)
+    with at_call_of("check_free", lambda: block.free()), pytest.raises(DoubleFree):
+        block.free()
+    assert not block.alive
+
+
+@pytest.mark.parametrize("kind", ["Arena", "Stack"])
+def test_a_close_in_a_reset(nm: Binding, kind: str) -> None:
+    """LIFE-11"""
+    allocator: Any = make(nm, kind)
+    block = allocator.alloc(100)
+    with at_call_of("check", allocator.close), pytest.raises(StaleHandle):
+        allocator.reset()
+    assert not block.alive
+
+
+@pytest.mark.parametrize("kind", ["Arena", "Stack"])
+def test_a_reset_in_a_release(nm: Binding, kind: str) -> None:
+    """LIFE-11: the mark is of an earlier generation then, and what came since stays."""
+    allocator: Any = make(nm, kind)
+    allocator.alloc(100)
+    mark, since = allocator.mark(), []
+
+    def again() -> None:
+        allocator.reset()
+        since.append(allocator.alloc(10))
+        fill(since[0], 7)
+
+    with at_call_of("check", again), pytest.raises(InvalidMark):
+        allocator.release(mark)
+    assert since[0].alive
+    assert allocator.blocks() == since
+
+
+def test_blocks_that_go_while_they_are_listed(nm: Binding) -> None:
+    """LIFE-11: before Python 3.12 a collection runs in the making of a list."""
+    heap = nm.Heap()
+    blocks = [heap.alloc(10) for _ in range(300)]
+    thresholds = gc.get_threshold()
+
+    def collected(phase: str, _: object) -> None:
+        if phase == "start" and blocks:
+            blocks.pop().free()
+
+    gc.callbacks.append(collected)
+    gc.set_threshold(1)
+    try:
+        while len(blocks) > 50:
+            kept = len(blocks)
+            assert kept - 40 < len(heap.blocks()) <= kept
+            blocks.pop()
+    finally:
+        gc.callbacks.remove(collected)
+        gc.set_threshold(*thresholds)
+    assert set(map(id, heap.blocks())) == set(map(id, blocks))
+
+
+def test_an_interpreter_whose_end_took_the_package() -> None:
+    """LIFE-10: what raises the package's errors goes with the interpreter's dictionary; a finalizer that runs after
+    that gets builtin ones."""
+    if nativemem.backend != "native":
+        pytest.skip("of the native backend")
+    program = """
+import ctypes, nativemem, sys
+limited = nativemem.Limited(nativemem.Heap(), nativemem.Budget(100, on_pressure=print))
+block, freed = limited.alloc(10), limited.alloc(10)
+freed.free()
+view = memoryview(block)
+api = ctypes.pythonapi
+api.PyInterpreterState_Get.restype = ctypes.c_void_p
+api.PyInterpreterState_GetDict.restype = ctypes.c_void_p
+api.PyInterpreterState_GetDict.argtypes = [ctypes.c_void_p]
+api.PyDict_Clear.argtypes = [ctypes.c_void_p]
+api.PyDict_Clear(api.PyInterpreterState_GetDict(api.PyInterpreterState_Get()))
+too_much, no_size, enough = (lambda: limited.alloc(200)), (lambda: limited.alloc("x")), (lambda: limited.alloc(90))
+for call in (too_much, no_size, block.free, freed.free, enough):
+    try:
+        print(type(call()).__name__)
+    except Exception as error:
+        print(type(error).__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == ["MemoryError", "ValueError", "BufferError", "ValueError", "Block"]
+
+
+def test_a_block_that_was_written_over_and_is_collected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HEAP-4e: there is no call that could fail, so the interpreter is told."""
+    if nativemem.backend != "native":
+        pytest.skip("secure heaps are of the native backend")
+    heap = nativemem.Heap(secure=True)
+    block = heap.alloc(100)
+    ctypes.memset(block.address + 100, 1, 1)
+    told: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda u: told.append((u.exc_type, u.object)))
+    del block
+    assert told == [(CorruptionDetected, heap)]
+    assert heap.stats.live == 1

@@ -52,9 +52,11 @@ nm_status nm_arena_reset(nm_arena *a);
 /* As reset, and gives that chunk back as well. */
 nm_status nm_arena_clear(nm_arena *a);
 nm_status nm_arena_take_mark(nm_arena *a, nm_arena_mark *out);
-/* Drops every block newer than the mark, which is used up. NM_INVALID_MARK: foreign, of an older generation,
- * or ahead of the arena. A mark that is used up, or newer than one already released, is the caller's to know:
- * once the arena has grown past its position again, the arena cannot tell. */
+/* NM_INVALID_MARK: foreign, of an older generation, or ahead of the arena. */
+nm_status nm_arena_check_mark(const nm_arena *a, const nm_arena_mark *mark);
+/* Drops every block newer than the mark, which is used up. NM_INVALID_MARK as above: nothing changed. A mark
+ * that is used up, or newer than one already released, is the caller's to know: once the arena has grown past its
+ * position again, the arena cannot tell. */
 nm_status nm_arena_release(nm_arena *a, const nm_arena_mark *mark);
 /* Bytes of the largest block, at alignment 1, that would be served now, if upstream gives what that takes. */
 size_t nm_arena_largest_free(const nm_arena *a);

@@ -199,6 +199,8 @@ class Allocator:
         status = getattr(self._core_, check)()
         if status:
             raise_status(self, status)
+        if self._closed:  # meanwhile
+            raise_status(self, Status.CLOSED)
 
     def alloc(self, /, size: Any = ..., align: int = ALIGN_DEFAULT) -> Any:
         """A new Block of ``size`` bytes (an int or a string such as '64 KiB') at a multiple of ``align``.
@@ -278,6 +280,7 @@ class Allocator:
             self._own(block, "free", "double")
             if not block._size:
                 self._check_use("check_free")
+                self._own(block, "free", "double")  # again: it may have been interrupted
             try:
                 self._give_back(block, FREED)
             except Refusal as r:

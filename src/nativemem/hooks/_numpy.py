@@ -30,6 +30,13 @@ def module() -> Any:
     return umath
 
 
+def imports_under_way() -> dict[str, Any] | None:
+    """The import system's own table: the name of each module that is being imported, in whatever thread, with a
+    weak reference to the lock that the import holds; the lock's ``owner`` is the thread's number. None where this
+    Python keeps none."""
+    return getattr(sys.modules.get("_frozen_importlib"), "_module_locks", None)
+
+
 def hook(put_in: Callable[[Any], None]) -> None:
     """Calls ``put_in(table)`` with NumPy's C-API table, in a context that has no handler of its own.
 

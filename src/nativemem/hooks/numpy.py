@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import importlib
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -63,8 +64,13 @@ class Coverage:
     escapes: dict[str, str]
 
 
+def _module() -> Any:
+    """NumPy. Where it is there already no import is begun: a collection in its midst may come here again."""
+    return sys.modules.get("numpy") or importlib.import_module("numpy")
+
+
 def _dataplane() -> Any:
-    importlib.import_module("numpy")
+    _module()
     need_native("a memory handler for NumPy")
     from .._load import dataplane
 
@@ -82,7 +88,8 @@ def _handler(dataplane: Any, allocator: Any, what: str) -> Any:
         raise ConfigError(f"hooks.numpy.{what}: takes an allocator of the native backend")
     allocator._opened()
     check_source(allocator, f"hooks.numpy.{what}")
-    return dataplane.numpy_handler(allocator, _name(allocator))
+    table, locks = _numpy.module()._ARRAY_API, _numpy.imports_under_way()
+    return contextvars.Context().run(dataplane.numpy_handler, table, allocator, _name(allocator), locks)
 
 
 def _swap(dataplane: Any, handler: Any) -> Any:
@@ -94,11 +101,12 @@ def using(allocator: Any) -> Iterator[Any]:
     """A context manager, and a decorator: new arrays of this context come from ``allocator``, 64-byte aligned.
 
     They outlive it, and go back where they came from; as long as one is there its allocator cannot be closed or
-    reset. Where the allocator refuses NumPy raises its own :class:`MemoryError`, and :func:`last_denial` tells why.
-    Threads start without it (see :func:`install`, :func:`initializer`), tasks inherit it, and in a generator it is
-    the caller's as well, like any context variable. Returns the allocator. Raises :class:`ConfigError` for anything
-    else, :class:`StaleHandle` for a closed one. Any thread; arrays are taken by the thread that makes them, so not
-    from another thread's arena.
+    reset. Arrays that are made while a module is being imported, where that import began inside, come from where
+    they would without it: a module keeps them. Where the allocator refuses NumPy raises its own
+    :class:`MemoryError`, and :func:`last_denial` tells why. Threads start without it (see :func:`install`,
+    :func:`initializer`), tasks inherit it, and in a generator it is the caller's as well, like any context
+    variable. Returns the allocator. Raises :class:`ConfigError` for anything else, :class:`StaleHandle` for a
+    closed one. Any thread; arrays are taken by the thread that makes them, so not from another thread's arena.
 
     >>> import nativemem
     >>> from nativemem.hooks import numpy as hook
@@ -180,7 +188,7 @@ def uninstall() -> None:
 
 
 def _owner_of_memory(array: Any, what: str) -> tuple[Any, int]:
-    numpy = importlib.import_module("numpy")
+    numpy = _module()
     if not isinstance(array, numpy.ndarray):
         raise ConfigError(f"hooks.numpy.{what}: takes an array of NumPy, not {shown(array)}")
     while isinstance(array.base, numpy.ndarray):
@@ -222,7 +230,10 @@ def handler_of(array: Any) -> str | None:
     allocator = dataplane.numpy_allocator_of(address)
     if allocator is not None:
         return _name(allocator)
-    name: str = _numpy.module().get_handler_name(owned)
+    get = _numpy.module().get_handler_name
+    name: str = get(owned)
+    if name.startswith(f"{_ENGINE} "):  # of an import: the allocator's handler passed it on
+        name = contextvars.Context().run(get)
     return dataplane.engine_array_handler(address) if name == _ENGINE else name
 
 

@@ -1,5 +1,5 @@
-"""ENG-9: a full budget, or a full process, harms the code that filled it and nothing else. Each program is a process
-of its own."""
+"""ENG-9: a full budget, or a full process, harms the code that filled it and nothing else. Each program is a
+process of its own."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def run(code: str, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
 class TestProgress:
     @pytest.mark.parametrize("limit", LIMITS)
     def test_code_that_catches_and_goes_on(self, limit: str) -> None:
-        """ENG-9b: a thousand times, with what it got still there; the limit is not exceeded, others are not harmed."""
+        """ENG-9b: a thousand times, with what it got still there; the limit holds, others are not harmed."""
         assert output(
             MAKERS
             + f"""
@@ -76,7 +76,7 @@ for name, make in makers.items():
         ) == []
 
     def test_a_handler_far_into_a_function(self) -> None:
-        """ENG-9a: to enter one beyond the 256th instruction the interpreter makes an int, and tries until it has it."""
+        """ENG-9a: to enter one beyond the 256th instruction the interpreter makes an int, and tries till it can."""
         lines = "".join(f"    a{i} = {i}; b{i} = a{i}\n" for i in range(200))
         assert output(
             f"""

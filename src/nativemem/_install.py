@@ -108,15 +108,15 @@ def install(
     thread of the engine gives free memory back while the process does nothing (False leaves it as it is; it is on
     with ``NATIVEMEM_IDLE_DECAY=1``, too, and stays on). Without it there is no thread, and a process that does
     nothing keeps what it let go of last: 32 MiB and what it was using again and again, at most 256 MiB. May be
-    called at any time and again; memory from before stays with the allocator that gave it. Beyond the limit the program gets
-    :class:`MemoryError`.
+    called at any time and again; memory from before stays with the allocator that gave it. Beyond the limit the
+    program gets :class:`MemoryError`.
 
     Returns what is on; nothing, and nothing is done, where ``NATIVEMEM_DISABLE=1`` is set. Raises
     :class:`NativeUnavailable` on the pure backend, for ``objects`` on a free-threaded interpreter, for ``objects``
     and ``raw`` while :mod:`tracemalloc` traces, for ``arrays`` with a NumPy before 1.22 or in the midst of its
     import; :class:`InvalidLayout` for a limit that is less than what is in use and 1 MiB; :class:`ConfigError` for
-    arguments of other types; :class:`OutOfMemory` where the system refuses even the first of its memory. What was on
-    before is on then, and nothing else: the program goes on with the allocator it had. Call it from any thread.
+    arguments of other types; :class:`OutOfMemory` where the system refuses even the first of its memory. What was
+    on before is on then, and nothing else: the program goes on with the allocator it had. Call it from any thread.
 
     >>> import nativemem
     >>> bool(nativemem.install(limit="4 GiB"))  # doctest: +SKIP

@@ -84,8 +84,8 @@ def format_size(n: int) -> str:
 
 
 def reserve_of(limit: int) -> int:
-    """Bytes of a limit that are kept for small blocks beyond the rest, so that the interpreter can go on to the place
-    where it raises the error: a 16th, at least 64 KiB or a quarter, at most 4 MiB.
+    """Bytes of a limit that are kept for small blocks beyond the rest, so that the interpreter can go on to where
+    it raises the error: a 16th, at least 64 KiB or a quarter, at most 4 MiB.
 
     >>> reserve_of(64 << 10), reserve_of(1 << 20), reserve_of(32 << 20), reserve_of(1 << 40)
     (16384, 65536, 2097152, 4194304)

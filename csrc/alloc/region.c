@@ -700,17 +700,22 @@ static void make_way(size_t n) {
     }
 }
 
-/* The room is not mapped: it costs addresses only. */
+/* The room is not mapped: it costs addresses only. So there is much, where there are many: under a limit on address space
+ * a large block can grow further than it could move, since for a while both places are mapped. */
+#define MUCH_ROOM (((size_t)1 << 30) / PAGE)
+
 static nm__page *take_with_room(size_t n) {
-    nm__page *p = find_away(2 * n, 0);
+    size_t room = max_size(n, MUCH_ROOM);
+    nm__page *p = find_away(n + room, 0);
+    if (p == NULL) p = find_away(n + (room = n), 0);
     if (p == NULL) return NULL;
-    cut(p, 2 * n);
+    cut(p, n + room);
     if (nm__os_map(nm__page_base(p), bytes_of(n)) != NM__MAPPED) {
-        put(p, 2 * n, NM__AWAY);
+        put(p, n + room, NM__AWAY);
         return NULL;
     }
     mark_mapped(p, n, true);
-    enlist(p + n, n, NM__ROOM);
+    enlist(p + n, room, NM__ROOM);
     return p;
 }
 
@@ -793,8 +798,8 @@ static size_t copy_some(char *to, char *from, size_t most) {
     return nm__os_purge(from, n) ? n : 0;
 }
 
-/* A list of Python's that grows while other things are made has something behind it each time. With room it is moved as
- * often as its size doubles. */
+/* A list of Python's that grows while other things are made has something behind it each time. With room it is moved
+ * once, or as often as its size doubles. */
 nm__page *nm__region_move(nm__page *first, size_t n, size_t to) {
     if (to < HUGE_FROM) return NULL;
     nm__region_lock();

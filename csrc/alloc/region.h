@@ -90,7 +90,7 @@ void nm__region_give(nm__page *first, size_t n);
 void nm__region_retire(nm__page *p);
 /* Grows a span of n pages to more where the pages behind it are free. */
 bool nm__region_extend(nm__page *first, size_t n, size_t more);
-/* Moves a span of n pages to one of so many, more than n, with as much room behind it again, and gives the old one back.
+/* Moves a span of n pages to one of so many, more than n, with at least as much room behind it again, and gives the old one back.
  * What is copied is not resident twice. NULL: it is not large, or there is no such place; nothing has changed. */
 nm__page *nm__region_move(nm__page *first, size_t n, size_t to);
 

@@ -498,6 +498,33 @@ static int kept_is_given_up_to_grow(void) {
     return 0;
 }
 
+/* Among others it grows as far as the limit allows: it need not be there twice. */
+static int a_block_grows_under_a_limit(void) {
+    nm_heap *h = start_region();
+    TRY(limit_to(virtual_size() + 300 * MIB));
+    char *block = nm_heap_malloc(h, 5 * MIB);
+    fill(block, 5 * MIB, 8);
+    for (size_t size = 6 * MIB, n = 0; size < 288 * MIB; size += size / 16, n++) {
+        TRY((kept_blocks[n] = nm_heap_malloc(h, PAGE)) != NULL);
+        char *grown = nm_heap_realloc(h, block, size);
+        TRY(grown != NULL && filled(grown, 5 * MIB, 8) && sound_now(h));
+        block = grown;
+    }
+    return 0;
+}
+
+/* A limit that is set later is seen within a window: less is kept then. */
+static int a_limit_is_seen(void) {
+    nm_heap *h = start_region();
+    TRY(nm_region_init(0, (size_t)1 << 30, 80) == NM_OK && limit_to(virtual_size() + 256 * MIB));
+    for (uint64_t from = nm__os_now_ms(); nm__os_now_ms() - from < 40;) continue;
+    char *block = nm_heap_malloc(h, 30 * MIB);
+    TRY(block != NULL);
+    nm_heap_free(h, block);
+    TRY(nm_region_dirty() <= 10 * MIB && sound_now(h));
+    return 0;
+}
+
 static int no_address_space(void) {
     TRY(limit_to(virtual_size()));
     TRY(nm_region_init((size_t)64 << 30, 0, 1000) == NM_OUT_OF_MEMORY && nm_region_size() == 0);
@@ -515,6 +542,8 @@ static void test_address_space(void) { /* before there is a region here */
     CHECK(in_child(a_limit_that_comes_later) == 0);
     CHECK(in_child(kept_is_given_up) == 0);
     CHECK(in_child(kept_is_given_up_to_grow) == 0);
+    CHECK(in_child(a_block_grows_under_a_limit) == 0);
+    CHECK(in_child(a_limit_is_seen) == 0);
     CHECK(in_child(no_address_space) == 0);
 }
 #endif
@@ -528,7 +557,7 @@ static int each_is_looked_at_once(void) {
     while ((blocks[n] = nm_heap_malloc(h, 100)) != NULL) n++;
     nm__part *part = nm__heap_attach(h);
     TRY(n == PAGES * (PAGE / 112) && part->waiting[bin][0] == NULL && part->waiting[bin][NM__FULL] != NULL && sound_now(h));
-    for (size_t i = 0; i < n; i += n / 50) {
+    for (size_t i = 0; i < n; i += n / 10) {
         nm_heap_free(h, blocks[i]);
         TRY(sound_now(h));
         TRY((blocks[i] = nm_heap_malloc(h, 100)) != NULL && nm_heap_malloc(h, 100) == NULL);

@@ -121,8 +121,10 @@ class Program:
 
     def take(self, things: list[Any]) -> Any:
         """One out of the list, or None."""
-        i = self.random.randrange(len(things) or 1)
-        return things.pop(i) if i < len(things) else None  # a collection may have run meanwhile
+        try:
+            return things.pop(int(self.random.random() * len(things)))
+        except IndexError:  # it is empty, or was changed in the midst of this
+            return None
 
     def some(self, kind: type) -> Item | None:
         found = [item for item in self.items if isinstance(item.thing, kind)]

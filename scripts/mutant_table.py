@@ -596,6 +596,8 @@ MUTANTS: tuple[Mutant, ...] = (
     *_in(
         "python/engine.c",
         ("engine-array-of-a-source-freed-here", "if (NM_UNLIKELY(nm__sourced != 0) && nm__source_free(ptr)) return;", ""),
+        ("engine-secure-array-padded", "return is_secure || size > NM_SIZE_MAX - 63 ? size", "return size > NM_SIZE_MAX - 63 ? size"),
+        ("engine-secure-array-moved-anywhere", "return is_secure ? nm__heap_realloc_at(h, ptr, bytes, ARRAY_ALIGN) :", "return is_secure ? nm__heap_realloc_at(h, ptr, bytes, 1) :"),
         ("engine-raw-stays-on", "atomic_store(&raw.mode, on ? ON : OFF);", "if (on) atomic_store(&raw.mode, ON);"),
         ("engine-raw-moves-old-memory-without-its-contents", "if (nm__page_of_block(ptr) == NULL) return raw.before.realloc(raw.before.ctx, ptr, size);", "if (nm__page_of_block(ptr) == NULL) return raw_malloc(ctx, size);"),
         ("engine-foreign-memory-freed-here", "if (NM_UNLIKELY(!give(ptr, nm__page_of(ptr)))) before->free(before->ctx, ptr);", "(void)give(ptr, nm__page_of(ptr));"),

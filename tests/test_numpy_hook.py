@@ -734,6 +734,48 @@ class TestSecure:
         assert told == [(nativemem.errors.CorruptionDetected, heap)]
 
 
+    def test_a_byte_past_the_end_of_the_engines_array(self) -> None:
+        """It ends the process, as for objects; each in a child."""
+        sizes = [0, 1, 63, 64, 65, 100, 5000, 32_768, 40_000, 65_536, 300_001]
+        assert output(
+            SETTING
+            + textwrap.dedent(
+                f"""
+                import ctypes, os, signal
+                nativemem.install(objects=False)
+                def resized(n):
+                    a = np.zeros(20 + n // 3, "u1"); a.resize(n, refcheck=False); return a
+                def shrunk(n):
+                    a = np.zeros(20 + n * 2, "u1"); a.resize(n, refcheck=False); return a
+                def charged(make):
+                    def scoped(n):
+                        with nativemem.Budget("8 MiB"): return make(n)
+                    return scoped
+                def resized_in_a_scope(n):
+                    a = np.zeros(20 + n // 3, "u1")
+                    with nativemem.Budget("8 MiB"): a.resize(n, refcheck=False)
+                    return a
+                def ends(make, n, past):
+                    child = os.fork()
+                    if child == 0:
+                        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+                        a = make(n)
+                        at = a.ctypes.data
+                        if at % 64: os._exit(5)
+                        for i in range(past): ctypes.memset(at + max(n, 1) + i, 1, 1)
+                        del a
+                        os._exit(0)
+                    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+                empty, zeros = (lambda n: np.empty(n, "u1")), (lambda n: np.zeros(n, "u1"))
+                makers = [empty, zeros, resized, shrunk, *map(charged, (empty, zeros, resized)), resized_in_a_scope]
+                for past in (1, 0):
+                    print({{ends(make, n, past) for make in makers for n in {sizes}}})
+                """
+            ),
+            NATIVEMEM_SECURE="1",
+        ) == ["{-6}", "{0}"]
+
+
 class TestImports:
     """NPY-10"""
 

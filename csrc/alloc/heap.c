@@ -921,22 +921,39 @@ static nm_status secure_resize(char *ptr, size_t size) {
  * live long: so no more than a quarter is left over, as with pymalloc. */
 static bool wastes_little(size_t size, size_t cell) { return size > cell - cell / 4; }
 
-static NM_COLD void *secure_realloc(nm_heap *h, char *ptr, size_t size, bool quiet) {
+static NM_COLD void *secure_realloc(nm_heap *h, char *ptr, size_t size, size_t align, bool quiet) {
     const nm__page *p = nm__page_of(ptr);
     const nm_heap *whose = nm__heap_of_page(p);
     size_t old, room = room_of(p);
     nm_status status = unseal(whose, ptr, room, &old);
     if (status != NM_OK) return nm_refuse(status, size, 0, 0);
+    if (size > NM_SIZE_MAX) return nm_refuse(NM_INVALID_LAYOUT, size, 0, 0);
     size += size == 0;
-    bool shrinks = size < old && !wastes_little(size, room);
-    void *moved = shrinks || size > room ? move(h, ptr, old, size, quiet) : NULL;
-    return moved != NULL || size > room ? moved : seal(whose, ptr, size, room);
+    if (size <= room && (size >= old || wastes_little(size, room))) return seal(whose, ptr, size, room);
+    void *moved = secure_alloc(h, size, align, NULL, quiet || size <= old);
+    if (moved == NULL) return size > room ? NULL : seal(whose, ptr, size, room);
+    memcpy(moved, ptr, old < size ? old : size);
+    (void)nm_heap_free(h, ptr);
+    return moved;
+}
+
+void *nm__heap_malloc_at(nm_heap *h, size_t size, size_t align, bool zeroed) {
+    if (size > NM_SIZE_MAX) return nm_refuse(NM_INVALID_LAYOUT, size, 0, 0);
+    size += size == 0;
+    bool zero = false;
+    void *ptr = secure_alloc(h, size, align, zeroed && size >= FRESH_ZERO ? &zero : NULL, false);
+    if (ptr != NULL && zeroed && !zero) memset(ptr, 0, size);
+    return ptr;
+}
+
+void *nm__heap_realloc_at(nm_heap *h, void *ptr, size_t size, size_t align) {
+    return secure_realloc(h, ptr, size, align, false);
 }
 
 NM_INLINE void *heap_realloc(nm_heap *h, void *ptr, size_t size, bool quiet) {
     nm__page *p = nm__page_of(ptr);
     size_t old;
-    if (NM_UNLIKELY(h->key != 0)) return secure_realloc(h, ptr, size, quiet);
+    if (NM_UNLIKELY(h->key != 0)) return secure_realloc(h, ptr, size, 1, quiet);
     if (p->part != NULL) {
         old = p->cells.cell;
         if (size <= old && (wastes_little(size, old) || old <= 64)) return ptr;

@@ -73,6 +73,11 @@ void *nm__heap_try_realloc(nm_heap *h, void *ptr, size_t size);
 /* Pre: not NULL, and the start of a block. */
 NM_INLINE nm_heap *nm__heap_of_page(const nm__page *p) { return p->part != NULL ? p->part->heap : p->cells.free; }
 
+/* malloc's shape with an alignment, of secure heaps alone, which watch the bytes behind a block: a size that is rounded up
+ * for it hides some of them. */
+void *nm__heap_malloc_at(nm_heap *h, size_t size, size_t align, bool zeroed);
+void *nm__heap_realloc_at(nm_heap *h, void *ptr, size_t size, size_t align);
+
 nm__part *nm__heap_attach(nm_heap *h); /* NULL: no memory for a part */
 void *nm__part_alloc_slow(nm__part *part, size_t bin);
 void nm__part_trip(nm__page *p);

@@ -445,8 +445,21 @@ void nm__engine_census(nm_census *out) {
 
 /* ---- NumPy ---------------------------------------------------------------------------------------- */
 
-/* In multiples of 64 bytes every cell starts at one, which is what vector code likes. */
-static size_t padded(size_t size) { return size <= NM_SIZE_MAX - 63 ? (size + 63) & ~(size_t)63 : size; }
+/* In multiples of 64 bytes every cell starts at one, which is what vector code likes. A secure heap watches what is behind
+ * a block, so there the size stays what it is. */
+#define ARRAY_ALIGN ((size_t)64)
+static size_t padded(size_t size) {
+    return is_secure || size > NM_SIZE_MAX - 63 ? size : (size + (ARRAY_ALIGN - 1)) & ~(ARRAY_ALIGN - 1);
+}
+
+static void *array_from(nm_heap *h, size_t bytes, bool zeroed) {
+    if (is_secure) return nm__heap_malloc_at(h, bytes, ARRAY_ALIGN, zeroed);
+    return zeroed ? nm_heap_calloc(h, 1, bytes) : nm_heap_malloc(h, bytes);
+}
+
+static void *array_moved(nm_heap *h, void *ptr, size_t bytes) {
+    return is_secure ? nm__heap_realloc_at(h, ptr, bytes, ARRAY_ALIGN) : nm_heap_realloc(h, ptr, bytes);
+}
 
 NM_INLINE bool arrays_scoped(void) { return atomic_load_explicit(&arrays.mode, memory_order_relaxed) == SCOPED; }
 
@@ -465,7 +478,7 @@ static bool may_ask_for_arrays(void) {
 }
 
 static NM_COLD void *array_slow(size_t bytes) {
-    void *ptr = nm_heap_malloc(heap, bytes);
+    void *ptr = array_from(heap, bytes, false);
     watch_pressure();
     return ptr;
 }
@@ -474,7 +487,7 @@ void nm__engine_watch_pressure(void) { watch_pressure(); }
 
 static void *scoped_array(size_t bytes, bool zeroed) {
     if (!nm__scope_charge_array(bytes)) return NULL;
-    void *ptr = zeroed ? nm_heap_calloc(arrays.heap, 1, bytes) : nm_heap_malloc(arrays.heap, bytes);
+    void *ptr = array_from(arrays.heap, bytes, zeroed);
     if (NM_UNLIKELY(ptr != NULL && !nm__scope_know_array(ptr, bytes))) {
         (void)nm_heap_free(arrays.heap, ptr);
         ptr = nm_refuse(NM_OUT_OF_MEMORY, bytes, 0, 0);
@@ -508,7 +521,7 @@ static void *array_calloc(void *ctx, size_t count, size_t size) {
     if (!nm_mul(count, size, &bytes)) return NULL;
     if (NM_UNLIKELY(nm__default_source != NULL)) return nm__source_alloc(nm__default_source, bytes, true);
     if (NM_LIKELY(is_on(&arrays.mode))) {
-        void *ptr = arrays_owned() ? scoped_array(padded(bytes), true) : nm_heap_calloc(heap, 1, padded(bytes));
+        void *ptr = arrays_owned() ? scoped_array(padded(bytes), true) : array_from(heap, padded(bytes), true);
         if (NM_LIKELY(ptr != NULL) || !may_ask_for_arrays()) return ptr;
     }
     return arrays.before.allocator.calloc(arrays.before.allocator.ctx, count, size);
@@ -525,9 +538,9 @@ static void array_free(void *ctx, void *ptr, size_t size) {
 
 /* What is charged from now on must not stay where nobody's is, or its free would not be noticed. */
 static void *realloc_scoped(const nm__recharge *change, void *ptr, size_t bytes) {
-    if (change->owner == NULL || may_be_owned(nm__page_of(ptr))) return nm_heap_realloc(arrays.heap, ptr, bytes);
+    if (change->owner == NULL || may_be_owned(nm__page_of(ptr))) return array_moved(arrays.heap, ptr, bytes);
     size_t old = nm_heap_usable_of(ptr);
-    void *moved = nm_heap_malloc(arrays.heap, bytes);
+    void *moved = array_from(arrays.heap, bytes, false);
     if (moved == NULL) return NULL;
     memcpy(moved, ptr, old < bytes ? old : bytes);
     (void)nm_heap_free(heap, ptr);
@@ -551,7 +564,7 @@ static void *array_realloc(void *ctx, void *ptr, size_t size) {
         nm__scope_moved_array(&change, ptr, moved);
         if (NM_LIKELY(moved != NULL) || !may_ask_for_arrays()) return moved;
     } else if (NM_LIKELY(on)) {
-        void *moved = nm_heap_realloc(heap, ptr, padded(size));
+        void *moved = array_moved(heap, ptr, padded(size));
         if (NM_LIKELY(moved != NULL) || !may_ask_for_arrays()) return moved;
     }
     size_t old = nm_heap_usable_of(ptr);

@@ -733,7 +733,6 @@ class TestSecure:
         until_told(lambda: told)
         assert told == [(nativemem.errors.CorruptionDetected, heap)]
 
-
     def test_a_byte_past_the_end_of_the_engines_array(self) -> None:
         """It ends the process, as for objects; each in a child."""
         sizes = [0, 1, 63, 64, 65, 100, 5000, 32_768, 40_000, 65_536, 300_001]

@@ -897,12 +897,15 @@ nm_status nm_heap_free(nm_heap *h, void *ptr) {
 }
 
 /* A block that shrinks and finds no smaller place stays: NULL then, but nothing was denied. */
-static void *move(nm_heap *h, void *ptr, size_t old, size_t size, bool quiet) {
-    void *moved = heap_malloc(h, size, quiet || size <= old);
+static void *move_to(void *moved, nm_heap *h, void *ptr, size_t old, size_t size) {
     if (moved == NULL) return NULL;
     memcpy(moved, ptr, old < size ? old : size);
     (void)nm_heap_free(h, ptr);
     return moved;
+}
+
+static void *move(nm_heap *h, void *ptr, size_t old, size_t size, bool quiet) {
+    return move_to(heap_malloc(h, size, quiet || size <= old), h, ptr, old, size);
 }
 
 /* In the block's own cell or span, if its tail is whole. */
@@ -925,16 +928,13 @@ static NM_COLD void *secure_realloc(nm_heap *h, char *ptr, size_t size, size_t a
     const nm__page *p = nm__page_of(ptr);
     const nm_heap *whose = nm__heap_of_page(p);
     size_t old, room = room_of(p);
+    if (size > NM_SIZE_MAX) return nm_refuse(NM_INVALID_LAYOUT, size, 0, 0);
     nm_status status = unseal(whose, ptr, room, &old);
     if (status != NM_OK) return nm_refuse(status, size, 0, 0);
-    if (size > NM_SIZE_MAX) return nm_refuse(NM_INVALID_LAYOUT, size, 0, 0);
     size += size == 0;
     if (size <= room && (size >= old || wastes_little(size, room))) return seal(whose, ptr, size, room);
-    void *moved = secure_alloc(h, size, align, NULL, quiet || size <= old);
-    if (moved == NULL) return size > room ? NULL : seal(whose, ptr, size, room);
-    memcpy(moved, ptr, old < size ? old : size);
-    (void)nm_heap_free(h, ptr);
-    return moved;
+    void *moved = move_to(secure_alloc(h, size, align, NULL, quiet || size <= old), h, ptr, old, size);
+    return moved != NULL || size > room ? moved : seal(whose, ptr, size, room);
 }
 
 void *nm__heap_malloc_at(nm_heap *h, size_t size, size_t align, bool zeroed) {

@@ -94,7 +94,8 @@ def _warn(budget: Any, level: str) -> None:
         frame = frame.f_back
     file, line, module = "sys", 1, "sys"  # as Python says where no code of Python's runs
     if frame is not None:
-        file, line = frame.f_code.co_filename, frame.f_lineno
+        # some instructions of the compiler's own have no line
+        file, line = frame.f_code.co_filename, frame.f_lineno or frame.f_code.co_firstlineno
         module = frame.f_globals.get("__name__") or "<string>"
     message = MemoryPressure(budget._pressed(), budget, level)
     registry = budget._warned.setdefault(level, {})

@@ -53,7 +53,8 @@ def here(depth: int) -> tuple[Place, ...]:
     while frame is not None and len(places) < depth:
         code = frame.f_code
         if places or not code.co_filename.startswith(PACKAGE):
-            places.append((code.co_filename, frame.f_lineno, getattr(code, "co_qualname", code.co_name)))
+            line = frame.f_lineno or code.co_firstlineno  # some instructions of the compiler's own have none
+            places.append((code.co_filename, line, getattr(code, "co_qualname", code.co_name)))
         frame = frame.f_back
     return tuple(places)
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import types
 import warnings
 from typing import Any
 
@@ -613,3 +614,15 @@ def test_a_warning_is_given_again_where_filters_changed(nm: Binding) -> None:
                     pass
         assert [(w.filename, w.category) for w in caught] == [(__file__, nativemem.MemoryPressure)]
     assert sum(map(len, budget._warned.values())) <= 2
+
+
+def test_a_caller_without_a_line(nm: Binding) -> None:
+    """BUDGET-3: some instructions have none, and a frame there no line; the warning names the function's first."""
+
+    def fill(budget: Any) -> None:
+        budget.try_reserve(900)
+
+    nowhere = types.FunctionType(fill.__code__.replace(co_linetable=b""), globals())
+    with pytest.warns(nativemem.MemoryPressure) as warned:
+        nowhere(nm.Budget(1000))
+    assert [(w.filename, w.lineno) for w in warned] == [(__file__, fill.__code__.co_firstlineno)]

@@ -344,3 +344,23 @@ def test_a_block_of_others_in_a_hole(domain: str) -> None:
         free(other)
         """
     ) == ["False", "True", "False", "b'not ours'"]
+
+
+def test_what_the_system_refuses_below_a_budget() -> None:
+    """ENG-8a: in a scope and with a limit nothing is served uncounted, though the budget has room."""
+    assert output(
+        """
+        import resource
+        nativemem.install()
+        used = int(open("/proc/self/statm").read().split()[0]) * 4096
+        resource.setrlimit(resource.RLIMIT_AS, (used + (200 << 20), used + (200 << 20)))
+        large, kept = nativemem.Budget("10 GiB"), []
+        for size in (1 << 20, 20_000, 300):
+            try:
+                with large:
+                    while True: kept.append(bytearray(size))
+            except MemoryError: n = len(kept)
+            print(large.used >= n * size > 100 << 20, nativemem.process.usage().held >= n * size)
+            kept.clear()
+        """
+    ) == ["True True"] * 3

@@ -75,6 +75,32 @@ for name, make in makers.items():
 """
         ) == []
 
+    def test_an_interrupt(self) -> None:
+        """ENG-9a: Ctrl-C ends code that catches what is refused, in which no instruction is like the others."""
+        done = run(
+            """
+import signal
+import nativemem
+nativemem.install()
+def closure(n):
+    def inner(): return n
+    return inner
+def work(kept):
+    n, caught = 0, 0
+    while True:
+        try:
+            kept.append(object()); kept.append(closure(n)); kept.append([n]); kept.append(lambda: n)
+            n += 1
+        except MemoryError:
+            caught += 1
+            if caught == 500: signal.raise_signal(signal.SIGINT)
+try:
+    with nativemem.Budget("512 KiB"): work([])
+except KeyboardInterrupt: print("interrupted")
+"""
+        )
+        assert (done.returncode, done.stdout) == (0, "interrupted\n")
+
     def test_a_handler_far_into_a_function(self) -> None:
         """ENG-9a: to enter one beyond the 256th instruction the interpreter makes an int, and tries till it can."""
         lines = "".join(f"    a{i} = {i}; b{i} = a{i}\n" for i in range(200))

@@ -43,43 +43,109 @@ void nm__insides_take_back(PyThreadState *thread, PyObject *class_) {
     Py_DECREF(class_);
 }
 
-bool nm__insides_handles(PyThreadState *thread, PyObject *class_) {
+/* An interrupt is no Exception, nor is what ends a program, a task or a generator. */
+static bool goes_first(PyObject *raised) {
+    return PyErr_GivenExceptionMatches(raised, PyExc_MemoryError) || !PyErr_GivenExceptionMatches(raised, PyExc_Exception);
+}
+
+bool nm__insides_is_handling(PyThreadState *thread) {
     PyObject *raised = PyErr_Occurred();
-    if (raised != NULL && PyErr_GivenExceptionMatches(raised, class_)) return true;
+    if (raised != NULL && goes_first(raised)) return true;
     for (const _PyErr_StackItem *item = thread->exc_info; item != NULL; item = item->previous_item)
-        if (item->exc_value != NULL && item->exc_value != Py_None && PyErr_GivenExceptionMatches(item->exc_value, class_))
+        if (item->exc_value != NULL && item->exc_value != Py_None && goes_first(item->exc_value))
             return true;
     return false;
 }
 
-/* The instruction under way in the innermost Python code, as it is now and as it was before it was specialized; -1: none. */
-static int instruction(PyThreadState *thread, int *special, PyCodeObject **code) {
+/* ---- the Python code that runs: its frames, the innermost first, those that have begun -------------- */
+
 #if PY_VERSION_HEX >= 0x030B0000
+typedef _PyInterpreterFrame Frame;
+
+static const Frame *skip_others(const Frame *frame) {
+    while (frame != NULL && frame->owner > FRAME_OWNED_BY_FRAME_OBJECT) frame = frame->previous;
+    return frame;
+}
+static const Frame *innermost(const PyThreadState *thread) {
 #if PY_VERSION_HEX >= 0x030D0000
-    const _PyInterpreterFrame *frame = thread->current_frame;
+    return skip_others(thread->current_frame);
 #else
-    const _PyInterpreterFrame *frame = thread->cframe->current_frame;
+    return skip_others(thread->cframe->current_frame);
 #endif
-    if (frame == NULL || frame->owner > FRAME_OWNED_BY_FRAME_OBJECT) return -1;
+}
+static const Frame *outer(const Frame *frame) { return skip_others(frame->previous); }
+
 #if PY_VERSION_HEX >= 0x030D0000
-    const _Py_CODEUNIT *at = frame->instr_ptr;
-    *code = (PyCodeObject *)frame->f_executable;
+static PyCodeObject *code_of(const Frame *frame) { return (PyCodeObject *)frame->f_executable; }
+static const _Py_CODEUNIT *instruction_of(const Frame *frame) { return frame->instr_ptr; }
 #else
-    const _Py_CODEUNIT *at = frame->prev_instr;
-    *code = frame->f_code;
+static PyCodeObject *code_of(const Frame *frame) { return frame->f_code; }
+static const _Py_CODEUNIT *instruction_of(const Frame *frame) { return frame->prev_instr; }
 #endif
+
+/* As it is now, and as it was before it was specialized. */
+static int opcode_of(const Frame *frame, int *special) {
 #if PY_VERSION_HEX >= 0x030C0000
-    *special = at->op.code;
+    *special = instruction_of(frame)->op.code;
 #else
-    *special = _Py_OPCODE(*at);
+    *special = _Py_OPCODE(*instruction_of(frame));
 #endif
     return _PyOpcode_Deopt[*special];
+}
+
+/* One of the exception table's numbers: six bits a byte, all but the last marked. */
+static int next_number(const uint8_t **at) {
+    int number = **at & 63;
+    while ((*(*at)++ & 64) != 0) number = number << 6 | (**at & 63);
+    return number;
+}
+
+/* Where code goes that raises now; -1: out. Objects/exception_handling_notes.txt says how the table is made. */
+static int handler_of(const Frame *frame) {
+    const PyCodeObject *code = code_of(frame);
+    const uint8_t *at = (const uint8_t *)PyBytes_AS_STRING(code->co_exceptiontable);
+    const uint8_t *end = at + PyBytes_GET_SIZE(code->co_exceptiontable);
+    long here = instruction_of(frame) - (const _Py_CODEUNIT *)(const void *)code->co_code_adaptive;
+    while (at < end) {
+        int from = next_number(&at), size = next_number(&at), target = next_number(&at);
+        (void)next_number(&at); /* depth */
+        if (here < from) break;
+        if (here < from + size) return target;
+    }
+    return -1;
+}
 #else
-    const PyFrameObject *frame = thread->frame;
-    if (frame == NULL || frame->f_lasti < 0) return -1;
-    *code = frame->f_code;
-    return *special = _Py_OPCODE(((const _Py_CODEUNIT *)(const void *)PyBytes_AS_STRING(frame->f_code->co_code))[frame->f_lasti]);
+typedef PyFrameObject Frame;
+static const Frame *innermost(const PyThreadState *thread) { return thread->frame; }
+static const Frame *outer(const Frame *frame) { return frame->f_back; }
+static PyCodeObject *code_of(const Frame *frame) { return frame->f_code; }
+static int opcode_of(const Frame *frame, int *special) {
+    const _Py_CODEUNIT *code = (const _Py_CODEUNIT *)(const void *)PyBytes_AS_STRING(frame->f_code->co_code);
+    return *special = frame->f_lasti < 0 ? -1 : _Py_OPCODE(code[frame->f_lasti]);
+}
+static int handler_of(const Frame *frame) {
+    return frame->f_iblock == 0 ? -1 : frame->f_blockstack[frame->f_iblock - 1].b_handler;
+}
 #endif
+
+void nm__insides_note_places(const PyThreadState *thread, nm__place places[NM__PLACES]) {
+    const Frame *frame = innermost(thread);
+    for (int i = 0; i < NM__PLACES; i++) {
+        places[i] = (nm__place){frame, NULL, -1};
+        if (frame == NULL) break;
+        places[i].code = code_of(frame);
+        places[i].handler = handler_of(frame);
+        frame = outer(frame);
+    }
+}
+
+bool nm__insides_is_still_at(const PyThreadState *thread, const nm__place places[NM__PLACES]) {
+    if (places[0].frame == NULL) return true;
+    const Frame *frame = innermost(thread);
+    for (int depth = 0; depth < 2 * NM__PLACES && frame != NULL; depth++, frame = outer(frame))
+        for (int i = 0; i < NM__PLACES && places[i].frame != NULL; i++)
+            if (places[i].frame == frame && places[i].code == code_of(frame)) return places[i].handler == handler_of(frame);
+    return false;
 }
 
 /* Calls that are specialized so far that they do not look whether there is something to do when they are done. */
@@ -109,10 +175,11 @@ static bool is_for_a_traceback(size_t size, const PyCodeObject *code) {
 
 /* Those that make an object, in each version, as its documentation of `dis` lists them. Calls are not among them: most
  * end with a safe point, and what they call may be any code. */
-bool nm__insides_bears_refusal(PyThreadState *thread, size_t size) {
-    PyCodeObject *code = NULL;
-    int special = -1, opcode = instruction(thread, &special, &code);
-    if (opcode < 0) return false;
+bool nm__insides_bears_refusal(const PyThreadState *thread, size_t size) {
+    const Frame *frame = innermost(thread);
+    if (frame == NULL) return false;
+    const PyCodeObject *code = code_of(frame);
+    int special, opcode = opcode_of(frame, &special);
     switch (opcode) {
     case BUILD_LIST: /* these five raise nothing else, and a list is as large as an item of a traceback */
     case BUILD_SLICE:
@@ -179,6 +246,31 @@ bool nm__insides_bears_refusal(PyThreadState *thread, size_t size) {
         return !is_for_a_traceback(size, code);
     default:
         return calls_without_safe_point(special) && !is_for_a_traceback(size, code);
+    }
+}
+
+bool nm__insides_is_in_call(const PyThreadState *thread) {
+    const Frame *frame = innermost(thread);
+    if (frame == NULL) return false;
+    int special, opcode = opcode_of(frame, &special);
+    switch (opcode) {
+    case CALL_FUNCTION_EX:
+#if PY_VERSION_HEX >= 0x030D0000
+    case CALL_KW:
+#endif
+#if PY_VERSION_HEX >= 0x030B0000
+    case CALL:
+#if PY_VERSION_HEX < 0x030C0000
+    case PRECALL:
+#endif
+#else
+    case CALL_FUNCTION:
+    case CALL_FUNCTION_KW:
+    case CALL_METHOD:
+#endif
+        return !calls_without_safe_point(special);
+    default:
+        return false;
     }
 }
 

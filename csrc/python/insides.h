@@ -10,11 +10,24 @@ bool nm__insides_raise_soon(PyThreadState *thread, PyObject *class_);
 /* Whether it is still to raise that. */
 bool nm__insides_will_raise(PyThreadState *thread, PyObject *class_);
 void nm__insides_take_back(PyThreadState *thread, PyObject *class_);
-/* Whether an exception of the class is being raised or handled in the thread. */
-bool nm__insides_handles(PyThreadState *thread, PyObject *class_);
+/* Whether a MemoryError is being raised or handled in the thread, or an exception that none may take the place of. */
+bool nm__insides_is_handling(PyThreadState *thread);
 /* Whether the instruction that the thread's innermost Python code is at takes a refused allocation for an error of its own,
  * in the right place: raised later it could come out of a `try` that has been left. */
-bool nm__insides_bears_refusal(PyThreadState *thread, size_t size);
+bool nm__insides_bears_refusal(const PyThreadState *thread, size_t size);
+/* Whether it is a call that ends with a safe point. */
+bool nm__insides_is_in_call(const PyThreadState *thread);
+
+/* A frame of the thread, and which `try` encloses the instruction that it is at. */
+typedef struct nm__place {
+    const void *frame, *code; /* to be compared; the frame may be gone */
+    int handler;
+} nm__place;
+#define NM__PLACES 8
+/* The innermost; the last one's frame is NULL where there are fewer. */
+void nm__insides_note_places(const PyThreadState *thread, nm__place places[NM__PLACES]);
+/* Whether an exception that is raised now goes to the same `try`. True where no places were noted. */
+bool nm__insides_is_still_at(const PyThreadState *thread, const nm__place places[NM__PLACES]);
 bool nm__insides_is_finalizing(void);
 
 #endif

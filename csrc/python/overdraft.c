@@ -44,6 +44,7 @@ static NM_TLS struct {
     PyThreadState *thread; /* that the interpreter is to raise an owner's error in, or NULL */
     size_t lent;        /* since the last safe point or refusal */
     nm__refusal refusal; /* that the due one is about */
+    nm__place places[NM__PLACES]; /* where it was that something was overdrawn last */
 } errors;
 
 static atomic_bool process_told; /* as nm__owner_told */
@@ -243,8 +244,9 @@ static int at_safe_point(void *unused) {
     nm__owner *o = nm__scope_now.owner;
     bool due = errors.due || (o != NULL && atomic_load(nm__owner_due(o)));
     bool recovered = nm__budget_has_recovered(process) && (o == NULL || nm__budget_has_recovered(nm__owner_budget(o)));
-    bool has_it = told || recovered || nm__insides_handles(PyThreadState_Get(), PyExc_MemoryError);
-    bool answers = due && !has_it && result == 0 && may_interrupt();
+    bool has_it = told || recovered || nm__insides_is_handling(PyThreadState_Get());
+    bool answers = due && !has_it && result == 0 && may_interrupt() &&
+                   nm__insides_is_still_at(PyThreadState_Get(), errors.places);
     if (answers || has_it) {
         errors.due = false;
         if (o != NULL) atomic_store(nm__owner_due(o), false);
@@ -275,7 +277,8 @@ static void take_back(void) {
 }
 
 /* In the main thread. Whether that is news. */
-static bool be_due_at_safe_point(nm__owner *o) {
+static bool be_due_at_safe_point(nm__owner *o, const PyThreadState *thread) {
+    nm__insides_note_places(thread, errors.places);
     bool was = o != NULL ? atomic_exchange(nm__owner_due(o), true) : errors.due;
     if (o == NULL) errors.due = true;
     nm__overdraft_wait_for_safe_point();
@@ -289,8 +292,8 @@ static void notice_that_it_was_raised(void) {
     errors.lent = 0;
 }
 
-/* Other threads cannot be called back; the interpreter can raise an error in them, but not look where. At the end of a
- * plain scope it is taken back. In a generator's scope it could come out in the generator's caller, so there it waits for
+/* Other threads cannot be called back; the interpreter can raise an error in them, but not look where: so only at the end
+ * of a call that is under way. At the end of a plain scope it is taken back. In a generator's scope it could come out in the generator's caller, so there it waits for
  * the scope's end; without a scope it could end a pool's worker between a job and its answer. */
 static bool be_due_in_thread(nm__owner *o, PyThreadState *thread) {
     if (errors.thread != NULL) return false;
@@ -299,7 +302,7 @@ static bool be_due_in_thread(nm__owner *o, PyThreadState *thread) {
         return false;
     }
     bool is_plain = o != NULL && !nm__scope_now.unsettled && nm__scope_all.roaming == 0;
-    bool raised = is_plain && nm__insides_raise_soon(thread, PyExc_MemoryError);
+    bool raised = is_plain && nm__insides_is_in_call(thread) && nm__insides_raise_soon(thread, PyExc_MemoryError);
     if (raised) {
         errors.thread = thread;
         begin_spell(o);
@@ -310,7 +313,7 @@ static bool be_due_in_thread(nm__owner *o, PyThreadState *thread) {
 /* A block was had from the overdraft. */
 static bool be_due(nm__owner *o, PyThreadState *thread) {
     if (PyThreadState_GetInterpreter(thread) != PyInterpreterState_Main()) return false; /* safe points are the main one's */
-    return is_main_thread() ? be_due_at_safe_point(o) : be_due_in_thread(o, thread);
+    return is_main_thread() ? be_due_at_safe_point(o, thread) : be_due_in_thread(o, thread);
 }
 
 /* The thread gets its error now. */
@@ -372,7 +375,7 @@ void *nm__overdraft_take(size_t size, bool zeroed, bool raw) {
         return ptr;
     }
     bool ends = nm__insides_is_finalizing();
-    bool urgent = raw || ends || nm__scope_now.aside || nm__insides_handles(thread, PyExc_MemoryError) || !may_interrupt();
+    bool urgent = raw || ends || nm__scope_now.aside || nm__insides_is_handling(thread) || !may_interrupt();
     notice_that_it_was_raised();
     bool silent = urgent || errors.told || may_be_silent(o);
     bool asks = o != NULL && nm__owner_asks(o) && !atomic_load(nm__owner_told(o)) && is_main_thread();

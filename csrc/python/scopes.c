@@ -681,14 +681,15 @@ static PyObject *scope_enter(PyObject *module, PyObject *budget) {
 }
 
 /* What is wrong about leaving here. */
+typedef enum Wrong { NOTHING, NOT_OPEN, BEFORE_ANOTHER, IN_ANOTHER_CONTEXT } Wrong;
 typedef struct Misuse {
-    enum { NOTHING, NOT_OPEN, BEFORE_ANOTHER, IN_ANOTHER_CONTEXT } kind;
+    Wrong kind;
     PyObject *context;    /* that it was entered in; a reference, as the next one */
     OwnerObject *another; /* that is left open inside */
     bool ended;
 } Misuse;
 
-static EntryObject *is_wrong(EntryObject *e, int kind, const EntryObject *where, const EntryObject *another,
+static EntryObject *is_wrong(EntryObject *e, Wrong kind, const EntryObject *where, const EntryObject *another,
                              Misuse *wrong) {
     wrong->kind = kind;
     wrong->context = where == NULL ? NULL : Py_XNewRef(where->context);

@@ -497,8 +497,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_in(
         "python/dataplane.c",
-        ("block-freed-under-a-view", "if (b->exports != 0) {\n        raise_exports(b->allocator, \"free\");", "if (false) {\n        raise_exports(b->allocator, \"free\");"),
-        ("block-resized-under-a-view", "else if (b->exports != 0) raise_exports(a, action);", "else if (b->exports != 0 && action[0] == 'f') raise_exports(a, action);"),
+        ("block-freed-under-a-view", "if (b->exports != 0) {\n        raise_exported(b, \"free\");", "if (false) {\n        raise_exported(b, \"free\");"),
+        ("block-resized-under-a-view", "else if (b->exports != 0) raise_exported(b, action);", "else if (b->exports != 0 && action[0] == 'f') raise_exported(b, action);"),
         ("reset-under-a-view", "if (life->exports != 0) {", "if (false) {"),
         ("close-under-a-view", "if (b->allocator == a && b->state == LIVE) users += b->exports;", "(void)b;"),
         ("view-not-released", "b->exports--;\n    b->allocator->life->exports--;", "b->allocator->life->exports--;"),

@@ -113,6 +113,18 @@ class TestUsing:
         arena.reset()
         assert arena.stats.current == 0
 
+    def test_which_arrays_are_in_the_way_of_a_reset(self) -> None:
+        """NPY-10"""
+        arena = nativemem.Arena()
+        with hook.using(nativemem.Traced(arena, stacks=1)):
+            kept = [np.ones(10), np.ones(1000), np.ones(10)]
+        with pytest.raises(BufferError, match=r"3 blocks .*: 1 of 8000 bytes, 2 of 80 bytes;") as caught:
+            arena.reset()
+        (site,) = caught.value.sites  # type: ignore[attr-defined]
+        assert (site.blocks, site.bytes) == (3, 8160)
+        kept.clear()
+        arena.reset()
+
     def test_it_nests_and_ends_with_errors(self) -> None:
         outer, inner = nativemem.Heap(), nativemem.Heap()
         with hook.using(outer):

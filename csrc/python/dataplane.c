@@ -165,8 +165,14 @@ static void raise_closed(AllocatorObject *a) { raise_status(a, (nm_failure){NM_C
 static void raise_block(AllocatorObject *a, PyObject *block, const char *what) {
     after_hook(call_hook(RAISE_BLOCK, PyExc_ValueError, "(OOs)", a, block, what));
 }
-static void raise_exports(AllocatorObject *a, const char *action) {
-    after_hook(call_hook(RAISE_EXPORTS, PyExc_BufferError, "(Os)", a, action));
+/* blocks: those with a view, a new reference that goes here, or NULL. tops: how many allocators stand on it. */
+static void raise_exports(AllocatorObject *a, const char *action, PyObject *blocks, Py_ssize_t tops) {
+    if (blocks == NULL) PyErr_Clear(); /* no memory to list them */
+    after_hook(call_hook(RAISE_EXPORTS, PyExc_BufferError, "(OsOn)", a, action, blocks == NULL ? Py_None : blocks, tops));
+    Py_XDECREF(blocks);
+}
+static void raise_exported(BlockObject *b, const char *action) {
+    raise_exports(b->allocator, action, Py_BuildValue("[O]", b), 0);
 }
 
 static void *closed_alloc(void *self, size_t size, size_t align) {
@@ -438,7 +444,7 @@ static bool may_free(BlockObject *b) {
         return false;
     }
     if (b->exports != 0) {
-        raise_exports(b->allocator, "free");
+        raise_exported(b, "free");
         return false;
     }
     return true;
@@ -839,7 +845,7 @@ static BlockObject *own_block(AllocatorObject *a, PyObject *arg, const char *act
     BlockObject *b = (BlockObject *)arg;
     if (b->allocator != a) raise_block(a, arg, "foreign");
     else if (b->state != LIVE) raise_block(a, arg, b->state == FREED ? when_freed : "stale");
-    else if (b->exports != 0) raise_exports(a, action);
+    else if (b->exports != 0) raise_exported(b, action);
     else return b;
     return NULL;
 }
@@ -948,19 +954,30 @@ static void leave_upstream(AllocatorObject *a) {
     if (!a->wraps) a->upstream->life->nouns--;
 }
 
-static bool is_given(const BlockObject *b, const AllocatorObject *a) { return b->allocator == a && b->state == LIVE; }
+/* Of the life's blocks after a serial number: those that an allocator gave (NULL: any of the chain), or of these only
+ * those with a view. */
+static BlockObject *next_such(BlockObject *b, uint64_t after, const AllocatorObject *of, bool exported) {
+    for (; b != NULL && b->serial > after; b = b->older)
+        if (b->state == LIVE && (of == NULL || b->allocator == of) && (!exported || b->exports != 0)) return b;
+    return NULL;
+}
 
 /* With the list's memory all that needs any is done, and from the count to the last item no Python code runs. */
+static PyObject *list_blocks(const Life *life, uint64_t after, const AllocatorObject *of, bool exported) {
+    Py_ssize_t count = 0, i = 0;
+    BlockObject *first = next_such(life->newest, after, of, exported);
+    for (BlockObject *b = first; b != NULL; b = next_such(b->older, after, of, exported)) count++;
+    int was_on = PyGC_Disable(); /* before 3.12 it would run inside */
+    PyObject *list = PyList_New(count);
+    if (was_on) PyGC_Enable();
+    for (BlockObject *b = list == NULL ? NULL : first; b != NULL; b = next_such(b->older, after, of, exported))
+        PyList_SET_ITEM(list, i++, Py_NewRef((PyObject *)b));
+    return list;
+}
+
 static PyObject *allocator_live(AllocatorObject *a, PyObject *unused) {
     (void)unused;
-    Py_ssize_t count = 0, i = 0;
-    int was_on = PyGC_Disable(); /* before 3.12 it would run inside */
-    for (const BlockObject *b = a->life->newest; b != NULL; b = b->older) count += is_given(b, a);
-    PyObject *list = PyList_New(count);
-    for (BlockObject *b = list == NULL ? NULL : a->life->newest; b != NULL; b = b->older)
-        if (is_given(b, a)) PyList_SET_ITEM(list, i++, Py_NewRef((PyObject *)b));
-    if (was_on) PyGC_Enable();
-    return list;
+    return list_blocks(a->life, 0, a, false);
 }
 
 static PyObject *allocator_serial(AllocatorObject *a, PyObject *unused) {
@@ -977,7 +994,7 @@ static bool drop(AllocatorObject *a, uint64_t serial, const char *action) {
             if (b->state == LIVE) users += b->exports;
     }
     if (users != 0) {
-        raise_exports(a, action);
+        raise_exports(a, action, list_blocks(life, serial, NULL, true), life->nouns);
         return false;
     }
     if (a->rewinds == REWINDS_STACK) nm_stack_unwind(a->inner.self);
@@ -1044,7 +1061,7 @@ static PyObject *allocator_shut(AllocatorObject *a, PyObject *left) {
     }
     if (users != 0) {
         Py_DECREF(clear);
-        raise_exports(a, "close");
+        raise_exports(a, "close", list_blocks(a->life, 0, a, true), a->users);
         return NULL;
     }
     for (BlockObject *b = a->life->newest, *older; b != NULL; b = older) {

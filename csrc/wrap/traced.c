@@ -299,6 +299,14 @@ static nm_status recorded_free(void *self, void *ptr, size_t size, size_t align)
     return status;
 }
 
+uintptr_t nm_traced_site_of(const nm_traced *t, const void *ptr) {
+    pthread_mutex_lock(&traceds.lock);
+    const nm__site *found = nm__sites_find(&t->sites, ptr);
+    uintptr_t site = found == NULL ? 0 : found->site;
+    pthread_mutex_unlock(&traceds.lock);
+    return site;
+}
+
 size_t nm_traced_sites(const nm_traced *t, uintptr_t *sites, size_t *sizes, size_t cap) {
     pthread_mutex_lock(&traceds.lock);
     size_t count = t->sites.count;

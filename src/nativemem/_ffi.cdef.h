@@ -205,6 +205,7 @@ bool own_traced(void **slot, nm_allocator upstream, nm_traced_options o);
 void nm_traced_destroy(nm_traced *t);
 nm_allocator nm_traced_port(nm_traced *t);
 bool nm_traced_histogram(const nm_traced *t, uint64_t *sizes, uint64_t *latencies);
+uintptr_t nm_traced_site_of(const nm_traced *t, const void *ptr);
 size_t nm_traced_sites(const nm_traced *t, uintptr_t *sites, size_t *sizes, size_t cap);
 size_t nm_histo_size(unsigned bucket);
 typedef struct nm_stacks nm_stacks;

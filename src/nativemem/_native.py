@@ -467,6 +467,10 @@ class TracedCore(_WrapperCore):
                 return ffi.unpack(sites, count), ffi.unpack(sizes, count)
             cap = count + count // 8
 
+    def site_of(self, block: Any) -> int:
+        """The number for where a live block came from; 0 where that is not known."""
+        return lib.nm_traced_site_of(self._ptr, ffi.cast("void *", block.address))  # type: ignore[no-any-return]
+
     @staticmethod
     def frames(site: int) -> tuple[tuple[str, int, str], ...]:
         return dataplane.stacks_frames(site)

@@ -607,12 +607,63 @@ def raise_block(allocator: Any, block: Any, what: str) -> NoReturn:
     raise StaleBlock(f"{name}: the block of {block.size} bytes was {how}", suggestion=advice, layout=layout)
 
 
-def raise_exports(allocator: Any, action: str) -> NoReturn:
-    """Raises :class:`BufferError`: views, or allocators on top, still use the memory."""
-    raise BufferError(
-        f"{name_of(allocator)}: {action} refused, the memory is in use by a memoryview, an array, or an "
-        "allocator on top of it; release that first"
-    )
+def _sites_of(blocks: list[Any]) -> list[Any]:
+    """Where they were asked for, as far as a :class:`Traced` with stacks knows it, most bytes first."""
+    from ._sites import gather  # only where something goes wrong
+
+    found: dict[Any, list[Any]] = {}
+    for block in blocks:
+        for link in _links(block.allocator):
+            if getattr(link, "_stacks", 0):
+                site = link._core.site_of(block)
+                if site:
+                    found.setdefault(link._core.frames, []).append((site, block.size))
+                break
+    sites = [
+        site
+        for frames, known in found.items()
+        for site in gather([place for place, _ in known], [size for _, size in known], frames, 0)
+    ]
+    return sorted(sites, key=lambda site: (-site.bytes, -site.blocks, site.frames))
+
+
+def _sizes_of(blocks: list[Any]) -> str:
+    """``1 of 80000 bytes, 3 of 64 bytes``, the largest first, a few of them."""
+    counts: dict[int, int] = {}
+    for size in sorted((block.size for block in blocks), reverse=True):
+        counts[size] = counts.get(size, 0) + 1
+    largest = list(counts.items())[:5]
+    more = len(blocks) - sum(count for _, count in largest)
+    return ", ".join(f"{count} of {size} bytes" for size, count in largest) + (f", {more} smaller" if more else "")
+
+
+def raise_exports(allocator: Any, action: str, blocks: list[Any] | None = None, tops: int = 0) -> NoReturn:
+    """Raises :class:`BufferError`: views, or allocators on top, still use the memory.
+
+    ``blocks``: those with a view or an array, as far as there is memory to list them; ``tops``: allocators on top.
+    Its ``sites`` say where the blocks were asked for, as those of a :class:`LeakError`, and so do its notes.
+    """
+    users = []
+    if blocks:
+        noun = "1 block" if len(blocks) == 1 else f"{len(blocks)} blocks"
+        users.append(f"{noun} with a memoryview or an array: {_sizes_of(blocks)}")
+    if tops:
+        users.append("1 allocator on top of it" if tops == 1 else f"{tops} allocators on top of it")
+    what = " and ".join(users) or "a memoryview, an array, or an allocator on top of it"
+    try:
+        found = _sites_of(blocks or [])
+    except Exception:  # half-made, or no memory
+        found = []
+    blocks = None  # whoever keeps the error must not keep them
+    sites = LeakError("")._at(found)
+    text = f"{name_of(allocator)}: {action} refused, the memory is in use by {what}; release that first"
+    details = "\n".join(sites._details())
+    noted = hasattr(sites, "add_note")
+    error = BufferError(text if noted or not details else f"{text}\n{details}")
+    error.sites = sites.sites  # type: ignore[attr-defined]
+    if details and noted:
+        error.add_note(details)  # type: ignore[attr-defined]
+    raise error
 
 
 def coerce_layout(allocator: Any, size: Any, align: Any = ALIGN_DEFAULT, label: str = "") -> tuple[int, int]:

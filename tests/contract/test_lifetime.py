@@ -775,6 +775,63 @@ def test_a_refused_constructor_holds_nothing(nm: Binding) -> None:
         gc.enable()
 
 
+# --- what is in the way ---
+
+
+def test_a_refusal_says_which_blocks_are_in_use(nm: Binding) -> None:
+    """LIFE-12: how many of which sizes, the largest first; and what stands on the allocator."""
+    arena = nm.Arena()
+    blocks = [arena.alloc(n) for n in (10, 3000, 10, 500)]
+    views = [memoryview(block) for block in (*blocks[:3], blocks[1])]
+    with pytest.raises(BufferError) as caught:
+        arena.reset()
+    assert str(caught.value) == (
+        "Arena: reset refused, the memory is in use by 3 blocks with a memoryview or an array: "
+        "1 of 3000 bytes, 2 of 10 bytes; release that first"
+    )
+    slab = nm.Slab(upstream=arena)
+    with pytest.raises(BufferError, match=r"2 of 10 bytes and 1 allocator on top of it; release"):
+        arena.close()
+    with pytest.raises(BufferError, match=r"free refused, .* by 1 block .*: 1 of 3000 bytes; release"):
+        blocks[1].free()
+    views.clear()
+    with pytest.raises(BufferError, match=r"the memory is in use by 1 allocator on top of it; release"):
+        arena.reset()
+    slab.close()
+    many = [memoryview(arena.alloc(n)) for n in range(1, 9)]
+    with pytest.raises(BufferError, match=r"8 blocks .*: 1 of 8 bytes, .* 1 of 4 bytes, 3 smaller; release"):
+        arena.reset()
+    many.clear()
+    arena.reset()
+
+
+def test_a_refusal_says_where_the_blocks_were_asked_for(nm: Binding) -> None:
+    """LIFE-12: where a Traced above the memory has kept it, for what came through it."""
+    arena = nm.Arena()
+    traced = nm.Traced(arena, stacks=1)
+
+    def load(n: int) -> memoryview:
+        return memoryview(traced.alloc(n))
+
+    views = [load(1000), load(10), memoryview(traced.alloc(70)), memoryview(arena.alloc(5))]
+    with pytest.raises(BufferError) as caught:
+        arena.reset()
+    sites = caught.value.sites  # type: ignore[attr-defined]
+    assert [(site.blocks, site.bytes, site.frames[0].function.split(".")[-1]) for site in sites] == [
+        (2, 1010, "load"),
+        (1, 70, "test_a_refusal_says_where_the_blocks_were_asked_for"),
+    ]
+    told = "\n".join(getattr(caught.value, "__notes__", [str(caught.value)]))
+    assert "1010 bytes in 2 blocks: " in told
+    assert told.index("1010 bytes") < told.index("70 bytes in 1 block: ")
+    error = caught.value.with_traceback(None)
+    del caught
+    views.clear()
+    assert traced.blocks() == [], "the error keeps none of them"
+    assert str(error).startswith("Arena: reset refused")
+    arena.reset()
+
+
 # --- code of the program in the midst of a call ---
 
 

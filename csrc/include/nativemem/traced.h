@@ -37,6 +37,8 @@ nm_allocator nm_traced_port(nm_traced *t);
 bool nm_traced_histogram(const nm_traced *t, uint64_t *sizes, uint64_t *latencies);
 /* Site and size of up to cap of the live blocks whose site is known, in no order. Returns how many there are. */
 size_t nm_traced_sites(const nm_traced *t, uintptr_t *sites, size_t *sizes, size_t cap);
+/* 0: not known. */
+uintptr_t nm_traced_site_of(const nm_traced *t, const void *ptr);
 const char *nm_traced_check(const nm_traced *t); /* while no call is under way */
 
 unsigned nm_histo_bucket(size_t size); /* size >= 1 */

@@ -1416,6 +1416,10 @@ class TracedCore(_Wrapper):
         known = self._sites.values()
         return [frames for frames, _ in known], [size for _, size in known]
 
+    def site_of(self, block: Any) -> Any:
+        """Where a live block came from; False where that is not known."""
+        return self._sites.get(id(block), (False, 0))[0]
+
     @staticmethod
     def frames(site: tuple[Place, ...]) -> tuple[Place, ...]:
         return site

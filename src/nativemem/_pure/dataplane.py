@@ -271,7 +271,7 @@ class Allocator:
         if block._state != LIVE:
             raise_block(self, block, when_freed if block._state == FREED else "stale")
         if block._memory._exported():
-            raise_exports(self, action)
+            raise_exports(self, action, [block])
 
     def free(self, /, block: Any) -> None:
         """Gives a block back. Raises DoubleFree, StaleBlock, ForeignBlock, or BufferError while a view of
@@ -383,7 +383,7 @@ class Allocator:
             blocks = life.newest_first(serial)
             users = life.nouns + sum(block._memory._exported() for block in blocks)
             if users:
-                raise_exports(self, action)
+                raise_exports(self, action, [block for block in blocks if block._exported()], life.nouns)
             self._core_.unwind()
             for block in blocks:
                 life.sweep(serial)  # first what lies above it, as a stack wants it
@@ -399,7 +399,7 @@ class Allocator:
             blocks = self._live()
             users = self._users + sum(block._memory._exported() for block in blocks)
             if users:
-                raise_exports(self, "close")
+                raise_exports(self, "close", [block for block in blocks if block._exported()], self._users)
             for block in blocks:
                 self._life.sweep(block._serial, self._core_)  # first what lies above it
                 self._retire(block)

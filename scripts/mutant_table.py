@@ -511,7 +511,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("refused-request-asks-again-for-ever", "Py_XDECREF(*asked);\n    *asked = now;", "Py_DECREF(now);"),
         ("refusal-counted-though-it-passed", "if (ran == 1) nm__budget_uncount(refusal.charged, refusal.refuser);", ""),
         ("keyword-for-another-parameter", "else out[i] = args[k];", "else out[k - nargs] = args[k];"),
-        ("collected-block-leaks", "nm_status status = give_back(b, FREED);\n    if (NM_UNLIKELY(status != NM_OK)) b->state", "nm_status status = NM_OK;\n    unlink_block(b);\n    b->state = FREED;\n    if (NM_UNLIKELY(status != NM_OK)) b->state"),
+        ("collected-block-leaks", "nm_status status = give_back(b, FREED);\n    bool is_news", "nm_status status = NM_OK;\n    unlink_block(b);\n    b->state = FREED;\n    bool is_news"),
         ("block-freed-as-it-was-before", "check_use(a, \"check_free\") && may_free(b)", "check_use(a, \"check_free\")"),
         ("allocator-used-as-it-was-before", "else if (a->closed) raise_closed(a); /* meanwhile", "else if (false) raise_closed(a); /* meanwhile"),
         ("array-callbacks-in-the-midst", "if (!last || (b->weakrefs == NULL && b->state != DAMAGED && Py_REFCNT((PyObject *)b->allocator) > 1)) {", "if (true) {"),

@@ -91,7 +91,8 @@ struct BlockObject {
         BlockObject *next_orphan; /* of an orphan, and of a block on `departed` */
     };
     uint32_t align;
-    uint32_t state;
+    uint16_t state;
+    bool damage_told; /* a call about it has failed as it was written over */
 };
 
 static PyTypeObject Allocator_Type, Block_Type, Handle_Type;
@@ -257,6 +258,7 @@ static inline PyObject *new_block(AllocatorObject *a, char *ptr, size_t size, si
     b->exports = 0;
     b->align = (uint32_t)align;
     b->state = LIVE;
+    b->damage_told = false;
     link_block(a->life, b);
     PyObject_GC_Track(b);
     return (PyObject *)b;
@@ -348,7 +350,8 @@ static void part_from_memory(BlockObject *b) {
         return;
     }
     nm_status status = give_back(b, FREED);
-    if (NM_UNLIKELY(status != NM_OK)) b->state = status == NM_CORRUPTED || status == NM_DOUBLE_FREE ? DAMAGED : DYING;
+    bool is_news = (status == NM_CORRUPTED || status == NM_DOUBLE_FREE) && !b->damage_told;
+    if (NM_UNLIKELY(status != NM_OK)) b->state = is_news ? DAMAGED : DYING;
     else if (NM_UNLIKELY(a->life->orphans != 0)) (void)sweep_orphans(a->life);
 }
 
@@ -456,6 +459,7 @@ static PyObject *free_block(BlockObject *b) {
     if (b->size == 0 && !(check_use(a, "check_free") && may_free(b))) return NULL; /* again: it ran Python code */
     nm_status status = give_back(b, FREED);
     if (NM_UNLIKELY(status != NM_OK)) {
+        b->damage_told = status == NM_CORRUPTED;
         raise_refusal(a, nm_last_failure(), (size_t)b->size, b->align);
         return NULL;
     }

@@ -959,8 +959,15 @@ def test_a_block_that_was_written_over_and_is_collected(monkeypatch: pytest.Monk
     heap = nativemem.Heap(secure=True)
     block = heap.alloc(100)
     ctypes.memset(block.address + 100, 1, 1)
+    known = heap.alloc(100)
+    ctypes.memset(known.address + 100, 1, 1)
+    with pytest.raises(CorruptionDetected) as caught:
+        known.free()
+    del caught
     told: list[Any] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda u: told.append((u.exc_type, u.object)))
+    del known
+    assert told == []
     del block
     assert told == [(CorruptionDetected, heap)]
-    assert heap.stats.live == 1
+    assert heap.stats.live == 2

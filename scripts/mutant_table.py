@@ -626,6 +626,20 @@ MUTANTS: tuple[Mutant, ...] = (
         tests=("tests/test_denials.py",),
     ),
     *_in(
+        "python/place.c",
+        ("place-above-others", "is_of_python(code_of(&there)) ? NM__PLACE_FREE : NM__PLACE_THEIRS;", "is_of_python(code_of(&there)) ? NM__PLACE_FREE : NM__PLACE_FREE;"),
+        ("place-not-beneath-debug-hooks", "*in = there.ctx == NULL ? NULL : beneath_debug(domain, &there);", "*in = NULL;"),
+        ("place-in-any-file", "return python != NULL && part_of(address, NULL) == python;", "return false;"),
+        tests=("tests/test_beside_others.py",),
+    ),
+    *_in(
+        "python/engine.c",
+        ("engine-taken-out-is-on", "return atomic_load(mode) != OFF && nm__place_look(domain, hook) != NM__PLACE_FREE;", "return atomic_load(mode) != OFF;"),
+        ("engine-not-put-back", "if (nm__place_look(domain, hook) == NM__PLACE_FREE) nm__place_take", "if (before->malloc == NULL) nm__place_take"),
+        ("engine-declines-beneath-others", "    if (!hooked) return false;\n    int was", "    return false;\n    int was"),
+        tests=("tests/test_beside_others.py",),
+    ),
+    *_in(
         "python/insides.c",
         ("insides-no-breaker", "    trip(thread);\n    return true;", "    return true;"),
         ("insides-handler-unseen", "item->exc_value != Py_None && goes_first(item->exc_value))\n            return true;", "item->exc_value != Py_None && goes_first(item->exc_value))\n            return false;"),

@@ -1374,6 +1374,8 @@ static PyMethodDef module_methods[] = {
     {"engine_start", nm__engine_start, METH_O, "Makes the engine's heap, once. False: no memory."},
     {"engine_budget", nm__engine_budget, METH_NOARGS, "(used, peak, limit, denied); None where there is no heap."},
     {"engine_set_limit", nm__engine_set_limit, METH_VARARGS, "The engine's limit, and what of it is in reserve."},
+    {"engine_stranger", nm__engine_stranger, METH_VARARGS,
+     "Of the domains asked for, objects' and raw, the one that a hook of others is in, and the hook's file; or None."},
     {"engine_objects", nm__engine_objects, METH_O, "Switches the heap under the object domains on or off."},
     {"engine_raw", nm__engine_raw, METH_O, "Switches the heap under the raw domain on or off."},
     {"numpy_handler", nm__numpy_make_handler, METH_VARARGS, "An allocator as NumPy's handler: a capsule."},

@@ -15,6 +15,7 @@
 #include "python/insides.h"
 #include "python/numpy.h"
 #include "python/overdraft.h"
+#include "python/place.h"
 #include "python/scopes.h"
 
 static nm_heap *heap;
@@ -375,15 +376,54 @@ PyObject *nm__engine_set_limit(PyObject *module, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+/* Also where the hook was once: another's that had ended may have put back what it found long ago. */
+static void stand(PyMemAllocatorDomain domain, PyMemAllocatorEx *hook, PyMemAllocatorEx *before) {
+    if (nm__place_look(domain, hook) == NM__PLACE_FREE) nm__place_take(domain, hook, before);
+}
+
+/* What the domain gives comes from the region, whatever stands above the hook. Pre: the mode is not OFF. */
+static bool is_reached(PyMemAllocatorDomain domain) {
+    PyMemAllocatorEx there;
+    PyMem_GetAllocator(domain, &there);
+    void *ptr = there.malloc(there.ctx, 1);
+    if (ptr == NULL) return true; /* refused by a limit: no other allocator has one */
+    bool reached = nm_region_owns(ptr);
+    there.free(there.ctx, ptr);
+    return reached;
+}
+
+static bool may_stand(PyMemAllocatorDomain domain, const PyMemAllocatorEx *hook, bool hooked, _Atomic int *mode) {
+    if (nm__place_look(domain, hook) != NM__PLACE_THEIRS) return true;
+    if (!hooked) return false;
+    int was = atomic_load(mode);
+    if (was == OFF) atomic_store(mode, ON);
+    bool reached = is_reached(domain);
+    atomic_store(mode, was);
+    return reached;
+}
+
+/* The domain in which the hook of others leaves no place for ours, and where that hook is from, or None; None: there is
+ * none such. */
+PyObject *nm__engine_stranger(PyObject *module, PyObject *args) {
+    (void)module;
+    int for_objects, for_raw;
+    if (!PyArg_ParseTuple(args, "pp", &for_objects, &for_raw) || no_heap()) return NULL;
+    if (for_raw && !may_stand(PYMEM_DOMAIN_RAW, &raw_hook, raw.hooked, &raw.mode))
+        return Py_BuildValue("sz", "raw", nm__place_owner(PYMEM_DOMAIN_RAW));
+    if (for_objects && !may_stand(PYMEM_DOMAIN_MEM, &mem_hook, objects.hooked, &objects.mode))
+        return Py_BuildValue("sz", "mem", nm__place_owner(PYMEM_DOMAIN_MEM));
+    if (for_objects && !may_stand(PYMEM_DOMAIN_OBJ, &obj_hook, objects.hooked, &objects.mode))
+        return Py_BuildValue("sz", "obj", nm__place_owner(PYMEM_DOMAIN_OBJ));
+    Py_RETURN_NONE;
+}
+
 PyObject *nm__engine_objects(PyObject *module, PyObject *flag) {
     (void)module;
     int on = PyObject_IsTrue(flag);
     if (on < 0 || no_heap()) return NULL;
-    if (on && !objects.hooked) {
-        PyMem_GetAllocator(PYMEM_DOMAIN_MEM, &objects.mem);
-        PyMem_GetAllocator(PYMEM_DOMAIN_OBJ, &objects.obj);
-        PyMem_SetAllocator(PYMEM_DOMAIN_MEM, &mem_hook);
-        PyMem_SetAllocator(PYMEM_DOMAIN_OBJ, &obj_hook);
+    if (on) {
+        stand(PYMEM_DOMAIN_MEM, &mem_hook, &objects.mem);
+        stand(PYMEM_DOMAIN_OBJ, &obj_hook, &objects.obj);
         objects.hooked = true;
     }
     switch_on(&objects.mode, on != 0);
@@ -396,11 +436,10 @@ PyObject *nm__engine_raw(PyObject *module, PyObject *flag) {
     (void)module;
     int on = PyObject_IsTrue(flag);
     if (on < 0 || no_heap()) return NULL;
-    if (on && !raw.hooked) {
-        raw.heap = nm__engine_own_heap(budget);
+    if (on) {
+        if (raw.heap == NULL) raw.heap = nm__engine_own_heap(budget);
         if (raw.heap == NULL) return PyErr_NoMemory();
-        PyMem_GetAllocator(PYMEM_DOMAIN_RAW, &raw.before);
-        PyMem_SetAllocator(PYMEM_DOMAIN_RAW, &raw_hook);
+        stand(PYMEM_DOMAIN_RAW, &raw_hook, &raw.before);
         raw.hooked = true;
     }
     atomic_store(&raw.mode, on ? ON : OFF);
@@ -645,8 +684,15 @@ PyObject *nm__engine_lift(PyObject *module, PyObject *unused) {
     return PyLong_FromSize_t(peak);
 }
 
+/* A hook that was taken out serves nothing. */
+static bool serves(PyMemAllocatorDomain domain, const PyMemAllocatorEx *hook, _Atomic int *mode) {
+    return atomic_load(mode) != OFF && nm__place_look(domain, hook) != NM__PLACE_FREE;
+}
+
 PyObject *nm__engine_state(PyObject *module, PyObject *unused) {
     (void)module, (void)unused;
-    return Py_BuildValue("(NNN)", PyBool_FromLong(atomic_load(&objects.mode) != OFF),
-                         PyBool_FromLong(atomic_load(&arrays.mode) != OFF), PyBool_FromLong(atomic_load(&raw.mode) != OFF));
+    bool serves_objects = serves(PYMEM_DOMAIN_MEM, &mem_hook, &objects.mode) &&
+                          serves(PYMEM_DOMAIN_OBJ, &obj_hook, &objects.mode);
+    return Py_BuildValue("(NNN)", PyBool_FromLong(serves_objects), PyBool_FromLong(atomic_load(&arrays.mode) != OFF),
+                         PyBool_FromLong(serves(PYMEM_DOMAIN_RAW, &raw_hook, &raw.mode)));
 }

@@ -56,6 +56,7 @@ PyObject *nm__region_owns(PyObject *module, PyObject *address);
 PyObject *nm__engine_start(PyObject *module, PyObject *secure);
 PyObject *nm__engine_budget(PyObject *module, PyObject *unused);
 PyObject *nm__engine_set_limit(PyObject *module, PyObject *args);
+PyObject *nm__engine_stranger(PyObject *module, PyObject *args);
 PyObject *nm__engine_objects(PyObject *module, PyObject *on);
 PyObject *nm__engine_raw(PyObject *module, PyObject *on);
 PyObject *nm__engine_hook_arrays(PyObject *module, PyObject *api);

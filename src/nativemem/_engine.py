@@ -22,6 +22,7 @@ class Engine:
         if idle_decay or settings.idle_decay:
             dataplane.region_decay_when_idle()
 
+    stranger = staticmethod(dataplane.engine_stranger)
     objects = staticmethod(dataplane.engine_objects)
     raw = staticmethod(dataplane.engine_raw)
     hook_arrays = staticmethod(dataplane.engine_hook_arrays)

@@ -81,15 +81,31 @@ def _refuse_where_unsafe(objects: bool) -> None:
     # turns it on.
     if objects and "t" in getattr(sys, "abiflags", ""):
         raise errors.NativeUnavailable("objects: a free-threaded interpreter requires its own allocator")
+
+
+def _refuse_above_others(engine: Any, objects: bool, raw: bool) -> None:
+    """Before anything is switched on. Hooks that came after ours pass on to it, and are welcome."""
+    found = engine.stranger(objects, raw)
+    if found is None:
+        return
+    domain, file = found
+    if _is_tracing():
+        tool, wording = "tracemalloc", "tracemalloc is tracing"
+    else:
+        origin = "from no file" if file is None else f"from {file}"
+        tool, wording = "the other tool", f"an allocator hook {origin} is in the interpreter's {domain} domain"
+    raise errors.NativeUnavailable(
+        f"{wording}; when it stops it would take the engine out from under its blocks",
+        suggestion=f"stop {tool}, install, then start it again",
+    )
+
+
+def _is_tracing() -> bool:
     try:  # not `tracemalloc`, which python -X tracemalloc does not import
         from _tracemalloc import is_tracing
     except ImportError:  # an interpreter without it cannot trace
-        return
-    if is_tracing():
-        raise errors.NativeUnavailable(
-            "tracemalloc is tracing; when it stops it would take the engine out from under its blocks",
-            suggestion="stop tracemalloc, install, then start it again",
-        )
+        return False
+    return bool(is_tracing())
 
 
 def install(
@@ -113,10 +129,11 @@ def install(
 
     Returns what is on; nothing, and nothing is done, where ``NATIVEMEM_DISABLE=1`` is set. Raises
     :class:`NativeUnavailable` on the pure backend, for ``objects`` on a free-threaded interpreter, for ``objects``
-    and ``raw`` while :mod:`tracemalloc` traces, for ``arrays`` with a NumPy before 1.22 or in the midst of its
-    import; :class:`InvalidLayout` for a limit that is less than what is in use and 1 MiB; :class:`ConfigError` for
-    arguments of other types; :class:`OutOfMemory` where the system refuses even the first of its memory. What was
-    on before is on then, and nothing else: the program goes on with the allocator it had. Call it from any thread.
+    and ``raw`` while :mod:`tracemalloc` traces or the allocator hook of another tool is in place, for ``arrays``
+    with a NumPy before 1.22 or in the midst of its import; :class:`InvalidLayout` for a limit that is less than what
+    is in use and 1 MiB; :class:`ConfigError` for arguments of other types; :class:`OutOfMemory` where the system
+    refuses even the first of its memory. What was on before is on then, and nothing else: the program goes on with
+    the allocator it had. Call it from any thread.
 
     >>> import nativemem
     >>> bool(nativemem.install(limit="4 GiB"))  # doctest: +SKIP
@@ -140,6 +157,8 @@ def install(
             least = engine.budget()[0] + LEAST_OVER_HELD
             if most < least:
                 raise errors.InvalidLayout(f"install.limit: {most} bytes is too little; the least is {least}")
+        _refuse_above_others(engine, objects, raw)
+        if most is not None:
             engine.set_limit(most)
         if arrays:
             if numpy_is_there:

@@ -167,7 +167,11 @@ class Program:
     def resize_block(self) -> None:
         item = self.some(nativemem.Block)
         if item is not None and item.thing.alive:
-            item.thing.allocator.resize(item.thing, 8 * self.random.choice(SIZES))
+            item.whole = False  # what it has grown by is not wiped
+            try:
+                item.thing.allocator.resize(item.thing, 8 * self.random.choice(SIZES))
+            finally:
+                item.whole = True
             self.fill(item)
 
     def look(self) -> None:

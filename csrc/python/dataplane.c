@@ -272,7 +272,7 @@ static inline nm_status give_back(BlockObject *b, BlockState state) {
         if (NM_UNLIKELY(status != NM_OK)) return status;
     }
     unlink_block(b);
-    b->state = state;
+    b->state = (uint16_t)state;
     return NM_OK;
 }
 

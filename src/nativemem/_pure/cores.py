@@ -1418,7 +1418,7 @@ class TracedCore(_Wrapper):
 
     def site_of(self, block: Any) -> Any:
         """Where a live block came from; False where that is not known."""
-        return self._sites.get(id(block), (False, 0))[0]
+        return self._sites.get(id(block._memory), (False, 0))[0]
 
     @staticmethod
     def frames(site: tuple[Place, ...]) -> tuple[Place, ...]:

@@ -383,7 +383,7 @@ class Allocator:
             blocks = life.newest_first(serial)
             users = life.nouns + sum(block._memory._exported() for block in blocks)
             if users:
-                raise_exports(self, action, [block for block in blocks if block._exported()], life.nouns)
+                raise_exports(self, action, [block for block in blocks if block._memory._exported()], life.nouns)
             self._core_.unwind()
             for block in blocks:
                 life.sweep(serial)  # first what lies above it, as a stack wants it
@@ -399,7 +399,7 @@ class Allocator:
             blocks = self._live()
             users = self._users + sum(block._memory._exported() for block in blocks)
             if users:
-                raise_exports(self, "close", [block for block in blocks if block._exported()], self._users)
+                raise_exports(self, "close", [block for block in blocks if block._memory._exported()], self._users)
             for block in blocks:
                 self._life.sweep(block._serial, self._core_)  # first what lies above it
                 self._retire(block)

@@ -642,7 +642,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *_in(
         "python/insides.c",
         ("insides-no-breaker", "    trip(thread);\n    return true;", "    return true;"),
-        ("insides-handler-unseen", "item->exc_value != Py_None && goes_first(item->exc_value))\n            return true;", "item->exc_value != Py_None && goes_first(item->exc_value))\n            return false;"),
+        ("insides-handler-unseen", "(goes_first(item->exc_value) || is_within_handler(item->exc_value)))\n            return true;", "(goes_first(item->exc_value) || is_within_handler(item->exc_value)))\n            return false;"),
         tests=("tests/test_denials.py",),
     ),
 )

@@ -48,11 +48,23 @@ static bool goes_first(PyObject *raised) {
     return PyErr_GivenExceptionMatches(raised, PyExc_MemoryError) || !PyErr_GivenExceptionMatches(raised, PyExc_Exception);
 }
 
+/* A handler inside a handler hides the outer one's exception from the thread's state; it is the inner one's context. */
+#define CONTEXTS 64
+
+static bool is_within_handler(PyObject *handled) {
+    for (int i = 0; i < CONTEXTS && handled != NULL && PyExceptionInstance_Check(handled); i++) {
+        if (PyErr_GivenExceptionMatches(handled, PyExc_MemoryError)) return true;
+        handled = ((PyBaseExceptionObject *)handled)->context;
+    }
+    return false;
+}
+
 bool nm__insides_is_handling(PyThreadState *thread) {
     PyObject *raised = PyErr_Occurred();
     if (raised != NULL && goes_first(raised)) return true;
     for (const _PyErr_StackItem *item = thread->exc_info; item != NULL; item = item->previous_item)
-        if (item->exc_value != NULL && item->exc_value != Py_None && goes_first(item->exc_value))
+        if (item->exc_value != NULL && item->exc_value != Py_None &&
+            (goes_first(item->exc_value) || is_within_handler(item->exc_value)))
             return true;
     return false;
 }
@@ -127,6 +139,12 @@ static int handler_of(const Frame *frame) {
     return frame->f_iblock == 0 ? -1 : frame->f_blockstack[frame->f_iblock - 1].b_handler;
 }
 #endif
+
+PyObject *nm__insides_globals(const PyThreadState *thread, const void **frame) {
+    const Frame *at = *frame == NULL ? innermost(thread) : outer((const Frame *)*frame);
+    *frame = at;
+    return at == NULL ? NULL : at->f_globals;
+}
 
 void nm__insides_note_places(const PyThreadState *thread, nm__place places[NM__PLACES]) {
     const Frame *frame = innermost(thread);

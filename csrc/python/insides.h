@@ -10,8 +10,12 @@ bool nm__insides_raise_soon(PyThreadState *thread, PyObject *class_);
 /* Whether it is still to raise that. */
 bool nm__insides_will_raise(PyThreadState *thread, PyObject *class_);
 void nm__insides_take_back(PyThreadState *thread, PyObject *class_);
-/* Whether a MemoryError is being raised or handled in the thread, or an exception that none may take the place of. */
+/* Whether a MemoryError is being raised or handled in the thread, also where another exception that was raised meanwhile
+ * is, or an exception that none may take the place of. */
 bool nm__insides_is_handling(PyThreadState *thread);
+/* The globals of the Python code that runs; with `*frame` as it was left, of what called it. NULL: there is no more.
+ * Pre: *frame is NULL at first. Allocates nothing. */
+PyObject *nm__insides_globals(const PyThreadState *thread, const void **frame);
 /* Whether the instruction that the thread's innermost Python code is at takes a refused allocation for an error of its own,
  * in the right place: raised later it could come out of a `try` that has been left. */
 bool nm__insides_bears_refusal(const PyThreadState *thread, size_t size);

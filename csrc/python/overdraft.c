@@ -10,9 +10,9 @@
 
 /* The largest block that may be overdrawn: larger ones are refused on the spot, which code bears better than to have
  * them and an error later. What a handler of a MemoryError, or code that may not be interrupted, asks for may be larger:
- * a traceback that is to be shown, say. */
+ * a traceback that is to be shown, or the 256 KiB and a header that an event loop reads into. */
 #define SMALL NM_CELL_MAX
-#define SMALL_IF_URGENT ((size_t)256 << 10)
+#define SMALL_IF_URGENT ((size_t)320 << 10)
 /* With the overdraft used up, small blocks are had beyond every limit: so many bytes until the thread comes to a safe
  * point, so many after a refusal, and so many at any time in the process. */
 #define LENT_TO_SAFE_POINT ((size_t)128 << 10)
@@ -55,11 +55,14 @@ static void lock_blocks(void) {
 }
 static void unlock_blocks(void) { atomic_store_explicit(&blocks.locked, false, memory_order_release); }
 
+static void learn_library(void);
+
 bool nm__overdraft_start(nm_budget *of, bool secure) {
     if (nm__overdraft_heap != NULL) return true;
     process = of;
     nm__overdraft_heap = nm_heap_create(NULL, secure);
     if (nm__overdraft_heap == NULL) return false;
+    learn_library();
     (void)pthread_atfork(lock_blocks, unlock_blocks, unlock_blocks);
     return true;
 }
@@ -184,25 +187,77 @@ static const char *const spared[] = {
     "codeop",    "_pyrepl", "runpy",       "nativemem", "ipykernel",  "IPython",     "traitlets", "zmq",     "tornado",
     "jupyter_client", "stack_data", "executing", "pygments", "uvloop", "anyio", "trio", "gunicorn", "celery", "billiard",
     "kombu", "distributed", "uvicorn", "hypercorn", "aiohttp", "werkzeug", "socketserver", "wsgiref", "http",
+    "jedi", "parso", "prompt_toolkit", "comm", "debugpy", "matplotlib_inline", "wcwidth", "pure_eval", "asttokens", "decorator",
+    "iniconfig", "_hypothesis_pytestplugin", "starlette", "fastapi", "flask", "django",
 };
 
+/* Of a module's name, as far as its first dot. */
+static int compare_first_part(const char *module, const char *name) {
+    size_t n = strlen(name);
+    int order = strncmp(module, name, n);
+    return order != 0 ? order : module[n] == '\0' || module[n] == '.' ? 0 : 1;
+}
+
 static bool is_spared(const char *module) {
-    for (size_t i = 0; i < sizeof spared / sizeof *spared; i++) {
-        size_t n = strlen(spared[i]);
-        if (strncmp(module, spared[i], n) == 0 && (module[n] == '\0' || module[n] == '.')) return true;
-    }
+    for (size_t i = 0; i < sizeof spared / sizeof *spared; i++)
+        if (compare_first_part(module, spared[i]) == 0) return true;
     return false;
 }
 
+/* The rest of the standard library works for what calls it: `re` for a console that shows a traceback, or for a program. */
+static struct {
+    const char *names[512]; /* sorted; some 300 in each version. The strings live as long as the interpreter */
+    size_t count;
+} library;
+
+static int compare_names(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+static int compare_to_name(const void *module, const void *name) {
+    return compare_first_part((const char *)module, *(const char *const *)name);
+}
+
+static const char *ascii(PyObject *text) {
+    return PyUnicode_Check(text) && PyUnicode_IS_COMPACT_ASCII(text) ? (const char *)PyUnicode_1BYTE_DATA(text) : NULL;
+}
+
+/* Without them the library is code as any other. */
+static void learn_library(void) {
+    PyObject *names = PySys_GetObject("stdlib_module_names"), *key; /* borrowed */
+    if (library.count > 0 || names == NULL || !PyFrozenSet_CheckExact(names)) return;
+    PyObject *each = PyObject_GetIter(Py_NewRef(names)); /* for good: the program may take it out of sys */
+    while (each != NULL && library.count < sizeof library.names / sizeof *library.names && (key = PyIter_Next(each)) != NULL) {
+        if (ascii(key) != NULL) library.names[library.count++] = ascii(key);
+        Py_DECREF(key); /* the set has it */
+    }
+    Py_XDECREF(each);
+    PyErr_Clear();
+    qsort(library.names, library.count, sizeof *library.names, compare_names);
+}
+
+static bool is_library(const char *module) {
+    static const char made[] = "namedtuple_"; /* how `collections` calls the module of a constructor that it makes */
+    if (strncmp(module, made, sizeof made - 1) == 0) return true;
+    return library.count > 0 && bsearch(module, library.names, library.count, sizeof *library.names, compare_to_name) != NULL;
+}
+
+/* Frames of the library, the innermost ones, that are looked at. */
+#define FRAMES 100
+
 /* Whether the Python code that runs may be interrupted. Allocates nothing. */
-static bool may_interrupt(void) {
+static bool may_interrupt(PyThreadState *thread) {
     static PyObject *name; /* made at a time when there is memory */
     if (name == NULL && (name = nm__scope_name_of_modules()) == NULL) return false;
-    PyObject *globals = PyEval_GetGlobals();
+    const void *frame = NULL;
+    PyObject *globals = nm__insides_globals(thread, &frame);
     if (globals == NULL) return false;
-    PyObject *module = PyDict_GetItemWithError(globals, name);
-    if (module == NULL || !PyUnicode_Check(module) || !PyUnicode_IS_COMPACT_ASCII(module)) return true;
-    return !is_spared((const char *)PyUnicode_1BYTE_DATA(module));
+    for (int i = 0; i < FRAMES && globals != NULL; i++) {
+        PyObject *module = PyDict_GetItemWithError(globals, name);
+        const char *text = module == NULL ? NULL : ascii(module);
+        if (text == NULL) return true;
+        if (is_spared(text)) return false;
+        if (!is_library(text)) return true;
+        globals = nm__insides_globals(thread, &frame);
+    }
+    return true;
 }
 
 static bool is_main_thread(void) { return (pid_t)syscall(SYS_gettid) == getpid(); }
@@ -245,7 +300,7 @@ static int at_safe_point(void *unused) {
     bool due = errors.due || (o != NULL && atomic_load(nm__owner_due(o)));
     bool recovered = nm__budget_has_recovered(process) && (o == NULL || nm__budget_has_recovered(nm__owner_budget(o)));
     bool has_it = told || recovered || nm__insides_is_handling(PyThreadState_Get());
-    bool answers = due && !has_it && result == 0 && may_interrupt() &&
+    bool answers = due && !has_it && result == 0 && may_interrupt(PyThreadState_Get()) &&
                    nm__insides_is_still_at(PyThreadState_Get(), errors.places);
     if (answers || has_it) {
         errors.due = false;
@@ -375,7 +430,7 @@ void *nm__overdraft_take(size_t size, bool zeroed, bool raw) {
         return ptr;
     }
     bool ends = nm__insides_is_finalizing();
-    bool urgent = raw || ends || nm__scope_now.aside || nm__insides_is_handling(thread) || !may_interrupt();
+    bool urgent = raw || ends || nm__scope_now.aside || nm__insides_is_handling(thread) || !may_interrupt(thread);
     notice_that_it_was_raised();
     bool silent = urgent || errors.told || may_be_silent(o);
     bool asks = o != NULL && nm__owner_asks(o) && !atomic_load(nm__owner_told(o)) && is_main_thread();

@@ -1,0 +1,317 @@
+"""ENG-9c: consoles, kernels, test runners, pools and servers go on after what they ran has filled a process's limit
+or a scope, though the traceback still holds what did. Each program is a process of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from test_scopes import native
+
+pytestmark = native
+
+HEAD = """
+import nativemem
+def bound(mebibytes):
+    nativemem.install(limit=nativemem.process.usage().held + (mebibytes << 20) if nativemem.install() else 0)
+def fill(kind):
+    kept = []
+    while True:
+        if kind == 0: kept.append([len(kept)])
+        elif kind == 1: kept.append(bytearray(3 << 20))
+        elif kind == 2: kept.append(bytearray(20_000))
+        else: kept.append((lambda n: lambda: n)(len(kept)))
+"""
+
+
+def run(code: str, *args: object, **how: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "ignore", "-c", HEAD + textwrap.dedent(code), *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, **how)  # type: ignore[call-overload]
+
+
+def test_a_handler_in_the_handler() -> None:
+    """What handles a MemoryError has memory, also in handlers of what it meets meanwhile."""
+    done = run("""
+bound(32)
+try: fill(0)
+except MemoryError:
+    try: [][1]
+    except IndexError:
+        table = bytearray(256)
+        table += bytes(0xff00)  # as `re` does in such a handler
+        print(len(table))
+""")
+    assert (done.returncode, done.stdout) == (0, "65536\n"), done.stderr
+
+
+def test_the_library_works_for_its_caller() -> None:
+    """Code of the standard library is interrupted where its caller may be, and only there."""
+    code = """
+import collections, re, types
+bound(32)
+caller = types.ModuleType({name!r})
+exec('''
+import collections, re
+def work():
+    for i in range(40):
+        re.purge()
+        re.compile(r"[a-z\\u0100-\\u0200]+(b|c){{2}}" + str(i))
+    return collections.namedtuple("Pair", "x y")(1, 2)
+''', caller.__dict__)
+held, got = None, []
+try: fill(0)
+except MemoryError as error: held = error
+got.append(held.__traceback__.tb_next is not None)
+try: got.append(sum(caller.work()))
+except MemoryError: got.append("interrupted")
+print(got)
+"""
+    for name in ("code", "IPython.core", "pygments.util"):
+        done = run(code.format(name=name))
+        assert (done.returncode, done.stdout) == (0, "[True, 3]\n"), done.stderr
+
+
+@pytest.mark.parametrize("colors", ["0", "1"])
+def test_an_interactive_interpreter(colors: str) -> None:
+    lines = ["x = 'a' + 'bc'", "kept = []", "while True: kept.append([len(kept)])", ""]
+    again = ["print(x)", "1/0", "print([i * 7 for i in range(3)])", "def f(): return 'f' + x", "", "print(f())"]
+    lines += again * 5
+    lines += ["del kept", "print(len(bytes(1 << 20)))", "raise SystemExit(7)"]
+    done = subprocess.run(
+        [sys.executable, "-i", "-q"], input="\n".join(lines) + "\n", capture_output=True, text=True, timeout=60,
+        env=os.environ | {"NATIVEMEM_AUTOINSTALL": "1", "NATIVEMEM_LIMIT": "80 MiB", "PYTHON_COLORS": colors},
+    )  # fmt: skip
+    assert done.returncode == 7
+    assert done.stdout.split("\n") == ["abc", "[0, 7, 14]", "fabc"] * 5 + ["1048576", ""]
+    assert done.stderr.count("MemoryError") == 1 and done.stderr.count("ZeroDivisionError") == 5
+
+
+RUN = """
+import os
+import nativemem, pytest
+nativemem.install(limit=nativemem.process.usage().held + (64 << 20) if nativemem.install() else 0)
+def fill(make):
+    kept = []
+    while True: kept.append(make(kept))
+def test_before(): assert sum([1, 2]) == 3
+def test_fill(): fill(lambda kept: [len(kept)])
+def test_after(tmp_path): (tmp_path / "a").write_text("b")
+def test_differs(): assert [1, {2: 3}] == [1, {2: 4}]
+def test_raises():
+    with pytest.raises(ZeroDivisionError): 1 / 0
+def test_fill_large(): fill(lambda kept: bytearray(3 << 20))
+@pytest.mark.parametrize("i", range(10))
+def test_others(i): assert [str(j) for j in range(i)] == list(map(str, range(i)))
+"""
+
+
+def test_a_run_of_pytest(tmp_path: Path) -> None:
+    program = tmp_path / "test_program.py"
+    program.write_text(RUN)
+    options = ("-q", "-p", "no:cacheprovider", "-W", "ignore", "--tb=short")
+    command = [sys.executable, "-m", "pytest", *options, str(program)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    lines = done.stdout.splitlines()
+    failed = sorted(line.split("::")[1].split()[0] for line in lines if line.startswith("FAILED "))
+    assert failed == ["test_differs", "test_fill", "test_fill_large"], done.stdout + done.stderr
+    assert "3 failed, 13 passed" in done.stdout and done.returncode == 1
+
+
+def test_a_run_of_unittest() -> None:
+    done = run("""
+import unittest
+bound(32)
+class Case(unittest.TestCase):
+    def test_a(self): self.assertEqual([1], [1])
+    def test_b_fill(self): fill(0)
+    def test_c(self): self.assertEqual([1, {2: 3}], [1, {2: 3}])
+    def test_d_differs(self): self.assertEqual([1, {2: 3}], [1, {2: 4}])
+    def test_e_fill(self): fill(1)
+    def test_f(self):
+        with self.assertRaises(KeyError): {}[1]
+unittest.main()
+""")
+    assert "FAILED (failures=1, errors=2)" in done.stderr and done.stderr.count("\nMemoryError") == 2, done.stderr
+    assert done.returncode == 1
+
+
+JOBS = """
+import sys
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+def in_scope(kind):
+    with nativemem.Budget("4 MiB"): fill(kind)
+def job(i): return len([j for j in range(1000)]) + i
+def results(executor, filling):
+    held, wrong = [], []
+    for turn in range(2):
+        calls = [(filling, i // 5 % 4) if i % 5 == 0 else (job, i) for i in range(40)]
+        futures = [executor.submit(*call) for call in calls]
+        for i, future in enumerate(futures):
+            try: result = future.result(timeout=50)
+            except BaseException as error:
+                held.append(error)
+                result = type(error)
+            if result != (MemoryError if i % 5 == 0 else 1000 + i): wrong.append((i, result))
+    return len(held), wrong
+"""
+
+
+def test_jobs_of_threads_with_scopes() -> None:
+    done = run(
+        JOBS
+        + """
+nativemem.install()
+with ThreadPoolExecutor(3) as executor: print(results(executor, in_scope))
+"""
+    )
+    assert (done.returncode, done.stdout) == (0, "(16, [])\n"), done.stderr
+
+
+@pytest.mark.parametrize("filling", ["fill", "in_scope"])
+def test_jobs_of_processes_with_a_limit(filling: str) -> None:
+    done = run(
+        JOBS
+        + f"""
+with ProcessPoolExecutor(2, initializer=bound, initargs=(40,)) as executor: print(results(executor, {filling}))
+"""
+    )
+    assert (done.returncode, done.stdout) == (0, "(16, [])\n"), done.stderr
+
+
+@pytest.mark.parametrize("scope", [True, False])
+def test_a_server_of_asyncio(scope: bool) -> None:
+    """Another request is answered while the one that failed still has what it filled."""
+    done = run(f"""
+import asyncio, contextlib
+nativemem.install() if {scope} else bound(40)
+held = []
+async def serve(reader, writer):
+    line = (await reader.readline()).strip()
+    try:
+        with nativemem.Budget("8 MiB") if {scope} else contextlib.nullcontext():
+            if line.startswith(b"fill"): fill(int(line[4:]))
+            writer.write(line.upper() + b"\\n")
+    except MemoryError as error:
+        held.append(error)
+        writer.write(b"full\\n")
+    await writer.drain()
+    writer.close()
+async def ask(port, line):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(line + b"\\n")
+    answer = await asyncio.wait_for(reader.readline(), 20)
+    writer.close()
+    return answer.strip().decode()
+async def main():
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    for kind in range(4):
+        print(await ask(port, b"fill%d" % kind), *[await ask(port, b"a%d" % i) for i in range(10)])
+        held.clear()
+asyncio.run(main())
+""")
+    line = " ".join(["full", *(f"A{i}" for i in range(10))])
+    assert (done.returncode, done.stdout.splitlines()) == (0, [line] * 4), done.stderr
+
+
+def test_a_server_of_threads() -> None:
+    """The handler is in a scope: what fills it is refused to that request alone."""
+    done = run("""
+import http.server, threading, urllib.error, urllib.request
+nativemem.install()
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        status = 200
+        try:
+            with nativemem.Budget("4 MiB"):
+                if self.path.startswith("/fill"): fill(int(self.path[5:]))
+        except MemoryError: status = 507
+        self.send_response(status)
+        self.end_headers()
+    def log_message(self, *_): pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+thread = threading.Thread(target=server.serve_forever)
+thread.start()
+def ask(path):
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}{path}", timeout=20) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error: return error.code
+for kind in range(4): print(ask(f"/fill{kind}"), *[ask("/") for _ in range(5)])
+server.shutdown()
+thread.join()
+""")
+    assert (done.returncode, done.stdout) == (0, "507 200 200 200 200 200\n" * 4), done.stderr
+
+
+def test_an_interrupt() -> None:
+    """Ctrl-C: ends a loop that meets the limit again and again, and the interpreter ends with its own code."""
+    done = run("""
+import os, signal, sys
+bound(32)
+kept, errors = [], 0
+try:
+    while True:
+        try: fill(0) if errors == 0 else kept.append([[i] for i in range(1000)])
+        except MemoryError as error:
+            kept.append(error)
+            errors += 1
+            if errors == 50: os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt: print("interrupted", errors < 100)
+sys.exit(9)
+""")
+    assert (done.returncode, done.stdout, done.stderr) == (9, "interrupted True\n", "")
+
+
+@pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, ("ipykernel", "jupyter_client"))),
+    reason="needs ipykernel and jupyter_client",
+)
+def test_a_notebook_kernel() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", KERNEL], capture_output=True, text=True, timeout=120,
+        env=os.environ | {"NATIVEMEM_AUTOINSTALL": "0"},
+    )  # fmt: skip
+    expected = ["MemoryError", "2", "(42, 'ab')", "ZeroDivisionError", "50", "'deleted'"] * 6
+    assert (done.returncode, done.stdout.splitlines()) == (0, expected), done.stderr
+
+
+KERNEL = """
+import os, sys
+from jupyter_client import KernelManager
+manager = KernelManager(kernel_name="")
+from jupyter_client.kernelspec import KernelSpec
+command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+manager._kernel_spec = KernelSpec(argv=command, display_name="")
+manager.start_kernel(env=os.environ | {"NATIVEMEM_AUTOINSTALL": "1", "NATIVEMEM_LIMIT": "150 MiB"}, stderr=-3)
+client = manager.client()
+client.start_channels()
+client.wait_for_ready(timeout=60)
+def cell(code):
+    sent, out = client.execute(code), []
+    while True:
+        message = client.get_iopub_msg(timeout=30)
+        if message["parent_header"].get("msg_id") != sent: continue
+        kind, content = message["msg_type"], message["content"]
+        if kind == "execute_result": out.append(content["data"]["text/plain"])
+        elif kind == "error": out.append(content["ename"])
+        elif kind == "status" and content["execution_state"] == "idle": return " ".join(out)
+try:
+    cell("import gc, sys, warnings, nativemem; warnings.simplefilter('ignore')")
+    cell("x = 42; y = 'a' + 'b'; budget = nativemem.Budget('32 MiB')")
+    for scope in "if True:", "with budget:":
+        for make in "[len(kept)]", "bytearray(3 << 20)", "bytearray(20_000)":
+            print(cell(f"{scope}\\n  kept = []\\n  while True: kept.append({make})"))
+            for code in "1+1", "x, y", "1/0", "len([i for i in range(50)])": print(cell(code))
+            cell("del kept; sys.last_value = sys.last_traceback = sys.last_exc = None")
+            print(cell("gc.collect(); 'deleted'"))
+finally:
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
+"""

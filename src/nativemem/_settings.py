@@ -70,17 +70,16 @@ def parse_size(value: Any, label: str = "size", *, least: int = 0) -> int:
 def format_size(n: int) -> str:
     """``n`` bytes for people: ``"1.5 MiB"``.
 
-    >>> format_size(1536), format_size(0), format_size(5 << 30)
-    ('1.5 KiB', '0 B', '5.0 GiB')
+    >>> format_size(1536), format_size(0), format_size(5 << 30), format_size(-3 << 50)
+    ('1.5 KiB', '0 B', '5.0 GiB', '-3072.0 TiB')
     """
     if abs(n) < 1024:
         return f"{n} B"
-    amount = float(n)
-    for unit in ("KiB", "MiB", "GiB"):
-        amount /= 1024
-        if abs(amount) < 1024:
-            return f"{amount:.1f} {unit}"
-    return f"{amount / 1024:.1f} TiB"
+    for shift, unit in ((10, "KiB"), (20, "MiB"), (30, "GiB")):
+        if abs(n) < 1024 << shift:
+            return f"{n / (1 << shift):.1f} {unit}"
+    tenths = (abs(n) * 10 + (1 << 39)) >> 40  # an int: it may be more than a float takes
+    return f"{'-' * (n < 0)}{tenths // 10}.{tenths % 10} TiB"
 
 
 def reserve_of(limit: int) -> int:

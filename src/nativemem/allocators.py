@@ -128,10 +128,16 @@ class Allocator(_Base):
     @classmethod
     def _make(cls, kind: str, upstream: Any, *args: Any) -> Any:
         """A core of the backend; its refusal, of the upstream it takes memory from, as an error."""
+        make = getattr(cls._backend, kind)
+        refusal: tuple[int, int, int, int] | None = None
         try:
-            return _pressure.retry(cls._backend, partial(getattr(cls._backend, kind), *args))
+            return make(*args)
         except Refusal as r:
             # not r itself: with its traceback it would be a cycle that holds upstream
+            refusal = r.status, r.requested, r.used, r.limit
+        try:
+            return _pressure.retry(cls._backend, partial(make, *args), refusal)
+        except Refusal as r:
             refusal = r.status, r.requested, r.used, r.limit
         raise_status(upstream, *refusal)
 

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from ._settings import Settings, format_size, parse_size
+from ._settings import Settings, parse_size
+from ._settings import format_size as format_size
 from .errors import SIZE_MAX, ConfigError, InvalidLayout, shown
 
 __all__ = [
@@ -20,7 +21,6 @@ __all__ = [
     "Settings",
     "SlabConfig",
     "StackConfig",
-    "format_size",
     "parse_size",
 ]
 

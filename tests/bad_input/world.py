@@ -571,6 +571,7 @@ GOOD: dict[str, Callable[[World], Any]] = {
     "objects": lambda w: False,
     "arrays": lambda w: False,
     "raw": lambda w: False,
+    "idle_decay": lambda w: False,
 }
 
 

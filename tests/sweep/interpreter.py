@@ -144,7 +144,7 @@ class Swept:
         sys.unraisablehook = self.caught
 
     def caught(self, args: Any) -> None:
-        self.unraisable.append(args.exc_type)
+        self.unraisable.append(args.exc_value or args.exc_type())
 
     def sweep(self) -> int:
         """Returns how many allocations were made fail."""
@@ -216,7 +216,11 @@ class Swept:
         if reached:
             self.afterwards(w, label, before, memory)
         self.note(label, w.finish())
-        others = [kind.__name__ for kind in self.unraisable if not issubclass(kind, MemoryError)]
+        others = [
+            f"{type(error).__name__}: {error}"
+            for error in self.unraisable
+            if not isinstance(error, MemoryError) and not interpreters_own(error, self.nm.name == "native")
+        ]
         self.unraisable.clear()
         if others:
             self.note(label, [f"unraisable: {others}"])

@@ -84,6 +84,8 @@ def sweep(backend: str, group: str) -> tuple[int, list[str]]:
             try:
                 made += nm.Failing.sweep(swept.once, sticky=sticky, most=500)
             except Exception as error:
+                if "allocated nothing" in str(error):
+                    break
                 swept.complaints.append(f"{type(error).__name__}: {error} {getattr(error, '__notes__', '')}")
         complaints += [f"{backend}, {group}: {scenario.label}: {what}" for what in swept.complaints]
     return made, complaints

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import contextvars
 import gc
 import random
 import sys
@@ -44,13 +45,11 @@ class Item:
     """An array or a block with the number that fills it."""
 
     def __init__(self, thing: Any, number: float) -> None:
-        self.thing, self.number, self.whole = thing, number, True
+        self.thing, self.number, self.changes = thing, number, 0
 
     def numbers(self) -> Any:
         """Its items, as an array; None where there are none, as of a block that is gone, or of an array that NumPy
         is about to give other memory."""
-        if not self.whole:
-            return None
         if isinstance(self.thing, np.ndarray):
             return self.thing if self.thing.size and self.thing.__array_interface__["data"][0] else None
         try:
@@ -145,12 +144,12 @@ class Program:
         """NumPy frees the array's memory, and takes other."""
         state, item = np.zeros(self.random.choice(SIZES)).__reduce__()[2], self.some(np.ndarray)
         if item is not None and isinstance(state, tuple):
-            item.whole = False  # NumPy's pointer leads nowhere in the midst of it
+            item.changes += 1  # NumPy's pointer leads nowhere in the midst of it
             try:
                 item.thing.__setstate__(state)
             finally:
-                item.whole = True
-            self.fill(item)
+                self.fill(item)
+                item.changes -= 1
 
     def drop(self) -> None:
         self.take(self.items)
@@ -167,12 +166,12 @@ class Program:
     def resize_block(self) -> None:
         item = self.some(nativemem.Block)
         if item is not None and item.thing.alive:
-            item.whole = False  # what it has grown by is not wiped
+            item.changes += 1  # what it has grown by is not wiped
             try:
                 item.thing.allocator.resize(item.thing, 8 * self.random.choice(SIZES))
             finally:
-                item.whole = True
-            self.fill(item)
+                self.fill(item)
+                item.changes -= 1
 
     def look(self) -> None:
         """Callbacks for blocks, arrays' as well."""
@@ -316,7 +315,7 @@ class Program:
     def compare(self) -> None:
         places = []
         for item in self.items:
-            numbers = item.numbers()
+            numbers = item.numbers() if not item.changes else None
             if numbers is None:
                 continue
             values = set(numbers.tolist())
@@ -406,7 +405,7 @@ def main() -> int:
         programs += 1
         if given.verbose:
             print(f"seed {seed}", flush=True)
-        fault = run(seed, given.steps)
+        fault = contextvars.Context().run(run, seed, given.steps)  # scopes need not have ended in order
         if fault is not None:
             wrong += 1
             print(f"seed {seed}: {type(fault).__name__}: {fault}", flush=True)

@@ -583,7 +583,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("array-refused-without-asking", "if (NM_UNLIKELY(block == NULL) && ask_for_room(", "if (NM_UNLIKELY(block == NULL) && size == 0 && ask_for_room("),
         ("array-moved-within-its-move", "if (move_of(ptr) != NULL) return NULL;", ""),
         ("array-freed-within-its-move", "if (NM_UNLIKELY(move != NULL)) {", "if (false) {"),
-        ("array-reason-keeps-frames", "(void)PyException_SetTraceback(p.value, Py_None);", "(void)PyException_SetTraceback(p.value, p.traceback);"),
+        ("array-reason-keeps-frames", "PyException_SetContext(p.value, NULL);", ""),
         ("array-reason-goes-with-its-allocator", "if (refused.source == source) make_refusal();", "if (refused.source == source) refused.source = NULL;"),
         ("array-never-freed", "    nm__let_go_of_block((PyObject *)gone.site);", "    (void)gone;"),
         ("array-zeros-not-zero", "if (zeroed) memset(ptr, 0, size);", "(void)zeroed;"),

@@ -75,7 +75,10 @@ static void make_refusal(void) {
     nm__raise_refusal(allocator, refused.failure, refused.size, ARRAY_ALIGN);
     Pending p = set_aside();
     PyErr_NormalizeException(&p.type, &p.value, &p.traceback);
-    if (p.value != NULL) (void)PyException_SetTraceback(p.value, Py_None); /* it would keep frames, and so arrays */
+    if (p.value != NULL) { /* they would keep frames, and so arrays */
+        (void)PyException_SetTraceback(p.value, Py_None);
+        PyException_SetContext(p.value, NULL);
+    }
     PyObject *before = refusal;
     refusal = p.value;
     Py_XDECREF(p.type);

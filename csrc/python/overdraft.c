@@ -104,8 +104,14 @@ static void count_lent(size_t bytes) {
     errors.lent += bytes;
 }
 
-static bool may_lend(size_t bytes, size_t size) {
-    if (size > SMALL || errors.lent + bytes > LENT_TO_SAFE_POINT) return false;
+/* What the interpreter takes for itself, between the instructions that bear a refusal and outside of calls, cannot go on
+ * for long: there is an instruction for each. Where a thread has no safe points that matters. */
+static bool may_go_on(const PyThreadState *thread, size_t size) {
+    return thread == NULL || nm__insides_is_in_call(thread) || nm__insides_bears_refusal(thread, size);
+}
+
+static bool may_lend(size_t bytes, size_t size, const PyThreadState *thread) {
+    if (size > SMALL || (errors.lent + bytes > LENT_TO_SAFE_POINT && may_go_on(thread, size))) return false;
     lock_blocks();
     bool may = blocks.lent + bytes <= LENT_IN_ALL || size <= INT_SIZE;
     unlock_blocks();
@@ -439,7 +445,7 @@ void *nm__overdraft_take(size_t size, bool zeroed, bool raw) {
     if (size <= (urgent ? SMALL_IF_URGENT : SMALL) && charge(o, bytes, nm__budget_overdraw)) {
         ptr = serve(size, bytes, zeroed, site);
         if (ptr != NULL) settle(o);
-    } else if (ends || may_lend(bytes, size)) {
+    } else if (ends || may_lend(bytes, size, thread)) {
         count_lent(bytes);
         ptr = serve(size, bytes, zeroed, OF_NO_ONE);
     }

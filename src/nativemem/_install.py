@@ -128,12 +128,12 @@ def install(
     program gets :class:`MemoryError`.
 
     Returns what is on; nothing, and nothing is done, where ``NATIVEMEM_DISABLE=1`` is set. Raises
-    :class:`NativeUnavailable` on the pure backend, for ``objects`` on a free-threaded interpreter, for ``objects``
-    and ``raw`` while :mod:`tracemalloc` traces or the allocator hook of another tool is in place, for ``arrays``
-    with a NumPy before 1.22 or in the midst of its import; :class:`InvalidLayout` for a limit that is less than what
-    is in use and 1 MiB; :class:`ConfigError` for arguments of other types; :class:`OutOfMemory` where the system
-    refuses even the first of its memory. What was on before is on then, and nothing else: the program goes on with
-    the allocator it had. Call it from any thread.
+    :class:`NativeUnavailable` on the pure backend, for ``objects`` on a free-threaded interpreter, for
+    ``objects`` and ``raw`` while :mod:`tracemalloc` traces or the allocator hook of another tool is in place,
+    for ``arrays`` with a NumPy before 1.22 or in the midst of its import; :class:`InvalidLayout` for a limit
+    that is less than what is in use and 1 MiB; :class:`ConfigError` for arguments of other types;
+    :class:`OutOfMemory` where the system refuses even the first of its memory. What was on before is on then,
+    and nothing else: the program goes on with the allocator it had. Call it from any thread.
 
     >>> import nativemem
     >>> bool(nativemem.install(limit="4 GiB"))  # doctest: +SKIP

@@ -198,6 +198,10 @@ for make in (nm.Heap, nm.System, nm.Arena, lambda: nm.Traced(nm.Heap(), stacks=2
     assert said.split() == ["BudgetExceeded", *["InvalidLayout"] * 3] * 4
 
 
+@pytest.mark.skipif(
+    not (shutil.which("g++") or shutil.which("c++") or os.environ.get("CI")),
+    reason="there is no C++ compiler to ask",
+)
 def test_in_cxx(environment: Environment) -> None:
     program = "import crossing_cxx, nativemem; print(crossing_cxx.round_trip(nativemem.Heap()))"
     assert environment.says(program) == "True\n"

@@ -203,7 +203,7 @@ static void *hold(void *arg) {
         h->broken += nm_budget_used(mine) != 0;
         if (i % 7 == 0) nm_budget_lock(mine);
         if (i % 11 == 0) nm__budget_reserve(h->parent, below(&seed, 3000));
-        if (i % 13 == 0) nm__budget_open_reserves(h->sibling);
+        if (i % 13 == 0 && nm__budget_overdraw(h->sibling, 10)) h->broken += nm_budget_release(h->sibling, 10) != NM_OK;
         nm_denial last;
         (void)nm_budget_last_denial(h->parent, &last);
         nm_budget_destroy(mine);

@@ -1,13 +1,12 @@
+import shutil
+
 from setuptools import Extension, setup
 
 import nativemem
 
 include = nativemem.get_include()
 flags = ["-std=c11", "-Wall", "-Wextra", "-Werror", f"-isystem{include}"]
-setup(
-    name="crossing",
-    ext_modules=[
-        Extension("crossing", ["crossing.c"], include_dirs=[include], extra_compile_args=flags),
-        Extension("crossing_cxx", ["crossing_cxx.cpp"], include_dirs=[include], language="c++"),
-    ],
-)
+modules = [Extension("crossing", ["crossing.c"], include_dirs=[include], extra_compile_args=flags)]
+if shutil.which("g++") or shutil.which("c++"):
+    modules.append(Extension("crossing_cxx", ["crossing_cxx.cpp"], include_dirs=[include], language="c++"))
+setup(name="crossing", ext_modules=modules)

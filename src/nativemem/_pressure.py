@@ -18,7 +18,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from ._sites import PACKAGE
+from ._sites import PACKAGE, frame_at
 from .errors import Refusal
 
 __all__ = ["LEVELS", "MemoryPressure"]
@@ -89,9 +89,9 @@ def _warn(budget: Any, level: str) -> None:
     module would have one for each line and each text, so that a budget that goes up and down would fill a log. A
     registry is void when filters change, as any.
     """
-    frame: Any = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
-        frame = frame.f_back
+    n = 1
+    while (frame := frame_at(n)) is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        n += 1
     file, line, module = "sys", 1, "sys"  # as Python says where no code of Python's runs
     if frame is not None:
         # some instructions of the compiler's own have no line
@@ -100,7 +100,7 @@ def _warn(budget: Any, level: str) -> None:
     message = MemoryPressure(budget._pressed(), budget, level)
     registry = budget._warned.setdefault(level, {})
     entry = str(message), MemoryPressure, line
-    known_already = any(key != "version" for key in registry)
+    known_already = len(registry) > ("version" in registry)
     if known_already:
         registry[entry] = True
     try:
@@ -133,7 +133,11 @@ def _call(budget: Any, level: str) -> None:
 
 
 def _is_among(budget: Any, budgets: Any) -> bool:
-    return any(other is budget for other in budgets)
+    # no generator: one that is left before its end has to be closed, which takes memory
+    for other in budgets:
+        if other is budget:
+            return True
+    return False
 
 
 def ask(

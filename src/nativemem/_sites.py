@@ -46,16 +46,29 @@ class Site:
         return f"{self.bytes} bytes in {self.blocks} {noun}: {where}"
 
 
+def frame_at(depth: int) -> Any:
+    """The frame of the caller for 0, of what called it for 1 and so on; None where there are no more.
+
+    Raises :class:`MemoryError`. The next frame is not taken from ``f_back``: where CPython 3.11 has no memory for
+    that frame's object, ``f_back`` is None and leaves the MemoryError set, so that the call after it fails with a
+    SystemError.
+    """
+    try:
+        return sys._getframe(depth + 1)
+    except ValueError:
+        return None
+
+
 def here(depth: int) -> tuple[Place, ...]:
     """The innermost ``depth`` frames of the caller of this package."""
     places: list[Place] = []
-    frame: Any = sys._getframe(1)
-    while frame is not None and len(places) < depth:
+    n = 1
+    while len(places) < depth and (frame := frame_at(n)) is not None:
         code = frame.f_code
         if places or not code.co_filename.startswith(PACKAGE):
             line = frame.f_lineno or code.co_firstlineno  # some instructions of the compiler's own have none
             places.append((code.co_filename, line, getattr(code, "co_qualname", code.co_name)))
-        frame = frame.f_back
+        n += 1
     return tuple(places)
 
 

@@ -75,7 +75,10 @@ def check_source(allocator: Any, label: str) -> None:
     """Raises :class:`ConfigError` for an allocator with methods of its own in place of those that take and give
     memory. What stands on an allocator takes from its core and would not call them: neither a check nor a count
     that somebody put there may be passed over in silence."""
-    bound = next(cls for cls in type(allocator).__mro__ if "_binding" in vars(cls))
+    # no generator: one that is left before its end has to be closed, which takes memory
+    for bound in type(allocator).__mro__:
+        if "_binding" in vars(bound):
+            break
     for name in ("alloc", "free", "resize"):
         if getattr(type(allocator), name) is not getattr(bound, name) or name in getattr(allocator, "__dict__", ()):
             raise ConfigError(

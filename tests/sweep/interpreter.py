@@ -78,7 +78,10 @@ def interpreters_own(error: BaseException, native: bool) -> bool:
         return True
     if text == "<class 'zip'> returned a result with an exception set":  # with strict=True
         return True
-    last = traceback.extract_tb(error.__traceback__)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return False
+    last = frames[-1]
     called = (last.line or "")[last.colno - indented(last) : last.end_colno - indented(last)]
     return text == "error return without exception set" and not (native and IN_C.search(called))
 
@@ -144,7 +147,18 @@ class Swept:
         sys.unraisablehook = self.caught
 
     def caught(self, args: Any) -> None:
-        self.unraisable.append(args.exc_value or args.exc_type())
+        # takes as little memory as it can; without a value where there was no memory for one
+        self.unraisable.append(args.exc_type if args.exc_value is None else args.exc_value)
+
+    def unraised(self) -> list[str]:
+        """What went to the hook and should not have, as text: the frames of an exception keep what they have."""
+        errors = [error() if isinstance(error, type) else error for error in self.unraisable]
+        self.unraisable.clear()
+        return [
+            f"{type(error).__name__}: {error}"
+            for error in errors
+            if not isinstance(error, MemoryError) and not interpreters_own(error, self.nm.name == "native")
+        ]
 
     def sweep(self) -> int:
         """Returns how many allocations were made fail."""
@@ -213,15 +227,11 @@ class Swept:
         memory = isinstance(failed, MemoryError)
         ended(w, result)
         result = failed = walk = None
+        others = self.unraised()
         if reached:
             self.afterwards(w, label, before, memory)
         self.note(label, w.finish())
-        others = [
-            f"{type(error).__name__}: {error}"
-            for error in self.unraisable
-            if not isinstance(error, MemoryError) and not interpreters_own(error, self.nm.name == "native")
-        ]
-        self.unraisable.clear()
+        others += self.unraised()
         if others:
             self.note(label, [f"unraisable: {others}"])
         return reached

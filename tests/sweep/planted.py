@@ -97,7 +97,7 @@ PLANTED: dict[str, tuple[Callable[[World], Any], str]] = {
     "turns": (turns, "gave SystemError: it returned NULL"),
     "ends": (ends, ""),
     "damages": (damages, "a live block has lost its content"),
-    "drops": (drops, "unraisable: ['KeyError']"),
+    "drops": (drops, "unraisable: [\"KeyError: 'x'\""),
     "closes": (closes, "cannot be closed any more"),
 }
 

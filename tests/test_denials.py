@@ -75,6 +75,29 @@ for name, make in makers.items():
 """
         ) == []
 
+    def test_in_constructors(self) -> None:
+        """ENG-9: the interpreter's own frame around an ``__init__`` is no function's and has no globals."""
+        assert output(
+            """
+class Inner:
+    def __init__(self, i): self.values, self.text = [i], str(i) * 3
+class Outer:
+    def __init__(self, i): self.inner, self.more = Inner(i), {i: [Inner(i)]}
+def work(kept):
+    for i in range(100_000): kept.append(Outer(i))
+for limit in ("64 KiB", "256 KiB", "1 MiB"):
+    kept, errors = [], 0
+    try:
+        with Budget(limit):
+            while errors < 200:
+                try: work(kept)
+                except MemoryError: errors += 1
+    except MemoryError: pass
+    print(errors)
+    kept.clear()
+"""
+        ) == ["200"] * 3
+
     def test_an_interrupt(self) -> None:
         """ENG-9a: Ctrl-C ends code that catches what is refused, in which no instruction is like the others."""
         done = run(

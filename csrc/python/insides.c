@@ -143,7 +143,8 @@ static int handler_of(const Frame *frame) {
 PyObject *nm__insides_globals(const PyThreadState *thread, const void **frame) {
     const Frame *at = *frame == NULL ? innermost(thread) : outer((const Frame *)*frame);
 #if PY_VERSION_HEX >= 0x030C0000
-    while (at != NULL && at->f_funcobj == NULL) at = outer(at); /* the interpreter's own, around __init__: it has none */
+    /* The interpreter's own frame around an __init__ is no function's, and has no globals: what stands there is anything. */
+    while (at != NULL && (at->f_funcobj == NULL || !PyFunction_Check(at->f_funcobj))) at = outer(at);
 #endif
     *frame = at;
     return at == NULL ? NULL : at->f_globals;

@@ -663,7 +663,10 @@ def raise_exports(allocator: Any, action: str, blocks: list[Any] | None = None, 
     error.sites = sites.sites  # type: ignore[attr-defined]
     if details and noted:
         error.add_note(details)  # type: ignore[attr-defined]
-    raise error
+    try:
+        raise error
+    finally:
+        del error  # its traceback has this frame: a cycle would keep the allocator
 
 
 def coerce_layout(allocator: Any, size: Any, align: Any = ALIGN_DEFAULT, label: str = "") -> tuple[int, int]:

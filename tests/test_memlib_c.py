@@ -314,7 +314,8 @@ def test_nothing_is_wrong(sound: Path, check: Check) -> None:
 def test_what_breaks_it_shows(tmp_path: Path, sound: Path, flip: str) -> None:
     check, file, old, new = FLIPS[flip]
     tree = copy(tmp_path / "tree")
-    if check in (one_build, out_of_memory, equivalence, by_the_header_alone):  # make builds anew what the flip changes
+    # make builds anew what the flip changes; without the tests of the sound tree it builds all
+    if check in (one_build, out_of_memory, equivalence, by_the_header_alone) and (sound / "build").exists():
         shutil.copytree(sound / "build", tree / "build", dirs_exist_ok=True)
     text = (tree / file).read_text()
     assert old in text

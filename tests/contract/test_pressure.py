@@ -515,6 +515,7 @@ def test_a_callback_that_closes_and_frees(nm: Binding) -> None:
     assert budget.used == 0
 
 
+@pytest.mark.unplanted("counts the requests of threads")
 def test_threads_that_ask(nm: Binding) -> None:
     """BUDGET-3, 2: each request is asked for, none passes the limit, each denial is counted once."""
     lock, kept = threading.Lock(), []
@@ -623,7 +624,9 @@ def test_a_caller_without_a_line(nm: Binding) -> None:
     def fill(budget: Any) -> None:
         budget.try_reserve(900)
 
-    nowhere = types.FunctionType(fill.__code__.replace(co_linetable=b""), globals())
+    # an entry says that eight instructions (before 3.11: 254 bytes of them) have no line
+    nothing = b"\xff" * 100 if sys.version_info >= (3, 11) else b"\xfe\x80" * 10
+    nowhere = types.FunctionType(fill.__code__.replace(co_linetable=nothing), globals())
     with pytest.warns(nativemem.MemoryPressure) as warned:
         nowhere(nm.Budget(1000))
     assert [(w.filename, w.lineno) for w in warned] == [(__file__, fill.__code__.co_firstlineno)]

@@ -625,8 +625,8 @@ def test_a_caller_without_a_line(nm: Binding) -> None:
     def fill(budget: Any) -> None:
         budget.try_reserve(900)
 
-    # entries that say of up to eight instructions (before 3.11: of 254 bytes) that they have no line; not one too many,
-    # the interpreter does not look where they end
+    # entries that say of up to eight instructions (before 3.11: of 254 bytes) that they have no line; not one too
+    # many, the interpreter does not look where they end
     size = len(fill.__code__.co_code)
     units = [min(8, size // 2 - i) for i in range(0, size // 2, 8)]
     nothing = bytes(0xF8 | n - 1 for n in units) if sys.version_info >= (3, 11) else bytes([size, 0x80])

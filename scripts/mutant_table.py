@@ -371,7 +371,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("heap-calloc-trusts-used-memory", "if (ptr != NULL && !zero) memset(ptr, 0, bytes);", "if (ptr != NULL && !zero && bytes <= NM_CELL_MAX) memset(ptr, 0, bytes);"),
         ("heap-realloc-copies-too-much", "memcpy(moved, ptr, old < size ? old : size);", "memcpy(moved, ptr, old);"),
         ("heap-moved-span-uncharged", "if (npages <= now || !charge(h, more, true)) return NULL;", "if (npages <= now) return NULL;"),
-        ("heap-shrunk-leaves-half-over", "return size > cell - cell / 4; }", "return size > cell / 2; }"),
+        ("heap-shrunk-leaves-half-over", "if (size <= old && nm__heap_stays(size, old)) return ptr;", "if (size <= old && (size > old / 2 || old <= 64)) return ptr;"),
         ("heap-realloc-frees-nothing", "(void)nm_heap_free(h, ptr);\n    return moved;", "return moved;"),
         ("heap-resize-across-bins", "if (size_class(h, old, align) != size_class(h, size, align)) return false;", "(void)size_class;"),
         ("heap-takes-another-heaps-block", "p->part->heap != h : p->kind", "p->part->heap == NULL : p->kind"),

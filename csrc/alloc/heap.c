@@ -920,10 +920,6 @@ static nm_status secure_resize(char *ptr, size_t size) {
     return NM_OK;
 }
 
-/* Whether a block that shrinks stays. Python's strings are written into more than they need and cut to size, and many
- * live long: so no more than a quarter is left over, as with pymalloc. */
-static bool wastes_little(size_t size, size_t cell) { return size > cell - cell / 4; }
-
 static NM_COLD void *secure_realloc(nm_heap *h, char *ptr, size_t size, size_t align, bool quiet) {
     const nm__page *p = nm__page_of(ptr);
     const nm_heap *whose = nm__heap_of_page(p);
@@ -932,7 +928,7 @@ static NM_COLD void *secure_realloc(nm_heap *h, char *ptr, size_t size, size_t a
     nm_status status = unseal(whose, ptr, room, &old);
     if (status != NM_OK) return nm_refuse(status, size, 0, 0);
     size += size == 0;
-    if (size <= room && (size >= old || wastes_little(size, room))) return seal(whose, ptr, size, room);
+    if (size <= room && (size >= old || nm__wastes_little(size, room))) return seal(whose, ptr, size, room);
     void *moved = move_to(secure_alloc(h, size, align, NULL, quiet || size <= old), h, ptr, old, size);
     return moved != NULL || size > room ? moved : seal(whose, ptr, size, room);
 }
@@ -956,7 +952,7 @@ NM_INLINE void *heap_realloc(nm_heap *h, void *ptr, size_t size, bool quiet) {
     if (NM_UNLIKELY(h->key != 0)) return secure_realloc(h, ptr, size, 1, quiet);
     if (p->part != NULL) {
         old = p->cells.cell;
-        if (size <= old && (wastes_little(size, old) || old <= 64)) return ptr;
+        if (size <= old && nm__heap_stays(size, old)) return ptr;
     } else {
         old = (size_t)p->npages * PAGE;
         /* One of another heap's does not grow here: it is for this one to be charged, and to refuse. */

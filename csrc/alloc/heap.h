@@ -70,6 +70,11 @@ bool nm__heap_is_free(const void *ptr);
 void *nm__heap_try(nm_heap *h, size_t size);
 void *nm__heap_try_calloc(nm_heap *h, size_t bytes);
 void *nm__heap_try_realloc(nm_heap *h, void *ptr, size_t size);
+/* Whether a block that shrinks stays. Python's strings are written into more than they need and cut to size, and many
+ * live long: so no more than a quarter is left over, as with pymalloc. */
+NM_INLINE bool nm__wastes_little(size_t size, size_t cell) { return size > cell - cell / 4; }
+/* Pre: size <= cell. */
+NM_INLINE bool nm__heap_stays(size_t size, size_t cell) { return nm__wastes_little(size, cell) || cell <= 64; }
 /* Pre: not NULL, and the start of a block. */
 NM_INLINE nm_heap *nm__heap_of_page(const nm__page *p) { return p->part != NULL ? p->part->heap : p->cells.free; }
 

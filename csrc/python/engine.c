@@ -200,7 +200,7 @@ static NM_COLD void *move_out(PyMemAllocatorEx *before, void *ptr, size_t size, 
 static NM_COLD void *move_across(void *ptr, size_t size, void *(*take_it)(size_t), void *(*beyond_it)(size_t, bool),
                                  bool (*give_it)(void *)) {
     size_t old = nm_heap_usable_of(ptr);
-    if (size <= old && (old <= 64 || size > old - old / 4)) return ptr;
+    if (size <= old && nm__heap_stays(size, old)) return ptr;
     void *moved = nm__overdraft_owns(nm__page_of(ptr)) ? take_it(size) : beyond_it(size, false);
     if (moved == NULL) return size <= old ? ptr : NULL;
     copy_and_give(moved, ptr, old, size, give_it);

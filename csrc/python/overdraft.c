@@ -250,10 +250,9 @@ static bool is_library(const char *module) {
 
 /* Whether the Python code that runs may be interrupted. Allocates nothing. */
 static bool may_interrupt(PyThreadState *thread) {
-    static PyObject *name; /* made at a time when there is memory */
-    if (name == NULL && (name = nm__scope_name_of_modules()) == NULL) return false;
+    PyObject *name = nm__scope_name_of_modules(); /* made when the module was */
     const void *frame = NULL;
-    PyObject *globals = nm__insides_globals(thread, &frame);
+    PyObject *globals = name == NULL ? NULL : nm__insides_globals(thread, &frame);
     if (globals == NULL) return false;
     for (int i = 0; i < FRAMES && globals != NULL; i++) {
         PyObject *module = PyDict_GetItemWithError(globals, name);
@@ -274,7 +273,7 @@ static atomic_bool called;
 
 /* In the main thread, from the eval loop: this and what follows. */
 
-/* Whether those who watch the budgets found some after all. -1: an interrupt. Pre: the owner's code runs. */
+/* Whether the budgets' callbacks freed some after all. -1: an interrupt. Pre: the owner's code runs. */
 static int find_room(nm__owner *o) {
     nm__refusal refusal = errors.refusal;
     errors.refusal.charged = NULL;

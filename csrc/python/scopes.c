@@ -224,7 +224,7 @@ typedef struct EntryObject {
     PyObject *context;    /* that it was made in */
     PyObject *asleep;     /* NULL, or a tuple of outer ones whose generators did not run when it was made */
     bool ended;
-    bool elsewhere; /* ended in another context: whoever copies its own finds it still */
+    bool elsewhere; /* ended in another context: a copy of its own has it still */
     bool of_generators; /* this one or an outer one has been made by a generator or coroutine */
     uint64_t number; /* in the order in which all were made */
     bool of_with;   /* which ends it before its frame ends */

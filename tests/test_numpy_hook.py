@@ -774,7 +774,7 @@ class TestSecure:
                         a = make(n)
                         at = a.ctypes.data
                         if at % 64: os._exit(5)
-                        for i in range(past): ctypes.memset(at + max(n, 1) + i, 1, 1)
+                        for i in range(past): ctypes.c_ubyte.from_address(at + max(n, 1) + i).value ^= 255
                         del a
                         os._exit(0)
                     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -720,7 +720,10 @@ class TestRaw:
             nativemem.install(raw=True)
             def take(): blocks.extend(malloc(n % 3000 + 1) for n in range(20_000))
             def give():
-                while blocks: free(blocks.pop())
+                while True:
+                    try: block = blocks.pop()
+                    except IndexError: break # another thread has taken the last one
+                    free(block)
             blocks = []
             for target in (take, give):
                 threads = [threading.Thread(target=target) for _ in range(3)]

@@ -329,21 +329,21 @@ class PythonTests:
         command = (sys.executable, "-m", "pytest", *options, *tests)
         return run(command, tree, timeout=patience, env=self.environment(tree))
 
-    def plant(self, mutant: Mutant) -> Path:
+    def plant(self, mutant: Mutant, builds: bool) -> Path:
         tree = self.top / mutant.name
-        in_c = mutant.file.endswith((".c", ".h"))
-        copy_tree(tree, self.PARTS, self.top / "sound-python", built=not in_c)
+        copy_tree(tree, self.PARTS, self.top / "sound-python", built=not builds)
         mutate(mutant, tree)
-        if in_c:
+        if builds:
             self.build(tree)
         return tree
 
     def catch(self, mutant: Mutant, tests: tuple[str, ...] = ()) -> str:
         tests = tests or mutant.tests
         self.prepare(tests)
-        tree = self.plant(mutant)
+        in_c = mutant.file.endswith((".c", ".h"))
+        tree = self.plant(mutant, builds=in_c and tests != mutants_random.ORDERS)
         patience = max(PATIENCE, SLOWER * self.seconds[tests])
-        code, output = self.test(tree, tests, patience, in_c=not mutant.file.endswith(".py"))
+        code, output = self.test(tree, tests, patience, in_c=in_c)
         if code == 0:
             return ""
         if code is None:
@@ -367,6 +367,8 @@ def hunt(mutant: Mutant, c_tests: CTests, python_tests: PythonTests) -> Outcome:
     caught_by = ""
     if mutant.file in mutants_random.WITH_DOCTESTS:
         caught_by = python_tests.catch(mutant, (mutant.file,))
+    elif mutant.threads and mutant.line:
+        caught_by = python_tests.catch(mutant, mutants_random.ORDERS)
     if caught_by:
         pass
     elif mutant.tests:

@@ -20,6 +20,8 @@ STRATA = ("c", "atomics", "python")
 SHARES = ("c", "c", "atomics", "python")
 
 CONTRACT = "tests/contract"
+#: what is asked first of an atomic operation: it reads the sources
+ORDERS = ("tests/test_atomics.py",)
 #: the tests of a source, the nearest first, where the C tests see nothing of it
 TESTS = {
     "csrc/python/capi.c": ("tests/test_capi.py",),

@@ -1,0 +1,289 @@
+"""Judges Python mutants in seconds: pytest collects once, and each mutant is tried in a fork of that process.
+
+Usage: mutants_python.py MAP TEST... (a program of mutants.py, in a tree of its own)
+
+The fork gives the functions of the sound modules the code of the mutant; what is imported later, and programs that
+the tests start, read it from the tree. Which tests reach which line is asked of the sound sources first and kept in
+MAP, beside the tree: nothing of it outlives the tree. A mutant of what runs at an import cannot be planted so.
+
+Requests are lines of JSON on standard input, answers lines of JSON on the standard output that it started with.
+"""
+
+from __future__ import annotations
+
+import collections
+import gc
+import json
+import os
+import random
+import signal
+import sys
+import threading
+import time
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PACKAGE = Path("src/nativemem").resolve()
+#: of a test with many parameters, so many are asked for the map
+OF_EACH = 16
+#: what the first round may take on the sound sources; seconds
+FIRST_ROUND = 20.0
+#: a fork that runs this many times as long as the sound tests hangs; seconds at least
+SLOWER, PATIENCE = 8, 60.0
+
+
+def inner(code: types.CodeType) -> Iterator[types.CodeType]:
+    """The code and all that is in it, in the order of the source."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from inner(constant)
+
+
+def itself(code: types.CodeType) -> tuple[object, ...]:
+    """What it does, without the functions in it."""
+    constants = [c for c in code.co_consts if not isinstance(c, types.CodeType)]
+    return code.co_code, repr(constants), code.co_names, code.co_varnames, code.co_freevars, code.co_flags
+
+
+class AtImport(Exception):
+    """The mutant is in code that runs where the module is imported."""
+
+
+def replacements(sound: str, mutant: str, path: str) -> dict[types.CodeType, types.CodeType]:
+    old = list(inner(compile(sound, path, "exec")))
+    new = list(inner(compile(mutant, path, "exec")))
+    if len(old) != len(new):
+        raise AtImport
+    pairs = dict(zip(old, new, strict=True))
+    for before, after in pairs.items():
+        function = before.co_flags & 2  # CO_NEWLOCALS: neither a module's nor a class's body
+        if itself(before) != itself(after) and (not function or before.co_freevars != after.co_freevars):
+            raise AtImport
+    return pairs
+
+
+def plant(pairs: dict[types.CodeType, types.CodeType], path: str) -> None:
+    for function in gc.get_objects():
+        if isinstance(function, types.FunctionType) and function.__code__.co_filename == path:
+            try:
+                function.__code__ = pairs[function.__code__]
+            except KeyError:
+                raise AtImport from None  # it is not what the file says
+
+
+class Lines:
+    """The lines of the package that run."""
+
+    def __init__(self) -> None:
+        self.seen: set[tuple[str, int]] = set()
+        self.mine: dict[str, str] = {}
+
+    def of(self, path: str) -> str:
+        if path not in self.mine:
+            at = Path(path)
+            self.mine[path] = at.relative_to(PACKAGE).as_posix() if PACKAGE in at.parents else ""
+        return self.mine[path]
+
+    def trace(self, frame: types.FrameType, event: str, argument: object) -> Any:
+        file = self.of(frame.f_code.co_filename)
+        if not file:
+            return None
+        seen = self.seen
+
+        def line(frame: types.FrameType, event: str, argument: object) -> Any:
+            seen.add((file, frame.f_lineno))
+            return line
+
+        seen.add((file, frame.f_lineno))
+        return line
+
+    def __enter__(self) -> Lines:
+        self.seen.clear()
+        threading.settrace(self.trace)
+        sys.settrace(self.trace)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(None)
+        threading.settrace(None)  # type: ignore[arg-type]
+
+
+class Server:
+    def __init__(self, map_file: Path, answers: int) -> None:
+        self.map_file = map_file
+        self.answers = answers
+        self.failed: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.failed.append(report.nodeid)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self.answer({"error": f"{report.nodeid} is not collected: {report.longrepr}"})
+
+    def answer(self, what: object) -> None:
+        os.write(self.answers, (json.dumps(what) + "\n").encode())
+
+    # ---- the map --------------------------------------------------------------------------------------
+
+    def make_map(self, items: list[pytest.Item]) -> None:
+        functions: dict[str, list[pytest.Item]] = collections.defaultdict(list)
+        for item in items:
+            functions[item.nodeid.partition("[")[0]].append(item)
+        r = random.Random(0)
+        kept: set[pytest.Item] = set()
+        for group in functions.values():
+            kept |= set(group if len(group) <= OF_EACH else r.sample(group, OF_EACH))
+        lines, tests = Lines(), {}
+        mapped = [item for item in items if item in kept]
+        for i, item in enumerate(mapped):
+            after = mapped[i + 1] if i + 1 < len(mapped) else None
+            self.failed.clear()
+            start = time.monotonic()
+            with lines:
+                item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
+            tests[item.nodeid] = {
+                "seconds": time.monotonic() - start,
+                "failed": bool(self.failed),
+                "lines": sorted(lines.seen),
+            }
+        self.map_file.write_text(json.dumps(tests), encoding="utf-8")
+
+    # ---- the mutants ----------------------------------------------------------------------------------
+
+    def run(self, items: list[pytest.Item], patience: float) -> str:
+        """The first test that fails, in a fork; "" if none does."""
+        end, told = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.setsid()
+            try:
+                for i, item in enumerate(items):
+                    after = items[i + 1] if i + 1 < len(items) else None
+                    os.write(told, f"\n{item.nodeid}".encode())
+                    item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
+                    if self.failed:
+                        os._exit(1)
+                os._exit(0)
+            except BaseException:
+                os._exit(2)
+        os.close(told)
+        timer = threading.Timer(patience, os.killpg, (child, signal.SIGKILL))
+        timer.start()
+        status = os.waitpid(child, 0)[1]
+        over = not timer.is_alive()
+        timer.cancel()
+        timer.join()
+        try:
+            os.killpg(child, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        with os.fdopen(end, "rb") as stream:
+            os.set_blocking(end, False)
+            last = (stream.read() or b"").decode().rpartition("\n")[2]
+        if status == 0:
+            return ""
+        how = ", timeout" if over else "" if os.WIFEXITED(status) else f", signal {os.WTERMSIG(status)}"
+        return f"{last or 'the first test'}{how}"
+
+    def judge(self, file: str, line: int, old: str, new: str, programs: list[str]) -> dict[str, object]:
+        path = Path(file).resolve()
+        sound = path.read_text(encoding="utf-8")
+        text = sound.splitlines(keepends=True)
+        if text[line - 1].rstrip("\n") != old:
+            return {"error": f"line {line} of {file} is not {old!r}"}
+        text[line - 1] = f"{new}\n"
+        mutant = "".join(text)
+        try:
+            pairs = replacements(sound, mutant, str(path))
+            plant({code: code for code in pairs}, str(path))
+        except AtImport:
+            return {"at_import": True}
+        except SyntaxError as error:
+            return {"stillborn": str(error)}
+        at = (path.relative_to(PACKAGE).as_posix(), line)
+        reached = [name for name in self.by_line.get(at, ()) if name in self.items]
+        also = [
+            name
+            for name, item in self.items.items()
+            if name not in reached and str(item.nodeid).startswith(tuple(programs)) and not self.unsound(name)
+        ] if programs else []
+        rounds: list[list[str]] = [[]]
+        total = 0.0
+        for name in [*reached, *also]:
+            if total > FIRST_ROUND:
+                rounds.append([])
+                total = -1e9
+            rounds[-1].append(name)
+            total += self.tests.get(name, {"seconds": 0.1})["seconds"]
+        asked = 0
+        path.write_text(mutant, encoding="utf-8")
+        try:
+            for names in rounds:
+                order = {item: i for i, item in enumerate(self.items)}
+                names.sort(key=order.__getitem__)
+                seconds = sum(self.tests.get(name, {"seconds": 0.1})["seconds"] for name in names)
+                asked += len(names)
+                if names and (caught := self.planted(pairs, str(path), names, seconds)):
+                    return {"caught_by": caught, "asked": asked, "reached": len(reached)}
+        finally:
+            path.write_text(sound, encoding="utf-8")
+        return {"caught_by": "", "asked": asked, "reached": len(reached)}
+
+    def planted(
+        self, pairs: dict[types.CodeType, types.CodeType], path: str, names: list[str], seconds: float
+    ) -> str:
+        plant(pairs, path)
+        try:
+            return self.run([self.items[name] for name in names], max(PATIENCE, SLOWER * seconds))
+        finally:
+            plant({new: old for old, new in pairs.items()}, path)
+
+    def unsound(self, name: str) -> bool:
+        return bool(self.tests.get(name, {}).get("failed"))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        self.items = {item.nodeid: item for item in session.items}
+        if not self.map_file.exists():
+            child = os.fork()
+            if child == 0:
+                try:
+                    self.make_map(session.items)
+                finally:
+                    os._exit(0)
+            os.waitpid(child, 0)
+        self.tests = json.loads(self.map_file.read_text(encoding="utf-8"))
+        self.by_line: dict[tuple[str, int], list[str]] = collections.defaultdict(list)
+        # those that reach least say most about the line
+        for name in sorted(self.tests, key=lambda name: (len(self.tests[name]["lines"]), name)):
+            if not self.unsound(name):
+                for file, line in self.tests[name]["lines"]:
+                    self.by_line[file, line].append(name)
+        self.answer({"ready": len(self.tests), "unsound": [name for name in self.tests if self.unsound(name)]})
+        for request in sys.stdin:
+            self.answer(self.judge(**json.loads(request)))
+        return True
+
+
+def main() -> int:
+    answers = os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.dont_write_bytecode = True
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    map_file, *tests = sys.argv[1:]
+    options = ["-q", "-s", "--tb=no", "-p", "no:cacheprovider", "--doctest-modules"]
+    code = pytest.main([*options, *tests], plugins=[Server(Path(map_file), answers)])
+    if code not in (0, 5):
+        os.write(answers, json.dumps({"error": f"pytest ended with {code}"}).encode() + b"\n")
+    return int(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -184,7 +184,7 @@ class Allocator(_Base):
     def array(self, kind: Any, n: Any, *, zero: bool = True, align: int | None = None) -> Any:
         """A typed, writable view of ``n`` items over a new block, which lives as long as the view.
 
-        Parameters: ``kind``, a native one-character :mod:`struct` format such as ``"d"``, a ctypes type,
+        Parameters: ``kind``, a native :mod:`struct` format of one value such as ``"d"``, a ctypes type,
         or a NumPy dtype (anything else that NumPy takes as one must be passed as ``numpy.dtype(...)``);
         ``n``, items; ``zero``, whether they start as zero; ``align``, of which the address of the first is a
         multiple, and of what the kind needs (None: 64 for a NumPy dtype, else 16 or what a ctypes type needs).

@@ -26,6 +26,12 @@ from .errors import (
 __all__ = ["Array", "TypedArena", "Value", "typed"]
 
 
+#: a struct format of one value; since 3.15 those of complex numbers have two letters
+_ONE = re.compile(r"Z?[a-zA-Z?]")
+#: what ctypes calls the simple types that hold a value; a complex number is a letter in 3.14 and two in 3.15
+_CTYPES_VALUES = frozenset((*"cbBhHiIlLqQfdgu?vPFDG", "Zf", "Zd", "Zg"))
+
+
 def _has_pointers(kind: Any) -> bool:
     """Whether reading a ctypes type follows an address or takes a reference."""
     import ctypes
@@ -35,13 +41,13 @@ def _has_pointers(kind: Any) -> bool:
     if issubclass(kind, (ctypes.Structure, ctypes.Union)):
         fields = (field for cls in kind.__mro__ for field in vars(cls).get("_fields_", ()))
         return any(_has_pointers(field[1]) for field in fields)
-    return getattr(kind, "_type_", None) not in tuple("cbBhHiIlLqQfdgu?vP")
+    return getattr(kind, "_type_", None) not in _CTYPES_VALUES
 
 
 def typed(kind: Any, label: str) -> tuple[int, int, int, Any]:
     """Item size, the alignment that an item needs, the one that suits it (bytes), and a function that makes a view
     of a block and a count."""
-    if isinstance(kind, str) and len(kind) == 1:
+    if isinstance(kind, str) and _ONE.fullmatch(kind):
         try:
             itemsize = memoryview(bytes(16)).cast(kind).itemsize  # type: ignore[call-overload]
         except ValueError:
@@ -64,12 +70,12 @@ def typed(kind: Any, label: str) -> tuple[int, int, int, Any]:
         # not ndarray(buffer=...), which gives the buffer back at once and keeps the address
         return kind.itemsize, kind.alignment, 64, lambda block, n: numpy.frombuffer(block, kind)
     raise InvalidLayout(
-        f"{label}: kind takes a native struct format of one character, a ctypes type or a "
+        f"{label}: kind takes a native struct format of one value, a ctypes type or a "
         f"numpy.dtype without objects, not {shown(kind)}"
     )
 
 
-_ITEM = re.compile(r"(\d*)([a-zA-Z?])")
+_ITEM = re.compile(rf"(\d*)({_ONE.pattern})")
 
 
 def _values(repeat: str, kind: str) -> int:
@@ -87,7 +93,7 @@ class _Record:
     def __init__(self, fmt: Any, label: str) -> None:
         try:
             self.struct = struct.Struct(fmt)
-        except (struct.error, TypeError, UnicodeEncodeError):
+        except (struct.error, TypeError, ValueError):  # which one is another matter in each version
             raise InvalidLayout(f"{label}: takes a struct format, not {shown(fmt)}") from None
         self.format, self.size = self.struct.format, self.struct.size
         if not self.size:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
+import sys
 
 import pytest
 
@@ -13,8 +14,10 @@ from nativemem.errors import SIZE_MAX, InvalidLayout, StaleHandle
 
 from .helpers import Index, collect, is_one_line, traits_of, unchanged
 
-FORMATS = "bBhHiIlLqQnNfdcP?"
+FORMATS = [*"bBhHiIlLqQnNfdcP?", *(["Zf", "Zd"] if sys.version_info >= (3, 15) else [])]
 VALUES: dict[str, object] = {"f": 1.5, "d": 1.5, "c": b"x", "?": True}
+#: since 3.14, where the system's libffi has complex numbers
+COMPLEX = [kind for name in ("float", "double") if (kind := getattr(ctypes, f"c_{name}_complex", None))]
 
 
 class Point(ctypes.Structure):
@@ -49,6 +52,10 @@ def test_ctypes_types(allocator: Allocator) -> None:
     ints[1][3] = 7
     assert list(ints[1]) == [0, 0, 0, 7]
     assert ctypes.addressof(ints) % 16 == 0
+    for kind in COMPLEX:
+        numbers = allocator.array(kind, 2)
+        numbers[1] = 2j
+        assert list(numbers) == [0j, 2j]
 
 
 @pytest.mark.parametrize("align", [1, 8, 64, 256, 4096])
@@ -161,7 +168,8 @@ def test_a_product_that_fits_but_is_not_to_be_had(nm: Binding) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["", "dd", "<d", "Z", "x", "s", None, 3, b"d", int, object, object(), [("a", "f4")], "é"]
+    "kind",
+    [*("", "dd", "<d", "@d", "d\0", "Z", "Zh", "x", "s", "é"), None, 3, b"d", int, object, object(), [("a", "f4")]],
 )
 def test_bad_kinds(nm: Binding, kind: object) -> None:
     """BLOCK-4"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 
 import pytest
 
@@ -21,7 +22,11 @@ from nativemem.errors import (
 
 from .helpers import CHAINS, chain_of, collect, in_thread, is_one_line, make, traits_of, unchanged
 
-BAD_FORMATS = ("", "0d", "y", "d d d!", 3, None, b"\xff", "é", "999999999999999999999s")
+BAD_FORMATS = (
+    *("", "0d", "y", "d d d!", "2", "Z", "d\0", "\0", "é", "\ud800", b"\xff", b"\0"),
+    *(3, None, bytearray(b"d"), 1.5, []),
+    *("999999999999999999999s", "9223372036854775807d", "5000000000000000000s5000000000000000000s"),
+)
 #: format, a value, another, one that does not fit
 RECORDS = (
     ("d", 1.5, -2.5, "x"),
@@ -31,7 +36,16 @@ RECORDS = (
     ("<Hq", (1, -2), (65535, 1 << 40), (65536, 0)),
     ("2d", (1.0, 2.0), (0.5, 0.25), (1.0,)),
     ("hxxh", (1, 2), (3, 4), 5),
+    ("e", 0.5, -2.0, 1e300),
+    ("<f", 0.5, -2.0, 1e300),
+    ("f", 0.5, -2.0, 10**400),
+    ("P", 1, 2, -(1 << 70)),
+    ("B", 1, 2, 1 << 2000),
 )
+if sys.version_info >= (3, 14):  # complex numbers
+    RECORDS += (("D", 1j, 2 + 3j, "x"), ("<2F", (1j, 2j), (3j, 0j), 1j), ("Dh", (1j, 2), (2j, 3), (1, 1j)))
+if sys.version_info >= (3, 15):  # by other letters, too
+    RECORDS += (("Zd", 1j, 2 + 3j, "x"), (">2Zf", (1j, 2j), (3j, 0j), 1j), ("hZd", (1, 1j), (2, 2j), (1j, 1)))
 
 # --- Value ---
 

@@ -29,7 +29,7 @@ def source_tree(target: Path) -> Path:
     target.mkdir(parents=True)
     for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, target)
-    for name in ("csrc", "src"):
+    for name in ("csrc", "scripts/backend", "src"):
         shutil.copytree(ROOT / name, target / name, ignore=LEFT_OUT)
     return target
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,13 @@ def fallen_back(tmp_path_factory: pytest.TempPathFactory) -> Build:
 
 def extensions(wheel: Path) -> list[str]:
     return [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith((".so", ".pyd"))]
+
+
+def record_of(wheel: Path) -> dict[str, object]:
+    """What the build has put down about itself."""
+    found = json.loads(zipfile.ZipFile(wheel).read("nativemem/_build.json"))
+    assert isinstance(found, dict)
+    return found
 
 
 def required_at_run_time(wheel: Path) -> list[str]:
@@ -115,6 +123,49 @@ def test_auto_without_a_working_compiler_builds_a_pure_wheel(fallen_back: Build,
     assert backend_of(install(fallen_back.wheel, tmp_path / "site")) == "pure"
 
 
+def test_a_fallback_needs_the_standard_library_only(fallen_back: Build) -> None:
+    """PYV-3: cffi, where it cannot be installed either, is not asked for at run time."""
+    assert required_at_run_time(fallen_back.wheel) == []
+
+
+ASKED = """
+import nativemem
+from nativemem.errors import NativeUnavailable
+import nativemem.capi
+from nativemem._backend import load
+def first_use():
+    yield nativemem.install
+    yield nativemem.Budget(1000).__enter__
+    yield nativemem.get_include
+    yield lambda: nativemem.capi._C_API
+    yield nativemem.Heap().c_port
+    yield lambda: load("native")
+for use in first_use():
+    try:
+        use()
+    except NativeUnavailable as error:
+        print(error, "|", error.suggestion)
+"""
+
+
+def test_a_fallback_is_told_by_all_that_needs_the_core(fallen_back: Build, pure: Build, tmp_path: Path) -> None:
+    """PYV-9: with the reason that the build recorded, and what to do."""
+    for build, why in (
+        (fallen_back, "the core was not built: the C compiler false does not compile a file that includes"),
+        (pure, "it was built without the core (USE_NATIVE_MEM=0)"),
+    ):
+        site = install(build.wheel, tmp_path / why[:8])
+        done = run(sys.executable, "-c", ASKED, PYTHONPATH=str(site))
+        assert done.returncode == 0, done.stderr
+        lines = done.stdout.splitlines()
+        assert len(lines) == 6
+        for line in lines:
+            assert why in line
+            assert "USE_NATIVE_MEM=1 pip install" in line
+        started = run(sys.executable, "-c", "import nativemem.auto", PYTHONPATH=str(site))
+        assert (started.returncode, started.stderr.count(why)) == (0, 1)
+
+
 def test_auto_warns_when_it_falls_back(fallen_back: Build, required: Build) -> None:
     warning = "the C core was not built, this is a pure Python build"
     assert warning in fallen_back.output
@@ -166,14 +217,31 @@ def test_a_fallback_packs_no_extension_of_an_earlier_build(required: Build, tmp_
     (wheel,) = tmp_path.glob("*.whl")
     assert wheel.name.endswith("-py3-none-any.whl")
     assert extensions(wheel) == []
+    record = record_of(wheel)
+    assert (record["native"], record["asked"]) == (False, "auto")
+    assert record["reason"] == "csrc/alloc/arena.c:1:2: error: #error broken"
+
+
+def test_each_wheel_says_how_it_was_built(required: Build, pure: Build, fallen_back: Build) -> None:
+    """PYV-9: and the two pure ones nothing of the machine, which they were not made for."""
+    record, plain, fallen = (record_of(build.wheel) for build in (required, pure, fallen_back))
+    assert (record["native"], record["asked"], record["reason"]) == (True, "1", None)
+    assert record["compiler"]
+    assert plain == {"native": False, "asked": "0", "reason": None}
+    assert (fallen["native"], fallen["asked"]) == (False, "auto")
+    assert set(fallen) == {"native", "asked", "reason"}
 
 
 def test_every_wheel_has_what_starts_the_engine_beside_the_package(required: Build, pure: Build) -> None:
     """ENG-5"""
     for wheel in (required.wheel, pure.wheel):
-        start = zipfile.ZipFile(wheel).read("nativemem_autoinstall.pth").decode()
-        assert start.count("\n") == 1
-        assert start.startswith("import ")  # the interpreter runs no other line
+        archive = zipfile.ZipFile(wheel)
+        line = archive.read("nativemem_autoinstall.pth").decode()
+        assert line.count("\n") == 1
+        assert line.startswith("import ")  # the interpreter runs no other line
+        # PEP 829, from 3.15 on: the line is passed over where a file of the same name stands beside it
+        assert archive.read("nativemem_autoinstall.start").decode() == "nativemem_autoinstall:start\n"
+        assert "def start()" in archive.read("nativemem_autoinstall.py").decode()
 
 
 def test_an_editable_install_has_what_starts_the_engine(tmp_path: Path) -> None:
@@ -184,6 +252,28 @@ def test_an_editable_install_has_what_starts_the_engine(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        names = sorted(name for name in archive.namelist() if name.endswith(".pth"))
-    assert len(names) == 2
-    assert names[-1] == "nativemem_autoinstall.pth"
+        names = archive.namelist()
+    paths = sorted(name for name in names if name.endswith(".pth"))
+    assert len(paths) == 2
+    assert paths[-1] == "nativemem_autoinstall.pth"
+    assert [name for name in names if name.endswith(".start")] == ["nativemem_autoinstall.start"]
+    assert not [name for name in names if name.endswith(".py")]  # it leads to the sources
+
+
+def test_the_engine_starts_once_in_an_environment(pure: Build, tmp_path: Path) -> None:
+    """PYV-4: installed into an environment as it is, by the file that this interpreter reads and by no other, and
+    with no warning of it."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
+    python = tmp_path / "env" / "bin" / "python"
+    (site,) = (tmp_path / "env" / "lib").glob("python*/site-packages")
+    install(pure.wheel, site)
+    (site / "nativemem" / "auto.py").write_text("print('auto')\n")
+    (site / "nativemem_autoinstall.py").write_text(
+        (site / "nativemem_autoinstall.py").read_text() + "\nprint('called')\n"
+    )
+    for value, expected in (("1", ["called", "auto", "here"]), ("0", ["here"]), (None, ["here"])):
+        done = run(python, "-W", "error", "-c", "print('here')", NATIVEMEM_AUTOINSTALL=value)
+        assert (done.returncode, done.stderr) == (0, "")
+        if sys.version_info >= (3, 15) and value != "1":
+            expected = ["called", *expected]  # it loads what the file names, whatever the variable says
+        assert done.stdout.split() == expected

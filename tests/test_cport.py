@@ -470,7 +470,7 @@ class TestPure:
     def test_there_is_none(self) -> None:
         pure = load("pure")
         for allocator in (pure.Heap(), pure.Limited(None, pure.Budget(100))):
-            with pytest.raises(NativeUnavailable, match="C code needs the native core"):
+            with pytest.raises(NativeUnavailable, match="a port for C code needs the native core"):
                 allocator.c_port()
             allocator.close()
 

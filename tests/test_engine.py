@@ -148,7 +148,8 @@ class TestAtTheStart:
 
     @pytest.fixture
     def start(self, tmp_path: Path) -> dict[str, str]:
-        shutil.copy(Path(__file__).parents[1] / "src" / "nativemem_autoinstall.pth", tmp_path)
+        for kind in ("pth", "start", "py"):
+            shutil.copy(Path(__file__).parents[1] / "src" / f"nativemem_autoinstall.{kind}", tmp_path)
         (tmp_path / "sitecustomize.py").write_text(f"import site; site.addsitedir({str(tmp_path)!r})")
         return {"NATIVEMEM_AUTOINSTALL": "1", "PYTHONPATH": str(tmp_path)}
 

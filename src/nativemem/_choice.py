@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 
 from ._late import errors
 from ._settings import Settings
 
-__all__ = ["in_main_interpreter", "need_native", "select"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["build", "in_main_interpreter", "need_native", "select", "unavailable", "why_pure"]
 
 
 def in_main_interpreter() -> bool:
@@ -38,21 +44,72 @@ def select(name: str) -> str:
 
     An extension that is there but broken is an error that shows, not a silent change of backend. With the kill
     switch ``NATIVEMEM_DISABLE`` it is ``pure``, where each block comes from the system by itself. In an isolated
-    subinterpreter ``auto`` is ``pure``, too: that does not load such extensions.
+    subinterpreter ``auto`` is ``pure``, too: that does not load such extensions. Raises :class:`NativeUnavailable`
+    where ``native`` is asked for and there is none, and :class:`ConfigError` for another name.
     """
     if name in ("auto", "native", "pure") and Settings.from_env().disable:
         return "pure"
     if name == "auto":
         return "native" if _has_core() else "pure"
+    if name == "native" and not _has_core():
+        reason, cure = missing_core()
+        raise errors.NativeUnavailable(f"the native backend was asked for: {reason}", suggestion=cure)
     if name in ("native", "pure"):
         return name
     raise errors.ConfigError(f"backend: takes auto, native or pure, not {errors.shown(name)}")
 
 
+def build() -> dict[str, Any]:
+    """What the build recorded: ``native``, whether it made the core; ``asked``, the value of USE_NATIVE_MEM;
+    ``reason``, why there is no core, None where none was asked for; of a native build ``compiler`` and ``flags``.
+    All are missing where nothing was built, as in a source tree."""
+    import json
+
+    try:
+        with open(os.path.join(os.path.dirname(__file__), "_build.json"), encoding="utf-8") as file:
+            found = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def missing_core() -> tuple[str, str]:
+    """Why there is no core here, as the build recorded it, and what to do about it."""
+    if not in_main_interpreter():
+        return "an isolated subinterpreter does not load the core", "ask for it in the main interpreter"
+    built, again = build(), "USE_NATIVE_MEM=1 pip install --no-cache-dir --force-reinstall"
+    if not built:
+        return "these are sources that were never built", "install them: USE_NATIVE_MEM=1 pip install ."
+    if built.get("native"):
+        return f"its core was built for another Python than {sys.version.split()[0]}", f"{again} nativemem"
+    if built.get("reason"):
+        return f"the core was not built: {built['reason']}", f"put that right, then {again} it from source"
+    return "it was built without the core (USE_NATIVE_MEM=0)", f"with a C compiler, {again} it from source"
+
+
+def why_pure() -> tuple[str, str] | None:
+    """Why this process runs on the pure backend, and what to do about it; None where it does not."""
+    settings = Settings.from_env()
+    if settings.disable:
+        return "NATIVEMEM_DISABLE=1 is set", "leave NATIVEMEM_DISABLE unset"
+    if settings.backend == "pure":
+        return "NATIVEMEM_BACKEND=pure is set", "leave NATIVEMEM_BACKEND unset"
+    if _has_core():
+        return None
+    return missing_core()
+
+
+def unavailable(what: str) -> Exception:
+    """The :class:`NativeUnavailable` that says why ``what``, a noun in the singular, cannot be had."""
+    why = why_pure()
+    if why is None:  # of a binding to the pure backend in a process that has both
+        return errors.NativeUnavailable(f"{what} needs the native core, and this is of the pure backend")
+    return errors.NativeUnavailable(
+        f"{what} needs the native core, and this process runs on the pure backend: {why[0]}", suggestion=why[1]
+    )
+
+
 def need_native(what: str) -> None:
     """Raises :class:`NativeUnavailable` where ``what`` cannot do without the native backend, and it is another."""
     if select(Settings.from_env().backend) != "native":
-        raise errors.NativeUnavailable(
-            f"{what} needs the native core, and this process runs on the pure backend",
-            suggestion="install with USE_NATIVE_MEM=1, and leave NATIVEMEM_BACKEND unset",
-        )
+        raise unavailable(what)

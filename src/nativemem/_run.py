@@ -166,7 +166,7 @@ def _root() -> str:
 
 
 def _start_is_read(letters: set[str]) -> bool:
-    """Whether an interpreter with these options reads the start-up file."""
+    """Whether an interpreter with these options reads one of the start-up files."""
     if "S" in letters:
         return False
     import site
@@ -174,7 +174,10 @@ def _start_is_read(letters: set[str]) -> bool:
     folders = list(site.getsitepackages())
     if site.ENABLE_USER_SITE and not letters & {"s", "I"}:
         folders.append(site.getusersitepackages())
-    return any(os.path.isfile(os.path.join(folder, "nativemem_autoinstall.pth")) for folder in folders)
+    # 3.15 brought the one (PEP 829), 3.18 no longer runs the lines of the other
+    kinds = ["start"] * (sys.version_info >= (3, 15)) + ["pth"] * (sys.version_info < (3, 18))
+    names = [os.path.join(folder, f"nativemem_autoinstall.{kind}") for folder in folders for kind in kinds]
+    return any(os.path.isfile(name) for name in names)
 
 
 #: Before it anything of the program's folder could be imported instead of what this needs: that is taken from the

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ._choice import need_native
+from ._choice import missing_core, need_native
 from .errors import NativeUnavailable
 
 __all__ = ["get_include"]
@@ -25,9 +25,10 @@ def get_include() -> str:
     """
     include = os.path.join(os.path.dirname(os.path.abspath(__file__)), "include")
     if not os.path.exists(os.path.join(include, "nativemem", "capi.h")):
+        reason, cure = missing_core()
         raise NativeUnavailable(
-            "nativemem was built without its core, so there are no headers to build against",
-            suggestion="install with USE_NATIVE_MEM=1",
+            f"nativemem was built without its core, so there are no headers to build against: {reason}",
+            suggestion=cure,
         )
     return include
 

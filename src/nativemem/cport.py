@@ -6,13 +6,13 @@ import weakref
 from typing import Any, NamedTuple, NoReturn
 
 from ._backend import facade
+from ._choice import unavailable
 from .allocators import Allocator, Stats, check_source
 from .config import format_size
 from .errors import (
     CapacityExceeded,
     ConfigError,
     LeakError,
-    NativeUnavailable,
     Refusal,
     Status,
     raise_status,
@@ -112,10 +112,7 @@ class CPort:
                 f"cport.allocator: takes an allocator of the {self._backend.name} backend, not {shown(allocator)}"
             )
         if "c-port" not in self._backend.features:
-            raise NativeUnavailable(
-                "C code needs the native core to take memory from, and this is the pure backend",
-                suggestion="install with USE_NATIVE_MEM=1, and leave NATIVEMEM_BACKEND and NATIVEMEM_DISABLE unset",
-            )
+            raise unavailable("a port for C code")
         if hasattr(self, "_core"):
             raise TypeError("a CPort is made once")
         core = allocator._opened()

@@ -18,10 +18,11 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from .._choice import unavailable
 from .._pressure import name_of
 from .._sites import Place, here
 from ..config import BudgetOptions, Settings
-from ..errors import SIZE_MAX, NativeUnavailable, Refusal, Status, raise_scope
+from ..errors import SIZE_MAX, Refusal, Status, raise_scope
 from .memory import take
 
 
@@ -265,10 +266,7 @@ class BudgetCore:
     def owner(self) -> None:
         """None under the kill switch: a scope is nothing then. Else raises :class:`NativeUnavailable`."""
         if not Settings.from_env().disable:
-            raise NativeUnavailable(
-                "scopes need the engine, and this process runs on the pure backend",
-                suggestion="install with USE_NATIVE_MEM=1, and leave NATIVEMEM_BACKEND unset",
-            )
+            raise unavailable("a scope")
 
     def misuse(self, kind: int, another: int, contexts: Any, ended: bool, error: Any) -> None:
         """As :func:`raise_scope`: here no scope is ever open. Nothing under the kill switch."""

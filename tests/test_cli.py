@@ -151,10 +151,14 @@ class TestRun:
         assert (done.returncode, done.stdout) == (0, "__main__ ['--budget', '--', '1']\n"), done.stderr
 
     def test_the_program_finds_itself_as_under_python(self, script, backend: str) -> None:  # type: ignore[no-untyped-def]
-        path = script("import os\nos.chdir('/')\nprint(__file__, __annotations__, __cached__, __spec__)\n")
+        # of which not every version has each
+        names = "'__annotations__', '__cached__', '__conditional_annotations__', '__file__', '__spec__'"
+        shown = f"[(name, globals().get(name, 'no')) for name in ({names})]"
+        text = f"import os\nos.chdir('/')\nprint({shown})\n"
+        path = script(text)
         plain = subprocess.run([sys.executable, path.name], capture_output=True, text=True, cwd=path.parent)
         done = run("run", path.name, cwd=path.parent, backend=backend)
-        assert (done.stdout, done.returncode) == (plain.stdout, 0)
+        assert (done.stdout, done.returncode) == (plain.stdout, plain.returncode) and "__file__" in done.stdout
 
     def test_the_summary_goes_to_the_stderr_of_the_start(self, script, backend: str) -> None:  # type: ignore[no-untyped-def]
         path = script("import io, sys\nsys.stderr = io.StringIO()\n")
@@ -234,8 +238,11 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("args", MISTAKES.values(), ids=MISTAKES)
-def test_each_mistake_is_one_line_and_code_2(args: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", MISTAKES)
+def test_each_mistake_is_one_line_and_code_2(what: str, tmp_path: Path) -> None:
+    args = MISTAKES[what]
+    if what == "budget just too little" and nativemem.backend != "native":
+        pytest.skip("the pure backend bounds the main thread from its start on, whatever the interpreter holds")
     done = run(*args, cwd=tmp_path, stdin="")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert done.stderr.startswith("nativemem")

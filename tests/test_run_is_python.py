@@ -83,6 +83,7 @@ def both(situation: Situation, tmp_path: Path, **more: str) -> tuple[list[object
     return shown["python"], shown["native"], summaries
 
 
+@pytest.mark.usefixtures("needs_native")
 @pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.name.replace("\n", "; ")[:60])
 def test_it_is_as_python(situation: Situation, tmp_path: Path) -> None:
     """CLI-5"""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import sys
 import threading
-import traceback
 import warnings
 import weakref
 from collections.abc import Callable
@@ -200,13 +199,13 @@ def retry(backend: Any, call: Callable[[], Any], refused: tuple[int, int, int, i
 
 
 def _unraisable(budget: Any) -> None:
-    kind, value, trace = sys.exc_info()
+    error: Any = sys.exc_info()
     # The hook's argument has no public constructor. A class of our own would be a cycle, and keep what the frames
     # have.
     unraisable: Any = SimpleNamespace(
-        exc_type=kind,
-        exc_value=value,
-        exc_traceback=trace,
+        exc_type=error[0],
+        exc_value=error[1],
+        exc_traceback=error[2],
         err_msg="Exception ignored in a budget's on_pressure",
         object=budget,
     )
@@ -219,4 +218,4 @@ def _unraisable(budget: Any) -> None:
             pass  # it passes on to the default one, which takes nothing but its own
     if sys.stderr is not None:
         print(f"{unraisable.err_msg}: {budget!r}", file=sys.stderr)
-        traceback.print_exception(kind, value, trace)
+        sys.__excepthook__(*error)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import itertools
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
@@ -300,7 +299,9 @@ class Failing(_Wrapper):
                     "bytes takes none",
                 )
             if error is not None:
-                traceback.clear_frames(error.__traceback__)  # they hold what the run made
+                from traceback import clear_frames  # since 3.14 it brings half of the library with it
+
+                clear_frames(error.__traceback__)  # they hold what the run made
                 error = None
             cls._check_run(failing, n)
             if not failed:

@@ -136,6 +136,23 @@ def test_sweep_finds_a_leak(nm: Binding) -> None:
     assert caught.value.state == {"blocks": 1, "used": 100}
 
 
+def test_what_an_error_keeps_alive_is_no_leak(nm: Binding) -> None:
+    """FAIL-3: a program may write its errors down; the blocks of their frames are not its fault."""
+    written: list[BaseException] = []
+
+    def build(allocator: Any) -> None:
+        block = allocator.alloc(10)
+        try:
+            allocator.alloc(20)
+        except MemoryError as error:
+            written.append(error)
+            raise
+        del block
+
+    assert nm.Failing.sweep(build) == 2
+    assert [type(error) for error in written] == [OutOfMemory] and written[0].__traceback__ is not None
+
+
 def test_sweep_finds_a_leak_without_a_failure(nm: Binding) -> None:
     """FAIL-3: and does not speak of an allocation that there is not."""
     kept: list[Any] = []

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import enum
 import importlib
 import inspect
+import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +33,11 @@ PUBLIC = {
     *("LendTimeout", "LoanOutstanding", "MemoryPressure", "SharingPolicy"),
     *("ArenaConfig", "StackConfig", "PoolConfig", "SlabConfig", "HeapConfig"),
 }
+
+
+@pytest.fixture
+def pure() -> Binding:
+    return load("pure")
 
 
 def public(thing: object) -> set[str]:
@@ -56,6 +65,14 @@ def test_same_signatures(both: tuple[Binding, Binding], name: str) -> None:
         assert parameters[0] == parameters[1], method
 
 
+#: modules whose names are compared with surface.txt
+STATED = tuple(
+    f"nativemem{name}"
+    for name in (
+        *("", ".budget", ".config", ".errors", ".executors", ".memlib", ".process"),
+        *(".hooks.cffi", ".hooks.numpy"),
+    )
+)
 MODULES = ("", ".utilities", ".memlib", ".process", ".hooks.numpy", ".hooks.cffi", ".config")
 
 
@@ -92,6 +109,50 @@ def test_every_public_attribute_has_a_docstring(nm: Binding) -> None:
     described = {"Budget.core", "Budget.name", "Budget.parent"}
     described |= {f"{noun}.config" for noun in ("Arena", "Stack", "Pool", "Slab", "Heap")}
     assert set(undocumented) <= described
+
+
+def parameters(function: object) -> str:
+    """Names, kinds and defaults; not what they are annotated with."""
+    signature = inspect.signature(function)  # type: ignore[arg-type]
+    plain = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+    return re.sub(r" at 0x\w+", "", str(signature.replace(parameters=plain, return_annotation=signature.empty)))
+
+
+def described(name: str, thing: object) -> list[str]:
+    """The lines that say what a program may rely on about a name."""
+    if not inspect.isclass(thing):
+        return [f"{name}{parameters(thing)}" if callable(thing) else f"{name}: {type(thing).__name__}"]
+    lines = [f"class {name}({', '.join(base.__name__ for base in thing.__bases__)})"]
+    if dataclasses.is_dataclass(thing):
+        how = thing.__dataclass_params__  # type: ignore[attr-defined]
+        lines.append(f"    frozen={how.frozen} eq={how.eq} order={how.order}")
+    for member in sorted(public(thing) | {"__init__"}):
+        found = inspect.getattr_static(thing, member)
+        value = getattr(thing, member)
+        if isinstance(found, (classmethod, staticmethod)):
+            lines.append(f"    {type(found).__name__} {member}{parameters(value)}")
+        elif inspect.isroutine(found) and "nativemem" in (getattr(found, "__module__", None) or ""):
+            lines.append(f"    {member}{parameters(value)}")
+        elif isinstance(found, property):
+            lines.append(f"    {member}: property{', that can be set' if found.fset else ''}")
+        elif isinstance(found, (bool, int, float, str, tuple)) and not isinstance(found, enum.Enum):
+            lines.append(f"    {member} = {found!r}")
+    if issubclass(thing, enum.Enum):
+        lines += [f"    {member.name} = {member.value}" for member in thing]
+    return lines
+
+
+def test_signatures_and_defaults_are_those_that_are_stated(pure: Binding) -> None:
+    """A default that changes is a change for each program that relies on it: it is made here, and in CHANGELOG.md."""
+    names: dict[str, object] = {name: getattr(pure, name) for name in BOUND}
+    for module in STATED:
+        named = importlib.import_module(module)
+        for name in sorted(named.__all__):
+            if name not in names and name not in ("backend", "__version__"):
+                names[f"{module}.{name}".removeprefix("nativemem.")] = getattr(named, name)
+    names |= {f"utilities.{name}": getattr(pure.utilities, name) for name in sorted(public(pure.utilities))}
+    lines = [line for name, thing in sorted(names.items()) for line in described(name, thing)]
+    assert lines == Path(__file__).with_name("surface.txt").read_text(encoding="utf-8").splitlines()
 
 
 def test_what_a_backend_supplies(nm: Binding) -> None:

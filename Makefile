@@ -277,6 +277,11 @@ test-disabled: $(VENV)/.installed-test ## the contract suite under the kill swit
 test-orders: $(VENV)/.installed-test ## the contract suite on every order of wrappers; some minutes
 	NATIVEMEM_TEST_ALL_ORDERS=1 $(CONTRACT)
 
+# as root, on Debian
+.PHONY: test-newest
+test-newest: ## the contract, engine, scopes, hooks and CLI on the newest CPython that Debian sid has; some minutes
+	scripts/test_newest.sh $(ARGS)
+
 # as root; what it was comes back, whatever happens
 .PHONY: test-overcommit
 OVERCOMMIT = /proc/sys/vm/overcommit_memory

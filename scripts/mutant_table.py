@@ -463,7 +463,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *_in(
         "python/scopes.c",
         ("scope-of-a-generator-is-its-callers", "return f == NULL || depth_of(f, thread) != SIZE_MAX;", "return true;"),
-        ("scope-of-what-has-ended-is-nobodys", "if (e->frame != NULL && generator_of(e->frame) != NULL) return e->frame;", "if (e->frame != NULL) return e->frame;"),
+        ("scope-of-what-has-ended-is-nobodys", "if (e->frame != NULL && nm__insides_item_of(e->frame) != NULL) return e->frame;", "if (e->frame != NULL) return e->frame;"),
         ("scope-left-elsewhere-by-its-generator-unseen", "if (frame != NULL && !(is_ours && frame_of(now) == frame)) e = find_entered_by(frame, owner);", "(void)frame, (void)find_entered_by;"),
         ("scope-resumed-elsewhere-unseen", "nm__scope_all.roaming == 0 ? NULL : find_stray(thread, &depth);\n    if", "NULL;\n    (void)find_stray, depth = 0;\n    if"),
         ("scope-left-in-another-order", "return is_wrong(e, BEFORE_ANOTHER, NULL, now, wrong);\n        if (asleep", "return e;\n        if (asleep"),

@@ -3,8 +3,19 @@
 
 #include <internal/pycore_interp.h>
 #include <opcode.h>
-#if PY_VERSION_HEX >= 0x030D0000
-#define NEED_OPCODE_METADATA /* the table of what an instruction was before it was specialized */
+#if PY_VERSION_HEX >= 0x03100000
+#error "the insides of CPython are known up to 3.15; USE_NATIVE_MEM=0 builds the pure backend"
+#elif PY_VERSION_HEX >= 0x030E0000
+#if PY_VERSION_HEX < 0x030F0000
+#define NEED_OPCODE_METADATA /* the table of what an instruction was before it was specialized; 3.15 exports it */
+#endif
+#include <internal/pycore_ceval.h>
+#include <internal/pycore_frame.h>
+#include <internal/pycore_genobject.h>
+#include <internal/pycore_interpframe.h>
+#include <internal/pycore_opcode_metadata.h>
+#elif PY_VERSION_HEX >= 0x030D0000
+#define NEED_OPCODE_METADATA /* the same */
 #include <internal/pycore_ceval.h>
 #include <internal/pycore_frame.h>
 #include <internal/pycore_opcode_metadata.h>
@@ -87,11 +98,19 @@ static const Frame *innermost(const PyThreadState *thread) {
 }
 static const Frame *outer(const Frame *frame) { return skip_others(frame->previous); }
 
-#if PY_VERSION_HEX >= 0x030D0000
+#if PY_VERSION_HEX >= 0x030E0000
+static PyCodeObject *code_of(const Frame *frame) { return (PyCodeObject *)PyStackRef_AsPyObjectBorrow(frame->f_executable); }
+static PyObject *function_of(const Frame *frame) { return PyStackRef_AsPyObjectBorrow(frame->f_funcobj); }
+static const _Py_CODEUNIT *instruction_of(const Frame *frame) { return frame->instr_ptr; }
+#elif PY_VERSION_HEX >= 0x030D0000
 static PyCodeObject *code_of(const Frame *frame) { return (PyCodeObject *)frame->f_executable; }
+static PyObject *function_of(const Frame *frame) { return frame->f_funcobj; }
 static const _Py_CODEUNIT *instruction_of(const Frame *frame) { return frame->instr_ptr; }
 #else
 static PyCodeObject *code_of(const Frame *frame) { return frame->f_code; }
+#if PY_VERSION_HEX >= 0x030C0000
+static PyObject *function_of(const Frame *frame) { return frame->f_funcobj; }
+#endif
 static const _Py_CODEUNIT *instruction_of(const Frame *frame) { return frame->prev_instr; }
 #endif
 
@@ -140,11 +159,52 @@ static int handler_of(const Frame *frame) {
 }
 #endif
 
+/* ---- generators --------------------------------------------------------------------------------------- */
+
+#if PY_VERSION_HEX < 0x030B0000
+const void *nm__insides_item_of(PyFrameObject *f) {
+    bool has_ended = f->f_state == FRAME_RETURNED || f->f_state == FRAME_RAISED || f->f_state == FRAME_CLEARED;
+    return has_ended || f->f_gen == NULL ? NULL : &((PyGenObject *)f->f_gen)->gi_exc_state;
+}
+#else
+#if PY_VERSION_HEX < 0x030E0000
+#define FRAME_STATE_FINISHED(state) ((state) >= FRAME_COMPLETED)
+#endif
+
+const void *nm__insides_item_of(PyFrameObject *f) {
+    const Frame *frame = f->f_frame;
+    if (frame->owner != FRAME_OWNED_BY_GENERATOR) return NULL; /* the frame object's own, once the generator is done */
+    const char *at = (const char *)frame - offsetof(PyGenObject, gi_iframe);
+    const PyGenObject *generator = (const void *)at;
+    return FRAME_STATE_FINISHED(generator->gi_frame_state) ? NULL : &generator->gi_exc_state;
+}
+#endif
+
+bool nm__insides_is_at_with(PyFrameObject *f) {
+    PyCodeObject *code = PyFrame_GetCode(f);
+#if PY_VERSION_HEX < 0x030B0000
+    const char *instructions = PyBytes_AS_STRING(code->co_code);
+    bool is = f->f_lasti >= 0 && (unsigned char)instructions[(size_t)f->f_lasti * sizeof(_Py_CODEUNIT)] == SETUP_WITH;
+#else
+    int at = PyFrame_GetLasti(f);
+#if PY_VERSION_HEX >= 0x030E0000 /* a call, after what only `with` has; one unit alone may be another's cache */
+    static const uint8_t before[] = {LOAD_SPECIAL, SPECIAL___EXIT__, SWAP, 2, SWAP, 3, LOAD_SPECIAL, SPECIAL___ENTER__};
+    bool is = at >= (int)sizeof before && memcmp(&code->co_code_adaptive[at] - sizeof before, before, sizeof before) == 0;
+#else
+    bool is = at >= 0 && (unsigned char)code->co_code_adaptive[at] == BEFORE_WITH;
+#endif
+#endif
+    Py_DECREF(code);
+    return is;
+}
+
+/* ---- what runs ---------------------------------------------------------------------------------------- */
+
 PyObject *nm__insides_globals(const PyThreadState *thread, const void **frame) {
     const Frame *at = *frame == NULL ? innermost(thread) : outer((const Frame *)*frame);
 #if PY_VERSION_HEX >= 0x030C0000
     /* The interpreter's own frame around an __init__ is no function's, and has no globals: what stands there is anything. */
-    while (at != NULL && (at->f_funcobj == NULL || !PyFunction_Check(at->f_funcobj))) at = outer(at);
+    while (at != NULL && (function_of(at) == NULL || !PyFunction_Check(function_of(at)))) at = outer(at);
 #endif
     *frame = at;
     return at == NULL ? NULL : at->f_globals;
@@ -223,7 +283,10 @@ bool nm__insides_bears_refusal(const PyThreadState *thread, size_t size) {
     case STORE_SUBSCR:
     case UNARY_INVERT:
     case UNARY_NEGATIVE:
-#if PY_VERSION_HEX < 0x030E0000
+#if PY_VERSION_HEX >= 0x030E0000
+    case BUILD_INTERPOLATION:
+    case BUILD_TEMPLATE:
+#else
     case BINARY_SUBSCR:
     case BUILD_CONST_KEY_MAP:
 #endif

@@ -34,4 +34,11 @@ void nm__insides_note_places(const PyThreadState *thread, nm__place places[NM__P
 bool nm__insides_is_still_at(const PyThreadState *thread, const nm__place places[NM__PLACES]);
 bool nm__insides_is_finalizing(void);
 
+/* Of the frame of a generator or coroutine: its item on the stack of handled exceptions, which a thread has it on while it
+ * runs. NULL: it has ended. To be compared, not to be read. */
+const void *nm__insides_item_of(PyFrameObject *f);
+/* Whether the frame is in the midst of the instruction that begins a `with`, which ends its scope before the frame ends.
+ * false where that cannot be seen, under a tracer. */
+bool nm__insides_is_at_with(PyFrameObject *f);
+
 #endif

@@ -421,7 +421,7 @@ static void *refuse(nm__owner *o, size_t bytes, bool raw) {
 
 void *nm__overdraft_take(size_t size, bool zeroed, bool raw) {
     if (size > NM_SIZE_MAX) return nm_refuse(NM_INVALID_LAYOUT, size, 0, 0);
-    PyThreadState *thread = raw ? NULL : _PyThreadState_UncheckedGet();
+    PyThreadState *thread = raw ? NULL : nm__thread_state();
     if (thread == NULL) raw = true;
     nm__owner *o = raw ? NULL : nm__scope_now.owner;
     size_t bytes = nm_heap_usable(nm__overdraft_heap, size + (size == 0), 1); /* what it would take */

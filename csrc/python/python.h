@@ -7,6 +7,13 @@
 
 #include "nativemem.h"
 
+/* The calling thread's; NULL: none is attached. */
+#if PY_VERSION_HEX >= 0x030D0000
+#define nm__thread_state PyThreadState_GetUnchecked
+#else
+#define nm__thread_state _PyThreadState_UncheckedGet
+#endif
+
 /* The handler that NumPy expects behind a capsule named "mem_handler" (NEP 49, version 1). Declared here
  * so that neither building nor importing needs NumPy. */
 typedef struct {

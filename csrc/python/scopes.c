@@ -1,6 +1,7 @@
 #include "python/scopes.h" /* first: Python.h wants to be */
 
 #include "python/engine.h"
+#include "python/insides.h"
 #include "python/overdraft.h"
 #include "wrap/sites.h"
 
@@ -9,7 +10,6 @@
 #if PY_VERSION_HEX < 0x030B0000
 #include <frameobject.h>
 #endif
-#include <opcode.h>
 
 NM_TLS nm__now nm__scope_now;
 
@@ -296,38 +296,9 @@ static PyTypeObject Entry_Type = {
 #define IS_GENERATOR (CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR)
 #define ROAMS (CO_GENERATOR | CO_ASYNC_GENERATOR)
 
-/* The generator, coroutine or async generator that the frame is of, borrowed; NULL: it has ended. */
-#if PY_VERSION_HEX >= 0x030E0000
-#error "where CPython keeps the state of a generator is known up to 3.13; USE_NATIVE_MEM=0 builds the pure backend"
-#elif PY_VERSION_HEX < 0x030B0000
-static const PyGenObject *generator_of(PyFrameObject *f) {
-    bool has_ended = f->f_state == FRAME_RETURNED || f->f_state == FRAME_RAISED || f->f_state == FRAME_CLEARED;
-    return has_ended ? NULL : (const PyGenObject *)f->f_gen;
-}
-#else
-/* What stands at the beginning of a frame object in 3.11 to 3.13. */
-struct frame_head {
-    PyObject_HEAD
-    PyFrameObject *f_back;
-    char *f_frame; /* the frame itself: in the generator, or in the object once the generator is done with it */
-};
-
-static const PyGenObject *generator_of(PyFrameObject *f) {
-    const char *frame = ((struct frame_head *)(void *)f)->f_frame, *object = (char *)f;
-    if (frame >= object && frame < object + Py_TYPE(f)->tp_basicsize) return NULL;
-    const PyGenObject *generator = (const void *)(frame - offsetof(PyGenObject, gi_iframe));
-    return generator->gi_frame_state > 0 /* FRAME_COMPLETED and later */ ? NULL : generator;
-}
-#endif
-
 /* A thread has a stack of the exceptions that are being handled, and each generator that runs has its item there, the
  * innermost on top: so it tells which generators run in the thread. Items may be other extensions', whose generators
  * are not the interpreter's: their addresses are compared, nothing but the next item is read. */
-static const void *item_of(PyFrameObject *f) {
-    const PyGenObject *generator = generator_of(f);
-    return generator == NULL ? NULL : &generator->gi_exc_state;
-}
-
 #define EACH_RUNNING(item, thread)                                                                          \
     const _PyErr_StackItem *item = (thread)->exc_info;                                                      \
     item != NULL && item->previous_item != NULL; /* the last is the thread's own */                        \
@@ -335,7 +306,7 @@ static const void *item_of(PyFrameObject *f) {
 
 /* How many generators run in this thread inside the frame's. SIZE_MAX: it does not run here. */
 static size_t depth_of(PyFrameObject *f, const PyThreadState *thread) {
-    const void *own = item_of(f);
+    const void *own = nm__insides_item_of(f);
     size_t depth = 0;
     for (EACH_RUNNING(item, thread)) {
         if (item == own) return depth;
@@ -347,10 +318,10 @@ static size_t depth_of(PyFrameObject *f, const PyThreadState *thread) {
 /* The generator or coroutine that an entry was made in, or, when that has ended, the nearest of those that it ran in:
  * the frame, borrowed, or NULL. */
 static PyFrameObject *home_of(const EntryObject *e) {
-    if (e->frame != NULL && generator_of(e->frame) != NULL) return e->frame;
+    if (e->frame != NULL && nm__insides_item_of(e->frame) != NULL) return e->frame;
     for (Py_ssize_t i = 0; e->callers != NULL && i < PyTuple_GET_SIZE(e->callers); i++) {
         PyFrameObject *f = (PyFrameObject *)PyTuple_GET_ITEM(e->callers, i);
-        if (generator_of(f) != NULL) return f;
+        if (nm__insides_item_of(f) != NULL) return f;
     }
     return NULL;
 }
@@ -405,7 +376,7 @@ static void entry_dealloc(EntryObject *e) {
 
 /* Also when its generator is gone without having left it: one that yields when it is closed. */
 static bool is_over(const EntryObject *e) {
-    return e->ended || (e->of_with && e->frame != NULL && generator_of(e->frame) == NULL);
+    return e->ended || (e->of_with && e->frame != NULL && nm__insides_item_of(e->frame) == NULL);
 }
 
 static bool is_active(const EntryObject *e, const PyThreadState *thread) {
@@ -538,21 +509,6 @@ static PyFrameObject *calling_frame(PyThreadState *thread) {
     return f;
 }
 
-/* Whether the frame is in the midst of the instruction that begins a `with`, which ends its scope before the frame ends.
- * false where that cannot be seen, under a tracer. */
-static bool is_at_with(PyFrameObject *f) {
-    PyCodeObject *code = PyFrame_GetCode(f);
-#if PY_VERSION_HEX < 0x030B0000
-    const char *instructions = PyBytes_AS_STRING(code->co_code);
-    bool is = f->f_lasti >= 0 && (unsigned char)instructions[(size_t)f->f_lasti * sizeof(_Py_CODEUNIT)] == SETUP_WITH;
-#else
-    int at = PyFrame_GetLasti(f);
-    bool is = at >= 0 && (unsigned char)code->co_code_adaptive[at] == BEFORE_WITH;
-#endif
-    Py_DECREF(code);
-    return is;
-}
-
 /* What an entry that `with` does not end with its frame may be left by later. Of a generator or coroutine: those that
  * it runs in, up to the first plain function; one of them goes on in the scope when it has ended. Of a plain function:
  * the innermost generator that it runs in, which may leave it when it is resumed in another context, with the coroutines
@@ -626,7 +582,8 @@ static bool enter(OwnerObject *owner, PyThreadState *thread) {
     PyFrameObject *frame = calling_frame(thread);
     if (frame == NULL) return false;
     int flags = flags_of(frame);
-    bool is_plain = flags == 0, ends_first = is_at_with(frame), runs_in_none = thread->exc_info->previous_item == NULL;
+    bool is_plain = flags == 0, ends_first = nm__insides_is_at_with(frame);
+    bool runs_in_none = thread->exc_info->previous_item == NULL;
     PyObject *callers = ends_first || runs_in_none ? Py_NewRef(Py_None) : callers_of(frame, &flags);
     if (is_plain) Py_CLEAR(frame);
     EntryObject *outer = (EntryObject *)Py_XNewRef((PyObject *)innermost());
@@ -650,7 +607,7 @@ static bool enter(OwnerObject *owner, PyThreadState *thread) {
     e->outer = outer;
     e->frame = frame;
     e->callers = callers;
-    e->item = home_of(e) == NULL ? NULL : item_of(home_of(e));
+    e->item = home_of(e) == NULL ? NULL : nm__insides_item_of(home_of(e));
     e->context = NULL;
     e->asleep = asleep;
     e->ended = e->elsewhere = false;
@@ -700,7 +657,7 @@ static EntryObject *is_wrong(EntryObject *e, Wrong kind, const EntryObject *wher
 
 /* Of those that the frame entered, whatever context that was in, the newest. */
 static EntryObject *find_entered_by(PyFrameObject *frame, const OwnerObject *owner) {
-    EntryObject *lists[] = {*list_of(item_of(frame)), open_entries[LISTS]};
+    EntryObject *lists[] = {*list_of(nm__insides_item_of(frame)), open_entries[LISTS]};
     for (size_t i = 0; i < 2; i++)
         for (EntryObject *e = lists[i]; e != NULL; e = e->older)
             if (e->owner == owner && e->frame != NULL && frame_of(e) == frame) return e;

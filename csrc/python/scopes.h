@@ -36,7 +36,7 @@ extern nm__scopes nm__scope_all;
 /* The interpreter's lock is held, or there is no thread state. */
 void nm__scope_find(PyThreadState *thread);
 NM_INLINE void nm__scope_sync(void) {
-    PyThreadState *thread = _PyThreadState_UncheckedGet();
+    PyThreadState *thread = nm__thread_state();
     nm__now *now = &nm__scope_now;
     if (NM_UNLIKELY(thread == NULL)) return;
     if (NM_UNLIKELY(thread != now->thread || thread->context_ver != now->version || thread->id != now->id || now->unsettled ||

@@ -108,7 +108,7 @@ uintptr_t nm__stacks_site(void *self) {
     nm_stacks *s = self;
     frame frames[MOST_FRAMES];
     int count = 0;
-    if (!PyGILState_Check() || _PyThreadState_UncheckedGet() == NULL) return 0;
+    if (!PyGILState_Check() || nm__thread_state() == NULL) return 0;
     int was_on = PyGC_Disable();
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);

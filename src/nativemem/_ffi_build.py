@@ -48,6 +48,7 @@ ffibuilder.set_source(
         "-O2",
         "-g1",
         "-fvisibility=hidden",
+        "-Werror=implicit-function-declaration",  # what CPython does not declare in a version returns no pointer
         "-pthread",
         *shlex.split(os.environ.get("NATIVEMEM_CFLAGS", "")),
     ],

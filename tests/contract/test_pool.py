@@ -298,21 +298,20 @@ def test_what_a_dead_thread_made_belongs_to_nobody(nm: Binding, kind: str) -> No
         allocator = getattr(nm, kind)(*arguments)
         made.append((allocator, allocator.alloc(20), threading.get_ident()))
 
-    in_thread(work)
-    allocator, block, ident = made.pop()
-    reused = False
+    def intrude() -> int:
+        with pytest.raises(WrongThread):
+            allocator.alloc(1)
+        with pytest.raises(WrongThread):
+            allocator.resize(block, 10)
+        return threading.get_ident()
+
+    # which number a thread gets is the system's choice; as a rule it is the last one that got free
     for _ in range(50):
-        seen: list[int] = []
-
-        def intrude(seen: list[int] = seen) -> None:
-            seen.append(threading.get_ident())
-            with pytest.raises(WrongThread):
-                allocator.alloc(1)
-            with pytest.raises(WrongThread):
-                allocator.resize(block, 10)
-
-        in_thread(intrude)
-        reused = reused or seen[0] == ident
+        in_thread(work)
+        allocator, block, ident = made.pop()
+        reused = in_thread(intrude) == ident
+        if reused:
+            break
     if sys.platform == "linux":
         assert reused, "the test is about numbers that are used again"
     with pytest.raises(WrongThread):

@@ -31,4 +31,15 @@ else:
         return sorted({*globals(), *__getattr__("__all__")})
 
 
-_Settings.from_env()  # a variable with a bad value is to show now
+def _asks_doctor() -> bool:
+    import sys
+
+    first, *words = getattr(sys, "argv", [""]) or [""]
+    name = first.replace("\\", "/").rpartition("/")[2]
+    return words[:1] == ["doctor"] and (
+        name in ("nativemem", "nativemem.exe") or (name == "-m" and "nativemem" in sys.orig_argv)
+    )
+
+
+if not _asks_doctor():  # which shows it as one finding among others
+    _Settings.from_env()  # a variable with a bad value is to show now

@@ -8,7 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["memory"]
+__all__ = ["limits", "machine_memory", "memory"]
 
 
 def _read(name: str) -> str:
@@ -16,9 +16,9 @@ def _read(name: str) -> str:
         return file.read()
 
 
-def _limits(root: str) -> Iterator[int]:
-    """Of the control groups that the process is in (version 2, or version 1), and of those above them. In a
-    container the path may be the host's, then only the top is found."""
+def limits(root: str = "") -> Iterator[int]:
+    """Bytes that each control group of the process (version 2, or version 1) allows, and each above it. In
+    a container the path may be the host's, then only the top is found."""
     for line in _read(f"{root}/proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
@@ -37,10 +37,15 @@ def _limits(root: str) -> Iterator[int]:
             path = path.rpartition("/")[0]
 
 
+def machine_memory() -> int:
+    """Bytes of memory that the machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def memory(root: str = "") -> int:
     """Bytes of memory that the process may use: the machine's, or what its container allows."""
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    machine = machine_memory()
     try:
-        return min([machine, *_limits(root)])
+        return min([machine, *limits(root)])
     except (OSError, ValueError):  # no /proc
         return machine

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import argparse
     from typing import NoReturn
 
-__all__ = ["HELP", "configure", "execute", "split"]
+__all__ = ["HELP", "configure", "execute", "letters_of", "options_of_this", "split", "start_up_files"]
 
 HELP = "run a program on the engine and say what it used"
 
@@ -68,14 +68,7 @@ class _Words:
 
     def letters(self) -> set[str]:
         """The interpreter's options of one letter."""
-        found = set()
-        for option in (*self.options, *self.last):
-            if option[:1] == "-" and option[1:2] not in ("-", ""):
-                for letter in option[1:]:
-                    found.add(letter)
-                    if letter in _WITH_VALUE:
-                        break
-        return found
+        return letters_of([*self.options, *self.last])
 
     def apart(self) -> list[str]:
         """``program`` with ``-c`` or ``-m`` as a word of its own, and without ``last``."""
@@ -83,6 +76,18 @@ class _Words:
             return self.program
         _, _, what = self.program[0].partition(self.kind)
         return [f"-{self.kind}", *([what] if what else []), *self.program[1:]]
+
+
+def letters_of(options: list[str]) -> set[str]:
+    """The interpreter's options of one letter that are in ``options``."""
+    found = set()
+    for option in options:
+        if option[:1] == "-" and option[1:2] not in ("-", ""):
+            for letter in option[1:]:
+                found.add(letter)
+                if letter in _WITH_VALUE:
+                    break
+    return found
 
 
 def split(argv: list[str]) -> _Words:
@@ -131,7 +136,7 @@ def split(argv: list[str]) -> _Words:
     return words
 
 
-def _options_of_this() -> list[str]:
+def options_of_this() -> list[str]:
     """The interpreter's options under ``python OPTIONS -m nativemem``. What stands in the first line of a script
     ``nativemem`` is not meant for the program."""
     try:
@@ -165,10 +170,10 @@ def _root() -> str:
     return os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
-def _start_is_read(letters: set[str]) -> bool:
-    """Whether an interpreter with these options reads one of the start-up files."""
+def start_up_files(letters: set[str]) -> list[str]:
+    """The start-up files that an interpreter with these options reads; the first is the one that counts."""
     if "S" in letters:
-        return False
+        return []
     import site
 
     folders = list(site.getsitepackages())
@@ -177,7 +182,7 @@ def _start_is_read(letters: set[str]) -> bool:
     # 3.15 brought the one (PEP 829), 3.18 no longer runs the lines of the other
     kinds = ["start"] * (sys.version_info >= (3, 15)) + ["pth"] * (sys.version_info < (3, 18))
     names = [os.path.join(folder, f"nativemem_autoinstall.{kind}") for folder in folders for kind in kinds]
-    return any(os.path.isfile(name) for name in names)
+    return [name for name in names if os.path.isfile(name)]
 
 
 #: Before it anything of the program's folder could be imported instead of what this needs: that is taken from the
@@ -260,7 +265,7 @@ def execute(parser: argparse.ArgumentParser, argv: list[str]) -> int:
         mistake(f"--budget: {budget} bytes is too little; an interpreter needs more than {LEAST_OVER_HELD}")
     if not sys.executable:
         mistake("this interpreter does not know its own file (sys.executable), so it cannot be started again")
-    words.options[:0] = _options_of_this()
+    words.options[:0] = options_of_this()
     letters = words.letters()
     by_itself = letters & {"i", "V"} or set(_ANSWERED) & set(words.options)
     if words.kind is None and not by_itself and not _stdin_is_program():
@@ -273,7 +278,7 @@ def execute(parser: argparse.ArgumentParser, argv: list[str]) -> int:
     env[VARIABLE] = pack(budget, output, env.get(AUTOINSTALL))
     env[AUTOINSTALL] = "1"
     command = [sys.executable, *words.options]
-    if _start_is_read(letters):
+    if start_up_files(letters):
         command += words.program
     else:
         instead = f"exec({_INSTEAD.format(root=_root())!r}, dict(__name__=__name__))"

@@ -15,7 +15,7 @@ from ._version import __version__
 
 #: by name, the module of each: it has ``HELP``, a line; ``configure(parser)``, which adds its options; and
 #: ``execute(parser, argv)``, which is given the words after the command, and returns what to exit with
-COMMANDS = {"run": "_run"}
+COMMANDS = {"run": "_run", "doctor": "_doctor"}
 
 
 class _Parser(argparse.ArgumentParser):

@@ -218,6 +218,34 @@ asyncio.run(main())
 """
         ) == ["10 20"] * 5
 
+    @pytest.mark.parametrize("limit", LIMITS)
+    def test_not_between_entering_and_the_block(self, limit: str) -> None:
+        """ENG-9d: what a `with` has entered is left, though a safe point lies between since 3.14."""
+        assert output(
+            f"""
+lock, errors, budget = threading.Lock(), 0, Budget({limit!r})
+def fill(kept):
+    while True:
+        kept.append(0)
+        kept[-1] = lambda i=len(kept): [i, lock]  # a function: no refusal there, an error is due
+        with lock: pass
+def turns():
+    global errors
+    for _ in range(20):
+        kept = []
+        try:
+            with budget: fill(kept)
+        except MemoryError: errors += 1
+        if lock.locked():
+            print("locked")
+            lock.release()
+turns()
+thread = threading.Thread(target=turns)
+thread.start(); thread.join()
+print(errors)
+"""
+        ) == ["40"]
+
     def test_in_a_generator_of_another_thread(self) -> None:
         """ENG-9d: there it waits for the scope's end, rather than to come out in the caller."""
         assert output(

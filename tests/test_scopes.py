@@ -903,7 +903,8 @@ print(charges(a), is_open(a), is_open(b))
         ) == [
             "'a' 2 {} ['has', 'ended', 'there'] False",
             "'a' 2 {} ['has', 'ended', 'there'] False",
-            "'a' 1 {} ['goes', 'on', 'there'] False",
+            # a thread has no context before 3.14
+            f"'a' {1 + (sys.version_info >= (3, 14))} {{}} ['goes', 'on', 'there'] False",
             "True",
             "'a' 2 {} ['goes', 'on', 'there'] False",
             "True",
@@ -1610,7 +1611,8 @@ class TestLife:
         ) == ["True", "True"]
 
     def test_exceptions_of_signal_handlers(self) -> None:
-        """OWN-1: none gets between a scope and its `with`."""
+        """OWN-1, 8: none gets between a scope and its `with`; from 3.14 on one may, as with a lock, and what it left
+        open is there to be left."""
         assert output(
             """
             import signal
@@ -1624,6 +1626,9 @@ class TestLife:
                     while True:
                         with tight: pass
                 except Stop: pass
+                if sys.version_info >= (3, 14):
+                    try: tight.__exit__(None, None, None)
+                    except nativemem.ScopeError: pass
             used = tight.used
             kept = some()
             print(tight.used == used)

@@ -180,19 +180,24 @@ const void *nm__insides_item_of(PyFrameObject *f) {
 }
 #endif
 
-bool nm__insides_is_at_with(PyFrameObject *f) {
-    PyCodeObject *code = PyFrame_GetCode(f);
-#if PY_VERSION_HEX < 0x030B0000
-    const char *instructions = PyBytes_AS_STRING(code->co_code);
-    bool is = f->f_lasti >= 0 && (unsigned char)instructions[(size_t)f->f_lasti * sizeof(_Py_CODEUNIT)] == SETUP_WITH;
-#else
-    int at = PyFrame_GetLasti(f);
+/* at: of the instruction, in bytes; negative: it has not begun. */
+static bool is_with_at(const PyCodeObject *code, int at) {
 #if PY_VERSION_HEX >= 0x030E0000 /* a call, after what only `with` has; one unit alone may be another's cache */
     static const uint8_t before[] = {LOAD_SPECIAL, SPECIAL___EXIT__, SWAP, 2, SWAP, 3, LOAD_SPECIAL, SPECIAL___ENTER__};
-    bool is = at >= (int)sizeof before && memcmp(&code->co_code_adaptive[at] - sizeof before, before, sizeof before) == 0;
+    return at >= (int)sizeof before && memcmp(&code->co_code_adaptive[at] - sizeof before, before, sizeof before) == 0;
+#elif PY_VERSION_HEX >= 0x030B0000
+    return at >= 0 && (unsigned char)code->co_code_adaptive[at] == BEFORE_WITH;
 #else
-    bool is = at >= 0 && (unsigned char)code->co_code_adaptive[at] == BEFORE_WITH;
+    return at >= 0 && (unsigned char)PyBytes_AS_STRING(code->co_code)[(size_t)at] == SETUP_WITH;
 #endif
+}
+
+bool nm__insides_is_at_with(PyFrameObject *f) {
+    PyCodeObject *code = PyFrame_GetCode(f);
+#if PY_VERSION_HEX >= 0x030B0000
+    bool is = is_with_at(code, PyFrame_GetLasti(f));
+#else
+    bool is = is_with_at(code, f->f_lasti * (int)sizeof(_Py_CODEUNIT));
 #endif
     Py_DECREF(code);
     return is;
@@ -353,10 +358,21 @@ bool nm__insides_is_in_call(const PyThreadState *thread) {
     case CALL_FUNCTION_KW:
     case CALL_METHOD:
 #endif
-        return !calls_without_safe_point(special);
+        return !calls_without_safe_point(special) && !nm__insides_is_entering(thread);
     default:
         return false;
     }
+}
+
+bool nm__insides_is_entering(const PyThreadState *thread) {
+#if PY_VERSION_HEX >= 0x030E0000
+    const Frame *frame = innermost(thread);
+    if (frame == NULL) return false;
+    const PyCodeObject *code = code_of(frame);
+    return is_with_at(code, (int)((const char *)instruction_of(frame) - code->co_code_adaptive));
+#else
+    return (void)thread, false; /* that instruction has no safe point */
+#endif
 }
 
 bool nm__insides_is_finalizing(void) {

@@ -19,8 +19,11 @@ PyObject *nm__insides_globals(const PyThreadState *thread, const void **frame);
 /* Whether the instruction that the thread's innermost Python code is at takes a refused allocation for an error of its own,
  * in the right place: raised later it could come out of a `try` that has been left. */
 bool nm__insides_bears_refusal(const PyThreadState *thread, size_t size);
-/* Whether it is a call that ends with a safe point. */
+/* Whether it is a call that ends with a safe point, and no `with` has made it. */
 bool nm__insides_is_in_call(const PyThreadState *thread);
+/* Whether it is the call by which a `with` begins, at whose end, since 3.14, is a safe point: with an exception there what
+ * was entered, a lock say, is never left. */
+bool nm__insides_is_entering(const PyThreadState *thread);
 
 /* A frame of the thread, and which `try` encloses the instruction that it is at. */
 typedef struct nm__place {

@@ -306,7 +306,8 @@ static int at_safe_point(void *unused) {
     bool recovered = nm__budget_has_recovered(process) && (o == NULL || nm__budget_has_recovered(nm__owner_budget(o)));
     bool has_it = told || recovered || nm__insides_is_handling(PyThreadState_Get());
     bool answers = due && !has_it && result == 0 && may_interrupt(PyThreadState_Get()) &&
-                   nm__insides_is_still_at(PyThreadState_Get(), errors.places);
+                   nm__insides_is_still_at(PyThreadState_Get(), errors.places) &&
+                   !nm__insides_is_entering(PyThreadState_Get());
     if (answers || has_it) {
         errors.due = false;
         if (o != NULL) atomic_store(nm__owner_due(o), false);

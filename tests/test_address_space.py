@@ -306,7 +306,7 @@ def test_a_bad_switch(value: str) -> None:
 def test_a_block_of_others_in_a_hole(domain: str) -> None:
     """ENG-8: what another allocator has where the region gave its addresses back is that allocator's, which gets
     the frees and resizes. Of what begins in the middle of a block of ours it hears nothing. (The other is glibc,
-    and the block looks as those do that it maps one by one.)"""
+    and the block begins as those do that it maps one by one: each version has its way.)"""
     assert output(
         f"""
         import ctypes
@@ -321,10 +321,16 @@ def test_a_block_of_others_in_a_hole(domain: str) -> None:
             with open("/proc/self/maps") as maps:
                 ranges = [[int(end, 16) for end in line.split()[0].split("-")] for line in maps]
             return any(start <= place < end for start, end in ranges)
+        size = 256 << 10
+        libc.malloc.restype, libc.malloc.argtypes = P, (N,)
+        libc.mallopt(-3, 4096) # M_MMAP_THRESHOLD
+        like = libc.malloc(size - 64)
+        assert like % 4096 <= 64
         def plant(place): # private, anonymous, fixed but replacing nothing
-            assert libc.mmap(place, 8192, 3, 0x100022, -1, 0) == place
-            ctypes.memmove(place + 8, (8192 | 2).to_bytes(8, "little") + b"not ours", 16)
-            return place + 16
+            assert libc.mmap(place, size, 3, 0x100022, -1, 0) == place
+            start = ctypes.string_at(like - like % 4096, like % 4096) + b"not ours"
+            ctypes.memmove(place, start, len(start))
+            return place + like % 4096
         nativemem.install(raw=number == 0)
         heap = nativemem.Heap()
         block = malloc(4 << 20)

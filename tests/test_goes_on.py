@@ -142,7 +142,7 @@ unittest.main()
 
 
 JOBS = """
-import sys
+import multiprocessing, sys, warnings
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 def in_scope(kind):
     with nativemem.Budget("4 MiB"): fill(kind)
@@ -178,7 +178,9 @@ def test_jobs_of_processes_with_a_limit(filling: str) -> None:
     done = run(
         JOBS
         + f"""
-with ProcessPoolExecutor(2, initializer=bound, initargs=(40,)) as executor: print(results(executor, {filling}))
+warnings.simplefilter("ignore", DeprecationWarning) # of a fork beside the executor's threads
+fork = multiprocessing.get_context("fork") # since 3.14 the default is another, which needs a program with a file
+with ProcessPoolExecutor(2, fork, bound, (40,)) as executor: print(results(executor, {filling}))
 """
     )
     assert (done.returncode, done.stdout) == (0, "(16, [])\n"), done.stderr

@@ -48,7 +48,7 @@ from suites_reasons import REASONS, Reason
 ROOT = Path(__file__).resolve().parents[1]
 TOP = ROOT / "build" / "suites"
 PAGE = ROOT / "docs" / "suites.md"
-SUPPORTED = ("3.10", "3.11", "3.12", "3.13")
+SUPPORTED = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.15")
 #: What enters the budget, at the start of each Python of the environment that has the variable
 SCOPED = "SUITES_SCOPED"
 SCOPE_LINE = (
@@ -173,7 +173,8 @@ def own_module(unit: str, test: str) -> str:
 
 
 FAST_INTERPRETER = (
-    *("test__xxsubinterpreters", "test_array", "test_asyncio.test_streams", "test_bytes", "test_capi"),
+    *("test__interpreters", "test__xxsubinterpreters"),  # since 3.13, and before
+    *("test_array", "test_asyncio.test_streams", "test_bytes", "test_capi"),
     *("test_capi.test_mem", "test_context", "test_coroutines", "test_deque", "test_descr", "test_dict"),
     *("test_exceptions", "test_fork1", "test_functools", "test_gc", "test_generators", "test_interpreters"),
     *("test_interpreters.test_stress", "test_itertools", "test_json", "test_list", "test_long", "test_memoryview"),

@@ -1612,8 +1612,8 @@ class TestLife:
         ) == ["True", "True"]
 
     def test_exceptions_of_signal_handlers(self) -> None:
-        """OWN-1, 8: none gets between a scope and its `with`; from 3.14 on one may, as with a lock, and what it left
-        open is there to be left."""
+        """OWN-1, 8: none gets between a scope and its `with`; from 3.14 on one may, as with a lock, and what it
+        left open is there to be left."""
         assert output(
             """
             import signal

@@ -143,7 +143,7 @@ def described(name: str, thing: object) -> list[str]:
 
 
 def test_signatures_and_defaults_are_those_that_are_stated(pure: Binding) -> None:
-    """A default that changes is a change for each program that relies on it: it is made here, and in CHANGELOG.md."""
+    """A default that changes is a change for each program that relies on it: made here, and in CHANGELOG.md."""
     names: dict[str, object] = {name: getattr(pure, name) for name in BOUND}
     for module in STATED:
         named = importlib.import_module(module)

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
+import json
 import os
 import re
 import resource
@@ -30,6 +32,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mutants_random
 from mutant_table import MUTANTS, Mutant
@@ -135,10 +138,10 @@ def run(
 
 
 #: groups of their own, which do not end with this program
-RUNNING: set[subprocess.Popen[bytes]] = set()
+RUNNING: set[subprocess.Popen[Any]] = set()
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[Any]) -> None:
     """Ends it and what it forked."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -286,15 +289,21 @@ class PythonTests:
         self.unsound: dict[tuple[str, ...], list[str]] = {}
         self.seconds: dict[tuple[str, ...], float] = {}
         self.lock = threading.Lock()
+        self.is_built = False
+
+    def sound(self) -> Path:
+        tree = self.top / "sound-python"
+        if not self.is_built:
+            copy_tree(tree, self.PARTS)
+            self.build(tree)
+            self.is_built = True
+        return tree
 
     def prepare(self, tests: tuple[str, ...]) -> None:
         with self.lock:
             if tests in self.seconds:
                 return
-            tree = self.top / "sound-python"
-            if not self.seconds:
-                copy_tree(tree, self.PARTS)
-                self.build(tree)
+            tree = self.sound()
             start = time.monotonic()
             code, output = self.test(tree, tests, 3 * MOST_PATIENCE, to_the_end=self.lenient)
             failed = re.findall(r"^(?:FAILED|ERROR) (\S+?\.py::.*?)(?: - .*)?$", output, re.MULTILINE)
@@ -302,8 +311,11 @@ class PythonTests:
                 raise Unfit(f"{' '.join(tests)} fails on the sound sources:\n{output}")
             for test in failed:
                 print(f"left out, because it fails on the sound sources: {test}", flush=True)
-            self.unsound[tests] = [f"--deselect={test}" for test in failed]
-            self.seconds[tests] = time.monotonic() - start
+            self.leave_out(tests, failed, time.monotonic() - start)
+
+    def leave_out(self, tests: tuple[str, ...], failed: Iterable[str], seconds: float) -> None:
+        self.unsound[tests] = [f"--deselect={test}" for test in failed]
+        self.seconds[tests] = seconds
 
     @staticmethod
     def environment(tree: Path) -> dict[str, str]:
@@ -359,17 +371,91 @@ class PythonTests:
         raise Unfit(f"{mutant.name}: pytest ended with {code}:\n{output}")
 
 
+class PlantedTests:
+    """Mutants of Python in forks of one process that knows which test reaches which line (mutants_python.py)."""
+
+    PROGRAM = ROOT / "scripts" / "mutants_python.py"
+
+    def __init__(self, top: Path, python_tests: PythonTests) -> None:
+        self.top = top
+        self.python_tests = python_tests
+        self.process: subprocess.Popen[str] | None = None
+        self.unsound: list[str] = []
+        self.lock = threading.Lock()
+
+    def start(self) -> subprocess.Popen[str]:
+        tree = self.top / "planted"
+        with self.python_tests.lock:
+            copy_tree(tree, PythonTests.PARTS, self.python_tests.sound(), built=True)
+        digest = hashlib.sha256()
+        for part in ("src", "tests", "scripts"):
+            for path in sorted((tree / part).rglob("*.py")):
+                digest.update(path.read_bytes())
+        reached = self.top / f"reached-{digest.hexdigest()[:16]}.json"
+        if not reached.exists():
+            for old in self.top.glob("reached-*.json"):
+                old.unlink()
+            print("which tests reach which line is found out first; some minutes", flush=True)
+        tests = (*mutants_random.MORE, *sorted(mutants_random.WITH_DOCTESTS))
+        self.process = subprocess.Popen(
+            [sys.executable, self.PROGRAM, reached, *tests],
+            cwd=tree,
+            env=os.environ | PythonTests.environment(tree),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        RUNNING.add(self.process)
+        self.unsound = self.answer(self.process)["unsound"]
+        for test in self.unsound:
+            print(f"left out, because it fails on the sound sources: {test}", flush=True)
+        return self.process
+
+    @staticmethod
+    def answer(process: subprocess.Popen[str]) -> dict[str, Any]:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        answer: dict[str, Any] = json.loads(line) if line else {"error": "it has ended"}
+        if "error" in answer:
+            raise Unfit(f"{PlantedTests.PROGRAM.name}: {answer['error']}")
+        return answer
+
+    def catch(self, mutant: Mutant) -> str:
+        """What noticed it; nothing if it survives."""
+        with self.lock:
+            process = self.process or self.start()
+            assert process.stdin is not None
+            programs = mutants_random.programs_of(mutant.file)
+            request = {"file": mutant.file, "line": mutant.line, "old": mutant.old, "new": mutant.new}
+            process.stdin.write(json.dumps(request | {"programs": programs}) + "\n")
+            process.stdin.flush()
+            answer = self.answer(process)
+        if "stillborn" in answer:
+            raise Stillborn(f"{mutant.name}: {answer['stillborn']}")
+        if "at_import" not in answer:
+            caught: str = answer["caught_by"]
+            return caught.removeprefix("tests/").replace(".py::", ", ").replace("::", ".")
+        for tests in (tuple(answer["near"]), mutants_random.tests_of(mutant.file)):
+            if tests:
+                self.python_tests.leave_out(tests, self.unsound, MOST_PATIENCE / SLOWER)
+                if caught_by := self.python_tests.catch(mutant, tests):
+                    return caught_by
+        return ""
+
+
 # ---- all of them --------------------------------------------------------------------------------------
 
 
-def hunt(mutant: Mutant, c_tests: CTests, python_tests: PythonTests) -> Outcome:
+def hunt(mutant: Mutant, c_tests: CTests, python_tests: PythonTests, planted: PlantedTests) -> Outcome:
     start = time.monotonic()
     caught_by = ""
-    if mutant.file in mutants_random.WITH_DOCTESTS:
-        caught_by = python_tests.catch(mutant, (mutant.file,))
+    in_python = mutant.file.endswith(".py")
+    if in_python:
+        caught_by = planted.catch(mutant)
     elif mutant.threads and mutant.line:
         caught_by = python_tests.catch(mutant, mutants_random.ORDERS)
-    if caught_by:
+    if caught_by or in_python:
         pass
     elif mutant.tests:
         caught_by = python_tests.catch(mutant)
@@ -378,11 +464,11 @@ def hunt(mutant: Mutant, c_tests: CTests, python_tests: PythonTests) -> Outcome:
             caught_by = c_tests.catch(mutant, kind)
             if caught_by:
                 break
-    if not caught_by and mutant.line:  # what was drawn may be anybody's to see
+    if not caught_by and mutant.line and not in_python:  # what was drawn may be anybody's to see
         more = mutants_random.tests_of(mutant.file) if not mutant.tests else mutants_random.MORE
         caught_by = python_tests.catch(mutant, more)
     if caught_by:  # a survivor's tree is what its hunter wants to look at
-        shutil.rmtree(c_tests.top / mutant.name)
+        shutil.rmtree(c_tests.top / mutant.name, ignore_errors=in_python)
     return Outcome(mutant, caught_by, time.monotonic() - start)
 
 
@@ -432,12 +518,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     start = time.monotonic()
     c_tests, python_tests = CTests(TOP), PythonTests(TOP, lenient=bool(options.random))
+    planted = PlantedTests(TOP, python_tests)
     outcomes: dict[str, Outcome] = {}
     stillborn = 0
     # the long ones first, so that they do not stand alone at the end
     queue = sorted(chosen, key=lambda mutant: not mutant.tests)
     with ThreadPoolExecutor(options.jobs) as pool:
-        futures = [pool.submit(hunt, mutant, c_tests, python_tests) for mutant in queue]
+        futures = [pool.submit(hunt, mutant, c_tests, python_tests, planted) for mutant in queue]
         try:
             for future in as_completed(futures):
                 try:
@@ -459,6 +546,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise
             print(f"mutants: {error}", file=sys.stderr)
             return 2
+    end_all()
     run = [outcomes[mutant.name] for mutant in chosen if mutant.name in outcomes]
     survivors = [o.mutant.name for o in run if not o.caught_by]
     caught = (len(run) - len(survivors)) / max(len(run), 1)

@@ -11,11 +11,14 @@ Requests are lines of JSON on standard input, answers lines of JSON on the stand
 
 from __future__ import annotations
 
+import ast
 import collections
+import contextlib
 import gc
 import json
 import os
 import random
+import select
 import signal
 import sys
 import threading
@@ -30,10 +33,14 @@ import pytest
 PACKAGE = Path("src/nativemem").resolve()
 #: of a test with many parameters, so many are asked for the map
 OF_EACH = 16
+#: files of tests that do nothing but start programs, whose lines are not seen
+PROGRAMS = tuple(f"tests/test_{name}.py" for name in ("examples", "run_is_python", "goes_on", "errors_doc"))
 #: what the first round may take on the sound sources; seconds
 FIRST_ROUND = 20.0
-#: a fork that runs this many times as long as the sound tests hangs; seconds at least
-SLOWER, PATIENCE = 8, 60.0
+#: so many tests are asked first of what runs at an import
+MOST_NEAR = 300
+#: a test that runs this many times as long as with the sound sources hangs; seconds at least
+SLOWER, PATIENCE = 8, 40.0
 
 
 def inner(code: types.CodeType) -> Iterator[types.CodeType]:
@@ -79,14 +86,15 @@ def plant(pairs: dict[types.CodeType, types.CodeType], path: str) -> None:
 class Lines:
     """The lines of the package that run."""
 
-    def __init__(self) -> None:
+    def __init__(self, package: Path = PACKAGE) -> None:
+        self.package = package
         self.seen: set[tuple[str, int]] = set()
         self.mine: dict[str, str] = {}
 
     def of(self, path: str) -> str:
         if path not in self.mine:
             at = Path(path)
-            self.mine[path] = at.relative_to(PACKAGE).as_posix() if PACKAGE in at.parents else ""
+            self.mine[path] = at.relative_to(self.package).as_posix() if self.package in at.parents else ""
         return self.mine[path]
 
     def trace(self, frame: types.FrameType, event: str, argument: object) -> Any:
@@ -141,7 +149,7 @@ class Server:
         for group in functions.values():
             kept |= set(group if len(group) <= OF_EACH else r.sample(group, OF_EACH))
         lines, tests = Lines(), {}
-        mapped = [item for item in items if item in kept]
+        mapped = [item for item in items if item in kept and not item.nodeid.startswith(PROGRAMS)]
         for i, item in enumerate(mapped):
             after = mapped[i + 1] if i + 1 < len(mapped) else None
             self.failed.clear()
@@ -157,7 +165,7 @@ class Server:
 
     # ---- the mutants ----------------------------------------------------------------------------------
 
-    def run(self, items: list[pytest.Item], patience: float) -> str:
+    def run(self, items: list[pytest.Item]) -> str:
         """The first test that fails, in a fork; "" if none does."""
         end, told = os.pipe()
         child = os.fork()
@@ -174,23 +182,27 @@ class Server:
             except BaseException:
                 os._exit(2)
         os.close(told)
-        timer = threading.Timer(patience, os.killpg, (child, signal.SIGKILL))
-        timer.start()
+        last, how = b"", ""
+        while True:
+            name = last.decode(errors="replace")
+            patience = max(PATIENCE, SLOWER * self.tests.get(name, {"seconds": 0})["seconds"])
+            if not select.select([end], [], [], patience)[0]:
+                how = ", timeout"
+                break
+            if not (more := os.read(end, 1 << 16)):
+                break
+            last = (last + more).rpartition(b"\n")[2]
+        os.close(end)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL) if how else None
         status = os.waitpid(child, 0)[1]
-        over = not timer.is_alive()
-        timer.cancel()
-        timer.join()
-        try:
-            os.killpg(child, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        with os.fdopen(end, "rb") as stream:
-            os.set_blocking(end, False)
-            last = (stream.read() or b"").decode().rpartition("\n")[2]
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)  # what it started
         if status == 0:
             return ""
-        how = ", timeout" if over else "" if os.WIFEXITED(status) else f", signal {os.WTERMSIG(status)}"
-        return f"{last or 'the first test'}{how}"
+        if not how and os.WIFSIGNALED(status):
+            how = f", signal {os.WTERMSIG(status)}"
+        return f"{last.decode(errors='replace') or 'the first test'}{how}"
 
     def judge(self, file: str, line: int, old: str, new: str, programs: list[str]) -> dict[str, object]:
         path = Path(file).resolve()
@@ -204,16 +216,16 @@ class Server:
             pairs = replacements(sound, mutant, str(path))
             plant({code: code for code in pairs}, str(path))
         except AtImport:
-            return {"at_import": True}
+            return {"at_import": True, "near": self.near(path, sound, line)}
         except SyntaxError as error:
             return {"stillborn": str(error)}
         at = (path.relative_to(PACKAGE).as_posix(), line)
         reached = [name for name in self.by_line.get(at, ()) if name in self.items]
         also = [
             name
-            for name, item in self.items.items()
-            if name not in reached and str(item.nodeid).startswith(tuple(programs)) and not self.unsound(name)
-        ] if programs else []
+            for name in self.items
+            if name.startswith(tuple(programs)) and name not in reached and not self.unsound(name)
+        ]
         rounds: list[list[str]] = [[]]
         total = 0.0
         for name in [*reached, *also]:
@@ -228,20 +240,41 @@ class Server:
             for names in rounds:
                 order = {item: i for i, item in enumerate(self.items)}
                 names.sort(key=order.__getitem__)
-                seconds = sum(self.tests.get(name, {"seconds": 0.1})["seconds"] for name in names)
                 asked += len(names)
-                if names and (caught := self.planted(pairs, str(path), names, seconds)):
+                if names and (caught := self.planted(pairs, str(path), names)):
                     return {"caught_by": caught, "asked": asked, "reached": len(reached)}
         finally:
             path.write_text(sound, encoding="utf-8")
         return {"caught_by": "", "asked": asked, "reached": len(reached)}
 
-    def planted(
-        self, pairs: dict[types.CodeType, types.CodeType], path: str, names: list[str], seconds: float
-    ) -> str:
+    def near(self, path: Path, sound: str, line: int) -> list[str]:
+        """Tests for a line that runs at the import: those that reach most of the function or class that it heads."""
+        first, last = line, line
+        for node in ast.walk(ast.parse(sound)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                start = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+                if start <= line < (node.end_lineno or line):
+                    first, last = start, node.end_lineno or line
+        file = path.relative_to(PACKAGE).as_posix()
+        reached: collections.Counter[str] = collections.Counter()
+        for number in range(first, last + 1):
+            reached.update(self.by_line.get((file, number), ()))
+        if not reached:
+            for (other, _), names in self.by_line.items():
+                if other == file:
+                    reached.update(names)
+        chosen, of_each = [], collections.Counter[str]()
+        for name in sorted(reached, key=lambda name: (-reached[name], len(self.tests[name]["lines"]), name)):
+            function = name.partition("[")[0]
+            of_each[function] += 1
+            if of_each[function] <= 4 and len(chosen) < MOST_NEAR:
+                chosen.append(name)
+        return chosen
+
+    def planted(self, pairs: dict[types.CodeType, types.CodeType], path: str, names: list[str]) -> str:
         plant(pairs, path)
         try:
-            return self.run([self.items[name] for name in names], max(PATIENCE, SLOWER * seconds))
+            return self.run([self.items[name] for name in names])
         finally:
             plant({new: old for old, new in pairs.items()}, path)
 

@@ -50,7 +50,7 @@ TESTS = {
     "src/nativemem/_scoped.py": ("tests/test_scopes.py",),
     "src/nativemem/budget.py": (CONTRACT, "tests/test_scopes.py"),
     "src/nativemem/_pressure.py": (CONTRACT, "tests/test_scopes.py", "tests/test_engine.py"),
-    "src/nativemem/errors.py": ("tests/test_errors.py", CONTRACT),
+    "src/nativemem/errors.py": ("tests/test_errors.py", CONTRACT, "tests/test_scopes.py"),
     "src/nativemem/config.py": ("tests/test_config.py", "tests/test_presets.py", CONTRACT),
     "src/nativemem/_settings.py": ("tests/test_config.py", "tests/test_engine.py"),
     "src/nativemem/memlib.py": ("tests/test_memlib.py",),
@@ -83,6 +83,11 @@ class Change:
 
 def tests_of(file: str) -> tuple[str, ...]:
     return TESTS[max((start for start in TESTS if file.startswith(start)), key=len)]
+
+
+def programs_of(file: str) -> list[str]:
+    """Tests that may notice a fault in it in a program that they start, where no line is seen to be reached."""
+    return [test for test in tests_of(file) if test != CONTRACT]
 
 
 # ---- C ------------------------------------------------------------------------------------------------
@@ -436,7 +441,7 @@ MORE = (
         f"tests/test_{name}.py"
         for name in (
             "scopes engine numpy_hook core config errors cli cport cffi_hook capi memlib presets machine"
-            " pure_details differential examples"
+            " pure_details differential examples run_is_python errors_doc goes_on"
         ).split()
     ),
 )

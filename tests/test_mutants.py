@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import mutants  # noqa: E402
+import mutants_python  # noqa: E402
 import mutants_random  # noqa: E402
 from mutant_table import MUTANTS, Mutant  # noqa: E402
 from mutants_equivalent import EQUIVALENT  # noqa: E402
@@ -213,3 +216,76 @@ def test_how_it_was_caught(tmp_path: Path) -> None:
     assert describe(None, "") == "test_x, timeout"
     report = "==1==ERROR: AddressSanitizer: use-after-poison on\n    #0 0x5 in test_of_it tests/c/test_x.c:2\n"
     assert describe(1, report) == "test_x, test_of_it, AddressSanitizer: use-after-poison"
+
+
+SOUND = """
+from __future__ import annotations
+LIMIT = 3
+def outer(n, most=LIMIT):
+    def inner(x):
+        return x + 1
+    return [inner(i) for i in range(n) if i < most]
+class Counter:
+    step = 2
+    def __init__(self):
+        self.n = 0
+    def count(self):
+        self.n += self.step
+        return self.n
+"""
+
+
+def module_of(path: Path, text: str) -> dict[str, Any]:
+    made: dict[str, Any] = {"__name__": "made"}
+    exec(compile(text, str(path), "exec"), made)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "after"),
+    [
+        ("x + 1", "x - 1", ([-1, 0, 1], 2)),
+        ("i < most", "i <= most", ([1, 2, 3, 4], 2)),
+        ("self.n += self.step", "pass", ([1, 2, 3], 0)),
+        ("return self.n", "return None", ([1, 2, 3], None)),
+    ],
+)
+def test_code_of_a_mutant_in_functions_that_are_there(
+    tmp_path: Path, old: str, new: str, after: tuple[object, object]
+) -> None:
+    path = str(tmp_path / "made.py")
+    made = module_of(tmp_path / "made.py", SOUND)
+    outer, counter = made["outer"], made["Counter"]()
+    pairs = mutants_python.replacements(SOUND, SOUND.replace(old, new), path)
+    mutants_python.plant(pairs, path)
+    assert (outer(5), counter.count()) == after
+    mutants_python.plant({new: old for old, new in pairs.items()}, path)
+    counter.n = 0
+    assert (outer(5), counter.count()) == ([1, 2, 3], 2)
+
+
+@pytest.mark.parametrize(("old", "new"), [("LIMIT = 3", "LIMIT = 4"), ("step = 2", "step = 3"), ("most=", "most=1 + ")])
+def test_code_of_a_mutant_that_runs_at_the_import(tmp_path: Path, old: str, new: str) -> None:
+    with pytest.raises(mutants_python.AtImport):
+        mutants_python.replacements(SOUND, SOUND.replace(old, new), str(tmp_path / "made.py"))
+
+
+def test_a_function_that_is_not_what_its_file_says(tmp_path: Path) -> None:
+    made = module_of(tmp_path / "made.py", SOUND.replace("+ 1", "+ 2"))
+    path = str(tmp_path / "made.py")
+    with pytest.raises(mutants_python.AtImport):
+        mutants_python.plant(mutants_python.replacements(SOUND, SOUND, path), path)
+    assert made["outer"](1) == [2]
+
+
+def test_lines_that_run() -> None:
+    """Of the package alone, in whatever thread."""
+    from nativemem import config
+
+    with mutants_python.Lines(Path(config.__file__).parent) as lines:
+        thread = threading.Thread(target=config.HeapConfig)
+        thread.start()
+        thread.join()
+        Path("here").exists()
+    assert {file for file, _ in lines.seen} == {"config.py"}
+    assert not sys.gettrace()

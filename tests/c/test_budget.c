@@ -1,6 +1,7 @@
 /* What budgets do beyond a limit: pressure, options, lending, sharing; and that no limit is exceeded whoever does what. */
 #define _GNU_SOURCE /* pthread_barrier_t */
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "harness.h"
 
@@ -285,11 +286,54 @@ static void *mix(void *arg) {
             n = lent[o][other];
             if (nm_budget_lend(owners[other], owners[o], n, 1000000000) == NM_OK) lent[o][other] = 0;
             if (i % 64 == 0) (void)nm_budget_rebalance(root, moves, 8);
+            if (i % 8 == 0) nm__budget_reserve(owners[o], below(&seed, 2) == 0 ? 0 : below(&seed, 500));
             if (i % 100 == 0) (void)nm_budget_crossed(&(const nm_budget *){NULL}, &(int){0}, &(bool){false});
         }
     }
     for (size_t o = 0; o < OWNERS; o++) CHECK(nm_budget_release(owners[o], mine[o]) == NM_OK);
     return NULL;
+}
+
+/* What one thread changes of a budget's limit and reserve, and what another charges meanwhile, add up: no update of what is
+ * left is lost. */
+static atomic_bool settled;
+
+static void *charge_on(void *arg) {
+    nm_budget *b = arg;
+    size_t held = 0;
+    for (size_t i = 0; !atomic_load(&settled); i++) {
+        if (held < 2000 && nm_budget_charge(b, 1 + i % 9)) held += 1 + i % 9;
+        else if (held != 0) {
+            CHECK(nm_budget_release(b, held) == NM_OK);
+            held = 0;
+        }
+    }
+    CHECK(nm_budget_release(b, held) == NM_OK);
+    return NULL;
+}
+
+static void test_changes_while_another_thread_charges(void) {
+    nm_budget *parent = make(20000, NULL, (nm_budget_options){0}), *b = make(9000, parent, (nm_budget_options){0});
+    pthread_t charging;
+    atomic_store(&settled, false);
+    CHECK(pthread_create(&charging, NULL, charge_on, b) == 0);
+    for (int i = 0; i < 40000; i++) {
+        nm__budget_reserve(b, i % 2 == 0 ? 700 : 0);
+        nm_budget_set_limit(b, i % 3 == 0 ? 8000 : 9000);
+        nm_budget_set_limit(parent, i % 2 == 0 ? 21000 : 20000);
+    }
+    atomic_store(&settled, true);
+    CHECK(pthread_join(charging, NULL) == 0);
+    nm__budget_reserve(b, 0);
+    nm_budget_set_limit(b, 9000);
+    nm_budget_set_limit(parent, 20000);
+    SOUND(nm_budget_check(b));
+    SOUND(nm_budget_check(parent));
+    CHECK(nm_budget_used(b) == 0 && nm_budget_used(parent) == 0);
+    CHECK(nm_budget_charge(b, 9000) && !nm_budget_charge(b, 1) && nm_budget_charge(parent, 11000) && !nm_budget_charge(parent, 1));
+    CHECK(nm_budget_release(parent, 11000) == NM_OK && nm_budget_release(b, 9000) == NM_OK);
+    nm_budget_destroy(b);
+    nm_budget_destroy(parent);
 }
 
 static void test_no_limit_is_ever_exceeded(void) {
@@ -308,6 +352,7 @@ static void test_no_limit_is_ever_exceeded(void) {
     (void)pthread_barrier_destroy(&start);
     size_t limits = 0;
     for (int i = 0; i < OWNERS; i++) {
+        nm__budget_reserve(owners[i], 0);
         SOUND(nm_budget_check(owners[i]));
         CHECK(nm_budget_used(owners[i]) == 0 && nm_budget_shared_used(owners[i]) == 0);
         limits += nm_budget_limit(owners[i]);
@@ -368,6 +413,7 @@ int main(void) {
     RUN(test_many_owners());
     RUN(test_what_was_released_at_the_parent_is_not_released_twice());
     RUN(test_release_while_the_limit_moves());
+    RUN(test_changes_while_another_thread_charges());
     RUN(test_no_limit_is_ever_exceeded());
     return finish();
 }

@@ -185,6 +185,13 @@ static void test_retain_and_decay(void) {
     CHECK(nm_region_init(0, (size_t)1 << 30, 0) == NM_OK);
     nm_heap_free(h, spans[39]); /* no call pays for more than four */
     CHECK(nm_region_dirty() == dirty + PAGE - 4 * PAGE);
+    CHECK(nm_region_init(0, (size_t)1 << 30, LONG_DECAY) == NM_OK);
+    spans[0] = nm_heap_malloc(h, PAGE);
+    dirty = nm_region_dirty();
+    CHECK(dirty > 8 * PAGE && nm_region_init(0, (size_t)1 << 30, 1) == NM_OK); /* counts from now, not from the long one's end */
+    for (uint64_t from = nm__os_now_ms(); nm__os_now_ms() - from < 60;) continue;
+    nm_heap_free(h, spans[0]);
+    CHECK(nm_region_dirty() < dirty);
     CHECK(nm_region_init(0, (size_t)64 << 20, LONG_DECAY) == NM_OK);
     nm_heap_destroy(h);
 }

@@ -1,7 +1,9 @@
 /* What any thread may call, called by several at once: nobody's memory is anybody else's, and the sums are exact.
  * What else goes wrong between threads is ThreadSanitizer's to see. */
+#define _GNU_SOURCE /* pthread_barrier_t */
 #include <pthread.h>
 
+#include "base/base.h"
 #include "harness.h"
 #include "nativemem.h"
 
@@ -73,6 +75,31 @@ static void run_shares(void) {
     CHECK(s.failures == failures && s.peak > 0 && (limit == 0 ? failures == 0 : s.peak <= limit));
 }
 
+enum { NUMBERS = 500000 };
+static pthread_barrier_t together;
+static void *take_numbers(void *arg) {
+    size_t *broken = arg;
+    (void)pthread_barrier_wait(&together);
+    for (uintptr_t i = 0, last = 0; i < NUMBERS; i++) {
+        uintptr_t number = nm__new_thread_number();
+        *broken += number <= last;
+        last = number;
+    }
+    return NULL;
+}
+
+/* By which cells, parts and tallies are known to be a thread's: none is given twice. */
+static void test_numbers_of_threads(void) {
+    pthread_t threads[THREADS];
+    size_t broken[THREADS] = {0};
+    CHECK(pthread_barrier_init(&together, NULL, THREADS) == 0);
+    uintptr_t first = nm__new_thread_number();
+    for (int i = 0; i < THREADS; i++) CHECK(pthread_create(&threads[i], NULL, take_numbers, &broken[i]) == 0);
+    for (int i = 0; i < THREADS; i++) CHECK(pthread_join(threads[i], NULL) == 0 && broken[i] == 0);
+    (void)pthread_barrier_destroy(&together);
+    CHECK(nm__new_thread_number() == first + THREADS * NUMBERS + 1);
+}
+
 static void test_system(void) {
     nm_system *system = nm_system_create();
     port = nm_system_port(system);
@@ -110,6 +137,7 @@ static void test_wrappers(nm_allocator upstream) {
 
 int main(void) {
     if (nm_region_init((size_t)4 << 30, (size_t)4 << 20, 1000) != NM_OK) return 2;
+    RUN(test_numbers_of_threads());
     RUN(test_system());
     RUN(test_heap(false));
     RUN(test_heap(true));

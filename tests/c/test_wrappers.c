@@ -265,7 +265,8 @@ static void test_where_blocks_came_from(void) {
     for (size_t i = 0; i < KEPT; i++) { /* in another order than they came */
         size_t at = i * 7 % KEPT, site = at % 3 + 1;
         CHECK(bytes_at(t, site, &blocks) == sums[site] && blocks == counts[site]);
-        CHECK(nm_free(port, kept[at], sizes[at], 16) == NM_OK);
+        CHECK(nm_traced_site_of(t, kept[at]) == site);
+        CHECK(nm_free(port, kept[at], sizes[at], 16) == NM_OK && nm_traced_site_of(t, kept[at]) == 0);
         CHECK(nm_free(port, kept[at], sizes[at], 16) == NM_FOREIGN_BLOCK); /* and the heap is not asked */
         sums[site] -= sizes[at];
         counts[site]--;

@@ -8,8 +8,9 @@ which backend it runs on.
 from __future__ import annotations
 
 import atexit
-import functools
 import importlib
+import os
+import threading
 from types import SimpleNamespace
 from typing import Any, Protocol, TypeVar
 
@@ -164,7 +165,24 @@ def facade(cls: type[T]) -> type[T]:
     return cls
 
 
-@functools.cache
+#: for one binding of each name: the classes of another would not take its objects; reentrant, as a signal handler
+#: may load
+_binding = threading.RLock()
+if hasattr(os, "register_at_fork"):  # a child must not find it held by a thread that it does not have
+    os.register_at_fork(
+        before=_binding.acquire, after_in_parent=_binding.release, after_in_child=_binding.release
+    )
+_bindings: dict[str, Binding] = {}
+
+
+def _bound(name: str) -> Binding:
+    if name not in _bindings:
+        with _binding:
+            if name not in _bindings:
+                _bindings[name] = _bind(name)
+    return _bindings[name]
+
+
 def _bind(name: str) -> Binding:
     backend = importlib.import_module("._native" if name == "native" else "._pure", __package__)
     binding = Binding(name=name, backend=backend, Block=backend.Block)
@@ -204,7 +222,7 @@ def load(name: str = "auto") -> Binding:
     >>> load("pure").Arena().alloc(10).size
     10
     """
-    return _bind(select(name))
+    return _bound(select(name))
 
 
 def configured() -> Binding:

@@ -7,6 +7,7 @@ import os
 import sys
 
 from ._late import errors
+from ._machine import is_free_threaded
 from ._settings import Settings
 
 TYPE_CHECKING = False
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = ["build", "in_main_interpreter", "need_native", "select", "unavailable", "why_pure"]
+
+NOT_WITHOUT_LOCK = "the core does not run on a free-threaded interpreter"
 
 
 def in_main_interpreter() -> bool:
@@ -78,6 +81,8 @@ def missing_core() -> tuple[str, str]:
     if not in_main_interpreter():
         return "an isolated subinterpreter does not load the core", "ask for it in the main interpreter"
     built, again = build(), "USE_NATIVE_MEM=1 pip install --no-cache-dir --force-reinstall"
+    if is_free_threaded():  # whatever is done about a build
+        return NOT_WITHOUT_LOCK, "take the interpreter of that version that has the lock (no t in its name)"
     if not built:
         return "these are sources that were never built", "install them: USE_NATIVE_MEM=1 pip install ."
     if built.get("native"):

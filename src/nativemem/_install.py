@@ -8,6 +8,7 @@ from _thread import RLock
 
 from ._choice import need_native
 from ._late import errors
+from ._machine import is_free_threaded
 from ._settings import SIZE_MAX, Settings, parse_size
 from .hooks import _numpy
 
@@ -77,9 +78,7 @@ def _engine() -> Any:
 
 
 def _refuse_where_unsafe(objects: bool) -> None:
-    # The build counts, not whether the lock is on: loading the core, which does not declare that it does without,
-    # turns it on.
-    if objects and "t" in getattr(sys, "abiflags", ""):
+    if objects and is_free_threaded():
         raise errors.NativeUnavailable("objects: a free-threaded interpreter requires its own allocator")
 
 

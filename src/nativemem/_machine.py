@@ -1,14 +1,21 @@
-"""What memory there is for this process."""
+"""What this process has: its memory, and threads that run at the same time."""
 
 from __future__ import annotations
 
 import os
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["limits", "machine_memory", "memory"]
+__all__ = ["is_free_threaded", "limits", "machine_memory", "memory"]
+
+
+def is_free_threaded() -> bool:
+    """Whether the interpreter is built to run its threads at the same time. That its lock may be on says nothing: a
+    module that is imported later can turn it on."""
+    return "t" in getattr(sys, "abiflags", "")
 
 
 def _read(name: str) -> str:

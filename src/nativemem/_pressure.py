@@ -25,6 +25,7 @@ __all__ = ["LEVELS", "MemoryPressure"]
 LEVELS = ("normal", "warn", "critical", "full")
 #: crossings: to tell of one may cause another, without an end
 MOST_AT_ONCE = 64
+_IN_CALLBACK = "Exception ignored in a budget's on_pressure"
 
 
 class MemoryPressure(RuntimeWarning):
@@ -75,7 +76,7 @@ def tell(crossing: Callable[[], tuple[Any, int, bool] | None]) -> None:
                 if budget._on_pressure is not None:
                     _call(budget, LEVELS[level])
             except Exception:
-                _unraisable(budget)
+                unraisable(_IN_CALLBACK, budget)
     except MemoryError:
         pass
 
@@ -126,7 +127,7 @@ def _call(budget: Any, level: str) -> None:
     try:
         budget._on_pressure(level, budget)
     except Exception:
-        _unraisable(budget)
+        unraisable(_IN_CALLBACK, budget)
     finally:
         _here.called = before
 
@@ -198,24 +199,25 @@ def retry(backend: Any, call: Callable[[], Any], refused: tuple[int, int, int, i
         asked, refused = now, None
 
 
-def _unraisable(budget: Any) -> None:
+def unraisable(message: str, thing: Any) -> None:
+    """Reports the exception that is being handled to ``sys.unraisablehook``."""
     error: Any = sys.exc_info()
     # The hook's argument has no public constructor. A class of our own would be a cycle, and keep what the frames
     # have.
-    unraisable: Any = SimpleNamespace(
+    argument: Any = SimpleNamespace(
         exc_type=error[0],
         exc_value=error[1],
         exc_traceback=error[2],
-        err_msg="Exception ignored in a budget's on_pressure",
-        object=budget,
+        err_msg=message,
+        object=thing,
     )
     hook = sys.unraisablehook
     if hook is not sys.__unraisablehook__:
         try:
-            hook(unraisable)
+            hook(argument)
             return
         except TypeError:
             pass  # it passes on to the default one, which takes nothing but its own
     if sys.stderr is not None:
-        print(f"{unraisable.err_msg}: {budget!r}", file=sys.stderr)
+        print(f"{message}: {thing!r}", file=sys.stderr)
         sys.__excepthook__(*error)

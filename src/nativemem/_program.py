@@ -15,9 +15,10 @@ import sys
 from time import perf_counter
 
 from . import _install
-from ._choice import select
+from ._choice import NOT_WITHOUT_LOCK, select
 from ._histogram import percentiles
 from ._late import errors
+from ._machine import is_free_threaded
 from ._settings import Settings, format_size, parse_size, reserve_of
 
 TYPE_CHECKING = False
@@ -168,7 +169,10 @@ def _denial(values: tuple[int, int, int] | None) -> dict[str, int] | None:
 
 def _meter() -> Any:
     if select(Settings.from_env().backend) != "native":
-        return _PureMeter("pure backend")
+        if not is_free_threaded():
+            return _PureMeter("pure backend")
+        unbound = "what threads take within that time is not bounded, nor what C code takes by itself"
+        return _PureMeter(f"pure backend, as {NOT_WITHOUT_LOCK}; {unbound}")
     try:
         return _NativeMeter()
     except errors.NativeUnavailable as error:

@@ -556,11 +556,12 @@ class _Reserved:
         return self._budget
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self._budget.release(self._bytes)
-        self._bytes = 0
+        with _lending:
+            self._budget.release(self._bytes)
+            self._bytes = 0
 
 
-#: what is lent, and that it is given back once
+#: what is lent or reserved, and that it is given back once
 _lending = threading.RLock()
 if hasattr(os, "register_at_fork"):  # a child must not find it held by a thread that it does not have
     os.register_at_fork(before=_lending.acquire, after_in_parent=_lending.release, after_in_child=_lending.release)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
 
 from nativemem._backend import Binding
+from nativemem._machine import is_free_threaded
 from nativemem.allocators import Allocator
 from nativemem.errors import NativeMemError
 
@@ -209,6 +210,28 @@ def in_thread(call: Callable[[], Result]) -> Result:
             return pool.submit(work).result()
     finally:
         wait_for_end(ids[0])
+
+
+def drop_elsewhere(things: list[Any]) -> None:
+    """Has another thread finalise them.
+
+    In a free-threaded interpreter an object goes back to the thread that made it when its last reference goes, so
+    there the other thread finds them in a cycle.
+    """
+    if not is_free_threaded():
+        in_thread(things.clear)
+        return
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        cycle = [*things]
+        cycle.append(cycle)
+        things.clear()
+        del cycle
+        in_thread(gc.collect)
+    finally:
+        if was:
+            gc.enable()
 
 
 def collect() -> None:

@@ -40,6 +40,7 @@ from .helpers import (
     chain_of,
     collect,
     content,
+    drop_elsewhere,
     fill,
     in_thread,
     is_one_line,
@@ -752,8 +753,7 @@ def test_what_upstream_does_not_take_back_stays_in_use_there(nm: Binding) -> Non
     stack.reset()
     assert stack.stats.current == 0
     outer = nm.Arena(upstream=nm.System())
-    inner = [nm.Pool(64, 4, upstream=outer)]
-    in_thread(inner.clear)
+    drop_elsewhere([nm.Pool(64, 4, upstream=outer)])
     collect()
     assert (outer.stats.current, outer.stats.frees) == (256, 0)
     outer.close()

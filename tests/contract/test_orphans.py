@@ -9,13 +9,7 @@ import pytest
 from nativemem._backend import Binding
 from nativemem.errors import PoolExhausted
 
-from .helpers import collect, in_thread, snapshot
-
-
-def drop_elsewhere(blocks: list[object]) -> None:
-    """Lets the last references go in another thread."""
-    in_thread(blocks.clear)
-    gc.collect()
+from .helpers import collect, drop_elsewhere, snapshot
 
 
 def test_a_pools_block_comes_back_when_it_is_needed(nm: Binding) -> None:

@@ -321,14 +321,21 @@ def test_what_a_dead_thread_made_belongs_to_nobody(nm: Binding, kind: str) -> No
 
 
 TWO_THREADS = """
-import sys, threading
+import gc, sys, threading
 from nativemem._api import load
 nm = load(sys.argv[1])
 pool = nm.Pool(64, 100)
 blocks = [pool.alloc() for _ in range(50)]
-threads = [threading.Thread(target=blocks.clear)]
-threads[0].start()
-threads[0].join()
+blocks = [blocks]
+blocks[0].append(blocks[0])  # a cycle: the thread that finds it finalises them, whatever the interpreter
+gc.disable()
+def drop():
+    blocks.clear()
+    gc.collect()
+thread = threading.Thread(target=drop)
+thread.start()
+thread.join()
+gc.enable()
 print(pool.stats.live, [pool.alloc().size for _ in range(3)])
 """
 

@@ -238,7 +238,7 @@ class Swept:
 
     def afterwards(self, w: SweepWorld, label: str, before: list[Any], memory: bool) -> None:
         found = w.broken()
-        if not self.exact and cores.lock._depth:
+        if not self.exact and cores.lock.depth:
             found.append("the lock is held")
         numbers = w.numbers()
         if self.exact and not self.scenario.steps and not self.allowed(w, numbers, before):

@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import mmap
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from .._machine import is_free_threaded
 from ..errors import raise_block
+from .cores import F, lock
 
 if TYPE_CHECKING:
     from .dataplane import Allocator
 
 LIVE, FREED, STALE = range(3)
 SLOTS = ("__weakref__", "_align", "_allocator", "_memory", "_serial", "_size", "_state")
+
+
+def _exclusive(method: F) -> F:
+    """Of what makes or ends a view, or looks where one would be.
+
+    In a free-threaded interpreter ``array`` and ``mmap`` count their views without a lock of their own, so that two
+    threads could count one for both: the block would be exported for good, or not at all. Elsewhere each such step
+    is one call, which the interpreter's lock covers.
+    """
+    if not is_free_threaded():
+        return method
+
+    @functools.wraps(method)
+    def inside(self: Any, *args: Any, lock: Any = lock) -> Any:  # of its own, see _Lock
+        with lock:
+            return method(self, *args)
+
+    return inside  # type: ignore[return-value]
 
 
 class Block:
@@ -69,6 +90,7 @@ class Block:
         return self._allocator._usable(self._size, self._align)  # type: ignore[attr-defined,no-any-return]
 
     @property
+    @_exclusive
     def address(self) -> int:
         """Address of the first byte; valid while the block is alive."""
         self._must_live()
@@ -86,10 +108,12 @@ class Block:
         if self._state != LIVE:
             raise_block(self._allocator or self, self, self._dead_word())
 
+    @_exclusive
     def __buffer__(self, flags: int) -> memoryview:
         self._must_live()
         return self._memory._view()  # type: ignore[no-any-return]
 
+    @_exclusive
     def __release_buffer__(self, view: memoryview) -> None:
         # Nothing is left to do, but NumPy holds on to a buffer only where its object has this.
         view.release()

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from .._choice import unavailable
-from .._pressure import name_of
+from .._pressure import name_of, unraisable
 from .._sites import Place, here
 from ..config import BudgetOptions, Settings
 from ..errors import SIZE_MAX, Refusal, Status, raise_scope
@@ -35,8 +35,18 @@ class _Lock:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._depth = 0
+        #: how often this thread has entered
+        self.depth = 0
         self._resume = False
+        # of its own: views are released also where the interpreter is at its end, and has taken modules apart
+        self._is_enabled, self._enable, self._disable = gc.isenabled, gc.enable, gc.disable
+        #: what finalisers left to do; only the thread that has the lock touches it
+        self._late: collections.deque[tuple[Callable[[Any], object], Any]] = collections.deque()
+        #: At which depth a finaliser does its work. Deeper, it has come into the midst of a call of this thread's:
+        #: a signal handler let go of something; or another thread did, and a free-threaded interpreter has the
+        #: thread that made it finalise it, wherever that is. What the call is changing is not to be changed under
+        #: it: the finaliser is put off until its end.
+        self.at_once = 1
         if hasattr(os, "register_at_fork"):
             # a child must not find it held by a thread that it does not have
             release = self._lock.release
@@ -46,22 +56,59 @@ class _Lock:
     def __enter__(self) -> None:
         try:
             self._lock.acquire()
-            self._depth += 1  # first: a profiler's or a signal's code may come in at the calls below
-            if self._depth == 1:
-                self._resume = gc.isenabled()
-                gc.disable()
+            self.depth += 1  # first: a profiler's or a signal's code may come in at the calls below
+            if self.depth == 1:
+                self._resume = self._is_enabled()
+                self._disable()
+                if self._late:
+                    self._catch_up()
         except BaseException:  # an interrupt
             if self._lock._is_owned():  # type: ignore[attr-defined]
-                self._depth = max(self._depth, 1)
+                self.depth = max(self.depth, 1)
                 self.__exit__()
             raise
 
     # not *error: where there is no memory for the tuple the lock would stay held
     def __exit__(self, kind: object = None, error: object = None, trace: object = None) -> None:
-        if self._depth == 1 and self._resume:
-            gc.enable()
-        self._depth -= 1
-        self._lock.release()
+        try:
+            if self._late and self.depth == 1:
+                self._catch_up()
+        finally:
+            if self.depth == 1 and self._resume:
+                self._enable()
+            self.depth -= 1
+            self._lock.release()
+
+    def put_off(self, call: Callable[[Any], object], thing: Any) -> bool:
+        """Has ``call(thing)`` done when this thread leaves. False: there is no memory for that, and now is better
+        than never."""
+        try:
+            self._late.append((call, thing))
+        except MemoryError:
+            return False
+        return True
+
+    def finalise(self, call: Callable[[], object]) -> None:
+        """Calls it with the lock, from a finaliser; it may be put off."""
+        with self:
+            if self.depth <= self.at_once or not self.put_off(self.finalise, call):
+                call()
+
+    def _catch_up(self) -> None:
+        self.at_once = 2
+        try:
+            while self._late:
+                self._do_next()
+        finally:
+            self.at_once = 1
+
+    def _do_next(self) -> None:
+        """What it lets go of has gone when it returns; that may put off more."""
+        call, thing = self._late.popleft()
+        try:
+            call(thing)
+        except Exception:  # a finaliser's, and not of the call that it meets here
+            unraisable("Exception ignored in a finaliser that had waited", call)
 
 
 lock = _Lock()
@@ -83,7 +130,9 @@ _SUPERBLOCK = 65536
 _CHUNK_ALIGN = 4096
 
 
-def _locked(method: F) -> F:
+def locked(method: F) -> F:
+    """Of a method that has the lock."""
+
     @functools.wraps(method)
     def inside(*args: Any, **kwargs: Any) -> Any:
         with lock:
@@ -112,13 +161,15 @@ class BudgetCore:
                 parent._children[id(self)] = weakref.ref(self)
 
     def __del__(self) -> None:
-        if not hasattr(self, "_children"):  # memory ran out while it was made
-            return
-        with lock:
-            self._discharge(self._parent, self._used)
-            self._discharge(self._o.shared, self._in_shared)
-            if self._parent is not None:
-                self._parent._children.pop(id(self), None)
+        # else memory ran out while it was made; or the interpreter is at its end, and has taken modules apart
+        if hasattr(self, "_children") and lock is not None:
+            lock.finalise(self._end)
+
+    def _end(self) -> None:
+        self._discharge(self._parent, self._used)
+        self._discharge(self._o.shared, self._in_shared)
+        if self._parent is not None:
+            self._parent._children.pop(id(self), None)
 
     # --- limits and levels
 
@@ -147,12 +198,12 @@ class BudgetCore:
         if self._level > before:
             pressed.append((weakref.ref(self), self._level, before == 0))
 
-    @_locked
+    @locked
     def set_limit(self, limit: int) -> None:
         """Sets the limit."""
         self._limit_is(limit, self._with_overcommit(limit))
 
-    @_locked
+    @locked
     def seal(self) -> None:
         self._locked = True
 
@@ -164,7 +215,7 @@ class BudgetCore:
 
     # --- lending
 
-    @_locked
+    @locked
     def lend(self, to: BudgetCore, n: int) -> bool:
         """Moves ``n`` of the limit to another's, where so much is unused."""
         if to is self:
@@ -205,7 +256,7 @@ class BudgetCore:
                 givers.pop()
         return total
 
-    @_locked
+    @locked
     def rebalance(self) -> list[tuple[Any, Any, int]]:
         """Among its children, from the idle to the pressed; the moves."""
         moves: list[tuple[Any, Any, int]] = []
@@ -273,7 +324,7 @@ class BudgetCore:
         if not Settings.from_env().disable:
             raise_scope(name_of(self), kind, None, contexts, ended, error)
 
-    @_locked
+    @locked
     def charge(self, n: int) -> bool:
         """Charges ``n`` bytes here and in every ancestor, or nowhere."""
         done = self._hold(n)
@@ -309,14 +360,14 @@ class BudgetCore:
         _refused.last = None if kind else (weakref.ref(self), weakref.ref(refuser))
         return False
 
-    @_locked
+    @locked
     def uncount(self, refuser: BudgetCore) -> None:
         """A charge that ``refuser`` refused is tried again: it is denied no longer."""
         self._denied -= 1
         if refuser is not self:
             refuser._denied -= 1
 
-    @_locked
+    @locked
     def release(self, n: int) -> int:
         """Gives ``n`` bytes back; UNDERFLOW, nothing changed, if more than are used."""
         back = min(self._in_shared, n)
@@ -327,12 +378,12 @@ class BudgetCore:
         self._discharge(self, n - back)
         return Status.OK
 
-    @_locked
+    @locked
     def numbers(self) -> tuple[int, int, int, int]:
         """used, peak, limit, denied."""
         return self._used, self._peak, self._limit, self._denied
 
-    @_locked
+    @locked
     def denial(self) -> tuple[int, int, int, Any, int, int] | None:
         """requested, used, allowed, the core that refused, time in ns, why."""
         if self._last is None:
@@ -340,7 +391,7 @@ class BudgetCore:
         requested, used, limit, refuser, when, kind = self._last
         return requested, used, limit, refuser or self, when, kind
 
-    @_locked
+    @locked
     def check(self) -> str | None:
         """None, or the invariant that does not hold."""
         budget: BudgetCore | None = self
@@ -405,7 +456,7 @@ class _Counted:
         self._used = self._peak = self._total = self._live = 0
         self._count = self._frees = self._failures = 0
 
-    @_locked
+    @locked
     def stats(self) -> Numbers:
         """used, peak, reserved, limit, total, live, count, frees, failures."""
         return (
@@ -542,7 +593,7 @@ class _Confined(_Counted):
         if self._thread() is not _here.thread:
             raise Refusal(Status.WRONG_THREAD)
 
-    @_locked
+    @locked
     def hand_over(self, thread: _Thread) -> int:
         """From now on it is that thread's, or a Locked's."""
         status = self.check()
@@ -745,7 +796,7 @@ class ArenaCore(_Confined):
         if self._chunks:
             self._drop_chunk(self._chunks.pop())
 
-    @_locked
+    @locked
     def reset(self) -> int:
         """Drops every block, keeps the head."""
         if self.check():
@@ -753,7 +804,7 @@ class ArenaCore(_Confined):
         self._empty()
         return Status.OK
 
-    @_locked
+    @locked
     def clear(self) -> int:
         """Drops every block and chunk."""
         if self.check():
@@ -761,7 +812,7 @@ class ArenaCore(_Confined):
         self._destroy()
         return Status.OK
 
-    @_locked
+    @locked
     def take_mark(self) -> tuple[int, Any]:
         """The position now."""
         if self.check():
@@ -785,7 +836,7 @@ class ArenaCore(_Confined):
             return Status.INVALID_MARK
         return Status.OK
 
-    @_locked
+    @locked
     def release(self, mark: Any) -> int:
         """Drops what is newer than the mark."""
         if self.check():
@@ -889,7 +940,7 @@ class StackCore(_Confined):
         while len(self._entries) > depth:
             self._pop()
 
-    @_locked
+    @locked
     def reset(self) -> int:
         """Drops every block."""
         if self.check():
@@ -898,7 +949,7 @@ class StackCore(_Confined):
         self._generation += 1
         return Status.OK
 
-    @_locked
+    @locked
     def clear(self) -> int:
         """Drops every block and gives the chunk back."""
         if self.check():
@@ -913,7 +964,7 @@ class StackCore(_Confined):
             _give_chunk(self._upstream, self._chunk)
             self._chunk = None
 
-    @_locked
+    @locked
     def take_mark(self) -> tuple[int, Any]:
         """The height now."""
         if self.check():
@@ -929,7 +980,7 @@ class StackCore(_Confined):
         same = depth == 0 or self._entries[depth - 1] is top
         return Status.OK if same else Status.INVALID_MARK
 
-    @_locked
+    @locked
     def release(self, mark: Any) -> int:
         """Drops what is newer than the mark."""
         if self.check():
@@ -1000,7 +1051,7 @@ class PoolCore(_Confined):
         self._count_resize(old, size)
         return True
 
-    @_locked
+    @locked
     def clear(self) -> int:
         """Gives every chunk back."""
         if self.check():
@@ -1050,9 +1101,8 @@ class SlabCore(_Confined):
 
         def thread_ended(unused: object) -> None:
             slab = me()
-            if slab is not None:
-                with lock:
-                    slab._return_empty()
+            if slab is not None and lock is not None:  # as above
+                lock.finalise(slab._return_empty)
 
         self._ended = thread_ended
         self._belongs_to(_here.thread)
@@ -1153,7 +1203,7 @@ class SlabCore(_Confined):
         self._count_resize(old, size)
         return True
 
-    @_locked
+    @locked
     def trim(self) -> int:
         """Gives every empty superblock back."""
         if self.check():
@@ -1321,7 +1371,7 @@ class LimitedCore(_Wrapper):
         self._count_resize(old, size)
         return True
 
-    @_locked
+    @locked
     def clear(self) -> int:
         """Gives back what is still charged, for blocks that will not be freed any more."""
         self._destroy()
@@ -1403,12 +1453,12 @@ class TracedCore(_Wrapper):
             self._sites[id(memory)] = self._sites[id(memory)][0], size
         return True
 
-    @_locked
+    @locked
     def histograms(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]] | None:
         """(largest of the bucket, blocks), ascending, by size and by nanoseconds; None where they are not kept."""
         return None if self._buckets is None else _sorted(self._buckets)
 
-    @_locked
+    @locked
     def sites(self) -> tuple[list[Any], list[int]]:
         """Of each block that is known: where it came from, and its size."""
         known = self._sites.values()
@@ -1462,11 +1512,12 @@ class FailingCore(_Wrapper):
         super().__init__(upstream)
         self.arm(n, sticky)
 
-    @_locked
+    @locked
     def arm(self, n: int, sticky: bool) -> None:
         """Counts from zero again."""
         self._n, self._sticky, self._calls, self._failed = n, sticky, 0, 0
 
+    @locked
     def calls(self) -> tuple[int, int]:
         """Allocations since it was armed, and how many of them it refused."""
         return self._calls, self._failed

@@ -1,8 +1,10 @@
 """The base type of the pure backend's allocators; the same surface as the C type of the native one.
 
-One lock covers the backend, and the collector is off while it is held. It is reentrant, because a signal may
-run code of the user in the middle of any call; counters are therefore changed in straight lines, without a
-call in between.
+One lock covers the backend, and the collector is off while it is held. It is reentrant, because a signal or a
+finaliser may run code of the user in the middle of any call; counters are therefore changed in straight lines,
+without a call in between, and what the backend's own finalisers do waits for the end of such a call.
+
+Nothing here relies on the interpreter's lock: what several threads may change is changed under the backend's.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from ..errors import (
 )
 from . import cores
 from .blocks import FREED, LIVE, STALE, Block
-from .cores import crossing, lock, pressed
+from .cores import crossing, lock, locked, pressed
 
 if sys.version_info >= (3, 12):
     from .windows import storage
@@ -156,11 +158,15 @@ class Allocator:
             self._wraps, self._autofree, self._closed = wraps, autofree, False
 
     def __del__(self) -> None:
-        if not getattr(self, "_closed", True):  # object.__new__ makes one without
-            with lock:
-                self._leave()
-                self._life.sweep(core=self._core_)
-                self._core_._destroy()
+        # object.__new__ makes one without; lock: as in _collected
+        if not getattr(self, "_closed", True) and lock is not None:
+            lock.finalise(self._gone)
+
+    def _gone(self) -> None:
+        if not self._closed:
+            self._leave()
+            self._life.sweep(core=self._core_)
+            self._core_._destroy()
 
     def _leave(self) -> None:
         upstream = self._upstream_
@@ -301,7 +307,13 @@ class Allocator:
 
     def _collected(self, block: Any) -> None:
         """The block is going away; where the free is refused it becomes an orphan."""
+        if lock is None:  # the interpreter is at its end, and has taken the module apart
+            return
         with lock:
+            if lock.depth > lock.at_once and lock.put_off(self._collected, block):
+                return
+            if block._state != LIVE:  # it was dropped, with others, while this waited
+                return
             life = self._life
             life.blocks.pop(block._serial, None)
             block._state = STALE
@@ -343,6 +355,7 @@ class Allocator:
             block._size = size
         return True
 
+    @locked
     def _live(self) -> list[Any]:
         return [block for block in self._life.newest_first() if block._allocator is self]
 

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 # arguments for pytest or the demo, as in: make test ARGS='-k arena'
 ARGS ?=
-# `make dist` builds a native wheel for each of these
+# `make suites` and `make dist` take several interpreters
 PYTHONS ?= $(PYTHON)
 
 # builds use the compiler that was checked for, not the one that Python itself was built with
@@ -317,18 +317,13 @@ suites-fast: ## a part of them on PYTHON; some minutes
 
 # --- releases ---
 
-# no cache: pip would hand out the native wheel that it built from this archive as the pure one
-PIP_WHEEL := -m pip wheel --no-cache-dir --no-deps
+# Of each CPython at hand, or of those that PYTHONS names and of those in the system below SYSTEM (a chroot)
+dist: $(VENV)/.installed-dev ## source archive, manylinux wheels, pure wheel, each tried (PYTHONS=..., SYSTEM=DIR); some minutes
+	$(BIN)/python scripts/dist.py $(if $(filter command environment,$(origin PYTHONS)),--pythons $(PYTHONS)) \
+	  $(if $(SYSTEM),--system $(SYSTEM)) $(ARGS)
 
-dist: $(VENV)/.installed-dev ## source archive, one manylinux wheel for each of PYTHONS, pure wheel
-	rm -rf build dist
-	$(BIN)/python -m build --sdist --outdir dist
-	for python in $(PYTHONS); do \
-	  USE_NATIVE_MEM=1 $$python $(PIP_WHEEL) --wheel-dir build/wheels dist/nativemem-*.tar.gz || exit; \
-	done
-	PATH="$(abspath $(BIN)):$$PATH" auditwheel repair --wheel-dir dist build/wheels/*.whl
-	USE_NATIVE_MEM=0 $(BIN)/python $(PIP_WHEEL) --wheel-dir dist dist/nativemem-*.tar.gz
-	@ls -l dist
+# no cache: pip would hand out the native wheel that it built from the same sources as the pure one
+PIP_WHEEL := -m pip wheel --no-cache-dir --no-deps
 
 wheel-pure: $(VENV)/.python ## the wheel without the C core, into dist/
 	rm -rf build/lib* build/bdist*

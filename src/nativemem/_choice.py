@@ -98,7 +98,8 @@ def why_pure() -> tuple[str, str] | None:
     if settings.disable:
         return "NATIVEMEM_DISABLE=1 is set", "leave NATIVEMEM_DISABLE unset"
     if settings.backend == "pure":
-        return "NATIVEMEM_BACKEND=pure is set", "leave NATIVEMEM_BACKEND unset"
+        cure = "leave NATIVEMEM_BACKEND unset (a package with the core is installed by USE_NATIVE_MEM=1)"
+        return "NATIVEMEM_BACKEND=pure is set", cure
     if _has_core():
         return None
     return missing_core()

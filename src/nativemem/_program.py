@@ -170,7 +170,7 @@ def _denial(values: tuple[int, int, int] | None) -> dict[str, int] | None:
 def _meter() -> Any:
     if select(Settings.from_env().backend) != "native":
         if not is_free_threaded():
-            return _PureMeter("pure backend")
+            return _PureMeter("pure backend (nativemem doctor says why)")
         unbound = "what threads take within that time is not bounded, nor what C code takes by itself"
         return _PureMeter(f"pure backend, as {NOT_WITHOUT_LOCK}; {unbound}")
     try:

@@ -602,6 +602,7 @@ def test_a_live_block_is_taken_by_these(nm: Binding, consumer: str) -> None:
 
 def test_numpy_gets_the_memory_however_it_asks(nm: Binding) -> None:
     """BLOCK-5"""
+    pytest.importorskip("numpy")
     block = nm.System().alloc(8)
     fill(block, 65)
     given = block.__array__()

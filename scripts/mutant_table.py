@@ -623,7 +623,9 @@ MUTANTS: tuple[Mutant, ...] = (
         ("overdraft-lost-with-its-scope", "return atomic_exchange(nm__owner_due(o), false) || was_pending;", "return atomic_exchange(nm__owner_due(o), false) && was_pending;"),
         ("overdraft-passed-on-by-a-generator", "o != NULL && !nm__scope_now.unsettled && nm__scope_all.roaming == 0;", "o != NULL;"),
         ("overdraft-nobody-asked", "        int found = find_room(o);", "        int found = 0;"),
-        tests=("tests/test_denials.py",),
+        ("overdraft-nothing-for-code-that-is-spared", "if (errors.lent_to_spared + bytes <= LENT_TO_SPARED &&", "if (false &&"),
+        ("overdraft-no-error-in-store", "    if (!raw) keep_error_ready();\n", ""),
+        tests=("tests/test_denials.py", "tests/test_goes_on.py"),
     ),
     *_in(
         "python/place.c",

@@ -317,3 +317,123 @@ finally:
     client.stop_channels()
     manager.shutdown_kernel(now=True)
 """
+
+
+# All threads of the program together may have a little beyond every limit; here they have it, and keep it.
+WITH_NOTHING_LEFT = """
+import threading, time
+slots, until = [None] * 100_000, 0
+def keep(k):
+    i = k
+    while time.monotonic() < until:
+        try:
+            slots[i] = [i, bytes(300)]
+            i += 4
+        except MemoryError: pass
+def use_up():
+    global until
+    until = time.monotonic() + 0.3
+    others = [threading.Thread(target=keep, args=(k,)) for k in range(4)]
+    for thread in others: thread.start()
+    for thread in others: thread.join()
+"""
+
+
+def test_a_thread_starts_with_nothing_left() -> None:
+    """Its starter would wait for it for ever."""
+    done = run(WITH_NOTHING_LEFT + """
+bound(8)
+ran = []
+try: fill(2)
+except MemoryError: pass
+use_up()
+for i in range(100):
+    started = threading.Thread(target=ran.append, args=(i,))
+    started.start()
+    started.join()
+slots.clear()
+print(len(ran))
+""")
+    assert (done.returncode, done.stdout) == (0, "100\n"), done.stderr
+
+
+def test_errors_that_are_kept() -> None:
+    """The interpreter has a few MemoryErrors in store; where it could make no more it ended the process up to 3.11."""
+    done = run("""
+bound(8)
+kept, errors = [], [None] * 50_000
+try:
+    while True: kept.append(bytearray(2000))
+except MemoryError: pass
+for i in range(len(errors)):
+    try:
+        try: [][1]
+        except IndexError as error: errors[i] = error
+    except MemoryError as error: errors[i] = error
+kinds = {type(error) for error in errors}
+kept = errors = None
+print(sorted(kind.__name__ for kind in kinds))
+""")
+    assert done.returncode == 0 and "MemoryError" in done.stdout, done.stderr
+    assert done.stdout in ("['IndexError', 'MemoryError']\n", "['MemoryError']\n")
+
+
+@pytest.mark.parametrize("filled", [False, True])
+def test_jobs_whose_errors_are_kept(filled: bool) -> None:
+    """Each of many jobs meets the limit, and its future keeps the error with its frames: each has its answer."""
+    done = run("""
+import concurrent.futures as futures, sys
+nativemem.install()
+budget, kept = nativemem.Budget("4 MiB"), []
+def job(i): return [bytearray(40_000), {i: [i]}, str(i)]
+if sys.argv[1] == "True":
+    with budget:
+        try:
+            while True: kept.append(bytearray(40_000))
+        except MemoryError: pass
+with futures.ThreadPoolExecutor(4) as executor:
+    jobs = [budget.wrap(executor).submit(job, i) for i in range(5000)]
+    kinds = {type(each.exception(timeout=50)) for each in jobs}
+print(kinds - {type(None)})
+""", filled)
+    assert (done.returncode, done.stdout) == (0, "{<class 'MemoryError'>}\n"), done.stderr
+
+
+def test_the_library_is_tried_again() -> None:
+    """In code that is spared, with all used up, no exception is lost on its way through the frames."""
+    done = run("""
+import datetime, io, re, sys, tokenize, traceback
+nativemem.install()
+def imports():
+    for name in ("wave", "cmd", "stringprep"): sys.modules.pop(name, None)
+    import wave, cmd, stringprep
+def times():
+    sys.modules.pop("_strptime", None)
+    datetime.datetime.strptime("2020-02-03", "%Y-%m-%d")
+def tokens():
+    re.purge()
+    list(tokenize.generate_tokens(io.StringIO("x = [1, 'a', f(2)]\\n" * 50).readline))
+def tracebacks():
+    def down(n):
+        if n: down(n - 1)
+        1 / 0
+    try: down(20)
+    except ZeroDivisionError: traceback.format_exc()
+kinds = set()
+for body in imports, times, tokens, tracebacks:
+    for size in (0, 100, 500):
+        budget, kept = nativemem.Budget("64 KiB"), []
+        try:
+            with budget:
+                try:
+                    while size: kept.append(bytes(size))
+                except MemoryError: pass
+                for _ in range(60):
+                    try: kept.append(body())
+                    except MemoryError: pass
+                    except BaseException as error: kinds.add((body.__name__, type(error).__name__))
+        except MemoryError: pass
+        kept = None
+print(sorted(kinds))
+""")
+    assert (done.returncode, done.stdout) == (0, "[]\n"), (done.stdout, done.stderr)

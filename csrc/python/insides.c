@@ -260,6 +260,23 @@ static bool is_for_a_traceback(size_t size, const PyCodeObject *code) {
            size == head + (size_t)PyFrame_Type.tp_basicsize + slots * (size_t)PyFrame_Type.tp_itemsize;
 }
 
+bool nm__insides_is_for_traceback(const PyThreadState *thread, size_t size) {
+    const Frame *frame = innermost(thread);
+    return frame != NULL && is_for_a_traceback(size, code_of(frame));
+}
+
+bool nm__insides_is_for_frame(const PyThreadState *thread, size_t size) {
+#if PY_VERSION_HEX >= 0x030B0000
+    const Frame *frame = innermost(thread);
+    if (frame == NULL || frame->frame_obj != NULL) return false;
+    const PyCodeObject *code = code_of(frame);
+    return size == sizeof(PyGC_Head) + (size_t)PyFrame_Type.tp_basicsize +
+                       (size_t)(code->co_nlocalsplus + code->co_stacksize) * (size_t)PyFrame_Type.tp_itemsize;
+#else
+    return (void)thread, (void)size, false; /* each has one from the start */
+#endif
+}
+
 /* Those that make an object, in each version, as its documentation of `dis` lists them. Calls are not among them: most
  * end with a safe point, and what they call may be any code. */
 bool nm__insides_bears_refusal(const PyThreadState *thread, size_t size) {

@@ -19,6 +19,10 @@ PyObject *nm__insides_globals(const PyThreadState *thread, const void **frame);
 /* Whether the instruction that the thread's innermost Python code is at takes a refused allocation for an error of its own,
  * in the right place: raised later it could come out of a `try` that has been left. */
 bool nm__insides_bears_refusal(const PyThreadState *thread, size_t size);
+/* Whether a block of that size may be one that an exception needs to pass through the innermost Python code. */
+bool nm__insides_is_for_traceback(const PyThreadState *thread, size_t size);
+/* Whether it is that code's frame object, which it has not got yet. */
+bool nm__insides_is_for_frame(const PyThreadState *thread, size_t size);
 /* Whether it is a call that ends with a safe point, and no `with` has made it. */
 bool nm__insides_is_in_call(const PyThreadState *thread);
 /* Whether it is the call by which a `with` begins, at whose end, since 3.14, is a safe point: with an exception there what

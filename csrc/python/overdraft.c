@@ -18,17 +18,23 @@
 #define LENT_TO_SAFE_POINT ((size_t)128 << 10)
 #define LENT_AFTER_REFUSAL ((size_t)1024)
 #define LENT_IN_ALL ((size_t)2 << 20)
-/* The int that the interpreter makes to enter a handler: without it, it tries for ever. Beyond LENT_IN_ALL, too. */
+/* Beyond that, too: the int that the interpreter makes, with the exception set, to enter a handler, since without it, it
+ * tries for ever; the object of a frame that an exception passes through, since without it the exception is lost; and so
+ * many bytes for each thread's code that must not be interrupted: one that is refused while it starts, or between a job
+ * and its answer, is waited for in vain. */
 #define INT_SIZE ((size_t)32)
+#define LENT_TO_SPARED ((size_t)16 << 10)
 /* Where a thread cannot be called back: so many overdrawn blocks after an error belong to its handling. */
 #define OF_HANDLING 64
 
 nm_heap *nm__overdraft_heap; /* has no budget: its blocks are charged, not what it holds */
 static nm_budget *process;
 
-/* Every block. site: the owner that is charged, and the process with it; or one of the two below. */
+/* Every block. site: the owner that is charged, and the process with it; or one of those below. */
 #define OF_PROCESS ((uintptr_t)1)
 #define OF_NO_ONE ((uintptr_t)2)
+#define OF_SPARED ((uintptr_t)3) /* within LENT_TO_SPARED */
+#define OF_FEW ((uintptr_t)4) /* beyond all that: an int or a frame */
 static struct {
     atomic_bool locked;
     nm__sites table;
@@ -42,7 +48,9 @@ static NM_TLS struct {
     bool told;          /* it got an error after its last safe point: what it takes until the next is for handling that */
     unsigned handling;  /* the same for a thread that is not called back: blocks */
     PyThreadState *thread; /* that the interpreter is to raise an owner's error in, or NULL */
-    size_t lent;        /* since the last safe point or refusal */
+    size_t lent;        /* since the last safe point or refusal, less what it freed of that */
+    size_t lent_to_spared; /* less what it freed of that */
+    bool making;        /* a MemoryError: it is not refused */
     nm__refusal refusal; /* that the due one is about */
     nm__place places[NM__PLACES]; /* where it was that something was overdrawn last */
 } errors;
@@ -97,25 +105,35 @@ static void remember_denial(nm__owner *o, size_t bytes) {
     if (charge(o, bytes, nm__budget_hold)) release(o, bytes);
 }
 
-static void count_lent(size_t bytes) {
-    lock_blocks();
-    blocks.lent += bytes;
-    unlock_blocks();
-    errors.lent += bytes;
-}
-
 /* What the interpreter takes for itself, between the instructions that bear a refusal and outside of calls, cannot go on
  * for long: there is an instruction for each. Where a thread has no safe points that matters. */
 static bool may_go_on(const PyThreadState *thread, size_t size) {
-    return thread == NULL || nm__insides_is_in_call(thread) || nm__insides_bears_refusal(thread, size);
+    return thread == NULL || nm__insides_bears_refusal(thread, size) ||
+           (nm__insides_is_in_call(thread) && !nm__insides_is_for_traceback(thread, size));
 }
 
-static bool may_lend(size_t bytes, size_t size, const PyThreadState *thread) {
-    if (size > SMALL || (errors.lent + bytes > LENT_TO_SAFE_POINT && may_go_on(thread, size))) return false;
+static bool is_spared_now(PyThreadState *thread);
+
+static bool lend_to_all(size_t bytes) {
     lock_blocks();
-    bool may = blocks.lent + bytes <= LENT_IN_ALL || size <= INT_SIZE;
+    bool may = blocks.lent + bytes <= LENT_IN_ALL;
+    if (may) blocks.lent += bytes;
     unlock_blocks();
+    if (may) errors.lent += bytes;
     return may;
+}
+
+/* Beyond every limit: what the block is to be known as; 0: it may not be had. */
+static uintptr_t lend(size_t bytes, size_t size, PyThreadState *thread) {
+    if (size > SMALL) return 0;
+    bool enough = errors.lent + bytes > LENT_TO_SAFE_POINT && may_go_on(thread, size);
+    if (!enough && lend_to_all(bytes)) return OF_NO_ONE;
+    if (errors.lent_to_spared + bytes <= LENT_TO_SPARED && is_spared_now(thread)) {
+        errors.lent_to_spared += bytes;
+        return OF_SPARED;
+    }
+    if (thread == NULL) return 0;
+    return nm__insides_is_for_frame(thread, size) || (size <= INT_SIZE && PyErr_Occurred() != NULL) ? OF_FEW : 0;
 }
 
 static void give_back(uintptr_t site, size_t bytes) {
@@ -123,6 +141,11 @@ static void give_back(uintptr_t site, size_t bytes) {
         lock_blocks();
         blocks.lent -= bytes;
         unlock_blocks();
+        errors.lent -= bytes < errors.lent ? bytes : errors.lent;
+    } else if (site == OF_SPARED) {
+        errors.lent_to_spared -= bytes < errors.lent_to_spared ? bytes : errors.lent_to_spared;
+    } else if (site == OF_FEW) {
+        return;
     } else if (site == OF_PROCESS) {
         release(NULL, bytes);
     } else {
@@ -138,7 +161,7 @@ static void *serve(size_t size, size_t bytes, bool zeroed, uintptr_t site) {
     bool promised = nm__sites_promise(&blocks.table);
     unlock_blocks();
     void *ptr = !promised ? NULL : zeroed ? nm_heap_calloc(nm__overdraft_heap, 1, size) : nm_heap_malloc(nm__overdraft_heap, size);
-    if (site > OF_NO_ONE) nm__owner_claim((nm__owner *)site);
+    if (site > OF_FEW) nm__owner_claim((nm__owner *)site);
     lock_blocks();
     if (ptr != NULL) nm__sites_add(&blocks.table, (nm__site){ptr, bytes, site});
     else if (promised) nm__sites_forget_promise(&blocks.table);
@@ -265,6 +288,8 @@ static bool may_interrupt(PyThreadState *thread) {
     return true;
 }
 
+static bool is_spared_now(PyThreadState *thread) { return thread == NULL || !may_interrupt(thread); }
+
 static bool is_main_thread(void) { return (pid_t)syscall(SYS_gettid) == getpid(); }
 
 /* It is set as long as a call waits or runs: CPython 3.11 goes round for ever in a function's first instruction where code
@@ -371,6 +396,10 @@ static bool be_due_in_thread(nm__owner *o, PyThreadState *thread) {
     return o != NULL && atomic_exchange(nm__owner_due(o), !raised) == raised;
 }
 
+static bool has_safe_points(void) {
+    return is_main_thread() && PyInterpreterState_Get() == PyInterpreterState_Main();
+}
+
 /* A block was had from the overdraft. */
 static bool be_due(nm__owner *o, PyThreadState *thread) {
     if (PyThreadState_GetInterpreter(thread) != PyInterpreterState_Main()) return false; /* safe points are the main one's */
@@ -414,7 +443,28 @@ void nm__overdraft_leave_owner(nm__owner *o) {
 
 /* ---- taking ----------------------------------------------------------------------------------------- */
 
+#if PY_VERSION_HEX < 0x030C0000
+/* The interpreter keeps some MemoryErrors to raise. A program may have them all; then it needs memory for one, and where that
+ * is refused 32 times it ends the process. So before a refusal there is one. */
+static void keep_error_ready(void) {
+    if (errors.making) return;
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    int was_on = PyGC_Disable();
+    errors.making = true;
+    PyObject *nothing = PyTuple_New(0); /* there is but one */
+    if (nothing != NULL) Py_XDECREF(((PyTypeObject *)PyExc_MemoryError)->tp_new((PyTypeObject *)PyExc_MemoryError, nothing, NULL));
+    Py_XDECREF(nothing);
+    errors.making = false;
+    if (was_on) PyGC_Enable();
+    PyErr_Restore(type, value, traceback);
+}
+#else
+static void keep_error_ready(void) {} /* it has one that is never freed */
+#endif
+
 static void *refuse(nm__owner *o, size_t bytes, bool raw) {
+    if (!raw) keep_error_ready();
     remember_denial(o, bytes);
     be_told(o, raw);
     return NULL;
@@ -426,6 +476,7 @@ void *nm__overdraft_take(size_t size, bool zeroed, bool raw) {
     if (thread == NULL) raw = true;
     nm__owner *o = raw ? NULL : nm__scope_now.owner;
     size_t bytes = nm_heap_usable(nm__overdraft_heap, size + (size == 0), 1); /* what it would take */
+    if (errors.making) return serve(size, bytes, zeroed, OF_FEW);
     if (size > SMALL_IF_URGENT) return refuse(o, bytes, raw);
     uintptr_t site = o != NULL ? (uintptr_t)o : OF_PROCESS;
     if (size <= NM_CELL_MAX && charge(o, bytes, nm__budget_try)) {
@@ -445,9 +496,11 @@ void *nm__overdraft_take(size_t size, bool zeroed, bool raw) {
     if (size <= (urgent ? SMALL_IF_URGENT : SMALL) && charge(o, bytes, nm__budget_overdraw)) {
         ptr = serve(size, bytes, zeroed, site);
         if (ptr != NULL) settle(o);
-    } else if (ends || may_lend(bytes, size, thread)) {
-        count_lent(bytes);
-        ptr = serve(size, bytes, zeroed, OF_NO_ONE);
+    } else {
+        uintptr_t lent = lend(bytes, size, thread);
+        if (lent == 0 && ends) lent = OF_FEW;
+        if (lent != 0 && !raw && has_safe_points()) nm__overdraft_wait_for_safe_point(); /* it may have as much again then */
+        if (lent != 0) ptr = serve(size, bytes, zeroed, lent);
     }
     if (ptr == NULL) return refuse(o, bytes, raw);
     if (!silent && be_due(o, thread)) {

@@ -131,19 +131,61 @@ c-tests: $(C_TESTS:tests/c/%.c=build/c-tests/plain/%.passed) ## the C tests
 c-tests-asan: $(C_TESTS:tests/c/%.c=build/c-tests/asan/%.passed) ## the C tests under the sanitizers
 	@[ -n "$(C_TESTS)" ] || { echo "there are no tests in tests/c"; exit 1; }
 
-# of every kind each source is compiled once, for all tests
+# of every kind each source is compiled once, for all tests; $(1) the kind, $(2) its flags, $(3) another compiler
 define C_TESTS_OF
 build/c-tests/$(1)/obj/%.o: %.c $$(C_HEADERS) $$(C_TEST_HEADERS) Makefile
 	@mkdir -p $$(@D)
-	$$(CC) -O1 -g $(2) $$(C_FLAGS) $$(WARNINGS) -c $$< -o $$@
+	$$(if $(3),$(3),$$(CC)) -O1 -g $(2) $$(C_FLAGS) $$(WARNINGS) -c $$< -o $$@
 
 build/c-tests/$(1)/%: build/c-tests/$(1)/obj/tests/c/%.o $$(CORE_SOURCES:%.c=build/c-tests/$(1)/obj/%.o)
-	$$(CC) -O1 -g $(2) $$(C_FLAGS) -o $$@ $$^ $$(addprefix @,$$(wildcard tests/c/$$*.link))
+	$$(if $(3),$(3),$$(CC)) -O1 -g $(2) $$(C_FLAGS) -o $$@ $$^ $$(addprefix @,$$(wildcard tests/c/$$*.link))
 endef
 $(eval $(call C_TESTS_OF,plain,))
 $(eval $(call C_TESTS_OF,asan,$(ASAN)))
 $(eval $(call C_TESTS_OF,valgrind,-DNM_VALGRIND))
 $(eval $(call C_TESTS_OF,tsan,$(TSAN)))
+
+# --- other platforms: docs/platforms.md ---
+
+.PHONY: c-tests-musl c-tests-aarch64
+MUSL_CC ?= musl-gcc
+AARCH64_CC ?= aarch64-linux-gnu-gcc
+QEMU_AARCH64 ?= qemu-aarch64 -L /usr/aarch64-linux-gnu
+$(eval $(call C_TESTS_OF,musl,-fPIC -shared,$(MUSL_CC)))
+$(eval $(call C_TESTS_OF,aarch64,,$(AARCH64_CC)))
+
+c-tests-musl: $(C_TESTS:tests/c/%.c=build/c-tests/musl/%.passed) ## the C tests on musl, each a shared object that dlopen loads
+
+c-tests-aarch64: $(C_TESTS:tests/c/%.c=build/c-tests/aarch64/%.passed) ## the C tests for aarch64, in qemu's user mode
+
+build/c-tests/load-musl: tests/c/load.c
+	@mkdir -p $(@D)
+	@command -v $(MUSL_CC) >/dev/null || { echo "missing: $(MUSL_CC); on Debian or Ubuntu: apt-get install musl-tools"; exit 1; }
+	$(MUSL_CC) -O1 -g -std=c11 $(WARNINGS) $< -o $@
+
+$(C_SOURCES:%.c=build/c-tests/musl/obj/%.o) $(C_TESTS:%.c=build/c-tests/musl/obj/%.o): build/c-tests/load-musl
+
+build/c-tests/musl/%.passed: build/c-tests/musl/%
+	build/c-tests/load-musl ./$<
+	@touch $@
+
+# What qemu's user mode cannot do, by the test that needs it. It does not pass RLIMIT_AS on, which would bind qemu itself;
+# and before version 8 a child of a process with threads ends in an assertion of qemu's.
+NOT_UNDER_QEMU := test_region:test_address_space() test_memlib:test_ends() \
+	test_heap:test_fork() test_idle:test_fork_ends_it_and_both_sides_have_it_again() \
+	test_idle:test_forks_of_a_busy_process() test_idle:test_forks_beside_a_heap_with_a_budget()
+
+build/c-tests/aarch64/%.passed: build/c-tests/aarch64/%
+	@status=0; $(QEMU_AARCH64) ./$< >$@.log 2>&1 || status=$$?; \
+	for name in $$(sed -n 's/^FAILED //p' $@.log); do \
+	  case ' $(NOT_UNDER_QEMU) ' in \
+	    *" $*:$$name "*) echo "$*: $$name fails under emulation, as is known" ;; \
+	    *) status=2 ;; \
+	  esac; \
+	done; \
+	if [ $$status -gt 1 ]; then cat $@.log; echo "$<: exit $$status"; exit 1; fi; \
+	echo "$< under $(firstword $(QEMU_AARCH64)): $$(tail -n 1 $@.log)"
+	@touch $@
 
 # kept: an executable that make takes for intermediate would be built again each time
 .SECONDARY:
@@ -245,7 +287,7 @@ build/c-tests/tsan/%.passed: build/c-tests/tsan/%
 	TSAN_OPTIONS=allocator_may_return_null=1 ./$<
 	@touch $@
 
-$(foreach kind,plain asan valgrind tsan,build/c-tests/$(kind)/test_corpus.passed): $(CORPUS)
+$(foreach kind,plain asan valgrind tsan musl aarch64,build/c-tests/$(kind)/test_corpus.passed): $(CORPUS)
 
 differential: $(VENV)/.installed-test ## 200,000 generated operations on both backends and a model; some minutes
 	$(BIN)/python scripts/differential.py $(ARGS)

@@ -194,7 +194,7 @@ static bool arena_resize(void *self, void *block, size_t old, size_t size, size_
         if (a->o.patterns) memset(ptr + old, NM__FRESH_ARENA, size - old);
     } else {
         settle_peak(a);
-        nm__bump(&a->dropped_bytes, old - size);
+        nm__bump_last(&a->dropped_bytes, old - size);
         erase(a, ptr + size, old - size);
         NM_POISON(ptr + size, old - size);
     }
@@ -242,8 +242,8 @@ nm_allocator nm_arena_port(nm_arena *a) {
 /* Drops blocks down to used bytes in live blocks. */
 static void drop_to(nm_arena *a, size_t used, size_t live) {
     settle_peak(a);
-    nm__set(&a->dropped_bytes, nm__get(&a->total) - used);
-    nm__set(&a->dropped_blocks, nm__get(&a->count) - live);
+    nm__set_last(&a->dropped_bytes, nm__get(&a->total) - used);
+    nm__set_last(&a->dropped_blocks, nm__get(&a->count) - live);
 }
 
 static uint64_t number_of(const chunk *c) { return c == NULL ? 0 : c->number; }

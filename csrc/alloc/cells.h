@@ -102,7 +102,9 @@ static inline bool nm__cells_check(const nm__cells *c, uint32_t used, const char
 }
 
 /* A list that many threads push and one thread takes whole; no entry is ever popped alone, so there is no
- * ABA. The cell's first word is the link. Pre of push: the cell is poisoned; once it is on the list it may be
+ * ABA. Orders: pushing and taking are sequentially consistent, the look before taking, too. A thread that ends stores its
+ * state, then takes; one that frees pushes, then loads the state: so one of the two sees the other, and no cell waits for
+ * a thread that has ended. The cell's first word is the link. Pre of push: the cell is poisoned; once it is on the list it may be
  * somebody's block at any moment. */
 typedef _Atomic(void *) nm__remote;
 
@@ -114,7 +116,7 @@ NM_INLINE void nm__remote_push(nm__remote *list, void *ptr, uintptr_t key) {
                                                     memory_order_relaxed));
 }
 NM_INLINE void *nm__remote_take(nm__remote *list) {
-    if (atomic_load_explicit(list, memory_order_relaxed) == NULL) return NULL;
+    if (atomic_load(list) == NULL) return NULL;
     return atomic_exchange_explicit(list, NULL, memory_order_seq_cst);
 }
 

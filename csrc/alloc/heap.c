@@ -175,10 +175,15 @@ typedef struct tail {
 } tail; /* both mixed with the block's address, the canary also with the size; after a free size is 0 and the canary
          * that of a freed block */
 #define TAIL sizeof(tail)
-#define GUARD NM__OS_PAGE
+
+/* The guard is a page of the system's. Where that is as large as a superblock, superblocks have none: the canaries are
+ * left. */
+static size_t guard_of_span(void) { return nm__region_os_page; }
+static size_t guard_of_cells(void) { return nm__region_os_page < PAGE ? nm__region_os_page : 0; }
+static size_t guard_size(const nm__page *p) { return p->kind == NM__SPAN ? guard_of_span() : guard_of_cells(); }
 
 static size_t room_of(const nm__page *p) {
-    return (p->part != NULL ? p->cells.cell : (size_t)p->npages * PAGE - GUARD) - TAIL;
+    return (p->part != NULL ? p->cells.cell : (size_t)p->npages * PAGE - guard_of_span()) - TAIL;
 }
 static tail *tail_of(char *ptr, size_t room) { return (tail *)(void *)(ptr + room); }
 static uintptr_t live_canary(const nm_heap *h, const char *ptr, size_t size) {
@@ -241,7 +246,12 @@ static bool extend(nm_heap *h, nm__page *p) {
     return h->key != 0 ? extend_shuffled(h, &p->cells, nm__page_base(p)) : nm__cells_extend(&p->cells, nm__page_base(p));
 }
 
-static char *guard_of(const nm__page *p, size_t npages) { return nm__page_base(p) + npages * PAGE - GUARD; }
+static char *guard_of(const nm__page *p, size_t npages) { return nm__page_base(p) + npages * PAGE - guard_size(p); }
+
+/* A system that cannot guard leaves the canaries. */
+static void set_guard(const nm__page *p, size_t npages) {
+    if (guard_size(p) != 0) (void)nm__os_guard(guard_of(p, npages), guard_size(p));
+}
 
 size_t nm_heap_usable(const nm_heap *h, size_t size, size_t align) {
     if (size == 0) return 0;
@@ -260,11 +270,12 @@ size_t nm_heap_usable_of(const void *ptr) {
 const nm_heap *nm_heap_of(const void *ptr) {
     const nm__page *p = nm__page_at(ptr);
     if (p == NULL) return NULL;
-    if (p->part != NULL) { /* reads only what stays: any thread may ask */
+    const nm__part *part = nm__part_at(p);
+    if (part != NULL) { /* reads only what stays: any thread may ask */
         size_t offset = (size_t)((const char *)ptr - nm__page_base(p));
-        return offset < p->cells.end && offset % p->cells.cell == 0 ? p->part->heap : NULL;
+        return offset < p->cells.end && offset % p->cells.cell == 0 ? part->heap : NULL;
     }
-    return p->kind == NM__SPAN && ptr == nm__page_base(p) ? heap_of_span(p) : NULL;
+    return nm__span_at(p) && ptr == nm__page_base(p) ? heap_of_span(p) : NULL;
 }
 
 nm_status nm__heap_measure(const void *ptr, size_t *size) {
@@ -278,8 +289,9 @@ nm_status nm__heap_measure(const void *ptr, size_t *size) {
 /* Follows lists that may change: each step is checked, and there are only so many. */
 bool nm__heap_is_free(const void *ptr) {
     const nm__page *p = nm__page_at(ptr);
-    if (p == NULL || p->part == NULL) return false;
-    uintptr_t key = p->part->heap->key;
+    nm__part *part = p == NULL ? NULL : nm__part_at(p);
+    if (part == NULL) return false;
+    uintptr_t key = part->heap->key;
     const char *base = nm__page_base(p);
     if ((uintptr_t)ptr - (uintptr_t)base >= p->cells.fresh) return true;
     const void *at = p->cells.free;
@@ -287,8 +299,8 @@ bool nm__heap_is_free(const void *ptr) {
         if (at == ptr) return true;
         at = nm__link(key, at, nm__peek(at));
     }
-    at = atomic_load(&p->part->remote);
-    for (size_t n = 0; n < FAR_MOST && nm_heap_of(at) == p->part->heap; n++) {
+    at = atomic_load(&part->remote);
+    for (size_t n = 0; n < FAR_MOST && nm_heap_of(at) == part->heap; n++) {
         if (at == ptr) return true;
         at = nm__link(key, at, nm__peek(at));
     }
@@ -394,7 +406,7 @@ static void pull_waiting(nm__part *part, nm__page *p) { pull(&part->waiting[p->b
 /* Opens the guard behind a secure heap's pages; how many of them can go back. Where the system refuses, the last one
  * is taken out of use for good: whoever got it next would run into the guard. */
 static size_t unguard(const nm_heap *h, nm__page *p, size_t npages) {
-    if (h->key == 0 || nm__os_open(guard_of(p, npages), GUARD)) return npages;
+    if (h->key == 0 || guard_size(p) == 0 || nm__os_open(guard_of(p, npages), guard_size(p))) return npages;
     nm__region_retire(p + npages - 1);
     return npages - 1;
 }
@@ -497,13 +509,13 @@ static bool provide(nm__part *part, size_t bin, bool quiet) {
     if (p == NULL) p = take_pages(h, 1, NM__SUPERBLOCK, false, quiet);
     if (p == NULL) return false;
     size_t bytes = PAGE;
-    if (h->key != 0) { /* a system that cannot guard this one leaves the canaries */
-        bytes -= GUARD;
-        (void)nm__os_guard(guard_of(p, 1), GUARD);
+    if (h->key != 0) {
+        bytes -= guard_of_cells();
+        set_guard(p, 1);
     }
     nm__cells_init(&p->cells, nm__bin_sizes[bin], 0, (uint32_t)bytes);
     p->bin = (uint8_t)bin;
-    p->part = part;
+    atomic_store_explicit((_Atomic(nm__part *) *)&p->part, part, memory_order_release);
     NM_POISON(nm__page_base(p), bytes);
     set_head(&part->slots[bin], p);
     return extend(h, p);
@@ -540,7 +552,7 @@ static void *alloc_span(nm_heap *h, size_t size, bool want_zero, bool *zero, boo
 /* Under the heap's lock. */
 static void drop_span(nm_heap *h, nm__page *p) {
     size_t npages = p->npages;
-    if (h->key != 0) nm__wipe(nm__page_base(p), npages * PAGE - GUARD);
+    if (h->key != 0) nm__wipe(nm__page_base(p), npages * PAGE - guard_of_span());
     pull(&h->spans, p);
     nm__atomic_sub(&h->live_spans_bytes, npages * PAGE);
     size_t open = unguard(h, p, npages);
@@ -781,7 +793,7 @@ void nm__heap_leave(nm_heap *h) {
     pthread_mutex_unlock(&h->lock);
 }
 
-size_t nm__heap_held(const nm_heap *h) { return nm__get(&h->held); }
+size_t nm__heap_held(const nm_heap *h) { return nm__get_first(&h->held); }
 
 /* ---- fork: the child keeps the parts of threads that it does not have -------------------------------- */
 
@@ -830,10 +842,10 @@ static bool is_untouched(const nm_heap *h, const nm__page *p, char *ptr) {
 
 static void *secure_alloc(nm_heap *h, size_t size, size_t align, bool *zero, bool quiet) {
     if (size > NM_CELL_MAX - TAIL || align > NM_ALIGN_MAX) {
-        char *ptr = alloc_span(h, size + TAIL + GUARD, zero != NULL, zero, quiet);
+        char *ptr = alloc_span(h, size + TAIL + guard_of_span(), zero != NULL, zero, quiet);
         if (ptr == NULL) return NULL;
         const nm__page *p = nm__page_of(ptr);
-        (void)nm__os_guard(guard_of(p, p->npages), GUARD);
+        set_guard(p, p->npages);
         return seal(h, ptr, size, room_of(p));
     }
     nm__part *part = nm__heap_attach(h);
@@ -1027,7 +1039,7 @@ static size_t size_class(const nm_heap *h, size_t size, size_t align) {
     bool secure = h->key != 0;
     size_t whole = size + (secure ? TAIL : 0);
     if (whole <= NM_CELL_MAX && align <= NM_ALIGN_MAX) return nm__bin_sizes[aligned_bin(whole, align)];
-    return pages_for(whole + (secure ? GUARD : 0)) * PAGE;
+    return pages_for(whole + (secure ? guard_of_span() : 0)) * PAGE;
 }
 
 static bool heap_resize(void *self, void *ptr, size_t old, size_t size, size_t align) {
@@ -1044,7 +1056,7 @@ static bool heap_resize(void *self, void *ptr, size_t old, size_t size, size_t a
         NM_POISON((char *)ptr + size, old - size);
     }
     if (size > old) count_out(part, size - old);
-    else nm__bump(&part->back, old - size);
+    else nm__bump_last(&part->back, old - size);
     return true;
 }
 
@@ -1059,8 +1071,8 @@ static nm_status heap_free(void *self, void *ptr, size_t size, size_t align) {
     if (NM_UNLIKELY(part == NULL)) return NM_OUT_OF_MEMORY;
     nm_status status = nm__part_free(h, h->key != 0 ? &nm__no_part : part, ptr, p);
     if (NM_UNLIKELY(status != NM_OK)) return status;
-    nm__bump(&part->frees, 1);
-    nm__bump(&part->back, size);
+    nm__bump_last(&part->frees, 1);
+    nm__bump_last(&part->back, size);
     return NM_OK;
 }
 
@@ -1158,8 +1170,8 @@ void nm__heap_share(nm_heap *h, nm_budget *also) {
 
 static void drop_superblock(nm_heap *h, nm__page *p) {
     if (h->key != 0) {
-        NM_UNPOISON(nm__page_base(p), PAGE - GUARD);
-        nm__wipe(nm__page_base(p), PAGE - GUARD);
+        NM_UNPOISON(nm__page_base(p), PAGE - guard_of_cells());
+        nm__wipe(nm__page_base(p), PAGE - guard_of_cells());
     }
     return_superblock(h, p);
 }
@@ -1173,8 +1185,8 @@ void nm_heap_clear(nm_heap *h) {
             for (unsigned group = 0; group <= NM__FULL; group++)
                 for (nm__page *p; (p = part->waiting[bin][group]) != NULL; drop_superblock(h, p)) pull_waiting(part, p);
         }
-        nm__set(&part->back, nm__get(&part->out));
-        nm__set(&part->frees, nm__get(&part->count));
+        nm__set_last(&part->back, nm__get(&part->out));
+        nm__set_last(&part->frees, nm__get(&part->count));
     }
     while (h->spans != NULL) drop_span(h, h->spans);
     pthread_mutex_unlock(&h->lock);

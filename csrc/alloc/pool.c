@@ -178,7 +178,7 @@ static nm_status pool_free(void *self, void *block, size_t size, size_t align) {
         p->open = c;
     }
     nm__set(&p->used, nm__get(&p->used) - size);
-    nm__bump(&p->frees, 1);
+    nm__bump_last(&p->frees, 1);
     return NM_OK;
 }
 
@@ -248,7 +248,7 @@ static void abolish(nm_pool *p) {
     p->newest = p->open = NULL;
     nm__set(&p->reserved, 0);
     nm__set(&p->used, 0);
-    nm__set(&p->frees, nm__get(&p->count));
+    nm__set_last(&p->frees, nm__get(&p->count));
 }
 
 nm_status nm_pool_clear(nm_pool *p) {

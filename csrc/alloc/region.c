@@ -30,12 +30,12 @@
 #define LARGEST_STEP (((size_t)64 << 20) / PAGE)
 /* Pages whose descriptors are mapped at a time: those that fill a page of the region, or of the system. */
 #define TABLE_STEP (PAGE / sizeof(nm__page))
-#define TABLE_UNIT (NM__OS_PAGE / sizeof(nm__page))
+#define TABLE_UNIT (nm__region_os_page / sizeof(nm__page))
 /* Pages of holes: with more the region ends where it is. */
 #define MOST_HOLES ((size_t)1 << 16)
 
 uintptr_t nm__region_base;
-size_t nm__region_pages;
+size_t nm__region_pages, nm__region_os_page;
 nm__page *nm__pages;
 uintptr_t nm__page_bias;
 _Atomic size_t nm__region_reach;
@@ -131,6 +131,8 @@ static bool settle_at(uintptr_t base, size_t size) {
 #define FARTHEST ((size_t)8 << 40)
 #endif
 static bool settle(size_t size) {
+    nm__region_os_page = nm__os_page_size();
+    if (nm__region_os_page > PAGE) return false;
     uintptr_t near = nm__os_landing() & ~(uintptr_t)(HUGE_PAGE - 1);
     size_t whole = size + table_size(size);
     for (size_t distance = FARTHEST; near != 0 && distance >= SMALLEST_REGION; distance /= 2) {
@@ -750,10 +752,11 @@ nm__page *nm__region_take(size_t n, nm__kind kind, bool want_zero) {
     if (p != NULL) {
         if (zero && n >= HUGE_FROM) nm__os_prefer_huge(nm__page_base(p), bytes_of(n), true);
         count_used(n);
-        p->kind = (uint8_t)kind;
         p->npages = (uint32_t)n;
         p->zero = zero;
         p->part = NULL;
+        p->cells.free = NULL; /* of no heap yet: a free span has a link there */
+        atomic_store_explicit((_Atomic uint8_t *)&p->kind, (uint8_t)kind, memory_order_release);
         if (zero) NM_REOPEN(nm__page_base(p), bytes_of(n));
         else NM_UNPOISON(nm__page_base(p), bytes_of(n));
         decay();
@@ -809,10 +812,10 @@ nm__page *nm__region_move(nm__page *first, size_t n, size_t to) {
         make_way(to - n);
         count_used(to - n);        /* what is copied goes from the old one at once */
         p->cells = first->cells;   /* whose it is, before another thread can see it */
-        p->kind = NM__SPAN;
         p->npages = (uint32_t)to;
         p->zero = false;
         p->part = NULL;
+        atomic_store_explicit((_Atomic uint8_t *)&p->kind, (uint8_t)NM__SPAN, memory_order_release);
         NM_UNPOISON(nm__page_base(p), bytes_of(to));
     }
     nm__region_unlock();

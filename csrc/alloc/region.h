@@ -48,6 +48,7 @@ _Static_assert(sizeof(nm__aged) <= sizeof(nm__cells), "the queue's links use the
 /* Set once by nm_region_init, constant after. */
 extern uintptr_t nm__region_base;
 extern size_t nm__region_pages; /* 0: there is no region */
+extern size_t nm__region_os_page; /* bytes: the system's page, at most one of the region's */
 extern nm__page *nm__pages;
 extern uintptr_t nm__page_bias; /* where the descriptor of address 0 would lie: the fast path need not subtract the base */
 
@@ -72,6 +73,14 @@ NM_INLINE nm__page *nm__page_of_block(const void *ptr) {
 NM_INLINE nm__page *nm__page_at(const void *ptr) {
     size_t index = ((uintptr_t)ptr - nm__region_base) >> NM__PAGE_SHIFT;
     return index < atomic_load_explicit(&nm__region_reach, memory_order_acquire) ? &nm__pages[index] : NULL;
+}
+/* What a page is may be asked while it becomes something else. Orders: the kind of a span, and the part of a superblock,
+ * are stored last and release; read with these two they acquire, and what is said beside them is there. */
+NM_INLINE nm__part *nm__part_at(const nm__page *p) {
+    return atomic_load_explicit((_Atomic(nm__part *) *)(uintptr_t)&p->part, memory_order_acquire);
+}
+NM_INLINE bool nm__span_at(const nm__page *p) {
+    return atomic_load_explicit((_Atomic uint8_t *)(uintptr_t)&p->kind, memory_order_acquire) == NM__SPAN;
 }
 bool nm__region_has(const void *ptr); /* whether it is the region's memory that is mapped there; takes the lock */
 /* Pre: an address of the region. */

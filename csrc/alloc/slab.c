@@ -328,7 +328,7 @@ static nm_status slab_free(void *self, void *ptr, size_t size, size_t align) {
     }
     if (mine) {
         nm__set(&s->local_out, nm__get(&s->local_out) - size);
-        nm__bump(&s->frees, 1);
+        nm__bump_last(&s->frees, 1);
     } else {
         nm__atomic_add(&s->remote_out, size);
         nm__atomic_add(&s->remote_frees, 1);

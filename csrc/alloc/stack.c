@@ -119,7 +119,7 @@ static nm_status top_or_why(const nm_stack *s, const char *ptr, size_t size) {
 
 static void drop_bytes(nm_stack *s, size_t size) {
     settle_peak(s);
-    nm__bump(&s->dropped_bytes, size);
+    nm__bump_last(&s->dropped_bytes, size);
 }
 
 /* What lies between the top and where it was before. */
@@ -138,7 +138,7 @@ static void pop_to(nm_stack *s, size_t depth) {
     size_t bytes = 0;
     s->unwinds = false;
     if (depth == s->depth) return;
-    nm__bump(&s->dropped_blocks, s->depth - depth);
+    nm__bump_last(&s->dropped_blocks, s->depth - depth);
     while (s->depth > depth) {
         const entry *e = &s->entries[--s->depth];
         bytes += (size_t)(s->pos - s->base) - e->start;
@@ -161,7 +161,7 @@ static nm_status stack_free(void *self, void *ptr, size_t size, size_t align) {
     const char *before = s->pos;
     s->pos = (char *)ptr - s->entries[--s->depth].padding;
     drop_bytes(s, size);
-    nm__bump(&s->dropped_blocks, 1);
+    nm__bump_last(&s->dropped_blocks, 1);
     nm__bump(&s->frees, 1);
     erase(s, before);
     return NM_OK;

@@ -13,9 +13,15 @@
 #define NM_UNLIKELY(x) __builtin_expect(!!(x), 0)
 #define NM_COLD __attribute__((noinline, cold))
 #define NM_INLINE static inline __attribute__((always_inline))
-/* Without it each access of a shared object's thread-local goes through a call. The few bytes used fit the
- * static TLS that the loader keeps for objects opened late. */
+/* Of glibc the loader keeps some static TLS for objects that it opens late, and the few bytes used fit: an access is then
+ * an offset from the thread's register. musl's loader keeps none and refuses such an object (dlopen: "initial-exec TLS
+ * resolves to dynamic definition"), and others need not keep any: there the compiler's model is the one for shared
+ * objects. It asks no allocator in musl, which makes a thread's TLS with the thread. */
+#ifdef __GLIBC__
 #define NM_TLS _Thread_local __attribute__((tls_model("initial-exec")))
+#else
+#define NM_TLS _Thread_local
+#endif
 #else
 #error "nativemem's core needs gcc or clang; build with USE_NATIVE_MEM=0 for the pure backend"
 #endif
@@ -76,8 +82,8 @@ void nm__wipe(void *ptr, size_t size);
 #define NM__FRESH_STACK 0xCC
 #define NM__FREED 0xDD
 
-/* Address space. Sizes and addresses are multiples of NM__OS_PAGE. */
-#define NM__OS_PAGE ((size_t)4096)
+/* Address space. Sizes and addresses are multiples of the system's page. */
+size_t nm__os_page_size(void); /* 4 KiB on x86-64; 4, 16 or 64 KiB on aarch64, as the kernel was built */
 /* Maps memory at an address, zero at first touch. Where any part of it is mapped, nothing changes. */
 typedef enum nm__mapping { NM__MAPPED, NM__TAKEN /* by another mapping */, NM__REFUSED /* there is no more */ } nm__mapping;
 nm__mapping nm__os_map(void *at, size_t size);
@@ -129,8 +135,18 @@ NM_INLINE void nm__bump(nm__counter *c, size_t n) {
 NM_INLINE void nm__bump(nm__counter *c, size_t n) { nm__set(c, nm__get(c) + n); }
 #endif
 
-/* Reads of several counters from any thread: what is raised last is read first, so that no difference is
- * below zero. */
+/* Of two counters that a reader subtracts the smaller one is raised last and read first, so that no difference is below
+ * zero. Orders: raising it releases, reading it acquires. What the thread that raises it has seen of the larger counter,
+ * which other threads may have raised, is seen by each thread that reads the smaller one first. x86-64 keeps stores in
+ * order, so there it is the same instruction, which the compiler must leave where it is. */
+NM_INLINE void nm__set_last(nm__counter *c, size_t n) { atomic_store_explicit(c, n, memory_order_release); }
+#if defined(__x86_64__) && !defined(NM__TSAN)
+NM_INLINE void nm__bump_last(nm__counter *c, size_t n) {
+    __asm__("addq %1, %0" : "+m"(*(size_t *)(void *)c) : "er"(n) : "cc", "memory");
+}
+#else
+NM_INLINE void nm__bump_last(nm__counter *c, size_t n) { nm__set_last(c, nm__get(c) + n); }
+#endif
 NM_INLINE size_t nm__get_first(const nm__counter *c) {
     return atomic_load_explicit((nm__counter *)c, memory_order_acquire);
 }
@@ -139,12 +155,13 @@ NM_INLINE size_t nm__difference(const nm__counter *more, const nm__counter *less
     return nm__get(more) - n;
 }
 
-/* Counters that any thread may write. */
+/* Counters that any thread may write. Orders: each write releases, as nm__bump_last does; a reader that concludes
+ * something of other memory reads with nm__get_first. */
 NM_INLINE size_t nm__atomic_add(nm__counter *c, size_t n) {
-    return atomic_fetch_add_explicit(c, n, memory_order_relaxed) + n;
+    return atomic_fetch_add_explicit(c, n, memory_order_release) + n;
 }
 NM_INLINE size_t nm__atomic_sub(nm__counter *c, size_t n) {
-    return atomic_fetch_sub_explicit(c, n, memory_order_relaxed) - n;
+    return atomic_fetch_sub_explicit(c, n, memory_order_release) - n;
 }
 static inline void nm__atomic_max(nm__counter *c, size_t n) {
     size_t seen = nm__get(c);

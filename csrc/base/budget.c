@@ -54,9 +54,8 @@ void nm__budget_see_to_forks(void) {
     (void)pthread_once(&done, once);
 }
 
-NM_INLINE int64_t left_of(const nm_budget *b) {
-    return atomic_load_explicit((_Atomic int64_t *)&b->left, memory_order_acquire);
-}
+/* Sequentially consistent for set_level's sake. */
+NM_INLINE int64_t left_of(const nm_budget *b) { return atomic_load((_Atomic int64_t *)&b->left); }
 NM_INLINE int64_t room_of(const nm_budget *b) {
     return atomic_load_explicit((_Atomic int64_t *)&b->room, memory_order_acquire);
 }
@@ -107,7 +106,9 @@ static void note_crossing(nm_budget *b, int before, int level) {
     atomic_store_explicit(&nm__pressed, true, memory_order_release);
 }
 
-/* Whoever changes left after alarm and calm were set looks at them; who did before is seen by the second look. */
+/* A thread that changes left after alarm and calm were set looks at them; one that did before is seen by the second look.
+ * Orders: each of the two stores, then loads what the other stores, so all four are sequentially consistent: with less,
+ * both may see the state before, and the level stays wrong until the next change. */
 static void set_level(nm_budget *b) {
     int level;
     do {
@@ -227,7 +228,7 @@ void nm__budget_reserve(nm_budget *b, size_t n) {
 void nm_budget_lock(nm_budget *b) {
     pthread_mutex_lock(&all.lock);
     atomic_store(&b->locked, true);
-    nm__set(&b->single, 0);
+    nm__set_last(&b->single, 0);
     pthread_mutex_unlock(&all.lock);
 }
 
@@ -341,6 +342,12 @@ static void remember(nm_budget *b, const nm_denial *denial) {
     pthread_mutex_unlock(&b->lock);
 }
 
+/* Orders: single is lowered last, and looked at again here: a thread that met the 0 of a lock sees the lock. */
+static NM_COLD nm_denial_kind kind_of_single(const nm_budget *b) {
+    bool none = nm__get_first(&b->single) == 0;
+    return none && atomic_load((atomic_bool *)&b->locked) ? NM_DENIED_LOCKED : NM_DENIED_SINGLE;
+}
+
 static NM_COLD bool deny(const nm_budget *b, size_t n, nm_denial_kind kind, nm_denial *denial) {
     *denial = (nm_denial){n, used_of(b), nm__get(&b->allowed), b, nm__os_time_ns(), (int)kind};
     return false;
@@ -350,8 +357,7 @@ static void give(nm_budget *b, size_t n) { (void)atomic_fetch_add(&b->left, (int
 
 /* Of this budget alone, down to the floor. */
 NM_INLINE bool charge_one(nm_budget *b, size_t n, int64_t floor, bool may_ask, nm_denial *denial) {
-    if (NM_UNLIKELY(n > nm__get(&b->single)))
-        return deny(b, n, atomic_load(&b->locked) ? NM_DENIED_LOCKED : NM_DENIED_SINGLE, denial);
+    if (NM_UNLIKELY(n > nm__get(&b->single))) return deny(b, n, kind_of_single(b), denial);
     int64_t left = left_of(b);
     do {
         while (NM_UNLIKELY(left - floor < (int64_t)n)) {

@@ -24,6 +24,11 @@ static bool succeeds(int result, int error_before) {
 #endif
 #endif
 
+size_t nm__os_page_size(void) {
+    long size = sysconf(_SC_PAGESIZE);
+    return size > 0 ? (size_t)size : 4096;
+}
+
 nm__mapping nm__os_map(void *at, size_t size) {
     int before = errno;
     void *ptr = mmap(at, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
@@ -40,8 +45,9 @@ bool nm__os_unmap(void *ptr, size_t size) {
 
 uintptr_t nm__os_landing(void) {
     int before = errno;
-    void *ptr = mmap(NULL, NM__OS_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (ptr != MAP_FAILED) (void)munmap(ptr, NM__OS_PAGE);
+    size_t size = nm__os_page_size();
+    void *ptr = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (ptr != MAP_FAILED) (void)munmap(ptr, size);
     errno = before;
     return ptr == MAP_FAILED ? 0 : (uintptr_t)ptr;
 }

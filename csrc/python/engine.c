@@ -10,6 +10,8 @@
  */
 #include "python/python.h"
 
+#include <sched.h>
+
 #include "alloc/heap.h"
 #include "python/engine.h"
 #include "python/insides.h"
@@ -28,14 +30,14 @@ static bool scoped;  /* there have been owners */
 static bool looking; /* ON is SCOPED */
 
 static struct {
-    bool hooked;
+    atomic_bool hooked;
     _Atomic int mode;
     PyMemAllocatorEx mem, obj; /* what was there before */
 } objects;
 
 /* Beneath the interpreter, where its lock need not be held: nobody is looked up, so it has a heap that no owner has. */
 static struct {
-    bool hooked;
+    atomic_bool hooked;
     _Atomic int mode; /* never SCOPED */
     PyMemAllocatorEx before;
     nm_heap *heap;
@@ -83,8 +85,9 @@ static bool start(bool secure) {
 
 /* ---- taking and giving ---------------------------------------------------------------------------- */
 
-static bool is_limited; /* a limit of the process was set */
-static bool is_bounded(void) { return is_limited || nm__scope_now.owner != NULL; }
+static atomic_bool limited; /* a limit of the process was set; asked without the interpreter's lock, too */
+static bool has_limit(void) { return atomic_load_explicit(&limited, memory_order_relaxed); }
+static bool is_bounded(void) { return has_limit() || nm__scope_now.owner != NULL; }
 
 /* Only a secure heap finds such. Nothing that the program holds can be trusted any more, and the interpreter's
  * calls have no way to say so. */
@@ -255,17 +258,32 @@ DOMAIN(obj)
 
 /* ---- beneath it ----------------------------------------------------------------------------------- */
 
-static bool raw_on(void) { return atomic_load_explicit(&raw.mode, memory_order_relaxed) != OFF; }
+/* A thread without the interpreter's lock finds the hook in the interpreter's table, which is plain memory: it may be there
+ * before what the hook needs, the region, the heap and the allocator before it. And it may take a block here whose free
+ * would still go past the hook. Orders: what the hook needs is written, then hooked is set; then comes the table; then
+ * the mode. Each call begins with raw_is_ready, which waits for the first, a moment at most; one that takes memory acquires
+ * the mode, and what frees that block sees the table. Both contexts are NULL (nm__place_look), so nothing goes wrong where a
+ * thread finds one of two and the function of the other. x86-64 keeps stores in order: there is nothing to wait for. */
+NM_INLINE void raw_is_ready(void) {
+#if !defined(__x86_64__) || defined(NM__TSAN)
+    while (NM_UNLIKELY(!atomic_load_explicit(&raw.hooked, memory_order_acquire))) sched_yield();
+#endif
+}
+
+static bool raw_on(void) {
+    raw_is_ready();
+    return atomic_load_explicit(&raw.mode, memory_order_acquire) != OFF;
+}
 
 /* Without the interpreter's lock, perhaps. */
 static void *raw_beyond(size_t size, bool zeroed) {
     stop_if_corrupted(nm_last_failure().status);
-    void *ptr = is_limited ? nm__overdraft_take(size, zeroed, true) : NULL;
+    void *ptr = has_limit() ? nm__overdraft_take(size, zeroed, true) : NULL;
     watch_pressure();
     return ptr;
 }
 
-static bool raw_may_ask_before(void) { return !is_limited; }
+static bool raw_may_ask_before(void) { return !has_limit(); }
 
 static void *raw_take(size_t size) {
     void *ptr = nm__heap_try(raw.heap, size);
@@ -300,13 +318,14 @@ static bool raw_give(void *ptr) {
 
 static void raw_free(void *ctx, void *ptr) {
     (void)ctx;
+    raw_is_ready();
     if (NM_UNLIKELY(nm__page_of(ptr) == NULL) || !raw_give(ptr)) raw.before.free(raw.before.ctx, ptr);
 }
 
 static void *raw_realloc(void *ctx, void *ptr, size_t size) {
     if (ptr == NULL) return raw_malloc(ctx, size);
-    if (nm__page_of_block(ptr) == NULL) return raw.before.realloc(raw.before.ctx, ptr, size);
     bool on = raw_on();
+    if (nm__page_of_block(ptr) == NULL) return raw.before.realloc(raw.before.ctx, ptr, size);
     if (NM_LIKELY(on)) {
         void *moved = move_by(raw.heap, ptr, size, raw_take, raw_beyond, raw_give);
         if (NM_LIKELY(moved != NULL) || !raw_may_ask_before()) return moved;
@@ -365,7 +384,7 @@ PyObject *nm__engine_budget(PyObject *module, PyObject *unused) {
 static void set_limit(size_t limit, size_t reserve) {
     nm_budget_set_limit(budget, limit);
     nm__budget_reserve(budget, reserve);
-    is_limited = limit < NM_SIZE_MAX;
+    atomic_store(&limited, limit < NM_SIZE_MAX);
 }
 
 PyObject *nm__engine_set_limit(PyObject *module, PyObject *args) {
@@ -377,8 +396,9 @@ PyObject *nm__engine_set_limit(PyObject *module, PyObject *args) {
 }
 
 /* Also where the hook was once: another's that had ended may have put back what it found long ago. */
-static void stand(PyMemAllocatorDomain domain, PyMemAllocatorEx *hook, PyMemAllocatorEx *before) {
-    if (nm__place_look(domain, hook) == NM__PLACE_FREE) nm__place_take(domain, hook, before);
+static void stand(PyMemAllocatorDomain domain, PyMemAllocatorEx *hook, PyMemAllocatorEx *before, atomic_bool *hooked) {
+    if (nm__place_look(domain, hook) == NM__PLACE_FREE) nm__place_take(domain, hook, before, hooked);
+    atomic_store(hooked, true);
 }
 
 /* What the domain gives comes from the region, whatever stands above the hook. Pre: the mode is not OFF. */
@@ -422,9 +442,8 @@ PyObject *nm__engine_objects(PyObject *module, PyObject *flag) {
     int on = PyObject_IsTrue(flag);
     if (on < 0 || no_heap()) return NULL;
     if (on) {
-        stand(PYMEM_DOMAIN_MEM, &mem_hook, &objects.mem);
-        stand(PYMEM_DOMAIN_OBJ, &obj_hook, &objects.obj);
-        objects.hooked = true;
+        stand(PYMEM_DOMAIN_MEM, &mem_hook, &objects.mem, &objects.hooked);
+        stand(PYMEM_DOMAIN_OBJ, &obj_hook, &objects.obj, &objects.hooked);
     }
     switch_on(&objects.mode, on != 0);
     Py_RETURN_NONE;
@@ -439,8 +458,7 @@ PyObject *nm__engine_raw(PyObject *module, PyObject *flag) {
     if (on) {
         if (raw.heap == NULL) raw.heap = nm__engine_own_heap(budget);
         if (raw.heap == NULL) return PyErr_NoMemory();
-        stand(PYMEM_DOMAIN_RAW, &raw_hook, &raw.before);
-        raw.hooked = true;
+        stand(PYMEM_DOMAIN_RAW, &raw_hook, &raw.before, &raw.hooked);
     }
     atomic_store(&raw.mode, on ? ON : OFF);
     Py_RETURN_NONE;

@@ -59,9 +59,10 @@ nm__place_state nm__place_look(PyMemAllocatorDomain domain, const PyMemAllocator
     return there.ctx == NULL && is_of_python(code_of(&there)) ? NM__PLACE_FREE : NM__PLACE_THEIRS;
 }
 
-void nm__place_take(PyMemAllocatorDomain domain, PyMemAllocatorEx *hook, PyMemAllocatorEx *before) {
+void nm__place_take(PyMemAllocatorDomain domain, PyMemAllocatorEx *hook, PyMemAllocatorEx *before, atomic_bool *told) {
     PyMemAllocatorEx *in;
     *before = at_place(domain, &in);
+    atomic_store(told, true);
     if (in != NULL)
         *in = *hook;
     else

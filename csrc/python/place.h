@@ -7,6 +7,8 @@
 #ifndef NM__PLACE_H
 #define NM__PLACE_H
 
+#include <stdatomic.h>
+
 #include "python/python.h"
 
 typedef enum {
@@ -16,8 +18,9 @@ typedef enum {
 } nm__place_state;
 
 nm__place_state nm__place_look(PyMemAllocatorDomain domain, const PyMemAllocatorEx *hook);
-/* Pre: the place is free. What calls are to be passed on to is in before first. Lock: the interpreter's. */
-void nm__place_take(PyMemAllocatorDomain domain, PyMemAllocatorEx *hook, PyMemAllocatorEx *before);
+/* Pre: the place is free. What calls are to be passed on to is in before first, then *told is true; only then does the
+ * hook stand in the table, where threads without the interpreter's lock may find it. Lock: the interpreter's. */
+void nm__place_take(PyMemAllocatorDomain domain, PyMemAllocatorEx *hook, PyMemAllocatorEx *before, atomic_bool *told);
 /* Pre: the place is another's. The file that its code is from, borrowed from the loader; NULL where it has none. */
 const char *nm__place_owner(PyMemAllocatorDomain domain);
 

@@ -140,7 +140,7 @@ NM_INLINE void count_out(tally *y, size_t size) {
 }
 
 NM_INLINE void count_back(tally *y, size_t size) {
-    nm__bump(&y->back, size);
+    nm__bump_last(&y->back, size);
     nm__bump(&y->high, size);
 }
 
@@ -200,7 +200,7 @@ static nm_status traced_free(void *self, void *ptr, size_t size, size_t align) {
     tally *y = slot_of(t)->tally;
     nm_status status = t->upstream.methods->free(t->upstream.self, ptr, size, align);
     if (NM_UNLIKELY(status != NM_OK)) return status;
-    nm__bump(&y->frees, 1);
+    nm__bump_last(&y->frees, 1);
     count_back(y, size);
     return NM_OK;
 }

@@ -852,6 +852,40 @@ static void test_a_slot_is_used_again(void) {
     (void)pthread_barrier_destroy(&s.step);
 }
 
+/* An address may be asked about while it becomes a block's, or no block's any more. Either answer will do, but no third.
+ * Not under ThreadSanitizer: what is read of a page that changes is a guess, and a race by its book. */
+#ifndef NM__TSAN
+static void *come_and_go(void *arg) {
+    nm_heap *h = arg;
+    for (size_t round = 0; atomic_load(&watching); round++) {
+        void *spans[4], *cell = nm_heap_malloc(h, 16 + round % 30000);
+        for (size_t i = 0; i < 4; i++) spans[i] = nm_heap_malloc(h, PAGE * (1 + (round + i) % 3));
+        nm_heap_free(h, cell);
+        for (size_t i = 0; i < 4; i++) nm_heap_free(h, spans[(i + round) % 4]);
+    }
+    return NULL;
+}
+static void test_what_an_address_is_while_it_changes(void) {
+    enum { READS = 300000, PAGES = 64 };
+    nm_heap *h = nm_heap_create(NULL, false);
+    char *middle = nm_heap_malloc(h, PAGE);
+    atomic_store(&watching, true);
+    pthread_t thread;
+    CHECK(pthread_create(&thread, NULL, come_and_go, h) == 0);
+    size_t wrong = 0;
+    for (size_t i = 0; i < READS; i++) {
+        const nm_heap *there = nm_heap_of(middle + (i % PAGES) * PAGE - PAGES / 2 * PAGE);
+        wrong += there != NULL && there != h;
+    }
+    CHECK(wrong == 0);
+    atomic_store(&watching, false);
+    pthread_join(thread, NULL);
+    nm_heap_free(h, middle);
+    sound(h);
+    nm_heap_destroy(h);
+}
+#endif
+
 static void test_idle_superblocks_make_room(void) {
     nm_budget *b = nm_budget_create(4 * PAGE, NULL, NULL);
     nm_heap *h = nm_heap_create(b, false);
@@ -962,6 +996,9 @@ int main(void) {
     RUN(test_a_head_makes_way_for_a_fuller_one());
     RUN(test_slots());
     RUN(test_a_slot_is_used_again());
+#ifndef NM__TSAN
+    RUN(test_what_an_address_is_while_it_changes());
+#endif
     RUN(test_idle_superblocks_make_room());
 #ifndef NM__TSAN
     RUN(test_fork());

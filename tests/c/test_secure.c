@@ -36,7 +36,7 @@ static void test_overflow(void) {
         size_t size = sizes[i];
         unsigned char *ptr = nm_alloc(port, size, 16);
         const nm__page *p = nm__page_of(ptr);
-        size_t end = p->part != NULL ? p->cells.cell : (size_t)p->npages * 65536 - 4096;
+        size_t end = p->part != NULL ? p->cells.cell : (size_t)p->npages * 65536 - nm__region_os_page;
         CHECK(nm_heap_usable_of(ptr) == size && end >= size + 16);
         for (size_t at = size; at < end; at += at < size + 40 || at >= end - 40 ? 1 : 13) { /* slack, size, canary */
             ptr[at] ^= 0x41;
@@ -58,7 +58,7 @@ static void test_resize(void) {
         size_t size = sizes[i];
         unsigned char *ptr = nm_alloc(port, size, 16);
         const nm__page *p = nm__page_of(ptr);
-        size_t room = (p->part != NULL ? p->cells.cell : (size_t)p->npages * 65536 - 4096) - 16;
+        size_t room = (p->part != NULL ? p->cells.cell : (size_t)p->npages * 65536 - nm__region_os_page) - 16;
         fill(ptr, size, 3);
         (void)nm_refuse(NM_CLOSED, 0, 0, 0);
         for (size_t to = room + 40; to > room; to--) CHECK(!port.methods->resize(port.self, ptr, size, to, 16));
@@ -171,8 +171,10 @@ static void test_guards(void) {
     nm_allocator port = nm_heap_port(h);
     char *cell = nm_alloc(port, 100, 16), *span = nm_alloc(port, 100000, 16);
     char *superblock = (char *)((uintptr_t)cell & ~(uintptr_t)65535);
-    CHECK(is_guarded(superblock + 65536 - 4096) && is_guarded(superblock + 65535));
-    CHECK(is_guarded(span + 131072 - 4096) && !is_fatal(span + 99999, true) && !is_fatal(span + 99999, false));
+    size_t os_page = nm__region_os_page, end = (size_t)nm__page_of(span)->npages * 65536;
+    if (os_page < 65536) CHECK(is_guarded(superblock + 65536 - os_page) && is_guarded(superblock + 65535));
+    CHECK(is_guarded(span + end - os_page) && is_guarded(span + end - 1));
+    CHECK(!is_fatal(span + 99999, true) && !is_fatal(span + 99999, false));
     CHECK(nm_free(port, cell, 100, 16) == NM_OK && nm_free(port, span, 100000, 16) == NM_OK);
     nm_heap_trim(h);
     nm_heap_destroy(h);

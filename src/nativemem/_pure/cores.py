@@ -1228,7 +1228,8 @@ class HeapCore(SystemCore):
     """The native heap's cell sizes; Python gives the memory. A secure one wipes what is freed; memory here has
     no free lists and no neighbours to protect."""
 
-    _TAIL, _GUARD = 16, 4096  # what the native secure heap adds to a block, and to a span
+    #: what the native secure heap adds to a block, and to a span: there it is a page of the system
+    _TAIL, _GUARD = 16, os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
     def __init__(self, budget: BudgetCore | None, secure: bool) -> None:
         super().__init__()

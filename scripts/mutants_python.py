@@ -39,8 +39,8 @@ PROGRAMS = tuple(f"tests/test_{name}.py" for name in ("examples", "run_is_python
 FIRST_ROUND = 20.0
 #: so many tests are asked first of what runs at an import
 MOST_NEAR = 300
-#: a test that runs this many times as long as with the sound sources hangs; seconds at least
-SLOWER, PATIENCE = 8, 40.0
+#: a test that runs this many times as long as with the sound sources hangs; seconds at least, and at most
+SLOWER, PATIENCE, MOST_PATIENCE = 8, 40.0, 120.0
 
 
 def inner(code: types.CodeType) -> Iterator[types.CodeType]:
@@ -185,7 +185,8 @@ class Server:
         last, how = b"", ""
         while True:
             name = last.decode(errors="replace")
-            patience = max(PATIENCE, SLOWER * self.tests.get(name, {"seconds": 0})["seconds"])
+            seconds = self.tests.get(name, {"seconds": 0})["seconds"]
+            patience = min(max(PATIENCE, SLOWER * seconds), MOST_PATIENCE)
             if not select.select([end], [], [], patience)[0]:
                 how = ", timeout"
                 break

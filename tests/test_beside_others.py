@@ -126,6 +126,14 @@ def test_tracemalloc(order: str, expected: str) -> None:
     assert states(order) == expected
 
 
+@pytest.mark.parametrize("flags", [("-X", "tracemalloc"), ()])
+def test_tracemalloc_is_named(flags: tuple[str, ...]) -> None:
+    """Also where the interpreter itself started it, and nothing imported the module."""
+    lines = steps("install" if flags else "trace install", *flags)
+    refused = next(line for line in lines if line.startswith("refused"))
+    assert refused.startswith("refused tracemalloc is tracing; ")
+
+
 @pytest.mark.parametrize(
     ("order", "expected"),
     [

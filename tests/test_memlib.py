@@ -43,10 +43,17 @@ with memoryview(block) as view:
     assert bytes(view) == bytes(range(64))
 memlib.hfree(block)
 assert not block.alive
-zeros = memlib.hcalloc("128 KiB")
-with memoryview(zeros) as view:
-    assert bytes(view) == bytes(131072)
-memlib.hfree(zeros)
+for size in (48, 3000, "128 KiB"):
+    used = [memlib.hmalloc(size) for _ in range(3)]
+    for block in used:
+        with memoryview(block) as view:
+            view[:] = b"x" * len(view)
+        memlib.hfree(block)
+    zeros = [memlib.hcalloc(size) for _ in range(3)]  # of what was just used, most likely
+    for block in zeros:
+        with memoryview(block) as view:
+            assert len(view) == used[0].size and not any(view)
+        memlib.hfree(block)
 memlib.hfree(None)
 """,
         )
@@ -59,8 +66,10 @@ block = memlib.hmalloc(32)
 with memoryview(block) as view:
     view[:] = b"p" * 32
 for size in (256, 100_000, 17):
+    before = block
     block = memlib.hrealloc(block, size)
-    assert block.size == size
+    assert block.size == size and (block is before or not before.alive)
+    assert memlib._memlib().stats.live == 1
     with memoryview(block) as view:
         assert bytes(view[:17]) == b"p" * 17
 memlib.hfree(block)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
 import nativemem
 from nativemem._backend import Binding
 from nativemem.config import ArenaConfig, Config, HeapConfig, PoolConfig, SlabConfig, StackConfig
-from nativemem.errors import ConfigError, InvalidLayout
+from nativemem.errors import ConfigError, InvalidLayout, NativeMemError
 
 #: a configuration of each class with nothing but what is required
 LEAST: dict[str, Config] = {
@@ -125,6 +126,23 @@ def test_each_message_has_its_section(
             call()
         assert str(caught.value).startswith(f"{noun.lower()}.{field}: "), str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("noun", "field", "least"),
+    [
+        *(("Arena", "hint", 1), ("Arena", "cap", 1), ("Stack", "capacity", 1), ("Pool", "block_size", 1)),
+        *(("Pool", "count", 1), ("Slab", "bins", (16,))),
+    ],
+)
+def test_the_least_of_each_field(noun: str, field: str, least: Any) -> None:
+    """CFG-1: it is taken, and one less is not."""
+    kind = type(LEAST[noun])
+    required = REQUIRED.get(noun, {})
+    assert getattr(kind(**required | {field: least}), field) == least
+    below = (least[0] - 1,) if isinstance(least, tuple) else least - 1
+    with pytest.raises(NativeMemError, match=rf"^{noun.lower()}\.{field}: "):
+        kind(**required | {field: below})
 
 
 # --- presets ---

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import math
 import os
 import subprocess
@@ -635,3 +636,14 @@ def test_a_caller_without_a_line(nm: Binding) -> None:
     with pytest.warns(nativemem.MemoryPressure) as warned:
         nowhere(nm.Budget(1000))
     assert [(w.filename, w.lineno) for w in warned] == [(__file__, fill.__code__.co_firstlineno)]
+
+
+def test_a_warning_where_no_code_of_the_program_runs(nm: Binding) -> None:
+    """BUDGET-3: the frames of a thread that starts in the package are the package's; it is told as Python does."""
+    told = threading.Event()
+    budget = nm.Budget(1000, "alone", on_pressure=lambda level, b: told.set())
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        _thread.start_new_thread(budget.reserve, (900,))
+        assert told.wait(60)
+    assert [(w.filename, w.lineno, w.category) for w in seen] == [("sys", 1, nativemem.MemoryPressure)]

@@ -138,7 +138,7 @@ def described(name: str, thing: object) -> list[str]:
         elif isinstance(found, (bool, int, float, str, tuple)) and not isinstance(found, enum.Enum):
             lines.append(f"    {member} = {found!r}")
     if issubclass(thing, enum.Enum):
-        lines += [f"    {member.name} = {member.value}" for member in thing]
+        lines += [f"    {alias} = {member.value}" for alias, member in thing.__members__.items()]
     return lines
 
 

@@ -647,4 +647,10 @@ MUTANTS: tuple[Mutant, ...] = (
         ("insides-handler-unseen", "(goes_first(item->exc_value) || is_within_handler(item->exc_value)))\n            return true;", "(goes_first(item->exc_value) || is_within_handler(item->exc_value)))\n            return false;"),
         tests=("tests/test_denials.py",),
     ),
+    *_in(
+        "python/insides.c",
+        ("insides-item-elsewhere", "? NULL : &generator->gi_exc_state;", "? NULL : (const void *)&generator->gi_iframe;"),
+        ("insides-wrong-instruction", "        if (here < from + size) return target;", "        if (here < from) return target;"),
+        tests=("tests/test_insides.py",),
+    ),
 )

@@ -14,6 +14,7 @@
 #include "base/base.h"
 #include "python/capi.h"
 #include "python/cdata.h"
+#include "python/insides.h"
 #include "python/numpy.h"
 #include "python/overdraft.h"
 #include "python/scopes.h"
@@ -1371,6 +1372,7 @@ static PyMethodDef module_methods[] = {
     {"region_init", nm__region_init, METH_VARARGS, "Makes the region, or sets what it keeps. False: the system refused."},
     {"region_decay_when_idle", nm__region_decay_when_idle, METH_NOARGS, "From now on a thread gives back what is kept."},
     {"region_owns", nm__region_owns, METH_O, "Whether an address is the region's."},
+    {"insides_check", nm__insides_check, METH_NOARGS, "None, or what of the interpreter is not where it is expected."},
     {"engine_start", nm__engine_start, METH_O, "Makes the engine's heap, once. False: no memory."},
     {"engine_budget", nm__engine_budget, METH_NOARGS, "(used, peak, limit, denied); None where there is no heap."},
     {"engine_set_limit", nm__engine_set_limit, METH_VARARGS, "The engine's limit, and what of it is in reserve."},

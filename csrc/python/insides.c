@@ -399,3 +399,255 @@ bool nm__insides_is_finalizing(void) {
     return _Py_IsFinalizing();
 #endif
 }
+
+/* ---- the self-test ------------------------------------------------------------------------------------ */
+
+/* Known code calls the probe, which compares what this file reads with what the interpreter's public functions say:
+ * addresses first, so that nothing is read at a place that may be no frame's. A version of the interpreter that has moved
+ * something is declined rather than misread. */
+
+static const char program[] = "def steps():\n"
+                              "    yield probe()\n"
+                              "def guarded():\n"
+                              "    try:\n"
+                              "        probe()\n"
+                              "        for _ in 1, 2, 3: pass\n"
+                              "    except MemoryError:\n"
+                              "        probe()\n"
+                              "class Entry: __enter__ = __exit__ = probe\n"
+                              "def enters():\n"
+                              "    with Entry(): pass\n";
+
+static struct {
+    enum { IDLE, IN_STEPS, IN_TRY, IN_HANDLER, AT_WITH, AFTER_WITH } stage;
+    PyObject *globals, *generator; /* borrowed */
+    const char *wrong;             /* the first thing that is not as it should be */
+} test;
+
+static bool holds(bool fact, const char *otherwise) {
+    if (!fact && test.wrong == NULL) test.wrong = otherwise;
+    return fact;
+}
+
+static bool is_minor_version(void) {
+    char known[16];
+    int n = snprintf(known, sizeof known, "%d.%d.", PY_MAJOR_VERSION, PY_MINOR_VERSION);
+    return strncmp(Py_GetVersion(), known, (size_t)n) == 0;
+}
+
+static bool is_thread_known(PyThreadState *thread) {
+    return thread->interp == PyInterpreterState_Get() && thread->id == PyThreadState_GetID(thread) &&
+           thread->thread_id == PyThread_get_thread_ident();
+}
+
+static bool is_context_known(PyThreadState *thread) {
+    PyObject *context = PyContext_New();
+    if (context == NULL || PyContext_Enter(context) < 0) {
+        Py_XDECREF(context);
+        return false;
+    }
+    uint64_t version = thread->context_ver;
+    bool is = thread->context == context && PyContext_Exit(context) == 0 && thread->context != context &&
+              thread->context_ver != version;
+    Py_DECREF(context);
+    return is;
+}
+
+static bool is_async_exception_known(PyThreadState *thread) {
+    if (thread->async_exc != NULL) return true; /* the program's own, which stays */
+    PyThreadState_SetAsyncExc(thread->thread_id, PyExc_MemoryError);
+    bool is = nm__insides_will_raise(thread, PyExc_MemoryError);
+    PyThreadState_SetAsyncExc(thread->thread_id, NULL);
+    return is && !nm__insides_will_raise(thread, PyExc_MemoryError);
+}
+
+static const char *generator_at(size_t offset) { return (const char *)test.generator + offset; }
+
+static bool is_generator_frame(const PyFrameObject *f) {
+#if PY_VERSION_HEX >= 0x030B0000
+    return (const char *)f->f_frame == generator_at(offsetof(PyGenObject, gi_iframe)) &&
+           f->f_frame->owner == FRAME_OWNED_BY_GENERATOR;
+#else
+    return (const char *)f->f_gen == generator_at(0);
+#endif
+}
+
+/* Tracers and monitors put instructions of their own in the places of others, which this file takes for none that it knows. */
+static bool is_instrumented(int special) {
+#if PY_VERSION_HEX >= 0x030C0000
+    return special >= MIN_INSTRUMENTED_OPCODE;
+#else
+    return (void)special, false;
+#endif
+}
+
+static bool is_monitored(const PyThreadState *thread) {
+    int special;
+    (void)opcode_of(innermost(thread), &special);
+    return is_instrumented(special);
+}
+
+static bool is_call_known(const PyThreadState *thread, PyFrameObject *f) {
+    const Frame *frame = innermost(thread);
+    PyCodeObject *code = PyFrame_GetCode(f);
+    bool is = code_of(frame) == code;
+    Py_DECREF(code);
+    if (!is) return false;
+    int special, opcode = opcode_of(frame, &special);
+#if PY_VERSION_HEX >= 0x030B0000
+    const char *start = (const char *)code->co_code_adaptive;
+    if ((const char *)instruction_of(frame) - start != PyFrame_GetLasti(f)) return false;
+#endif
+#if PY_VERSION_HEX >= 0x030B0000
+    bool is_call = opcode == CALL;
+#else
+    bool is_call = opcode == CALL_FUNCTION;
+#endif
+    return is_instrumented(special) || (is_call && nm__insides_is_in_call(thread));
+}
+
+static void check_in_steps(PyThreadState *thread, PyFrameObject *f) {
+    const void *at = NULL;
+    nm__place places[NM__PLACES];
+    if (!holds(is_generator_frame(f), "the frame of a generator") ||
+        !holds((const char *)thread->exc_info == generator_at(offsetof(PyGenObject, gi_exc_state)), "the state of a generator") ||
+        !holds(nm__insides_item_of(f) == thread->exc_info, "whether a generator has ended") ||
+        !holds(thread->exc_info->previous_item != NULL, "the stack of handled exceptions") ||
+#if PY_VERSION_HEX >= 0x030B0000
+        !holds(innermost(thread) == f->f_frame, "the frame that runs") ||
+#else
+        !holds(innermost(thread) == f, "the frame that runs") ||
+#endif
+        !holds(is_call_known(thread, f), "the instruction that runs"))
+        return;
+    holds(nm__insides_globals(thread, &at) == test.globals, "the globals of what runs");
+    nm__insides_note_places(thread, places);
+    holds(nm__insides_is_still_at(thread, places), "the frame that runs");
+}
+
+static PyObject *probe(PyObject *module, PyObject *args) {
+    (void)module, (void)args;
+    PyThreadState *thread = PyThreadState_Get();
+    PyFrameObject *f = PyThreadState_GetFrame(thread);
+    if (f == NULL) return PyErr_NoMemory();
+    nm__place places[NM__PLACES];
+    if (test.wrong == NULL)
+        switch (test.stage) {
+        case IN_STEPS: check_in_steps(thread, f); break;
+        case IN_TRY:
+            nm__insides_note_places(thread, places);
+            holds(places[0].handler >= 0, "the handlers of what runs");
+            holds(thread->async_exc != NULL || nm__insides_raise_soon(thread, PyExc_MemoryError), "the exceptions of others");
+            test.stage = IN_HANDLER;
+            break;
+        case IN_HANDLER:
+            holds(nm__insides_is_handling(thread), "the exception that is handled");
+            test.stage = IDLE;
+            break;
+        case AT_WITH:
+            nm__insides_note_places(thread, places);
+            holds(places[0].handler < 0, "the handlers of what runs");
+            holds(is_monitored(thread) || nm__insides_is_at_with(f), "the instruction that begins a with");
+            test.stage = AFTER_WITH;
+            break;
+        case AFTER_WITH:
+            holds(!nm__insides_is_at_with(f), "the instruction that ends a with");
+            test.stage = IDLE;
+            break;
+        case IDLE: break;
+        }
+    Py_DECREF(f);
+    Py_RETURN_NONE;
+}
+
+/* false: an error is set. */
+static bool call(const char *name) {
+    PyObject *function = PyDict_GetItemString(test.globals, name); /* borrowed */
+    PyObject *result = function == NULL ? NULL : PyObject_CallNoArgs(function);
+    Py_XDECREF(result);
+    return result != NULL;
+}
+
+static bool run_steps(PyThreadState *thread) {
+    PyObject *function = PyDict_GetItemString(test.globals, "steps");
+    PyObject *generator = function == NULL ? NULL : PyObject_CallNoArgs(function);
+    PyObject *f = generator == NULL ? NULL : PyObject_GetAttrString(generator, "gi_frame");
+    bool done = f != NULL;
+    if (done) {
+        test.generator = generator;
+        test.stage = IN_STEPS;
+        PyObject *value = PyIter_Next(generator);
+        done = value != NULL;
+        Py_XDECREF(value);
+    }
+    if (done && test.wrong == NULL) {
+        const void *item = nm__insides_item_of((PyFrameObject *)f);
+        holds(item != NULL && thread->exc_info != item, "whether a generator runs");
+        PyObject *closed = PyObject_CallMethod(generator, "close", NULL);
+        done = closed != NULL;
+        Py_XDECREF(closed);
+        if (done) holds(nm__insides_item_of((PyFrameObject *)f) == NULL, "whether a generator has ended");
+    }
+    Py_XDECREF(f);
+    Py_XDECREF(generator);
+    test.generator = NULL;
+    return done;
+}
+
+static bool run_guarded(PyThreadState *thread) {
+    if (thread->async_exc != NULL) return true;
+    test.stage = IN_TRY;
+    bool done = call("guarded");
+    nm__insides_take_back(thread, PyExc_MemoryError);
+    if (done) holds(test.stage == IDLE, "the exceptions of others");
+    return done;
+}
+
+static bool run_program(PyThreadState *thread) {
+    static PyMethodDef probe_method = {"probe", probe, METH_VARARGS, NULL};
+    PyObject *function = PyCFunction_New(&probe_method, NULL), *code = NULL, *result = NULL;
+    test.globals = function == NULL ? NULL : PyDict_New();
+    bool done = test.globals != NULL && PyDict_SetItemString(test.globals, "probe", function) == 0 &&
+                PyDict_SetItemString(test.globals, "__builtins__", PyEval_GetBuiltins()) == 0 &&
+                (code = Py_CompileString(program, "<nativemem>", Py_file_input)) != NULL &&
+                (result = PyEval_EvalCode(code, test.globals, test.globals)) != NULL && run_steps(thread) &&
+                (test.wrong != NULL || run_guarded(thread));
+    test.stage = AT_WITH;
+    done = done && (test.wrong != NULL || call("enters"));
+    test.stage = IDLE;
+    Py_XDECREF(result);
+    Py_XDECREF(code);
+    Py_XDECREF(function);
+    Py_CLEAR(test.globals);
+    return done;
+}
+
+static void hide_from_tracers(PyThreadState *thread, bool hide) {
+#if PY_VERSION_HEX >= 0x030B0000
+    if (hide) PyThreadState_EnterTracing(thread);
+    else PyThreadState_LeaveTracing(thread);
+#else
+    thread->tracing += hide ? 1 : -1;
+    thread->cframe->use_tracing = thread->tracing == 0 && (thread->c_tracefunc != NULL || thread->c_profilefunc != NULL);
+#endif
+}
+
+PyObject *nm__insides_check(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+    static bool passed;
+    if (passed) Py_RETURN_NONE;
+    PyThreadState *thread = PyThreadState_Get();
+    test.wrong = NULL;
+    bool done = true;
+    if (holds(is_minor_version(), "the version") && holds(is_thread_known(thread), "the state of a thread") &&
+        holds(is_context_known(thread), "the context of a thread") &&
+        holds(is_async_exception_known(thread), "the exceptions of others")) {
+        hide_from_tracers(thread, true);
+        done = run_program(thread);
+        hide_from_tracers(thread, false);
+    }
+    if (!done) return NULL;
+    if (test.wrong != NULL) return PyUnicode_FromString(test.wrong);
+    passed = true;
+    Py_RETURN_NONE;
+}

@@ -48,4 +48,8 @@ const void *nm__insides_item_of(PyFrameObject *f);
  * false where that cannot be seen, under a tracer. */
 bool nm__insides_is_at_with(PyFrameObject *f);
 
+/* Function of the module. Tries what this file reads on code that it knows, once: None, or what is not as it is expected.
+ * An error where there is no memory, or an interrupt comes. Pre: nothing else of the above was called unless it passed. */
+PyObject *nm__insides_check(PyObject *module, PyObject *unused);
+
 #endif

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from ._late import errors
 from ._load import dataplane, start_region
 from ._settings import Settings, reserve_of
@@ -14,7 +16,14 @@ class Engine:
 
     @staticmethod
     def start(*, idle_decay: bool) -> None:
-        """Makes the heap. Raises :class:`OutOfMemory` where the system refuses its first memory."""
+        """Makes the heap. Raises :class:`OutOfMemory` where the system refuses its first memory, and
+        :class:`NativeUnavailable` where this is not quite the interpreter that the core was built for."""
+        moved = dataplane.insides_check()
+        if moved is not None:
+            raise errors.NativeUnavailable(
+                f"Python {sys.version.split()[0]} does not keep {moved} where this build expects it",
+                suggestion="build nativemem on this machine, or run a version of Python that its page names",
+            )
         start_region()
         settings = Settings.from_env()
         if not dataplane.engine_start(settings.secure):

@@ -433,7 +433,7 @@ class PlantedTests:
             answer = self.answer(process)
         if "stillborn" in answer:
             raise Stillborn(f"{mutant.name}: {answer['stillborn']}")
-        if "at_import" not in answer:
+        if "at_import" not in answer or answer.get("caught_by"):
             caught: str = answer["caught_by"]
             return caught.removeprefix("tests/").replace(".py::", ", ").replace("::", ".")
         for tests in (tuple(answer["near"]), mutants_random.tests_of(mutant.file)):

@@ -246,7 +246,10 @@ class Server:
                     return {"caught_by": caught, "asked": asked, "reached": len(reached)}
         finally:
             path.write_text(sound, encoding="utf-8")
-        return {"caught_by": "", "asked": asked, "reached": len(reached)}
+        result: dict[str, object] = {"caught_by": "", "asked": asked, "reached": len(reached)}
+        if not reached:  # it may have run where the module was imported
+            result |= {"at_import": True, "near": self.near(path, sound, line)}
+        return result
 
     def near(self, path: Path, sound: str, line: int) -> list[str]:
         """Tests for a line that runs at the import: those that reach most of the function or class that it heads."""

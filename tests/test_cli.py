@@ -14,6 +14,7 @@ import pytest
 
 import nativemem
 from nativemem import cli
+from nativemem._settings import format_size
 
 BACKENDS = [
     pytest.param(
@@ -139,6 +140,20 @@ class TestRun:
         else:
             assert numbers["allocations"] is None
             assert "tracemalloc" in done.stderr
+
+    def test_what_is_said_is_what_the_file_says(self, script, backend: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+        summary = tmp_path / "summary.json"
+        path = script("x = [str(i) for i in range(9000)]\n")
+        done = run("run", "--budget=1GiB", "-o", summary, path, backend=backend)
+        n = json.loads(summary.read_text())
+        *_, said, budget = (line.removeprefix("nativemem: ") for line in done.stderr.splitlines())
+        peak, resident = format_size(n["peak_bytes"]), format_size(n["peak_rss_bytes"])
+        expected = f"{n['wall_s']:.2f} s, peak {peak} (resident {resident})"
+        if backend == "native":
+            expected += f", {n['allocations']:,} allocations"
+            expected += f", size p50 {n['p50']:,} p90 {n['p90']:,} p99 {n['p99']:,} B"
+        assert said == expected
+        assert budget == f"budget 1.0 GiB, headroom {format_size(n['headroom_bytes'])}, {n['denials']} denials"
 
     def test_a_summary_that_cannot_be_written_is_said(self, script, backend: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
         done = run("run", "-o", tmp_path / "no" / "such.json", script("print('fine')\n"), backend=backend)

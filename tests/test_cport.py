@@ -299,8 +299,11 @@ class TestLimits:
             calls = [port.plain for port in ports[:16]]
             assert len({int(ffi.cast("uintptr_t", c.malloc)) for c in calls}) == 16
             for shape in ("plain", "expat", "sqlite"):
-                with pytest.raises(CapacityExceeded, match="^CPort: 16 ports have functions without a context"):
+                with pytest.raises(
+                    CapacityExceeded, match="^CPort: 16 ports have functions without a context"
+                ) as refused:
                     getattr(ports[16], shape)
+                assert refused.value.state == {"requested": 1, "used": 16, "limit": 16}
             assert ports[16].lua.alloc(ports[16].context, ffi.NULL, 0, 0) == ffi.NULL
             ports[3].close()
             assert ports[16].plain == calls[3]

@@ -9,6 +9,7 @@ import mmap
 import os
 import subprocess
 import sys
+import threading
 import weakref
 from pathlib import Path
 from typing import Any
@@ -227,6 +228,33 @@ def test_the_collector_is_back_after_a_profiler_came_in(pure: Binding) -> None:
         sys.setprofile(None)
     assert blocks
     assert gc.isenabled()
+
+
+def test_an_interrupt_while_the_lock_is_taken(pure: Binding) -> None:
+    """At each call on the way: the lock is free again, and the collector is back."""
+    system, kept = pure.System(), []
+    taking = type(cores.lock).__enter__.__code__
+    for at in range(1, 10):
+        events = iter(range(1, 1000))
+
+        def interrupt(frame: Any, event: str, _: object, at: int = at, events: Any = events) -> None:
+            if frame.f_code is taking and event in ("c_call", "c_return") and next(events) == at:
+                raise KeyboardInterrupt
+
+        sys.setprofile(interrupt)
+        try:
+            kept.append(system.alloc(10))
+            break
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.setprofile(None)
+        taken: list[int] = []
+        thread = threading.Thread(target=lambda taken=taken: taken.append(system.alloc(10).size), daemon=True)
+        thread.start()
+        thread.join(30)
+        assert taken == [10] and gc.isenabled()
+    assert at > 4  # acquire, isenabled, disable
 
 
 # --- alignment, whatever allocator is under Python ---

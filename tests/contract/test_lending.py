@@ -104,6 +104,15 @@ def test_minimum(nm: Binding) -> None:
     assert limits(lender, borrower) == [300, 800]
 
 
+def test_a_policy_keeps_names_of_its_own(nm: Binding) -> None:
+    """LEND-2"""
+    names = ["cache"]
+    policy = SharingPolicy(borrowers=names)
+    names.append("any")
+    assert policy.borrowers == frozenset({"cache"}) and hash(policy) == hash(SharingPolicy(borrowers={"cache"}))
+    assert not policy.allows(nm.Budget(1000), nm.Budget(100, "any"), 1)
+
+
 @pytest.mark.parametrize(
     ("policy", "name", "n", "allowed"),
     [

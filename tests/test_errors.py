@@ -8,6 +8,7 @@ import pickle
 import re
 import sys
 import traceback
+from pathlib import Path
 
 import pytest
 
@@ -230,6 +231,30 @@ def test_each_status_has_one_error(pure: Binding, status: int) -> None:
     assert type(caught.value).__name__ == RAISED[status]
     assert str(caught.value).startswith("System: ")
     assert "\n" not in str(caught.value)
+
+
+FIGURES = [
+    ((70, 30, 90), (70, 32)),
+    ((30, 90, 90), None),
+    ((200, 9, 90), (200, 16)),
+    ((1 << 60, 0, 90), None),
+    ((), None),
+]
+
+
+def said(pure: Binding, name: str, figures: tuple[int, ...], layout: tuple[int, int] | None) -> str:
+    """All that an error says, as one line."""
+    with pytest.raises(NativeMemError) as caught:
+        errors.raise_status(pure.System(), STATUSES[name], *figures, layout=layout)
+    error = caught.value
+    state = " ".join(f"{key}={value!r}" for key, value in error.state.items())
+    return " | ".join([name, type(error).__name__, str(error), state, repr(error.layout), error.suggestion])
+
+
+def test_what_each_error_says(pure: Binding) -> None:
+    """ERR-1: text, figures, layout and suggestion, as errors.txt states them."""
+    lines = [said(pure, name, *figures) for name in STATUSES if name != "OK" for figures in FIGURES]
+    assert lines == Path(__file__).with_name("errors.txt").read_text(encoding="utf-8").splitlines()
 
 
 def test_an_unknown_status_is_an_error_as_well(pure: Binding) -> None:

@@ -7,8 +7,10 @@ import gc
 import itertools
 import mmap
 import os
+import shutil
 import subprocess
 import sys
+import sysconfig
 import threading
 import weakref
 from pathlib import Path
@@ -319,6 +321,43 @@ def test_under_each_of_pythons_allocators(under: str, monkeypatch: pytest.Monkey
         pytest.skip("a free-threaded interpreter has mimalloc alone")
     monkeypatch.setenv("PYTHONMALLOC", under)
     assert run(ALIGNED) == "2214"
+
+
+EIGHTS = """
+import ctypes, itertools
+library = ctypes.CDLL({library!r})
+from nativemem._api import load
+nm = load("pure")
+allocators = [nm.System(), nm.Heap(), nm.Arena(), nm.Stack("64 MiB"), nm.Slab(), nm.Pool(8192, 2000)]
+library.put()
+grown = 0
+for allocator, size in itertools.product(allocators, (*range(1, 40), *range(90, 700, 37), 5000)):
+    for to in (size - 1, size + 1, size // 2, size * 2, size // 20, size + 600):
+        block = allocator.alloc(size)
+        assert block.address % 16 == 0
+        with memoryview(block) as view:
+            view[:] = bytes(i % 251 for i in range(size))
+        done = allocator.resize(block, to)
+        assert block.size == len(memoryview(block)) == (to if done else size) and block.address % 16 == 0
+        kept = min(size, block.size)
+        assert bytes(block)[:kept] == bytes(i % 251 for i in range(kept)), (allocator, size, to)
+        grown += done and to > size
+        block.free()
+assert ctypes.c_ulong.in_dll(library, "eights").value > 1000
+print(grown > 100)
+"""
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="puts an allocator under CPython")
+def test_under_an_allocator_that_aligns_to_8(tmp_path: Path) -> None:
+    """PYV-8: as a 32-bit Python's does, below 512 bytes."""
+    compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
+    if shutil.which(compiler) is None:
+        pytest.skip(f"needs {compiler}")
+    library = str(tmp_path / "eights.so")
+    source = Path(__file__).resolve().parent / "beside" / "eights.c"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, str(source)], check=True)
+    assert run(EIGHTS.format(library=library)) == "True"
 
 
 def test_sizes_that_no_process_has_do_not_reach_the_interpreter(

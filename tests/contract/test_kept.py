@@ -4,7 +4,6 @@ the end. Seen from C, which knows addresses only."""
 from __future__ import annotations
 
 import ctypes
-import tracemalloc
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -293,6 +292,7 @@ def test_memory_is_given_back_at_the_end(nm: Binding, kind: str, hold: str, end:
     top = nm.Limited(bottom, nm.Budget("1 GiB")) if ">" in kind else bottom
     bottom.alloc(10)
     mark = bottom.mark()
+    tracemalloc = pytest.importorskip("tracemalloc")  # PyPy has none
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
@@ -312,6 +312,7 @@ def test_memory_is_given_back_at_the_end(nm: Binding, kind: str, hold: str, end:
 
 def test_a_dropped_arena_gives_all_back(nm: Binding) -> None:
     """ARENA-10: without a close, and without a collection."""
+    tracemalloc = pytest.importorskip("tracemalloc")  # PyPy has none
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
@@ -340,6 +341,7 @@ def test_rounds_do_not_add_up(nm: Binding) -> None:
             each.alloc(1000)
             each.reset()
 
+    tracemalloc = pytest.importorskip("tracemalloc")  # PyPy has none
     tracemalloc.start()
     try:
         round_()

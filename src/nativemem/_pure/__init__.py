@@ -5,8 +5,6 @@ Sizes, errors, counters and their order are the native backend's; where a block 
 
 from __future__ import annotations
 
-import sys
-
 from .blocks import Block
 from .cores import (
     ArenaCore,
@@ -28,6 +26,7 @@ from .cores import (
     this_thread,
 )
 from .dataplane import Allocator
+from .memory import WINDOWS
 from .utilities import Utilities
 
 __all__ = [
@@ -72,4 +71,4 @@ def finish(cls: type) -> None:
 
 
 #: From Python 3.12 on a class can refuse its buffer (PEP 688); before, a dead block has none, which is a TypeError.
-features = frozenset({"stale-buffer-raises"} if sys.version_info >= (3, 12) else ())
+features = frozenset({"stale-buffer-raises"} if WINDOWS else ())

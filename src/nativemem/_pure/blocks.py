@@ -1,16 +1,17 @@
-"""Blocks of the pure backend, but for their memory: windows.py has that, and inherited.py before Python 3.12."""
+"""Blocks of the pure backend, but for their memory: windows.py has that, and inherited.py where a class does not
+decide what its buffer is."""
 
 from __future__ import annotations
 
 import functools
 import importlib
 import mmap
-import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._machine import is_free_threaded
 from ..errors import raise_block
 from .cores import F, lock
+from .memory import WINDOWS
 
 if TYPE_CHECKING:
     from .dataplane import Allocator
@@ -44,7 +45,7 @@ class Block:
     takes single blocks back, when it is collected. As thread-safe as its allocator.
     """
 
-    __slots__ = SLOTS if sys.version_info >= (3, 12) else ()
+    __slots__ = SLOTS if WINDOWS else ()
     _allocator: Allocator
     _memory: Any
     _size: int
@@ -111,7 +112,7 @@ class Block:
     @_exclusive
     def __buffer__(self, flags: int) -> memoryview:
         self._must_live()
-        return self._memory._view()  # type: ignore[no-any-return]
+        return self._memory._give_view()  # type: ignore[no-any-return]
 
     @_exclusive
     def __release_buffer__(self, view: memoryview) -> None:

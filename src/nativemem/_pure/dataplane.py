@@ -10,8 +10,8 @@ Nothing here relies on the interpreter's lock: what several threads may change i
 from __future__ import annotations
 
 import functools
+import gc
 import itertools
-import sys
 import weakref
 from typing import Any
 
@@ -30,13 +30,20 @@ from ..errors import (
 from . import cores
 from .blocks import FREED, LIVE, STALE, Block
 from .cores import crossing, lock, locked, pressed
+from .memory import ARRAYS, WINDOWS
 
-if sys.version_info >= (3, 12):
+if WINDOWS:
     from .windows import storage
 else:
     from .inherited import storage
 
 _ids = itertools.count(1)
+
+
+def _collect_buffers(blocks: list[Any]) -> None:
+    """On PyPy a buffer that was dropped is out until a collection. Not under the lock: finalisers run."""
+    if any(isinstance(each, Block) and each._state == LIVE and each._memory._exported() for each in blocks):
+        gc.collect()
 
 
 class _Orphan:
@@ -268,6 +275,12 @@ class Allocator:
         except Refusal:
             raise Refusal(*refused) from None
 
+    def _collect_buffers(self) -> None:
+        if not ARRAYS:
+            with lock:
+                blocks = self._live()
+            _collect_buffers(blocks)
+
     def _own(self, block: Any, action: str, when_freed: str) -> None:
         """Raises unless the block is one of this allocator's, live and without exports."""
         if not isinstance(block, Block):
@@ -282,6 +295,8 @@ class Allocator:
     def free(self, /, block: Any) -> None:
         """Gives a block back. Raises DoubleFree, StaleBlock, ForeignBlock, or BufferError while a view of
         it is out; nothing changes then."""
+        if not ARRAYS:
+            _collect_buffers([block])
         with lock:
             self._own(block, "free", "double")
             if not block._size:
@@ -330,6 +345,8 @@ class Allocator:
 
     def resize(self, /, block: Any, size: Any) -> bool:
         """Changes the block's size in place. False: it cannot, and nothing changed."""
+        if not ARRAYS:
+            _collect_buffers([block])
         self._own(block, "resize", "freed")
         if not _is_plain(size, ALIGN_DEFAULT):
             size, _ = coerce_layout(self, size)
@@ -374,6 +391,7 @@ class Allocator:
             owner._end(block, STALE)
 
     def _reset(self) -> None:
+        self._collect_buffers()
         with lock:
             self._check_use()
             self._drop(0, "reset")
@@ -381,6 +399,7 @@ class Allocator:
             self._life.generation += 1
 
     def _release(self, serial: int, mark: Any, /) -> None:
+        self._collect_buffers()
         with lock:
             self._check_use()
             if self._core_.check_mark(mark):
@@ -406,6 +425,7 @@ class Allocator:
                 del life.orphans[lost]
 
     def _shut(self, left: tuple[str, Any], /) -> None:
+        self._collect_buffers()
         with lock:
             if self._closed:
                 return

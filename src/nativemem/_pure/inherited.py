@@ -19,8 +19,14 @@ from .blocks import SLOTS, Block, seal
 from .cores import lock
 from .memory import LARGE, address_of, check_size, fill, is_exported, pages
 
-#: bytes of the least memory that is asked for; what allocators under Python align to 16 from here on
+#: bytes of the least memory that is asked for; what allocators under Python align to 16 from here on, but for that
+#: of a 32-bit one
 _LEAST = 16
+#: an ``array`` that loses no more than so many bytes at a time does not ask for other memory
+_STAYS = 15
+#: bytes more than a block needs, to be asked for where its memory is not aligned: from 512 on a 32-bit Python takes
+#: them from malloc
+_ROOMS = (*range(512, 1024, 40), 4096)
 _OWN_SLOTS = (*(name for name in SLOTS if name not in ("__weakref__", "_memory")), "_keeper", "_place")
 _SURFACE = {name for name in dir(Block) if not name.startswith("_")}
 #: what a base would allow and a block does not
@@ -186,11 +192,34 @@ class _Cells(_Inherited, array.array):  # type: ignore[misc, type-arg]
         return partial(array.array.__delitem__, self, slice(None))
 
     def _cut(self, size: int) -> None:
-        # In two steps, of which the second takes less than 16 bytes away and so does not move them: an allocator
-        # that has cells of 8 bytes does not align those to 16.
+        # In two steps, of which the second does not move them: an allocator that has cells of 8 bytes does not
+        # align those to 16.
         if array.array.__len__(self) > _LEAST > size:
             array.array.__delitem__(self, slice(_LEAST, None))
-        array.array.__delitem__(self, slice(size, None))
+            self._cut_in_place(size)
+        else:
+            array.array.__delitem__(self, slice(size, None))
+
+    def _cut_in_place(self, size: int) -> None:
+        """The bytes stay where they are, and their memory with them."""
+        for end in (*range(array.array.__len__(self) - _STAYS, size, -_STAYS), size):
+            array.array.__delitem__(self, slice(end, None))
+
+    def _is_aligned(self) -> bool:
+        return address_of(self) % self._align == 0
+
+    def _move(self, size: int) -> bool:
+        """To memory that has the alignment, if the allocator under Python has some; ``size`` bytes are left."""
+        try:
+            for room in _ROOMS:
+                array.array.frombytes(self, bytes(size + room - array.array.__len__(self)))
+                if self._is_aligned():
+                    return True
+        except MemoryError:
+            pass
+        finally:
+            self._cut_in_place(size)
+        return False
 
     def _set_size(self, size: int) -> bool:
         old = self._size
@@ -198,11 +227,10 @@ class _Cells(_Inherited, array.array):  # type: ignore[misc, type-arg]
             self._cut(size)
         else:
             array.array.frombytes(self, bytes(size - old))
-        if address_of(self) % self._align == 0:
+        if self._is_aligned() or self._move(size):
             return True
-        if size > old:  # it moved to where it may not be
-            self._cut(old)
-        return False
+        self._cut_in_place(min(size, old))
+        return size < old  # what is cut off is gone
 
 
 class _DeadCells(_Inherited, array.array, metaclass=_NoBuffer):  # type: ignore[misc, type-arg]
@@ -263,7 +291,9 @@ def storage(size: int, align: int) -> Any:
     """Memory for a block, which is the block. Raises :class:`MemoryError`."""
     check_size(size)
     block = _cells(size) if size == 0 or (size < LARGE and align <= _LEAST) else None
-    if block is None or (size and address_of(block) % align):
+    if block is not None:
+        block._align = align
+    if block is None or (size and not block._is_aligned() and not block._move(size)):
         block = pages(size, _Pages)
     block._align, block._size, block._keeper = align, size, None
     return block

@@ -2,7 +2,8 @@
 
 Both refuse to change their size while a buffer of theirs is out, which is how exports are found. An ``array`` tells
 its address without :mod:`ctypes`. Its alignment is that of the allocator under Python, whatever that is, so nothing
-here relies on one; pages begin at a multiple of every alignment that a block may have.
+here relies on one; pages begin at a multiple of every alignment that a block may have. PyPy's do not look for
+buffers that are out, but its ``bytearray`` does: there all memory is in those.
 """
 
 from __future__ import annotations
@@ -13,8 +14,35 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+
+def _looks_for_exports() -> bool:
+    memory = array.array("B", b"\0")
+    with memoryview(memory):
+        try:
+            del memory[0:0]
+        except BufferError:
+            return True
+    return False
+
+
+class _Window:
+    def __buffer__(self, flags: int) -> memoryview:
+        return memoryview(b"")
+
+
+def _decides() -> bool:
+    try:
+        memoryview(_Window())  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    return True
+
+
+ARRAYS = _looks_for_exports()
+#: whether a class decides what its buffer is; from Python 3.12 on, and on PyPy
+WINDOWS = _decides()
 #: from this size on: zeros that are not touched cost nothing, and go back to the system at once
-LARGE = 1 << 20
+LARGE = 1 << 20 if ARRAYS else sys.maxsize
 #: no system gives more; a larger size does not reach the interpreter, some of which do not survive it
 MOST = 1 << 47 if sys.maxsize >> 32 else 1 << 31
 #: bytes that are written at a time
@@ -25,7 +53,7 @@ _ZERO = array.array("B", b"\0")
 
 def cells(size: int) -> Any:
     """An array of so many zero bytes."""
-    return _ZERO * size
+    return _ZERO * size if ARRAYS else bytearray(size)
 
 
 def pages(size: int, kind: type = mmap.mmap) -> Any:
@@ -53,6 +81,12 @@ def address_of(memory: Any) -> int:
     """Where the bytes are. There have to be some."""
     if isinstance(memory, array.array):
         return int(array.array.buffer_info(memory)[0])
+    if isinstance(memory, bytearray):
+        import _cffi_backend  # PyPy has it; a buffer of ctypes' would be out until the next collection
+
+        ffi = _cffi_backend.FFI()
+        with ffi.from_buffer(memory) as there:
+            return int(ffi.cast("uintptr_t", there))
     import ctypes  # late: few blocks are that large
 
     return ctypes.addressof((ctypes.c_char * 1).from_buffer(memory))
@@ -61,8 +95,8 @@ def address_of(memory: Any) -> int:
 def is_exported(memory: Any) -> bool:
     """Whether a buffer is out. One call finds it, so no thread comes in between; nothing changes."""
     try:
-        if isinstance(memory, array.array):
-            array.array.__delitem__(memory, slice(0, 0))
+        if not isinstance(memory, mmap.mmap):
+            (array.array if ARRAYS else bytearray).__delitem__(memory, slice(0, 0))
         else:
             mmap.mmap.resize(memory, mmap.mmap.__len__(memory))
     except BufferError:

@@ -1,4 +1,5 @@
-"""Blocks from Python 3.12 on, where a class decides what its buffer is: a part of memory that belongs to no block.
+"""Blocks from Python 3.12 on, and on PyPy, where a class decides what its buffer is: a part of memory that belongs
+to no block.
 
 So an arena keeps the memory of its blocks, as the native one does, and any alignment is had by beginning at the
 first byte that has it.
@@ -9,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from .blocks import Block, seal
-from .memory import LARGE, address_of, fill, is_exported, take
+from .memory import ARRAYS, LARGE, address_of, fill, is_exported, take
 
 _NOTHING = take(0)
 
@@ -17,11 +18,12 @@ _NOTHING = take(0)
 class Memory:
     """What is behind a block, and outlives it where its allocator keeps it."""
 
-    __slots__ = ("_align", "_bytes", "_kept", "_outgrown", "_place", "_size", "_start")
+    __slots__ = ("_align", "_bytes", "_given", "_kept", "_outgrown", "_place", "_size", "_start")
 
     def __init__(self, size: int, align: int) -> None:
         self._align, self._size = align, size
         self._kept = False
+        self._given: list[memoryview] = []  # on PyPy, which does not call __release_buffer__
         self._outgrown: list[Any] = []  # where it was before it grew; kept as long
         self._bytes, self._start = self._new(size)
 
@@ -41,12 +43,23 @@ class Memory:
         self._kept = True
 
     def _view(self) -> memoryview:
-        return memoryview(self._bytes)[self._start : self._start + self._size]
+        with memoryview(self._bytes) as whole:
+            return whole[self._start : self._start + self._size]
+
+    def _give_view(self) -> memoryview:
+        """For a consumer of the buffer."""
+        view = self._view()
+        if not ARRAYS:
+            self._given.append(view)
+        return view
 
     def _address(self) -> int:
         return address_of(self._bytes) + self._start
 
     def _exported(self) -> bool:
+        """Whether a consumer has a buffer, or had one that PyPy has not collected yet."""
+        while self._given:
+            self._given.pop().release()  # the consumer has one of its own
         return is_exported(self._bytes)
 
     def _fill(self, byte: int, start: int = 0) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
 import py_compile
 import re
 import signal
@@ -97,6 +98,7 @@ add("-c", "", "-c", SHOW, "1", "-x")
 add("-c attached", "", "-cprint(1); import sys; print(sys.argv)", "2")
 add("-c that raises", "", "-c", "def f():\n    raise ValueError(1)\nf()")
 add("-c empty", "", "-c", "")
+add("-c that is indented", "", "-c", "\n    import sys\n    if 1:\n        print(2)\n  \n    1 / 0\n")
 add("-c with a mistake", "", "-c", "print(")
 add("- and standard input", "", "-", "1", "2", stdin=SHOW.encode())
 add("standard input that raises", "", "-", stdin=b"x = 1\n1 / 0\n")
@@ -259,6 +261,28 @@ for method in ("fork", "spawn", "forkserver"):
     add(f"multiprocessing by {method}", PROCESSES, "program.py", method, env=quiet)
 add("multiprocessing by spawn, -m", PROCESSES, "-m", "program", "spawn")
 add("a process pool", "import concurrent.futures as c\ndef f(x): return x + 1\nif __name__ == '__main__':\n    with c.ProcessPoolExecutor(1) as p: print(list(p.map(f, [1])))\n", env={"PYTHONWARNINGS": "ignore::DeprecationWarning"})
+add("multiprocessing by the default way", PROCESSES, "program.py", multiprocessing.get_start_method(), env=quiet)
+INTERPRETERS = """
+    import sys
+    from concurrent import futures, interpreters
+    def work(n):
+        return n + 1, __name__, sys.modules["__main__"].__name__
+    if __name__ == "__main__":
+        other = interpreters.create()
+        other.exec("import json; print(json.dumps([1, __name__]), flush=True)")
+        print(other.call(work, 1))
+        try: other.exec("{}['missing']")
+        except interpreters.ExecutionFailed as error: print(error)
+        other.close()
+        with futures.InterpreterPoolExecutor(2) as pool: print(list(pool.map(work, range(3))))
+    """
+if sys.version_info >= (3, 14):
+    add("other interpreters", INTERPRETERS)
+if sys.version_info >= (3, 15):
+    LAZY = "import json, sys\nlazy import csv\nprint(sys.get_lazy_imports(), type(globals()['csv']).__name__)\nprint(json.dumps([1]), csv.reader)\n"
+    add("imports that are put off", LAZY)
+    add("imports that are put off, all", LAZY, env={"PYTHON_LAZY_IMPORTS": "all"})
+    add("-S: imports that are put off, all", LAZY, "-S", "program.py", env={"PYTHON_LAZY_IMPORTS": "all"})
 add("classes of __main__", """
     import dataclasses, inspect, pickle, sys, typing
     @dataclasses.dataclass
@@ -291,6 +315,7 @@ add("few descriptors", "print(1)\n", shell="ulimit -n 12; $P program.py")
 
 # --- errors and hooks ---
 add("a traceback", "def f():\n    g()\ndef g():\n    return {}['missing']\nf()\n")
+add("a traceback in colours", "def f():\n    g()\ndef g():\n    return {}['missing']\nf()\n", env={"FORCE_COLOR": "1", "PYTHON_COLORS": "1"})
 add("sys.last_*", """
     import atexit, sys, threading
     def show(who):
@@ -356,6 +381,8 @@ for options in (
     "-W ignore -W error::DeprecationWarning", "-Xdev", "-X utf8", "-X faulthandler", "-X int_max_str_digits=640",
     "-X nonsense", "-X warn_default_encoding", "-X pycache_prefix=cache", "--check-hash-based-pycs never",
     *(["-P", "-X no_debug_ranges", "-X frozen_modules=off"] if sys.version_info >= (3, 11) else []),
+    *(["-X thread_inherit_context=1", "-X context_aware_warnings=1"] if sys.version_info >= (3, 14) else []),
+    *(["-X lazy_imports=all", "-X lazy_imports=normal"] if sys.version_info >= (3, 15) else []),
 ):  # fmt: skip
     add(f"option {options}", FLAGS, *options.split(), "program.py", "1")
 for options in ("-B", "-I", "-S", "-SE", "-OO", "-Wignore"):
@@ -386,7 +413,7 @@ for situation in SITUATIONS:
 # --- without site: another way to the same end ---
 WITHOUT_SITE = (
     *("script", "folder", "folder without __main__", "zip file", "pyc", "- and standard input", "-c", "-c that raises"),
-    *("-m module", "-m package", "no such script", "a syntax error", "a traceback", "sys.last_*", "Ctrl-C"),
+    *("-m module", "-m package", "-c that is indented", "no such script", "a syntax error", "a traceback", "sys.last_*", "Ctrl-C"),
     *("an excepthook that raises", "threads and exit functions that pickle", "ends by sys.exit(7)", "-i after an error"),
     *("ends by raise KeyboardInterrupt", "ends by raise MemoryError('of its own')", "multiprocessing by spawn"),
     "classes of __main__",

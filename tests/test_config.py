@@ -358,6 +358,25 @@ def test_all_of_the_package_comes_without_what_only_a_call_needs(nm: Binding) ->
     assert (done.stdout, done.stderr) == ("set()\n", "")
 
 
+@pytest.mark.skipif(sys.version_info < (3, 15), reason="imports can be put off from 3.15 on")
+@pytest.mark.parametrize("used", ["nativemem.Heap().alloc(10)", "nativemem.install()"])
+def test_nothing_of_the_package_is_put_off(nm: Binding, used: str) -> None:
+    """Not where memory ends, or the program does, and no class that a module registers is missing."""
+    if "install" in used and nm.name != "native":
+        pytest.skip("the pure backend has no engine")
+    program = f"""
+import sys, types, nativemem
+print(sys.get_lazy_imports())
+kept = {used}
+for name, module in list(sys.modules.items()):
+    if name.startswith("nativemem"):
+        late = [each for each, value in list(vars(module).items()) if type(value) is types.LazyImportType]
+        if late: print(name, late)
+"""
+    done = run(program, NATIVEMEM_BACKEND=nm.name, PYTHON_LAZY_IMPORTS="all")
+    assert (done.stdout, done.stderr) == ("all\n", "")
+
+
 def test_the_environment_is_not_changed() -> None:
     done = run("import os; before = dict(os.environ); import nativemem; print(os.environ == before)")
     assert (done.stdout, done.stderr) == ("True\n", "")

@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 from ._choice import select
 from ._histogram import show_all
+from ._late import import_what_was_put_off
 from ._settings import Settings
 
 __all__ = ["AllocatorCore", "Backend", "Binding", "BudgetCore", "DataPlane", "facade", "load"]
@@ -185,6 +186,7 @@ def _bound(name: str) -> Binding:
 
 def _bind(name: str) -> Binding:
     backend = importlib.import_module("._native" if name == "native" else "._pure", __package__)
+    import_what_was_put_off()  # the modules of the facades, too
     binding = Binding(name=name, backend=backend, Block=backend.Block)
     for cls in _facades:
         bases = (cls, backend.Allocator) if hasattr(cls, "_fields") else (cls,)

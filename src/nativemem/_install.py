@@ -7,7 +7,7 @@ import sys
 from _thread import RLock
 
 from ._choice import need_native
-from ._late import errors
+from ._late import errors, import_what_was_put_off
 from ._machine import is_free_threaded
 from ._settings import SIZE_MAX, Settings, parse_size
 from .hooks import _numpy
@@ -146,6 +146,7 @@ def install(
         return installed()
     with _lock:
         engine = _engine()
+        import_what_was_put_off()
         if objects or raw:
             _refuse_where_unsafe(objects)
         numpy_is_there = sys.modules.get("numpy") is not None

@@ -17,7 +17,7 @@ from time import perf_counter
 from . import _install
 from ._choice import NOT_WITHOUT_LOCK, select
 from ._histogram import percentiles
-from ._late import errors
+from ._late import errors, import_what_was_put_off
 from ._machine import is_free_threaded
 from ._settings import Settings, format_size, parse_size, reserve_of
 
@@ -450,6 +450,7 @@ def _start(budget: int | None, output: str | None) -> None:
     if budget is not None:
         meter.bound(budget, said_by)
     meter.pass_on(budget)
+    import_what_was_put_off()
     atexit.register(summary)  # before any of the program's, so that it runs after them
 
 

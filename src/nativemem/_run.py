@@ -191,9 +191,11 @@ _INSTEAD = """\
 import sys
 path = sys.path[:]
 sys.path[:] = [*path[path[:1] == [""]:], {root!r}]
-import nativemem.auto
-from nativemem._start import start
-sys.path[:] = path
+try:  # where no interpreter puts off an import
+    import nativemem.auto
+    from nativemem._start import start
+finally:
+    sys.path[:] = path
 start()
 """
 

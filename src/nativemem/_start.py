@@ -12,6 +12,7 @@ import os
 import runpy  # noqa: F401  # before the program can put another in its place
 import sys
 
+from ._late import import_what_was_put_off
 from ._run import split
 
 __all__ = ["start"]
@@ -52,6 +53,25 @@ def _before_all(folder: str) -> None:
 
 def _run_command(command: str) -> bool:
     return _call("PyRun_SimpleStringFlags", ctypes.c_char_p(os.fsencode(command + "\n")), _flags(_IGNORE_COOKIE))
+
+
+def _dedented(text: str) -> str:
+    """As python does it with a command since 3.14, which has no name for others to call; textwrap brings much."""
+    lines = [line if line.strip(" \t") else "" for line in text.split("\n")]
+    margins = [line[: len(line) - len(line.lstrip(" \t"))] for line in lines if line]
+    least, most = min(margins, default=""), max(margins, default="")
+    same = next((i for i, char in enumerate(least) if most[i] != char), len(least))
+    return "\n".join(line[same:] for line in lines)
+
+
+def _given_command(text: str) -> bool:
+    if sys.version_info >= (3, 14):
+        text = _dedented(text)
+    # Tracebacks show a command's lines since 3.13. Those of the one that came here are under the same name.
+    register = getattr(sys.modules.get("linecache"), "_register_code", None)
+    if register is not None:
+        register(compile("", "<string>", "exec"), text, "<string>")
+    return _run_command(text)
 
 
 def _run_stdin() -> bool:
@@ -95,6 +115,7 @@ def _run_file(name: str, skip_first_line: bool) -> bool:
 
 def start() -> None:
     """Runs the program that ``sys.argv`` has: its kind, and python's words for it."""
+    import_what_was_put_off()
     _, kind, *words = sys.argv
     given = sys.orig_argv[: len(sys.orig_argv) - len(words) - 3]
     sys.orig_argv[:] = [*given, *words]
@@ -108,7 +129,7 @@ def start() -> None:
         _before_all(os.getcwd())
         failed = _run_command(f"__import__('runpy')._run_module_as_main({what!r})")
     elif kind == "c":
-        failed = _run_command(what)
+        failed = _given_command(what)
     elif not words or words[0] == "-":
         failed = _run_stdin()
     else:

@@ -15,7 +15,7 @@ CONFIG := build/config/1/nm_config.h
 C_HEADERS := $(sort $(shell find csrc -name '*.h')) $(CONFIG)
 PUBLIC_HEADERS := $(sort $(shell find csrc/include -name '*.h'))
 INPUTS := pyproject.toml setup.py $(C_SOURCES) $(C_HEADERS) \
-	$(shell find src -name '*.py' -o -name '*.h' -o -name py.typed)
+	$(shell find src scripts/backend -name '*.py' -o -name '*.h' -o -name py.typed -o -name '*.pth' -o -name '*.start')
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow check doctest bench lint lint-c header-compile c-tests c-tests-asan coverage \

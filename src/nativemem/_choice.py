@@ -80,16 +80,17 @@ def missing_core() -> tuple[str, str]:
     """Why there is no core here, as the build recorded it, and what to do about it."""
     if not in_main_interpreter():
         return "an isolated subinterpreter does not load the core", "ask for it in the main interpreter"
-    built, again = build(), "USE_NATIVE_MEM=1 pip install --no-cache-dir --force-reinstall"
+    built, again = build(), "from its sources: USE_NATIVE_MEM=1 pip install --no-cache-dir --force-reinstall ."
     if is_free_threaded():  # whatever is done about a build
         return NOT_WITHOUT_LOCK, "take the interpreter of that version that has the lock (no t in its name)"
     if not built:
         return "these are sources that were never built", "install them: USE_NATIVE_MEM=1 pip install ."
     if built.get("native"):
-        return f"its core was built for another Python than {sys.version.split()[0]}", f"{again} nativemem"
+        reason = f"its core was built for another Python than {sys.version.split()[0]}"
+        return reason, f"install it for this one, {again}"
     if built.get("reason"):
-        return f"the core was not built: {built['reason']}", f"put that right, then {again} it from source"
-    return "it was built without the core (USE_NATIVE_MEM=0)", f"with a C compiler, {again} it from source"
+        return f"the core was not built: {built['reason']}", f"put that right, then install it {again}"
+    return "it was built without the core (USE_NATIVE_MEM=0)", f"install it, with a C compiler at hand, {again}"
 
 
 def why_pure() -> tuple[str, str] | None:

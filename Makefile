@@ -324,6 +324,10 @@ test-orders: $(VENV)/.installed-test ## the contract suite on every order of wra
 test-newest: ## the contract, engine, scopes, hooks and CLI on the newest CPython that Debian sid has; some minutes
 	scripts/test_newest.sh $(ARGS)
 
+.PHONY: test-free-threaded
+test-free-threaded: ## the hammer and the contract on a CPython without the lock, which is built first; some minutes
+	scripts/test_free_threaded.sh $(ARGS)
+
 # as root; what it was comes back, whatever happens
 .PHONY: test-overcommit
 OVERCOMMIT = /proc/sys/vm/overcommit_memory

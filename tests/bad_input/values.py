@@ -223,7 +223,7 @@ FEW = (
 def _other(nm: Binding) -> Binding | None:
     try:
         return load("pure" if nm.name == "native" else "native")
-    except ImportError:
+    except errors.NativeUnavailable:
         return None
 
 

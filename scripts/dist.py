@@ -247,7 +247,7 @@ def wheel(python: Python, archive: Path, native: bool) -> Path:
         return Path(shutil.copy(built, DIST))
     tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     repaired = ROOT / "build" / "repaired" / python.tag
-    # outside Alpine musl's file has the name libc.so, which its loader takes for itself and auditwheel does not know
+    # outside Alpine musl's file has the name libc.so: its loader takes that for itself, auditwheel does not know it
     musl = () if python.glibc else ("--exclude", "libc.so")
     words = (sys.executable, "-m", "auditwheel", "repair", *musl, "--wheel-dir", repaired, built)
     done(run(None, *words, PATH=tools), f"auditwheel repair of {built.name}")

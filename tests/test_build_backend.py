@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import platform
+import re
 import sys
 import sysconfig
 import types
@@ -142,6 +143,16 @@ def test_another_value_of_the_switch(
     monkeypatch.setenv("USE_NATIVE_MEM", value)
     with pytest.raises(SystemExit, match=r"takes 1 \(require the C core\)"):
         backend.get_requires_for_build_wheel()
+
+
+def test_the_versions_are_those_that_the_core_knows(backend: types.ModuleType) -> None:
+    """What the backend lets through is compiled, and the core's own check refuses the next version."""
+    text = (ROOT / "csrc" / "python" / "insides.c").read_text(encoding="utf-8")
+    refused = re.search(r"#if PY_VERSION_HEX >= 0x03([0-9A-F]{2})0000\n#error", text)
+    assert refused is not None
+    assert int(refused[1], 16) == backend.LAST[1] + 1
+    named = re.findall(r"Python :: 3\.(\d+)\"", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert (min(map(int, named)), max(map(int, named))) == (backend.FIRST[1], backend.LAST[1])
 
 
 def test_nothing_but_setuptools_is_asked_for_in_any_case() -> None:

@@ -123,6 +123,18 @@ def test_auto_without_a_working_compiler_builds_a_pure_wheel(fallen_back: Build,
     assert backend_of(install(fallen_back.wheel, tmp_path / "site")) == "pure"
 
 
+@pytest.mark.parametrize(("choice", "installs"), [("0", True), ("1", False)])
+def test_where_cffi_cannot_be_installed(choice: str, installs: bool, tmp_path: Path) -> None:
+    """PYV-3: in an environment that the frontend makes for the build, with a cffi that there is not."""
+    (tmp_path / "none.txt").write_text("cffi==0.0.1.dev999\n")
+    none = {name: str(tmp_path / "none.txt") for name in ("PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT")}
+    tree = source_tree(tmp_path / "tree")
+    pip = (sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-cache-dir")
+    built = run(*pip, "--wheel-dir", tmp_path, tree, USE_NATIVE_MEM=choice, **none)
+    assert (built.returncode == 0) == installs, built.stdout + built.stderr
+    assert bool(list(tmp_path.glob("*-py3-none-any.whl"))) == installs
+
+
 def test_a_fallback_needs_the_standard_library_only(fallen_back: Build) -> None:
     """PYV-3: cffi, where it cannot be installed either, is not asked for at run time."""
     assert required_at_run_time(fallen_back.wheel) == []

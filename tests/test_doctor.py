@@ -50,7 +50,7 @@ def states(rows: dict[str, dict[str, str]], state: str) -> set[str]:
 
 
 #: what needs the core, whatever else is there
-OF_THE_CORE = {"core", "engine", "scopes", "deferred errors", "raw domain", "C API", "nativemem run"}
+OF_THE_CORE = {"core", "insides", "engine", "scopes", "deferred errors", "raw domain", "C API", "nativemem run"}
 
 
 @pytest.mark.usefixtures("needs_native")
@@ -160,6 +160,17 @@ def test_what_the_interpreter_declines() -> None:
     assert "tracemalloc is tracing" in rows["engine"]["reason"]
     assert "stop tracemalloc" in rows["engine"]["cure"]
     assert rows_of(python("-X", "dev", *COMMAND, "--json"))["debug hooks"]["state"] == "works"
+
+
+@pytest.mark.usefixtures("needs_native")
+def test_an_interpreter_whose_insides_have_moved(tmp_path: Path) -> None:
+    """PYV-1, and what stands on it: the rest of the core works."""
+    code = "from nativemem._load import dataplane\ndataplane.insides_check = lambda: 'the frame that runs'\n"
+    (tmp_path / "sitecustomize.py").write_text(code)
+    rows = rows_of(python(*COMMAND, "--json", PYTHONPATH=str(tmp_path)))
+    assert "does not keep the frame that runs where" in rows["insides"]["reason"]
+    assert states(rows, "declined") >= {"insides", "engine", "scopes", "deferred errors", "raw domain"}
+    assert states(rows, "works") >= {"core", "backend", "blocks"}
 
 
 @pytest.mark.parametrize(

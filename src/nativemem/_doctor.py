@@ -47,7 +47,18 @@ that it would serve.
 """
 
 _SHOWN = (
-    *("kill switch", "core", "backend", "blocks", "engine", "arrays", "scopes", "deferred errors", "raw domain"),
+    *(
+        "kill switch",
+        "core",
+        "backend",
+        "blocks",
+        "insides",
+        "engine",
+        "arrays",
+        "scopes",
+        "deferred errors",
+        "raw domain",
+    ),
     *("debug hooks", "free-threaded", "C API", "nativemem run", "start-up file"),
     *("huge pages", "address limit", "cgroup limit"),
 )

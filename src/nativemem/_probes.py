@@ -104,6 +104,19 @@ def _blocks(name: str) -> Row:
     return _bug(name, "a limit of 1 MiB did not refuse 2 MiB")
 
 
+def _insides(name: str) -> Row:
+    row = _without_core(name)
+    if row is not None:
+        return row
+    from ._load import dataplane
+
+    moved = dataplane.insides_check()
+    if moved is not None:
+        reason = f"this interpreter does not keep {moved} where this build expects it"
+        return Row(name, DECLINED, reason, "build nativemem on this machine, or run another release of Python")
+    return Row(name, WORKS, "what the core reads of the interpreter is where it is expected")
+
+
 def _engine(name: str) -> Row:
     row = _without_core(name)
     if row is not None:
@@ -236,6 +249,7 @@ PROBES: dict[str, Callable[[str], Row]] = {
     "core": _core,
     "backend": _backend,
     "blocks": _blocks,
+    "insides": _insides,
     "engine": _engine,
     "arrays": _arrays,
     "scopes": _scopes,

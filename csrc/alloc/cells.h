@@ -50,14 +50,11 @@ static inline bool nm__cells_extend(nm__cells *c, char *base) {
     if (c->fresh == c->end) return false;
     uint32_t stretch = c->cell < 4096 ? 4096 / c->cell * c->cell : c->cell;
     uint32_t stop = c->end - c->fresh < stretch ? c->end : c->fresh + stretch;
-    void *next = NULL;
-    for (uint32_t at = stop; at > c->fresh;) {
-        at -= c->cell;
-        nm__poke(base + at, next);
-        next = base + at;
-    }
-    c->free = next;
+    char *at = base + c->fresh, *last = base + stop - c->cell; /* upwards, as memory is fetched ahead */
+    c->free = at;
     c->fresh = stop;
+    for (; at != last; at += c->cell) nm__poke(at, at + c->cell);
+    nm__poke(last, NULL);
     return true;
 }
 

@@ -1,5 +1,5 @@
-/* Free spans are kept by kind (dirty, clean, away, room) in lists by size: one list for each count up to 64, then one
- * for each power of two. A bitmap says which lists are not empty. Neighbours of the same kind are merged
+/* Free spans are kept by kind (dirty, spare, clean, room, away) in lists by size: one list for each count up to 64, then
+ * one for each power of two. A bitmap says which lists are not empty. Neighbours of the same kind are merged
  * through the descriptors of their first and last pages. What was never handed out lies beyond the
  * frontier, which only moves up. Best fit within the exact lists, first fit within the others.
  *
@@ -50,11 +50,11 @@ typedef struct lists {
 /* Invariants, under the lock:
  *   frontier <= described <= nm__region_pages, rounded up to TABLE_STEP;  nm__region_reach == frontier
  *   every page below the frontier is in exactly one of: superblock, live span, free span, hole
- *   a page is mapped where it is in a superblock, or a live, dirty or clean span
- *   no two free spans of one kind touch;  dirty == bytes of the dirty ones
- *   room stands behind a live span, or behind a page that is out of use
- *   used == pages in superblocks and live spans;  used + the dirty ones <= most + slack, unless purging fails
- *   idle <= low[i];  low[window] <= dirty pages;  demand == the sum of needed[i] */
+ *   a page is mapped where it is in a superblock, or a live, dirty, spare or clean span
+ *   no two free spans of one kind touch;  dirty == bytes of the dirty and the spare ones, which are called kept
+ *   room and spare stand behind a live span, or behind a page that is out of use
+ *   used == pages in superblocks and live spans;  used + the kept ones <= most + slack, unless purging fails
+ *   idle <= low[i];  low[window] <= kept pages;  demand == the sum of needed[i] */
 #define WINDOWS 8
 static struct {
     pthread_mutex_t lock;
@@ -65,8 +65,8 @@ static struct {
     nm__page *oldest, *newest;
     size_t retain;
     uint64_t decay_ms;
-    /* The fewest dirty pages there were in each of the last windows of an eighth of the decay time: as many were not
-     * needed for that long, whichever they are. And how many were needed: taken while dirty, or taken back from the
+    /* The fewest pages that were kept in each of the last windows of an eighth of the decay time: as many were not
+     * needed for that long, whichever they are. And how many were needed: taken while kept, or taken back from the
      * system soon after they had been given to it. */
     size_t low[WINDOWS], idle; /* idle: of them are to go */
     size_t needed[WINDOWS], demand;
@@ -169,7 +169,11 @@ nm_status nm_region_init(size_t size, size_t retain, unsigned decay_ms) {
 }
 
 static const char *check_lists(nm__kind kind);
+static size_t dirty_pages(void);
+static size_t bytes_of(size_t pages);
 static bool is_mapped(nm__kind kind) { return kind != NM__HOLE && kind < NM__ROOM; }
+static bool is_dirty(nm__kind kind) { return kind == NM__DIRTY || kind == NM__SPARE; }
+static bool is_room(nm__kind kind) { return kind == NM__SPARE || kind == NM__ROOM; }
 static bool is_free(const nm__page *p) { return p->kind >= NM__DIRTY; }
 
 static const char *check_page(const nm__page *p, size_t n, int before) {
@@ -177,7 +181,7 @@ static const char *check_page(const nm__page *p, size_t n, int before) {
     for (size_t i = 0; i < n; i++)
         if (p[i].mapped != is_mapped(p->kind)) return "a page is mapped where it should not be, or not";
     if (!is_free(p)) return NULL;
-    if (p->kind == NM__ROOM && before != NM__SPAN && before != NM__SUPERBLOCK) return "room is behind nothing";
+    if (is_room(p->kind) && before != NM__SPAN && before != NM__SUPERBLOCK) return "room is behind nothing";
     if (before == p->kind) return "two free spans of one kind touch";
     if (p[n - 1].kind != p->kind || p[n - 1].npages != n) return "a free span's last page does not match";
     return NULL;
@@ -205,14 +209,14 @@ const char *nm__region_check(void) {
     }
     if (broken == NULL && free_pages != listed) broken = "a free span is on no list";
     if (broken == NULL && used != region.used) broken = "pages in use are not counted right";
-    if (broken == NULL && region.free[0].pages << NM__PAGE_SHIFT != nm__get(&nm__region_dirty))
+    if (broken == NULL && bytes_of(dirty_pages()) != nm__get(&nm__region_dirty))
         broken = "dirty bytes are not counted right";
     for (unsigned i = 0; i < WINDOWS && broken == NULL; i++) {
         demand += region.needed[i];
         if (region.idle > region.low[i]) broken = "more is idle than there was";
     }
     if (broken == NULL && demand != region.demand) broken = "what was needed is not counted right";
-    if (broken == NULL && region.low[region.window] > region.free[0].pages) broken = "more was kept than is";
+    if (broken == NULL && region.low[region.window] > dirty_pages()) broken = "more was kept than is";
     nm__region_unlock();
     return broken;
 }
@@ -251,7 +255,7 @@ static void unlist(nm__page *p) {
     if (p->prev != NULL) p->prev->next = p->next;
     else if ((l->of[i] = p->next) == NULL) l->filled[i / 64] &= ~(1ULL << i % 64);
     if (p->next != NULL) p->next->prev = p->prev;
-    if (p->kind == NM__DIRTY) {
+    if (is_dirty(p->kind)) {
         nm__aged *a = aged(p);
         if (a->older != NULL) aged(a->older)->newer = a->newer;
         else region.oldest = a->newer;
@@ -278,7 +282,7 @@ static void enlist(nm__page *p, size_t n, nm__kind kind) {
     if (p->next != NULL) p->next->prev = p;
     l->of[i] = p;
     l->filled[i / 64] |= 1ULL << i % 64;
-    if (kind == NM__DIRTY) {
+    if (is_dirty(kind)) {
         nm__aged *a = aged(p);
         a->newer = NULL;
         a->older = region.newest;
@@ -297,6 +301,7 @@ static nm__page *put(nm__page *p, size_t n, nm__kind kind) {
         unlist(p + n);
         n += behind;
     }
+    if (index > 0 && kind == NM__DIRTY && p[-1].kind == NM__SPARE) kind = NM__SPARE;
     if (index > 0 && p[-1].kind == kind) {
         size_t before = p[-1].npages;
         p -= before;
@@ -307,11 +312,12 @@ static nm__page *put(nm__page *p, size_t n, nm__kind kind) {
     return p;
 }
 
-/* To all. */
-static void open_room(nm__page *room) {
+/* To all. Returns the span that it is in then. */
+static nm__page *open_room(nm__page *room) {
     size_t n = room->npages;
+    nm__kind kind = room->kind == NM__SPARE ? NM__DIRTY : NM__AWAY;
     unlist(room);
-    put(room, n, NM__AWAY);
+    return put(room, n, kind);
 }
 
 static nm__page *find(nm__kind kind, size_t n) {
@@ -341,15 +347,33 @@ static nm__page *cut(nm__page *p, size_t n) {
     return p;
 }
 
+/* The last pages. */
+static nm__page *cut_back(nm__page *p, size_t n) {
+    nm__kind kind = p->kind;
+    size_t rest = p->npages - n;
+    unlist(p);
+    if (rest != 0) enlist(p, rest, kind);
+    return p + rest;
+}
+
+/* Of those of a kind one with most pages, or nearly so. */
+static nm__page *find_large(nm__kind kind) {
+    const lists *l = lists_of(kind);
+    for (unsigned word = 2; word-- > 0;)
+        if (l->filled[word] != 0) return l->of[word * 64 + 63 - (unsigned)__builtin_clzll(l->filled[word])];
+    return NULL;
+}
+
 /* ---- what is mapped -------------------------------------------------------------------------------- */
 
 static size_t pages_of(nm__kind kind) { return lists_of(kind)->pages; }
+static size_t dirty_pages(void) { return pages_of(NM__DIRTY) + pages_of(NM__SPARE); }
 static size_t bytes_of(size_t pages) { return pages << NM__PAGE_SHIFT; }
 
 /* How many pages are mapped at a time: an eighth of what is, so that there are few calls and little that is not needed
  * is mapped; no more than it takes where a limit counts what is mapped. As many may stay mapped that are clean. */
 static size_t step(void) {
-    size_t mapped = region.used + pages_of(NM__DIRTY) + pages_of(NM__CLEAN);
+    size_t mapped = region.used + dirty_pages() + pages_of(NM__CLEAN);
     return region.limited ? SMALLEST_STEP : min_size(max_size(mapped / 8, SMALLEST_STEP), LARGEST_STEP);
 }
 
@@ -467,8 +491,6 @@ static bool let_go(nm__page *p, size_t n) {
  * the pages are counted, and those go that nobody needed for the decay time, the span first that changed longest ago.
  */
 
-static size_t dirty_pages(void) { return pages_of(NM__DIRTY); }
-
 static void pass_window(void) {
     region.window = (region.window + 1) % WINDOWS;
     region.low[region.window] = dirty_pages();
@@ -508,8 +530,9 @@ static void note_need(size_t n) {
 
 /* Of the one that changed longest ago, at most so many pages. Returns how many; 0: the system would not have them. */
 static size_t purge_oldest(size_t most) {
-    size_t n = min_size(most, region.oldest->npages);
-    if (!let_go(cut(region.oldest, n), n)) return 0;
+    nm__page *p = region.oldest->kind == NM__SPARE ? open_room(region.oldest) : region.oldest;
+    size_t n = min_size(most, p->npages);
+    if (!let_go(cut(p, n), n)) return 0;
     for (unsigned i = 0; i < WINDOWS; i++) region.low[i] -= min_size(region.low[i], n);
     region.idle -= min_size(region.idle, n);
     return n;
@@ -546,7 +569,8 @@ void nm__region_tick_slowly(void) {
 
 /* What the system will not have now is passed over. */
 static void purge_all(void) {
-    for (size_t i = lists_of(NM__DIRTY)->spans; i > 0 && region.oldest != NULL; i--) (void)purge_oldest(SIZE_MAX);
+    size_t spans = lists_of(NM__DIRTY)->spans + lists_of(NM__SPARE)->spans;
+    for (; spans > 0 && region.oldest != NULL; spans--) (void)purge_oldest(SIZE_MAX);
 }
 
 /* Of at least so many pages each. */
@@ -562,12 +586,12 @@ static void unmap_clean(size_t least) {
 
 /* All that is free: memory, addresses, and room. false: there was nothing. */
 static bool release_all(void) {
-    size_t before = pages_of(NM__DIRTY) + pages_of(NM__CLEAN) + pages_of(NM__ROOM);
+    size_t before = dirty_pages() + pages_of(NM__CLEAN) + pages_of(NM__ROOM);
     purge_all();
     unmap_clean(1);
     for (unsigned i = 0; i < LISTS; i++)
-        while (lists_of(NM__ROOM)->of[i] != NULL) open_room(lists_of(NM__ROOM)->of[i]);
-    return pages_of(NM__DIRTY) + pages_of(NM__CLEAN) < before;
+        while (lists_of(NM__ROOM)->of[i] != NULL) (void)open_room(lists_of(NM__ROOM)->of[i]);
+    return dirty_pages() + pages_of(NM__CLEAN) < before;
 }
 
 /* ---- in an idle process ---------------------------------------------------------------------------- */
@@ -702,12 +726,40 @@ static void make_way(size_t n) {
     }
 }
 
-/* The room is not mapped: it costs addresses only. So there is much, where there are many: under a limit on address space
- * a large block can grow further than it could move, since for a while both places are mapped. */
+/* What is kept and lies behind a span that grows is spare: others have it when there is nothing else that is resident, and
+ * then its end. */
+static void keep_spare(nm__page *p) {
+    if ((size_t)(p - nm__pages) >= region.frontier || p->kind != NM__DIRTY) return;
+    size_t n = p->npages;
+    unlist(p);
+    enlist(p, n, NM__SPARE);
+}
+
+/* n pages of those that are kept, with at least a fourth as many behind them, for a span that grows: where there are twice
+ * as many, or the most there are, which may be half of what is spare for another. */
+static nm__page *take_kept_with_room(size_t n) {
+    nm__page *p = find(NM__DIRTY, 2 * n), *others = find_large(NM__SPARE);
+    if (p == NULL) p = find_large(NM__DIRTY);
+    size_t found = p == NULL ? 0 : p->npages, half = others == NULL ? 0 : others->npages / 2;
+    if (found < 2 * n && half > found) {
+        p = others;
+        found = half;
+    }
+    if (found <= n + n / 4) return NULL;
+    p = cut_back(p, found);
+    enlist(p + n, found - n, NM__SPARE);
+    return p;
+}
+
+/* Else a span of that many pages moves to a mapping of its own. The room there is not mapped: it costs addresses only. So
+ * there is much, where there are many: under a limit on address space a large block can grow further than it could move,
+ * since for a while both places are mapped. */
+#define APART_FROM UNMAP_FROM
 #define MUCH_ROOM (((size_t)1 << 30) / PAGE)
 
 static nm__page *take_with_room(size_t n) {
-    size_t room = max_size(n, MUCH_ROOM);
+    if (lists_of(NM__ROOM)->spans + lists_of(NM__AWAY)->spans >= MOST_AWAY) return NULL;
+    size_t room = n < HUGE_FROM ? MUCH_ROOM / 16 : max_size(n, MUCH_ROOM);
     nm__page *p = find_away(n + room, 0);
     if (p == NULL) p = find_away(n + (room = n), 0);
     if (p == NULL) return NULL;
@@ -721,8 +773,15 @@ static nm__page *take_with_room(size_t n) {
     return p;
 }
 
+/* Of n pages at least, or NULL. */
+static nm__page *find_kept(size_t n) {
+    nm__page *p = find(NM__DIRTY, n);
+    if (p == NULL) p = find_large(NM__SPARE);
+    return p == NULL || p->npages < n ? NULL : p;
+}
+
 static nm__page *take_free(size_t n, bool want_zero, bool *zero) {
-    nm__page *dirty = find(NM__DIRTY, n), *clean = NULL, *p;
+    nm__page *dirty = find_kept(n), *clean = NULL, *p;
     if (dirty == NULL || want_zero) clean = find(NM__CLEAN, n);
     *zero = clean != NULL || dirty == NULL;
     if (clean != NULL) {
@@ -731,7 +790,7 @@ static nm__page *take_free(size_t n, bool want_zero, bool *zero) {
     } else if (dirty != NULL) {
         /* Purging what is there, rather than taking pages never touched: or a loop of zeroed blocks would
          * leave a trail of dirty ones. */
-        p = cut(dirty, n);
+        p = dirty->kind == NM__SPARE ? cut_back(dirty, n) : cut(dirty, n);
         note_need(n);
         *zero = want_zero && nm__os_purge(nm__page_base(p), bytes_of(n));
     } else {
@@ -772,7 +831,7 @@ static void end_use(nm__page *first, size_t n) {
     region.used -= n;
     first->part = NULL;
     first->kind = NM__UNUSED;
-    if ((size_t)(behind - nm__pages) < region.frontier && behind->kind == NM__ROOM) open_room(behind);
+    if ((size_t)(behind - nm__pages) < region.frontier && is_room(behind->kind)) (void)open_room(behind);
 }
 
 void nm__region_give(nm__page *first, size_t n) {
@@ -802,16 +861,22 @@ static size_t copy_some(char *to, char *from, size_t most) {
 }
 
 /* A list of Python's that grows while other things are made has something behind it each time. With room it is moved
- * once, or as often as its size doubles. */
+ * once, or as often as its size doubles. Into what is kept it is copied whole: that was resident, and the place that it
+ * leaves is kept instead. */
 nm__page *nm__region_move(nm__page *first, size_t n, size_t to) {
-    if (to < HUGE_FROM) return NULL;
     nm__region_lock();
     look_at_the_clock();
-    nm__page *p = take_with_room(to);
-    if (p != NULL) {
+    nm__page *p = bytes_of(n) > NM_OWN_MAPPING ? NULL : take_kept_with_room(to);
+    bool kept = p != NULL;
+    if (kept) {
+        note_need(to);
+        region.used += to;
+    } else if (to >= APART_FROM && (p = take_with_room(to)) != NULL) {
         make_way(to - n);
-        count_used(to - n);        /* what is copied goes from the old one at once */
-        p->cells = first->cells;   /* whose it is, before another thread can see it */
+        count_used(to - n); /* what is copied goes from the old one at once */
+    }
+    if (p != NULL) {
+        p->cells = first->cells; /* whose it is, before another thread can see it */
         p->npages = (uint32_t)to;
         p->zero = false;
         p->part = NULL;
@@ -821,16 +886,19 @@ nm__page *nm__region_move(nm__page *first, size_t n, size_t to) {
     nm__region_unlock();
     if (p == NULL) return NULL;
     char *new = nm__page_base(p), *old = nm__page_base(first);
-    nm__os_prefer_huge(new, bytes_of(to), true);
     size_t size = bytes_of(n), done = 0, some;
-    while (done < size && (some = copy_some(new + done, old + done, size - done)) != 0) done += some;
+    if (!kept && to >= HUGE_FROM) nm__os_prefer_huge(new, bytes_of(to), true);
+    while (!kept && done < size && (some = copy_some(new + done, old + done, size - done)) != 0) done += some;
     memcpy(new + done, old + done, size - done);
     NM_POISON(old, size);
     nm__region_lock();
-    region.used += n;
+    if (!kept) region.used += n;
     end_use(first, n);
+    count_used(0);
+    if (kept && size >= HUGE_PAGE) nm__os_prefer_huge(old, size, false);
     if (done != size) put(first, n, NM__DIRTY);
     else if (!unmap(first, n)) put_clean(first, n);
+    decay();
     nm__region_unlock();
     return p;
 }
@@ -869,14 +937,30 @@ static void keep_room(nm__page *p, size_t n) {
     enlist(p, n, NM__ROOM);
 }
 
+static bool is_kept(const nm__page *from, size_t n) {
+    for (size_t at = 0, before = (size_t)(from - nm__pages); at < n; at += from[at].npages)
+        if (before + at >= region.frontier || !is_dirty(from[at].kind)) return false;
+    return true;
+}
+
+/* Rather than taking pages that are not resident where many are kept, which would have to make way for them: what a copy
+ * costs, the page faults of two pages of the region cost. */
+static bool is_better_moved(const nm__page *first, size_t n, size_t more) {
+    return bytes_of(n) <= NM_OWN_MAPPING && !is_kept(first + n, more) && find(NM__DIRTY, 2 * (n + more)) != NULL;
+}
+
 bool nm__region_extend(nm__page *first, size_t n, size_t more) {
     nm__region_lock();
     look_at_the_clock();
     nm__page *behind = first + n;
     size_t fresh = 0, room = 0;
+    if (is_better_moved(first, n, more)) {
+        nm__region_unlock();
+        return false;
+    }
     if ((size_t)(behind - nm__pages) < region.frontier && behind->kind == NM__ROOM) {
         room = behind->npages;
-        open_room(behind);
+        (void)open_room(behind);
     }
     nm__mapping result = map_behind(behind, more, room == 0 ? step() : 0);
     if (result == NM__REFUSED && release_all()) result = map_behind(behind, more, 0);
@@ -889,6 +973,7 @@ bool nm__region_extend(nm__page *first, size_t n, size_t more) {
     if (!done && room != 0) keep_room(behind, room);
     if (done && room > more) keep_room(behind + more, room - more);
     if (done) {
+        keep_spare(behind + more);
         if (fresh != more) note_need(more - fresh);
         if (fresh != 0) make_way(fresh);
         if (fresh != 0 && n + more >= HUGE_FROM) nm__os_prefer_huge(nm__page_base(behind), bytes_of(more), true);

@@ -19,9 +19,10 @@ typedef enum nm__kind {
     NM__SPAN = 2,       /* the first page of a live span */
     NM__HOLE = 3,       /* a page where something else was mapped when it was to be */
     NM__DIRTY = 4,      /* first and last page of a free span whose memory is kept */
-    NM__CLEAN = 5,      /* first and last page of a free span that reads as zero */
-    NM__ROOM = 6,       /* the same of one that is not mapped, kept for the live span before it to grow into */
-    NM__AWAY = 7        /* the same, for all */
+    NM__SPARE = 5,      /* the same, for the live span before it to grow into */
+    NM__CLEAN = 6,      /* first and last page of a free span that reads as zero */
+    NM__ROOM = 7,       /* the same of one that is not mapped, for the live span before it to grow into */
+    NM__AWAY = 8        /* the same, for all */
 } nm__kind;
 
 typedef struct nm__part nm__part; /* a heap's share of one thread; heap.c */
@@ -97,10 +98,10 @@ nm__page *nm__region_take(size_t n, nm__kind kind, bool want_zero);
 void nm__region_give(nm__page *first, size_t n);
 /* Takes a page that cannot be given back out of use, for good. */
 void nm__region_retire(nm__page *p);
-/* Grows a span of n pages to more where the pages behind it are free. */
+/* Grows a span of n pages to more where the pages behind it are free. false: they are not, or it had better move. */
 bool nm__region_extend(nm__page *first, size_t n, size_t more);
-/* Moves a span of n pages to one of so many, more than n, with at least as much room behind it again, and gives the old one back.
- * What is copied is not resident twice. NULL: it is not large, or there is no such place; nothing has changed. */
+/* Moves a span of n pages to one of so many, more than n, with room behind it, and gives the old one back. What is
+ * copied is not resident twice, or was resident before. NULL: there is no such place; nothing has changed. */
 nm__page *nm__region_move(nm__page *first, size_t n, size_t to);
 
 extern nm__counter nm__region_dirty; /* bytes of dirty spans */

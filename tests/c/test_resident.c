@@ -68,13 +68,13 @@ static void test_growing_in_place(void) { /* first: what grows lies where nothin
 }
 
 /* A block that grows again and again, with something behind it each time. */
-static void test_growing_among_others(void) {
-    enum { FIRST = 64, LAST = 400 };
+static void test_growing_among_others(size_t first, size_t most_moves) {
+    enum { LAST = 400 };
     nm_region_trim();
     forget();
-    static char *fences[2 * LAST];
-    char *ptr = nm_heap_malloc(heap, FIRST * PAGE);
-    size_t pages = FIRST, n = 0, moves = 0;
+    static char *fences[3 * LAST];
+    char *ptr = nm_heap_malloc(heap, first * PAGE);
+    size_t pages = first, n = 0, moves = 0;
     for (size_t i = 0; i < pages; i++) ptr[i * PAGE] = ptr[(i + 1) * PAGE - 1] = (char)i;
     while (pages < LAST) {
         for (size_t i = 0; i < pages / 4; i++) fences[n++] = nm_heap_malloc(heap, PAGE);
@@ -90,14 +90,14 @@ static void test_growing_among_others(void) {
         CHECK(used() == pages + n && kept() == 0);
         sound();
     }
-    CHECK(moves >= 1 && moves <= 3); /* with each doubling */
+    CHECK(moves >= 1 && moves <= most_moves); /* with each doubling */
     nm_heap_free(heap, ptr);
     CHECK(kept() == pages);
     ptr = nm_heap_malloc(heap, (pages + 10) * PAGE); /* the old place and the new were never in use at once */
     CHECK(used() == pages + 10 + n && kept() == 0);
-    unsigned char *zeros = nm_heap_calloc(heap, 1, FIRST * PAGE); /* where it was at first */
+    unsigned char *zeros = nm_heap_calloc(heap, 1, first * PAGE); /* where it was at first */
     size_t bad = 0;
-    for (size_t i = 0; i < FIRST * PAGE; i++) bad += zeros[i] != 0;
+    for (size_t i = 0; i < first * PAGE; i++) bad += zeros[i] != 0;
     CHECK(bad == 0);
     sound();
     nm_heap_free(heap, zeros);
@@ -190,6 +190,125 @@ static void test_a_loop_gets_the_slack_that_it_needs(void) {
     nm_region_trim();
 }
 
+/* What is kept behind a block that grows is spare: others have it when there is nothing else, and then its end. */
+static void test_what_is_kept_behind_a_block_that_grows(void) {
+    enum { HOLE = 80, SMALL = 3, GROWS = 4 };
+    char *ones[SMALL + GROWS];
+    nm_region_trim();
+    forget();
+    char *hole = nm_heap_malloc(heap, HOLE * PAGE), *fence = nm_heap_malloc(heap, PAGE);
+    char *small = nm_heap_malloc(heap, SMALL * PAGE), *fence2 = nm_heap_malloc(heap, PAGE);
+    char *ptr = nm_heap_malloc(heap, GROWS * PAGE), *fence3 = nm_heap_malloc(heap, PAGE);
+    fill(ptr, GROWS * PAGE, 4);
+    nm_heap_free(heap, hole);
+    nm_heap_free(heap, small);
+    CHECK(nm_heap_realloc(heap, ptr, (GROWS + 1) * PAGE) == hole && filled(hole, GROWS * PAGE, 4));
+    ptr = hole;
+    CHECK(used() == GROWS + 4 && kept() == HOLE + SMALL - 1);
+    sound();
+    for (int i = 0; i < SMALL + GROWS; i++) {
+        ones[i] = nm_heap_malloc(heap, PAGE);
+        CHECK(ones[i] < hole || ones[i] >= fence);
+    }
+    char *end = nm_heap_malloc(heap, 2 * PAGE);
+    CHECK(end == hole + (HOLE - 2) * PAGE);
+    sound();
+    CHECK(nm_heap_realloc(heap, ptr, 60 * PAGE) == ptr && filled(ptr, GROWS * PAGE, 4));
+    CHECK(used() == 60 + SMALL + GROWS + 2 + 3 && kept() == HOLE - 62);
+    nm_heap_free(heap, end); /* it is spare again */
+    end = nm_heap_malloc(heap, PAGE);
+    CHECK(end == hole + (HOLE - 1) * PAGE);
+    nm_heap_free(heap, end);
+    CHECK(nm_heap_realloc(heap, ptr, HOLE * PAGE) == ptr && filled(ptr, GROWS * PAGE, 4));
+    CHECK(kept() == 0);
+    CHECK(nm_heap_realloc(heap, ptr, 20 * PAGE) == ptr && kept() == HOLE - 20);
+    CHECK(nm_heap_realloc(heap, ptr, 21 * PAGE) == ptr); /* what lies behind is spare from now on */
+    sound();
+    /* Another one that grows has the half of it. */
+    CHECK(nm_heap_realloc(heap, fence2, 2 * PAGE) == hole + (HOLE - 29) * PAGE);
+    sound();
+    nm_heap_free(heap, hole + (HOLE - 29) * PAGE);
+    nm_heap_free(heap, ptr);
+    CHECK(kept() == HOLE + 1);
+    ptr = nm_heap_malloc(heap, HOLE * PAGE); /* in one piece, for all */
+    CHECK(ptr == hole && kept() == 1);
+    nm_heap_free(heap, ptr);
+    /* What is idle goes back, spare or not. */
+    ptr = nm_heap_malloc(heap, 2 * PAGE);
+    CHECK(ptr == hole && nm_heap_realloc(heap, ptr, 3 * PAGE) == ptr && kept() == HOLE - 3 + 1);
+    char *large = nm_heap_malloc(heap, (peak() - used() - kept() + 40) * PAGE); /* a part of it makes way */
+    CHECK(large != NULL && kept() == HOLE - 2 - 40);
+    sound();
+    nm_heap_free(heap, large);
+    nm_region_trim();
+    CHECK(kept() == 0);
+    sound();
+    nm_heap_free(heap, ptr);
+    for (int i = 0; i < SMALL + GROWS; i++) nm_heap_free(heap, ones[i]);
+    nm_heap_free(heap, fence);
+    nm_heap_free(heap, fence3);
+    nm_region_trim();
+    CHECK(used() == 0);
+    sound();
+}
+
+/* Where it fits but could not grow a large block is not moved to. */
+static void test_a_tight_place_is_none(void) {
+    nm_region_trim();
+    forget();
+    char *hole = nm_heap_malloc(heap, (22 + 1 + 16 + 1 + 16 + 1) * PAGE); /* cut, as what is kept is taken first */
+    CHECK(nm_heap_realloc(heap, hole, 22 * PAGE) == hole);
+    char *fence = nm_heap_malloc(heap, PAGE), *one = nm_heap_malloc(heap, 16 * PAGE);
+    char *fence2 = nm_heap_malloc(heap, PAGE), *two = nm_heap_malloc(heap, 16 * PAGE);
+    char *fence3 = nm_heap_malloc(heap, PAGE);
+    CHECK(kept() == 0);
+    nm_heap_free(heap, hole);
+    char *moved = nm_heap_realloc(heap, one, 18 * PAGE); /* 22 are no fourth more */
+    CHECK(moved != hole && moved != one);
+    CHECK(nm_heap_realloc(heap, two, 17 * PAGE) == hole);
+    sound();
+    nm_heap_free(heap, moved);
+    nm_heap_free(heap, hole);
+    nm_heap_free(heap, fence);
+    nm_heap_free(heap, fence2);
+    nm_heap_free(heap, fence3);
+    nm_region_trim();
+    sound();
+}
+
+/* A list that grows by an eighth at a time among its items, and takes the place of the one before. */
+static size_t grow_again(generation *g) {
+    enum { LAST = 48 };
+    generation next = {.table = nm_heap_malloc(heap, PAGE)};
+    size_t pages = 1, n = 0, moves = 0;
+    while (pages < LAST) {
+        size_t more = pages / 8 + 1, to = pages + more < LAST ? pages + more : LAST;
+        while (n < THINGS * to / LAST) next.things[n++] = take_pages(1);
+        char *grown = nm_heap_realloc(heap, next.table, to * PAGE);
+        moves += grown != next.table;
+        next.table = grown;
+        pages = to;
+    }
+    if (g->table != NULL) drop(g);
+    *g = next;
+    return moves;
+}
+static void test_a_list_that_is_built_again_needs_no_slack(void) {
+    nm_region_trim();
+    forget();
+    generation g = {0};
+    size_t there = 0;
+    for (int turn = 0; turn < 60; turn++) {
+        fresh = 0;
+        size_t moves = grow_again(&g);
+        if (turn == 3) there = used() + kept();
+        if (turn >= 3) CHECK(fresh == 0 && moves <= 4 && used() + kept() <= there);
+        sound();
+    }
+    drop(&g);
+    nm_region_trim();
+}
+
 /* No size fits where the one before was: slack would never be enough, and has an end. */
 static void test_slack_has_an_end(void) {
     enum { FROM = 20, TO = 120 };
@@ -230,8 +349,12 @@ int main(void) {
     RUN(test_growing_in_place());
     RUN(test_sizes_that_do_not_fit_do_not_add_up());
     RUN(test_a_loop_gets_the_slack_that_it_needs());
+    RUN(test_what_is_kept_behind_a_block_that_grows());
+    RUN(test_a_tight_place_is_none());
+    RUN(test_a_list_that_is_built_again_needs_no_slack());
     RUN(test_slack_has_an_end());
-    RUN(test_growing_among_others());
+    RUN(test_growing_among_others(64, 3));
+    RUN(test_growing_among_others(16, 5));
     RUN(test_a_peak_leaves_little());
     RUN(test_huge_pages_are_for_large_blocks());
     nm_heap_destroy(heap);

@@ -26,8 +26,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
+import venv
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -320,7 +322,19 @@ class PythonTests:
     @staticmethod
     def environment(tree: Path) -> dict[str, str]:
         # -O0 at the end, where it wins: this is built more often than it is run
-        return {"USE_NATIVE_MEM": "1", "NATIVEMEM_CFLAGS": "-O0", "PYTHONPATH": str(tree / "src")}
+        return {"USE_NATIVE_MEM": "1", "NATIVEMEM_CFLAGS": "-O0"}
+
+    @staticmethod
+    def interpreter(tree: Path) -> Path:
+        """One whose packages are the tree's and then this one's. Not by PYTHONPATH, which some tests take away from
+        the programs that they start: those would run what is installed."""
+        root = tree / "venv"
+        if not root.exists():
+            venv.EnvBuilder(symlinks=True).create(root)
+            packages = sysconfig.get_path("purelib", vars={"base": str(root), "platbase": str(root)})
+            lines = [tree / "src", *(path for path in sys.path if path.endswith("site-packages"))]
+            (Path(packages) / "tree.pth").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        return root / "bin" / "python"
 
     def build(self, tree: Path) -> None:
         command = (sys.executable, "setup.py", "--quiet", "build_ext", "--inplace", "--force")
@@ -338,7 +352,7 @@ class PythonTests:
             options += ["-k", "not pure"]
         if tests[0].startswith("src/"):
             options.append("--doctest-modules")
-        command = (sys.executable, "-m", "pytest", *options, *tests)
+        command = (self.interpreter(tree), "-m", "pytest", *options, *tests)
         return run(command, tree, timeout=patience, env=self.environment(tree))
 
     def plant(self, mutant: Mutant, builds: bool) -> Path:
@@ -398,7 +412,7 @@ class PlantedTests:
             print("which tests reach which line is found out first; some minutes", flush=True)
         tests = (*mutants_random.MORE, *sorted(mutants_random.WITH_DOCTESTS))
         self.process = subprocess.Popen(
-            [sys.executable, self.PROGRAM, reached, *tests],
+            [PythonTests.interpreter(tree), self.PROGRAM, reached, *tests],
             cwd=tree,
             env=os.environ | PythonTests.environment(tree),
             stdin=subprocess.PIPE,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import sys
 import threading
 from dataclasses import replace
@@ -289,3 +291,15 @@ def test_lines_that_run() -> None:
         Path("here").exists()
     assert {file for file, _ in lines.seen} == {"config.py"}
     assert not sys.gettrace()
+
+
+def test_programs_that_tests_start_import_the_mutants_package(tmp_path: Path) -> None:
+    """Also those that are started without the environment of the tests."""
+    package = tmp_path / "src" / "nativemem"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("where = __file__\n", encoding="utf-8")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    program = "import nativemem, pytest; print(nativemem.where)"
+    command = [mutants.PythonTests.interpreter(tmp_path), "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, env=kept, timeout=60, check=True)
+    assert done.stdout == f"{package / '__init__.py'}\n"

@@ -130,6 +130,33 @@ def test_a_package_without_the_core(record: dict[str, Any] | None, state: str, w
     assert rows["blocks"]["state"] == "works"
 
 
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (
+            "sys.implementation = types.SimpleNamespace(**{**vars(sys.implementation), 'name': 'pypy'})",
+            "needs CPython",
+        ),
+        ("sys.maxsize = (1 << 31) - 1", "needs a 64-bit interpreter"),
+        ("sys.abiflags = 't'", "does not run on a free-threaded interpreter"),
+    ],
+)
+def test_an_interpreter_that_can_have_no_core(change: str, why: str, tmp_path: Path) -> None:
+    """The advice is another interpreter, and not to build it."""
+    path = copy(tmp_path, {"native": False, "asked": "auto", "reason": REASON})
+    code = f"""
+import sys, types
+from nativemem import _choice
+{change}
+for text in _choice.missing_core():
+    print(text)
+"""
+    done = python("-c", code, PYTHONPATH=path)
+    reason, cure = done.stdout.splitlines()
+    assert why in reason
+    assert "USE_NATIVE_MEM" not in cure
+
+
 def test_a_core_that_does_not_load(tmp_path: Path) -> None:
     path = copy(tmp_path, {"native": True, "asked": "1", "reason": None})
     file = tmp_path / "nativemem" / f"_core{importlib.machinery.EXTENSION_SUFFIXES[0]}"

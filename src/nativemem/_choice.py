@@ -81,7 +81,12 @@ def missing_core() -> tuple[str, str]:
     if not in_main_interpreter():
         return "an isolated subinterpreter does not load the core", "ask for it in the main interpreter"
     built, again = build(), "from its sources: USE_NATIVE_MEM=1 pip install --no-cache-dir --force-reinstall ."
-    if is_free_threaded():  # whatever is done about a build
+    # whatever is done about a build
+    if sys.implementation.name != "cpython":
+        return f"the core needs CPython, and this is {sys.implementation.name}", "run the program on CPython"
+    if sys.maxsize < 1 << 32:
+        return "the core needs a 64-bit interpreter, and this one has 32 bits", "run the program on one of 64 bits"
+    if is_free_threaded():
         return NOT_WITHOUT_LOCK, "take the interpreter of that version that has the lock (no t in its name)"
     if not built:
         return "these are sources that were never built", "install them: USE_NATIVE_MEM=1 pip install ."

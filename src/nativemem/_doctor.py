@@ -195,8 +195,8 @@ def _start_up(env: dict[str, str], name: str) -> Row:
         why = f": {last[0].strip()}" if last else ""
         return Row(name, DECLINED, f"{file} is there, and does nothing{why}", "install the package again")
     if asked:
-        return Row(name, WORKS, f"{file}; NATIVEMEM_AUTOINSTALL puts the engine into each Python from here")
-    return Row(name, WORKS, f"{file}; NATIVEMEM_AUTOINSTALL=1 would put the engine into each Python from here")
+        return Row(name, WORKS, f"{file} is read; NATIVEMEM_AUTOINSTALL asks each Python for the engine")
+    return Row(name, WORKS, f"{file} is read; NATIVEMEM_AUTOINSTALL=1 asks each Python for the engine")
 
 
 def _huge_pages(name: str) -> Row:

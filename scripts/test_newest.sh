@@ -99,7 +99,7 @@ done
 
 say "Python $version and gcc"
 quietly "apt-get install in sid" inside apt-get install -qq -y --no-install-recommends \
-  gcc libc6-dev "python$version-dev" "python$version-venv"
+  g++ libc6-dev "python$version-dev" "python$version-venv"
 # after the packages, which have files of the same names
 as_here /etc/ssl/certs/ca-certificates.crt "${PIP_CERT-}" "${SSL_CERT_FILE-}" "${REQUESTS_CA_BUNDLE-}" "${PIP_CLIENT_CERT-}" \
   /etc/pip.conf /etc/xdg/pip "${PIP_CONFIG_FILE-}"
@@ -119,6 +119,7 @@ quietly "the environment" inside "python$version" -m venv /root/venv
 quietly "pip install '.[test]' with the core" inside env USE_NATIVE_MEM=1 $python -m pip install --disable-pip-version-check '/root/tree[test]'
 
 say "the tests on $(inside "python$version" -c 'import platform; print(platform.python_version())')"
-inside env -C /root/tree $python -m pytest -q -p no:cacheprovider -n "$(nproc)" --dist loadfile -m 'not slow' "${@:-${tests[@]}}" ||
+# a command in the background ignores interrupts, and hands that on: tests that send one would wait for ever
+inside env -C /root/tree --default-signal=INT,QUIT $python -m pytest -q -p no:cacheprovider -n "$(nproc)" --dist loadfile -m 'not slow' "${@:-${tests[@]}}" ||
   fail "failed: the tests on Python $version"
 say "passed on Python $version"

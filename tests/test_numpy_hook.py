@@ -741,7 +741,7 @@ class TestSecure:
         heap = nativemem.Heap(secure=True)
         with hook.using(heap):
             array = np.zeros(size, "u1")
-        ctypes.memset(array.ctypes.data + size, 1, 1)
+        ctypes.c_ubyte.from_address(array.ctypes.data + size).value ^= 255
         del array
         until_told(lambda: told)
         assert told == [(nativemem.errors.CorruptionDetected, heap)]

@@ -958,9 +958,9 @@ def test_a_block_that_was_written_over_and_is_collected(monkeypatch: pytest.Monk
         pytest.skip("secure heaps are of the native backend")
     heap = nativemem.Heap(secure=True)
     block = heap.alloc(100)
-    ctypes.memset(block.address + 100, 1, 1)
+    ctypes.c_ubyte.from_address(block.address + 100).value ^= 255
     known = heap.alloc(100)
-    ctypes.memset(known.address + 100, 1, 1)
+    ctypes.c_ubyte.from_address(known.address + 100).value ^= 255
     with pytest.raises(CorruptionDetected) as caught:
         known.free()
     del caught

@@ -179,6 +179,17 @@ def test_a_variable_with_a_bad_value_is_a_finding(variable: str, value: str) -> 
 
 
 @pytest.mark.usefixtures("needs_native")
+def test_a_core_without_cffi_at_run_time(tmp_path: Path) -> None:
+    """As after an installation without dependencies: the engine does without it, and each of the others says so."""
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['_cffi_backend'] = None\n")
+    rows = rows_of(python(*COMMAND, "--json", PYTHONPATH=str(tmp_path)))
+    assert states(rows, "declined") == {"blocks", "scopes", "deferred errors"}
+    assert states(rows, "works") >= {"core", "engine", "raw domain", "C API"}
+    assert "need cffi at run time" in rows["blocks"]["reason"]
+    assert "pip install cffi" in rows["blocks"]["cure"]
+
+
+@pytest.mark.usefixtures("needs_native")
 def test_what_the_interpreter_declines() -> None:
     """The options that this one was given are those of the processes in which things are tried."""
     done = python("-X", "tracemalloc", *COMMAND, "--json")

@@ -5,9 +5,19 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from .errors import NativeUnavailable
+
 __all__ = ["address", "ffi", "lib"]
 
-_core: Any = import_module("._core", __package__)  # built from C
+try:
+    _core: Any = import_module("._core", __package__)  # built from C
+except ModuleNotFoundError as error:
+    if error.name != "_cffi_backend":
+        raise
+    raise NativeUnavailable(
+        "the core's allocators and budgets need cffi at run time, and it is not installed",
+        suggestion="pip install cffi, or set NATIVEMEM_BACKEND=pure",
+    ) from error
 ffi, lib = _core.ffi, _core.lib
 
 

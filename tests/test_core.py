@@ -22,6 +22,7 @@ GLOBALS = {
     "nm__region_reach": "how much of it was ever handed out",
     "nm__region_dirty": "how much of it is kept for reuse",
     "nm__region_pages": "the same, set once",
+    "nm__region_os_page": "the size of the system's page, set once",
     "nm__pages": "the same, set once",
     "nm__page_bias": "the same, set once",
     "watcher": "the thread that gives memory back in an idle process",

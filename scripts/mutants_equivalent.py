@@ -42,4 +42,26 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         "cap = 1",
         "it grows until all fits: where it begins is a matter of how often it asks",
     ),
+    Equivalent(
+        "src/nativemem/_native.py",
+        "raise errors.Refusal(lib.NM_CAPACITY_EXCEEDED, 1, lib.NM_PLAIN_PLACES, lib.NM_PLAIN_PLACES)",
+        "raise errors.Refusal(lib.NM_CAPACITY_EXCEEDED, 2, lib.NM_PLAIN_PLACES, lib.NM_PLAIN_PLACES)",
+        "CPort tells of it in words and figures of its own",
+    ),
+    Equivalent("src/nativemem/config.py", "number = -1", "number = -2", "as good as any that is never taken"),
+    *(
+        Equivalent(
+            "src/nativemem/allocators.py",
+            "raw[:] = bytes(len(raw)) if len(raw) <= 1 << 16 else memoryview(bytearray(len(raw)))",
+            f"raw[:] = bytes(len(raw)) if len(raw) {new} else memoryview(bytearray(len(raw)))",
+            "zeros either way: which is faster changes somewhere there",
+        )
+        for new in ("< 1 << 16", "<= 2 << 16", "<= 1 << 17")
+    ),
+    Equivalent(
+        "src/nativemem/_pure/cores.py",
+        "if self._used > self._peak:",
+        "if self._used >= self._peak:",
+        "it would store what is there",
+    ),
 )

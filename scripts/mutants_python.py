@@ -252,7 +252,7 @@ class Server:
         return result
 
     def near(self, path: Path, sound: str, line: int) -> list[str]:
-        """Tests for a line that runs at the import: those that reach most of the function or class that it heads."""
+        """Tests for a line that runs at the import: those that reach most of the function or class around it."""
         first, last = line, line
         for node in ast.walk(ast.parse(sound)):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):

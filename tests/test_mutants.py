@@ -266,7 +266,9 @@ def test_code_of_a_mutant_in_functions_that_are_there(
     assert (outer(5), counter.count()) == ([1, 2, 3], 2)
 
 
-@pytest.mark.parametrize(("old", "new"), [("LIMIT = 3", "LIMIT = 4"), ("step = 2", "step = 3"), ("most=", "most=1 + ")])
+@pytest.mark.parametrize(
+    ("old", "new"), [("LIMIT = 3", "LIMIT = 4"), ("step = 2", "step = 3"), ("most=", "most=1 + ")]
+)
 def test_code_of_a_mutant_that_runs_at_the_import(tmp_path: Path, old: str, new: str) -> None:
     with pytest.raises(mutants_python.AtImport):
         mutants_python.replacements(SOUND, SOUND.replace(old, new), str(tmp_path / "made.py"))

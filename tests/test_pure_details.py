@@ -23,7 +23,7 @@ from nativemem._backend import Binding
 from nativemem._machine import is_free_threaded
 from nativemem._pure import cores, memory
 from nativemem._pure.dataplane import storage
-from nativemem.errors import SIZE_MAX, OutOfMemory
+from nativemem.errors import SIZE_MAX, OutOfMemory, Status
 
 SRC = str(Path(__file__).resolve().parent.parent / "src")
 
@@ -257,6 +257,23 @@ def test_an_interrupt_while_the_lock_is_taken(pure: Binding) -> None:
         thread.join(30)
         assert taken == [10] and gc.isenabled()
     assert at > 4  # acquire, isenabled, disable
+
+
+@pytest.mark.parametrize("noun", ["Arena", "Stack"])
+def test_the_core_itself_refuses_marks(pure: Binding, noun: str) -> None:
+    """The facade asks before; between the two a finaliser may have reset the allocator."""
+    allocator = pure.Arena() if noun == "Arena" else pure.Stack(1000)
+    core = allocator._core
+    kept = allocator.alloc(10)
+    status, mark = core.take_mark()
+    assert status == Status.OK
+    seen: list[int] = []
+    thread = threading.Thread(target=lambda: seen.append(core.release(mark)))
+    thread.start()
+    thread.join()
+    assert seen == [Status.WRONG_THREAD] and core.release(mark) == Status.OK and kept.alive
+    allocator.reset()
+    assert core.release(mark) == Status.INVALID_MARK
 
 
 # --- alignment, whatever allocator is under Python ---

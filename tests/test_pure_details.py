@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import ctypes.util
 import gc
 import itertools
 import mmap
@@ -337,6 +338,17 @@ def test_under_each_of_pythons_allocators(under: str, monkeypatch: pytest.Monkey
     if "malloc" in under.replace("mimalloc", "") and is_free_threaded():
         pytest.skip("a free-threaded interpreter has mimalloc alone")
     monkeypatch.setenv("PYTHONMALLOC", under)
+    assert run(ALIGNED) == "2214"
+
+
+@pytest.mark.parametrize("preloaded", ["jemalloc", "mimalloc", "tcmalloc_minimal"])
+def test_under_other_allocators(preloaded: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PYV-8"""
+    library = ctypes.util.find_library(preloaded)
+    if library is None:
+        pytest.skip(f"lib{preloaded} is not installed")
+    monkeypatch.setenv("LD_PRELOAD", library)
+    monkeypatch.setenv("PYTHONMALLOC", "malloc")
     assert run(ALIGNED) == "2214"
 
 

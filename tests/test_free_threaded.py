@@ -361,6 +361,35 @@ def test_lending_keeps_the_sum(nm: Binding) -> None:
     assert [(budget.limit, budget.lent, budget.used) for budget in budgets] == [(10_000, 0, 0)] * THREADS
 
 
+def test_wrappers_and_budgets_come_and_go(nm: Binding) -> None:
+    """PYV-2: with blocks of theirs that others hold and drop; what ends them is the last reference or a collection,
+    which finalises in any order."""
+    parent = nm.Budget("1 GiB")
+    assert parent.try_reserve(500)
+    below = nm.Heap()
+    places: list[Any] = [None] * 8
+
+    def work(i: int) -> None:
+        for n in range(ROUNDS):
+            child = nm.Budget("1 MiB", parent=parent)
+            limited = nm.Limited(below, child)
+            block = limited.alloc(100)
+            if n % 3 == 0:
+                cycle = [block, limited, child]
+                cycle.append(cycle)
+                del cycle
+            places[(i + n) % len(places)] = block
+            if n % 50 == 49:
+                gc.collect()
+
+    at_once(work)
+    assert parent.used <= 500 + 100 * len(places)
+    places.clear()
+    gc.collect()
+    assert parent.used == 500
+    assert below.stats.live == 0
+
+
 def test_a_reservation_is_released_once(nm: Binding) -> None:
     """PYV-2: whichever threads leave it."""
     budget = nm.Budget(1000)

@@ -378,7 +378,7 @@ print(grown > 100)
 
 
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="puts an allocator under CPython")
-@pytest.mark.skipif(is_free_threaded(), reason="a free-threaded interpreter's objects have to be its own allocator's")
+@pytest.mark.skipif(is_free_threaded(), reason="a free-threaded interpreter has mimalloc alone")
 def test_under_an_allocator_that_aligns_to_8(tmp_path: Path) -> None:
     """PYV-8: as a 32-bit Python's does, below 512 bytes."""
     compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]

@@ -34,6 +34,7 @@ from nativemem.errors import (
 from .helpers import (
     CHAINS,
     CLOSABLE,
+    ROOMY,
     SELF_FREEING,
     WRAPPERS,
     as_owner,
@@ -45,6 +46,7 @@ from .helpers import (
     in_thread,
     is_one_line,
     make,
+    own_system,
     unchanged,
 )
 
@@ -470,6 +472,28 @@ def test_blocks_in_cycles_free_themselves(nm: Binding, chain: str) -> None:
     del holder
     collect()
     assert (allocator.stats.live, allocator.stats.frees) == (0, 1)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_collected_cycle_gives_back_each_charge_once(nm: Binding, order: int) -> None:
+    """LIFE-4: whatever is finalised first; charges of others on the same budgets stay."""
+    parent = nm.Budget(ROOMY)
+    assert parent.try_reserve(500)
+    budget = nm.Budget(ROOMY, parent=parent, shared=nm.Budget(ROOMY, parent=parent), shared_max=50)
+    limited = nm.Limited(own_system(nm), budget)
+    cycle: list[Any] = [limited.alloc(100), limited.alloc(10), limited, budget][::order]
+    cycle.append(cycle)
+    del cycle, budget, limited
+    collect()
+    assert parent.used == 500
+    below = nm.Limited(own_system(nm), parent)
+    arena = nm.Arena(1024, upstream=below)
+    arena.alloc(10)
+    cycle = [below, arena][::order]
+    cycle.append(cycle)
+    del cycle, below, arena
+    collect()
+    assert parent.used == 500
 
 
 # --- half-made and copied objects ---

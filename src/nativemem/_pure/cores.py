@@ -170,6 +170,10 @@ class BudgetCore:
         self._discharge(self._o.shared, self._in_shared)
         if self._parent is not None:
             self._parent._children.pop(id(self), None)
+        # A collection finalises what it finds in any order: what is charged here may be released later, and is then
+        # to be released no further.
+        self._used = self._in_shared = 0
+        self._parent, self._o = None, self._o._replace(shared=None)
 
     # --- limits and levels
 
@@ -1350,7 +1354,8 @@ class LimitedCore(_Wrapper):
 
     def _free(self, size: int, align: int, memory: Any) -> None:
         self._upstream._free(size, align, memory)
-        self._budget.release(size)
+        # what still stands on it when it is destroyed, in a collection, was released with all it had
+        self._budget.release(min(size, max(self._used, 0)))
         self._count_free(size)
 
     def _resize(self, old: int, size: int, memory: Any, apply: Make) -> bool:

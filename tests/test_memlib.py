@@ -413,8 +413,9 @@ assert memlib._memlib().stats.live == 0
         run(
             "native",
             """
-import os, signal, threading
+import os, signal, threading, warnings
 from nativemem._backend import configured
+warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads, which is what this is about
 signal.alarm(60)
 changing, forked = threading.Event(), threading.Event()
 kind = configured().Memlib

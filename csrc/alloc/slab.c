@@ -272,6 +272,8 @@ static void *account(nm_slab *s, void *ptr, size_t size) {
     return ptr;
 }
 
+static NM_COLD void extend(superblock *sb) { (void)nm__cells_extend(&sb->cells, (char *)sb); }
+
 static void *slab_alloc(void *self, size_t size, size_t align) {
     nm_slab *s = self;
     if (NM_UNLIKELY(!is_mine(s))) return nm_refuse(NM_WRONG_THREAD, size, 0, 0);
@@ -294,7 +296,7 @@ static void *slab_alloc(void *self, size_t size, size_t align) {
             return NULL;
         }
     }
-    if (sb->cells.free == NULL) (void)nm__cells_extend(&sb->cells, (char *)sb);
+    if (NM_UNLIKELY(sb->cells.free == NULL)) extend(sb);
     if (b->spare == sb) b->spare = NULL;
     void *ptr = nm__cells_take(&sb->cells, 0);
     NM_POISON((char *)ptr + size, b->cell - size);

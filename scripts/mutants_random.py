@@ -108,6 +108,9 @@ OPERATOR = re.compile("|".join(map(re.escape, sorted(OPERATORS, key=len, reverse
 CONSTANT = re.compile(r"(?<![\w.])(0x[0-9a-fA-F]+|\d+)(?=[uUlL]*\b)(?![.\w]*\.)|\b(true|false)\b")
 ATOMIC = re.compile(r"\b(atomic_\w+|pthread_(mutex|cond|rwlock)_\w+|memory_order_\w+)\b")
 
+#: the core's own names for its locks
+LOCK = re.compile(r"\b(un)?lock_\w+\(|\bnm__\w+_(un)?lock\(")
+
 
 def code_only(text: str) -> str:
     """Comments and strings as blanks; columns stay."""
@@ -416,7 +419,7 @@ def draw(
             file,
             old,
             new,
-            threads=stratum == "atomics",
+            threads=stratum == "atomics" or (stratum == "c" and LOCK.search(old) is not None),
             tests=() if of_the_core(file) else tests_of(file),
             line=line,
         )

@@ -836,10 +836,12 @@ class TestImports:
         main = sys.modules["__main__"]
         main.importing, main.done = importing, done = threading.Event(), threading.Event()  # type: ignore[attr-defined]
         thread = threading.Thread(target=importlib.import_module, args=("waits",))
-        thread.start()
-        assert importing.wait(60)
         heap = nativemem.Heap()
         try:
+            with hook.using(heap):  # begun before the import, and below while it goes on
+                thread.start()
+                assert importing.wait(60)
+                assert hook.owner_of(np.ones(3)) is heap
             with hook.using(heap):
                 assert hook.owner_of(np.ones(3)) is heap
         finally:

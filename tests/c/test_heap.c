@@ -155,7 +155,8 @@ static void test_calloc_on_used_memory(void) {
         }
     }
     CHECK(nm_heap_calloc(h, SIZE_MAX / 2, 3) == NULL && nm_heap_malloc(h, SIZE_MAX) == NULL);
-    CHECK(nm_last_failure().status == NM_INVALID_LAYOUT);
+    nm_failure f = nm_last_failure();
+    CHECK(f.status == NM_INVALID_LAYOUT && f.requested == SIZE_MAX && f.used == 0 && f.limit == 0);
     unsigned char *huge = nm_heap_malloc(h, NM_OWN_MAPPING + 1);
     huge[0] = huge[NM_OWN_MAPPING] = 7;
     size_t dirty = nm_region_dirty();

@@ -343,6 +343,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("heap-emptiest-first", "group = 1; group < NM__GROUPS; group++)\n        if", "group = NM__GROUPS - 1; group > 0; group--)\n        if"),
         ("heap-quorum-of-all", "c->capacity / 32; }", "c->capacity; }"),
         ("heap-peak-not-raised", "if (out > back && out - back > nm__get(&part->peak)) nm__set", "if (false) nm__set"),
+        ("heap-zeroed-by-the-system-early", "#define FRESH_ZERO ((size_t)32 << 20)", "#define FRESH_ZERO ((size_t)256 << 10)"),
         ("heap-resize-not-counted", "else nm__bump_last(&part->back, old - size);", "else (void)part;"),
         ("heap-span-one-page-short", "(size + (PAGE - 1)) / PAGE;", "size / PAGE + (size < PAGE);"),
         ("heap-span-not-discharged", "nm__region_give(p, open);\n    discharge(h, npages);", "nm__region_give(p, open);"),

@@ -840,9 +840,14 @@ static bool is_untouched(const nm_heap *h, const nm__page *p, char *ptr) {
     return true;
 }
 
+/* To wipe memory that is resident costs a small part of the page faults that memory zeroed by the system costs when it is
+ * touched. From here on that is preferred, as with glibc: most of so large a block may never be touched. */
+#define FRESH_ZERO ((size_t)32 << 20)
+
 static void *secure_alloc(nm_heap *h, size_t size, size_t align, bool *zero, bool quiet) {
     if (size > NM_CELL_MAX - TAIL || align > NM_ALIGN_MAX) {
-        char *ptr = alloc_span(h, size + TAIL + guard_of_span(), zero != NULL, zero, quiet);
+        bool want_zero = zero != NULL && size >= FRESH_ZERO;
+        char *ptr = alloc_span(h, size + TAIL + guard_of_span(), want_zero, zero, quiet);
         if (ptr == NULL) return NULL;
         const nm__page *p = nm__page_of(ptr);
         set_guard(p, p->npages);
@@ -884,14 +889,11 @@ NM_INLINE void *heap_malloc(nm_heap *h, size_t size, bool quiet) {
 void *nm_heap_malloc(nm_heap *h, size_t size) { return heap_malloc(h, size, false); }
 void *nm__heap_try(nm_heap *h, size_t size) { return heap_malloc(h, size, true); }
 
-/* Above this, pages that the system zeroes as they are touched cost less than wiping all of them. */
-#define FRESH_ZERO ((size_t)256 << 10)
-
 static void *heap_calloc(nm_heap *h, size_t bytes, bool quiet) {
     if (bytes > NM_SIZE_MAX) return nm_refuse(NM_INVALID_LAYOUT, SIZE_MAX, 0, 0);
     bool zero = false;
     void *ptr;
-    if (h->key != 0 && bytes > NM_CELL_MAX) ptr = secure_alloc(h, bytes, 1, bytes >= FRESH_ZERO ? &zero : NULL, quiet);
+    if (h->key != 0 && bytes > NM_CELL_MAX) ptr = secure_alloc(h, bytes, 1, &zero, quiet);
     else if (bytes <= NM_CELL_MAX) ptr = heap_malloc(h, bytes, quiet);
     else ptr = alloc_span(h, bytes, bytes >= FRESH_ZERO, &zero, quiet);
     if (ptr != NULL && !zero) memset(ptr, 0, bytes);
@@ -949,7 +951,7 @@ void *nm__heap_malloc_at(nm_heap *h, size_t size, size_t align, bool zeroed) {
     if (size > NM_SIZE_MAX) return nm_refuse(NM_INVALID_LAYOUT, size, 0, 0);
     size += size == 0;
     bool zero = false;
-    void *ptr = secure_alloc(h, size, align, zeroed && size >= FRESH_ZERO ? &zero : NULL, false);
+    void *ptr = secure_alloc(h, size, align, zeroed ? &zero : NULL, false);
     if (ptr != NULL && zeroed && !zero) memset(ptr, 0, size);
     return ptr;
 }

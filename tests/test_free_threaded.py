@@ -467,6 +467,41 @@ print(len({id(each) for each in found}))
     assert run(script, NATIVEMEM_BACKEND="pure") == "1"
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("first", ["nativemem.budget", "nativemem._pure.cores"])
+def test_forks_among_threads_that_lend(first: str) -> None:
+    """PYV-2: neither the fork nor its child waits for a thread that waits for it, whatever was loaded first."""
+    script = f"""
+import importlib, os, sys, threading, warnings
+warnings.simplefilter("ignore")
+sys.setswitchinterval(1e-5)
+importlib.import_module({first!r})
+from nativemem._api import load
+nm = load("pure")
+budgets = [nm.Budget(1000, warn=1), nm.Budget(1000, warn=1)]
+heap, stop = nm.Heap(), threading.Event()
+def use(i):
+    with budgets[i].lend(budgets[1 - i], 10), budgets[i].reserve(10):
+        heap.alloc(100)
+def work(i):
+    while not stop.is_set():
+        use(i % 2)
+threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+for thread in threads: thread.start()
+codes = []
+for _ in range(15):
+    pid = os.fork()
+    if pid == 0:
+        use(0), use(1)
+        os._exit(7)
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+stop.set()
+for thread in threads: thread.join()
+print(set(codes), sum(budget.limit for budget in budgets), [budget.used for budget in budgets])
+"""
+    assert run(script) == "{7} 2000 [0, 0]"
+
+
 AS_FREE_THREADED = """
 import sys
 from nativemem import _choice, _program

@@ -118,7 +118,7 @@ def c_violations(root: Path) -> Iterator[str]:
 PY_LAYERS = (
     (
         *("_late", "errors", "_machine", "_settings", "config"),
-        *("_histogram", "_pressure", "_scoped", "_sites", "_version"),
+        *("_forks", "_histogram", "_pressure", "_scoped", "_sites", "_version"),
     ),
     ("_control", "_load", "_engine"),
     ("_choice",),

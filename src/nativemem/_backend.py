@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import atexit
 import importlib
-import os
 import threading
 from types import SimpleNamespace
 from typing import Any, Protocol, TypeVar
 
+from . import _forks
 from ._choice import select
 from ._histogram import show_all
 from ._late import import_what_was_put_off
@@ -169,10 +169,7 @@ def facade(cls: type[T]) -> type[T]:
 #: for one binding of each name: the classes of another would not take its objects; reentrant, as a signal handler
 #: may load
 _binding = threading.RLock()
-if hasattr(os, "register_at_fork"):  # a child must not find it held by a thread that it does not have
-    os.register_at_fork(
-        before=_binding.acquire, after_in_parent=_binding.release, after_in_child=_binding.release
-    )
+_forks.hold(_binding)
 _bindings: dict[str, Binding] = {}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import sys
 import threading
 import time
@@ -12,7 +11,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn
 
-from . import _pressure
+from . import _forks, _pressure
 from ._backend import facade
 from ._scoped import F, scoped
 from .config import MAX_DEPTH, BudgetOptions, _bool, format_size, parse_size
@@ -563,8 +562,7 @@ class _Reserved:
 
 #: what is lent or reserved, and that it is given back once
 _lending = threading.RLock()
-if hasattr(os, "register_at_fork"):  # a child must not find it held by a thread that it does not have
-    os.register_at_fork(before=_lending.acquire, after_in_parent=_lending.release, after_in_child=_lending.release)
+_forks.hold(_lending)
 
 
 class Loan:

@@ -18,6 +18,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from .. import _forks
 from .._choice import unavailable
 from .._pressure import name_of, unraisable
 from .._sites import Place, here
@@ -47,10 +48,7 @@ class _Lock:
         #: thread that made it finalise it, wherever that is. What the call is changing is not to be changed under
         #: it: the finaliser is put off until its end.
         self.at_once = 1
-        if hasattr(os, "register_at_fork"):
-            # a child must not find it held by a thread that it does not have
-            release = self._lock.release
-            os.register_at_fork(before=self._lock.acquire, after_in_parent=release, after_in_child=release)
+        _forks.hold(self._lock, inner=True)
 
     # Here and in __exit__ nothing is allocated while the lock is held and the collector on.
     def __enter__(self) -> None:

@@ -681,6 +681,10 @@ free = function("PyMem_RawFree", None, ctypes.c_void_p)
 """
 
 
+DEBUG_BUILD = hasattr(sys, "gettotalrefcount")
+
+
+@pytest.mark.skipif(DEBUG_BUILD, reason="a debug build of CPython declines raw; see docs/platforms.md")
 @native
 class TestRaw:
     """ENG-1: the domain whose calls come without the interpreter's lock."""

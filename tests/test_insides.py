@@ -1,5 +1,5 @@
-"""The self-test of what the core reads of the interpreter's insides: it passes wherever `install` may be called from,
-nothing sees it, and where it fails the engine is declined."""
+"""The self-test of what the core reads of the interpreter's insides: it passes wherever `install` may be called
+from, nothing sees it, and where it fails the engine is declined."""
 
 from __future__ import annotations
 

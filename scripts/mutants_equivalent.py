@@ -5,6 +5,7 @@ from __future__ import annotations
 import mutants_random
 from mutants_random import Equivalent
 
+
 def torn(file: str, old: str, place: str, value: str, call: str, reason: str) -> Equivalent:
     """A load and a store for one atomic step."""
     return Equivalent(file, old, old.replace(call, mutants_random.torn(place, value)), reason)

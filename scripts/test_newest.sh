@@ -6,16 +6,18 @@
 #
 # The way to Debian's archive and to Python's packages is this machine's: how apt and pip are configured is copied. The
 # system lies in memory where there is enough, else below TMPDIR. All happens in a mount and process namespace of its
-# own, so that no process and no mount is left behind, however this ends.
+# own, so that no process and no mount is left behind, however this ends. Where the system cannot be made, as when the
+# archive is in the midst of a change, it ends with 75.
 set -euo pipefail
 name=$(basename "$0")
 root=$(realpath "$(dirname "$0")/..")
 tests=(tests/contract tests/test_core.py tests/test_engine.py tests/test_scopes.py tests/test_denials.py
   tests/test_numpy_hook.py tests/test_cffi_hook.py tests/test_cli.py tests/test_run_is_python.py)
 
+status=1
 fail() {
   echo "$name: $*" >&2
-  exit 1
+  exit $status
 }
 
 if [ "${1-}" != --inside ]; then
@@ -36,6 +38,7 @@ fi
 
 place=$2
 shift 2
+status=75
 system=$place/system
 mkdir "$system"
 say() { echo "$name: $SECONDS s: $*"; }
@@ -110,6 +113,7 @@ for each in .config/pip .pip; do
   fi
 done
 
+status=1
 say "the environment with the C core"
 mkdir "$system/root/tree"
 tar -C "$root" --exclude-vcs --exclude='./.venv*' --exclude=./build --exclude=./dist --exclude='*.so' \

@@ -358,7 +358,8 @@ print(len(ran))
 
 
 def test_errors_that_are_kept() -> None:
-    """The interpreter has a few MemoryErrors in store; where it could make no more it ended the process up to 3.11."""
+    """ENG-9a: the interpreter has a few MemoryErrors in store; where it could make no more, up to 3.11, it ended the
+    process."""
     done = run("""
 bound(8)
 kept, errors = [], [None] * 50_000

@@ -358,8 +358,8 @@ print(len(ran))
 
 
 def test_errors_that_are_kept() -> None:
-    """ENG-9a: the interpreter has a few MemoryErrors in store; where it could make no more, up to 3.11, it ended the
-    process."""
+    """ENG-9a: the interpreter has a few MemoryErrors in store; where it could make no more, up to 3.11, it ended
+    the process."""
     done = run("""
 bound(8)
 kept, errors = [], [None] * 50_000

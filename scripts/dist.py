@@ -139,7 +139,7 @@ def done(result: subprocess.CompletedProcess[str], what: str) -> str:
 
 def candidates(system: Path | None) -> Iterator[str]:
     """Files that may be interpreters, of this machine or of a system."""
-    names = re.compile(r"(python3\.\d+t?|pypy3(\.\d+)?)")
+    names = re.compile(r"python3\.\d+t?")
     if system is None:
         folders = [Path(each) for each in os.environ["PATH"].split(os.pathsep) if each]
         pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))

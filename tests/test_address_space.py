@@ -370,3 +370,37 @@ def test_what_the_system_refuses_below_a_budget() -> None:
             kept.clear()
         """
     ) == ["True True"] * 3
+
+
+@pytest.mark.parametrize("size", [20_000, 30])
+@pytest.mark.parametrize("how", ["unbounded", "scope", "limit"])
+def test_a_handler_far_into_a_function_when_the_system_has_no_more(how: str, size: int) -> None:
+    """The interpreter makes an int to enter it, and asks for that for ever."""
+    code = """
+import resource, sys
+import nativemem
+how, size = sys.argv[1], int(sys.argv[2])
+nativemem.install(limit="10 GiB" if how == "limit" else None)
+budget = nativemem.Budget("8 GiB")
+code = "def far():\\n" + "".join(f"    a{i} = {i}; b{i} = a{i}\\n" for i in range(90)) + '''
+    times = 0
+    for _ in range(2):
+        kept = []
+        try:
+            try:
+                while True: kept.append(bytes(size))
+            except KeyError: pass
+        except MemoryError: times += 1
+        kept = None
+    return times
+'''
+names = {"size": size}
+exec(code, names)
+with open("/proc/self/statm") as file: in_use = int(file.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (in_use + (32 << 20), -1))
+if how == "scope":
+    with budget: print(names["far"]())
+else: print(names["far"]())
+"""
+    done = subprocess.run([sys.executable, "-c", code, how, str(size)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr

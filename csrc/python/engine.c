@@ -110,7 +110,7 @@ static bool may_ask_before(void) {
 
 static void *beyond(size_t size, bool zeroed) {
     stop_if_corrupted(nm_last_failure().status);
-    void *ptr = is_bounded() ? nm__overdraft_take(size, zeroed, false) : NULL;
+    void *ptr = is_bounded() ? nm__overdraft_take(size, zeroed, false) : nm__overdraft_take_unbounded(size, zeroed);
     watch_pressure();
     return ptr;
 }

@@ -70,6 +70,7 @@ bool nm__overdraft_start(nm_budget *of, bool secure) {
     process = of;
     nm__overdraft_heap = nm_heap_create(NULL, secure);
     if (nm__overdraft_heap == NULL) return false;
+    (void)nm_heap_malloc(nm__overdraft_heap, INT_SIZE); /* for good: so there is a superblock of such cells when the system has no more */
     learn_library();
     (void)pthread_atfork(lock_blocks, unlock_blocks, unlock_blocks);
     return true;
@@ -114,6 +115,9 @@ static bool may_go_on(const PyThreadState *thread, size_t size) {
 
 static bool is_spared_now(PyThreadState *thread);
 
+/* The int of a handler. Pre: the thread has a state. */
+static bool may_be_for_handler(size_t size) { return size <= INT_SIZE && PyErr_Occurred() != NULL; }
+
 static bool lend_to_all(size_t bytes) {
     lock_blocks();
     bool may = blocks.lent + bytes <= LENT_IN_ALL;
@@ -133,7 +137,7 @@ static uintptr_t lend(size_t bytes, size_t size, PyThreadState *thread) {
         return OF_SPARED;
     }
     if (thread == NULL) return 0;
-    return nm__insides_is_for_frame(thread, size) || (size <= INT_SIZE && PyErr_Occurred() != NULL) ? OF_FEW : 0;
+    return nm__insides_is_for_frame(thread, size) || may_be_for_handler(size) ? OF_FEW : 0;
 }
 
 static void give_back(uintptr_t site, size_t bytes) {
@@ -470,7 +474,17 @@ static void *refuse(nm__owner *o, size_t bytes, bool raw) {
     return NULL;
 }
 
+static bool is_urgent(PyThreadState *thread) {
+    return nm__scope_now.aside || nm__insides_is_handling(thread) || !may_interrupt(thread);
+}
+
+void *nm__overdraft_take_unbounded(size_t size, bool zeroed) {
+    if (_PyThreadState_UncheckedGet() == NULL || !may_be_for_handler(size)) return NULL;
+    return serve(size, nm_heap_usable(nm__overdraft_heap, size + (size == 0), 1), zeroed, OF_FEW);
+}
+
 void *nm__overdraft_take(size_t size, bool zeroed, bool raw) {
+    bool by_system = nm_last_failure().status == NM_OUT_OF_MEMORY;
     if (size > NM_SIZE_MAX) return nm_refuse(NM_INVALID_LAYOUT, size, 0, 0);
     PyThreadState *thread = raw ? NULL : nm__thread_state();
     if (thread == NULL) raw = true;
@@ -478,6 +492,9 @@ void *nm__overdraft_take(size_t size, bool zeroed, bool raw) {
     size_t bytes = nm_heap_usable(nm__overdraft_heap, size + (size == 0), 1); /* what it would take */
     if (errors.making) return serve(size, bytes, zeroed, OF_FEW);
     if (size > SMALL_IF_URGENT) return refuse(o, bytes, raw);
+    /* The code itself does not use up what is there for its errors. */
+    if (by_system && !raw && (size <= INT_SIZE ? !may_be_for_handler(size) : may_go_on(thread, size) && !is_urgent(thread)))
+        return refuse(o, bytes, raw);
     uintptr_t site = o != NULL ? (uintptr_t)o : OF_PROCESS;
     if (size <= NM_CELL_MAX && charge(o, bytes, nm__budget_try)) {
         void *ptr = serve(size, bytes, zeroed, site);
@@ -487,7 +504,7 @@ void *nm__overdraft_take(size_t size, bool zeroed, bool raw) {
         return ptr;
     }
     bool ends = nm__insides_is_finalizing();
-    bool urgent = raw || ends || nm__scope_now.aside || nm__insides_is_handling(thread) || !may_interrupt(thread);
+    bool urgent = raw || ends || is_urgent(thread);
     notice_that_it_was_raised();
     bool silent = urgent || errors.told || may_be_silent(o);
     bool asks = o != NULL && nm__owner_asks(o) && !atomic_load(nm__owner_told(o)) && is_main_thread();

@@ -21,6 +21,10 @@ bool nm__overdraft_start(nm_budget *process, bool secure);
  * lock; `raw` without, and then only the process is charged and no error is raised later. */
 void *nm__overdraft_take(size_t size, bool zeroed, bool raw);
 
+/* Pre: the system has refused, and neither a limit nor an owner is there. What the interpreter would ask for again and again,
+ * or NULL. With its lock. */
+void *nm__overdraft_take_unbounded(size_t size, bool zeroed);
+
 extern nm_heap *nm__overdraft_heap; /* NULL before the start */
 /* Pre: the page of a block. */
 NM_INLINE bool nm__overdraft_owns(const nm__page *page) {

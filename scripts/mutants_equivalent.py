@@ -32,6 +32,12 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         for verb in ("begin", "end")
     ),
     Equivalent(
+        "csrc/alloc/heap.c",
+        "static uint32_t patience(const nm__cells *c) { return c->capacity < 1024 ? 128 : c->capacity / 8; }",
+        "static uint32_t patience(const nm__cells *c) { return c->capacity < 1025 ? 128 : c->capacity / 8; }",
+        "an eighth of 1024 is 128",
+    ),
+    Equivalent(
         "src/nativemem/typed.py",
         "raw.release()",
         "pass",

@@ -167,7 +167,7 @@ const void *nm__insides_item_of(PyFrameObject *f) {
     return has_ended || f->f_gen == NULL ? NULL : &((PyGenObject *)f->f_gen)->gi_exc_state;
 }
 #else
-#if PY_VERSION_HEX < 0x030E0000
+#ifndef FRAME_STATE_FINISHED /* since 3.13 */
 #define FRAME_STATE_FINISHED(state) ((state) >= FRAME_COMPLETED)
 #endif
 

@@ -479,7 +479,7 @@ static bool is_urgent(PyThreadState *thread) {
 }
 
 void *nm__overdraft_take_unbounded(size_t size, bool zeroed) {
-    if (_PyThreadState_UncheckedGet() == NULL || !may_be_for_handler(size)) return NULL;
+    if (nm__thread_state() == NULL || !may_be_for_handler(size)) return NULL;
     return serve(size, nm_heap_usable(nm__overdraft_heap, size + (size == 0), 1), zeroed, OF_FEW);
 }
 

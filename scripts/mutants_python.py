@@ -76,7 +76,7 @@ def replacements(sound: str, mutant: str, path: str) -> dict[types.CodeType, typ
 
 def plant(pairs: dict[types.CodeType, types.CodeType], path: str) -> None:
     for function in gc.get_objects():
-        if isinstance(function, types.FunctionType) and function.__code__.co_filename == path:
+        if type(function) is types.FunctionType and function.__code__.co_filename == path:
             try:
                 function.__code__ = pairs[function.__code__]
             except KeyError:

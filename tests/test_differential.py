@@ -807,7 +807,7 @@ class Model:
         arena = self.opened(level)
         self.drop_newer(level, 0)
         for one in self.levels:
-            if one.life == arena.life:
+            if one.life == arena.life and not one.closed:
                 one.generation += 1
         arena.core.reset()
         arena.marks.clear()
@@ -1398,6 +1398,10 @@ PROGRAMS = st.lists(OPS, min_size=1, max_size=10) | st.lists(OPS, min_size=25, m
         ("release", 0),
         ("reset", 0),
     ],
+)
+@example(  # what was closed stays as it was
+    spec=[("System",), ("Arena", 1, None, True, False), ("Traced",)],
+    ops=[("alloc", 0, 0, 16), ("close", 2), ("reset", 0)],
 )
 @example(  # an orphan is there to the end
     spec=[("System",), ("Stack", 100, False), ("Traced",)],

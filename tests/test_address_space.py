@@ -53,9 +53,13 @@ KINDS = {
 }
 
 
+#: NumPy has threads, and 3.12 warns of the fork beside them; a debug build of the database that ends with the process
+QUIET = ("-W", "ignore:This process:DeprecationWarning", "-W", "ignore:unclosed database:ResourceWarning")
+
+
 def run(code: str, *flags: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *flags, "-c", HEAD + textwrap.dedent(code)],
+        [sys.executable, *QUIET, *flags, "-c", HEAD + textwrap.dedent(code)],
         capture_output=True,
         text=True,
         timeout=120,

@@ -53,7 +53,7 @@ KINDS = {
 }
 
 
-#: NumPy has threads, and 3.12 warns of the fork beside them; a debug build of the database that ends with the process
+#: NumPy has threads, and 3.12 warns of the fork beside them; a debug build, of the database that is not closed
 QUIET = ("-W", "ignore:This process:DeprecationWarning", "-W", "ignore:unclosed database:ResourceWarning")
 
 

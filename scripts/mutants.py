@@ -350,7 +350,7 @@ class PythonTests:
             options.append("-x")
         if in_c:  # what runs on the pure backend sees nothing of it
             options += ["-k", "not pure"]
-        if tests[0].startswith("src/"):
+        if any(test.startswith("src/") for test in tests):
             options.append("--doctest-modules")
         command = (self.interpreter(tree), "-m", "pytest", *options, *tests)
         return run(command, tree, timeout=patience, env=self.environment(tree))

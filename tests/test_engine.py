@@ -31,6 +31,11 @@ def python(code: str, *flags: str, **env: str) -> subprocess.CompletedProcess[st
     )
 
 
+takes_raw = pytest.mark.skipif(
+    hasattr(sys, "gettotalrefcount"), reason="a debug build of CPython declines raw; see docs/platforms.md"
+)
+
+
 def output(code: str, *flags: str, **env: str) -> list[str]:
     """The lines that the program printed; it must succeed and say nothing else."""
     done = python(code, *flags, **env)
@@ -359,6 +364,7 @@ class TestObjects:
             """
         ) == ["True False", "True", "10000"]
 
+    @takes_raw
     def test_without_an_interpreters_lock_only_arrays_are_served(self) -> None:
         """ENG-2. What a free-threaded build says of itself is put in its mouth; the core has no such build."""
         assert output(
@@ -681,10 +687,7 @@ free = function("PyMem_RawFree", None, ctypes.c_void_p)
 """
 
 
-DEBUG_BUILD = hasattr(sys, "gettotalrefcount")
-
-
-@pytest.mark.skipif(DEBUG_BUILD, reason="a debug build of CPython declines raw; see docs/platforms.md")
+@takes_raw
 @native
 class TestRaw:
     """ENG-1: the domain whose calls come without the interpreter's lock."""

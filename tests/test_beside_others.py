@@ -154,6 +154,17 @@ def test_hooks_of_other_tools(order: str, expected: str, forwarding: str) -> Non
     assert states(order, FORWARDING=forwarding) == expected
 
 
+def run_beside(code: str, forwarding: str) -> subprocess.CompletedProcess[str]:
+    """A program that finds the other tool's hook in FORWARDING."""
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "FORWARDING": forwarding},
+    )
+
+
 def test_the_reason_names_the_tool_and_nothing_is_switched_on(forwarding: str) -> None:
     code = """
         import ctypes, os, nativemem
@@ -163,13 +174,7 @@ def test_the_reason_names_the_tool_and_nothing_is_switched_on(forwarding: str) -
         print(nativemem.installed())
         print(nativemem.install(objects=False))
         """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "FORWARDING": forwarding},
-    )
+    done = run_beside(code, forwarding)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
         "NM-NATIVE-UNAVAILABLE True",
@@ -190,13 +195,7 @@ def test_taken_out_it_is_not_on_and_stands_again_with_the_next_install(forwardin
         print(nativemem.installed().raw, end=" ")
         print(nativemem.install(raw=True).raw)
         """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "FORWARDING": forwarding},
-    )
+    done = run_beside(code, forwarding)
     assert (done.returncode, done.stderr, done.stdout) == (0, "", "True False True\n")
 
 

@@ -15,15 +15,20 @@ class Engine:
     """Of the process, not of an interpreter."""
 
     @staticmethod
-    def start(*, idle_decay: bool) -> None:
-        """Makes the heap. Raises :class:`OutOfMemory` where the system refuses its first memory, and
-        :class:`NativeUnavailable` where this is not quite the interpreter that the core was built for."""
+    def check_insides() -> None:
+        """Raises :class:`NativeUnavailable` where this is not quite the interpreter that the core was built for."""
         moved = dataplane.insides_check()
         if moved is not None:
             raise errors.NativeUnavailable(
                 f"Python {sys.version.split()[0]} does not keep {moved} where this build expects it",
                 suggestion="build nativemem on this machine, or run a version of Python that its page names",
             )
+
+    @staticmethod
+    def start(*, idle_decay: bool) -> None:
+        """Makes the heap. Raises :class:`OutOfMemory` where the system refuses its first memory, and what
+        :meth:`check_insides` raises."""
+        Engine.check_insides()
         start_region()
         settings = Settings.from_env()
         if not dataplane.engine_start(settings.secure):

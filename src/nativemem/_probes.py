@@ -37,7 +37,7 @@ class Row(NamedTuple):
 
 
 def guarded(name: str, probe: Callable[[str], Row]) -> Row:
-    """What ``probe`` answers, or what went wrong in it: a doctor who stumbles says so and goes on."""
+    """What ``probe`` answers, or what went wrong in it: the other probes are tried all the same."""
     try:
         return probe(name)
     except NativeMemError as error:
@@ -108,12 +108,9 @@ def _insides(name: str) -> Row:
     row = _without_core(name)
     if row is not None:
         return row
-    from ._load import dataplane
+    from ._engine import Engine
 
-    moved = dataplane.insides_check()
-    if moved is not None:
-        reason = f"this interpreter does not keep {moved} where this build expects it"
-        return Row(name, DECLINED, reason, "build nativemem on this machine, or run another release of Python")
+    Engine.check_insides()
     return Row(name, WORKS, "what the core reads of the interpreter is where it is expected")
 
 

@@ -654,7 +654,7 @@ def raise_exports(allocator: Any, action: str, blocks: list[Any] | None = None, 
         found = _sites_of(blocks or [])
     except Exception:  # half-made, or no memory
         found = []
-    blocks = None  # whoever keeps the error must not keep them
+    blocks = None  # an error that is kept must not keep them
     sites = LeakError("")._at(found)
     text = f"{name_of(allocator)}: {action} refused, the memory is in use by {what}; release that first"
     details = "\n".join(sites._details())

@@ -18,7 +18,7 @@ INPUTS := pyproject.toml setup.py $(C_SOURCES) $(C_HEADERS) \
 	$(shell find src scripts/backend -name '*.py' -o -name '*.h' -o -name py.typed -o -name '*.pth' -o -name '*.start')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check doctest bench lint lint-c header-compile c-tests c-tests-asan coverage \
+.PHONY: help demo test test-slow check doctest bench lint format lint-c header-compile c-tests c-tests-asan coverage \
 	differential mutants dist wheel-pure clean FORCE
 .DELETE_ON_ERROR:
 
@@ -73,9 +73,18 @@ doctest: $(VENV)/.installed-test ## run the examples in the docstrings and in RE
 bench: $(VENV)/.installed-bench ## run the benchmarks
 	$(BIN)/python -m pytest bench $(ARGS)
 
-lint: $(VENV)/.installed-dev ## ruff and mypy
+# the table of cffi's declarations is no C of ours to break
+FORMATTED_C := $(shell git ls-files '*.c' '*.h' 2>/dev/null | grep -v _ffi.cdef.h)
+
+lint: $(VENV)/.installed-dev ## ruff, mypy, and whether `make format` would change something
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/clang-format --dry-run -Werror $(FORMATTED_C)
 	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev ## break the lines of Python and C as .clang-format and pyproject.toml say
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(FORMATTED_C)
 
 # --- C: our own sources have to be free of warnings under each compiler at hand ---
 

@@ -108,9 +108,7 @@ def tables(pytestconfig: pytest.Config) -> dict[str, Table]:
 
 
 @pytest.hookimpl(trylast=True)  # below pytest-benchmark's tables
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     tables = [table for table in config.stash[_KEY].values() if table.rows]
     if not tables or not _measures(config):
         return

@@ -71,11 +71,7 @@ def build(group: str, member: Member) -> Callable[[], None]:
     return unrolled(member.statement, _names(group, member), after)
 
 
-CASES = [
-    pytest.param(group, member, id=f"{group}-{member.name}")
-    for group in GROUPS
-    for member in members(group)
-]
+CASES = [pytest.param(group, member, id=f"{group}-{member.name}") for group in GROUPS for member in members(group)]
 
 
 @pytest.mark.parametrize(("group", "member"), CASES)

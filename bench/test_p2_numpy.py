@@ -35,9 +35,7 @@ def _targets(size: int, best: str | None) -> dict[str, float]:
     return targets
 
 
-def _rows(
-    name: str, size: int, reports: dict[str, list[dict[str, Any]]], preloads: list[str]
-) -> list[Row]:
+def _rows(name: str, size: int, reports: dict[str, list[dict[str, Any]]], preloads: list[str]) -> list[Row]:
     times = {side: [report["expression"] for report in each] for side, each in reports.items()}
     both = zip(reports["native"], reports["default"], strict=True)
     times["limit"] = [min(n["in_place"], d["in_place"]) for n, d in both]
@@ -63,10 +61,7 @@ def test_expression(name: str, size: int, tables: dict[str, Table], quick: bool)
     sides = [ENGINE, DEFAULT, *preloads]
     arguments = ["--expression", name, "--size", str(size), *(["--quick"] if quick else [])]
     reports = interleave.rounds("numpy_worker.py", sides, arguments, 1 if quick else ROUNDS)
-    assert (
-        len({total for each in reports.values() for report in each for total in report["sums"]})
-        == 1
-    )
+    assert len({total for each in reports.values() for report in each for total in report["sums"]}) == 1
     for side in preloads:
         assert any(side.name in path for path in reports[side.name][0]["loaded"])
     for row in _rows(name, size, reports, [side.name for side in preloads]):

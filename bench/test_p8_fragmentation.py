@@ -29,9 +29,7 @@ def _beyond(report: dict[str, Any], moment: str) -> float:
     return (rss - live) / live
 
 
-def _rows(
-    name: str, native: list[float], others: dict[str, list[float]], targets: dict[str, float]
-) -> list[Row]:
+def _rows(name: str, native: list[float], others: dict[str, list[float]], targets: dict[str, float]) -> list[Row]:
     return [
         Row(name, "native", statistics.median(native), 1.0, unit="1"),
         *(

@@ -77,8 +77,10 @@ class Tools:
                 "https://www.cprover.org/cbmc, then CBMC=path/to/cbmc"
             )
         beside = Path(cbmc).parent
-        found = [shutil.which(name, path=f"{beside}{os.pathsep}{os.environ['PATH']}") for name in
-                 ("goto-cc", "goto-instrument")]
+        found = [
+            shutil.which(name, path=f"{beside}{os.pathsep}{os.environ['PATH']}")
+            for name in ("goto-cc", "goto-instrument")
+        ]
         if found[0] is None or found[1] is None:
             raise SystemExit(f"missing: goto-cc and goto-instrument, which come with cbmc, beside {cbmc}")
         return cls(cbmc, found[0], found[1])
@@ -132,8 +134,11 @@ def verify(tools: Tools, harnesses: list[Harness]) -> bool:
             holds = "VERIFICATION SUCCESSFUL" in answer and verdict[0] == "0"
             good &= holds
             name = f"{harness.name} {' '.join(run)}"
-            print(f"{name:44} {verdict[1]:>10} {len(here):>7} {seconds + more:>8.0f}  "
-                  f"{'holds' if holds else 'FAILS'}", flush=True)
+            print(
+                f"{name:44} {verdict[1]:>10} {len(here):>7} {seconds + more:>8.0f}  "
+                f"{'holds' if holds else 'FAILS'}",
+                flush=True,
+            )
             for line in failed(answer):
                 print(f"    {line}")
         for place in sorted(goals - reached):
@@ -155,42 +160,135 @@ class Mutant:
 
 
 MUTANTS = [
-    Mutant("align_up does not see an overflow", "include/nativemem/base.h",
-           "if (n > SIZE_MAX - (align - 1)) return false;", "", "arithmetic", 0),
-    Mutant("a product's limit is off by one", "include/nativemem/base.h",
-           "a > SIZE_MAX / b", "a >= SIZE_MAX / b", "arithmetic", 1),
-    Mutant("an arena's block may end a byte behind the chunk", "alloc/arena.c",
-           "size > (uintptr_t)a->end - at ||", "size > (uintptr_t)a->end - at + 1 ||", "arena", 0),
-    Mutant("an arena's chunk is aligned too little", "alloc/arena.c",
-           "a->upstream.methods->alloc(a->upstream.self, capacity, align)",
-           "a->upstream.methods->alloc(a->upstream.self, capacity, NM_ALIGN_DEFAULT)", "arena", 0),
-    Mutant("an arena's cap does not bound a doubled chunk", "alloc/arena.c",
-           "if (a->o.cap != 0 && want > a->o.cap - reserved) want = a->o.cap - reserved;", "", "arena", 0),
-    Mutant("an arena's block grows over a mark", "alloc/arena.c", " || ptr < a->floor) return false;",
-           ") return false;", "arena", 1),
-    Mutant("an arena's release keeps what was used", "alloc/arena.c", "    drop_to(a, mark->used, mark->live);",
-           "    drop_to(a, used_of(a), mark->live);", "arena", 2),
-    Mutant("an arena wipes a byte too few", "alloc/arena.c", "nm__wipe(ptr, size);", "nm__wipe(ptr, size - 1);",
-           "arena", 4),
-    Mutant("a stack's block may end a byte behind the chunk", "alloc/stack.c",
-           "size > left - padding ||", "size > left - padding + 1 ||", "stack", 0),
-    Mutant("a stack takes a block out of order", "alloc/stack.c",
-           "if (s->entries[s->depth - 1].start != offset) return NM_LIFO_VIOLATION;", "", "stack", 3),
-    Mutant("a stack's padding stays when its block goes", "alloc/stack.c",
-           "s->pos = s->base + e->start - e->padding;", "s->pos = s->base + e->start;", "stack", 5),
-    Mutant("a stack's padding stays when its block is freed", "alloc/stack.c",
-           "s->pos = (char *)ptr - s->entries[--s->depth].padding;",
-           "s->pos = (char *)ptr, --s->depth;", "stack", 3),
-    Mutant("a pool forgets that a cell was given", "alloc/pool.c",
-           "c->taken[i / 64] |= (uint64_t)1 << i % 64;", "", "pool", 0),
-    Mutant("a pool forgets that a cell came back", "alloc/pool.c",
-           "c->taken[i / 64] &= ~((uint64_t)1 << i % 64);", "", "pool", 1),
+    Mutant(
+        "align_up does not see an overflow",
+        "include/nativemem/base.h",
+        "if (n > SIZE_MAX - (align - 1)) return false;",
+        "",
+        "arithmetic",
+        0,
+    ),
+    Mutant(
+        "a product's limit is off by one",
+        "include/nativemem/base.h",
+        "a > SIZE_MAX / b",
+        "a >= SIZE_MAX / b",
+        "arithmetic",
+        1,
+    ),
+    Mutant(
+        "an arena's block may end a byte behind the chunk",
+        "alloc/arena.c",
+        "size > (uintptr_t)a->end - at ||",
+        "size > (uintptr_t)a->end - at + 1 ||",
+        "arena",
+        0,
+    ),
+    Mutant(
+        "an arena's chunk is aligned too little",
+        "alloc/arena.c",
+        "a->upstream.methods->alloc(a->upstream.self, capacity, align)",
+        "a->upstream.methods->alloc(a->upstream.self, capacity, NM_ALIGN_DEFAULT)",
+        "arena",
+        0,
+    ),
+    Mutant(
+        "an arena's cap does not bound a doubled chunk",
+        "alloc/arena.c",
+        "if (a->o.cap != 0 && want > a->o.cap - reserved) want = a->o.cap - reserved;",
+        "",
+        "arena",
+        0,
+    ),
+    Mutant(
+        "an arena's block grows over a mark",
+        "alloc/arena.c",
+        " || ptr < a->floor) return false;",
+        ") return false;",
+        "arena",
+        1,
+    ),
+    Mutant(
+        "an arena's release keeps what was used",
+        "alloc/arena.c",
+        "    drop_to(a, mark->used, mark->live);",
+        "    drop_to(a, used_of(a), mark->live);",
+        "arena",
+        2,
+    ),
+    Mutant(
+        "an arena wipes a byte too few",
+        "alloc/arena.c",
+        "nm__wipe(ptr, size);",
+        "nm__wipe(ptr, size - 1);",
+        "arena",
+        4,
+    ),
+    Mutant(
+        "a stack's block may end a byte behind the chunk",
+        "alloc/stack.c",
+        "size > left - padding ||",
+        "size > left - padding + 1 ||",
+        "stack",
+        0,
+    ),
+    Mutant(
+        "a stack takes a block out of order",
+        "alloc/stack.c",
+        "if (s->entries[s->depth - 1].start != offset) return NM_LIFO_VIOLATION;",
+        "",
+        "stack",
+        3,
+    ),
+    Mutant(
+        "a stack's padding stays when its block goes",
+        "alloc/stack.c",
+        "s->pos = s->base + e->start - e->padding;",
+        "s->pos = s->base + e->start;",
+        "stack",
+        5,
+    ),
+    Mutant(
+        "a stack's padding stays when its block is freed",
+        "alloc/stack.c",
+        "s->pos = (char *)ptr - s->entries[--s->depth].padding;",
+        "s->pos = (char *)ptr, --s->depth;",
+        "stack",
+        3,
+    ),
+    Mutant(
+        "a pool forgets that a cell was given",
+        "alloc/pool.c",
+        "c->taken[i / 64] |= (uint64_t)1 << i % 64;",
+        "",
+        "pool",
+        0,
+    ),
+    Mutant(
+        "a pool forgets that a cell came back",
+        "alloc/pool.c",
+        "c->taken[i / 64] &= ~((uint64_t)1 << i % 64);",
+        "",
+        "pool",
+        1,
+    ),
     Mutant("a pool takes an address between two cells", "alloc/pool.c", "i * p->cell != offset || ", "", "pool", 0),
-    Mutant("a pool follows any link", "alloc/pool.c",
-           "if (NM_UNLIKELY(i >= c->fresh || is_taken(c, i))) return refuse(p, NM_CORRUPTED, size);", "",
-           "pool", 2),
-    Mutant("a superblock has a cell too many", "alloc/cells.h", "(bytes - start) / cell;",
-           "(bytes - start + cell - 1) / cell;", "cells", 0),
+    Mutant(
+        "a pool follows any link",
+        "alloc/pool.c",
+        "if (NM_UNLIKELY(i >= c->fresh || is_taken(c, i))) return refuse(p, NM_CORRUPTED, size);",
+        "",
+        "pool",
+        2,
+    ),
+    Mutant(
+        "a superblock has a cell too many",
+        "alloc/cells.h",
+        "(bytes - start) / cell;",
+        "(bytes - start + cell - 1) / cell;",
+        "cells",
+        0,
+    ),
     Mutant("a cell that was given back is lost", "alloc/cells.h", "    c->free = ptr;\n", "", "cells", 0),
 ]
 

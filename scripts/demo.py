@@ -178,9 +178,7 @@ def warm(folder: Path) -> None:
             path.read_bytes()
 
 
-def compare(
-    program: Program, repeat: int, quick: bool, folder: Path, say: Callable[[str], None]
-) -> list[Result]:
+def compare(program: Program, repeat: int, quick: bool, folder: Path, say: Callable[[str], None]) -> list[Result]:
     """Run both sides in turns; raise DemoError when any two outputs differ."""
     warm(program.reads)
     results = [Result(program, side) for side in SIDES]

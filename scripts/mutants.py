@@ -231,9 +231,7 @@ class CTests:
         self.compile(tree, kind, sorted(changed.intersection(map(str, self.core))))
         # generated programs say least about what is wrong
         stem = Path(mutant.file).stem
-        order = sorted(
-            self.programs, key=lambda name: (name == CORPUS, stem not in name, self.seconds[kind, name])
-        )
+        order = sorted(self.programs, key=lambda name: (name == CORPUS, stem not in name, self.seconds[kind, name]))
         for program in order:
             self.compile(tree, kind, changed & {program})
             self.link(tree, kind, program, changed)

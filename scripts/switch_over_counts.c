@@ -26,12 +26,12 @@ __attribute__((constructor)) static void start(void) {
     for (size_t i = 0; i < SLOTS; i++) (void)atomic_fetch_add(&counts[i], atomic_load(&before_start[i]));
 }
 
-#define WRAP_(name, slot, type, parameters, arguments)                \
-    extern type __real_##name parameters;                             \
-    extern type __wrap_##name parameters;                             \
-    type __wrap_##name parameters {                                   \
+#define WRAP_(name, slot, type, parameters, arguments)                           \
+    extern type __real_##name parameters;                                        \
+    extern type __wrap_##name parameters;                                        \
+    type __wrap_##name parameters {                                              \
         (void)atomic_fetch_add_explicit(&counts[slot], 1, memory_order_relaxed); \
-        return __real_##name arguments;                               \
+        return __real_##name arguments;                                          \
     }
 #define WRAP(name, slot, type, parameters, arguments) WRAP_(name, slot, type, parameters, arguments)
 

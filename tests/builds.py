@@ -19,9 +19,7 @@ def run(*command: object, **changes: str | None) -> subprocess.CompletedProcess[
     ours = ("USE_NATIVE_MEM", "NATIVEMEM_", "PYTHONPATH", "CFLAGS", "CPPFLAGS", "LDFLAGS")
     env = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     env.update({name: value for name, value in changes.items() if value is not None})
-    return subprocess.run(
-        [str(part) for part in command], env=env, capture_output=True, text=True, check=False
-    )
+    return subprocess.run([str(part) for part in command], env=env, capture_output=True, text=True, check=False)
 
 
 def source_tree(target: Path) -> Path:

@@ -14,9 +14,7 @@ import nativemem
 
 native = pytest.mark.skipif(nativemem.backend != "native", reason="the engine needs the C core")
 pytestmark = native
-numpy = pytest.mark.skipif(
-    importlib.util.find_spec("numpy") is None, reason="NumPy is not installed"
-)
+numpy = pytest.mark.skipif(importlib.util.find_spec("numpy") is None, reason="NumPy is not installed")
 
 #: what the programs below have in common
 HEAD = """
@@ -248,17 +246,20 @@ def test_no_address_space_at_all_is_declined_and_nothing_changes() -> None:
 
 def test_there_is_no_thread() -> None:
     """ENG-11: none that a leak checker, the system's own count, or a warning of forks would show."""
-    assert output(
-        """
+    assert (
+        output(
+            """
         nativemem.install()
         for turn in range(3):
             kept = [bytes(1000) for _ in range(200_000)] + [b"x" * (3 << 20) for _ in range(30)]
             del kept
             print(len(os.listdir("/proc/self/task")), threading.active_count(), fork())
         """,
-        "-W",
-        "error",
-    ) == ["1 1 0"] * 3
+            "-W",
+            "error",
+        )
+        == ["1 1 0"] * 3
+    )
 
 
 @pytest.mark.parametrize("asked", ["argument", "environment"])
@@ -358,8 +359,9 @@ def test_a_block_of_others_in_a_hole(domain: str) -> None:
 
 def test_what_the_system_refuses_below_a_budget() -> None:
     """ENG-8a: in a scope and with a limit nothing is served uncounted, though the budget has room."""
-    assert output(
-        """
+    assert (
+        output(
+            """
         import resource
         nativemem.install()
         used = int(open("/proc/self/statm").read().split()[0]) * 4096
@@ -373,7 +375,9 @@ def test_what_the_system_refuses_below_a_budget() -> None:
             print(large.used >= n * size > 100 << 20, nativemem.process.usage().held >= n * size)
             kept.clear()
         """
-    ) == ["True True"] * 3
+        )
+        == ["True True"] * 3
+    )
 
 
 @pytest.mark.parametrize("size", [20_000, 30])

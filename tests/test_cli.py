@@ -92,7 +92,7 @@ class TestRun:
         if ending.startswith("raise"):
             lines = done.stderr.splitlines()
             assert lines[0] == "Traceback (most recent call last):"
-            assert lines[1].endswith("program.py\", line 2, in <module>")
+            assert lines[1].endswith('program.py", line 2, in <module>')
 
     def test_over_the_budget(self, script, backend: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
         path = script("kept = []\nwhile True:\n    kept.append([0] * 1000)\n")

@@ -50,9 +50,10 @@ class TestProgress:
     @pytest.mark.parametrize("limit", LIMITS)
     def test_code_that_catches_and_goes_on(self, limit: str) -> None:
         """ENG-9b: a thousand times, with what it got still there; the limit holds, others are not harmed."""
-        assert output(
-            MAKERS
-            + f"""
+        assert (
+            output(
+                MAKERS
+                + f"""
 limit = {limit!r}
 for name, make in makers.items():
     tight = Budget(limit, name=name)
@@ -73,12 +74,15 @@ for name, make in makers.items():
     kept.clear()
     some()
 """
-        ) == []
+            )
+            == []
+        )
 
     def test_in_constructors(self) -> None:
         """ENG-9: the interpreter's own frame around an ``__init__`` is no function's and has no globals."""
-        assert output(
-            """
+        assert (
+            output(
+                """
 class Inner:
     def __init__(self, i): self.values, self.text = [i], str(i) * 3
 class Outer:
@@ -96,7 +100,9 @@ for limit in ("64 KiB", "256 KiB", "1 MiB"):
     print(errors)
     kept.clear()
 """
-        ) == ["200"] * 3
+            )
+            == ["200"] * 3
+        )
 
     def test_an_interrupt(self) -> None:
         """ENG-9a: Ctrl-C ends code that catches what is refused, in which no instruction is like the others."""
@@ -201,8 +207,9 @@ thread = threading.Thread(target=in_thread); thread.start(); thread.join()
 
     def test_tasks(self) -> None:
         """ENG-9c: a server's other requests, and the loop, go on."""
-        assert output(
-            """
+        assert (
+            output(
+                """
 async def request(i):
     kept = []
     if i % 3: return len(some(2000))
@@ -216,7 +223,9 @@ async def main():
         print(sum(isinstance(d, MemoryError) for d in done), sum(d == 2000 for d in done if isinstance(d, int)))
 asyncio.run(main())
 """
-        ) == ["10 20"] * 5
+            )
+            == ["10 20"] * 5
+        )
 
     @pytest.mark.parametrize("limit", LIMITS)
     def test_not_between_entering_and_the_block(self, limit: str) -> None:
@@ -274,8 +283,9 @@ thread = threading.Thread(target=consume); thread.start(); thread.join()
 
     def test_it_comes_soon(self) -> None:
         """ENG-9d: with the first block of the overdraft, and from the code that asked for it."""
-        assert output(
-            """
+        assert (
+            output(
+                """
 numbers = list(range(20_000))
 def work(kept):
     for i in numbers: kept[i] = bytes(100)
@@ -290,7 +300,9 @@ print(fill())
 def in_thread(): print(fill())
 thread = threading.Thread(target=in_thread); thread.start(); thread.join()
 """
-        ) == ["(True, 'work')"] * 2
+            )
+            == ["(True, 'work')"] * 2
+        )
 
     def test_at_the_end_of_the_scope(self) -> None:
         """ENG-9d: what was had from the overdraft is an error there at the latest."""
@@ -309,8 +321,9 @@ print(errors)
 
     def test_the_handler_has_some_memory(self) -> None:
         """ENG-9b: while a MemoryError is handled small blocks are had, and no other one is raised."""
-        assert output(
-            """
+        assert (
+            output(
+                """
 def work(kept):
     while True: kept.append((len(kept), 2.5))
 for limit in ("1 MiB", "16 MiB"):
@@ -322,7 +335,9 @@ for limit in ("1 MiB", "16 MiB"):
             print(len(notes), len({i: str(i) for i in range(100)}), len([bytes(1000) for _ in range(36)]))
     kept.clear()
 """
-        ) == ["100 100 36"] * 2
+            )
+            == ["100 100 36"] * 2
+        )
 
     def test_a_callback_may_free_before_the_error(self) -> None:
         """BUDGET-3: asked once, from the loop; where it frees enough there is no error, and no denial."""

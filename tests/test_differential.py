@@ -753,7 +753,7 @@ class Model:
                 except Refused:  # another allocator stands on the arena
                     mark = None
             if mark is None:
-                for block in self.blocks[:before - 1 : -1] if before else self.blocks[::-1]:
+                for block in self.blocks[: before - 1 : -1] if before else self.blocks[::-1]:
                     self.free(block, level)
             del self.blocks[before:]
             raise
@@ -1165,10 +1165,7 @@ class Program:
                 "free(block)",
                 [
                     lambda: self.model.free(model, level),
-                    *(
-                        lambda r=r, b=b: r.levels[level].free(b)
-                        for r, b in zip(self.reals, reals, strict=True)
-                    ),
+                    *(lambda r=r, b=b: r.levels[level].free(b) for r, b in zip(self.reals, reals, strict=True)),
                 ],
             )
 
@@ -1261,10 +1258,7 @@ class Program:
             "release(mark)",
             [
                 lambda: self.model.release(level, mark),
-                *(
-                    lambda r=r, m=m: r.levels[level].release(m)
-                    for r, m in zip(self.reals, reals, strict=True)
-                ),
+                *(lambda r=r, m=m: r.levels[level].release(m) for r, m in zip(self.reals, reals, strict=True)),
             ],
         )
 

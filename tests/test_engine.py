@@ -16,9 +16,7 @@ import pytest
 import nativemem
 
 native = pytest.mark.skipif(nativemem.backend != "native", reason="the engine needs the C core")
-numpy = pytest.mark.skipif(
-    importlib.util.find_spec("numpy") is None, reason="NumPy is not installed"
-)
+numpy = pytest.mark.skipif(importlib.util.find_spec("numpy") is None, reason="NumPy is not installed")
 
 
 def python(code: str, *flags: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -916,8 +914,10 @@ class TestArrays:
         (tmp_path / "numpy" / "core").mkdir(parents=True)
         (tmp_path / "numpy" / "core" / "__init__.py").touch()
         umath = tmp_path / "numpy" / "core" / "_multiarray_umath.py"
-        umath.write_text(HANDLER + textwrap.dedent(
-            """
+        umath.write_text(
+            HANDLER
+            + textwrap.dedent(
+                """
             newer = Handler(b"other", 2)
             capsule = new_capsule(ctypes.addressof(newer), b"mem_handler", None)
             get = ctypes.PYFUNCTYPE(ctypes.py_object)(lambda: capsule)
@@ -925,7 +925,8 @@ class TestArrays:
             table[305] = ctypes.cast(get, ctypes.c_void_p)
             _ARRAY_API = new_capsule(ctypes.addressof(table), None, None)
             """
-        ))
+            )
+        )
         for version, inside, why in (
             ("1.21.6", "import numpy.core._multiarray_umath", "no memory handlers"),
             ("1.26.0", "import numpy.core._multiarray_umath", "unknown version 2"),
@@ -949,7 +950,8 @@ class TestArrays:
                 """
             done = python(later, **here)
             assert (done.returncode, done.stdout) == (
-                0, "Installed(objects=True, arrays=False, raw=False, limit=None)\n"
+                0,
+                "Installed(objects=True, arrays=False, raw=False, limit=None)\n",
             )
             assert done.stderr.count("UserWarning: nativemem: arrays stay with NumPy's allocator") == 1
             assert why in done.stderr
@@ -960,8 +962,9 @@ class TestArrays:
 
     def test_zeros_that_are_large_take_fresh_pages(self) -> None:
         """NPY-7: they become resident where they are written to, again after others of that size have been."""
-        assert output(
-            """
+        assert (
+            output(
+                """
             import numpy, nativemem
             nativemem.install()
             def resident():
@@ -974,7 +977,9 @@ class TestArrays:
                 print(resident() - before < 8 << 20, float(zeros[0] + zeros[-1]))
                 del zeros
             """
-        ) == ["True", "True 0.0"] * 2
+            )
+            == ["True", "True 0.0"] * 2
+        )
 
     def test_zeros_are_zero_on_reused_memory(self) -> None:
         assert output(

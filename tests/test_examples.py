@@ -212,9 +212,7 @@ class TestPipeline:
         assert developed.dtype == np.uint8
         assert np.ptp(developed) <= 1
 
-    def test_sharpening_steepens_an_edge_and_leaves_the_rest(
-        self, load: Callable[[Path], ModuleType]
-    ) -> None:
+    def test_sharpening_steepens_an_edge_and_leaves_the_rest(self, load: Callable[[Path], ModuleType]) -> None:
         import numpy as np
 
         pipeline = load(PIPELINE)
@@ -226,9 +224,7 @@ class TestPipeline:
         assert (sharp[:, 8] > 0.5).all()
         np.testing.assert_allclose(sharp[:, :6], 0.25, rtol=1e-6)
         np.testing.assert_allclose(sharp[:, 10:], 0.5, rtol=1e-6)
-        np.testing.assert_allclose(
-            pipeline.sharpen(light.swapaxes(0, 1), 1.0), sharp.swapaxes(0, 1), rtol=1e-6
-        )
+        np.testing.assert_allclose(pipeline.sharpen(light.swapaxes(0, 1), 1.0), sharp.swapaxes(0, 1), rtol=1e-6)
 
     def test_a_folder_without_pictures_is_a_usage_error(self, tmp_path: Path) -> None:
         done = start(PIPELINE, "--images", str(tmp_path))

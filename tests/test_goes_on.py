@@ -341,7 +341,9 @@ def use_up():
 
 def test_a_thread_starts_with_nothing_left() -> None:
     """Its starter would wait for it for ever."""
-    done = run(WITH_NOTHING_LEFT + """
+    done = run(
+        WITH_NOTHING_LEFT
+        + """
 bound(8)
 ran = []
 try: fill(2)
@@ -353,7 +355,8 @@ for i in range(100):
     started.join()
 slots.clear()
 print(len(ran))
-""")
+"""
+    )
     assert (done.returncode, done.stdout) == (0, "100\n"), done.stderr
 
 
@@ -382,7 +385,8 @@ print(sorted(kind.__name__ for kind in kinds))
 @pytest.mark.parametrize("filled", [False, True])
 def test_jobs_whose_errors_are_kept(filled: bool) -> None:
     """Each of many jobs meets the limit, and its future keeps the error with its frames: each has its answer."""
-    done = run("""
+    done = run(
+        """
 import concurrent.futures as futures, sys
 nativemem.install()
 budget, kept = nativemem.Budget("4 MiB"), []
@@ -396,7 +400,9 @@ with futures.ThreadPoolExecutor(4) as executor:
     jobs = [budget.wrap(executor).submit(job, i) for i in range(5000)]
     kinds = {type(each.exception(timeout=50)) for each in jobs}
 print(kinds - {type(None)})
-""", filled)
+""",
+        filled,
+    )
     assert (done.returncode, done.stdout) == (0, "{<class 'MemoryError'>}\n"), done.stderr
 
 

@@ -36,9 +36,7 @@ LIBC_ALLOCATION = re.compile(
     r"(?<![\w.>])(malloc|calloc|realloc|free|strdup|strndup|aligned_alloc|posix_memalign)\s*\("
 )
 PYTHON_HEADER = re.compile(r"(Python|pyconfig|structmember|datetime|frameobject|patchlevel)\.h|numpy/.*")
-CHECKER_HOOK = re.compile(
-    r"__SANITIZE_ADDRESS__|address_sanitizer|ASAN_(UN)?POISON\w*|__asan_\w+|VALGRIND_\w+"
-)
+CHECKER_HOOK = re.compile(r"__SANITIZE_ADDRESS__|address_sanitizer|ASAN_(UN)?POISON\w*|__asan_\w+|VALGRIND_\w+")
 CHECKER_HEADER = re.compile(r"(sanitizer|valgrind)/.*|(valgrind|memcheck)\.h")
 
 

@@ -25,7 +25,8 @@ Words = tuple[str, ...]
 COMPILERS = [name for name in ("gcc", "clang", "clang-19") if shutil.which(name)][:2]
 
 pytestmark = pytest.mark.skipif(
-    not (COMPILERS and shutil.which("make") and shutil.which("nm")), reason="builds C: wants make, nm and a compiler"
+    not (COMPILERS and shutil.which("make") and shutil.which("nm")),
+    reason="builds C: wants make, nm and a compiler",
 )
 
 
@@ -58,7 +59,9 @@ def program(tree: Path, flag: int, source: str, compiler: str, static: bool = Fa
     shared = (f"-L{built / 'lib'}", "-lnativemem", f"-Wl,-rpath,{built / 'lib'}")
     link = (built / "lib" / "libnativemem.a",) if static else shared
     source_file = PROGRAMS / f"{source}.c"
-    done = run(tree, compiler, *STRICT, *more, f"-I{built / 'include'}", source_file, "-o", made, *link, "-pthread", "-ldl")
+    done = run(
+        tree, compiler, *STRICT, *more, f"-I{built / 'include'}", source_file, "-o", made, *link, "-pthread", "-ldl"
+    )
     assert done.returncode == 0, done.stderr
     return made
 
@@ -331,9 +334,19 @@ def test_the_pkg_config_file_and_an_install(sound: Path, tmp_path: Path) -> None
         prefix = tmp_path / path
         done = run(sound, "make", "-s", "install-lib", f"USE_NATIVE_MEM={flag}", f"PREFIX={prefix}", "CFLAGS=-O0")
         assert done.returncode == 0, done.stderr
-        asked = run(tmp_path, "env", f"PKG_CONFIG_PATH={prefix / 'lib' / 'pkgconfig'}", "pkg-config", "--cflags", "--libs", "nativemem")
+        asked = run(
+            tmp_path,
+            "env",
+            f"PKG_CONFIG_PATH={prefix / 'lib' / 'pkgconfig'}",
+            "pkg-config",
+            "--cflags",
+            "--libs",
+            "nativemem",
+        )
         words = asked.stdout.split()
-        compiled = run(tmp_path, COMPILERS[0], *STRICT, sound / PROGRAMS / "program.c", "-o", prefix / "program", *words)
+        compiled = run(
+            tmp_path, COMPILERS[0], *STRICT, sound / PROGRAMS / "program.c", "-o", prefix / "program", *words
+        )
         assert compiled.returncode == 0, compiled.stderr
         done = run(tmp_path, "env", f"LD_LIBRARY_PATH={prefix / 'lib'}", prefix / "program")
         assert done.stdout == f"{path}: 0 failures\n"

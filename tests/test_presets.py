@@ -110,9 +110,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("noun", "field", "value", "error"), BAD)
-def test_each_message_has_its_section(
-    noun: str, field: str, value: object, error: type[Exception]
-) -> None:
+def test_each_message_has_its_section(noun: str, field: str, value: object, error: type[Exception]) -> None:
     """CFG-1: however the configuration is made."""
     kind = type(LEAST[noun])
     required = REQUIRED.get(noun, {}) | {field: value}

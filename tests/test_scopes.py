@@ -1034,9 +1034,10 @@ print(charges(a), is_open(a))
 
     def test_generators_that_resume_each_other(self) -> None:
         """OWN-1: the one that runs inside counts, whichever entered first."""
-        assert output(
-            PAIRS
-            + """
+        assert (
+            output(
+                PAIRS
+                + """
 def state(): return [budget.name for budget in (a, b) if charges(budget)]
 def one(budget):
     with budget:
@@ -1054,7 +1055,9 @@ second = other(b, first)
 next(second), next(first)
 print(next(second), state())
 """
-        ) == ["(['a'], ['b']) []"] * 2
+            )
+            == ["(['a'], ['b']) []"] * 2
+        )
 
     def test_what_stays_of_scopes_that_overlap(self) -> None:
         """OWN-6: nothing, though there is always one that is open."""
@@ -1301,7 +1304,6 @@ class TestArrays:
             print(float(np.ones(10).sum()))
             """
         ) == ["True", "True", "10.0"]
-
 
     def test_an_array_alone_outlives_its_budget(self) -> None:
         """OWN-4: with its object in nobody's heap."""

@@ -68,9 +68,9 @@ static size_t pick_size(rng *r, int phase) {
     if (service && kind == 0) return log_size(r, 32768, 524288);
     if (service && kind <= 50) return log_size(r, 512, 32768);
     switch (phase % 3) { /* each within 16 to 511 bytes */
-        case 0: return log_size(r, 16, 128);
-        case 1: return log_size(r, 64, 512);
-        default: return log_size(r, 16, 512);
+    case 0: return log_size(r, 16, 128);
+    case 1: return log_size(r, 64, 512);
+    default: return log_size(r, 16, 512);
     }
 }
 

@@ -39,9 +39,8 @@ static void *atomic_alloc(void *self, size_t size, size_t align) {
     if (ptr == NULL) return NULL;
     size_t used = atomic_fetch_add_explicit(&c->used, size, memory_order_relaxed) + size;
     size_t peak = atomic_load_explicit(&c->peak, memory_order_relaxed);
-    while (peak < used && !atomic_compare_exchange_weak_explicit(&c->peak, &peak, used, memory_order_relaxed,
-                                                                 memory_order_relaxed)) {
-    }
+    while (peak < used &&
+           !atomic_compare_exchange_weak_explicit(&c->peak, &peak, used, memory_order_relaxed, memory_order_relaxed)) {}
     atomic_fetch_add_explicit(&c->total, size, memory_order_relaxed);
     atomic_fetch_add_explicit(&c->count, 1, memory_order_relaxed);
     return ptr;

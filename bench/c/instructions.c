@@ -11,7 +11,12 @@
 #define ALIGN ((size_t)16)
 
 /* Copies its argument where the compiler cannot follow. */
-#define HIDDEN(value) __extension__({ __typeof__(value) hidden = (value); __asm__("" : "+r"(hidden)); hidden; })
+#define HIDDEN(value)                       \
+    __extension__({                         \
+        __typeof__(value) hidden = (value); \
+        __asm__("" : "+r"(hidden));         \
+        hidden;                             \
+    })
 
 static void *block;
 
@@ -44,13 +49,9 @@ static NOINLINE void path_heap_free(void) { status = HIDDEN(&nm_heap_free)(heap,
 static NOINLINE void path_heap_malloc_1KiB(void) { block = HIDDEN(&nm_heap_malloc)(heap, 1024); }
 static NOINLINE void path_heap_free_1KiB(void) { status = HIDDEN(&nm_heap_free)(heap, block); }
 
-#define PORT_PATHS(name, port)                                                                     \
-    static NOINLINE void path_##name##_alloc(void) {                                               \
-        block = port.methods->alloc(port.self, SIZE, ALIGN);                                       \
-    }                                                                                              \
-    static NOINLINE void path_##name##_free(void) {                                                \
-        status = port.methods->free(port.self, block, SIZE, ALIGN);                                \
-    }
+#define PORT_PATHS(name, port)                                                                              \
+    static NOINLINE void path_##name##_alloc(void) { block = port.methods->alloc(port.self, SIZE, ALIGN); } \
+    static NOINLINE void path_##name##_free(void) { status = port.methods->free(port.self, block, SIZE, ALIGN); }
 PORT_PATHS(bare, bare)
 PORT_PATHS(arena, arena)
 PORT_PATHS(stack, stack)
@@ -79,26 +80,26 @@ static void set_up_all(void) {
 }
 
 static void (*const paths[][2])(void) = {
-    {path_heap_malloc, path_heap_free},
-    {path_heap_malloc_1KiB, path_heap_free_1KiB},
-    {path_bare_alloc, path_bare_free},
-    {path_arena_alloc, path_arena_free},
-    {path_stack_alloc, path_stack_free},
-    {path_pool_alloc, path_pool_free},
-    {path_slab_alloc, path_slab_free},
-    {path_heap_port_alloc, path_heap_port_free},
-    {path_system_alloc, path_system_free},
-    {path_limited_alloc, path_limited_free},
-    {path_traced_alloc, path_traced_free},
-    {path_traced_sizes_alloc, path_traced_sizes_free},
+    {path_heap_malloc, path_heap_free},    {path_heap_malloc_1KiB, path_heap_free_1KiB},
+    {path_bare_alloc, path_bare_free},     {path_arena_alloc, path_arena_free},
+    {path_stack_alloc, path_stack_free},   {path_pool_alloc, path_pool_free},
+    {path_slab_alloc, path_slab_free},     {path_heap_port_alloc, path_heap_port_free},
+    {path_system_alloc, path_system_free}, {path_limited_alloc, path_limited_free},
+    {path_traced_alloc, path_traced_free}, {path_traced_sizes_alloc, path_traced_sizes_free},
 };
 
 #else
 
 static NOINLINE void path_malloc(void) { block = HIDDEN(&malloc)(SIZE); }
-static NOINLINE void path_free(void) { HIDDEN(&free)(block); keep(block); }
+static NOINLINE void path_free(void) {
+    HIDDEN (&free)(block);
+    keep(block);
+}
 static NOINLINE void path_malloc_1KiB(void) { block = HIDDEN(&malloc)(1024); }
-static NOINLINE void path_free_1KiB(void) { HIDDEN(&free)(block); keep(block); }
+static NOINLINE void path_free_1KiB(void) {
+    HIDDEN (&free)(block);
+    keep(block);
+}
 static void set_up_all(void) {}
 static void (*const paths[][2])(void) = {
     {path_malloc, path_free},

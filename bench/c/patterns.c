@@ -195,8 +195,8 @@ static const struct {
     sample_fn *sample;
     bool threads; /* the number of steps is fixed: how soon a thread is woken says nothing of a step */
 } workloads[] = {
-    {"pair", pair, false},     {"lifo", lifo, false},       {"fifo", fifo, false},
-    {"larson", larson, true},  {"mstress", mstress, true},  {"xmalloc", xmalloc, true},
+    {"pair", pair, false},    {"lifo", lifo, false},      {"fifo", fifo, false},
+    {"larson", larson, true}, {"mstress", mstress, true}, {"xmalloc", xmalloc, true},
 };
 
 int main(int argc, char **argv) {

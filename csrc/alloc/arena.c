@@ -63,9 +63,7 @@ static void settle_peak(nm_arena *a) {
 
 NM_INLINE bool is_mine(const nm_arena *a) { return nm__may_use(a->thread); }
 
-nm_status nm_arena_check_thread(const nm_arena *a) {
-    return is_mine(a) ? NM_OK : nm__fail(NM_WRONG_THREAD, 0, 0, 0);
-}
+nm_status nm_arena_check_thread(const nm_arena *a) { return is_mine(a) ? NM_OK : nm__fail(NM_WRONG_THREAD, 0, 0, 0); }
 nm_status nm_arena_hand_over(nm_arena *a, uintptr_t thread) {
     if (!is_mine(a)) return nm_arena_check_thread(a);
     a->thread = thread;
@@ -235,9 +233,7 @@ static void *pattern_alloc(void *self, size_t size, size_t align) {
 }
 static const nm_methods pattern_methods = {pattern_alloc, arena_resize, arena_free, arena_stats};
 
-nm_allocator nm_arena_port(nm_arena *a) {
-    return (nm_allocator){a, a->o.patterns ? &pattern_methods : &arena_methods};
-}
+nm_allocator nm_arena_port(nm_arena *a) { return (nm_allocator){a, a->o.patterns ? &pattern_methods : &arena_methods}; }
 
 /* Drops blocks down to used bytes in live blocks. */
 static void drop_to(nm_arena *a, size_t used, size_t live) {

@@ -109,8 +109,7 @@ NM_INLINE void nm__remote_push(nm__remote *list, void *ptr, uintptr_t key) {
     void *head = atomic_load_explicit(list, memory_order_relaxed);
     do {
         nm__poke(ptr, nm__link(key, ptr, head));
-    } while (!atomic_compare_exchange_weak_explicit(list, &head, ptr, memory_order_seq_cst,
-                                                    memory_order_relaxed));
+    } while (!atomic_compare_exchange_weak_explicit(list, &head, ptr, memory_order_seq_cst, memory_order_relaxed));
 }
 NM_INLINE void *nm__remote_take(nm__remote *list) {
     if (atomic_load(list) == NULL) return NULL;

@@ -4,10 +4,9 @@
 #define PAGE NM_SUPERBLOCK
 
 const uint32_t nm__bin_sizes[NM_BINS] = {
-    0,    16,   32,   48,   64,   80,   96,   112,  128,  144,   160,   176,   192,   208,   224,
-    240,  256,  272,  288,  304,  320,  336,  352,  368,  384,   400,   416,   432,   448,   464,
-    480,  496,  512,  640,  768,  896,  1024, 1280, 1536, 1792,  2048,  2560,  3072,  3584,  4096,
-    5120, 6144, 7168, 8192, 10240, 12288, 14336, 16384, 20480, 24576, 28672, 32768,
+    0,    16,   32,   48,   64,   80,   96,   112,  128,  144,  160,  176,   192,   208,   224,   240,   256,   272,   288,
+    304,  320,  336,  352,  368,  384,  400,  416,  432,  448,  464,  480,   496,   512,   640,   768,   896,   1024,  1280,
+    1536, 1792, 2048, 2560, 3072, 3584, 4096, 5120, 6144, 7168, 8192, 10240, 12288, 14336, 16384, 20480, 24576, 28672, 32768,
 };
 
 #define B2(bin) bin, bin
@@ -16,8 +15,8 @@ const uint32_t nm__bin_sizes[NM_BINS] = {
 #define B16(bin) B8(bin), B8(bin)
 #define B32(bin) B16(bin), B16(bin)
 const uint8_t nm__coarse_bins[] = {
-    B4(0),   33,      34,      35,      36,      B2(37),  B2(38),  B2(39),  B2(40),  B4(41),  B4(42),  B4(43),  B4(44),
-    B8(45),  B8(46),  B8(47),  B8(48),  B16(49), B16(50), B16(51), B16(52), B32(53), B32(54), B32(55), B32(56),
+    B4(0),  33,     34,     35,     36,      B2(37),  B2(38),  B2(39),  B2(40),  B4(41),  B4(42),  B4(43),  B4(44),
+    B8(45), B8(46), B8(47), B8(48), B16(49), B16(50), B16(51), B16(52), B32(53), B32(54), B32(55), B32(56),
 };
 
 nm__page nm__no_page = {.part = NULL};
@@ -108,7 +107,8 @@ static const char *check_superblock(const nm__page *p, const nm__part *part, siz
     uint32_t used = used_of(slot, p);
     if (p->part != part || p->kind != NM__SUPERBLOCK || p->bin != bin) return "a superblock is another part's or bin's";
     if (!nm__cells_check(&p->cells, used, nm__page_base(p), 0, part->heap->key)) return "a superblock's cells do not add up";
-    if (p == slot->page) return p->cells.count == 0 || p->cells.count > patience(&p->cells) ? "a head's count has run out" : NULL;
+    if (p == slot->page)
+        return p->cells.count == 0 || p->cells.count > patience(&p->cells) ? "a head's count has run out" : NULL;
     if (used == 0) return "an empty superblock was not returned";
     if (p->group == NM__FULL ? used != p->cells.capacity : p->group != group_of(&p->cells, used))
         return "a superblock is on the wrong list";
@@ -397,9 +397,7 @@ static void let_wait_in(nm__part *part, nm__page *p, unsigned group) {
     push(&part->waiting[p->bin][group], p);
 }
 
-static void let_wait(nm__part *part, nm__page *p) {
-    let_wait_in(part, p, group_of(&p->cells, nm__cells_used(&p->cells)));
-}
+static void let_wait(nm__part *part, nm__page *p) { let_wait_in(part, p, group_of(&p->cells, nm__cells_used(&p->cells))); }
 
 static void pull_waiting(nm__part *part, nm__page *p) { pull(&part->waiting[p->bin][p->group], p); }
 
@@ -521,9 +519,7 @@ static bool provide(nm__part *part, size_t bin, bool quiet) {
     return extend(h, p);
 }
 
-void *nm__part_alloc_slow(nm__part *part, size_t bin) {
-    return provide(part, bin, false) ? nm__part_alloc(part, bin) : NULL;
-}
+void *nm__part_alloc_slow(nm__part *part, size_t bin) { return provide(part, bin, false) ? nm__part_alloc(part, bin) : NULL; }
 
 static void make_room(nm_heap *h) {
     nm__part *part = nm__heap_attach(h);
@@ -906,9 +902,7 @@ void *nm_heap_calloc(nm_heap *h, size_t count, size_t size) {
 }
 void *nm__heap_try_calloc(nm_heap *h, size_t bytes) { return heap_calloc(h, bytes, true); }
 
-nm_status nm_heap_free(nm_heap *h, void *ptr) {
-    return nm__part_free(h, nm__mine[h->slot], ptr, nm__page_in(ptr));
-}
+nm_status nm_heap_free(nm_heap *h, void *ptr) { return nm__part_free(h, nm__mine[h->slot], ptr, nm__page_in(ptr)); }
 
 /* A block that shrinks and finds no smaller place stays: NULL then, but nothing was denied. */
 static void *move_to(void *moved, nm_heap *h, void *ptr, size_t old, size_t size) {
@@ -1002,9 +996,7 @@ NM_INLINE void *count_alloc(nm__part *part, void *ptr, size_t size) {
 }
 
 /* Only where the size is known: of malloc's shape the whole cell is the block. */
-NM_INLINE void watch_slack(void *ptr, size_t size) {
-    NM_POISON((char *)ptr + size, nm_heap_usable_of(ptr) - size);
-}
+NM_INLINE void watch_slack(void *ptr, size_t size) { NM_POISON((char *)ptr + size, nm_heap_usable_of(ptr) - size); }
 
 static NM_COLD void *alloc_slow(nm_heap *h, nm__part *part, size_t size, size_t align) {
     void *ptr;
@@ -1104,9 +1096,7 @@ static const nm_methods heap_methods = {heap_alloc, heap_resize, heap_free, heap
 
 static const nm_methods secure_methods = {secure_port_alloc, heap_resize, heap_free, heap_stats};
 
-nm_allocator nm_heap_port(nm_heap *h) {
-    return (nm_allocator){h, h->key != 0 ? &secure_methods : &heap_methods};
-}
+nm_allocator nm_heap_port(nm_heap *h) { return (nm_allocator){h, h->key != 0 ? &secure_methods : &heap_methods}; }
 
 /* ---- life ----------------------------------------------------------------------------------------- */
 

@@ -72,9 +72,7 @@ const char *nm_pool_check(const nm_pool *p) {
     return NULL;
 }
 
-nm_status nm_pool_check_thread(const nm_pool *p) {
-    return is_mine(p) ? NM_OK : nm__fail(NM_WRONG_THREAD, 0, 0, 0);
-}
+nm_status nm_pool_check_thread(const nm_pool *p) { return is_mine(p) ? NM_OK : nm__fail(NM_WRONG_THREAD, 0, 0, 0); }
 nm_status nm_pool_hand_over(nm_pool *p, uintptr_t thread) {
     if (!is_mine(p)) return nm_pool_check_thread(p);
     p->thread = thread;

@@ -209,8 +209,7 @@ const char *nm__region_check(void) {
     }
     if (broken == NULL && free_pages != listed) broken = "a free span is on no list";
     if (broken == NULL && used != region.used) broken = "pages in use are not counted right";
-    if (broken == NULL && bytes_of(dirty_pages()) != nm__get(&nm__region_dirty))
-        broken = "dirty bytes are not counted right";
+    if (broken == NULL && bytes_of(dirty_pages()) != nm__get(&nm__region_dirty)) broken = "dirty bytes are not counted right";
     for (unsigned i = 0; i < WINDOWS && broken == NULL; i++) {
         demand += region.needed[i];
         if (region.idle > region.low[i]) broken = "more is idle than there was";
@@ -626,7 +625,8 @@ static void *watch(void *unused) {
                 continue;
             }
         } /* what the system would not have, a locked page perhaps, it is offered again later */
-        uint64_t next = atomic_load_explicit(&region.window_ends_ms, memory_order_relaxed) + 10; /* the clock that is looked at is a coarse one */
+        uint64_t next = atomic_load_explicit(&region.window_ends_ms, memory_order_relaxed) +
+                        10; /* the clock that is looked at is a coarse one */
         struct timespec until = {(time_t)(next / 1000), (long)(next % 1000) * 1000000};
         (void)pthread_cond_timedwait(&watcher.wake, &region.lock, &until);
     }

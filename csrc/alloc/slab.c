@@ -58,7 +58,8 @@ const char *nm_slab_check(const nm_slab *s) {
     for (const superblock *sb = s->all; sb != NULL; sb = sb->older, superblocks++) {
         const bin *b = &s->bins[sb->bin];
         if (sb->slab != s || sb->cells.cell != b->cell) return "a superblock is another slab's or bin's";
-        if (!nm__cells_check(&sb->cells, nm__cells_used(&sb->cells), (const char *)sb, sb->start, 0)) return "a superblock's cells do not add up";
+        if (!nm__cells_check(&sb->cells, nm__cells_used(&sb->cells), (const char *)sb, sb->start, 0))
+            return "a superblock's cells do not add up";
         if (sb->listed == nm__cells_full(&sb->cells)) return "a superblock is listed and full, or neither";
         if (nm__cells_used(&sb->cells) == 0 && b->spare != sb) return "an empty superblock is not its bin's spare";
         if (sb->older != NULL && sb->older->newer != sb) return "the list of all superblocks is broken";
@@ -77,9 +78,7 @@ const char *nm_slab_check(const nm_slab *s) {
 
 NM_INLINE bool is_mine(const nm_slab *s) { return nm__may_use(s->thread); }
 
-nm_status nm_slab_check_thread(const nm_slab *s) {
-    return is_mine(s) ? NM_OK : nm__fail(NM_WRONG_THREAD, 0, 0, 0);
-}
+nm_status nm_slab_check_thread(const nm_slab *s) { return is_mine(s) ? NM_OK : nm__fail(NM_WRONG_THREAD, 0, 0, 0); }
 nm_status nm_slab_hand_over(nm_slab *s, uintptr_t thread) {
     if (!is_mine(s)) return nm_slab_check_thread(s);
     s->thread = thread;
@@ -201,9 +200,7 @@ static void return_superblock(nm_slab *s, superblock *sb) {
     (void)s->upstream.methods->free(s->upstream.self, sb, SUPERBLOCK, SUPERBLOCK);
 }
 
-static superblock *superblock_of(void *ptr) {
-    return (superblock *)(void *)((uintptr_t)ptr & ~(uintptr_t)(SUPERBLOCK - 1));
-}
+static superblock *superblock_of(void *ptr) { return (superblock *)(void *)((uintptr_t)ptr & ~(uintptr_t)(SUPERBLOCK - 1)); }
 
 static void give_local(nm_slab *s, superblock *sb, void *ptr) {
     bin *b = &s->bins[sb->bin];

@@ -57,9 +57,7 @@ const char *nm_stack_check(const nm_stack *s) {
     return NULL;
 }
 
-nm_status nm_stack_check_thread(const nm_stack *s) {
-    return is_mine(s) ? NM_OK : nm__fail(NM_WRONG_THREAD, 0, 0, 0);
-}
+nm_status nm_stack_check_thread(const nm_stack *s) { return is_mine(s) ? NM_OK : nm__fail(NM_WRONG_THREAD, 0, 0, 0); }
 nm_status nm_stack_hand_over(nm_stack *s, uintptr_t thread) {
     if (!is_mine(s)) return nm_stack_check_thread(s);
     s->thread = thread;
@@ -213,9 +211,7 @@ static void *pattern_alloc(void *self, size_t size, size_t align) {
 }
 static const nm_methods pattern_methods = {pattern_alloc, stack_resize, stack_free, stack_stats};
 
-nm_allocator nm_stack_port(nm_stack *s) {
-    return (nm_allocator){s, s->patterns ? &pattern_methods : &stack_methods};
-}
+nm_allocator nm_stack_port(nm_stack *s) { return (nm_allocator){s, s->patterns ? &pattern_methods : &stack_methods}; }
 
 nm_stack *nm_stack_create(nm_allocator upstream, size_t capacity, bool patterns) {
     if (capacity == 0 || capacity > NM_SIZE_MAX) return nm_refuse(NM_INVALID_LAYOUT, capacity, 0, 0);
@@ -278,8 +274,7 @@ static uint64_t serial_at(const nm_stack *s, size_t depth) { return depth == 0 ?
 
 nm_status nm_stack_take_mark(nm_stack *s, nm_stack_mark *out) {
     if (!is_mine(s)) return nm_stack_check_thread(s);
-    *out = (nm_stack_mark){
-        .stack = s, .generation = s->generation, .serial = serial_at(s, s->depth), .depth = s->depth};
+    *out = (nm_stack_mark){.stack = s, .generation = s->generation, .serial = serial_at(s, s->depth), .depth = s->depth};
     return NM_OK;
 }
 

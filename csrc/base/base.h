@@ -40,8 +40,8 @@ _Noreturn void nm__fatal(const char *message);
 nm_status nm__fail(nm_status status, size_t requested, size_t used, size_t limit);
 /* Want of memory, rather than misuse: the calls that stats count as failures. */
 static inline bool nm__is_want(nm_status status) {
-    return status == NM_OUT_OF_MEMORY || status == NM_EXHAUSTED || status == NM_OVER_BUDGET ||
-           status == NM_POOL_EXHAUSTED || status == NM_CAPACITY_EXCEEDED;
+    return status == NM_OUT_OF_MEMORY || status == NM_EXHAUSTED || status == NM_OVER_BUDGET || status == NM_POOL_EXHAUSTED ||
+           status == NM_CAPACITY_EXCEEDED;
 }
 
 /* nm_budget_charge in two steps: a charge that is released again before it is settled leaves no peak. */
@@ -65,7 +65,7 @@ void nm__budget_reserve(struct nm_budget *b, size_t n);
 bool nm__budget_overdraw(struct nm_budget *b, size_t n);
 /* Bytes that a charge could take; below 0 what is overdrawn. */
 int64_t nm__budget_left(const struct nm_budget *b);
-bool nm__budget_is_deep(const struct nm_budget *b);       /* more than half of the overdraft is drawn, here or in an ancestor */
+bool nm__budget_is_deep(const struct nm_budget *b); /* more than half of the overdraft is drawn, here or in an ancestor */
 bool nm__budget_has_recovered(const struct nm_budget *b); /* a charge of a quarter as much would pass, here and there */
 /* Registers what budgets do about a fork, once: before whoever calls budgets with a lock of its own held registers. */
 void nm__budget_see_to_forks(void);
@@ -87,28 +87,26 @@ size_t nm__os_page_size(void); /* 4 KiB on x86-64; 4, 16 or 64 KiB on aarch64, a
 /* Maps memory at an address, zero at first touch. Where any part of it is mapped, nothing changes. */
 typedef enum nm__mapping { NM__MAPPED, NM__TAKEN /* by another mapping */, NM__REFUSED /* there is no more */ } nm__mapping;
 nm__mapping nm__os_map(void *at, size_t size);
-bool nm__os_unmap(void *ptr, size_t size);     /* false: the process has too many mappings; nothing has changed */
-uintptr_t nm__os_landing(void);                /* about where the system maps what has no address; 0: it maps nothing */
-bool nm__os_open(void *ptr, size_t size);      /* undoes nm__os_guard */
-bool nm__os_purge(void *ptr, size_t size);     /* pages back to the system, zero when touched again */
-bool nm__os_guard(void *ptr, size_t size);     /* inaccessible until opened */
+bool nm__os_unmap(void *ptr, size_t size); /* false: the process has too many mappings; nothing has changed */
+uintptr_t nm__os_landing(void); /* about where the system maps what has no address; 0: it maps nothing */
+bool nm__os_open(void *ptr, size_t size); /* undoes nm__os_guard */
+bool nm__os_purge(void *ptr, size_t size); /* pages back to the system, zero when touched again */
+bool nm__os_guard(void *ptr, size_t size); /* inaccessible until opened */
 bool nm__os_is_readable(const void *ptr, size_t size); /* slow; now, and for as long as nobody unmaps it */
 uint64_t nm__os_random(void);
 /* Pages of 2 MiB where they fit, if the system has them; or none but those there are. */
 void nm__os_prefer_huge(void *ptr, size_t size, bool prefer);
-uint64_t nm__os_now_ms(void);                  /* monotonic, coarse, no system call */
-int64_t nm__os_time_ns(void);                  /* since the epoch */
+uint64_t nm__os_now_ms(void); /* monotonic, coarse, no system call */
+int64_t nm__os_time_ns(void); /* since the epoch */
 int64_t nm__os_monotonic_ns(void);
-size_t nm__os_address_limit(void);             /* bytes of address space allowed; SIZE_MAX: no limit */
+size_t nm__os_address_limit(void); /* bytes of address space allowed; SIZE_MAX: no limit */
 
 /* No two threads ever have the same number, so what belonged to one that has ended belongs to nobody. 0 is no
  * thread's. */
 extern NM_TLS uintptr_t nm__thread_number;
 uintptr_t nm__number_thread(void);
 uintptr_t nm__new_thread_number(void); /* for what is no thread but owns things like one */
-NM_INLINE uintptr_t nm__thread_id(void) {
-    return NM_LIKELY(nm__thread_number != 0) ? nm__thread_number : nm__number_thread();
-}
+NM_INLINE uintptr_t nm__thread_id(void) { return NM_LIKELY(nm__thread_number != 0) ? nm__thread_number : nm__number_thread(); }
 /* Whose confined allocators the thread may use: its own, or those that a Locked has it act for. 0 before the thread
  * has a number. */
 extern NM_TLS uintptr_t nm__acting_as;
@@ -122,15 +120,11 @@ void nm__arm_thread_end(void);
 
 /* Counters that one thread writes and any may read: plain adds, no lock prefix, no torn reads. */
 typedef _Atomic size_t nm__counter;
-NM_INLINE size_t nm__get(const nm__counter *c) {
-    return atomic_load_explicit((nm__counter *)c, memory_order_relaxed);
-}
+NM_INLINE size_t nm__get(const nm__counter *c) { return atomic_load_explicit((nm__counter *)c, memory_order_relaxed); }
 NM_INLINE void nm__set(nm__counter *c, size_t n) { atomic_store_explicit(c, n, memory_order_relaxed); }
 /* One instruction where the compilers make three of the load, the sum and the store. */
 #if defined(__x86_64__) && !defined(NM__TSAN)
-NM_INLINE void nm__bump(nm__counter *c, size_t n) {
-    __asm__("addq %1, %0" : "+m"(*(size_t *)(void *)c) : "er"(n) : "cc");
-}
+NM_INLINE void nm__bump(nm__counter *c, size_t n) { __asm__("addq %1, %0" : "+m"(*(size_t *)(void *)c) : "er"(n) : "cc"); }
 #else
 NM_INLINE void nm__bump(nm__counter *c, size_t n) { nm__set(c, nm__get(c) + n); }
 #endif
@@ -147,9 +141,7 @@ NM_INLINE void nm__bump_last(nm__counter *c, size_t n) {
 #else
 NM_INLINE void nm__bump_last(nm__counter *c, size_t n) { nm__set_last(c, nm__get(c) + n); }
 #endif
-NM_INLINE size_t nm__get_first(const nm__counter *c) {
-    return atomic_load_explicit((nm__counter *)c, memory_order_acquire);
-}
+NM_INLINE size_t nm__get_first(const nm__counter *c) { return atomic_load_explicit((nm__counter *)c, memory_order_acquire); }
 NM_INLINE size_t nm__difference(const nm__counter *more, const nm__counter *less) {
     size_t n = nm__get_first(less);
     return nm__get(more) - n;
@@ -157,17 +149,11 @@ NM_INLINE size_t nm__difference(const nm__counter *more, const nm__counter *less
 
 /* Counters that any thread may write. Orders: each write releases, as nm__bump_last does; a reader that concludes
  * something of other memory reads with nm__get_first. */
-NM_INLINE size_t nm__atomic_add(nm__counter *c, size_t n) {
-    return atomic_fetch_add_explicit(c, n, memory_order_release) + n;
-}
-NM_INLINE size_t nm__atomic_sub(nm__counter *c, size_t n) {
-    return atomic_fetch_sub_explicit(c, n, memory_order_release) - n;
-}
+NM_INLINE size_t nm__atomic_add(nm__counter *c, size_t n) { return atomic_fetch_add_explicit(c, n, memory_order_release) + n; }
+NM_INLINE size_t nm__atomic_sub(nm__counter *c, size_t n) { return atomic_fetch_sub_explicit(c, n, memory_order_release) - n; }
 static inline void nm__atomic_max(nm__counter *c, size_t n) {
     size_t seen = nm__get(c);
-    while (seen < n &&
-           !atomic_compare_exchange_weak_explicit(c, &seen, n, memory_order_relaxed, memory_order_relaxed)) {
-    }
+    while (seen < n && !atomic_compare_exchange_weak_explicit(c, &seen, n, memory_order_relaxed, memory_order_relaxed)) {}
 }
 
 #pragma GCC visibility pop

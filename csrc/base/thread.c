@@ -42,6 +42,4 @@ void nm__at_thread_end(void (*hook)(void)) {
     pthread_mutex_unlock(&ends.lock);
 }
 
-void nm__arm_thread_end(void) {
-    (void)pthread_setspecific(ends.key, &ends); /* any value but NULL */
-}
+void nm__arm_thread_end(void) { (void)pthread_setspecific(ends.key, &ends); /* any value but NULL */ }

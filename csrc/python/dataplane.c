@@ -1193,7 +1193,8 @@ static PyObject *allocator_generation(AllocatorObject *a, void *unused) {
 static PyMethodDef allocator_methods[] = {
     {"alloc", (PyCFunction)(void (*)(void))allocator_alloc, METH_FASTCALL | METH_KEYWORDS,
      "alloc($self, /, size=..., align=16)\n--\n\nA new Block of `size` bytes (an int or a string such as '64 KiB') at a\n"
-     "multiple of `align`. A pool takes its block size where none is given. Contents are undefined. Raises InvalidLayout for a size or alignment that no\n"
+     "multiple of `align`. A pool takes its block size where none is given. Contents are undefined. Raises InvalidLayout for a "
+     "size or alignment that no\n"
      "block can have, and a MemoryError of the allocator's kind where there is no room."},
     {"free", (PyCFunction)(void (*)(void))allocator_free, METH_FASTCALL | METH_KEYWORDS,
      "free($self, /, block)\n--\n\nGives a block back. Raises DoubleFree, StaleBlock, ForeignBlock, or BufferError\n"
@@ -1400,8 +1401,8 @@ static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT, .m_name = "nativemem._dataplane", .m_size = -1, .m_methods = module_methods};
 
 PyMODINIT_FUNC PyInit__dataplane(void) {
-    if (PyType_Ready(&Allocator_Type) < 0 || PyType_Ready(&Block_Type) < 0 ||
-        PyType_Ready(&Handle_Type) < 0 || nm__cdata_ready() < 0)
+    if (PyType_Ready(&Allocator_Type) < 0 || PyType_Ready(&Block_Type) < 0 || PyType_Ready(&Handle_Type) < 0 ||
+        nm__cdata_ready() < 0)
         return NULL;
     PyObject *m = PyModule_Create(&module);
     if (m == NULL) return NULL;
@@ -1410,9 +1411,8 @@ PyMODINIT_FUNC PyInit__dataplane(void) {
         return NULL;
     }
     if (PyModule_AddObjectRef(m, "Allocator", (PyObject *)&Allocator_Type) < 0 ||
-        PyModule_AddObjectRef(m, "Block", (PyObject *)&Block_Type) < 0 ||
-        PyModule_AddIntMacro(m, REWINDS_NEVER) < 0 || PyModule_AddIntMacro(m, REWINDS_ARENA) < 0 ||
-        PyModule_AddIntMacro(m, REWINDS_STACK) < 0) {
+        PyModule_AddObjectRef(m, "Block", (PyObject *)&Block_Type) < 0 || PyModule_AddIntMacro(m, REWINDS_NEVER) < 0 ||
+        PyModule_AddIntMacro(m, REWINDS_ARENA) < 0 || PyModule_AddIntMacro(m, REWINDS_STACK) < 0) {
         Py_DECREF(m);
         return NULL;
     }

@@ -89,8 +89,7 @@ PyObject *nm__engine_account(PyObject *module, PyObject *unused) {
     if (sizes == NULL) return NULL;
     bool added = true;
     for (unsigned b = 0; b < NM_BINS && added; b++) added = ending_add(sizes, nm_bin_size(b), census.allocations[b]);
-    for (unsigned k = 0; k < NM_SPAN_SIZES && added; k++)
-        added = ending_add(sizes, (size_t)1 << k, census.span_allocations[k]);
+    for (unsigned k = 0; k < NM_SPAN_SIZES && added; k++) added = ending_add(sizes, (size_t)1 << k, census.span_allocations[k]);
     nm_denial denial;
     PyObject *refused = NULL;
     if (added && nm_budget_last_denial(nm_engine_budget(), &denial)) {

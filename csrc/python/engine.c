@@ -234,23 +234,23 @@ NM_INLINE void domain_free(PyMemAllocatorEx *before, void *ptr) {
     if (NM_UNLIKELY(!give(ptr, nm__page_of(ptr)))) before->free(before->ctx, ptr);
 }
 
-#define DOMAIN(name)                                                                                    \
-    static void *name##_malloc(void *ctx, size_t size) {                                                \
-        (void)ctx;                                                                                      \
-        return domain_malloc(&objects.name, size);                                                      \
-    }                                                                                                   \
-    static void *name##_calloc(void *ctx, size_t count, size_t size) {                                  \
-        (void)ctx;                                                                                      \
-        return domain_calloc(&objects.name, count, size);                                               \
-    }                                                                                                   \
-    static void *name##_realloc(void *ctx, void *ptr, size_t size) {                                    \
-        (void)ctx;                                                                                      \
-        return domain_realloc(&objects.name, ptr, size);                                                \
-    }                                                                                                   \
-    static void name##_free(void *ctx, void *ptr) {                                                     \
-        (void)ctx;                                                                                      \
-        domain_free(&objects.name, ptr);                                                                \
-    }                                                                                                   \
+#define DOMAIN(name)                                                   \
+    static void *name##_malloc(void *ctx, size_t size) {               \
+        (void)ctx;                                                     \
+        return domain_malloc(&objects.name, size);                     \
+    }                                                                  \
+    static void *name##_calloc(void *ctx, size_t count, size_t size) { \
+        (void)ctx;                                                     \
+        return domain_calloc(&objects.name, count, size);              \
+    }                                                                  \
+    static void *name##_realloc(void *ctx, void *ptr, size_t size) {   \
+        (void)ctx;                                                     \
+        return domain_realloc(&objects.name, ptr, size);               \
+    }                                                                  \
+    static void name##_free(void *ctx, void *ptr) {                    \
+        (void)ctx;                                                     \
+        domain_free(&objects.name, ptr);                               \
+    }                                                                  \
     static PyMemAllocatorEx name##_hook = {NULL, name##_malloc, name##_calloc, name##_realloc, name##_free};
 
 DOMAIN(mem)
@@ -633,8 +633,7 @@ static void *array_realloc(void *ctx, void *ptr, size_t size) {
     return moved;
 }
 
-static nm__numpy_handler handler = {
-    "nativemem", 1, {NULL, array_malloc, array_calloc, array_realloc, array_free}};
+static nm__numpy_handler handler = {"nativemem", 1, {NULL, array_malloc, array_calloc, array_realloc, array_free}};
 
 /* PyDataMem_GetHandler's place in NumPy's C-API table, since 1.22. */
 #define NUMPY_GET_HANDLER 305

@@ -289,8 +289,7 @@ bool nm__insides_bears_refusal(const PyThreadState *thread, size_t size) {
     case BUILD_SLICE:
     case BUILD_STRING:
     case BUILD_TUPLE:
-    case LIST_APPEND:
-        return true;
+    case LIST_APPEND: return true;
     case BUILD_MAP:
     case BUILD_SET:
     case COMPARE_OP:
@@ -351,8 +350,7 @@ bool nm__insides_bears_refusal(const PyThreadState *thread, size_t size) {
     case INPLACE_XOR:
 #endif
         return !is_for_a_traceback(size, code);
-    default:
-        return calls_without_safe_point(special) && !is_for_a_traceback(size, code);
+    default: return calls_without_safe_point(special) && !is_for_a_traceback(size, code);
     }
 }
 
@@ -376,8 +374,7 @@ bool nm__insides_is_in_call(const PyThreadState *thread) {
     case CALL_METHOD:
 #endif
         return !calls_without_safe_point(special) && !nm__insides_is_entering(thread);
-    default:
-        return false;
+    default: return false;
     }
 }
 
@@ -421,7 +418,7 @@ static const char program[] = "def steps():\n"
 static struct {
     enum { IDLE, IN_STEPS, IN_TRY, IN_HANDLER, AT_WITH, AFTER_WITH } stage;
     PyObject *globals, *generator; /* borrowed */
-    const char *wrong;             /* the first thing that is not as it should be */
+    const char *wrong; /* the first thing that is not as it should be */
 } test;
 
 static bool holds(bool fact, const char *otherwise) {
@@ -510,7 +507,8 @@ static void check_in_steps(PyThreadState *thread, PyFrameObject *f) {
     const void *at = NULL;
     nm__place places[NM__PLACES];
     if (!holds(is_generator_frame(f), "the frame of a generator") ||
-        !holds((const char *)thread->exc_info == generator_at(offsetof(PyGenObject, gi_exc_state)), "the state of a generator") ||
+        !holds((const char *)thread->exc_info == generator_at(offsetof(PyGenObject, gi_exc_state)),
+               "the state of a generator") ||
         !holds(nm__insides_item_of(f) == thread->exc_info, "whether a generator has ended") ||
         !holds(thread->exc_info->previous_item != NULL, "the stack of handled exceptions") ||
 #if PY_VERSION_HEX >= 0x030B0000
@@ -531,8 +529,7 @@ static PyObject *probe(PyObject *module, PyObject *args) {
     PyFrameObject *f = PyThreadState_GetFrame(thread);
     if (f == NULL) return PyErr_NoMemory();
     nm__place places[NM__PLACES];
-    if (test.wrong == NULL)
-        switch (test.stage) {
+    if (test.wrong == NULL) switch (test.stage) {
         case IN_STEPS: check_in_steps(thread, f); break;
         case IN_TRY:
             nm__insides_note_places(thread, places);

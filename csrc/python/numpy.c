@@ -319,8 +319,7 @@ PyObject *nm__numpy_make_handler(PyObject *module, PyObject *args) {
         source->earlier = PyDict_Keys(locks);
     }
     source->handler.version = 1;
-    source->handler.allocator =
-        (nm__numpy_allocator){source, source_malloc, source_calloc, source_realloc, source_free};
+    source->handler.allocator = (nm__numpy_allocator){source, source_malloc, source_calloc, source_realloc, source_free};
     source->stays = source->handler.allocator;
     source->stays.malloc = stay_malloc;
     (void)PyOS_snprintf(source->handler.name, sizeof source->handler.name, "%s", name);

@@ -70,7 +70,8 @@ bool nm__overdraft_start(nm_budget *of, bool secure) {
     process = of;
     nm__overdraft_heap = nm_heap_create(NULL, secure);
     if (nm__overdraft_heap == NULL) return false;
-    (void)nm_heap_malloc(nm__overdraft_heap, INT_SIZE); /* for good: so there is a superblock of such cells when the system has no more */
+    /* for good: so there is a superblock of such cells when the system has no more */
+    (void)nm_heap_malloc(nm__overdraft_heap, INT_SIZE);
     learn_library();
     (void)pthread_atfork(lock_blocks, unlock_blocks, unlock_blocks);
     return true;
@@ -164,7 +165,9 @@ static void *serve(size_t size, size_t bytes, bool zeroed, uintptr_t site) {
     lock_blocks();
     bool promised = nm__sites_promise(&blocks.table);
     unlock_blocks();
-    void *ptr = !promised ? NULL : zeroed ? nm_heap_calloc(nm__overdraft_heap, 1, size) : nm_heap_malloc(nm__overdraft_heap, size);
+    void *ptr = !promised ? NULL
+                : zeroed  ? nm_heap_calloc(nm__overdraft_heap, 1, size)
+                          : nm_heap_malloc(nm__overdraft_heap, size);
     if (site > OF_FEW) nm__owner_claim((nm__owner *)site);
     lock_blocks();
     if (ptr != NULL) nm__sites_add(&blocks.table, (nm__site){ptr, bytes, site});
@@ -213,6 +216,7 @@ void nm__overdraft_look_for_recovery(void) {
 /* Code that is written as if no exception came out of nowhere: with one in its middle a lock is never released, a worker
  * ends without an answer, a loop that serves others ends. It goes on with the overdraft, and whatever called it gets the
  * error. By the first part of the module's name. */
+/* clang-format off */
 static const char *const spared[] = {
     "threading", "queue",   "_weakrefset", "weakref",   "concurrent", "asyncio",     "selectors", "multiprocessing",
     "importlib", "contextlib", "_frozen_importlib", "_frozen_importlib_external", "traceback", "linecache", "tokenize",
@@ -223,6 +227,7 @@ static const char *const spared[] = {
     "jedi", "parso", "prompt_toolkit", "comm", "debugpy", "matplotlib_inline", "wcwidth", "pure_eval", "asttokens", "decorator",
     "iniconfig", "_hypothesis_pytestplugin", "starlette", "fastapi", "flask", "django",
 };
+/* clang-format on */
 
 /* Of a module's name, as far as its first dot. */
 static int compare_first_part(const char *module, const char *name) {
@@ -306,7 +311,8 @@ static atomic_bool called;
 static int find_room(nm__owner *o) {
     nm__refusal refusal = errors.refusal;
     errors.refusal.charged = NULL;
-    if (refusal.charged == NULL || (refusal.charged != process && (o == NULL || refusal.charged != nm__owner_budget(o)))) return 0;
+    if (refusal.charged == NULL || (refusal.charged != process && (o == NULL || refusal.charged != nm__owner_budget(o))))
+        return 0;
     int ran = nm__ask_for_room(refusal.charged, refusal.refuser);
     if (ran <= 0 || !charge(o, 1, nm__budget_try)) return ran < 0 ? -1 : 0;
     release(o, 1);
@@ -335,8 +341,7 @@ static int at_safe_point(void *unused) {
     bool recovered = nm__budget_has_recovered(process) && (o == NULL || nm__budget_has_recovered(nm__owner_budget(o)));
     bool has_it = told || recovered || nm__insides_is_handling(PyThreadState_Get());
     bool answers = due && !has_it && result == 0 && may_interrupt(PyThreadState_Get()) &&
-                   nm__insides_is_still_at(PyThreadState_Get(), errors.places) &&
-                   !nm__insides_is_entering(PyThreadState_Get());
+                   nm__insides_is_still_at(PyThreadState_Get(), errors.places) && !nm__insides_is_entering(PyThreadState_Get());
     if (answers || has_it) {
         errors.due = false;
         if (o != NULL) atomic_store(nm__owner_due(o), false);
@@ -400,9 +405,7 @@ static bool be_due_in_thread(nm__owner *o, PyThreadState *thread) {
     return o != NULL && atomic_exchange(nm__owner_due(o), !raised) == raised;
 }
 
-static bool has_safe_points(void) {
-    return is_main_thread() && PyInterpreterState_Get() == PyInterpreterState_Main();
-}
+static bool has_safe_points(void) { return is_main_thread() && PyInterpreterState_Get() == PyInterpreterState_Main(); }
 
 /* A block was had from the overdraft. */
 static bool be_due(nm__owner *o, PyThreadState *thread) {
@@ -457,7 +460,8 @@ static void keep_error_ready(void) {
     int was_on = PyGC_Disable();
     errors.making = true;
     PyObject *nothing = PyTuple_New(0); /* there is but one */
-    if (nothing != NULL) Py_XDECREF(((PyTypeObject *)PyExc_MemoryError)->tp_new((PyTypeObject *)PyExc_MemoryError, nothing, NULL));
+    if (nothing != NULL)
+        Py_XDECREF(((PyTypeObject *)PyExc_MemoryError)->tp_new((PyTypeObject *)PyExc_MemoryError, nothing, NULL));
     Py_XDECREF(nothing);
     errors.making = false;
     if (was_on) PyGC_Enable();

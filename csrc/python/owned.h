@@ -10,8 +10,7 @@
 #define NM__OWNED(noun, parameters, arguments) \
     static bool own_##noun parameters { return (*slot = nm_##noun##_create arguments) != NULL; }
 
-NM__OWNED(budget, (void **slot, size_t limit, nm_budget *parent, const nm_budget_options *options),
-          (limit, parent, options))
+NM__OWNED(budget, (void **slot, size_t limit, nm_budget *parent, const nm_budget_options *options), (limit, parent, options))
 NM__OWNED(system, (void **slot), ())
 NM__OWNED(arena, (void **slot, nm_allocator upstream, nm_arena_options options), (upstream, options))
 NM__OWNED(slab, (void **slot, nm_allocator upstream, const size_t *bins, size_t nbins, bool zero_on_free),

@@ -63,10 +63,8 @@ void nm__place_take(PyMemAllocatorDomain domain, PyMemAllocatorEx *hook, PyMemAl
     PyMemAllocatorEx *in;
     *before = at_place(domain, &in);
     atomic_store(told, true);
-    if (in != NULL)
-        *in = *hook;
-    else
-        PyMem_SetAllocator(domain, hook);
+    if (in != NULL) *in = *hook;
+    else PyMem_SetAllocator(domain, hook);
 }
 
 const char *nm__place_owner(PyMemAllocatorDomain domain) {

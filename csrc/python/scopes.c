@@ -299,9 +299,9 @@ static PyTypeObject Entry_Type = {
 /* A thread has a stack of the exceptions that are being handled, and each generator that runs has its item there, the
  * innermost on top: so it tells which generators run in the thread. Items may be other extensions', whose generators
  * are not the interpreter's: their addresses are compared, nothing but the next item is read. */
-#define EACH_RUNNING(item, thread)                                                                          \
-    const _PyErr_StackItem *item = (thread)->exc_info;                                                      \
-    item != NULL && item->previous_item != NULL; /* the last is the thread's own */                        \
+#define EACH_RUNNING(item, thread)                                                  \
+    const _PyErr_StackItem *item = (thread)->exc_info;                              \
+    item != NULL && item->previous_item != NULL; /* the last is the thread's own */ \
     item = item->previous_item
 
 /* How many generators run in this thread inside the frame's. SIZE_MAX: it does not run here. */
@@ -360,7 +360,7 @@ static void entry_dealloc(EntryObject *e) {
     }
     PyObject_GC_UnTrack(e);
     Py_TRASHCAN_BEGIN(e, entry_dealloc) /* each holds the next outer one */
-    unlist_entry(e);
+        unlist_entry(e);
     Py_XDECREF(e->owner);
     Py_XDECREF(e->outer);
     Py_XDECREF(e->frame);
@@ -519,8 +519,8 @@ static PyObject *callers_of(PyFrameObject *f, int *flags) {
     PyFrameObject *back = goes_on ? PyFrame_GetBack(f) : NULL;
     while (back != NULL) {
         int kind = flags_of(back);
-        goes_on = kind != 0 ? PyList_Append(list, (PyObject *)back) == 0 && !(is_plain && (kind & ROAMS)) :
-                              is_plain && PyList_GET_SIZE(list) == 0;
+        goes_on = kind != 0 ? PyList_Append(list, (PyObject *)back) == 0 && !(is_plain && (kind & ROAMS))
+                            : is_plain && PyList_GET_SIZE(list) == 0;
         PyFrameObject *next = goes_on ? PyFrame_GetBack(back) : NULL;
         Py_DECREF(back);
         *flags |= kind;
@@ -646,8 +646,7 @@ typedef struct Misuse {
     bool ended;
 } Misuse;
 
-static EntryObject *is_wrong(EntryObject *e, Wrong kind, const EntryObject *where, const EntryObject *another,
-                             Misuse *wrong) {
+static EntryObject *is_wrong(EntryObject *e, Wrong kind, const EntryObject *where, const EntryObject *another, Misuse *wrong) {
     wrong->kind = kind;
     wrong->context = where == NULL ? NULL : Py_XNewRef(where->context);
     wrong->another = another == NULL ? NULL : (OwnerObject *)Py_NewRef(another->owner);
@@ -687,8 +686,7 @@ static EntryObject *find_of_others(const OwnerObject *owner, const PyThreadState
 /* The entry that leaving the owner's scope ends: the innermost that counts, or one that the frame that leaves has made
  * itself. Where another one is the innermost, or that is not this context's, leaving is wrong; the entry ends all the
  * same, wherever it is plain which one is meant. NULL: it is not. */
-static EntryObject *entry_to_end(const OwnerObject *owner, PyFrameObject *frame, const PyThreadState *thread,
-                                 Misuse *wrong) {
+static EntryObject *entry_to_end(const OwnerObject *owner, PyFrameObject *frame, const PyThreadState *thread, Misuse *wrong) {
     bool unsettled;
     EntryObject *now = find_active(thread, &unsettled), *e = NULL, *open = NULL;
     bool is_ours = now != NULL && now->owner == owner &&
@@ -798,7 +796,8 @@ static PyObject *scope_exit(PyObject *module, PyObject *const *args, Py_ssize_t 
     Py_XDECREF(wrong.context);
     Py_XDECREF(owner);
     Py_XDECREF(core);
-    if (done && due && (count < 2 || args[1] == Py_None)) return PyErr_NoMemory(); /* else the block ends with an error anyway */
+    if (done && due && (count < 2 || args[1] == Py_None))
+        return PyErr_NoMemory(); /* else the block ends with an error anyway */
     return done ? Py_NewRef(Py_None) : NULL;
 }
 

@@ -54,13 +54,9 @@ NM_INLINE void *checked(void *ptr, const char *message) {
     return ptr;
 }
 
-void *nm_hmalloc(size_t size) {
-    return checked(nm_plain_malloc(nm_memlib_now(), size), "HMalloc() FATAL: out of memory.");
-}
+void *nm_hmalloc(size_t size) { return checked(nm_plain_malloc(nm_memlib_now(), size), "HMalloc() FATAL: out of memory."); }
 
-void *nm_hcalloc(size_t size) {
-    return checked(nm_plain_calloc(nm_memlib_now(), 1, size), "HCalloc() FATAL: out of memory.");
-}
+void *nm_hcalloc(size_t size) { return checked(nm_plain_calloc(nm_memlib_now(), 1, size), "HCalloc() FATAL: out of memory."); }
 
 /* A block that the core does not take back is not to be blamed on memory. */
 static bool is_block(nm_status status, const char *message) {
@@ -82,9 +78,7 @@ void *nm_hrealloc(void *ptr, size_t size) {
     return checked(moved, message);
 }
 
-void nm_hfree(void *ptr) {
-    (void)is_block(nm_plain_free(nm_memlib_now(), ptr), "HFree() ERROR: not a block.");
-}
+void nm_hfree(void *ptr) { (void)is_block(nm_plain_free(nm_memlib_now(), ptr), "HFree() ERROR: not a block."); }
 
 bool nm_mem_init(void) {
     (void)nm_memlib_now(); /* should there be no memory yet, the first call that needs some says so */

@@ -22,9 +22,7 @@ void *HMalloc(size_t size) { return checked(malloc(size), size, "HMalloc() FATAL
 
 void *HCalloc(size_t size) { return checked(calloc(1, size), size, "HCalloc() FATAL: out of memory."); }
 
-void *HRealloc(void *ptr, size_t size) {
-    return checked(realloc(ptr, size), size, "HRealloc() FATAL: out of memory.");
-}
+void *HRealloc(void *ptr, size_t size) { return checked(realloc(ptr, size), size, "HRealloc() FATAL: out of memory."); }
 
 void HFree(void *ptr) { free(ptr); }
 

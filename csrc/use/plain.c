@@ -211,9 +211,7 @@ void *nm_plain_lua(void *plain, void *ptr, size_t old, size_t size) {
     return NULL;
 }
 
-void *nm_plain_zalloc(void *plain, unsigned items, unsigned size) {
-    return nm_plain_malloc(plain, (size_t)items * size);
-}
+void *nm_plain_zalloc(void *plain, unsigned items, unsigned size) { return nm_plain_malloc(plain, (size_t)items * size); }
 
 void *nm_plain_bzalloc(void *plain, int items, int size) {
     if (items < 0 || size < 0) return nm_refuse(NM_INVALID_LAYOUT, SIZE_MAX, 0, 0);
@@ -271,14 +269,14 @@ static void end(void *unused) { (void)unused; }
 
 #define EACH_PLACE(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)
 
-#define FUNCTIONS(i) \
-    static void *malloc_##i(size_t size) { return nm_plain_malloc(in_place(i), size); } \
-    static void *realloc_##i(void *ptr, size_t size) { return nm_plain_realloc(in_place(i), ptr, size); } \
-    static void free_##i(void *ptr) { (void)nm_plain_free(in_place(i), ptr); } \
+#define FUNCTIONS(i)                                                                                         \
+    static void *malloc_##i(size_t size) { return nm_plain_malloc(in_place(i), size); }                      \
+    static void *realloc_##i(void *ptr, size_t size) { return nm_plain_realloc(in_place(i), ptr, size); }    \
+    static void free_##i(void *ptr) { (void)nm_plain_free(in_place(i), ptr); }                               \
     static void *calloc_##i(size_t count, size_t size) { return nm_plain_calloc(in_place(i), count, size); } \
-    static size_t size_##i(void *ptr) { return nm_plain_size(in_place(i), ptr); } \
-    static void *sqlite_malloc_##i(int size) { return sqlite_malloc(in_place(i), size); } \
-    static void *sqlite_realloc_##i(void *ptr, int size) { return sqlite_realloc(in_place(i), ptr, size); } \
+    static size_t size_##i(void *ptr) { return nm_plain_size(in_place(i), ptr); }                            \
+    static void *sqlite_malloc_##i(int size) { return sqlite_malloc(in_place(i), size); }                    \
+    static void *sqlite_realloc_##i(void *ptr, int size) { return sqlite_realloc(in_place(i), ptr, size); }  \
     static int sqlite_size_##i(void *ptr) { return sqlite_size(in_place(i), ptr); }
 EACH_PLACE(FUNCTIONS)
 
@@ -286,8 +284,7 @@ EACH_PLACE(FUNCTIONS)
 static const nm_plain_calls malloc_methods[] = {EACH_PLACE(CALLS)};
 _Static_assert(sizeof malloc_methods / sizeof *malloc_methods == NM_PLAIN_PLACES, "a set of functions for each place");
 
-#define SQLITE(i) \
-    {sqlite_malloc_##i, free_##i, sqlite_realloc_##i, sqlite_size_##i, round_up, begin, end, NULL},
+#define SQLITE(i) {sqlite_malloc_##i, free_##i, sqlite_realloc_##i, sqlite_size_##i, round_up, begin, end, NULL},
 static const nm_plain_sqlite sqlite_methods[] = {EACH_PLACE(SQLITE)};
 
 static size_t place_of(nm_plain *p) {

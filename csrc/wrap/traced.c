@@ -342,7 +342,8 @@ nm_traced *nm_traced_create(nm_allocator upstream, nm_traced_options o) {
 }
 static uint64_t counted(const nm_traced *t, unsigned bucket, int kind) {
     uint64_t n = 0;
-    for (tally *y = atomic_load((_Atomic(tally *) *)&t->tallies); y != NULL; y = y->next) n += nm__get(&y->buckets[bucket][kind]);
+    for (tally *y = atomic_load((_Atomic(tally *) *)&t->tallies); y != NULL; y = y->next)
+        n += nm__get(&y->buckets[bucket][kind]);
     return n;
 }
 
@@ -362,9 +363,7 @@ void nm_traced_destroy(nm_traced *t) {
     nm__sites_destroy(&t->sites);
     nm__meta_free(t);
 }
-nm_allocator nm_traced_port(nm_traced *t) {
-    return (nm_allocator){t, &t->methods};
-}
+nm_allocator nm_traced_port(nm_traced *t) { return (nm_allocator){t, &t->methods}; }
 
 bool nm_traced_histogram(const nm_traced *t, uint64_t *sizes, uint64_t *latencies) {
     if (t != NULL && !t->o.histogram) return false;

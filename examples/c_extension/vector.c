@@ -54,8 +54,8 @@ static PyObject *vector_append(Vector *v, PyObject *number) {
     if (v->memory.keeper == NULL) return PyErr_Format(PyExc_ValueError, "the vector is closed");
     if (v->length == v->room) {
         Py_ssize_t room = v->room == 0 ? 8 : v->room * 2;
-        double *items = nm_realloc(v->memory.port, v->items, (size_t)v->room * sizeof(double),
-                                   (size_t)room * sizeof(double), ALIGN);
+        double *items = nm_realloc(v->memory.port, v->items, (size_t)v->room * sizeof(double), (size_t)room * sizeof(double),
+                                   ALIGN);
         if (items == NULL) {
             nm_raise(&v->memory); /* BudgetExceeded and the like, with the budget's name */
             return NULL;
@@ -70,10 +70,8 @@ static PyObject *vector_append(Vector *v, PyObject *number) {
 static PyObject *vector_sum(Vector *v, PyObject *unused) {
     (void)unused;
     double sum = 0;
-    Py_BEGIN_ALLOW_THREADS
-    for (Py_ssize_t i = 0; i < v->length; i++) sum += v->items[i];
-    Py_END_ALLOW_THREADS
-    return PyFloat_FromDouble(sum);
+    Py_BEGIN_ALLOW_THREADS for (Py_ssize_t i = 0; i < v->length; i++) sum += v->items[i];
+    Py_END_ALLOW_THREADS return PyFloat_FromDouble(sum);
 }
 
 static Py_ssize_t vector_length(PyObject *v) { return ((Vector *)v)->length; }

@@ -592,9 +592,7 @@ class Pool(Allocator):
     def __init__(self, block_size: int | str, count: int, grow: bool = False, upstream: Any = None) -> None:
         config: Any = PoolConfig(block_size, count, grow)
         upstream = self._upstream(upstream)
-        core = self._make(
-            "PoolCore", upstream, upstream._core, config.block_size, config.count, config.grow
-        )
+        core = self._make("PoolCore", upstream, upstream._core, config.block_size, config.count, config.grow)
         self._open(core, upstream, natural=config.block_size)
         self.config = config  # type: ignore[misc]
 
@@ -663,9 +661,7 @@ class Heap(Allocator):
             raise ConfigError(
                 f"heap.budget: takes a Budget of the {self._backend.name} backend, not {type(budget).__name__}"
             )
-        core = self._make(
-            "HeapCore", self, None if budget is None else budget._core, config.secure
-        )
+        core = self._make("HeapCore", self, None if budget is None else budget._core, config.secure)
         self._open(core)
         self.config = config  # type: ignore[misc]
         self._budget = budget  # type: ignore[misc]

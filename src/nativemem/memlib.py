@@ -219,7 +219,7 @@ def hrealloc(block: Any, size: int | str) -> Any:
 def hfree(block: Any) -> None:
     """Gives a block back, or what a ``void *`` of :mod:`cffi` that came from C points to; nothing for None and
     NULL. Raises as :meth:`Allocator.free`, and :class:`ForeignBlock` for a pointer to no block of memlib's, as far
-    as that can be told. """
+    as that can be told."""
     if block is None:
         return
     memlib = _memlib()

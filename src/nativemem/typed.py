@@ -202,9 +202,7 @@ class Array(_Typed):
 
     __slots__ = ("_n",)
 
-    def __init__(
-        self, allocator: Any, fmt: str, items: Iterable[Any] | int, align: int = ALIGN_DEFAULT
-    ) -> None:
+    def __init__(self, allocator: Any, fmt: str, items: Iterable[Any] | int, align: int = ALIGN_DEFAULT) -> None:
         label = f"{name_of(allocator)}.alloc_array"
         self._record = record = _Record(fmt, label)
         if isinstance(items, Iterable):

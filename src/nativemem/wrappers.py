@@ -50,8 +50,7 @@ class Limited(_Wrapper):
         upstream = self._upstream(upstream)
         if not isinstance(budget, self._binding.Budget):
             raise ConfigError(
-                f"limited.budget: takes a Budget of the {self._backend.name} backend, "
-                f"not {type(budget).__name__}"
+                f"limited.budget: takes a Budget of the {self._backend.name} backend, not {type(budget).__name__}"
             )
         core = self._make("LimitedCore", upstream, upstream._core, budget._core)
         self._open(core, upstream, wraps=True)
@@ -409,4 +408,3 @@ class Locked(_Wrapper):
                 link._core.hand_over(self._backend.this_thread())
         finally:
             core.leave(before)
-

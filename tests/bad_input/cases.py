@@ -119,9 +119,7 @@ def _few_values() -> Iterator[tuple[str, Callable[[World], Any], bool]]:
     yield "one that closes", values.actor(values.ACTIONS["closes"]), True
 
 
-def _call_cases(
-    target: Any, parameters: list[Parameter], thorough: bool, batch: bool = False
-) -> Iterator[Case]:
+def _call_cases(target: Any, parameters: list[Parameter], thorough: bool, batch: bool = False) -> Iterator[Case]:
     named = [p for p in parameters if p.required or p.kind is not p.kind.POSITIONAL_ONLY]
 
     def plain(*args: Any, **keywords: Any) -> Callable[[World], Any]:

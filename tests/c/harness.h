@@ -9,12 +9,12 @@
 
 static int failures_, failed_tests_, passed_tests_;
 
-#define CHECK(condition)                                                                  \
-    do {                                                                                  \
-        if (!(condition)) {                                                               \
-            failures_++;                                                                  \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);               \
-        }                                                                                 \
+#define CHECK(condition)                                                    \
+    do {                                                                    \
+        if (!(condition)) {                                                 \
+            failures_++;                                                    \
+            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
+        }                                                                   \
     } while (0)
 
 /* An nm_<noun>_check: NULL is sound. */
@@ -27,15 +27,15 @@ static int failures_, failed_tests_, passed_tests_;
         }                                                                                 \
     } while (0)
 
-#define RUN(test)                                                                         \
-    do {                                                                                  \
-        int before_ = failures_;                                                          \
-        test;                                                                             \
-        if (failures_ == before_) passed_tests_++;                                        \
-        else {                                                                            \
-            failed_tests_++;                                                              \
-            fprintf(stderr, "FAILED %s\n", #test);                                        \
-        }                                                                                 \
+#define RUN(test)                                  \
+    do {                                           \
+        int before_ = failures_;                   \
+        test;                                      \
+        if (failures_ == before_) passed_tests_++; \
+        else {                                     \
+            failed_tests_++;                       \
+            fprintf(stderr, "FAILED %s\n", #test); \
+        }                                          \
     } while (0)
 
 static inline int finish(void) {

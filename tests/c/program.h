@@ -80,7 +80,10 @@ struct run {
     unsigned fault;  /* the how-manieth request of the noun to its upstream fails */
     unsigned faults; /* so far */
     const uint8_t *program, *at, *end;
-    struct { const char *name; size_t a, b; } trace[STEPS];
+    struct {
+        const char *name;
+        size_t a, b;
+    } trace[STEPS];
     size_t steps;
 };
 
@@ -96,9 +99,9 @@ static _Noreturn void stop_program(const run *r, const char *file, int line, con
     fprintf(stderr, "\n");
     abort();
 }
-#define MUST(condition)                                                             \
-    do {                                                                            \
-        if (!(condition)) stop_program(r, __FILE__, __LINE__, #condition);          \
+#define MUST(condition)                                                    \
+    do {                                                                   \
+        if (!(condition)) stop_program(r, __FILE__, __LINE__, #condition); \
     } while (0)
 
 static unsigned next_byte(run *r) { return r->at < r->end ? *r->at++ : 0; }
@@ -115,8 +118,8 @@ static link *add_link(run *r, const char *name, void *core, nm_allocator port, v
 static nm_allocator under(const run *r) { return r->links[r->count - 1].port; }
 
 static const char *nothing_to_check(void *core) { return core == NULL ? "no core" : NULL; }
-#define GLUE(noun, sound)                                                           \
-    static void destroy_##noun(void *core) { nm_##noun##_destroy(core); }           \
+#define GLUE(noun, sound)                                                 \
+    static void destroy_##noun(void *core) { nm_##noun##_destroy(core); } \
     static const char *check_##noun(void *core) { return sound(core); }
 GLUE(system, nothing_to_check)
 GLUE(arena, nm_arena_check)
@@ -162,8 +165,11 @@ static void make_bottom(run *r) {
 }
 static void add_arena(run *r, unsigned options, bool grow) {
     static const size_t hints[] = {1000, 1, 64, 4096, 70000}, caps[] = {0, 5000, 100000, (size_t)1 << 20};
-    nm_arena_options o = {.hint = hints[options % 5], .cap = grow ? caps[options / 5 % 4] : 0, .grow = grow,
-                          .zero_on_free = options / 20 % 2 != 0, .patterns = options / 40 % 2 != 0};
+    nm_arena_options o = {.hint = hints[options % 5],
+                          .cap = grow ? caps[options / 5 % 4] : 0,
+                          .grow = grow,
+                          .zero_on_free = options / 20 % 2 != 0,
+                          .patterns = options / 40 % 2 != 0};
     nm_arena *a = nm_arena_create(under(r), o);
     add_link(r, "arena", a, nm_arena_port(a), destroy_arena, check_arena)->keeps = true;
 }
@@ -289,8 +295,7 @@ static void misuse_slab(run *r, unsigned how, block *b) {
     size_t cell = nm_slab_usable(s, b->size, b->align);
     if (cell == 0) return; /* upstream's: what it takes is its own matter */
     size_t other = 1 + how * 16 % 4096;
-    if (nm_slab_usable(s, other, 1) != 0 && nm_slab_usable(s, other, 1) != cell)
-        refused(r, NM_FOREIGN_BLOCK, b->ptr, other, 1);
+    if (nm_slab_usable(s, other, 1) != 0 && nm_slab_usable(s, other, 1) != cell) refused(r, NM_FOREIGN_BLOCK, b->ptr, other, 1);
     nm_slab *stranger = nm_slab_create(r->links[0].port, (const size_t[]){cell}, 1, false);
     void *theirs = nm_alloc(nm_slab_port(stranger), cell, 1);
     refused(r, NM_FOREIGN_BLOCK, theirs, b->size, b->align);
@@ -329,29 +334,87 @@ static void misuse_secure_heap(run *r, unsigned how, block *b) {
 
 static const noun nouns[] = {
     {.name = "system", .make = make_system, .outlived = true},
-    {.name = "arena", .make = make_arena, .reset = reset_arena, .clear = clear_arena, .take_mark = mark_arena,
-     .release = release_arena, .is_valid = arena_mark_is_valid, .refuses = true},
-    {.name = "fixed arena", .make = make_fixed_arena, .reset = reset_arena, .clear = clear_arena,
-     .take_mark = mark_arena, .release = release_arena, .is_valid = arena_mark_is_valid, .refuses = true},
-    {.name = "stack", .make = make_stack, .reset = reset_stack, .clear = clear_stack, .take_mark = mark_stack,
-     .release = release_stack, .is_valid = stack_mark_is_valid, .misuse = misuse_stack, .lifo = true, .refuses = true},
+    {.name = "arena",
+     .make = make_arena,
+     .reset = reset_arena,
+     .clear = clear_arena,
+     .take_mark = mark_arena,
+     .release = release_arena,
+     .is_valid = arena_mark_is_valid,
+     .refuses = true},
+    {.name = "fixed arena",
+     .make = make_fixed_arena,
+     .reset = reset_arena,
+     .clear = clear_arena,
+     .take_mark = mark_arena,
+     .release = release_arena,
+     .is_valid = arena_mark_is_valid,
+     .refuses = true},
+    {.name = "stack",
+     .make = make_stack,
+     .reset = reset_stack,
+     .clear = clear_stack,
+     .take_mark = mark_stack,
+     .release = release_stack,
+     .is_valid = stack_mark_is_valid,
+     .misuse = misuse_stack,
+     .lifo = true,
+     .refuses = true},
     {.name = "pool", .make = make_pool, .clear = clear_pool, .clear_frees = true, .misuse = misuse_pool, .refuses = true},
     {.name = "slab", .make = make_slab, .trim = trim_slab, .misuse = misuse_slab, .outlived = true},
-    {.name = "heap", .make = make_heap, .clear = clear_heap, .clear_frees = true, .trim = trim_heap,
-     .misuse = misuse_heap, .heap = true},
-    {.name = "secure heap", .make = make_secure_heap, .clear = clear_heap, .clear_frees = true, .trim = trim_heap,
-     .misuse = misuse_secure_heap, .heap = true},
-    {.name = "slab on arena", .make = make_slab_on_arena, .trim = trim_slab, .misuse = misuse_slab, .outlived = true, .refuses = true},
-    {.name = "pool on arena", .make = make_pool_on_arena, .misuse = misuse_pool, .clear = clear_pool,
-     .clear_frees = true, .refuses = true},
-    {.name = "arena on slab", .make = make_arena_on_slab, .reset = reset_arena, .clear = clear_arena,
-     .take_mark = mark_arena, .release = release_arena, .is_valid = arena_mark_is_valid, .refuses = true},
-    {.name = "arena on heap", .make = make_arena_on_heap, .reset = reset_arena, .clear = clear_arena,
-     .take_mark = mark_arena, .release = release_arena, .is_valid = arena_mark_is_valid, .refuses = true},
+    {.name = "heap",
+     .make = make_heap,
+     .clear = clear_heap,
+     .clear_frees = true,
+     .trim = trim_heap,
+     .misuse = misuse_heap,
+     .heap = true},
+    {.name = "secure heap",
+     .make = make_secure_heap,
+     .clear = clear_heap,
+     .clear_frees = true,
+     .trim = trim_heap,
+     .misuse = misuse_secure_heap,
+     .heap = true},
+    {.name = "slab on arena",
+     .make = make_slab_on_arena,
+     .trim = trim_slab,
+     .misuse = misuse_slab,
+     .outlived = true,
+     .refuses = true},
+    {.name = "pool on arena",
+     .make = make_pool_on_arena,
+     .misuse = misuse_pool,
+     .clear = clear_pool,
+     .clear_frees = true,
+     .refuses = true},
+    {.name = "arena on slab",
+     .make = make_arena_on_slab,
+     .reset = reset_arena,
+     .clear = clear_arena,
+     .take_mark = mark_arena,
+     .release = release_arena,
+     .is_valid = arena_mark_is_valid,
+     .refuses = true},
+    {.name = "arena on heap",
+     .make = make_arena_on_heap,
+     .reset = reset_arena,
+     .clear = clear_arena,
+     .take_mark = mark_arena,
+     .release = release_arena,
+     .is_valid = arena_mark_is_valid,
+     .refuses = true},
     {.name = "slab on heap", .make = make_slab_on_heap, .trim = trim_slab, .misuse = misuse_slab, .outlived = true},
-    {.name = "stack on pool", .make = make_stack_on_pool, .reset = reset_stack, .clear = clear_stack,
-     .take_mark = mark_stack, .release = release_stack, .is_valid = stack_mark_is_valid, .misuse = misuse_stack,
-     .lifo = true, .refuses = true},
+    {.name = "stack on pool",
+     .make = make_stack_on_pool,
+     .reset = reset_stack,
+     .clear = clear_stack,
+     .take_mark = mark_stack,
+     .release = release_stack,
+     .is_valid = stack_mark_is_valid,
+     .misuse = misuse_stack,
+     .lifo = true,
+     .refuses = true},
 };
 enum { NOUNS = sizeof nouns / sizeof *nouns };
 
@@ -523,14 +586,14 @@ static nm_allocator port_of(const run *r) { return r->links[r->count - 1].port; 
 static size_t take_size(run *r) {
     size_t low = next_byte(r), word = next_byte(r) << 8 | low, size;
     switch (word >> 13) {
-    case 0: case 1: size = low; break;
+    case 0:
+    case 1: size = low; break;
     case 2: size = word & 0x3FF; break;
     case 3: size = word & 0x1FFF; break;
     case 4: size = (word & 0xFFF) * 16; break;
     case 5: size = (word & 0x1FFF) * 48; break;
     case 6: size = ((size_t)1 << (word & 15)) + ((word >> 4) & 7) - 4; break;
-    default:
-        return ((word & 0x100) != 0 || r->noun->make == make_system ? SIZE_MAX : NM_SIZE_MAX) - low;
+    default: return ((word & 0x100) != 0 || r->noun->make == make_system ? SIZE_MAX : NM_SIZE_MAX) - low;
     }
     size_t used = r->links[r->top].model.used;
     for (size_t i = 0; i < r->raws; i++) used += r->raw[i].size;
@@ -544,9 +607,7 @@ static size_t take_align(run *r) {
     return odd[byte % 8];
 }
 
-static void remove_block(block *list, size_t *n, size_t i) {
-    memmove(&list[i], &list[i + 1], (--*n - i) * sizeof *list);
-}
+static void remove_block(block *list, size_t *n, size_t i) { memmove(&list[i], &list[i + 1], (--*n - i) * sizeof *list); }
 static void add_block(run *r, void *ptr, size_t size, size_t align) {
     block b = {ptr, size, align, ++r->ids};
     MUST(nm_is_aligned((uintptr_t)ptr, align));
@@ -767,15 +828,34 @@ static size_t used_below(const run *r, size_t n) {
     return used;
 }
 
-enum operation { ALLOC, CALLOC, FREE, POP, RESIZE, REALLOC, RESET, CLEAR, MARK, RELEASE, TRIM, MISUSE, LIMIT, FAULT,
-                 RAW_ALLOC, RAW_CALLOC, RAW_REALLOC, RAW_FREE };
-static const char *const names[] = {"alloc", "calloc", "free", "pop", "resize", "realloc", "reset", "clear", "mark",
-                                    "release", "trim", "misuse", "limit", "fault", "malloc", "calloc raw",
-                                    "realloc raw", "free raw"};
+enum operation {
+    ALLOC,
+    CALLOC,
+    FREE,
+    POP,
+    RESIZE,
+    REALLOC,
+    RESET,
+    CLEAR,
+    MARK,
+    RELEASE,
+    TRIM,
+    MISUSE,
+    LIMIT,
+    FAULT,
+    RAW_ALLOC,
+    RAW_CALLOC,
+    RAW_REALLOC,
+    RAW_FREE
+};
+static const char *const names[] = {"alloc", "calloc", "free",   "pop",        "resize",      "realloc",
+                                    "reset", "clear",  "mark",   "release",    "trim",        "misuse",
+                                    "limit", "fault",  "malloc", "calloc raw", "realloc raw", "free raw"};
 static const uint8_t weights[] = {
-    ALLOC, ALLOC, ALLOC, ALLOC, ALLOC, ALLOC, ALLOC, CALLOC, CALLOC, FREE, FREE, FREE, FREE, FREE, POP, POP, POP,
-    RESIZE, RESIZE, RESIZE, REALLOC, REALLOC, REALLOC, RESET, CLEAR, MARK, MARK, RELEASE, TRIM, MISUSE, LIMIT, FAULT,
-    RAW_ALLOC, RAW_ALLOC, RAW_CALLOC, RAW_REALLOC, RAW_REALLOC, RAW_FREE, RAW_FREE,
+    ALLOC,   ALLOC,   ALLOC,     ALLOC,     ALLOC,      ALLOC,       ALLOC,       CALLOC,   CALLOC,   FREE,
+    FREE,    FREE,    FREE,      FREE,      POP,        POP,         POP,         RESIZE,   RESIZE,   RESIZE,
+    REALLOC, REALLOC, REALLOC,   RESET,     CLEAR,      MARK,        MARK,        RELEASE,  TRIM,     MISUSE,
+    LIMIT,   FAULT,   RAW_ALLOC, RAW_ALLOC, RAW_CALLOC, RAW_REALLOC, RAW_REALLOC, RAW_FREE, RAW_FREE,
 };
 
 static void note(run *r, size_t a, size_t b) {
@@ -799,13 +879,27 @@ static void step(run *r) {
         take_block(r, a, b, count);
         break;
     }
-    case FREE: if (r->live > 0) NOTE(next_byte(r) % r->live, 0), give_block(r, a); break;
-    case POP: if (r->live > 0) NOTE(r->live - 1, 0), give_block(r, a); break;
-    case RESIZE: if (r->live > 0) NOTE(next_byte(r) % r->live, take_size(r)), resize_block(r, a, b); break;
-    case REALLOC: if (r->live > 0) NOTE(next_byte(r) % r->live, take_size(r)), realloc_block(r, a, b); break;
-    case RESET: if (r->noun->reset != NULL) NOTE(next_byte(r) % 2, 0), drop_all(r, false, a != 0); break;
-    case CLEAR: if (r->noun->clear != NULL) NOTE(next_byte(r) % 2, 0), drop_all(r, true, a != 0); break;
-    case MARK: if (r->noun->take_mark != NULL) take_mark(r); break;
+    case FREE:
+        if (r->live > 0) NOTE(next_byte(r) % r->live, 0), give_block(r, a);
+        break;
+    case POP:
+        if (r->live > 0) NOTE(r->live - 1, 0), give_block(r, a);
+        break;
+    case RESIZE:
+        if (r->live > 0) NOTE(next_byte(r) % r->live, take_size(r)), resize_block(r, a, b);
+        break;
+    case REALLOC:
+        if (r->live > 0) NOTE(next_byte(r) % r->live, take_size(r)), realloc_block(r, a, b);
+        break;
+    case RESET:
+        if (r->noun->reset != NULL) NOTE(next_byte(r) % 2, 0), drop_all(r, false, a != 0);
+        break;
+    case CLEAR:
+        if (r->noun->clear != NULL) NOTE(next_byte(r) % 2, 0), drop_all(r, true, a != 0);
+        break;
+    case MARK:
+        if (r->noun->take_mark != NULL) take_mark(r);
+        break;
     case RELEASE: {
         if (r->noun->release == NULL || r->nmarks == 0) break;
         NOTE(next_byte(r) % r->nmarks, 0);
@@ -813,7 +907,9 @@ static void step(run *r) {
         release_mark(r, a);
         break;
     }
-    case TRIM: if (r->noun->trim != NULL) MUST(r->noun->trim(noun_core(r)) == NM_OK); break;
+    case TRIM:
+        if (r->noun->trim != NULL) MUST(r->noun->trim(noun_core(r)) == NM_OK);
+        break;
     case MISUSE: {
         NOTE(next_byte(r), r->live == 0 ? 0 : next_byte(r) % r->live);
         if (r->noun->misuse != NULL) r->noun->misuse(r, (unsigned)a, r->live == 0 ? NULL : &r->blocks[b]);
@@ -823,8 +919,12 @@ static void step(run *r) {
     case FAULT: NOTE(1 + next_byte(r) % 4, 0), r->fault = (unsigned)a; break;
     case RAW_ALLOC: NOTE(take_size(r), 0), take_raw(r, a, false); break;
     case RAW_CALLOC: NOTE(take_size(r), 0), take_raw(r, a, true); break;
-    case RAW_REALLOC: if (r->raws > 0) NOTE(next_byte(r) % r->raws, take_size(r)), realloc_raw(r, a, b); break;
-    case RAW_FREE: if (r->raws > 0) NOTE(next_byte(r) % r->raws, 0), give_raw(r, a); break;
+    case RAW_REALLOC:
+        if (r->raws > 0) NOTE(next_byte(r) % r->raws, take_size(r)), realloc_raw(r, a, b);
+        break;
+    case RAW_FREE:
+        if (r->raws > 0) NOTE(next_byte(r) % r->raws, 0), give_raw(r, a);
+        break;
     }
 #undef NOTE
 }

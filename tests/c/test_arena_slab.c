@@ -159,7 +159,11 @@ static void test_wiping(void) {
 }
 
 /* An upstream that keeps what it gave and looks at it when it comes back: `secret` must not be in it. */
-static struct { nm_allocator under; unsigned char secret; int found, given; } witness;
+static struct {
+    nm_allocator under;
+    unsigned char secret;
+    int found, given;
+} witness;
 static void *witness_alloc(void *self, size_t size, size_t align) {
     (void)self;
     void *ptr = witness.under.methods->alloc(witness.under.self, size, align);
@@ -278,7 +282,8 @@ static void test_marks_against_the_rules(void) {
     uint64_t seed = 7919;
     for (int round = 0; round < 600; round++) {
         size_t cap = round % 3 == 0 ? 0 : 4000 + below(&seed, 8000);
-        nm_arena *a = nm_arena_create(nm_system_port(system_), (nm_arena_options){.hint = 64, .cap = cap, .grow = true, .zero_on_free = round % 2 == 0});
+        nm_arena *a = nm_arena_create(nm_system_port(system_),
+                                      (nm_arena_options){.hint = 64, .cap = cap, .grow = true, .zero_on_free = round % 2 == 0});
         nm_allocator port = nm_arena_port(a);
         nm_arena_mark marks[16];
         size_t n = 0;
@@ -305,11 +310,18 @@ static void test_marks_against_the_rules(void) {
 }
 
 static void test_arena_programs_with_marks(void) {
-    nm_arena *a = nm_arena_create(nm_system_port(system_), (nm_arena_options){.hint = 200, .cap = 100000, .grow = true, .zero_on_free = true});
+    nm_arena *a = nm_arena_create(nm_system_port(system_),
+                                  (nm_arena_options){.hint = 200, .cap = 100000, .grow = true, .zero_on_free = true});
     nm_allocator port = nm_arena_port(a);
     enum { MOST = 400 };
-    struct { char *ptr; size_t size; } blocks[MOST];
-    struct { nm_arena_mark mark; int blocks; } marks[20];
+    struct {
+        char *ptr;
+        size_t size;
+    } blocks[MOST];
+    struct {
+        nm_arena_mark mark;
+        int blocks;
+    } marks[20];
     int nblocks = 0, nmarks = 0;
     uint64_t seed = 42;
     for (int step = 0; step < 20000; step++) {
@@ -405,7 +417,10 @@ static void test_slab_programs(void) {
     nm_slab *s = nm_slab_create(nm_system_port(system_), bins, 4, false);
     nm_allocator port = nm_slab_port(s);
     enum { SLOTS = 500 };
-    struct { unsigned char *ptr; size_t size; } slots[SLOTS] = {0};
+    struct {
+        unsigned char *ptr;
+        size_t size;
+    } slots[SLOTS] = {0};
     uint64_t seed = 31;
     size_t used = 0, peak = 0, live = 0;
     for (int step = 0; step < 20000; step++) {
@@ -474,7 +489,10 @@ static void test_bad_bins(void) {
     CHECK(nm_slab_create(nm_system_port(system_), NULL, 0, false) == NULL);
 }
 
-typedef struct batch { nm_allocator port; void *cells[3000]; } batch;
+typedef struct batch {
+    nm_allocator port;
+    void *cells[3000];
+} batch;
 static void *free_elsewhere(void *arg) {
     batch *b = arg;
     for (int i = 0; i < 3000; i++) CHECK(nm_free(b->port, b->cells[i], 60, 16) == NM_OK);

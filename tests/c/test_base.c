@@ -38,7 +38,8 @@ static void test_each_thread_has_a_status_slot(void) {
 }
 
 static void test_limits_and_ancestors(void) {
-    nm_budget *root = nm_budget_create(100, NULL, NULL), *leaf = nm_budget_create(80, root, NULL), *other = nm_budget_create(SIZE_MAX, root, NULL);
+    nm_budget *root = nm_budget_create(100, NULL, NULL), *leaf = nm_budget_create(80, root, NULL),
+              *other = nm_budget_create(SIZE_MAX, root, NULL);
     CHECK(nm_budget_charge(leaf, 80) && nm_budget_used(leaf) == 80 && nm_budget_used(root) == 80);
     CHECK(!nm_budget_charge(leaf, 1) && nm_last_failure().status == NM_OVER_BUDGET);
     CHECK(!nm_budget_charge(other, 21) && nm_budget_charge(other, 20)); /* exactly the limit passes */
@@ -63,7 +64,8 @@ static void test_limits_and_ancestors(void) {
 }
 
 static void test_a_refused_charge_leaves_no_trace(void) {
-    nm_budget *root = nm_budget_create(100, NULL, NULL), *middle = nm_budget_create(200, root, NULL), *leaf = nm_budget_create(300, middle, NULL);
+    nm_budget *root = nm_budget_create(100, NULL, NULL), *middle = nm_budget_create(200, root, NULL),
+              *leaf = nm_budget_create(300, middle, NULL);
     CHECK(nm_budget_charge(leaf, 40));
     CHECK(!nm_budget_charge(leaf, 61)); /* the root says no, after leaf and middle said yes */
     CHECK(nm_budget_used(leaf) == 40 && nm_budget_used(middle) == 40 && nm_budget_used(root) == 40);
@@ -113,8 +115,7 @@ static void *charge_and_release(void *arg) {
         if (!nm_budget_charge(leaf, n)) continue;
         /* what is held is counted after the charge and before the release, so it is never more than charged */
         size_t now = atomic_fetch_add(&holding, n) + n, seen = atomic_load(&highest);
-        while (seen < now && !atomic_compare_exchange_weak(&highest, &seen, now)) {
-        }
+        while (seen < now && !atomic_compare_exchange_weak(&highest, &seen, now)) {}
         atomic_fetch_sub(&holding, n);
         if (nm_budget_release(leaf, n) != NM_OK) atomic_store(&highest, SIZE_MAX);
     }
@@ -165,7 +166,8 @@ static void test_histogram_buckets(void) {
 
 static void test_histogram_counts(void) {
     nm_system *s = nm_system_create();
-    nm_traced *t = nm_traced_create(nm_system_port(s), (nm_traced_options){.histogram = true}), *plain = nm_traced_create(nm_system_port(s), (nm_traced_options){0});
+    nm_traced *t = nm_traced_create(nm_system_port(s), (nm_traced_options){.histogram = true}),
+              *plain = nm_traced_create(nm_system_port(s), (nm_traced_options){0});
     nm_allocator port = nm_traced_port(t);
     uint64_t counts[NM_HISTO_BUCKETS], sum = 0;
     for (size_t size = 1; size <= 1000; size++) CHECK(nm_free(port, nm_alloc(port, size, 16), size, 16) == NM_OK);

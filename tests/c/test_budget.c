@@ -57,7 +57,8 @@ static void test_pressure(void) {
 
 static void test_pressure_of_ancestors(void) {
     nm_budget *root = make(100, NULL, (nm_budget_options){.warn = 0.5, .critical = 0.9});
-    nm_budget *leaf = make(40, root, (nm_budget_options){.warn = 0.5, .critical = 0.9}), *other = make(90, root, (nm_budget_options){0});
+    nm_budget *leaf = make(40, root, (nm_budget_options){.warn = 0.5, .critical = 0.9}),
+              *other = make(90, root, (nm_budget_options){0});
     CHECK(nm_budget_charge(leaf, 30) && nm_budget_charge(other, 30));
     crossing(root, NM_WARN, true);
     crossing(leaf, NM_WARN, true);
@@ -215,7 +216,8 @@ static void test_rebalancing_before_a_denial(void) {
     CHECK(nm_budget_charge(needy, 150) && nm_budget_limit(needy) == 150 && nm_budget_denied(needy) == 0);
     CHECK(nm_budget_limit(busy) == 100 && nm_budget_limit(idle) + nm_budget_limit(fourth) == 150);
     CHECK(!nm_budget_charge(needy, 100)); /* more than they can do without: nothing is moved */
-    CHECK(nm_budget_limit(needy) == 150 && nm_budget_limit(idle) + nm_budget_limit(fourth) == 150 && nm_budget_denied(needy) == 1);
+    CHECK(nm_budget_limit(needy) == 150 && nm_budget_limit(idle) + nm_budget_limit(fourth) == 150 &&
+          nm_budget_denied(needy) == 1);
     CHECK(nm_budget_charge(needy, 29) && nm_budget_limit(idle) == 40 && nm_budget_limit(fourth) == 81);
     CHECK(!nm_budget_charge(needy, 1) && nm_budget_used(root) == 359);
     for (nm_budget *b[] = {needy, busy, idle, fourth}, **at = b; at < b + 4; at++) {
@@ -271,10 +273,14 @@ static void *mix(void *arg) {
     for (int i = 0; i < STEPS; i++) {
         size_t o = below(&seed, OWNERS), other = below(&seed, OWNERS), n = 1 + below(&seed, 900);
         switch (below(&seed, 8)) {
-        case 0: case 1: case 2:
+        case 0:
+        case 1:
+        case 2:
             if (nm_budget_charge(owners[o], n)) mine[o] += n;
             break;
-        case 3: case 4: case 5:
+        case 3:
+        case 4:
+        case 5:
             if (n > mine[o]) n = mine[o];
             CHECK(nm_budget_release(owners[o], n) == NM_OK);
             mine[o] -= n;
@@ -330,7 +336,8 @@ static void test_changes_while_another_thread_charges(void) {
     SOUND(nm_budget_check(b));
     SOUND(nm_budget_check(parent));
     CHECK(nm_budget_used(b) == 0 && nm_budget_used(parent) == 0);
-    CHECK(nm_budget_charge(b, 9000) && !nm_budget_charge(b, 1) && nm_budget_charge(parent, 11000) && !nm_budget_charge(parent, 1));
+    CHECK(nm_budget_charge(b, 9000) && !nm_budget_charge(b, 1) && nm_budget_charge(parent, 11000) &&
+          !nm_budget_charge(parent, 1));
     CHECK(nm_budget_release(parent, 11000) == NM_OK && nm_budget_release(b, 9000) == NM_OK);
     nm_budget_destroy(b);
     nm_budget_destroy(parent);

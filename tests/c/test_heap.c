@@ -189,7 +189,8 @@ static void test_retain_and_decay(void) {
     CHECK(nm_region_init(0, (size_t)1 << 30, LONG_DECAY) == NM_OK);
     spans[0] = nm_heap_malloc(h, PAGE);
     dirty = nm_region_dirty();
-    CHECK(dirty > 8 * PAGE && nm_region_init(0, (size_t)1 << 30, 1) == NM_OK); /* counts from now, not from the long one's end */
+    CHECK(dirty > 8 * PAGE &&
+          nm_region_init(0, (size_t)1 << 30, 1) == NM_OK); /* counts from now, not from the long one's end */
     for (uint64_t from = nm__os_now_ms(); nm__os_now_ms() - from < 60;) continue;
     nm_heap_free(h, spans[0]);
     CHECK(nm_region_dirty() < dirty);
@@ -224,7 +225,12 @@ static void test_what_is_no_block(void) {
     nm_heap_destroy(h);
 }
 
-typedef struct worker { nm_heap *heap; void **blocks; int n; unsigned seed; } worker;
+typedef struct worker {
+    nm_heap *heap;
+    void **blocks;
+    int n;
+    unsigned seed;
+} worker;
 
 static void *allocate(void *arg) {
     worker *w = arg;
@@ -299,7 +305,10 @@ static void test_frees_into_an_abandoned_part(void) {
 }
 
 /* The same by several at once: one of them collects, the others leave their blocks to it. */
-typedef struct share { worker w; void *own; } share;
+typedef struct share {
+    worker w;
+    void *own;
+} share;
 static pthread_barrier_t start;
 static void *free_a_share(void *arg) {
     share *s = arg;
@@ -336,7 +345,11 @@ static void test_many_free_into_an_abandoned_part(void) {
 
 /* Threads that end while others free their blocks: a block is handed on before its maker is gone. */
 enum { RELAYS = 400, RELAYED = 300 };
-typedef struct relay { nm_heap *heap; void *_Atomic *from, *_Atomic *to; unsigned number; } relay;
+typedef struct relay {
+    nm_heap *heap;
+    void *_Atomic *from, *_Atomic *to;
+    unsigned number;
+} relay;
 static void *run_relay(void *arg) {
     relay *r = arg;
     for (int i = 0; i < RELAYED; i++) {
@@ -525,7 +538,10 @@ static void test_producer_and_consumer(void) {
 static void *churn(void *arg) {
     worker *w = arg;
     enum { SLOTS = 300 };
-    struct { char *ptr; size_t size; } slots[SLOTS] = {0};
+    struct {
+        char *ptr;
+        size_t size;
+    } slots[SLOTS] = {0};
     uint64_t seed = 1000 + w->seed;
     for (int step = 0; step < 30000; step++) {
         size_t i = below(&seed, SLOTS);
@@ -823,7 +839,11 @@ static void test_slots(void) {
 }
 
 /* A heap goes while another thread has a part of it; the next one gets the slot, and may get the part's memory. */
-typedef struct successor { nm_heap *heap; void *block; pthread_barrier_t step; } successor;
+typedef struct successor {
+    nm_heap *heap;
+    void *block;
+    pthread_barrier_t step;
+} successor;
 static void *use_two(void *arg) {
     successor *s = arg;
     nm_heap_free(s->heap, nm_heap_malloc(s->heap, 64));
@@ -946,7 +966,10 @@ static void test_fork(void) {
 static void test_region_programs(void) {
     nm_heap *h = nm_heap_create(NULL, false);
     enum { SLOTS = 60 };
-    struct { unsigned char *ptr; size_t size; } slots[SLOTS] = {0};
+    struct {
+        unsigned char *ptr;
+        size_t size;
+    } slots[SLOTS] = {0};
     uint64_t seed = 20;
     for (int step = 0; step < 20000; step++) {
         size_t i = below(&seed, SLOTS);

@@ -48,7 +48,7 @@ static void forget(void) {
 }
 
 static void test_levels(void) {
-    static const nm_log_level all[] = {NM_LOG_NOTHING, NM_LOG_USER, NM_LOG_ERROR, NM_LOG_WARNING,
+    static const nm_log_level all[] = {NM_LOG_NOTHING, NM_LOG_USER,  NM_LOG_ERROR, NM_LOG_WARNING,
                                        NM_LOG_INFO,    NM_LOG_DEBUG, NM_LOG_ALL};
     for (int i = 0; i <= 6; i++) CHECK(all[i] == (nm_log_level)i && nm_log_level_of(i) == all[i]);
     CHECK(NM_LOG_FATAL == NM_LOG_USER);

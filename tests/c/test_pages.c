@@ -27,12 +27,12 @@ nm__mapping __wrap_nm__os_map(void *at, size_t size) {
     return __real_nm__os_map(at, size);
 }
 
-#define LOOKED_AT(name)                            \
-    bool __real_nm__os_##name(void *ptr, size_t size); \
-    bool __wrap_nm__os_##name(void *ptr, size_t size); \
+#define LOOKED_AT(name)                                 \
+    bool __real_nm__os_##name(void *ptr, size_t size);  \
+    bool __wrap_nm__os_##name(void *ptr, size_t size);  \
     bool __wrap_nm__os_##name(void *ptr, size_t size) { \
-        look(ptr, size);                           \
-        return __real_nm__os_##name(ptr, size);        \
+        look(ptr, size);                                \
+        return __real_nm__os_##name(ptr, size);         \
     }
 LOOKED_AT(unmap)
 LOOKED_AT(open)

@@ -25,8 +25,8 @@ static void link_core(chain *c, void *core, nm_allocator port, void (*destroy)(v
     c->port = port;
 }
 
-#define GLUE(noun)                                                                  \
-    static void noun##_destroy(void *core) { nm_##noun##_destroy(core); }           \
+#define GLUE(noun)                                                        \
+    static void noun##_destroy(void *core) { nm_##noun##_destroy(core); } \
     static const char *noun##_check(void *core)
 GLUE(system) { return core == NULL ? "no core" : NULL; }
 GLUE(arena) { return nm_arena_check(core); }
@@ -38,7 +38,7 @@ GLUE(limited) { return core == NULL ? "no core" : NULL; }
 GLUE(traced) { return nm_traced_check(core); }
 GLUE(failing) { return core == NULL ? "no core" : NULL; }
 GLUE(locked) { return core == NULL ? "no core" : NULL; }
-#define CONFINED(noun)                                                              \
+#define CONFINED(noun) \
     static nm_status noun##_hand_over(void *core, uintptr_t thread) { return nm_##noun##_hand_over(core, thread); }
 CONFINED(arena)
 CONFINED(stack)
@@ -152,12 +152,18 @@ static void wrap_locked(chain *c) {
 static const struct {
     const char *name;
     void (*make)(chain *);
-} nouns[] = {{"system", make_system}, {"arena", make_arena}, {"fixed arena", make_fixed_arena},
+} nouns[] = {{"system", make_system},
+             {"arena", make_arena},
+             {"fixed arena", make_fixed_arena},
              {"arena with patterns", make_pattern_arena},
-             {"stack", make_stack},   {"stack with patterns", make_pattern_stack},
-             {"pool", make_pool},     {"growing pool", make_growing_pool},
-             {"slab", make_slab},     {"slab on arena", make_slab_on_arena},
-             {"heap", make_heap},     {"secure heap", make_secure_heap}};
+             {"stack", make_stack},
+             {"stack with patterns", make_pattern_stack},
+             {"pool", make_pool},
+             {"growing pool", make_growing_pool},
+             {"slab", make_slab},
+             {"slab on arena", make_slab_on_arena},
+             {"heap", make_heap},
+             {"secure heap", make_secure_heap}};
 #define NOUNS (sizeof nouns / sizeof *nouns)
 
 /* Any of them, in any order, from the bottom up; a letter for each. */
@@ -373,7 +379,10 @@ static void test_resize_beside_others(chain c) {
 /* Blocks of many sizes, in any order; each must keep its contents until it is freed. */
 static void test_programs(chain c) {
     enum { SLOTS = 200 };
-    struct { unsigned char *ptr; size_t size, align; } slots[SLOTS] = {0};
+    struct {
+        unsigned char *ptr;
+        size_t size, align;
+    } slots[SLOTS] = {0};
     uint64_t seed = 0x9E3779B97F4A7C15U;
     size_t used = 0, newest[SLOTS], live = 0;
     for (int step = 0; step < 6000; step++) {

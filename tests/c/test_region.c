@@ -199,7 +199,10 @@ static void test_cells_to_the_last_page(void) {
 /* Random spans with every page of each stamped, so that no two share one, against the sum of what is live. */
 static void test_programs_near_the_end(void) {
     enum { SLOTS = 40 };
-    struct { unsigned char *ptr; size_t pages; } slots[SLOTS] = {0};
+    struct {
+        unsigned char *ptr;
+        size_t pages;
+    } slots[SLOTS] = {0};
     uint64_t seed = 5;
     size_t live = 0, refusals = 0;
     for (int step = 0; step < 30000; step++) {
@@ -254,8 +257,8 @@ static int in_child(int (*program)(void)) {
     int state = -1;
     return waitpid(child, &state, 0) == child && WIFEXITED(state) ? WEXITSTATUS(state) : -1;
 }
-#define TRY(condition) \
-    do {               \
+#define TRY(condition)                                                                              \
+    do {                                                                                            \
         if (!(condition)) return fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition), 1; \
     } while (0)
 

@@ -187,7 +187,11 @@ static void test_stack_unwinds(void) {
 
 static void test_stack_programs(void) {
     enum { MOST = 3000 };
-    static struct { char *ptr; size_t size; unsigned seed; } blocks[MOST];
+    static struct {
+        char *ptr;
+        size_t size;
+        unsigned seed;
+    } blocks[MOST];
     nm_allocator p;
     nm_stack *s = stack_of(1 << 20, &p);
     uint64_t seed = 12345;
@@ -232,8 +236,9 @@ static nm_pool *pool_of(size_t size, size_t count, bool grow, nm_allocator *port
 }
 
 static void test_pool_layouts(void) {
-    static const struct { size_t size, cell; } rounded[] = {
-        {1, 16}, {16, 16}, {17, 32}, {100, 112}, {4096, 4096}, {5000, 5008}};
+    static const struct {
+        size_t size, cell;
+    } rounded[] = {{1, 16}, {16, 16}, {17, 32}, {100, 112}, {4096, 4096}, {5000, 5008}};
     for (size_t i = 0; i < sizeof rounded / sizeof *rounded; i++) {
         nm_allocator p;
         nm_pool *pool = pool_of(rounded[i].size, 5, false, &p);
@@ -254,8 +259,14 @@ static void test_pool_layouts(void) {
         CHECK(stats(p).failures == 0);
         nm_pool_destroy(pool);
     }
-    static const size_t bad[][2] = {{0, 1}, {1, 0}, {SIZE_MAX, 1}, {64, SIZE_MAX / 32}, {NM_SIZE_MAX, 1}, {16, NM_SIZE_MAX},
-                                    {16, SIZE_MAX / 16 + 2}, {64, SIZE_MAX / 64 + 2}}; /* 16 and 64 bytes, were it not for the rest */
+    static const size_t bad[][2] = {{0, 1},
+                                    {1, 0},
+                                    {SIZE_MAX, 1},
+                                    {64, SIZE_MAX / 32},
+                                    {NM_SIZE_MAX, 1},
+                                    {16, NM_SIZE_MAX},
+                                    {16, SIZE_MAX / 16 + 2},
+                                    {64, SIZE_MAX / 64 + 2}}; /* 16 and 64 bytes, were it not for the rest */
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         CHECK(nm_pool_create(nm_system_port(system_), bad[i][0], bad[i][1], false) == NULL);
         CHECK(nm_last_failure().status == NM_INVALID_LAYOUT);
@@ -558,8 +569,7 @@ static atomic_bool made, go_on;
 static void *make_slab_and_wait(void *arg) {
     (void)make_slab(arg);
     atomic_store(&made, true);
-    while (!atomic_load(&go_on)) {
-    }
+    while (!atomic_load(&go_on)) {}
     return NULL;
 }
 static void test_frees_while_the_thread_ends(void) {
@@ -571,8 +581,7 @@ static void test_frees_while_the_thread_ends(void) {
         atomic_store(&made, false);
         atomic_store(&go_on, false);
         CHECK(pthread_create(&thread, NULL, make_slab_and_wait, &o) == 0);
-        while (!atomic_load(&made)) {
-        }
+        while (!atomic_load(&made)) {}
         o.from = 100, o.to = 1200;
         (void)free_some(&o);
         atomic_store(&go_on, true);

@@ -53,9 +53,9 @@ nm__mapping __real_nm__os_map(void *at, size_t size);
 nm__mapping __wrap_nm__os_map(void *at, size_t size);
 nm__mapping __wrap_nm__os_map(void *at, size_t size) { return fails() ? NM__REFUSED : __real_nm__os_map(at, size); }
 
-#define WRAP_OS(verb)                                             \
-    bool __real_nm__os_##verb(void *ptr, size_t size);            \
-    bool __wrap_nm__os_##verb(void *ptr, size_t size);            \
+#define WRAP_OS(verb)                                  \
+    bool __real_nm__os_##verb(void *ptr, size_t size); \
+    bool __wrap_nm__os_##verb(void *ptr, size_t size); \
     bool __wrap_nm__os_##verb(void *ptr, size_t size) { return !fails() && __real_nm__os_##verb(ptr, size); }
 WRAP_OS(unmap)
 WRAP_OS(open)
@@ -65,8 +65,8 @@ WRAP_OS(guard)
 /* ---- what it is done to ----------------------------------------------------------------------------- */
 
 static bool is_want(nm_status status) {
-    return status == NM_OUT_OF_MEMORY || status == NM_EXHAUSTED || status == NM_OVER_BUDGET ||
-           status == NM_CAPACITY_EXCEEDED || status == NM_POOL_EXHAUSTED;
+    return status == NM_OUT_OF_MEMORY || status == NM_EXHAUSTED || status == NM_OVER_BUDGET || status == NM_CAPACITY_EXCEEDED ||
+           status == NM_POOL_EXHAUSTED;
 }
 
 static nm_stats stats(nm_allocator a) {
@@ -320,7 +320,9 @@ static void on_wrappers(void) {
     nm_budget *budget = nm_budget_create(1 << 30, NULL, NULL);
     nm_arena *a = is_made(budget) ? nm_arena_create(upstream(), (nm_arena_options){.hint = 1000, .grow = true}) : NULL;
     nm_limited *l = a != NULL ? nm_limited_create(nm_arena_port(a), budget) : NULL;
-    nm_traced *t = l != NULL ? nm_traced_create(nm_limited_port(l), (nm_traced_options){.histogram = true, .zero_on_free = true}) : NULL;
+    nm_traced *t = l != NULL
+                       ? nm_traced_create(nm_limited_port(l), (nm_traced_options){.histogram = true, .zero_on_free = true})
+                       : NULL;
     nm_failing *f = t != NULL ? nm_failing_create(nm_traced_port(t), 5, false) : NULL;
     nm_locked *k = f != NULL ? nm_locked_create(nm_failing_port(f)) : NULL;
     if (k != NULL) {

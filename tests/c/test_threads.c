@@ -26,7 +26,10 @@ static nm_stats stats(nm_allocator a) {
 
 static void *churn(void *arg) {
     share *mine = arg;
-    struct { unsigned char *ptr; size_t size; } slots[SLOTS] = {0};
+    struct {
+        unsigned char *ptr;
+        size_t size;
+    } slots[SLOTS] = {0};
     uint64_t seed = mine->seed;
     for (int round = 0; round < ROUNDS; round++) {
         size_t i = below(&seed, SLOTS), size = 1 + below(&seed, round % 50 == 0 ? 70000 : 400);
@@ -40,7 +43,8 @@ static void *churn(void *arg) {
             mine->total += size;
             mine->count++;
             fill(slots[i].ptr, size, mine->seed);
-        } else if (round % 3 == 0 && size < slots[i].size && port.methods->resize(port.self, slots[i].ptr, slots[i].size, size, 16)) {
+        } else if (round % 3 == 0 && size < slots[i].size &&
+                   port.methods->resize(port.self, slots[i].ptr, slots[i].size, size, 16)) {
             slots[i].size = size;
         } else {
             mine->broken += !filled(slots[i].ptr, slots[i].size, mine->seed);

@@ -195,7 +195,8 @@ static void *churn(void *arg) {
 static void test_more_wrappers_than_slots(void) {
     nm_heap *h = nm_heap_create(NULL, false);
     nm_traced *all[20];
-    for (int i = 0; i < 20; i++) all[i] = nm_traced_create(i == 0 ? nm_heap_port(h) : nm_traced_port(all[i - 1]), (nm_traced_options){0});
+    for (int i = 0; i < 20; i++)
+        all[i] = nm_traced_create(i == 0 ? nm_heap_port(h) : nm_traced_port(all[i - 1]), (nm_traced_options){0});
     counted = nm_traced_port(all[19]);
     pthread_t threads[3];
     for (int i = 0; i < 3; i++) CHECK(pthread_create(&threads[i], NULL, churn, NULL) == 0);

@@ -70,10 +70,8 @@ static PyObject *take(PyObject *self, PyObject *args) {
     if (!PyArg_ParseTuple(args, "Onn", &allocator, &size, &align)) return NULL;
     if (kept.keeper != NULL) return PyErr_Format(PyExc_RuntimeError, "there is one");
     if (nm_borrow(allocator, &kept) < 0) return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    kept_block = nm_calloc(kept.port, 1, (size_t)size, (size_t)align);
-    Py_END_ALLOW_THREADS
-    if (kept_block == NULL) {
+    Py_BEGIN_ALLOW_THREADS kept_block = nm_calloc(kept.port, 1, (size_t)size, (size_t)align);
+    Py_END_ALLOW_THREADS if (kept_block == NULL) {
         nm_raise(&kept);
         PyObject *type, *value, *traceback;
         PyErr_Fetch(&type, &value, &traceback);
@@ -104,10 +102,14 @@ static PyObject *let_go(PyObject *self, PyObject *unused) {
 }
 
 static PyMethodDef methods[] = {
-    {"malloc", c_malloc, METH_VARARGS, NULL}, {"realloc", c_realloc, METH_VARARGS, NULL},
-    {"free", c_free, METH_O, NULL},           {"argv", c_argv, METH_O, NULL},
-    {"lifecycle", lifecycle, METH_NOARGS, NULL}, {"take", take, METH_VARARGS, NULL},
-    {"let_go", let_go, METH_NOARGS, NULL},    {NULL, NULL, 0, NULL},
+    {"malloc", c_malloc, METH_VARARGS, NULL},
+    {"realloc", c_realloc, METH_VARARGS, NULL},
+    {"free", c_free, METH_O, NULL},
+    {"argv", c_argv, METH_O, NULL},
+    {"lifecycle", lifecycle, METH_NOARGS, NULL},
+    {"take", take, METH_VARARGS, NULL},
+    {"let_go", let_go, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
 };
 
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, .m_name = "crossing", .m_size = -1, .m_methods = methods};

@@ -73,8 +73,7 @@ static void raise_peak(void) {
 }
 
 static void check_pair(void) {
-    CHECK(first.b.ptr == NULL || second.b.ptr == NULL ||
-              !overlap(first.b.ptr, first.b.size, second.b.ptr, second.b.size),
+    CHECK(first.b.ptr == NULL || second.b.ptr == NULL || !overlap(first.b.ptr, first.b.size, second.b.ptr, second.b.size),
           "blocks do not overlap");
 }
 

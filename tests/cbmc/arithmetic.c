@@ -39,8 +39,7 @@ static void sum(void) {
     GOAL(ok);
     GOAL(!ok);
 
-    CHECK(nm_layout_ok(a, align, most) ==
-              (a <= PTRDIFF_MAX && align <= most && __builtin_popcountll(align) == 1),
+    CHECK(nm_layout_ok(a, align, most) == (a <= PTRDIFF_MAX && align <= most && __builtin_popcountll(align) == 1),
           "nm_layout_ok: a size, a power of two, not above the most");
     GOAL(nm_layout_ok(a, align, most));
 

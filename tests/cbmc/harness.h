@@ -93,8 +93,8 @@ static snapshot look(nm_allocator a) {
 }
 
 static bool same_stats(nm_stats x, nm_stats y) {
-    return x.used == y.used && x.peak == y.peak && x.reserved == y.reserved && x.limit == y.limit &&
-           x.total == y.total && x.live == y.live && x.count == y.count && x.frees == y.frees;
+    return x.used == y.used && x.peak == y.peak && x.reserved == y.reserved && x.limit == y.limit && x.total == y.total &&
+           x.live == y.live && x.count == y.count && x.frees == y.frees;
 }
 
 /* A refusal changes nothing but the count of failures, and that for want of memory only. Bytes that differ are all

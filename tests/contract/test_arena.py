@@ -99,9 +99,7 @@ def test_the_config_is_frozen(nm: Binding) -> None:
     ],
     ids=repr,
 )
-def test_bad_configuration(
-    nm: Binding, arguments: dict[str, object], error: type[Exception], section: str
-) -> None:
+def test_bad_configuration(nm: Binding, arguments: dict[str, object], error: type[Exception], section: str) -> None:
     """CFG-1, LAYOUT-3: the message names the section."""
     with pytest.raises(error) as caught:
         nm.Arena(**arguments)

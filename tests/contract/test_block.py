@@ -403,9 +403,7 @@ def test_only_blocks_are_freed(allocator: Allocator) -> None:
         with unchanged(allocator):
             with pytest.raises(TypeError) as caught:
                 allocator.free(thing)
-            assert str(caught.value) == (
-                f"{type(allocator).__name__}: takes a Block, not {type(thing).__name__}"
-            )
+            assert str(caught.value) == (f"{type(allocator).__name__}: takes a Block, not {type(thing).__name__}")
             with pytest.raises(TypeError):
                 allocator.resize(thing, 5)
 

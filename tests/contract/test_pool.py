@@ -53,9 +53,7 @@ def test_defaults(nm: Binding) -> None:
     ],
     ids=repr,
 )
-def test_bad_configuration(
-    nm: Binding, arguments: dict[str, object], error: type[Exception], section: str
-) -> None:
+def test_bad_configuration(nm: Binding, arguments: dict[str, object], error: type[Exception], section: str) -> None:
     """CFG-1, LAYOUT-3, LAYOUT-4: the message names the section; a product does not wrap."""
     with pytest.raises(error) as caught:
         nm.Pool(**arguments)

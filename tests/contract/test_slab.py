@@ -43,9 +43,7 @@ def test_defaults(nm: Binding) -> None:
     ],
     ids=repr,
 )
-def test_bad_configuration(
-    nm: Binding, arguments: dict[str, object], error: type[Exception], section: str
-) -> None:
+def test_bad_configuration(nm: Binding, arguments: dict[str, object], error: type[Exception], section: str) -> None:
     """CFG-1, SLAB-1"""
     with pytest.raises(error) as caught:
         nm.Slab(**arguments)
@@ -76,9 +74,7 @@ def test_bins_may_be_any_iterable(nm: Binding) -> None:
         (0, 16, 0),
     ],
 )
-def test_the_smallest_bin_that_fits_size_and_alignment(
-    nm: Binding, size: int, align: int, usable: int
-) -> None:
+def test_the_smallest_bin_that_fits_size_and_alignment(nm: Binding, size: int, align: int, usable: int) -> None:
     """SLAB-1"""
     slab = nm.Slab(bins=(48, 96, 256, 1536), upstream=nm.System())
     block = slab.alloc(size, align)

@@ -22,13 +22,13 @@
 
 static volatile sig_atomic_t denied, asked;
 
-#define BELOW(name, type, ...)                        \
-    static type below = NULL;                         \
-    if (denied) return asked++, NULL;                 \
-    if (below == NULL) {                              \
-        void *found = dlsym(RTLD_NEXT, name);         \
-        memcpy(&below, &found, sizeof below);         \
-    }                                                 \
+#define BELOW(name, type, ...)                \
+    static type below = NULL;                 \
+    if (denied) return asked++, NULL;         \
+    if (below == NULL) {                      \
+        void *found = dlsym(RTLD_NEXT, name); \
+        memcpy(&below, &found, sizeof below); \
+    }                                         \
     return below(__VA_ARGS__)
 
 typedef void *one(size_t);

@@ -86,9 +86,7 @@ static inline bool nm_align_up(size_t n, size_t align, size_t *out) {
     *out = (n + (align - 1)) & ~(align - 1);
     return true;
 }
-static inline bool nm_is_aligned(uintptr_t address, size_t align) {
-    return (address & (uintptr_t)(align - 1)) == 0;
-}
+static inline bool nm_is_aligned(uintptr_t address, size_t align) { return (address & (uintptr_t)(align - 1)) == 0; }
 static inline bool nm_layout_ok(size_t size, size_t align, size_t align_max) {
     return size <= NM_SIZE_MAX && nm_is_power_of_two(align) && align <= align_max;
 }

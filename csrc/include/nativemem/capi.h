@@ -84,7 +84,8 @@ static inline int nm_capi_import(void) {
     const nm_capi *table = (const nm_capi *)PyCapsule_GetPointer(capsule, NM_CAPI_NAME);
     Py_DECREF(capsule); /* the module keeps it, and the process the table */
     if (table == NULL || table->size < sizeof *table) {
-        PyErr_Format(PyExc_ImportError, "%s is not what this extension was built for (%s); build it anew, or install a newer nativemem",
+        PyErr_Format(PyExc_ImportError,
+                     "%s is not what this extension was built for (%s); build it anew, or install a newer nativemem",
                      NM_CAPI_MODULE, NM_CAPI_NAME);
         return -1;
     }

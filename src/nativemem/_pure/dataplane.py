@@ -237,9 +237,7 @@ class Allocator:
             tell(crossing)
         return block
 
-    def _after_all(
-        self, refused: tuple[int, int, int, int], layout: tuple[int, int], call: Any, *args: Any
-    ) -> Any:
+    def _after_all(self, refused: tuple[int, int, int, int], layout: tuple[int, int], call: Any, *args: Any) -> Any:
         """What ``call`` returns when the budget that refused it was asked for room."""
         try:
             return retry(cores, functools.partial(call, *args), refused)

@@ -1,7 +1,7 @@
 """C data of :mod:`cffi` in blocks of any allocator: charged, traced, counted and refused like any other block.
 
 ``ffi.new`` takes memory from the interpreter and wipes it. What :func:`allocator` gives takes blocks instead. On
-both backends. """
+both backends."""
 
 from __future__ import annotations
 

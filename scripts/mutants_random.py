@@ -66,6 +66,7 @@ TESTS = {
     "src/nativemem/hooks/_numpy.py": ("tests/test_numpy_hook.py", "tests/test_engine.py"),
     "src/nativemem/hooks/numpy.py": ("tests/test_numpy_hook.py",),
     "src/nativemem/hooks/cffi.py": ("tests/test_cffi_hook.py",),
+    "src/nativemem/manager/": ("tests/manager",),
     "src/nativemem/": (CONTRACT, "tests/test_core.py", "tests/test_scopes.py", "tests/test_engine.py"),
 }
 

@@ -41,6 +41,8 @@ BUILTIN = {
     "CapacityExceeded": MemoryError,
     "NativeUnavailable": RuntimeError,
     "ScopeError": RuntimeError,
+    "OutOfBounds": ValueError,
+    "UninitializedRead": ValueError,
 }
 #: the error that each status stands for
 RAISED = {

@@ -130,6 +130,7 @@ PY_LAYERS = (
     ("auto", "_run", "_start", "_probes"),
     ("_doctor",),
     ("cli",),
+    ("manager",),
     ("_api",),
     ("__init__", "__main__"),
 )

@@ -21,6 +21,9 @@ __all__ = ["SIZE_MAX", "Settings", "format_size", "parse_size"]
 #: Largest size of a block, in bytes: ``PTRDIFF_MAX`` of a 64-bit machine, on both backends.
 SIZE_MAX = (1 << 63) - 1
 
+#: the tiers of providers
+PROVIDERS = ("std", "alloc", "static")
+
 _UNITS = {
     "": 1,
     "b": 1,
@@ -145,6 +148,8 @@ class Settings:
     secure: bool = False
     #: a thread of the engine gives free memory back while the process does nothing
     idle_decay: bool = False
+    #: the tier of ``nativemem.manager.default_provider``; None: by the other settings
+    provider: str | None = None
     #: the region: most addresses that it takes, bytes of free spans kept, seconds that they are kept
     region: int = 0
     retain: int = 256 << 20
@@ -176,6 +181,9 @@ class Settings:
         backend = env.get("NATIVEMEM_BACKEND", "auto")
         if backend not in ("auto", "native", "pure"):
             raise errors.ConfigError(f"NATIVEMEM_BACKEND: takes auto, native or pure, not {backend!r}")
+        provider = env.get("NATIVEMEM_PROVIDER")
+        if provider not in (None, *PROVIDERS):
+            raise errors.ConfigError(f"NATIVEMEM_PROVIDER: takes {', '.join(PROVIDERS)}, not {provider!r}")
         return cls(
             backend=backend,
             disable=_env_switch(env, "NATIVEMEM_DISABLE"),
@@ -187,4 +195,5 @@ class Settings:
             arena_cap=_env_size(env, "NATIVEMEM_ARENA_CAP"),
             secure=_env_switch(env, "NATIVEMEM_SECURE"),
             idle_decay=_env_switch(env, "NATIVEMEM_IDLE_DECAY"),
+            provider=provider,
         )

@@ -301,6 +301,12 @@ VARIABLES = (
         "a size: what `import nativemem.auto` limits the process to, and the budget of a `nativemem run` without "
         "`--budget`",
     ),
+    Variable(
+        "NATIVEMEM_PROVIDER",
+        "running",
+        "`std`, `alloc`, `static`: the tier of `nativemem.manager.default_provider()`; otherwise `alloc` where "
+        "`NATIVEMEM_LIMIT` is set, else `std`",
+    ),
     Variable("NATIVEMEM_ARENA_HINT, NATIVEMEM_ARENA_CAP", "running", "sizes: the defaults of `Arena`"),
     Variable(
         "NATIVEMEM_ALLOC_HISTO",

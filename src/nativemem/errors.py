@@ -35,6 +35,7 @@ __all__ = [
     "LoanOutstanding",
     "NativeMemError",
     "NativeUnavailable",
+    "OutOfBounds",
     "OutOfMemory",
     "PoolExhausted",
     "Refusal",
@@ -42,6 +43,7 @@ __all__ = [
     "StaleBlock",
     "StaleHandle",
     "Status",
+    "UninitializedRead",
     "WrongThread",
 ]
 
@@ -240,6 +242,20 @@ class BudgetUnderflow(NativeMemError, ValueError):
 
     code = "NM-BUDGET-UNDERFLOW"
     _advice = "release once, and no more than was reserved; the with statement of reserve() does"
+
+
+class OutOfBounds(NativeMemError, ValueError):
+    """An offset or a length that is not within what a provider or a linear memory holds."""
+
+    code = "NM-OUT-OF-BOUNDS"
+    _advice = "ask for bytes between 0 and len(); a resize makes more"
+
+
+class UninitializedRead(NativeMemError, ValueError):
+    """Bytes were to be read that were never written."""
+
+    code = "NM-UNINITIALIZED-READ"
+    _advice = "write before reading, or resize(), which makes zeros"
 
 
 class ConfigError(NativeMemError, ValueError):

@@ -448,6 +448,7 @@ NO_MODULE = {
     "memlib": "the process's own, of one backend; tests/test_memlib.py",
     "auto": "it has no names, and its import installs; tests/test_engine.py",
     "cli": "its arguments are a shell's words; tests/test_cli.py",
+    "manager": "a package; tests/manager",
     "hooks": "a package; tests/test_numpy_hook.py",
 }
 

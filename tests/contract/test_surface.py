@@ -29,7 +29,7 @@ PUBLIC = {
     *("NativeMemError", "OutOfMemory", "BudgetExceeded", "ArenaExhausted", "InvalidLayout", "ScopeError"),
     *("DoubleFree", "ForeignBlock", "StaleBlock", "StaleHandle", "InvalidMark", "BudgetUnderflow"),
     *("ConfigError", "WrongThread", "LeakError", "NativeUnavailable", "PoolExhausted", "CapacityExceeded"),
-    *("LifoViolation", "CorruptionDetected", "utilities"),
+    *("LifoViolation", "CorruptionDetected", "utilities", "OutOfBounds", "UninitializedRead"),
     *("LendTimeout", "LoanOutstanding", "MemoryPressure", "SharingPolicy"),
     *("ArenaConfig", "StackConfig", "PoolConfig", "SlabConfig", "HeapConfig"),
 }

@@ -1,0 +1,174 @@
+"""Providers that are checked: what each tier becomes at a level other than OFF.
+
+:func:`checked` makes, once, a subclass of a tier in front of whose methods the checks stand. At OFF a provider is
+of the tier's own class, so its methods have no instruction for checks.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CorruptionDetected
+from .levels import CRITICAL, INITIALIZATION, MUTATION, READ, Level
+from .verification import Verification, lock, new_key
+
+if TYPE_CHECKING:
+    from .providers import Provider
+
+    _Base = Provider
+else:
+    _Base = object
+
+__all__ = ["checked"]
+
+_SLOTS = ("_copy", "_is_apart", "_key", "_verification")
+
+
+class _Checked(_Base):
+    """The checks. Under the lock, as the checksum is of what one thread wrote."""
+
+    if not TYPE_CHECKING:  # a checker looks for the attributes below in them; the subclass has slots for those
+        __slots__ = ()
+    _verification: Verification
+    _key: int
+    #: the sizes, a second time
+    _copy: tuple[int, int]
+    #: whether windows are or were out, so that the checksum is not of what there is
+    _is_apart: bool
+
+    def _open(self, upstream: Any, limit: int | None) -> None:
+        super()._open(upstream, limit)
+        self._key, self._is_apart = new_key(), False
+        self._note()
+        if self._keeps:
+            with lock:
+                self._verification.tell("sealed", self._key, self._view[:0])
+
+    @property
+    def level(self) -> Level:
+        return self._verification.level
+
+    @property
+    def _keeps(self) -> bool:
+        return self._verification.level.keeps_checksums
+
+    def _note(self) -> None:
+        self._copy = self._used, len(self._view)
+
+    def _grow(self, least: int, size: int) -> None:
+        super()._grow(least, size)
+        self._note()  # of a static one this is the end of its making
+
+    def _is_together(self) -> bool:
+        """Whether the checksum is of what there is; seals anew when the last window is gone."""
+        if self._is_apart:
+            try:
+                self._must_not_be_out("")
+            except BufferError:
+                return False
+            self._is_apart = False
+            if self._keeps:
+                self._verification.tell("sealed", self._key, self._view[: self._used])
+        return True
+
+    def _compare(self, importance: int) -> None:
+        checks = self._verification
+        if self._used < 0:
+            return
+        if checks.level is Level.REDUNDANT or importance == CRITICAL:
+            self._compare_sizes()
+        if self._keeps and self._is_together():
+            checks.compare(self._key, self._view[: self._used], importance, self._name)
+
+    def _compare_sizes(self) -> None:
+        sizes = self._used, len(self._view)
+        wrong = None
+        if self._verification.level is Level.REDUNDANT and sizes != self._copy:
+            wrong = "{} of {} bytes are used, by the second copy {} of {}".format(*sizes, *self._copy)
+        elif not 0 <= sizes[0] <= sizes[1]:
+            wrong = "{} of {} bytes are used".format(*sizes)
+        self._verification.count(wrong)
+        if wrong is not None:
+            self._verification.fail(f"{self._name}: {wrong}")
+
+    def read_bytes(self, offset: int, n: int) -> bytes:
+        with lock:
+            self._verification.spend("read")
+            self._compare(READ)
+            return super().read_bytes(offset, n)
+
+    def write_bytes(self, offset: int, data: Any) -> None:
+        from .providers import plain
+
+        with lock:
+            checks = self._verification
+            checks.spend("write")
+            data = plain(data, f"{self._name}.write_bytes")
+            self._compare(MUTATION if self._used else INITIALIZATION)
+            used, n = self._used, len(data)
+            old = bytes(self._view[offset : min(offset + n, used)]) if self._keeps and 0 <= offset < used else b""
+            super().write_bytes(offset, data)
+            if self._keeps and self._is_together():
+                if self._used > used:
+                    checks.tell("resized", self._key, self._used, b"")
+                checks.tell("wrote", self._key, offset, old + bytes(n - len(old)), data)
+                if checks.level in (Level.FULL, Level.REDUNDANT):
+                    checks.compare_now(self._key, self._view[: self._used], self._name)
+            self._note()
+
+    def resize(self, n: int | str) -> None:
+        with lock:
+            checks = self._verification
+            checks.spend("grow")
+            self._compare(CRITICAL)
+            before = bytes(self._view[: self._used]) if self._keeps and self._used >= 0 else b""
+            super().resize(n)
+            if self._keeps and self._is_together():
+                checks.tell("resized", self._key, self._used, before[self._used :])
+            self._note()
+
+    def acquire(self, offset: int = 0, n: int | None = None) -> memoryview:
+        with lock:
+            self._verification.spend("read")
+            self._compare(MUTATION)
+            window = super().acquire(offset, n)
+            self._is_apart = True
+            return window
+
+    def release(self, window: memoryview) -> None:
+        with lock:
+            self._verification.spend("write")
+            super().release(window)
+            self._is_together()
+
+    def verify(self) -> None:
+        with lock:
+            super().verify()
+            self._compare_sizes()
+            if self._keeps and self._is_together():
+                self._verification.compare_now(self._key, self._view[: self._used], self._name)
+
+    def close(self) -> None:
+        with lock:
+            wrong: CorruptionDetected | None = None
+            try:
+                self._compare(CRITICAL)
+            except CorruptionDetected as error:
+                wrong = error
+            super().close()
+            self._verification.tell("closed", self._key)
+            if wrong is not None:
+                raise wrong
+
+    def __del__(self) -> None:
+        key = getattr(self, "_key", 0)
+        if key:
+            self._verification.tell("closed", key)
+
+
+@functools.cache
+def checked(tier: type[Provider]) -> Any:
+    """The checked subclass of a tier."""
+    namespace = {"__slots__": _SLOTS, "__module__": tier.__module__, "__doc__": tier.__doc__}
+    return type(tier.__name__, (_Checked, tier), namespace)

@@ -66,7 +66,7 @@ check: test-slow test ## all tests
 doctest: $(VENV)/.installed-test ## run the examples in the docstrings and in README.md, on both backends
 	for backend in native pure; do \
 	  NATIVEMEM_BACKEND=$$backend $(BIN)/python -m pytest --doctest-modules --pyargs nativemem \
-	    --ignore-glob='*/_ffi_build.py' --ignore-glob='*/auto.py' && \
+	    --ignore-glob='*/ffi_build.py' --ignore-glob='*/auto.py' && \
 	  NATIVEMEM_BACKEND=$$backend $(BIN)/python -m pytest --doctest-glob="*.md" README.md docs/c.md docs/memlib.md || exit; \
 	done
 
@@ -74,7 +74,7 @@ bench: $(VENV)/.installed-bench ## run the benchmarks
 	$(BIN)/python -m pytest bench $(ARGS)
 
 # the table of cffi's declarations is no C of ours to break
-FORMATTED_C := $(shell git ls-files '*.c' '*.h' 2>/dev/null | grep -v _ffi.cdef.h)
+FORMATTED_C := $(shell git ls-files '*.c' '*.h' 2>/dev/null | grep -v cdef.h)
 
 lint: $(VENV)/.installed-dev ## ruff, mypy, and whether `make format` would change something
 	$(BIN)/ruff check .
@@ -127,7 +127,7 @@ $(LINT)/header/%.ok: %.h $(C_HEADERS) Makefile
 
 # --- tests in C: each tests/c/test_*.c is a program; exit code 0 means passed ---
 
-CORE_SOURCES := $(filter-out csrc/python/% csrc/use/memlib_system.c,$(C_SOURCES))
+CORE_SOURCES := $(filter-out csrc/binding/% csrc/engine/% csrc/use/memlib_system.c,$(C_SOURCES))
 C_TESTS := $(sort $(wildcard tests/c/test_*.c))
 # test_x.link: what the linker is told when it links test_x.c
 C_TEST_HEADERS := $(wildcard tests/c/*.h tests/c/*.link)

@@ -161,7 +161,7 @@ if native:
     for_the_core = Path("build/config/1/nm_config.h")
     for_the_core.parent.mkdir(parents=True, exist_ok=True)
     for_the_core.write_text(config(native), encoding="utf-8")
-    options["cffi_modules"] = ["src/nativemem/_ffi_build.py:ffibuilder"]
+    options["cffi_modules"] = ["src/nativemem/backends/native/ffi_build.py:ffibuilder"]
     if choice == "auto":
         options["cmdclass"]["build_ext"] = BuildOrFallBack
 

@@ -83,7 +83,7 @@ def worker(spec: dict[str, Any]) -> int:
     control = spec["control"]
     if not control:
         import nativemem
-        from nativemem._engine import Engine
+        from nativemem.engine.control import Engine
         from nativemem.process import usage
 
         nativemem.install()

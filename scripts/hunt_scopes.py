@@ -28,7 +28,8 @@ from inspect import GEN_RUNNING, getgeneratorstate
 from typing import Any
 
 import nativemem
-from nativemem import Budget, _native
+from nativemem import Budget
+from nativemem.backends.native import cores as _native
 
 numpy: Any = import_module("numpy") if find_spec("numpy") else None
 

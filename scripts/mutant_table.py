@@ -261,7 +261,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("slab-served-to-any-thread", "if (NM_UNLIKELY(!is_mine(s))) return nm_refuse(NM_WRONG_THREAD", "if (false) return nm_refuse(NM_WRONG_THREAD"),
     ),
     *_in(
-        "alloc/region.c",
+        "heap/region.c",
         ("region-kept-memory-adds-up", "while (region.oldest != NULL && used + dirty_pages() > most)", "while (region.oldest != NULL && used > most)"),
         ("region-growing-adds-up", "        if (fresh != 0) make_way(fresh);", "        (void)make_way;"),
         ("region-merge-forgets-the-next", "if (index + n < region.frontier && p[n].kind == kind) {", "if (false) {"),
@@ -327,7 +327,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("region-bitmap-not-cleared", "l->filled[i / 64] &= ~(1ULL << i % 64);", "(void)l;"),
     ),
     *_in(
-        "alloc/heap.h",
+        "heap/heap.h",
         ("heap-bin-off-by-one", "nm__coarse_bins[(size - 1) >> 7];", "nm__coarse_bins[(size - 1) >> 7] - 1U;"),
         ("heap-bin-of-a-power", "nm__coarse_bins[(size - 1) >> 7];", "nm__coarse_bins[size >> 7];"),
         ("heap-fine-bin-too-small", "return (size + 15) >> 4;", "return (size + 14) >> 4;"),
@@ -335,7 +335,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("heap-frees-here-what-is-anothers", "if (NM_UNLIKELY(p->part != part)) return", "if (NM_UNLIKELY(p->part == NULL)) return"),
     ),
     *_in(
-        "alloc/heap.c",
+        "heap/heap.c",
         ("heap-bin-ignores-alignment", "while (!nm_is_aligned(nm__bin_sizes[bin], align)) bin++;", "(void)align;"),
         ("heap-bin-for-twice-the-alignment", "if (NM_LIKELY(align <= NM_ALIGN_DEFAULT)) return bin;", "if (align <= 2 * NM_ALIGN_DEFAULT) return bin;"),
         ("heap-refuses-what-full-superblocks-have", "if (p == NULL && scrape(part, bin)) return true;", "if (p == NULL && false && scrape(part, bin)) return true;"),
@@ -478,7 +478,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("sites-two-of-one-block", "if (before != NULL) {", "if (false) {"),
     ),
     *_in(
-        "python/scopes.c",
+        "engine/scopes.c",
         ("scope-of-a-generator-is-its-callers", "return f == NULL || depth_of(f, thread) != SIZE_MAX;", "return true;"),
         ("scope-of-what-has-ended-is-nobodys", "if (e->frame != NULL && nm__insides_item_of(e->frame) != NULL) return e->frame;", "if (e->frame != NULL) return e->frame;"),
         ("scope-left-elsewhere-by-its-generator-unseen", "if (frame != NULL && !(is_ours && frame_of(now) == frame)) e = find_entered_by(frame, owner);", "(void)frame, (void)find_entered_by;"),
@@ -499,12 +499,12 @@ MUTANTS: tuple[Mutant, ...] = (
         tests=("tests/test_scopes.py",),
     ),
     *_in(
-        "python/scopes.h",
+        "engine/scopes.h",
         ("scope-context-unseen", " || thread->context_ver != now->version", ""),
         tests=("tests/test_scopes.py",),
     ),
     *_in(
-        "python/stacks.c",
+        "engine/stacks.c",
         ("stacks-a-frame-too-many", "back = count < s->depth ?", "back = count <= s->depth ?"),
         ("stacks-of-the-package-itself", "if (count > 0 || !is_ours(s, code))", "if (count > 0 || is_ours(s, code) < 2)"),
         ("stacks-line-of-the-function", "(frame){code, PyFrame_GetLineNumber(f)};", "(frame){code, code->co_firstlineno};"),
@@ -513,7 +513,7 @@ MUTANTS: tuple[Mutant, ...] = (
         tests=("tests/contract/test_sites.py",),
     ),
     *_in(
-        "python/dataplane.c",
+        "binding/dataplane.c",
         ("block-freed-under-a-view", "if (b->exports != 0) {\n        raise_exported(b, \"free\");", "if (false) {\n        raise_exported(b, \"free\");"),
         ("block-resized-under-a-view", "else if (b->exports != 0) raise_exported(b, action);", "else if (b->exports != 0 && action[0] == 'f') raise_exported(b, action);"),
         ("reset-under-a-view", "if (life->exports != 0) {", "if (false) {"),
@@ -579,20 +579,20 @@ MUTANTS: tuple[Mutant, ...] = (
         tests=("tests/test_memlib_c.py::test_nothing_is_wrong",),
     ),
     *_in(
-        "python/cdata.c",
+        "binding/cdata.c",
         ("cdata-block-of-one-item", "return nm_mul((size_t)size, (size_t)count, bytes);", "return nm_mul((size_t)size, count != 0, bytes);"),
         ("cdata-never-wiped", "bytes, align, self->zero)", "bytes, align, false)"),
         ("cdata-block-kept", "        Py_DECREF(block);\n", ""),
         tests=("tests/test_cffi_hook.py",),
     ),
     *_in(
-        "python/capi.c",
+        "binding/capi.c",
         ("capi-keeper-not-kept", "out->keeper = Py_NewRef(keeper);", "out->keeper = keeper;"),
         ("capi-returns-with-blocks-out", "    if (closed == NULL) {\n        Py_XDECREF(type);", "    if (closed == NULL) {\n        PyErr_Clear();\n        Py_CLEAR(memory->keeper);\n        return 0;\n        Py_XDECREF(type);"),
         tests=("tests/test_capi.py",),
     ),
     *_in(
-        "python/numpy.c",
+        "engine/numpy.c",
         ("array-not-at-64-bytes", "nm__hold_block(source->allocator, size + (size == 0), ARRAY_ALIGN,", "nm__hold_block(source->allocator, size + (size == 0), 16,"),
         ("array-of-an-import-is-the-allocators", "source->locks != NULL && PyDict_GET_SIZE(source->locks) != 0", "false"),
         ("array-of-a-modules-using-is-not-the-allocators", "!is_among(source->earlier, name)", "(is_among(source->earlier, name) || true)"),
@@ -611,7 +611,7 @@ MUTANTS: tuple[Mutant, ...] = (
         tests=("tests/test_numpy_hook.py",),
     ),
     *_in(
-        "python/engine.c",
+        "engine/engine.c",
         ("engine-array-of-a-source-freed-here", "if (NM_UNLIKELY(nm__sourced != 0) && nm__source_free(ptr)) return;", ""),
         ("engine-secure-array-padded", "return is_secure || size > NM_SIZE_MAX - 63 ? size", "return size > NM_SIZE_MAX - 63 ? size"),
         ("engine-secure-array-moved-anywhere", "return is_secure ? nm__heap_realloc_at(h, ptr, bytes, ARRAY_ALIGN) :", "return is_secure ? nm__heap_realloc_at(h, ptr, bytes, 1) :"),
@@ -625,7 +625,7 @@ MUTANTS: tuple[Mutant, ...] = (
         tests=ENGINE,
     ),
     *_in(
-        "python/ending.c",
+        "engine/ending.c",
         ("exit-code-not-written", "if (ending.fd >= 0) {", "if (ending.fd > 1000000) {"),
         ("exit-code-of-the-budget-lost", "int code = is_over ? ending.over : status & 0xff;", "int code = status & 0xff;"),
         ("exit-code-too-wide", "int code = is_over ? ending.over : status & 0xff;", "int code = is_over ? ending.over : status;"),
@@ -634,7 +634,7 @@ MUTANTS: tuple[Mutant, ...] = (
         tests=("tests/test_cli.py::TestExitCodeInTheFile", "tests/test_cli.py::TestRun::test_over_the_budget", "tests/test_cli.py::TestRun::test_the_summary_file"),
     ),
     *_in(
-        "python/overdraft.c",
+        "engine/overdraft.c",
         ("overdraft-block-not-credited", "        release(o, bytes);\n        nm__owner_let_go(o);", "        nm__owner_let_go(o);"),
         ("overdraft-told-of-nothing", "    PyErr_NoMemory();\n    return -1;", "    return 0;"),
         ("overdraft-lost-with-its-scope", "return atomic_exchange(nm__owner_due(o), false) || was_pending;", "return atomic_exchange(nm__owner_due(o), false) && was_pending;"),
@@ -645,27 +645,27 @@ MUTANTS: tuple[Mutant, ...] = (
         tests=("tests/test_denials.py", "tests/test_goes_on.py"),
     ),
     *_in(
-        "python/place.c",
+        "engine/place.c",
         ("place-above-others", "is_of_python(code_of(&there)) ? NM__PLACE_FREE : NM__PLACE_THEIRS;", "is_of_python(code_of(&there)) ? NM__PLACE_FREE : NM__PLACE_FREE;"),
         ("place-not-beneath-debug-hooks", "*in = there.ctx == NULL ? NULL : beneath_debug(domain, &there);", "*in = NULL;"),
         ("place-in-any-file", "return python != NULL && part_of(address, NULL) == python;", "return false;"),
         tests=("tests/test_beside_others.py",),
     ),
     *_in(
-        "python/engine.c",
+        "engine/engine.c",
         ("engine-taken-out-is-on", "return atomic_load(mode) != OFF && nm__place_look(domain, hook) != NM__PLACE_FREE;", "return atomic_load(mode) != OFF;"),
         ("engine-not-put-back", "if (nm__place_look(domain, hook) == NM__PLACE_FREE) nm__place_take", "if (before->malloc == NULL) nm__place_take"),
         ("engine-declines-beneath-others", "    if (!hooked) return false;\n    int was", "    return false;\n    int was"),
         tests=("tests/test_beside_others.py",),
     ),
     *_in(
-        "python/insides.c",
+        "engine/insides.c",
         ("insides-no-breaker", "    trip(thread);\n    return true;", "    return true;"),
         ("insides-handler-unseen", "(goes_first(item->exc_value) || is_within_handler(item->exc_value)))\n            return true;", "(goes_first(item->exc_value) || is_within_handler(item->exc_value)))\n            return false;"),
         tests=("tests/test_denials.py",),
     ),
     *_in(
-        "python/insides.c",
+        "engine/insides.c",
         ("insides-item-elsewhere", "? NULL : &generator->gi_exc_state;", "? NULL : (const void *)&generator->gi_iframe;"),
         ("insides-wrong-instruction", "        if (here < from + size) return target;", "        if (here < from) return target;"),
         tests=("tests/test_insides.py",),

@@ -4,9 +4,9 @@ Usage: mutants.py [--list] [--only NAME]... [--jobs N] [--markdown] [--random N 
 
 A mutant that no check notices is a hole in the tests: exit code 1. For faults in the core the checks are the C
 tests, plain, then under AddressSanitizer and UndefinedBehaviorSanitizer, then, for faults that only threads show,
-under ThreadSanitizer; for faults in csrc/python the Python tests. Each runs up to its first failure. The checks run
-on the sound sources first; they must pass, and how long they take says when a mutant hangs. All files are made
-below build/mutants.
+under ThreadSanitizer; for faults in csrc/binding and csrc/engine the Python tests. Each runs up to its first
+failure. The checks run on the sound sources first; they must pass, and how long they take says when a mutant hangs.
+All files are made below build/mutants.
 
 --random draws mutants instead: in C, in locks and atomics, in Python (mutants_random.py). Those that do not compile
 are left out, and those that are known to be equivalent (mutants_equivalent.py).
@@ -168,7 +168,7 @@ class CTests:
         self.core = sorted(
             path.relative_to(self.sound).with_suffix("")
             for path in (self.sound / "csrc").rglob("*.c")
-            if path.parent.name != "python" and path.name != "memlib_system.c"
+            if path.parent.name not in ("binding", "engine") and path.name != "memlib_system.c"
         )
         self.programs = [f"tests/c/{name}" for name in programs] or [
             str(path.relative_to(self.sound).with_suffix(""))

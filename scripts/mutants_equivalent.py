@@ -32,25 +32,25 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         for verb in ("begin", "end")
     ),
     Equivalent(
-        "csrc/alloc/heap.c",
+        "csrc/heap/heap.c",
         "static uint32_t patience(const nm__cells *c) { return c->capacity < 1024 ? 128 : c->capacity / 8; }",
         "static uint32_t patience(const nm__cells *c) { return c->capacity < 1025 ? 128 : c->capacity / 8; }",
         "an eighth of 1024 is 128",
     ),
     Equivalent(
-        "src/nativemem/typed.py",
+        "src/nativemem/allocators/typed.py",
         "raw.release()",
         "pass",
         "nothing else refers to the view, so it ends with this reference",
     ),
     Equivalent(
-        "src/nativemem/_native.py",
+        "src/nativemem/backends/native/cores.py",
         "cap = 0",
         "cap = 1",
         "it grows until all fits: where it begins is a matter of how often it asks",
     ),
     Equivalent(
-        "src/nativemem/_native.py",
+        "src/nativemem/backends/native/cores.py",
         "raise errors.Refusal(lib.NM_CAPACITY_EXCEEDED, 1, lib.NM_PLAIN_PLACES, lib.NM_PLAIN_PLACES)",
         "raise errors.Refusal(lib.NM_CAPACITY_EXCEEDED, 2, lib.NM_PLAIN_PLACES, lib.NM_PLAIN_PLACES)",
         "CPort tells of it in words and figures of its own",
@@ -58,7 +58,7 @@ EQUIVALENT: tuple[Equivalent, ...] = (
     Equivalent("src/nativemem/config.py", "number = -1", "number = -2", "as good as any that is never taken"),
     *(
         Equivalent(
-            "src/nativemem/allocators.py",
+            "src/nativemem/allocators/base.py",
             "raw[:] = bytes(len(raw)) if len(raw) <= 1 << 16 else memoryview(bytearray(len(raw)))",
             f"raw[:] = bytes(len(raw)) if len(raw) {new} else memoryview(bytearray(len(raw)))",
             "zeros either way: which is faster changes somewhere there",
@@ -66,7 +66,7 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         for new in ("< 1 << 16", "<= 2 << 16", "<= 1 << 17")
     ),
     Equivalent(
-        "src/nativemem/_pure/cores.py",
+        "src/nativemem/backends/pure/cores.py",
         "if self._used > self._peak:",
         "if self._used >= self._peak:",
         "it would store what is there",

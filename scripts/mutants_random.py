@@ -25,47 +25,51 @@ CONTRACT = "tests/contract"
 ORDERS = ("tests/test_atomics.py",)
 #: the tests of a source, the nearest first, where the C tests see nothing of it
 TESTS = {
-    "csrc/python/capi.c": ("tests/test_capi.py",),
-    "csrc/python/cdata.c": ("tests/test_cffi_hook.py",),
-    "csrc/python/dataplane.c": (CONTRACT, "tests/test_cffi_hook.py"),
-    "csrc/python/engine.c": ("tests/test_engine.py", "tests/test_numpy_hook.py", "tests/test_scopes.py"),
-    "csrc/python/insides.c": ("tests/test_insides.py", "tests/test_denials.py", "tests/test_scopes.py"),
-    "csrc/python/numpy.c": ("tests/test_numpy_hook.py", "tests/test_scopes.py"),
-    "csrc/python/overdraft.c": ("tests/test_denials.py", "tests/test_goes_on.py", "tests/test_scopes.py"),
-    "csrc/python/place.c": ("tests/test_beside_others.py",),
-    "csrc/python/scopes.c": ("tests/test_scopes.py",),
-    "csrc/python/stacks.c": (CONTRACT, "tests/test_scopes.py"),
+    "csrc/binding/capi.c": ("tests/test_capi.py",),
+    "csrc/binding/cdata.c": ("tests/test_cffi_hook.py",),
+    "csrc/binding/dataplane.c": (CONTRACT, "tests/test_cffi_hook.py"),
+    "csrc/engine/engine.c": ("tests/test_engine.py", "tests/test_numpy_hook.py", "tests/test_scopes.py"),
+    "csrc/engine/insides.c": ("tests/test_insides.py", "tests/test_denials.py", "tests/test_scopes.py"),
+    "csrc/engine/numpy.c": ("tests/test_numpy_hook.py", "tests/test_scopes.py"),
+    "csrc/engine/overdraft.c": ("tests/test_denials.py", "tests/test_goes_on.py", "tests/test_scopes.py"),
+    "csrc/engine/place.c": ("tests/test_beside_others.py",),
+    "csrc/engine/scopes.c": ("tests/test_scopes.py",),
+    "csrc/engine/stacks.c": (CONTRACT, "tests/test_scopes.py"),
     "csrc/": (CONTRACT, "tests/test_scopes.py", "tests/test_engine.py"),
-    "src/nativemem/_pure/": (CONTRACT, "tests/test_pure_details.py", "tests/test_differential.py"),
-    "src/nativemem/_doctor.py": ("tests/test_doctor.py",),
-    "src/nativemem/_probes.py": ("tests/test_doctor.py",),
-    "src/nativemem/_choice.py": ("tests/test_core.py", "tests/test_build_switch.py", "tests/test_doctor.py"),
-    "src/nativemem/_run.py": ("tests/test_cli.py", "tests/test_run_is_python.py"),
-    "src/nativemem/_program.py": ("tests/test_cli.py", "tests/test_run_is_python.py"),
-    "src/nativemem/cli.py": ("tests/test_cli.py",),
+    "src/nativemem/backends/pure/": (CONTRACT, "tests/test_pure_details.py", "tests/test_differential.py"),
+    "src/nativemem/commands/doctor.py": ("tests/test_doctor.py",),
+    "src/nativemem/commands/probes.py": ("tests/test_doctor.py",),
+    "src/nativemem/backends/selection.py": (
+        "tests/test_core.py",
+        "tests/test_build_switch.py",
+        "tests/test_doctor.py",
+    ),
+    "src/nativemem/commands/run.py": ("tests/test_cli.py", "tests/test_run_is_python.py"),
+    "src/nativemem/engine/startup.py": ("tests/test_cli.py", "tests/test_run_is_python.py"),
+    "src/nativemem/commands/cli.py": ("tests/test_cli.py",),
     "src/nativemem/__main__.py": ("tests/test_cli.py",),
-    "src/nativemem/_machine.py": ("tests/test_machine.py", "tests/test_cli.py"),
-    "src/nativemem/_start.py": ("tests/test_cli.py", "tests/test_run_is_python.py"),
-    "src/nativemem/_utilities.py": ("tests/contract/test_utilities.py",),
-    "src/nativemem/_histogram.py": ("tests/contract/test_sites.py", "tests/test_engine.py"),
-    "src/nativemem/_sites.py": ("tests/contract/test_sites.py",),
+    "src/nativemem/backends/machine.py": ("tests/test_machine.py", "tests/test_cli.py"),
+    "src/nativemem/commands/start.py": ("tests/test_cli.py", "tests/test_run_is_python.py"),
+    "src/nativemem/allocators/utilities.py": ("tests/contract/test_utilities.py",),
+    "src/nativemem/wrappers/histogram.py": ("tests/contract/test_sites.py", "tests/test_engine.py"),
+    "src/nativemem/wrappers/sites.py": ("tests/contract/test_sites.py",),
     "src/nativemem/auto.py": ("tests/test_engine.py",),
-    "src/nativemem/_engine.py": ("tests/test_engine.py", "tests/test_scopes.py"),
-    "src/nativemem/_install.py": ("tests/test_engine.py", "tests/test_numpy_hook.py"),
-    "src/nativemem/process.py": ("tests/test_engine.py",),
-    "src/nativemem/executors.py": ("tests/test_scopes.py",),
-    "src/nativemem/_scoped.py": ("tests/test_scopes.py",),
-    "src/nativemem/budget.py": (CONTRACT, "tests/test_scopes.py"),
-    "src/nativemem/_pressure.py": (CONTRACT, "tests/test_scopes.py", "tests/test_engine.py"),
+    "src/nativemem/engine/control.py": ("tests/test_engine.py", "tests/test_scopes.py"),
+    "src/nativemem/engine/install.py": ("tests/test_engine.py", "tests/test_numpy_hook.py"),
+    "src/nativemem/engine/process.py": ("tests/test_engine.py",),
+    "src/nativemem/budgets/executors.py": ("tests/test_scopes.py",),
+    "src/nativemem/budgets/scopes.py": ("tests/test_scopes.py",),
+    "src/nativemem/budgets/budget.py": (CONTRACT, "tests/test_scopes.py"),
+    "src/nativemem/budgets/pressure.py": (CONTRACT, "tests/test_scopes.py", "tests/test_engine.py"),
     "src/nativemem/errors.py": ("tests/test_errors.py", CONTRACT, "tests/test_scopes.py"),
     "src/nativemem/config.py": ("tests/test_config.py", "tests/test_presets.py", CONTRACT),
-    "src/nativemem/_settings.py": ("tests/test_config.py", "tests/test_engine.py"),
-    "src/nativemem/memlib.py": ("tests/test_memlib.py",),
-    "src/nativemem/cport.py": ("tests/test_cport.py",),
-    "src/nativemem/capi.py": ("tests/test_capi.py",),
-    "src/nativemem/hooks/_numpy.py": ("tests/test_numpy_hook.py", "tests/test_engine.py"),
-    "src/nativemem/hooks/numpy.py": ("tests/test_numpy_hook.py",),
-    "src/nativemem/hooks/cffi.py": ("tests/test_cffi_hook.py",),
+    "src/nativemem/settings.py": ("tests/test_config.py", "tests/test_engine.py"),
+    "src/nativemem/interop/memlib.py": ("tests/test_memlib.py",),
+    "src/nativemem/interop/cport.py": ("tests/test_cport.py",),
+    "src/nativemem/interop/capi.py": ("tests/test_capi.py",),
+    "src/nativemem/engine/numpy_default.py": ("tests/test_numpy_hook.py", "tests/test_engine.py"),
+    "src/nativemem/interop/numpy.py": ("tests/test_numpy_hook.py",),
+    "src/nativemem/interop/cffi.py": ("tests/test_cffi_hook.py",),
     "src/nativemem/manager/": ("tests/manager",),
     "src/nativemem/": (CONTRACT, "tests/test_core.py", "tests/test_scopes.py", "tests/test_engine.py"),
 }
@@ -388,7 +392,7 @@ NOT_HERE = "windows.py" if sys.version_info < (3, 12) else "inherited.py"
 def of_python(root: Path) -> dict[tuple[str, int], list[Change]]:
     found: dict[tuple[str, int], list[Change]] = {}
     for path in sorted((root / "src" / "nativemem").rglob("*.py")):
-        if path.name in ("_ffi_build.py", "_version.py", NOT_HERE):
+        if path.name in ("ffi_build.py", "_version.py", NOT_HERE):
             continue
         text = path.read_text(encoding="utf-8")
         visitor = Python(text)
@@ -446,7 +450,10 @@ def draw(
 #: modules whose own examples are asked first
 WITH_DOCTESTS = {
     f"src/nativemem/{name}.py"
-    for name in ("allocators", "budget", "config", "memlib", "process", "typed", "wrappers")
+    for name in (
+        *("allocators/base", "allocators/typed", "budgets/budget", "config", "engine/process"),
+        *("interop/memlib", "wrappers/traced"),
+    )
 }
 
 #: what is asked of a mutant that the nearest tests do not see
@@ -463,4 +470,4 @@ MORE = (
 
 
 def of_the_core(file: str) -> bool:
-    return file.startswith("csrc/") and not file.startswith("csrc/python/")
+    return file.startswith("csrc/") and not file.startswith(("csrc/binding/", "csrc/engine/"))

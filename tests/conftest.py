@@ -11,7 +11,7 @@ import pytest
 import planted
 from builds import required as required
 from nativemem._api import load
-from nativemem._backend import Binding
+from nativemem.backends.binding import Binding
 from nativemem.config import Settings
 
 NATIVE_IS_BUILT = importlib.util.find_spec("nativemem._core") is not None

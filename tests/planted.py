@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from nativemem._backend import Binding
+from nativemem.backends.binding import Binding
 from nativemem.errors import OutOfMemory
 
 VARIABLE = "NATIVEMEM_TEST_OOM_N"

@@ -23,8 +23,8 @@ from bad_input.values import Hostile
 from bad_input.world import NO_SUBJECT, RECIPES, World, class_of, surface
 from nativemem import errors, typed
 from nativemem._api import load
-from nativemem._backend import Binding
-from nativemem._machine import is_free_threaded
+from nativemem.backends.binding import Binding
+from nativemem.backends.machine import is_free_threaded
 
 # of the values: that NotImplemented has no truth, and the like
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

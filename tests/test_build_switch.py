@@ -144,7 +144,7 @@ ASKED = """
 import nativemem
 from nativemem.errors import NativeUnavailable
 import nativemem.capi
-from nativemem._backend import load
+from nativemem.backends.binding import load
 def first_use():
     yield nativemem.install
     yield nativemem.Budget(1000).__enter__

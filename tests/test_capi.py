@@ -74,7 +74,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory, required: Build) -> En
 def test_the_wheel_has_the_headers(environment: Environment) -> None:
     said = environment.says(
         "import nativemem, nativemem.config as c; print(nativemem.get_include(), c.USE_NATIVE_MEM)"
-        "; from nativemem._control import lib; print(lib.NM_BUILT_NATIVE)"
+        "; from nativemem.backends.native.control import lib; print(lib.NM_BUILT_NATIVE)"
     )
     include, flag, built = said.split()
     assert Path(include).is_relative_to(environment.place) and flag == built == "1"
@@ -238,7 +238,7 @@ for capsule in (new(ctypes.addressof(short), ours, None), new(get(real, ours), n
 
 
 def test_get_include_where_there_is_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(capi, "__file__", str(tmp_path / "capi.py"))
+    monkeypatch.setattr(capi, "PACKAGE", str(tmp_path))
     with pytest.raises(NativeUnavailable, match="built without its core"):
         nativemem.get_include()
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nativemem import MemoryPressure
-from nativemem._backend import Binding
+from nativemem.backends.binding import Binding
 from nativemem.errors import BudgetExceeded, ConfigError, InvalidLayout, StaleBlock, StaleHandle
 from nativemem.hooks import cffi as hook
 
@@ -34,7 +34,7 @@ def ffi(request: pytest.FixtureRequest) -> Any:
         made.cdef(DECLARATIONS)
         return made
     pytest.importorskip("nativemem._core")
-    from nativemem._control import ffi as compiled
+    from nativemem.backends.native.control import ffi as compiled
 
     return compiled
 

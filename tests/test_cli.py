@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import nativemem
-from nativemem import cli
-from nativemem._settings import format_size
+from nativemem.commands import cli
+from nativemem.settings import format_size
 
 BACKENDS = [
     pytest.param(
@@ -445,7 +445,7 @@ def test_without_the_start_up_file(options: tuple[str, ...], bare: tuple[Path, s
 
 
 def test_an_interpreter_that_does_not_know_its_file() -> None:
-    code = "import sys; sys.executable = ''; import nativemem.cli as c; c.main(['run', '-c', 'pass'])"
+    code = "import sys; sys.executable = ''; import nativemem.commands.cli as c; c.main(['run', '-c', 'pass'])"
     done = python("-c", code)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "sys.executable" in done.stderr
@@ -453,12 +453,12 @@ def test_an_interpreter_that_does_not_know_its_file() -> None:
 
 def test_a_command_is_a_module_in_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
     """CLI-7"""
-    other = types.ModuleType("nativemem._other")
+    other = types.ModuleType("nativemem.commands.other")
     other.HELP = "another"  # type: ignore[attr-defined]
     other.configure = lambda parser: parser.add_argument("word")  # type: ignore[attr-defined]
     other.execute = lambda parser, argv: parser.parse_args(argv).word  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "nativemem._other", other)
-    monkeypatch.setitem(cli.COMMANDS, "other", "_other")
+    monkeypatch.setitem(sys.modules, "nativemem.commands.other", other)
+    monkeypatch.setitem(cli.COMMANDS, "other", "other")
     assert cli.main(["other", "said"]) == "said"
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 import nativemem
-from nativemem import _settings, config
-from nativemem._backend import Binding
+from nativemem import config, settings
+from nativemem.backends.binding import Binding
 from nativemem.config import ArenaConfig, Settings, SlabConfig, format_size, parse_size
 from nativemem.errors import SIZE_MAX, ConfigError, InvalidLayout
 
@@ -113,14 +113,14 @@ def test_defaults() -> None:
 
 def test_settings_are_frozen() -> None:
     """CFG-1"""
-    for settings in (ArenaConfig(), SlabConfig()):
-        for each in dataclasses.fields(settings):
+    for given in (ArenaConfig(), SlabConfig()):
+        for each in dataclasses.fields(given):
             with pytest.raises(dataclasses.FrozenInstanceError):
-                setattr(settings, each.name, None)
-    settings = Settings(backend="pure")
+                setattr(given, each.name, None)
+    of_env = Settings(backend="pure")
     with pytest.raises(AttributeError):
-        settings.backend = "native"
-    assert (settings.backend, repr(settings)) == ("pure", "Settings(backend='pure')")
+        of_env.backend = "native"
+    assert (of_env.backend, repr(of_env)) == ("pure", "Settings(backend='pure')")
 
 
 def test_settings_are_what_they_are_made_of() -> None:
@@ -135,7 +135,7 @@ def test_the_table_of_the_environment() -> None:
     """CFG-1: README.md shows it as it is made from config.py, and it names each variable that is read."""
     text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     assert config.environment_table() + "\n" in text
-    read = set(re.findall(r'"(NATIVEMEM_[A-Z_]+)"', inspect.getsource(_settings)))
+    read = set(re.findall(r'"(NATIVEMEM_[A-Z_]+)"', inspect.getsource(settings)))
     named = {name for variable in config.VARIABLES for name in variable.name.split(", ")}
     assert read - named == set()
     assert named - read == {"USE_NATIVE_MEM", "NATIVEMEM_CFLAGS", "NATIVEMEM_LDFLAGS"}
@@ -145,7 +145,7 @@ KILLED = """
 import nativemem, sys
 assert not nativemem.install(limit="1 GiB") and not nativemem.installed()
 nativemem.uninstall()
-assert "nativemem._native" not in sys.modules
+assert "nativemem.backends.native.cores" not in sys.modules
 with nativemem.Arena() as arena:
     block = arena.alloc(100)
     assert block.alive and arena.stats.current == 100
@@ -298,7 +298,7 @@ import sys
 before = set(sys.modules)
 import nativemem.auto, nativemem
 heavy = {"dataclasses", "inspect", "typing", "threading", "re", "enum", "functools", "collections", "contextlib"}
-heavy |= {"_cffi_backend", "nativemem._control", "nativemem.errors"}
+heavy |= {"_cffi_backend", "nativemem.backends.native.control", "nativemem.errors"}
 print(nativemem.installed().objects, sorted(heavy & (set(sys.modules) - before)))
 print(nativemem.Budget.__name__, "Arena" in dir(nativemem), nativemem.process.usage().denials)
 """
@@ -316,7 +316,7 @@ def test_finders_that_find_nothing_by_specification() -> None:
     """ENG-5: the import system passes over them, and so do we."""
     code = "sys.meta_path.insert(0, types.SimpleNamespace(find_module=lambda name, path=None: None))"
     before = "import sys, types, warnings; warnings.simplefilter('ignore')"
-    done = run(f"{before}; {code}; import nativemem._load; print('found')")
+    done = run(f"{before}; {code}; import nativemem.backends.native.loader; print('found')")
     assert (done.stdout, done.stderr) == ("found\n", "")
 
 
@@ -333,7 +333,7 @@ import sys
 before = set(sys.modules)
 import nativemem
 nativemem.Arena
-heavy = {"numpy", "ctypes", "cffi", "asyncio", "subprocess", "rich", "nativemem._pure"}
+heavy = {"numpy", "ctypes", "cffi", "asyncio", "subprocess", "rich", "nativemem.backends.pure"}
 print(sorted(heavy & (set(sys.modules) - before)), bool(nativemem.installed()))
 """
 
@@ -346,7 +346,7 @@ def test_the_import_is_light_and_installs_nothing() -> None:
 
 def test_the_import_of_pure_is_light_and_installs_nothing() -> None:
     done = run(IMPORTS, NATIVEMEM_BACKEND="pure")
-    assert (done.stdout, done.stderr) == ("['nativemem._pure'] False\n", "")
+    assert (done.stdout, done.stderr) == ("['nativemem.backends.pure'] False\n", "")
 
 
 def test_all_of_the_package_comes_without_what_only_a_call_needs(nm: Binding) -> None:

@@ -455,8 +455,8 @@ class TestLife:
 import ctypes, nativemem
 port = nativemem.Limited(nativemem.Heap(), nativemem.Budget("1 MiB")).c_port()
 pointer = port.plain.malloc(100)
-number = lambda p: int(nativemem._control.ffi.cast("uintptr_t", p))
-import nativemem._control
+number = lambda p: int(nativemem.backends.native.control.ffi.cast("uintptr_t", p))
+import nativemem.backends.native.control
 libc = ctypes.CDLL(None)
 # the C library's own list of what to do at the end comes after the interpreter's
 register = libc.__cxa_atexit

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 import nativemem
-from nativemem import _doctor
-from nativemem._choice import NOT_WITHOUT_LOCK
-from nativemem._machine import is_free_threaded
+from nativemem.backends.machine import is_free_threaded
+from nativemem.backends.selection import NOT_WITHOUT_LOCK
+from nativemem.commands import doctor as _doctor
 
 PACKAGE = Path(nativemem.__file__).parent
 NAMES = [*_doctor._SHOWN]
@@ -146,7 +146,7 @@ def test_an_interpreter_that_can_have_no_core(change: str, why: str, tmp_path: P
     path = copy(tmp_path, {"native": False, "asked": "auto", "reason": REASON})
     code = f"""
 import sys, types
-from nativemem import _choice
+from nativemem.backends import selection as _choice
 {change}
 for text in _choice.missing_core():
     print(text)
@@ -203,7 +203,10 @@ def test_what_the_interpreter_declines() -> None:
 @pytest.mark.usefixtures("needs_native")
 def test_an_interpreter_whose_insides_have_moved(tmp_path: Path) -> None:
     """PYV-1, and what stands on it: the rest of the core works."""
-    code = "from nativemem._load import dataplane\ndataplane.insides_check = lambda: 'the frame that runs'\n"
+    code = (
+        "from nativemem.backends.native.loader import dataplane\n"
+        "dataplane.insides_check = lambda: 'the frame that runs'\n"
+    )
     (tmp_path / "sitecustomize.py").write_text(code)
     rows = rows_of(python(*COMMAND, "--json", PYTHONPATH=str(tmp_path)))
     assert "does not keep the frame that runs where" in rows["insides"]["reason"]
@@ -235,7 +238,7 @@ def test_a_probe_that_brings_its_process_down(code: str, reason: str, tmp_path: 
 
 def test_an_interpreter_that_does_not_know_its_file() -> None:
     for value in ("''", "None"):
-        call = "import nativemem.cli as c; sys.exit(c.main(['doctor', '--json']))"
+        call = "import nativemem.commands.cli as c; sys.exit(c.main(['doctor', '--json']))"
         done = python("-c", f"import sys; sys.executable = {value}; {call}")
         assert "does not know its own file" in rows_of(done)["core"]["reason"]
 

@@ -76,7 +76,12 @@ def left_out() -> list[tuple[str, str]]:
     """Modules, and names in them, with examples that change the whole process: doctest leaves them out."""
     return [
         (module, test.name)
-        for module in ("nativemem._install", "nativemem.process", "nativemem.budget", "nativemem.hooks.numpy")
+        for module in (
+            "nativemem.engine.install",
+            "nativemem.engine.process",
+            "nativemem.budgets.budget",
+            "nativemem.interop.numpy",
+        )
         for test in doctest.DocTestFinder().find(importlib.import_module(module))
         if LEFT_OUT in (test.docstring or "")
     ]
@@ -196,7 +201,9 @@ class TestAtTheStart:
             "subprocess.run([sys.executable, '-c', 'import nativemem; print(nativemem.installed())'])\n"
         )
         del start["NATIVEMEM_AUTOINSTALL"]
-        done = python(f"import nativemem.cli as c; c.main(['run', '--budget', '1 GiB', {str(script)!r}])", **start)
+        done = python(
+            f"import nativemem.commands.cli as c; c.main(['run', '--budget', '1 GiB', {str(script)!r}])", **start
+        )
         assert done.stdout == "Installed(objects=True, arrays=True, raw=False, limit=1073741824)\n"
 
     def test_other_interpreters_leave_it_to_the_first(self, start: dict[str, str]) -> None:

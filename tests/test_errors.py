@@ -15,7 +15,7 @@ import pytest
 import nativemem
 from nativemem import errors
 from nativemem._api import load
-from nativemem._backend import Binding
+from nativemem.backends.binding import Binding
 from nativemem.errors import NativeMemError, Status
 
 #: every class, with the builtin that a caller would catch

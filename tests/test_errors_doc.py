@@ -16,7 +16,7 @@ import pytest
 
 import nativemem
 from nativemem import errors
-from nativemem._backend import Binding
+from nativemem.backends.binding import Binding
 from nativemem.errors import NativeMemError
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "errors.md"

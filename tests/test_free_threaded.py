@@ -20,8 +20,8 @@ import pytest
 import nativemem
 from nativemem import errors
 from nativemem._api import load
-from nativemem._backend import Binding
-from nativemem._pure import cores
+from nativemem.backends.binding import Binding
+from nativemem.backends.pure import cores
 
 SRC = str(Path(nativemem.__file__).resolve().parent.parent)
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
@@ -453,7 +453,7 @@ def test_the_first_load_is_one_for_all_threads() -> None:
 import sys, threading
 sys.setswitchinterval(1e-6)
 from nativemem._api import load
-from nativemem import _backend
+from nativemem.backends import binding as _backend
 _backend._bindings.clear()
 start, found = threading.Barrier(8), []
 def body():
@@ -468,7 +468,7 @@ print(len({id(each) for each in found}))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("first", ["nativemem.budget", "nativemem._pure.cores"])
+@pytest.mark.parametrize("first", ["nativemem.budgets.budget", "nativemem.backends.pure.cores"])
 def test_forks_among_threads_that_lend(first: str) -> None:
     """PYV-2: neither the fork nor its child waits for a thread that waits for it, whatever was loaded first."""
     script = f"""
@@ -504,7 +504,8 @@ print(set(codes), sum(budget.limit for budget in budgets), [budget.used for budg
 
 AS_FREE_THREADED = """
 import sys
-from nativemem import _choice, _program
+from nativemem.backends import selection as _choice
+from nativemem.engine import startup as _program
 if not _choice.is_free_threaded():  # what such a build says of itself is put in this one's mouth
     _choice.is_free_threaded = _program.is_free_threaded = lambda: True
     _choice._has_core = lambda: False

@@ -62,7 +62,7 @@ def test_it_passes_wherever_it_runs(place: str) -> None:
     """PYV-1: and code that watches does not see it."""
     assert output(
         f"""
-from nativemem._load import dataplane
+from nativemem.backends.native.loader import dataplane
 found_codes = set()
 def found(code): found_codes.add(code.co_filename)
 def seen(frame, *rest):
@@ -82,7 +82,7 @@ def test_what_is_elsewhere_is_declined() -> None:
     """PYV-1: with its name, before anything is switched on; the program goes on."""
     assert output(
         """
-from nativemem._load import dataplane
+from nativemem.backends.native.loader import dataplane
 dataplane.insides_check = lambda: "the frame that runs"
 for call in (nativemem.install, lambda: nativemem.install(objects=False)):
     try: call()

@@ -18,7 +18,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # --- C ---
 
-C_LAYERS = ("base", "port", "alloc", "wrap", "use", "python")
+C_LAYERS = ("base", "port", "alloc", "heap", "wrap", "use", "engine", "binding")
+# the only ones that include Python.h
+SEE_PYTHON = ("binding", "engine")
 C_RANK = {layer: rank for rank, layer in enumerate(C_LAYERS)}
 # the umbrella includes every noun, so it stands above them all but below its users in C
 UMBRELLA_RANK = C_RANK["use"] + 0.5
@@ -86,7 +88,7 @@ def c_violations(root: Path) -> Iterator[str]:
         if rank is None:
             yield f"{shown}: belongs to no layer"
             continue
-        in_python = path.is_relative_to(csrc / "python")
+        in_python = path.relative_to(csrc).parts[0] in SEE_PYTHON
         raw = path.read_text(encoding="utf-8")
         for quote, name in INCLUDE.findall(strip_c(raw, strings=False)):
             target = resolve(name, path, csrc)
@@ -99,7 +101,7 @@ def c_violations(root: Path) -> Iterator[str]:
             elif quote == '"' and name not in GENERATED:
                 yield f"{shown}: includes {name}, which is nowhere in csrc"
             if PYTHON_HEADER.fullmatch(name) and not (in_python or shown == "csrc/include/nativemem/capi.h"):
-                yield f"{shown}: includes {name} outside csrc/python"
+                yield f"{shown}: includes {name} outside of csrc/binding and csrc/engine"
             if CHECKER_HEADER.fullmatch(name) and shown != "csrc/base/poison.h":
                 yield f"{shown}: includes {name} outside csrc/base/poison.h"
         code = strip_c(raw, strings=True)
@@ -114,44 +116,50 @@ def c_violations(root: Path) -> Iterator[str]:
 # --- Python ---
 
 PY_LAYERS = (
-    (
-        *("_late", "errors", "_machine", "_settings", "config"),
-        *("_forks", "_histogram", "_pressure", "_scoped", "_sites", "_version"),
-    ),
-    ("_control", "_load", "_engine"),
-    ("_choice",),
-    ("_native", "_pure"),
-    ("_backend",),
-    ("_utilities", "typed"),
-    ("executors",),
-    ("allocators", "wrappers", "budget", "cport"),
-    ("_install", "process", "hooks", "memlib", "capi"),
-    ("_program",),
-    ("auto", "_run", "_start", "_probes"),
-    ("_doctor",),
-    ("cli",),
-    ("manager",),
+    ("_folder", "_version", "_lazy", "errors", "config", "settings", "backends.machine", "backends.forks")
+    + ("wrappers.sites", "wrappers.histogram", "budgets.pressure", "budgets.scopes"),
+    ("backends.native.control", "backends.native.loader", "engine.control"),
+    ("backends.selection",),
+    ("backends.native", "backends.pure"),
+    ("backends",),
+    ("allocators.utilities", "allocators.typed"),
+    ("budgets.executors",),
+    ("allocators", "wrappers", "budgets"),
+    ("interop.cport", "engine.install", "engine.numpy_default"),
+    ("engine", "engine.process", "interop"),
+    ("manager", "structures"),
+    ("engine.startup",),
+    ("auto", "commands.run", "commands.start", "commands.probes"),
+    ("commands.doctor",),
+    ("commands",),
+    ("process", "memlib", "capi", "hooks"),
     ("_api",),
-    ("__init__", "__main__"),
+    ("", "__main__"),
 )
 PY_RANK = {module: rank for rank, layer in enumerate(PY_LAYERS) for module in layer}
 # describes the extension to the build; imports nothing of the package and nothing imports it
-BUILD_SCRIPT = "_ffi_build"
+BUILD_SCRIPT = "backends.native.ffi_build"
 EXTENSION_MODULES = ("_core", "_dataplane")
-THEIR_USERS = ("_control", "_load")
+THEIR_USERS = ("backends.native.control", "backends.native.loader")
 # what imports a module that is named in a string
 BY_NAME = ("import_module", "__import__", "ExtensionFileLoader", "spec_from_file_location")
 
 
+def rank_of(module: str) -> int | None:
+    """The height of a module, ``x.y`` below the package: its own, or that of the room it is in."""
+    while module not in PY_RANK and "." in module:
+        module = module.rpartition(".")[0]
+    return PY_RANK.get(module)
+
+
 def imported(tree: ast.AST, file: Path, package: Path) -> Iterator[str]:
-    """Modules of the package that a file imports, wherever in it and however it spells that."""
+    """Modules of the package that a file imports, wherever in it and however it spells that: ``x.y``, or an empty
+    string for the package itself."""
     here = ("nativemem", *file.relative_to(package).parent.parts)
 
-    def name_of(parts: Sequence[str]) -> str:
-        return parts[1] if len(parts) > 1 else "__init__"
-
-    def is_module(name: str) -> bool:
-        return name in EXTENSION_MODULES or any(package.glob(f"{name}.py")) or (package / name).is_dir()
+    def is_module(parts: Sequence[str]) -> bool:
+        path = package.joinpath(*parts)
+        return parts[0] in EXTENSION_MODULES or path.is_dir() or path.with_suffix(".py").exists()
 
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -159,34 +167,37 @@ def imported(tree: ast.AST, file: Path, package: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             base = [*(here[: len(here) - node.level + 1] if node.level else ())]
             base += node.module.split(".") if node.module else []
-            # `from nativemem import x`: x is a module, or a name of the package itself
-            whole = base != ["nativemem"]
-            paths = [base if whole or not is_module(a.name) else [*base, a.name] for a in node.names]
+            # `from room import x`: x is a module, or a name of the room itself
+            paths = [[*base, a.name] if is_module([*base[1:], a.name]) else base for a in node.names]
         elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
             called = getattr(node.func, "attr", getattr(node.func, "id", ""))
             paths = [str(node.args[0].value).split(".")] if called in BY_NAME else []
         else:
             continue
-        yield from (name_of(parts) for parts in paths if parts[0] == "nativemem")
+        yield from (".".join(parts[1:]) for parts in paths if parts[0] == "nativemem")
 
 
 def py_violations(root: Path) -> Iterator[str]:
     package = root / "src" / "nativemem"
     for path in sorted(package.rglob("*.py")):
         shown = path.relative_to(root).as_posix()
-        top = path.relative_to(package).with_suffix("").parts[0]
+        module = (
+            ".".join(path.relative_to(package).with_suffix("").parts).removesuffix("__init__").removesuffix(".")
+        )
+        rank = rank_of(module)
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for target in sorted(set(imported(tree, path, package))):
-            if top == BUILD_SCRIPT:
+            height = rank_of(target)
+            if module == BUILD_SCRIPT:
                 yield f"{shown}: the build script imports {target} of the package"
             elif target in EXTENSION_MODULES:
-                if top not in THEIR_USERS:
-                    yield f"{shown}: imports {target}; only _load.py and _control.py may"
-            elif target not in PY_RANK:
+                if module not in THEIR_USERS:
+                    yield f"{shown}: imports {target}; only {' and '.join(THEIR_USERS)} may"
+            elif height is None:
                 yield f"{shown}: imports {target}, which belongs to no layer"
-            elif PY_RANK[target] > PY_RANK.get(top, -1):
+            elif height > (-1 if rank is None else rank):
                 yield f"{shown}: imports {target}, of a layer above"
-        if top not in PY_RANK and top != BUILD_SCRIPT:
+        if rank is None and module != BUILD_SCRIPT:
             yield f"{shown}: belongs to no layer"
 
 
@@ -202,6 +213,7 @@ def test_no_python_module_imports_a_layer_above() -> None:
     assert list(py_violations(ROOT)) == []
 
 
+CORE_ONLY = "only backends.native.control and"
 PLANTED = {
     "include up": ("csrc/base/base.c", '#include "nativemem/arena.h"', "of a layer above"),
     "angle include up": ("csrc/base/base.c", "#include <nativemem/arena.h>", "of a layer above"),
@@ -213,7 +225,7 @@ PLANTED = {
     "umbrella": ("csrc/alloc/arena.c", '#include "nativemem.h"', "of a layer above"),
     "missing include": ("csrc/alloc/arena.c", '#include "no_such.h"', "nowhere in csrc"),
     "C file included": ("csrc/wrap/limited.c", '#include "../base/base.c"', "includes the C file"),
-    "Python.h": ("csrc/wrap/limited.c", "#include <Python.h>", "outside csrc/python"),
+    "Python.h": ("csrc/wrap/limited.c", "#include <Python.h>", "outside of csrc/binding and csrc/engine"),
     "ASan": (
         "csrc/alloc/slab.c",
         "#ifdef __SANITIZE_ADDRESS__\n#endif",
@@ -234,35 +246,43 @@ PLANTED = {
         "void *p(void) { return malloc(1); }",
         "calls malloc()",
     ),
-    "libc free": ("csrc/python/planted.c", "void p(void *q) { free (q); }", "calls free()"),
+    "libc free": ("csrc/binding/planted.c", "void p(void *q) { free (q); }", "calls free()"),
     "C file without layer": ("csrc/misc/planted.c", "int x;", "belongs to no layer"),
     "header without layer": ("csrc/include/nativemem/planted.h", "int x;", "belongs to no layer"),
-    "relative import up": ("src/nativemem/errors.py", "from .cli import main", "of a layer above"),
-    "module import up": ("src/nativemem/config.py", "from . import _backend", "of a layer above"),
+    "relative import up": ("src/nativemem/errors.py", "from .commands.cli import main", "of a layer above"),
+    "module import up": ("src/nativemem/config.py", "from .backends import binding", "of a layer above"),
     "absolute import up": (
-        "src/nativemem/budget.py",
-        "import nativemem.process",
+        "src/nativemem/budgets/budget.py",
+        "import nativemem.engine.process",
         "of a layer above",
     ),
     "import in a function": (
         "src/nativemem/errors.py",
-        "def f():\n    from nativemem.wrappers import Limited",
+        "def f():\n    from nativemem.wrappers.traced import Limited",
         "of a layer above",
     ),
-    "package import": ("src/nativemem/cli.py", "from nativemem import Arena", "of a layer above"),
+    "package import": ("src/nativemem/commands/cli.py", "from nativemem import Arena", "of a layer above"),
     "pure imports up": (
-        "src/nativemem/_pure/planted.py",
-        "from .._backend import x",
+        "src/nativemem/backends/pure/planted.py",
+        "from ..binding import x",
         "of a layer above",
     ),
-    "extension import": ("src/nativemem/cli.py", "from . import _core", "only _load.py and _control.py may"),
+    "extension import": (
+        "src/nativemem/commands/cli.py",
+        "from .. import _core",
+        CORE_ONLY,
+    ),
     "extension by name": (
-        "src/nativemem/cli.py",
+        "src/nativemem/commands/cli.py",
         "import importlib\nimportlib.import_module('nativemem._dataplane')",
-        "only _load.py and _control.py may",
+        CORE_ONLY,
     ),
     "module without layer": ("src/nativemem/planted.py", "x = 1", "belongs to no layer"),
-    "build script": ("src/nativemem/_ffi_build.py", "from . import errors", "the build script imports"),
+    "build script": (
+        "src/nativemem/backends/native/ffi_build.py",
+        "from ... import errors",
+        "the build script imports",
+    ),
 }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nativemem._machine import memory
+from nativemem.backends.machine import memory
 
 MACHINE = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 

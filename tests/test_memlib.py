@@ -278,7 +278,7 @@ class TestBetweenLanguages:
         run(
             "native",
             """
-from nativemem._control import lib, ffi
+from nativemem.backends.native.control import lib, ffi
 block = memlib.hmalloc(100)
 view = memoryview(block)
 try:
@@ -309,7 +309,7 @@ memlib.use(None)
             "native",
             """
 import cffi
-from nativemem._control import lib
+from nativemem.backends.native.control import lib
 ffi = cffi.FFI()
 def refused(pointer):
     try:
@@ -351,7 +351,7 @@ for below in (None, nm.System(), nm.Heap(secure=True)):
             "native",
             """
 import threading
-from nativemem._control import ffi
+from nativemem.backends.native.control import ffi
 def refused(error, pointer):
     try:
         memlib.hfree(pointer)
@@ -414,7 +414,7 @@ assert memlib._memlib().stats.live == 0
             "native",
             """
 import os, signal, threading, warnings
-from nativemem._backend import configured
+from nativemem.backends.binding import configured
 warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads, which is what this is about
 signal.alarm(60)
 changing, forked = threading.Event(), threading.Event()
@@ -516,7 +516,7 @@ assert kept and memlib._memlib().stats.live == 0
         run(
             "native",
             """
-from nativemem._control import lib, ffi
+from nativemem.backends.native.control import lib, ffi
 budget = nm.Budget("1 MiB")
 memlib.use(nm.Limited(nm.Heap(), budget))
 pointer = lib.nm_hmalloc(1000)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from nativemem._backend import Binding
+from nativemem.backends.binding import Binding
 
 TESTS = Path(__file__).resolve().parent
 

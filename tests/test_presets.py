@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import nativemem
-from nativemem._backend import Binding
+from nativemem.backends.binding import Binding
 from nativemem.config import ArenaConfig, Config, HeapConfig, PoolConfig, SlabConfig, StackConfig
 from nativemem.errors import ConfigError, InvalidLayout, NativeMemError
 

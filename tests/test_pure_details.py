@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 
 from nativemem._api import load
-from nativemem._backend import Binding
-from nativemem._machine import is_free_threaded
-from nativemem._pure import cores, memory
-from nativemem._pure.dataplane import storage
+from nativemem.backends.binding import Binding
+from nativemem.backends.machine import is_free_threaded
+from nativemem.backends.pure import cores, memory
+from nativemem.backends.pure.dataplane import storage
 from nativemem.errors import SIZE_MAX, OutOfMemory, Status
 
 SRC = str(Path(__file__).resolve().parent.parent / "src")

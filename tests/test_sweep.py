@@ -16,7 +16,7 @@ import sweep.scenarios as found
 from bad_input.world import NO_SUBJECT, NOT_MADE, RECIPES, surface
 from nativemem import errors
 from nativemem._api import load
-from nativemem._backend import Binding
+from nativemem.backends.binding import Binding
 from sweep import port
 from sweep.planted import PLANTED
 from sweep.scenarios import NOT_SWEPT, Scenario, scenarios

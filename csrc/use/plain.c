@@ -2,7 +2,7 @@
 
 #include <pthread.h>
 
-#include "alloc/heap.h"
+#include "heap/heap.h"
 #include "base/base.h"
 
 /* In front of a block that lies in no heap. Its size is a multiple of the alignment that malloc promises. */

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ._install import install as install
-from ._install import installed as installed
-from ._install import uninstall as uninstall
-from ._settings import Settings as _Settings
 from ._version import __version__ as __version__
+from .engine.install import install as install
+from .engine.install import installed as installed
+from .engine.install import uninstall as uninstall
+from .settings import Settings as _Settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

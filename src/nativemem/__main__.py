@@ -10,6 +10,6 @@ try:
 except OSError:  # there is no such folder any more
     pass
 
-from .cli import main
+from .commands.cli import main
 
 sys.exit(main())

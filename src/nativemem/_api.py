@@ -1,19 +1,16 @@
 """The names of the package, bound to the backend that the environment asks for."""
 
 from . import memlib as memlib
-from . import process as _process  # noqa: F401  # nativemem.process is there
-from ._backend import configured as _configured
-from ._backend import load as load
-from ._install import install, installed, uninstall
-from ._pressure import MemoryPressure
-from ._sites import Frame, Site
-from ._utilities import Utilities as _Utilities  # noqa: F401  # registers the facade
+from . import process as process
 from ._version import __version__
-from .allocators import Allocator, Stats
-from .budget import SharingPolicy
-from .capi import get_include
+from .allocators.base import Allocator, Stats
+from .allocators.utilities import Utilities as _Utilities  # noqa: F401  # registers the facade
+from .backends.binding import configured as _configured
+from .backends.binding import load as load
+from .budgets.budget import SharingPolicy
+from .budgets.pressure import MemoryPressure
 from .config import ArenaConfig, HeapConfig, PoolConfig, SlabConfig, StackConfig
-from .cport import CPort as _CPort  # noqa: F401  # registers the facade
+from .engine.install import install, installed, uninstall
 from .errors import (
     ArenaExhausted,
     BudgetExceeded,
@@ -40,7 +37,10 @@ from .errors import (
     UninitializedRead,
     WrongThread,
 )
-from .wrappers import Traced as _Traced  # noqa: F401  # registers the facade
+from .interop.capi import get_include
+from .interop.cport import CPort as _CPort  # noqa: F401  # registers the facade
+from .wrappers.sites import Frame, Site
+from .wrappers.traced import Traced as _Traced  # noqa: F401  # registers the facade
 
 _bound = _configured()
 backend = _bound.name

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import os
 
-from ._choice import in_main_interpreter
-from ._install import install
-from ._late import errors
-from ._settings import Settings
+from ._lazy import errors
+from .backends.selection import in_main_interpreter
+from .engine.install import install
+from .settings import Settings
 
 __all__: list[str] = []
 
@@ -24,7 +24,7 @@ try:
         # taken out first: it is for this process, and for none of its children
         _run = os.environ.pop("_NATIVEMEM_RUN", None)
         if _run is not None:
-            from . import _program
+            from .engine import startup as _program
 
             _program.begin(_run)
         else:

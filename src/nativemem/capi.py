@@ -1,52 +1,8 @@
-"""The core for other extensions: where the headers are, and the capsule with the table of functions.
+"""Another name of :mod:`nativemem.interop.capi`."""
 
-``#include <nativemem/capi.h>`` is the whole of it: the header tells how.
-"""
+import sys
 
-from __future__ import annotations
+from .interop import capi as _module
+from .interop.capi import *  # noqa: F403  # for what reads sources
 
-import os
-from typing import Any
-
-from ._choice import missing_core, need_native
-from .errors import NativeUnavailable
-
-__all__ = ["get_include"]
-
-
-def get_include() -> str:
-    """The folder to put on an extension's include path, as for ``Extension(include_dirs=[...])``. Any thread.
-
-    Raises :class:`NativeUnavailable` where nativemem was built without its core.
-
-    >>> import nativemem, pathlib
-    >>> if nativemem.backend == "native":
-    ...     assert (pathlib.Path(nativemem.get_include()) / "memlib.h").exists()
-    """
-    include = os.path.join(os.path.dirname(os.path.abspath(__file__)), "include")
-    if not os.path.exists(os.path.join(include, "nativemem", "capi.h")):
-        reason, cure = missing_core()
-        raise NativeUnavailable(
-            f"nativemem was built without its core, so there are no headers to build against: {reason}",
-            suggestion=cure,
-        )
-    return include
-
-
-def _borrow(allocator: Any) -> tuple[Any, int, int]:
-    """For C: what keeps the allocator, and the two words of its port."""
-    from ._backend import load
-
-    port = load("native").CPort(allocator)
-    return (port, *port._core.words())
-
-
-def __getattr__(name: str) -> Any:
-    if name != "_C_API":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    need_native("the C API")
-    from ._load import dataplane, start_region
-
-    start_region()
-    globals()[name] = capsule = dataplane.capi()
-    return capsule
+sys.modules[__name__] = _module

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from ._settings import Settings, parse_size
-from ._settings import format_size as format_size
+from ._folder import PACKAGE
 from .errors import SIZE_MAX, ConfigError, InvalidLayout, shown
+from .settings import Settings, parse_size
+from .settings import format_size as format_size
 
 __all__ = [
     "ArenaConfig",
@@ -34,7 +35,7 @@ def __getattr__(name: str) -> Any:
     """USE_NATIVE_MEM, 1 or 0: what nativemem was built with, as the header says that the C code was built with."""
     if name != "USE_NATIVE_MEM":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    name = os.path.join(os.path.dirname(os.path.abspath(__file__)), "include", "nm_config.h")
+    name = os.path.join(PACKAGE, "include", "nm_config.h")
     with open(name, encoding="utf-8") as file:
         header = file.read()
     return int(header.split("#define NM_BUILT_NATIVE ", 1)[1].split()[0])

@@ -11,7 +11,7 @@ import os
 import sys
 from _operator import index
 
-from ._settings import SIZE_MAX as SIZE_MAX
+from .settings import SIZE_MAX as SIZE_MAX
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -625,7 +625,7 @@ def raise_block(allocator: Any, block: Any, what: str) -> NoReturn:
 
 def _sites_of(blocks: list[Any]) -> list[Any]:
     """Where they were asked for, as far as a :class:`Traced` with stacks knows it, most bytes first."""
-    from ._sites import gather  # only where something goes wrong
+    from .wrappers.sites import gather  # only where something goes wrong
 
     found: dict[Any, list[Any]] = {}
     for block in blocks:

@@ -25,7 +25,7 @@ from typing import Any
 import nativemem
 from nativemem import errors
 from nativemem._api import load
-from nativemem._backend import Binding
+from nativemem.backends.binding import Binding
 
 from . import values
 from .world import KEYWORDS, NO_PARAMETER, NOT_MADE, RECIPES, World, class_of, good, surface, worker
@@ -539,7 +539,7 @@ def groups() -> dict[str, list[Case]]:
             parameters = _known(name, thing, "", thing)
             if parameters is None:
                 continue
-            process = thing.__module__ in ("nativemem.process", "nativemem._install")
+            process = thing.__module__ in ("nativemem.process", "nativemem.engine.install")
             key = f"{PROCESS}{name}()" if process else f"{name}()"
             found[key] = list(_call_cases(target, parameters, True))
     for key, cases in found.items():

@@ -15,7 +15,7 @@ from typing import Any
 import nativemem
 from nativemem import errors
 from nativemem._api import load
-from nativemem._backend import Binding
+from nativemem.backends.binding import Binding
 
 from .world import World, worker
 

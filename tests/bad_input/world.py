@@ -18,7 +18,7 @@ from typing import Any
 
 import nativemem
 from nativemem import errors
-from nativemem._backend import Binding
+from nativemem.backends.binding import Binding
 
 ROOMY = 1 << 40  # bytes; a limit that nothing here reaches
 SENTINEL = bytes(range(48))

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "alloc/region.h"
+#include "heap/region.h"
 #include "nativemem.h"
 
 enum { LINKS = 8, BLOCKS = 64, RAW = 24, MARKS = 8, STEPS = 400 };

@@ -4,7 +4,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 
-#include "alloc/heap.h"
+#include "heap/heap.h"
 #include "harness.h"
 #include "nativemem.h"
 

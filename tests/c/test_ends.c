@@ -5,7 +5,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 
-#include "alloc/region.h"
+#include "heap/region.h"
 #include "base/base.h"
 #include "harness.h"
 #include "nativemem.h"

@@ -5,7 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "alloc/heap.h"
+#include "heap/heap.h"
 #include "harness.h"
 #include "nativemem.h"
 

@@ -3,7 +3,7 @@
 
 #include <stdalign.h>
 
-#include "alloc/region.h"
+#include "heap/region.h"
 #include "base/poison.h"
 #include "nativemem.h"
 

@@ -1,5 +1,5 @@
 /* What is kept for reuse never makes the process larger than it once had to be. */
-#include "alloc/heap.h"
+#include "heap/heap.h"
 #include "harness.h"
 #include "nativemem.h"
 

@@ -9,7 +9,7 @@
 
 #include "harness.h"
 
-#include "alloc/region.h"
+#include "heap/region.h"
 #include "base/base.h"
 #include "nativemem.h"
 

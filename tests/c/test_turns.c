@@ -3,7 +3,7 @@
 
 #include "harness.h"
 
-#include "alloc/heap.h"
+#include "heap/heap.h"
 #include "base/base.h"
 #include "nativemem.h"
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from nativemem._backend import Binding
-from nativemem.allocators import Allocator
+from nativemem.allocators.base import Allocator
+from nativemem.backends.binding import Binding
 
 from .helpers import CHAINS, make
 

@@ -13,9 +13,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
 
-from nativemem._backend import Binding
-from nativemem._machine import is_free_threaded
-from nativemem.allocators import Allocator
+from nativemem.allocators.base import Allocator
+from nativemem.backends.binding import Binding
+from nativemem.backends.machine import is_free_threaded
 from nativemem.errors import NativeMemError
 
 #: a block of either backend; the two types have no common base

@@ -10,8 +10,8 @@ import weakref
 import pytest
 
 from nativemem._api import load
-from nativemem._backend import Binding
-from nativemem.allocators import Allocator, Arena
+from nativemem.allocators.base import Allocator, Arena
+from nativemem.backends.binding import Binding
 from nativemem.config import ArenaConfig
 from nativemem.errors import (
     ArenaExhausted,

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from nativemem._backend import Binding
-from nativemem.allocators import Allocator
+from nativemem.allocators.base import Allocator
+from nativemem.backends.binding import Binding
 from nativemem.errors import SIZE_MAX, InvalidLayout, StaleHandle
 
 from .helpers import Index, collect, is_one_line, traits_of, unchanged

@@ -9,8 +9,8 @@ import weakref
 
 import pytest
 
-from nativemem._backend import Binding
-from nativemem.budget import Budget
+from nativemem.backends.binding import Binding
+from nativemem.budgets.budget import Budget
 from nativemem.errors import (
     SIZE_MAX,
     BudgetExceeded,

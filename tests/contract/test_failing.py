@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nativemem._backend import Binding
+from nativemem.backends.binding import Binding
 from nativemem.errors import SIZE_MAX, ConfigError, CorruptionDetected, LeakError, OutOfMemory
 
 from .helpers import unchanged

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from nativemem._backend import Binding
+from nativemem.backends.binding import Binding
 from nativemem.errors import BudgetExceeded, ConfigError
 
 from .helpers import collect, content, fill, in_thread, is_one_line

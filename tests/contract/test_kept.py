@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from nativemem._backend import Binding
+from nativemem.backends.binding import Binding
 
 from .helpers import WRAPPERS, Block, collect, fill, in_thread
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from nativemem._backend import Binding
-from nativemem.allocators import Allocator
+from nativemem.allocators.base import Allocator
+from nativemem.backends.binding import Binding
 from nativemem.errors import (
     ALIGN_MAX,
     SIZE_MAX,

@@ -18,8 +18,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from nativemem._backend import Binding
-from nativemem.budget import Budget, Loan, Move, SharingPolicy
+from nativemem.backends.binding import Binding
+from nativemem.budgets.budget import Budget, Loan, Move, SharingPolicy
 from nativemem.errors import (
     SIZE_MAX,
     BudgetExceeded,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nativemem._backend import Binding
+from nativemem.backends.binding import Binding
 from nativemem.errors import ArenaExhausted, LifoViolation, StaleHandle, WrongThread
 
 from .helpers import NOUNS, collect, content, fill, in_thread

@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from nativemem._backend import Binding
+from nativemem.backends.binding import Binding
 from nativemem.errors import PoolExhausted
 
 from .helpers import collect, drop_elsewhere, snapshot

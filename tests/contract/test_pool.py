@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from nativemem._api import load
-from nativemem._backend import Binding
+from nativemem.backends.binding import Binding
 from nativemem.config import PoolConfig
 from nativemem.errors import (
     SIZE_MAX,

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 import nativemem
-from nativemem._backend import Binding
-from nativemem.budget import Budget
+from nativemem.backends.binding import Binding
+from nativemem.budgets.budget import Budget
 from nativemem.errors import BudgetExceeded, ConfigError
 
 from .helpers import collect

@@ -14,8 +14,8 @@ from dataclasses import replace
 import pytest
 
 from nativemem._api import load
-from nativemem._backend import Binding
-from nativemem.allocators import Allocator
+from nativemem.allocators.base import Allocator
+from nativemem.backends.binding import Binding
 from nativemem.config import HeapConfig
 from nativemem.errors import ConfigError, CorruptionDetected, DoubleFree, StaleBlock
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from nativemem import _histogram
-from nativemem._backend import Binding
-from nativemem.allocators import Allocator
+from nativemem.allocators.base import Allocator
+from nativemem.backends.binding import Binding
 from nativemem.errors import ConfigError, ForeignBlock, InvalidLayout, LeakError, StaleHandle
+from nativemem.wrappers import histogram as _histogram
 
 from .helpers import is_one_line
 

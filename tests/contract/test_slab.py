@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from nativemem._backend import Binding
+from nativemem.backends.binding import Binding
 from nativemem.config import SlabConfig
 from nativemem.errors import BudgetExceeded, ConfigError, InvalidLayout, WrongThread
 

@@ -7,8 +7,8 @@ import weakref
 
 import pytest
 
-from nativemem._backend import Binding
-from nativemem.allocators import Allocator
+from nativemem.allocators.base import Allocator
+from nativemem.backends.binding import Binding
 from nativemem.config import StackConfig
 from nativemem.errors import (
     BudgetExceeded,

@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from nativemem._backend import Binding
-from nativemem.allocators import Allocator, Stats
+from nativemem.allocators.base import Allocator, Stats
+from nativemem.backends.binding import Binding
 
 from .helpers import CHAINS, chain_to_noun, make, noun_of, traits_of
 

@@ -14,7 +14,7 @@ import pytest
 
 import nativemem
 from nativemem._api import load
-from nativemem._backend import Backend, Binding
+from nativemem.backends.binding import Backend, Binding
 from nativemem.errors import ConfigError
 
 BOUND = (
@@ -69,7 +69,7 @@ def test_same_signatures(both: tuple[Binding, Binding], name: str) -> None:
 STATED = tuple(
     f"nativemem{name}"
     for name in (
-        *("", ".budget", ".config", ".errors", ".executors", ".memlib", ".process"),
+        *("", ".budgets.budget", ".config", ".errors", ".budgets.executors", ".memlib", ".process"),
         *(".hooks.cffi", ".hooks.numpy"),
     )
 )

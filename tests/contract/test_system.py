@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from nativemem._backend import Binding
-from nativemem.allocators import Stats
+from nativemem.allocators.base import Stats
+from nativemem.backends.binding import Binding
 
 from .helpers import collect, content, fill, in_thread
 

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nativemem._api import load
-from nativemem._backend import Binding
+from nativemem.backends.binding import Binding
 from nativemem.errors import InvalidLayout
 
 from .helpers import Index, collect, is_one_line

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nativemem._backend import Binding
 
 import nativemem
-from nativemem._backend import Binding
 from nativemem.errors import (
     BudgetExceeded,
     CapacityExceeded,

@@ -22,8 +22,8 @@ from typing import Any
 from bad_input.world import World
 from nativemem import errors
 from nativemem._api import load
-from nativemem._backend import Binding
-from nativemem._pure import cores
+from nativemem.backends.binding import Binding
+from nativemem.backends.pure import cores
 
 from .scenarios import Scenario, scenarios, subject_of
 

@@ -8,7 +8,7 @@ from bad_input import cases
 from bad_input.world import World
 from nativemem import errors
 from nativemem._api import load
-from nativemem._backend import Binding
+from nativemem.backends.binding import Binding
 
 from .scenarios import Scenario, scenarios, subject_of
 

@@ -1,1 +1,1 @@
-"""Where the engine meets other packages."""
+"""Other names of the modules of :mod:`nativemem.interop` for NumPy and cffi."""

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn, TypeVar
 
-from .._backend import configured
-from ..allocators import Allocator, wipe
+from ..allocators.base import Allocator, wipe
+from ..backends.binding import configured
 from ..config import Settings, parse_size
 from ..errors import (
     SIZE_MAX,

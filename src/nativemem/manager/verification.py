@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from .. import _forks
+from ..backends import forks as _forks
 from ..config import _bool, parse_count
 from ..errors import ConfigError, CorruptionDetected, shown
 from .checks import Entry, Ghost, backends_of

@@ -1,0 +1,68 @@
+#include "binding/capi.h" /* first: Python.h wants to be */
+
+#define NM__CAPI_PROVIDER
+#include "nativemem/capi.h"
+
+static int borrow(PyObject *allocator, nm_borrowed *out) {
+    *out = (nm_borrowed){.keeper = NULL};
+    PyObject *module = PyImport_ImportModule(NM_CAPI_MODULE);
+    PyObject *found = module == NULL ? NULL : PyObject_CallMethod(module, "_borrow", "O", allocator);
+    Py_XDECREF(module);
+    if (found == NULL) return -1;
+    PyObject *keeper;
+    unsigned long long self, methods;
+    int ok = PyArg_ParseTuple(found, "OKK", &keeper, &self, &methods);
+    if (ok) {
+        out->keeper = Py_NewRef(keeper);
+        out->port = (nm_allocator){(void *)(uintptr_t)self, (const nm_methods *)(uintptr_t)methods};
+    }
+    Py_DECREF(found);
+    return ok ? 0 : -1;
+}
+
+/* An error that is being raised, as where a dealloc calls, is put back; a new one takes its place. */
+static int give_back(nm_borrowed *memory) {
+    if (memory->keeper == NULL) return 0;
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *closed = PyObject_CallMethod(memory->keeper, "close", NULL);
+    if (closed == NULL) {
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(traceback);
+        return -1;
+    }
+    Py_DECREF(closed);
+    Py_CLEAR(memory->keeper);
+    PyErr_Restore(type, value, traceback);
+    return 0;
+}
+
+/* The slot is read first: what is called here may fail at something of its own. */
+static void raise_refusal(const nm_borrowed *memory) {
+    nm_failure failure = nm_last_failure();
+    PyObject *allocator = memory->keeper == NULL ? NULL : PyObject_GetAttrString(memory->keeper, "allocator");
+    if (allocator != NULL) nm__raise_failure(allocator, failure);
+    else if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "nm_raise: nothing is borrowed");
+    Py_XDECREF(allocator);
+}
+
+PyObject *nm__capi_capsule(PyObject *module, PyObject *unused) {
+    static nm_capi table = {
+        .size = sizeof table,
+        .last_failure = nm_last_failure,
+        .refuse = nm_refuse,
+        .empty_block = nm_empty_block,
+        .borrow = borrow,
+        .give_back = give_back,
+        .raise = raise_refusal,
+        .hmalloc = nm_hmalloc,
+        .hcalloc = nm_hcalloc,
+        .hrealloc = nm_hrealloc,
+        .hfree = nm_hfree,
+        .mem_init = nm_mem_init,
+        .mem_uninit = nm_mem_uninit,
+    };
+    (void)module, (void)unused;
+    return PyCapsule_New(&table, NM_CAPI_NAME, NULL);
+}

@@ -1,0 +1,105 @@
+/* The end of a program under `nativemem run`: what is said of it, and the exit code, which only exit() itself tells:
+ * by then the interpreter has ended, so nothing here that runs at exit may use it. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "engine/python.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "nativemem/budget.h"
+#include "nativemem/heap.h"
+#include "engine/engine.h"
+
+#ifdef __GLIBC__ /* others have no on_exit */
+#define CAN_WATCH 1
+#else
+#define CAN_WATCH 0
+#endif
+
+static struct {
+    bool watched;
+    pid_t pid;     /* a child made by fork has the handler, too */
+    int over;      /* the exit code that stands for a failure, 1, of this program; 0: none does */
+    int fd;        /* where the exit code is to be written; -1: nowhere */
+    off_t at;
+    int width;     /* of the field that is there */
+} ending = {.fd = -1};
+
+#if CAN_WATCH
+static void ending_at_exit(int status, void *unused) {
+    (void)unused;
+    if (ending.pid != getpid()) return;
+    bool is_over = status == EXIT_FAILURE && ending.over != 0;
+    int code = is_over ? ending.over : status & 0xff;
+    if (ending.fd >= 0) {
+        char field[16];
+        int n = snprintf(field, sizeof field, "%-*d", ending.width, code);
+        /* a disk that is full by now leaves what was there */
+        if (n > 0 && n < (int)sizeof field) (void)!pwrite(ending.fd, field, (size_t)n, ending.at);
+    }
+    if (is_over) {
+        fflush(NULL);
+        _exit(code);
+    }
+}
+#endif
+
+/* Looks at the exit code from now on. Pre: early, so that the other handlers of exit() run before. False: it cannot. */
+PyObject *nm__ending_watch(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+#if CAN_WATCH
+    if (!ending.watched) ending.watched = on_exit(ending_at_exit, NULL) == 0;
+#endif
+    ending.pid = getpid();
+    return PyBool_FromLong(ending.watched);
+}
+
+/* What is done with the exit code: (over, fd, at, width). Keeps fd, which is -1 for none, open to the end. */
+PyObject *nm__ending_plan(PyObject *module, PyObject *args) {
+    (void)module;
+    int over, fd, width;
+    long long at;
+    if (!PyArg_ParseTuple(args, "iiLi", &over, &fd, &at, &width)) return NULL;
+    ending.over = over;
+    ending.fd = fd;
+    ending.at = (off_t)at;
+    ending.width = width < 8 ? width : 8;
+    Py_RETURN_NONE;
+}
+
+static bool ending_add(PyObject *list, size_t size, uint64_t count) {
+    if (count == 0) return true;
+    PyObject *pair = Py_BuildValue("(NK)", PyLong_FromSize_t(size), (unsigned long long)count);
+    bool added = pair != NULL && PyList_Append(list, pair) == 0;
+    Py_XDECREF(pair);
+    return added;
+}
+
+/* ([(size, blocks ever served)], (requested, used, limit) of the last denial or None); None where there is no heap.
+ * Without cffi: the program may have left an interpreter in which nothing can be imported any more. */
+PyObject *nm__engine_account(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+    if (nm_engine_heap() == NULL) Py_RETURN_NONE;
+    nm_census census;
+    nm__engine_census(&census);
+    PyObject *sizes = PyList_New(0);
+    if (sizes == NULL) return NULL;
+    bool added = true;
+    for (unsigned b = 0; b < NM_BINS && added; b++) added = ending_add(sizes, nm_bin_size(b), census.allocations[b]);
+    for (unsigned k = 0; k < NM_SPAN_SIZES && added; k++) added = ending_add(sizes, (size_t)1 << k, census.span_allocations[k]);
+    nm_denial denial;
+    PyObject *refused = NULL;
+    if (added && nm_budget_last_denial(nm_engine_budget(), &denial)) {
+        refused = Py_BuildValue("(NNN)", PyLong_FromSize_t(denial.requested), PyLong_FromSize_t(denial.used),
+                                PyLong_FromSize_t(denial.limit));
+        added = refused != NULL;
+    }
+    if (!added) {
+        Py_DECREF(sizes);
+        return NULL;
+    }
+    return refused != NULL ? Py_BuildValue("(NN)", sizes, refused) : Py_BuildValue("(NO)", sizes, Py_None);
+}

@@ -1,0 +1,55 @@
+/* What is known of the interpreter's insides, one section a version. */
+#ifndef NM__INSIDES_H
+#define NM__INSIDES_H
+
+#include "engine/python.h"
+
+/* Has the thread raise the class at its next safe point in the eval loop, unless it is to raise something already.
+ * Allocates nothing and takes no lock. Pre: the calling thread's state; the interpreter's lock is held. */
+bool nm__insides_raise_soon(PyThreadState *thread, PyObject *class_);
+/* Whether it is still to raise that. */
+bool nm__insides_will_raise(PyThreadState *thread, PyObject *class_);
+void nm__insides_take_back(PyThreadState *thread, PyObject *class_);
+/* Whether a MemoryError is being raised or handled in the thread, also where another exception that was raised meanwhile
+ * is, or an exception that none may take the place of. */
+bool nm__insides_is_handling(PyThreadState *thread);
+/* The globals of the Python code that runs; with `*frame` as it was left, of what called it. NULL: there is no more.
+ * Pre: *frame is NULL at first. Allocates nothing. */
+PyObject *nm__insides_globals(const PyThreadState *thread, const void **frame);
+/* Whether the instruction that the thread's innermost Python code is at takes a refused allocation for an error of its own,
+ * in the right place: raised later it could come out of a `try` that has been left. */
+bool nm__insides_bears_refusal(const PyThreadState *thread, size_t size);
+/* Whether a block of that size may be one that an exception needs to pass through the innermost Python code. */
+bool nm__insides_is_for_traceback(const PyThreadState *thread, size_t size);
+/* Whether it is that code's frame object, which it has not got yet. */
+bool nm__insides_is_for_frame(const PyThreadState *thread, size_t size);
+/* Whether it is a call that ends with a safe point, and no `with` has made it. */
+bool nm__insides_is_in_call(const PyThreadState *thread);
+/* Whether it is the call by which a `with` begins, at whose end, since 3.14, is a safe point: with an exception there what
+ * was entered, a lock say, is never left. */
+bool nm__insides_is_entering(const PyThreadState *thread);
+
+/* A frame of the thread, and which `try` encloses the instruction that it is at. */
+typedef struct nm__place {
+    const void *frame, *code; /* to be compared; the frame may be gone */
+    int handler;
+} nm__place;
+#define NM__PLACES 8
+/* The innermost; the last one's frame is NULL where there are fewer. */
+void nm__insides_note_places(const PyThreadState *thread, nm__place places[NM__PLACES]);
+/* Whether an exception that is raised now goes to the same `try`. True where no places were noted. */
+bool nm__insides_is_still_at(const PyThreadState *thread, const nm__place places[NM__PLACES]);
+bool nm__insides_is_finalizing(void);
+
+/* Of the frame of a generator or coroutine: its item on the stack of handled exceptions, which a thread has it on while it
+ * runs. NULL: it has ended. To be compared, not to be read. */
+const void *nm__insides_item_of(PyFrameObject *f);
+/* Whether the frame is in the midst of the instruction that begins a `with`, which ends its scope before the frame ends.
+ * false where that cannot be seen, under a tracer. */
+bool nm__insides_is_at_with(PyFrameObject *f);
+
+/* Function of the module. Tries what this file reads on code that it knows, once: None, or what is not as it is expected.
+ * An error where there is no memory, or an interrupt comes. Pre: nothing else of the above was called unless it passed. */
+PyObject *nm__insides_check(PyObject *module, PyObject *unused);
+
+#endif

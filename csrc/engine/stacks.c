@@ -1,0 +1,126 @@
+#include "engine/stacks.h" /* first: Python.h wants to be */
+
+#if PY_VERSION_HEX < 0x030B0000
+#include <frameobject.h>
+#endif
+
+#define BUCKETS 1024
+#define MOST_FRAMES 128
+
+typedef struct frame {
+    PyCodeObject *code; /* strong */
+    int line;
+} frame;
+
+typedef struct stack {
+    struct stack *next; /* in its bucket */
+    size_t hash;
+    int count;
+    frame frames[]; /* innermost first */
+} stack;
+
+/* Stacks are kept until the whole goes: a program has few different ones, and a site is the address of its stack. */
+struct nm_stacks {
+    int depth;
+    PyObject *package; /* str: frames of files whose names begin so are not the caller's */
+    stack *buckets[BUCKETS];
+};
+
+void nm_stacks_destroy(nm_stacks *s) {
+    for (size_t i = 0; i < BUCKETS; i++) {
+        for (stack *k = s->buckets[i], *next; k != NULL; k = next) {
+            next = k->next;
+            for (int n = 0; n < k->count; n++) Py_DECREF(k->frames[n].code);
+            PyMem_RawFree(k);
+        }
+    }
+    Py_DECREF(s->package);
+    PyMem_RawFree(s);
+}
+
+PyObject *nm__own_stacks(PyObject *module, PyObject *args) {
+    (void)module;
+    unsigned long long slot;
+    int depth;
+    PyObject *package;
+    if (!PyArg_ParseTuple(args, "KiU", &slot, &depth, &package)) return NULL;
+    if (depth < 1 || depth > MOST_FRAMES) return PyErr_Format(PyExc_ValueError, "1 to %d frames", MOST_FRAMES);
+    nm_stacks *s = PyMem_RawCalloc(1, sizeof *s);
+    if (s == NULL) return PyErr_NoMemory();
+    s->depth = depth;
+    s->package = Py_NewRef(package);
+    *(void **)(uintptr_t)slot = s;
+    Py_RETURN_TRUE;
+}
+
+PyObject *nm__stacks_frames(PyObject *module, PyObject *args) {
+    (void)module;
+    unsigned long long site;
+    if (!PyArg_ParseTuple(args, "K", &site)) return NULL;
+    const stack *k = (const stack *)(uintptr_t)site;
+    PyObject *frames = PyTuple_New(k == NULL ? 0 : k->count);
+    for (Py_ssize_t i = 0; frames != NULL && i < PyTuple_GET_SIZE(frames); i++) {
+        PyCodeObject *code = k->frames[i].code;
+#if PY_VERSION_HEX >= 0x030B0000
+        PyObject *name = code->co_qualname;
+#else
+        PyObject *name = code->co_name;
+#endif
+        PyObject *f = Py_BuildValue("(OiO)", code->co_filename, k->frames[i].line, name);
+        if (f == NULL) Py_CLEAR(frames);
+        else PyTuple_SET_ITEM(frames, i, f);
+    }
+    return frames;
+}
+
+static stack *known(nm_stacks *s, const frame *frames, int count) {
+    size_t hash = 0;
+    for (int i = 0; i < count; i++) {
+        hash = (hash ^ ((uintptr_t)frames[i].code >> 4) ^ ((size_t)frames[i].line << 40)) * (size_t)0x9E3779B97F4A7C15;
+        hash ^= hash >> 32;
+    }
+    stack **bucket = &s->buckets[hash % BUCKETS];
+    for (stack *k = *bucket; k != NULL; k = k->next) {
+        bool same = k->hash == hash && k->count == count;
+        for (int i = 0; same && i < count; i++)
+            same = k->frames[i].code == frames[i].code && k->frames[i].line == frames[i].line;
+        if (same) return k;
+    }
+    stack *k = PyMem_RawMalloc(sizeof *k + (size_t)count * sizeof *frames);
+    if (k == NULL) return NULL;
+    k->hash = hash;
+    k->count = count;
+    for (int i = 0; i < count; i++) {
+        k->frames[i] = frames[i];
+        Py_INCREF(frames[i].code);
+    }
+    k->next = *bucket;
+    return *bucket = k;
+}
+
+static bool is_ours(const nm_stacks *s, PyCodeObject *code) {
+    return PyUnicode_Tailmatch(code->co_filename, s->package, 0, PY_SSIZE_T_MAX, -1) > 0;
+}
+
+/* Called in the middle of an allocation, so no Python code may run: making a frame object could start a collection
+ * before Python 3.12, and an error that is set stays set. The code objects stay alive: their frames are running. */
+uintptr_t nm__stacks_site(void *self) {
+    nm_stacks *s = self;
+    frame frames[MOST_FRAMES];
+    int count = 0;
+    if (!PyGILState_Check() || nm__thread_state() == NULL) return 0;
+    int was_on = PyGC_Disable();
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    for (PyFrameObject *f = PyThreadState_GetFrame(PyThreadState_Get()), *back; f != NULL; f = back) {
+        PyCodeObject *code = PyFrame_GetCode(f);
+        if (count > 0 || !is_ours(s, code)) frames[count++] = (frame){code, PyFrame_GetLineNumber(f)};
+        back = count < s->depth ? PyFrame_GetBack(f) : NULL;
+        Py_DECREF(code);
+        Py_DECREF(f);
+    }
+    stack *k = count == 0 ? NULL : known(s, frames, count);
+    PyErr_Restore(type, value, traceback);
+    if (was_on) PyGC_Enable();
+    return (uintptr_t)k;
+}

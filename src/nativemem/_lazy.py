@@ -1,0 +1,47 @@
+"""When modules of the package come: at once, but for those that a process needs only when something goes wrong."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["errors", "import_what_was_put_off"]
+
+
+class _Lazy:
+    """Stands for a module of the package, which the first use of a name in it loads."""
+
+    def __init__(self, name: str) -> None:
+        self._name = f"{__package__}.{name}"
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module(self._name), name)
+
+
+def import_what_was_put_off() -> None:
+    """Does the imports of the package's modules that the interpreter has put off (``-X lazy_imports=all``, 3.15).
+
+    It does each where its name is used first. That may be where there is no memory left, or nothing can be imported
+    any more; and a class that is registered by the module that defines it would be missing.
+    """
+    if not getattr(sys, "lazy_modules", None):
+        return
+    from types import LazyImportType  # type: ignore[attr-defined]
+
+    done: set[str] = set()
+    while todo := {name for name in sys.modules if name.partition(".")[0] == __package__} - done:
+        done |= todo
+        for module in [sys.modules[name] for name in todo]:
+            for name, value in list(getattr(module, "__dict__", {}).items()):
+                if type(value) is LazyImportType:
+                    getattr(module, name)
+
+
+if TYPE_CHECKING:
+    from . import errors as errors
+else:
+    errors = _Lazy("errors")

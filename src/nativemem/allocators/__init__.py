@@ -1,0 +1,1 @@
+"""The allocators: what hands out memory, and what holds values in it."""

@@ -1,0 +1,1 @@
+"""The waist between the facade and the two backends."""

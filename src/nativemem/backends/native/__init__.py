@@ -1,0 +1,1 @@
+"""The native backend: the shared object, and the cores in it."""

@@ -1,0 +1,74 @@
+"""The pure backend: what :class:`nativemem.backends.binding.Backend` lists, from the standard library alone.
+
+Sizes, errors, counters and their order are the native backend's; where a block lies in memory is not.
+"""
+
+from __future__ import annotations
+
+from .blocks import Block
+from .cores import (
+    ArenaCore,
+    BudgetCore,
+    FailingCore,
+    HeapCore,
+    LimitedCore,
+    LockedCore,
+    MemlibCore,
+    PoolCore,
+    SlabCore,
+    StackCore,
+    SystemCore,
+    TracedCore,
+    aside,
+    crossing,
+    histograms,
+    refusal,
+    this_thread,
+)
+from .dataplane import Allocator
+from .memory import WINDOWS
+from .utilities import Utilities
+
+__all__ = [
+    "Allocator",
+    "ArenaCore",
+    "Block",
+    "BudgetCore",
+    "FailingCore",
+    "HeapCore",
+    "LimitedCore",
+    "LockedCore",
+    "MemlibCore",
+    "PoolCore",
+    "SlabCore",
+    "StackCore",
+    "SystemCore",
+    "TracedCore",
+    "Utilities",
+    "aside",
+    "cdata_new",
+    "crossing",
+    "features",
+    "finish",
+    "histograms",
+    "methods",
+    "name",
+    "refusal",
+    "this_thread",
+]
+
+name = "pure"
+#: Python does it
+cdata_new = None
+
+
+#: of the facade's classes: nothing is done otherwise here
+methods: dict[str, dict[str, object]] = {}
+
+
+def finish(cls: type) -> None:
+    """Nothing: a Python class inherits at no cost."""
+
+
+#: From Python 3.12 on a class can refuse its buffer (PEP 688); before, a dead block has none, which is a TypeError.
+features = frozenset({"stale-buffer-raises"} if WINDOWS else ())

@@ -1,0 +1,1 @@
+"""Budgets: limits with owners, lending, pressure, and the scopes that charge to them."""

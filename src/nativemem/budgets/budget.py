@@ -1,0 +1,631 @@
+"""Budget: a limit on bytes, by owner, with ancestors, lending and pressure."""
+
+from __future__ import annotations
+
+import functools
+import math
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any, ClassVar, NoReturn
+
+from ..backends import forks as _forks
+from ..backends.binding import facade
+from ..config import MAX_DEPTH, BudgetOptions, _bool, format_size, parse_size
+from ..errors import (
+    BudgetExceeded,
+    ConfigError,
+    LendTimeout,
+    LoanOutstanding,
+    Refusal,
+    Status,
+    raise_status,
+    shown,
+    space,
+)
+from . import pressure as _pressure
+from .scopes import F, scoped
+
+__all__ = ["Budget", "Denial", "Loan", "Move", "SharingPolicy"]
+
+#: why a budget refused, as the core numbers it
+_REASONS = ("limit", "max_single", "locked")
+
+
+@dataclass(frozen=True)
+class Denial:
+    """A request that a budget refused: bytes requested, used and allowed at the time, the name of the
+    budget that stood in the way, when (seconds since the epoch), and why: ``"limit"``, ``"max_single"`` or
+    ``"locked"``."""
+
+    requested: int
+    used: int
+    limit: int
+    owner: str | None
+    time: float
+    reason: str = "limit"
+
+
+@dataclass(frozen=True)
+class Move:
+    """``bytes`` of limit that :meth:`Budget.rebalance` took from one budget and gave to another."""
+
+    lender: Any
+    borrower: Any
+    bytes: int
+
+
+@dataclass(frozen=True)
+class SharingPolicy:
+    """Whom a budget lends to, and how much.
+
+    Parameters: ``max_share``, the fraction of its own limit that may be lent out at a time; ``borrowers``, names of
+    those who may borrow (None: anyone); ``siblings_only``, whether they must have the same parent; ``rule``, asked
+    last with the lender, the borrower and the bytes, and answering whether they may. Immutable.
+
+    >>> import nativemem
+    >>> policy = nativemem.SharingPolicy(max_share=0.5, borrowers=["cache"])
+    >>> lender = nativemem.Budget(1000, sharing=policy)
+    >>> policy.allows(lender, nativemem.Budget(10, name="cache"), 500)
+    True
+    >>> policy.allows(lender, nativemem.Budget(10, name="other"), 1)
+    False
+    """
+
+    max_share: float = 1.0
+    borrowers: Collection[str] | None = None
+    siblings_only: bool = False
+    rule: Callable[[Any, Any, int], bool] | None = None
+
+    def __post_init__(self) -> None:
+        _fraction(self.max_share, "sharing.max_share")
+        _bool(self.siblings_only, "sharing.siblings_only")
+        if self.borrowers is not None:
+            if isinstance(self.borrowers, str) or not isinstance(self.borrowers, Collection):
+                raise ConfigError(f"sharing.borrowers: takes names or None, not {shown(self.borrowers)}")
+            object.__setattr__(self, "borrowers", frozenset(self.borrowers))
+        if self.rule is not None and not callable(self.rule):
+            raise ConfigError(f"sharing.rule: takes a callable or None, not {shown(self.rule)}")
+
+    def allows(self, lender: Any, borrower: Any, n: int) -> bool:
+        """Whether ``lender`` may lend ``n`` more bytes to ``borrower``. Whatever ``rule`` raises goes through."""
+        for label, budget in (("lender", lender), ("borrower", borrower)):
+            if not isinstance(budget, Budget):
+                raise ConfigError(f"sharing.allows: {label} takes a Budget, not {type(budget).__name__}")
+        if self.borrowers is not None and borrower.name not in self.borrowers:
+            return False
+        if self.siblings_only and (lender.parent is None or lender.parent is not borrower.parent):
+            return False
+        return self._has_share(lender, n) and (self.rule is None or bool(self.rule(lender, borrower, n)))
+
+    def _has_share(self, lender: Any, n: int) -> bool:
+        return lender.lent + n <= self.max_share * (lender.limit + lender.lent)  # type: ignore[no-any-return]
+
+
+def _number(value: Any, label: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigError(f"{label}: takes a number, not {shown(value)}")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def _fraction(value: Any, label: str) -> float:
+    number = _number(value, label)
+    if not 0 < number <= 1:
+        raise ConfigError(f"{label}: takes a fraction above 0, at most 1, not {shown(value)}")
+    return number
+
+
+@facade
+class Budget:
+    """A limit on bytes. It holds no memory; it says yes or no to those that do.
+
+    A request passes if it fits here and in every ancestor; exactly the limit passes. Any thread may call it; the
+    limit is never exceeded at any instant, whoever charges, releases or lends meanwhile.
+
+    Parameters: ``limit``, bytes or a string, at least 1; ``name``, which makes it an owner; ``parent``, a
+    budget that is charged as well. All fractions are of the limit:
+
+    * ``warn`` and ``critical``, no lower than ``warn``: where pressure begins. When ``used`` comes to a level from
+      below, ``on_pressure(level, budget)`` is called, level being ``"warn"``, ``"critical"`` or ``"full"``: once,
+      when the call that caused it has done its work; in a scope, soon after, from the interpreter's loop. Where
+      there was no pressure before, a :class:`MemoryPressure` warning is given too, which names the line of the
+      caller, and which Python's default filters show once for each budget and level. What either raises, as a
+      warning does that a filter makes an error, goes to ``sys.unraisablehook``: the call has done its work. What a
+      callback itself does is not told to it;
+    * before a call raises :class:`BudgetExceeded` because a limit stands in the way,
+      ``on_pressure("refusal", budget)`` is called: of the budget that was to be charged, and of its parents up to
+      the one that refused, once for a request. It may free memory, or raise a limit; then the request is tried
+      again, and counts as denied only where it is refused again; until then ``last_denial`` is about it. It runs
+      in the thread that asks, charged to no budget, and is not called in the midst of itself. :meth:`try_reserve`
+      and :meth:`lend` do not ask: their callers have another way. Nor does C code that takes from a
+      :class:`CPort`;
+    * ``max_single``: the largest single request;
+    * ``overcommit``: what may be used beyond the limit, none by default;
+    * ``minimum``, bytes: lending and rebalancing leave the limit no lower;
+    * ``sharing``, a :class:`SharingPolicy`: whom it lends to (None: anyone, whatever is unused);
+    * ``auto_rebalance``: a child that would be refused takes unused limit from its siblings first, as
+      :meth:`rebalance` does;
+    * ``shared``, a budget that is charged instead for requests of at most ``shared_max`` bytes, while it has room.
+
+    With the engine on (:func:`install`) ``with budget:`` charges what the code in it allocates: objects, arrays,
+    buffers. docs/scopes.md says what exactly. Raises :class:`NativeUnavailable` where the engine is off.
+
+    Raises :class:`ConfigError` for values that these do not take.
+
+    >>> import nativemem
+    >>> budget = nativemem.Budget("1 KiB", name="cache", warn=1)
+    >>> with budget.reserve(1000):
+    ...     budget.used, budget.try_reserve(100), budget.last_denial.owner
+    (1000, False, 'cache')
+    >>> budget.used, budget.peak
+    (0, 1000)
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_core",
+        "_depth",
+        "_lent",
+        "_name",
+        "_on_pressure",
+        "_options",
+        "_parent",
+        "_sharing",
+        "_warned",
+    )
+    _backend: ClassVar[Any]
+    _binding: ClassVar[Any]
+
+    def __init__(
+        self,
+        limit: int | str,
+        name: str | None = None,
+        parent: Any = None,
+        warn: float = 0.8,
+        critical: float = 0.95,
+        max_single: float | None = None,
+        on_pressure: Callable[[str, Any], Any] | None = None,
+        *,
+        overcommit: float = 0.0,
+        minimum: int | str = 0,
+        sharing: SharingPolicy | None = None,
+        auto_rebalance: bool = False,
+        shared: Any = None,
+        shared_max: int | str = 512,
+    ) -> None:
+        limit = parse_size(limit, "budget.limit:", least=1)
+        if name is not None and not isinstance(name, str):
+            raise ConfigError(f"budget.name: takes a string or None, not {shown(name)}")
+        for label, other in (("parent", parent), ("shared", shared)):
+            if other is not None and not isinstance(other, self._binding.Budget):
+                raise ConfigError(
+                    f"budget.{label}: takes a Budget of the {self._backend.name} backend, "
+                    f"not {type(other).__name__}"
+                )
+        if on_pressure is not None and not callable(on_pressure):
+            raise ConfigError(f"budget.on_pressure: takes a callable or None, not {shown(on_pressure)}")
+        if sharing is not None and not isinstance(sharing, SharingPolicy):
+            raise ConfigError(f"budget.sharing: takes a SharingPolicy or None, not {shown(sharing)}")
+        beyond = _number(overcommit, "budget.overcommit")
+        if not 0 <= beyond <= 1000:
+            raise ConfigError(f"budget.overcommit: takes a number from 0 to 1000, not {shown(overcommit)}")
+        options = BudgetOptions(
+            warn=_fraction(warn, "budget.warn"),
+            critical=max(_fraction(critical, "budget.critical"), _fraction(warn, "budget.warn")),
+            max_single=0.0 if max_single is None else _fraction(max_single, "budget.max_single"),
+            overcommit=beyond,
+            minimum=parse_size(minimum, "budget.minimum:"),
+            auto_rebalance=_bool(auto_rebalance, "budget.auto_rebalance"),
+            shared=None if shared is None else shared._core,
+            shared_max=parse_size(shared_max, "budget.shared_max:"),
+        )
+        if options.minimum > limit:
+            raise ConfigError(f"budget.minimum: is {options.minimum} bytes, above the limit of {limit}")
+        if hasattr(self, "_core"):
+            raise RuntimeError("Budget: was initialised before")
+        depth = 1 + max((b._depth for b in (parent, shared) if b is not None), default=0)
+        if depth > MAX_DEPTH:
+            raise ConfigError(f"budget.parent: at most {MAX_DEPTH} budgets stand below each other")
+        self._depth, self._name, self._parent, self._lent = depth, name, parent, 0
+        self._options, self._sharing, self._on_pressure = options, sharing, on_pressure
+        self._warned: dict[str, dict[Any, Any]] = {}  # by level: what the warnings filters remember
+        try:
+            self._core = self._backend.BudgetCore(limit, None if parent is None else parent._core, options)
+        except Refusal as r:
+            raise_status(self, r.status, r.requested, r.used, r.limit)
+        _pressure.know(self._core, name, self)
+
+    def __enter__(self) -> Any:
+        self._core.owner()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._core.misuse(1, 0, None, False, error[1] if len(error) > 1 else None)
+
+    def __call__(self, function: F) -> F:
+        """``function`` with its body in ``with self:``; also a generator function or a coroutine function.
+
+        Raises :class:`ConfigError` for what is not callable. Any thread.
+
+        >>> import nativemem
+        >>> installed = nativemem.install()  # doctest: +SKIP
+        >>> cache = nativemem.Budget("64 MiB", "cache")
+        >>> @cache
+        ... def fill():
+        ...     return [(i, i) for i in range(100_000)]
+        >>> entries = fill()  # doctest: +SKIP
+        >>> cache.used > 6_000_000  # doctest: +SKIP
+        True
+        """
+        if not callable(function):
+            raise ConfigError(f"budget: decorates a function, not {shown(function)}")
+        return scoped(self, function)
+
+    def initializer(self) -> None:
+        """Has all that the calling thread allocates be charged here until it ends. Raises as ``with budget:``.
+
+        >>> import nativemem
+        >>> from concurrent.futures import ThreadPoolExecutor
+        >>> installed = nativemem.install()  # doctest: +SKIP
+        >>> jobs = nativemem.Budget("64 MiB", "jobs")
+        >>> with ThreadPoolExecutor(initializer=jobs.initializer) as pool:  # doctest: +SKIP
+        ...     made = pool.submit(bytearray, 10_000_000).result()
+        >>> jobs.used >= 10_000_000  # doctest: +SKIP
+        True
+        """
+        self.__enter__()
+
+    def wrap(self, executor: Any) -> Any:
+        """A :class:`concurrent.futures.Executor` that runs everything in ``executor`` within ``with self:``.
+
+        Parameters: ``executor``, one whose threads are this process's. Raises :class:`ConfigError` for what has no
+        ``submit``, and for a process pool. Any thread.
+
+        >>> import nativemem
+        >>> from concurrent.futures import ThreadPoolExecutor
+        >>> installed = nativemem.install()  # doctest: +SKIP
+        >>> jobs = nativemem.Budget("64 MiB", "jobs")
+        >>> with jobs.wrap(ThreadPoolExecutor()) as pool:  # doctest: +SKIP
+        ...     made = pool.submit(bytearray, 10_000_000).result()
+        >>> jobs.used >= 10_000_000  # doctest: +SKIP
+        True
+        """
+        if not callable(getattr(executor, "submit", None)):
+            raise ConfigError(f"budget.wrap: takes an executor, not {shown(executor)}")
+        processes = sys.modules.get("concurrent.futures.process")
+        if processes is not None and isinstance(executor, processes.ProcessPoolExecutor):
+            raise ConfigError("budget.wrap: other processes cannot take a budget along; each may have its own")
+        from .executors import ScopedExecutor
+
+        return ScopedExecutor(self, executor)
+
+    @property
+    def name(self) -> str | None:
+        """What it was named, which makes it an owner."""
+        return self._name
+
+    @property
+    def parent(self) -> Any:
+        """The budget that is charged as well, or None."""
+        return self._parent
+
+    @property
+    def used(self) -> int:
+        """Bytes charged now."""
+        return self._core.numbers()[0]
+
+    @property
+    def peak(self) -> int:
+        """Highest ``used`` so far."""
+        return self._core.numbers()[1]
+
+    @property
+    def limit(self) -> int:
+        """Most bytes allowed. May be set, to bytes or a string; a limit below ``used`` refuses until enough was
+        released. Setting raises :class:`InvalidLayout` for what is no size."""
+        return self._core.numbers()[2]
+
+    @limit.setter
+    def limit(self, limit: int | str) -> None:
+        self._core.set_limit(parse_size(limit, "budget.limit:", least=1))
+        _pressure.tell(self._backend.crossing)
+
+    @property
+    def available(self) -> int:
+        """Bytes left under this budget's own limit."""
+        used, _, limit, _ = self._core.numbers()
+        return max(limit - used, 0)
+
+    @property
+    def pressure(self) -> str:
+        """``"normal"``, ``"warn"``, ``"critical"`` or ``"full"``."""
+        return _pressure.LEVELS[self._core.pressure()]
+
+    @property
+    def overcommit(self) -> float:
+        """What may be used beyond the limit, as a fraction of it."""
+        return self._options.overcommit  # type: ignore[no-any-return]
+
+    @property
+    def minimum(self) -> int:
+        """Bytes that lending and rebalancing leave of the limit."""
+        return self._options.minimum  # type: ignore[no-any-return]
+
+    @property
+    def shared_used(self) -> int:
+        """Bytes that were charged to the shared budget instead."""
+        return self._core.shared_used()
+
+    @property
+    def locked(self) -> bool:
+        """Whether :meth:`lock` was called."""
+        return self._core.sealed()
+
+    def lock(self) -> None:
+        """From now on nothing more may be charged here or below, for good: what a service does when it has started.
+        What is charged may be released. Any thread."""
+        self._core.seal()
+
+    @property
+    def denied(self) -> int:
+        """Requests refused so far, here or for a request that came through here."""
+        return self._core.numbers()[3]
+
+    @property
+    def last_denial(self) -> Denial | None:
+        """The last refused request, a :class:`Denial`, or None. Any thread."""
+        denial = self._core.denial()
+        if denial is None:
+            return None
+        requested, used, limit, refuser, when, reason = denial
+        return Denial(requested, used, limit, _pressure.name_of(refuser), when / 1e9, _REASONS[reason])
+
+    def try_reserve(self, n: int | str) -> bool:
+        """Charges ``n`` bytes; returns whether they fit. Nothing changes where they do not. Raises
+        :class:`InvalidLayout` for what is no size. Any thread."""
+        return self._charge(parse_size(n, "budget.reserve: size"))
+
+    def _charge(self, n: int) -> bool:
+        done: bool = self._core.charge(n)
+        _pressure.tell(self._backend.crossing)
+        return done
+
+    def _charge_or_refuse(self, n: int) -> None:
+        if not self._core.charge(n):
+            _, used, allowed, *_ = self._core.denial()
+            raise Refusal(Status.OVER_BUDGET, n, used, allowed)
+
+    def reserve(self, n: int | str) -> Any:
+        """Charges ``n`` bytes at once; the result may be used as a context manager that releases them.
+
+        Raises :class:`BudgetExceeded`, charging nothing, where they do not fit, and :class:`InvalidLayout` for what
+        is no size. Any thread.
+
+        >>> import nativemem
+        >>> budget = nativemem.Budget(1000)
+        >>> with budget.reserve(600):
+        ...     budget.used
+        600
+        >>> budget.used
+        0
+        """
+        n = parse_size(n, "budget.reserve: size")
+        reserved = _Reserved(self, n)  # first: what is charged must not be lost for want of memory
+        try:
+            _pressure.retry(self._backend, functools.partial(self._charge_or_refuse, n))
+        except Refusal as r:
+            refusal = r.status, r.requested, r.used, r.limit
+        else:
+            _pressure.tell(self._backend.crossing)
+            return reserved
+        raise_status(self, *refusal)
+
+    @property
+    def owner(self) -> Any:
+        """The budget itself, as an allocator's ``owner``."""
+        return self
+
+    def release(self, n: int | str) -> None:
+        """Gives ``n`` charged bytes back. Raises :class:`BudgetUnderflow`, changing nothing, if more than
+        are in use, and :class:`InvalidLayout` for what is no size. Any thread."""
+        n = parse_size(n, "budget.release: size")
+        status = self._core.release(n)
+        if status != Status.OK:
+            raise_status(self, status, n, self.used)
+
+    @property
+    def lent(self) -> int:
+        """Bytes of its limit that are lent out now."""
+        return self._lent
+
+    def lend(self, borrower: Any, n: int | str, timeout: float = 0.0) -> Loan:
+        """Lends ``n`` bytes of unused limit to another budget; the sum of the two limits stays what it was.
+
+        Parameters: ``borrower``, another budget; ``n``, bytes or a string; ``timeout``, seconds to wait for so much
+        to be unused. Returns a :class:`Loan`, whose block it ends with. Raises, with nothing changed,
+        :class:`BudgetExceeded` where less is unused, the minimum would not be left or the policy does not allow it;
+        :class:`LendTimeout` where that lasted for the whole timeout; :class:`ConfigError` and
+        :class:`InvalidLayout` for arguments that are none. Any thread.
+
+        >>> import nativemem
+        >>> lender, borrower = nativemem.Budget(1000), nativemem.Budget(100)
+        >>> with lender.lend(borrower, 400):
+        ...     lender.limit, borrower.limit
+        (600, 500)
+        >>> lender.limit, borrower.limit
+        (1000, 100)
+        """
+        if not isinstance(borrower, self._binding.Budget):
+            raise ConfigError(
+                f"budget.lend: takes a Budget of the {self._backend.name} backend, not {type(borrower).__name__}"
+            )
+        if borrower is self:
+            raise ConfigError("budget.lend: a budget does not lend to itself")
+        n = parse_size(n, "budget.lend: size")
+        seconds = _number(timeout, "budget.lend: timeout")
+        if not 0 <= seconds < math.inf:
+            raise ConfigError(f"budget.lend: timeout takes seconds from 0 on, not {shown(timeout)}")
+        until, pause = time.monotonic() + seconds, 0.0005
+        while True:
+            # the rule is the caller's code: no lock is held while it runs
+            allowed = self._sharing is None or self._sharing.allows(self, borrower, n)
+            with _lending:
+                if not (allowed and (self._sharing is None or self._sharing._has_share(self, n))):
+                    raise BudgetExceeded(
+                        f"{self._label()} may not lend {n} bytes to {borrower._label()}",
+                        suggestion="its SharingPolicy says to whom it lends, and how much",
+                        **space(n, self.used, self.limit),
+                        owner=self._name,
+                    )
+                # what needs memory first: what is lent must not be lost for want of it
+                loan, lent = Loan(self, borrower, n), self._lent + n
+                if self._transfer(borrower, n):
+                    self._lent = lent
+                    break
+            rest = until - time.monotonic()
+            if rest <= 0:
+                used, limit = self.used, self.limit
+                kind = LendTimeout if seconds else BudgetExceeded
+                raise kind(
+                    f"{self._label()} has not {n} bytes to lend; {used} of {limit} bytes are in use",
+                    suggestion="ask for less, wait for longer, or let somebody else lend",
+                    **space(n, used, limit),
+                    owner=self._name,
+                )
+            time.sleep(min(pause, rest))
+            pause = min(2 * pause, 0.05)
+        _pressure.tell(self._backend.crossing)
+        return loan
+
+    def _transfer(self, other: Any, n: int) -> bool:
+        try:
+            return self._core.lend(other._core, n)  # type: ignore[no-any-return]
+        except Refusal as r:
+            raise_status(self, r.status, r.requested)
+
+    def rebalance(self) -> list[Move]:
+        """Moves unused limit from this budget's children without pressure to those with it, so much that both end
+        below their warn level; none goes below its ``minimum``. Returns the moves. Any thread.
+
+        >>> import nativemem
+        >>> parent = nativemem.Budget("1 MiB")
+        >>> idle = nativemem.Budget(1000, "idle", parent)
+        >>> busy = nativemem.Budget(1000, "busy", parent, warn=0.9)
+        >>> with busy.reserve(899):
+        ...     parent.rebalance(), busy.try_reserve(101)
+        ([], True)
+        """
+        moves = [
+            Move(_pressure.known(lender), _pressure.known(borrower), n)
+            for lender, borrower, n in self._core.rebalance()
+        ]
+        _pressure.tell(self._backend.crossing)
+        return moves
+
+    def _label(self) -> str:
+        return f"budget {self._name!r}" if self._name else "budget"
+
+    def _pressed(self) -> str:
+        used, _, limit, _ = self._core.numbers()
+        return f"{self._label()}: {format_size(used)} of {format_size(limit)} are in use"
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError("cannot copy or pickle 'Budget': what is charged to it is charged once")
+
+    def __repr__(self) -> str:
+        used, peak, limit, _ = self._core.numbers()
+        label = f" {self.name!r}" if self.name else ""
+        over = f", overcommit {self.overcommit:g}" if self.overcommit else ""
+        return f"<Budget{label} {format_size(used)} of {format_size(limit)}, peak {format_size(peak)}{over}>"
+
+
+class _Reserved:
+    """What was charged, to be released at the end of a ``with`` block."""
+
+    __slots__ = ("_budget", "_bytes")
+
+    def __init__(self, budget: Any, n: int) -> None:
+        self._budget, self._bytes = budget, n
+
+    def __enter__(self) -> Any:
+        return self._budget
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        with _lending:
+            self._budget.release(self._bytes)
+            self._bytes = 0
+
+
+#: what is lent or reserved, and that it is given back once
+_lending = threading.RLock()
+_forks.hold(_lending)
+
+
+class Loan:
+    """Limit that one budget has lent to another: what :meth:`Budget.lend` returns.
+
+    Leaving its ``with`` block gives it back. Any thread may do so.
+    """
+
+    __slots__ = ("_borrower", "_bytes", "_lender")
+
+    def __init__(self, lender: Any, borrower: Any, n: int) -> None:
+        self._lender, self._borrower, self._bytes = lender, borrower, n
+
+    @property
+    def lender(self) -> Any:
+        """The budget that lent it."""
+        return self._lender
+
+    @property
+    def borrower(self) -> Any:
+        """The budget that has it."""
+        return self._borrower
+
+    @property
+    def outstanding(self) -> int:
+        """Bytes that were not given back yet."""
+        return self._bytes
+
+    def settle(self) -> None:
+        """Gives the limit back. Once that is done it does nothing more.
+
+        Raises :class:`LoanOutstanding`, and the loan stays, while the borrower uses more than it would have left.
+        """
+        with _lending:
+            n = self._bytes
+            if not n:
+                return
+            lent = self._lender._lent - n
+            if not self._borrower._transfer(self._lender, n):
+                used, limit = self._borrower.used, self._borrower.limit
+                raise LoanOutstanding(
+                    f"{self._borrower._label()} uses {used} bytes; without the loan its limit is {limit - n}",
+                    suggestion="release what it uses, then call settle()",
+                    **space(n, used, limit),
+                )
+            self._bytes, self._lender._lent = 0, lent
+        _pressure.tell(self._borrower._backend.crossing)
+
+    def __enter__(self) -> Loan:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        try:
+            self.settle()
+        except LoanOutstanding as outstanding:
+            if error is None:
+                raise
+            if hasattr(error, "add_note"):  # what went wrong first is not hidden; the loan stays either way
+                error.add_note(str(outstanding))
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError("cannot copy or pickle 'Loan': it is given back once")
+
+    def __repr__(self) -> str:
+        return f"<Loan of {format_size(self._bytes)} from {self._lender._label()} to {self._borrower._label()}>"

@@ -1,0 +1,1 @@
+"""The engine under the interpreter and NumPy: installing it, and what the process uses."""

@@ -1,0 +1,64 @@
+"""The engine's control plane: its heap, its limit, and what they have to tell."""
+
+from __future__ import annotations
+
+import sys
+
+from .._lazy import errors
+from ..backends.native.loader import dataplane, start_region
+from ..settings import Settings, reserve_of
+
+__all__ = ["Engine"]
+
+
+class Engine:
+    """Of the process, not of an interpreter."""
+
+    @staticmethod
+    def check_insides() -> None:
+        """Raises :class:`NativeUnavailable` where this is not quite the interpreter that the core was built for."""
+        moved = dataplane.insides_check()
+        if moved is not None:
+            raise errors.NativeUnavailable(
+                f"Python {sys.version.split()[0]} does not keep {moved} where this build expects it",
+                suggestion="build nativemem on this machine, or run a version of Python that its page names",
+            )
+
+    @staticmethod
+    def start(*, idle_decay: bool) -> None:
+        """Makes the heap. Raises :class:`OutOfMemory` where the system refuses its first memory, and what
+        :meth:`check_insides` raises."""
+        Engine.check_insides()
+        start_region()
+        settings = Settings.from_env()
+        if not dataplane.engine_start(settings.secure):
+            raise errors.OutOfMemory("no memory for the engine's control structures")
+        if idle_decay or settings.idle_decay:
+            dataplane.region_decay_when_idle()
+
+    stranger = staticmethod(dataplane.engine_stranger)
+    objects = staticmethod(dataplane.engine_objects)
+    raw = staticmethod(dataplane.engine_raw)
+    hook_arrays = staticmethod(dataplane.engine_hook_arrays)
+    arrays = staticmethod(dataplane.engine_arrays)
+    lift = staticmethod(dataplane.engine_lift)
+    state = staticmethod(dataplane.engine_state)
+    budget = staticmethod(dataplane.engine_budget)
+    owns = staticmethod(dataplane.region_owns)
+
+    @staticmethod
+    def set_limit(limit: int) -> None:
+        dataplane.engine_set_limit(limit, reserve_of(limit))
+
+    @staticmethod
+    def sizes() -> list[tuple[int, int]]:
+        """(size, blocks ever served), ascending: cells exactly by bin, spans by power of two."""
+        return sorted(dataplane.engine_account()[0])
+
+    @staticmethod
+    def denial() -> tuple[int, int, int] | None:
+        """(requested, used, limit) of the last one; None where nothing was refused."""
+        return dataplane.engine_account()[1]
+
+    watch_end = staticmethod(dataplane.ending_watch)
+    plan_end = staticmethod(dataplane.ending_plan)

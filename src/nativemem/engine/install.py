@@ -1,0 +1,241 @@
+"""The engine: the heap under a running interpreter and NumPy."""
+
+from __future__ import annotations
+
+import os
+import sys
+from _thread import RLock
+
+from .._lazy import errors, import_what_was_put_off
+from ..backends.machine import is_free_threaded
+from ..backends.selection import need_native
+from ..settings import SIZE_MAX, Settings, parse_size
+from . import numpy_default as _numpy
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+__all__ = ["Installed", "install", "installed", "owns", "uninstall"]
+
+#: reentrant: a signal handler or a finalizer may install in the middle of an install
+_lock = RLock()
+#: a program that could not even be shown its own error would help nobody
+LEAST_OVER_HELD = 1 << 20
+
+
+class Installed:
+    """What is on. ``objects``: the heap serves CPython's objects; ``arrays``: it serves NumPy's arrays,
+    or will from the moment that NumPy is imported; ``raw``: it serves what the interpreter itself and extensions
+    take from its raw domain; ``limit``: bytes, None for none. False where nothing is on."""
+
+    __slots__ = ("arrays", "limit", "objects", "raw")
+    objects: bool
+    arrays: bool
+    raw: bool
+    limit: int | None
+
+    def __init__(self, objects: bool, arrays: bool, raw: bool, limit: int | None) -> None:
+        for name, value in (("objects", objects), ("arrays", arrays), ("raw", raw), ("limit", limit)):
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        raise AttributeError("this is what was on when it was asked; call install() or uninstall()")
+
+    def _values(self) -> tuple[bool, bool, bool, int | None]:
+        return self.objects, self.arrays, self.raw, self.limit
+
+    def __eq__(self, other: object) -> bool:
+        return self._values() == other._values() if isinstance(other, Installed) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._values())
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        return Installed, self._values()
+
+    def __bool__(self) -> bool:
+        return self.objects or self.arrays or self.raw
+
+    def __repr__(self) -> str:
+        return f"Installed(objects={self.objects}, arrays={self.arrays}, raw={self.raw}, limit={self.limit})"
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = RLock()
+
+
+if hasattr(os, "register_at_fork"):  # another thread of the parent may have held it
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+def _engine() -> Any:
+    need_native("the engine")
+    from .control import Engine
+
+    return Engine
+
+
+def _refuse_where_unsafe(objects: bool) -> None:
+    if objects and is_free_threaded():
+        raise errors.NativeUnavailable("objects: a free-threaded interpreter requires its own allocator")
+
+
+def _refuse_above_others(engine: Any, objects: bool, raw: bool) -> None:
+    """Before anything is switched on. Hooks that came after ours pass on to it, and are welcome."""
+    found = engine.stranger(objects, raw)
+    if found is None:
+        return
+    domain, file = found
+    if _is_tracing():
+        tool, wording = "tracemalloc", "tracemalloc is tracing"
+    else:
+        origin = "from no file" if file is None else f"from {file}"
+        tool, wording = "the other tool", f"an allocator hook {origin} is in the interpreter's {domain} domain"
+    raise errors.NativeUnavailable(
+        f"{wording}; when it stops it would take the engine out from under its blocks",
+        suggestion=f"stop {tool}, install, then start it again",
+    )
+
+
+def _is_tracing() -> bool:
+    try:  # not `tracemalloc`, which python -X tracemalloc does not import
+        from _tracemalloc import is_tracing
+    except ImportError:  # an interpreter without it cannot trace
+        return False
+    return bool(is_tracing())
+
+
+def install(
+    objects: bool = True,
+    arrays: bool = True,
+    raw: bool = False,
+    limit: int | str | None = None,
+    idle_decay: bool = False,
+) -> Installed:
+    """Puts the heap under this process: CPython's ``mem`` and ``obj`` domains, and NumPy's arrays.
+
+    Parameters: ``objects`` and ``arrays``, what to switch on (False leaves it as it is); ``raw``, whether CPython's
+    raw domain too, which few things take memory from: thread states, tracemalloc, the strings of NumPy's
+    ``StringDType``, some extensions (no owner is charged for it, only the limit holds); ``limit``, most bytes that
+    the engine may hold, counted in steps of 64 KiB (None leaves the limit as it is); ``idle_decay``, whether a
+    thread of the engine gives free memory back while the process does nothing (False leaves it as it is; it is on
+    with ``NATIVEMEM_IDLE_DECAY=1``, too, and stays on). Without it there is no thread, and a process that does
+    nothing keeps what it let go of last: 32 MiB and what it was using again and again, at most 256 MiB. May be
+    called at any time and again; memory from before stays with the allocator that gave it. Beyond the limit the
+    program gets :class:`MemoryError`.
+
+    Returns what is on; nothing, and nothing is done, where ``NATIVEMEM_DISABLE=1`` is set. Raises
+    :class:`NativeUnavailable` on the pure backend, for ``objects`` on a free-threaded interpreter, for
+    ``objects`` and ``raw`` while :mod:`tracemalloc` traces or the allocator hook of another tool is in place,
+    for ``arrays`` with a NumPy before 1.22 or in the midst of its import; :class:`InvalidLayout` for a limit
+    that is less than what is in use and 1 MiB; :class:`ConfigError` for arguments of other types;
+    :class:`OutOfMemory` where the system refuses even the first of its memory. What was on before is on then,
+    and nothing else: the program goes on with the allocator it had. Call it from any thread.
+
+    >>> import nativemem
+    >>> bool(nativemem.install(limit="4 GiB"))  # doctest: +SKIP
+    True
+    """
+    for label, value in (("objects", objects), ("arrays", arrays), ("raw", raw), ("idle_decay", idle_decay)):
+        if not isinstance(value, bool):
+            raise errors.ConfigError(f"install.{label}: takes True or False, not {errors.shown(value)}")
+    most = None if limit is None else parse_size(limit, "install.limit:", least=1)
+    if Settings.from_env().disable:
+        return installed()
+    with _lock:
+        engine = _engine()
+        import_what_was_put_off()
+        if objects or raw:
+            _refuse_where_unsafe(objects)
+        numpy_is_there = sys.modules.get("numpy") is not None
+        if arrays and numpy_is_there:
+            _numpy.module()
+        engine.start(idle_decay=idle_decay)
+        if most is not None:
+            least = engine.budget()[0] + LEAST_OVER_HELD
+            if most < least:
+                raise errors.InvalidLayout(f"install.limit: {most} bytes is too little; the least is {least}")
+        _refuse_above_others(engine, objects, raw)
+        if most is not None:
+            engine.set_limit(most)
+        if arrays:
+            if numpy_is_there:
+                _put_under_numpy(engine)
+            else:
+                _waiting.enter()
+        if raw:
+            engine.raw(True)
+        if objects:
+            engine.objects(True)
+    return installed()
+
+
+def _put_under_numpy(engine: Any) -> None:
+    _numpy.hook(engine.hook_arrays)
+    engine.arrays(True)
+
+
+def _numpy_imported() -> None:
+    with _lock:
+        _put_under_numpy(_engine())
+
+
+_waiting = _numpy.WhenImported(_numpy_imported)
+
+
+def uninstall() -> None:
+    """Stops taking new memory from the heap. What it gave stays valid and is still freed into it.
+
+    Does nothing where nothing is installed. Any thread.
+
+    >>> import nativemem
+    >>> nativemem.uninstall()
+    >>> bool(nativemem.installed())
+    False
+    """
+    with _lock:
+        if not installed():
+            return
+        engine = _engine()
+        engine.objects(False)
+        engine.raw(False)
+        _waiting.leave()
+        engine.arrays(False)
+
+
+def installed() -> Installed:
+    """What is on now, an :class:`Installed`; false where nothing is. Any thread.
+
+    >>> import nativemem
+    >>> nativemem.install(objects=False, limit="1 GiB")  # doctest: +SKIP
+    Installed(objects=False, arrays=True, raw=False, limit=1073741824)
+    >>> nativemem.installed().arrays  # doctest: +SKIP
+    True
+    """
+    loaded = sys.modules.get("nativemem.engine.control")
+    if loaded is None:
+        return Installed(False, False, False, None)
+    engine = loaded.Engine
+    objects, arrays, raw = engine.state()
+    budget = engine.budget()
+    limit = SIZE_MAX if budget is None else budget[2]
+    return Installed(objects, arrays or _waiting.waits, raw, None if limit == SIZE_MAX else limit)
+
+
+def owns(address: int) -> bool:
+    """Whether the memory at ``address`` came from the heap: ``owns(id(thing))`` for an object that has no
+    header before it, ``owns(array.ctypes.data)`` for an array.
+
+    Parameters: ``address``, an int; False for what is none. Raises :class:`NativeUnavailable` on the pure backend.
+    Any thread.
+
+    >>> import nativemem
+    >>> from nativemem.process import owns
+    >>> installed = nativemem.install()  # doctest: +SKIP
+    >>> thing = bytes(10_000)
+    >>> owns(id(thing)), owns(id(None))  # doctest: +SKIP
+    (True, False)
+    """
+    return _engine().owns(address) if 0 <= address < 1 << 64 else False

@@ -1,0 +1,66 @@
+"""The engine: the heap under a running interpreter and NumPy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..backends.selection import need_native
+from ..budgets.budget import Denial
+from ..errors import SIZE_MAX, NativeUnavailable
+from ..wrappers.histogram import percentiles
+from .install import Installed, install, installed, owns, uninstall
+
+__all__ = ["Installed", "Usage", "install", "installed", "owns", "uninstall", "usage"]
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the engine served so far; sizes in bytes.
+
+    ``held`` and ``peak`` are what it holds, in steps of 64 KiB, and the most it held; ``denials`` counts
+    requests refused because of the limit; ``sizes`` maps the percentiles 50, 90 and 99 to block sizes,
+    rounded up to the cell.
+    """
+
+    held: int
+    peak: int
+    limit: int | None
+    denials: int
+    last_denial: Denial | None
+    allocations: int
+    sizes: dict[int, int] | None
+
+
+def usage() -> Usage:
+    """What the engine holds and served, a :class:`Usage`. Raises :class:`NativeUnavailable` where it was never
+    installed. Any thread.
+
+    >>> import nativemem
+    >>> from nativemem.process import usage
+    >>> installed = nativemem.install(limit="1 GiB")  # doctest: +SKIP
+    >>> usage().limit, usage().held <= usage().peak, usage().denials  # doctest: +SKIP
+    (1073741824, True, 0)
+    """
+    need_native("the engine")
+    from ..backends.native.cores import denial_of_engine
+    from .control import Engine
+
+    budget = Engine.budget()
+    if budget is None:
+        raise NativeUnavailable("the engine was not installed", suggestion="call nativemem.install()")
+    held, peak, limit, denials = budget
+    refused = denial_of_engine()
+    denial = None
+    if refused is not None:
+        requested, used, allowed, _, when, _ = refused
+        denial = Denial(requested, used, allowed, None, when / 1e9)
+    sizes = Engine.sizes()
+    return Usage(
+        held=held,
+        peak=peak,
+        limit=None if limit == SIZE_MAX else limit,
+        denials=denials,
+        last_denial=denial,
+        allocations=sum(n for _, n in sizes),
+        sizes=percentiles(sizes),
+    )

@@ -1,0 +1,1 @@
+"""What stands in front of an allocator: limits, traces, failures, locks."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from nativemem._backend import Binding
+from nativemem.backends.binding import Binding
 
 from nativemem.manager import CappedProvider, Level, Provider, StaticProvider, StdProvider
 

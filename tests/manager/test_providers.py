@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nativemem._backend import Binding
+from nativemem.backends.binding import Binding
 
 import nativemem
 from nativemem.errors import (

@@ -21,8 +21,9 @@ from bad_input import cases, world
 from bad_input.cases import PROCESS, Case, differences, groups, grown, judge, run
 from bad_input.values import Hostile
 from bad_input.world import NO_SUBJECT, RECIPES, World, class_of, surface
-from nativemem import errors, typed
+from nativemem import errors
 from nativemem._api import load
+from nativemem.allocators import typed
 from nativemem.backends.binding import Binding
 from nativemem.backends.machine import is_free_threaded
 

@@ -418,7 +418,7 @@ def test_failures_are_counted_one_by_one(nm: Binding) -> None:
 def test_memlib_in_many_threads(nm: Binding) -> None:
     """PYV-2: hmalloc, hrealloc and hfree."""
     del nm  # it has the configured backend
-    from nativemem import memlib
+    from nativemem.interop import memlib
 
     def work(i: int) -> None:
         for n in range(ROUNDS // 3):

@@ -69,7 +69,7 @@ for size in (256, 100_000, 17):
     before = block
     block = memlib.hrealloc(block, size)
     assert block.size == size and (block is before or not before.alive)
-    assert memlib._memlib().stats.live == 1
+    assert nm.interop.memlib._memlib().stats.live == 1
     with memoryview(block) as view:
         assert bytes(view[:17]) == b"p" * 17
 memlib.hfree(block)
@@ -405,7 +405,7 @@ threads = [threading.Thread(target=lambda: (start.wait(), free_all())) for _ in 
 for thread in threads: thread.start()
 for thread in threads: thread.join()
 assert said == {"freed": 2000, "refused": 6000}, said
-assert memlib._memlib().stats.live == 0
+assert nm.interop.memlib._memlib().stats.live == 0
 """,
         )
 
@@ -508,7 +508,7 @@ for n in range(1, 100):
     else:
         _testcapi.remove_mem_hooks()
     memlib.hfree(pointer or block)
-assert kept and memlib._memlib().stats.live == 0
+assert kept and nm.interop.memlib._memlib().stats.live == 0
 """,
         )
 

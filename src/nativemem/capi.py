@@ -1,8 +1,6 @@
 """Another name of :mod:`nativemem.interop.capi`."""
 
-import sys
-
-from .interop import capi as _module
-from .interop.capi import *  # noqa: F403  # for what reads sources
-
-sys.modules[__name__] = _module
+from .interop.capi import *  # noqa: F403
+from .interop.capi import __all__ as __all__
+from .interop.capi import __getattr__ as __getattr__
+from .interop.capi import _borrow as _borrow

@@ -1,8 +1,4 @@
 """Another name of :mod:`nativemem.interop.memlib`."""
 
-import sys
-
-from .interop import memlib as _module
-from .interop.memlib import *  # noqa: F403  # for what reads sources
-
-sys.modules[__name__] = _module
+from .interop.memlib import *  # noqa: F403
+from .interop.memlib import __all__ as __all__

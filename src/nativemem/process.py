@@ -1,8 +1,4 @@
 """Another name of :mod:`nativemem.engine.process`."""
 
-import sys
-
-from .engine import process as _module
-from .engine.process import *  # noqa: F403  # for what reads sources
-
-sys.modules[__name__] = _module
+from .engine.process import *  # noqa: F403
+from .engine.process import __all__ as __all__

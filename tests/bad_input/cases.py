@@ -539,7 +539,7 @@ def groups() -> dict[str, list[Case]]:
             parameters = _known(name, thing, "", thing)
             if parameters is None:
                 continue
-            process = thing.__module__ in ("nativemem.process", "nativemem.engine.install")
+            process = thing.__module__ in ("nativemem.engine.process", "nativemem.engine.install")
             key = f"{PROCESS}{name}()" if process else f"{name}()"
             found[key] = list(_call_cases(target, parameters, True))
     for key, cases in found.items():

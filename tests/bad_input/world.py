@@ -11,7 +11,6 @@ import dataclasses
 import gc
 import importlib
 import io
-import pkgutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -441,26 +440,20 @@ NOT_MADE = {
     "Frame": "sites()",
 }
 
-#: modules that are public by name, and why they are not tried here
-NO_MODULE = {
-    "capi": "for C; tests/test_capi.py",
-    "cport": "for C; tests/test_cport.py",
-    "memlib": "the process's own, of one backend; tests/test_memlib.py",
-    "auto": "it has no names, and its import installs; tests/test_engine.py",
-    "cli": "its arguments are a shell's words; tests/test_cli.py",
-    "manager": "a package; tests/manager",
-    "hooks": "a package; tests/test_numpy_hook.py",
-}
+#: what has public names and is tried here; not capi, cport and memlib, which have tests of their own
+MODULES = (
+    *("allocators.base", "allocators.typed", "budgets.budget", "budgets.executors", "config", "errors"),
+    *("engine.process", "wrappers.traced"),
+)
 
 
 def surface(nm: Binding) -> dict[str, Any]:
     """Every public name: of the package, its facade bound to ``nm``, and of its public modules."""
     found = {name: getattr(nm, name, getattr(nativemem, name)) for name in nativemem.__all__}
-    for info in pkgutil.iter_modules(nativemem.__path__):
-        if not info.name.startswith("_") and info.name not in NO_MODULE:
-            module = importlib.import_module(f"nativemem.{info.name}")
-            for name in module.__all__:
-                found.setdefault(name, getattr(module, name))
+    for each in MODULES:
+        module = importlib.import_module(f"nativemem.{each}")
+        for name in module.__all__:
+            found.setdefault(name, getattr(module, name))
     return found
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from nativemem.backends.binding import Binding
 
+from nativemem.backends.binding import Binding
 from nativemem.manager import CappedProvider, Level, Provider, StaticProvider, StdProvider
 
 #: bytes that a provider of the suite can have

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nativemem.backends.binding import Binding
 
 import nativemem
+from nativemem.backends.binding import Binding
 from nativemem.errors import (
     BudgetExceeded,
     CapacityExceeded,

@@ -66,7 +66,7 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         for new in ("< 1 << 16", "<= 2 << 16", "<= 1 << 17")
     ),
     Equivalent(
-        "src/nativemem/backends/pure/cores.py",
+        "src/nativemem/backends/pure/counted.py",
         "if self._used > self._peak:",
         "if self._used >= self._peak:",
         "it would store what is there",

@@ -21,7 +21,7 @@ import nativemem
 from nativemem import errors
 from nativemem._api import load
 from nativemem.backends.binding import Binding
-from nativemem.backends.pure import cores
+from nativemem.backends.pure.lock import lock
 
 SRC = str(Path(nativemem.__file__).resolve().parent.parent)
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
@@ -468,7 +468,7 @@ print(len({id(each) for each in found}))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("first", ["nativemem.budgets.budget", "nativemem.backends.pure.cores"])
+@pytest.mark.parametrize("first", ["nativemem.budgets.budget", "nativemem.backends.pure.lock"])
 def test_forks_among_threads_that_lend(first: str) -> None:
     """PYV-2: neither the fork nor its child waits for a thread that waits for it, whatever was loaded first."""
     script = f"""
@@ -629,7 +629,7 @@ def test_a_finaliser_waits_for_the_call_that_it_comes_into() -> None:
     assert seen == [(2, 200, 200)]
     assert (system.stats.live, system.stats.current, budget.used) == (1, 7, 0)
     last.free()
-    assert not cores.lock._late
+    assert not lock._late
 
 
 def test_what_such_a_finaliser_raises_is_not_the_calls(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -642,9 +642,9 @@ def test_what_such_a_finaliser_raises_is_not_the_calls(monkeypatch: pytest.Monke
         raise RuntimeError("in a finaliser")
 
     done: list[int] = []
-    with cores.lock:
-        cores.lock.finalise(fail)
-        cores.lock.finalise(lambda: done.append(1))
+    with lock:
+        lock.finalise(fail)
+        lock.finalise(lambda: done.append(1))
         assert done == []
     assert done == [1]
     assert [str(error) for error in seen] == ["in a finaliser"]

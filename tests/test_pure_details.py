@@ -22,7 +22,8 @@ import pytest
 from nativemem._api import load
 from nativemem.backends.binding import Binding
 from nativemem.backends.machine import is_free_threaded
-from nativemem.backends.pure import cores, memory
+from nativemem.backends.pure import lock as lock_file
+from nativemem.backends.pure import memory
 from nativemem.backends.pure.dataplane import storage
 from nativemem.errors import SIZE_MAX, OutOfMemory, Status
 
@@ -80,7 +81,7 @@ def test_budgets_change_under_the_lock(
     name, *args = call
     if name == "lend":
         args.insert(0, other._core)
-    taken, lock = [], cores.lock
+    taken, lock = [], lock_file.lock
 
     class Lock:
         finalise = staticmethod(lock.finalise)
@@ -92,7 +93,7 @@ def test_budgets_change_under_the_lock(
         def __exit__(self, *error: Any) -> None:
             lock.__exit__(*error)
 
-    monkeypatch.setattr(cores, "lock", Lock())
+    monkeypatch.setattr(lock_file, "lock", Lock())
     getattr(budget._core, name)(*args)
     assert taken
 
@@ -236,7 +237,7 @@ def test_the_collector_is_back_after_a_profiler_came_in(pure: Binding) -> None:
 def test_an_interrupt_while_the_lock_is_taken(pure: Binding) -> None:
     """At each call on the way: the lock is free again, and the collector is back."""
     system, kept = pure.System(), []
-    taking = type(cores.lock).__enter__.__code__
+    taking = type(lock_file.lock).__enter__.__code__
     for at in range(1, 10):
         events = iter(range(1, 1000))
 

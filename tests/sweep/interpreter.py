@@ -23,7 +23,7 @@ from bad_input.world import World
 from nativemem import errors
 from nativemem._api import load
 from nativemem.backends.binding import Binding
-from nativemem.backends.pure import cores
+from nativemem.backends.pure.lock import lock
 
 from .scenarios import Scenario, scenarios, subject_of
 
@@ -238,7 +238,7 @@ class Swept:
 
     def afterwards(self, w: SweepWorld, label: str, before: list[Any], memory: bool) -> None:
         found = w.broken()
-        if not self.exact and cores.lock.depth:
+        if not self.exact and lock.depth:
             found.append("the lock is held")
         numbers = w.numbers()
         if self.exact and not self.scenario.steps and not self.allowed(w, numbers, before):

@@ -5,28 +5,22 @@ Sizes, errors, counters and their order are the native backend's; where a block 
 
 from __future__ import annotations
 
+from .arena import ArenaCore
 from .blocks import Block
-from .cores import (
-    ArenaCore,
-    BudgetCore,
-    FailingCore,
-    HeapCore,
-    LimitedCore,
-    LockedCore,
-    MemlibCore,
-    PoolCore,
-    SlabCore,
-    StackCore,
-    SystemCore,
-    TracedCore,
-    aside,
-    crossing,
-    histograms,
-    refusal,
-    this_thread,
-)
+from .budget import BudgetCore, aside, crossing, refusal
 from .dataplane import Allocator
+from .failing import FailingCore
+from .heap import HeapCore
+from .limited import LimitedCore
+from .locked import LockedCore
+from .memlib import MemlibCore
 from .memory import WINDOWS
+from .pool import PoolCore
+from .slab import SlabCore
+from .stack import StackCore
+from .system import SystemCore
+from .threads import this_thread
+from .traced import TracedCore, histograms
 from .utilities import Utilities
 
 __all__ = [

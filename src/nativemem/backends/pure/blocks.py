@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ...errors import raise_block
 from ..machine import is_free_threaded
-from .cores import F, lock
+from .lock import F, lock
 from .memory import WINDOWS
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def _exclusive(method: F) -> F:
         return method
 
     @functools.wraps(method)
-    def inside(self: Any, *args: Any, lock: Any = lock) -> Any:  # of its own, see _Lock
+    def inside(self: Any, *args: Any, lock: Any = lock) -> Any:  # of its own, see Lock
         with lock:
             return method(self, *args)
 

@@ -27,9 +27,10 @@ from ...errors import (
     raise_exports,
     raise_status,
 )
-from . import cores
+from . import budget
 from .blocks import FREED, LIVE, STALE, Block
-from .cores import crossing, lock, locked, pressed
+from .budget import crossing, pressed
+from .lock import lock, locked
 from .memory import ARRAYS, WINDOWS
 
 if WINDOWS:
@@ -240,7 +241,7 @@ class Allocator:
     def _after_all(self, refused: tuple[int, int, int, int], layout: tuple[int, int], call: Any, *args: Any) -> Any:
         """What ``call`` returns when the budget that refused it was asked for room."""
         try:
-            return retry(cores, functools.partial(call, *args), refused)
+            return retry(budget, functools.partial(call, *args), refused)
         except Refusal as r:
             refused = r.status, r.requested, r.used, r.limit
         raise_status(self, *refused, layout)

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from .blocks import SLOTS, Block, seal
-from .cores import lock
+from .lock import lock
 from .memory import LARGE, address_of, check_size, fill, is_exported, pages
 
 #: bytes of the least memory that is asked for; what allocators under Python align to 16 from here on, but for that

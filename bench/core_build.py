@@ -53,7 +53,9 @@ def _compile(target: Path, words: Sequence[str | Path]) -> Path:
 def library() -> Path:
     """``libnativemem.so``."""
     core = sorted(
-        path for path in CSRC.rglob("*.c") if path.parent.name != "python" and path.name != "memlib_system.c"
+        path
+        for path in CSRC.rglob("*.c")
+        if path.parent.name not in ("binding", "engine") and path.name != "memlib_system.c"
     )
     return _compile(OUT / "libnativemem.so", [*LIBRARY_FLAGS, *INCLUDES, "-shared", *core])
 

@@ -26,7 +26,7 @@ printf 'int LLVMFuzzerTestOneInput(const char *p, unsigned long n) { return p ==
 
 "$clang" -O2 -g -std=c11 -pthread -Icsrc/include -Icsrc -fsanitize=fuzzer,address,undefined \
     -fno-sanitize-recover=undefined -fno-omit-frame-pointer -o "$out/fuzz" \
-    tests/c/fuzz.c csrc/base/*.c csrc/alloc/*.c csrc/wrap/*.c
+    tests/c/fuzz.c csrc/base/*.c csrc/alloc/*.c csrc/heap/*.c csrc/wrap/*.c
 
 # a request that no machine can serve must come back as NULL
 ASAN_OPTIONS=allocator_may_return_null=1

@@ -313,6 +313,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("region-moved-is-twice-there", "count_used(to - n);", "count_used(to);"),
         ("region-kept-through-a-fork", "    if (nm_region_dirty() >= WATCHED_FROM) purge_all();\n", ""),
         ("region-watch-gives-up", "                nm__region_lock();\n                continue;\n            }", "                nm__region_lock();\n                continue;\n            }\n            break;"),
+        ("region-watch-that-is-not-there", "    watcher.there = false; /* the next time, perhaps */\n", ""),
         ("region-moved-is-not-emptied", "return nm__os_purge(from, n) ? n : 0;", "return n;"),
         ("region-moved-in-part", "memcpy(to, from, n);", "memcpy(to, from, n / 2);"),
         ("region-own-mapping-kept", "if (bytes_of(n) > NM_OWN_MAPPING) {", "if (false) {"),
@@ -643,6 +644,12 @@ MUTANTS: tuple[Mutant, ...] = (
         ("overdraft-nothing-for-code-that-is-spared", "if (errors.lent_to_spared + bytes <= LENT_TO_SPARED &&", "if (false &&"),
         ("overdraft-no-error-in-store", "    if (!raw) keep_error_ready();\n", ""),
         tests=("tests/test_denials.py", "tests/test_goes_on.py"),
+    ),
+    *_in(
+        "engine/overdraft.c",
+        ("overdraft-ints-without-an-error", "return size <= INT_SIZE && PyErr_Occurred() != NULL;", "return size <= INT_SIZE;"),
+        ("overdraft-handlers-int-in-the-table", "if (site == OF_FEW) return serve_from_heap(size, zeroed);", "if (site == OF_FEW) site = OF_SPARED;"),
+        tests=("tests/test_denials.py::TestProgress::test_ints_of_one_call", "tests/test_address_space.py::test_a_handler_far_into_a_function_when_the_system_has_no_more"),
     ),
     *_in(
         "engine/place.c",

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
+import shutil
 import subprocess
 import sys
+import sysconfig
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -244,6 +248,49 @@ def test_no_address_space_at_all_is_declined_and_nothing_changes() -> None:
     ) == ["the system refused the first memory for the heap", "False 10000"]
 
 
+STRUCTURES = """
+import ctypes
+preloaded = ctypes.CDLL(None)
+refused = ctypes.c_ulong.in_dll(preloaded, "refused")
+nativemem.OutOfMemory, nativemem.process
+def attempt(n, more):
+    preloaded.arm(n, more, b"nativemem")
+    try:
+        nativemem.install()
+        said = "installed"
+    except nativemem.OutOfMemory as error:
+        said = str(error)
+    some = refused.value
+    preloaded.arm(0, 0, b"")
+    assert bool(nativemem.installed()) == (said == "installed"), said
+    nativemem.install()
+    kept = [[i, str(i)] for i in range(20_000)]
+    assert nativemem.process.owns(id(bytes(1000))) and nativemem.process.usage().held > 1 << 20
+    print(said, flush=True)
+    os._exit(0 if some else 1)
+for more in (0, 1):
+    for n in range(1, 100):
+        child = os.fork() # each begins where there is no engine yet
+        if child == 0: attempt(n, more)
+        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]): break
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="calls glibc's calloc by a name of its own")
+def test_no_memory_for_the_structures_of_the_engine(tmp_path: Path) -> None:
+    """ENG-1: one allocation fails, or all from there on: it says so, nothing is on, the next install works."""
+    compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
+    if shutil.which(compiler) is None:
+        pytest.skip(f"needs {compiler}")
+    library = str(tmp_path / "structures.so")
+    source = Path(__file__).resolve().parent / "beside" / "structures.c"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, str(source)], check=True)
+    lines = output(STRUCTURES, LD_PRELOAD=library)
+    # the budget, the heap, the overdraft; what comes after is not needed to begin with
+    assert lines.count("no memory for the engine's control structures") == 2 * 3
+    assert set(lines) == {"no memory for the engine's control structures", "installed"}
+
+
 def test_there_is_no_thread() -> None:
     """ENG-11: none that a leak checker, the system's own count, or a warning of forks would show."""
     assert (
@@ -380,29 +427,37 @@ def test_what_the_system_refuses_below_a_budget() -> None:
     )
 
 
-@pytest.mark.parametrize("size", [20_000, 30])
+@pytest.mark.parametrize(
+    "fill",
+    [
+        "while True: kept.append(bytes(20_000))",
+        "while True: kept.append(bytes(30))",
+        "for i in range(len(kept)): kept[i] = 10**9 + i",
+    ],
+    ids=["20_000", "30", "ints"],
+)
 @pytest.mark.parametrize("how", ["unbounded", "scope", "limit"])
-def test_a_handler_far_into_a_function_when_the_system_has_no_more(how: str, size: int) -> None:
-    """The interpreter makes an int to enter it, and asks for that for ever."""
+def test_a_handler_far_into_a_function_when_the_system_has_no_more(how: str, fill: str) -> None:
+    """The interpreter makes an int to enter it, asking for ever: other ints do not use up what it needs."""
     code = """
 import resource, sys
 import nativemem
-how, size = sys.argv[1], int(sys.argv[2])
+how, fill = sys.argv[1:]
 nativemem.install(limit="10 GiB" if how == "limit" else None)
 budget = nativemem.Budget("8 GiB")
-code = "def far():\\n" + "".join(f"    a{i} = {i}; b{i} = a{i}\\n" for i in range(90)) + '''
+code = "def far():\\n" + "".join(f"    a{i} = {i}; b{i} = a{i}\\n" for i in range(90)) + f'''
     times = 0
     for _ in range(2):
-        kept = []
+        kept = [None] * (2_000_000 if 'range' in fill else 0) # one that grows would be refused before an int is
         try:
             try:
-                while True: kept.append(bytes(size))
+                {fill}
             except KeyError: pass
         except MemoryError: times += 1
         kept = None
     return times
 '''
-names = {"size": size}
+names = {"fill": fill}
 exec(code, names)
 with open("/proc/self/statm") as file: in_use = int(file.read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (in_use + (32 << 20), -1))
@@ -410,5 +465,5 @@ if how == "scope":
     with budget: print(names["far"]())
 else: print(names["far"]())
 """
-    done = subprocess.run([sys.executable, "-c", code, how, str(size)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code, how, fill], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr

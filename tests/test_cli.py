@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import types
 from pathlib import Path
 
@@ -322,6 +324,24 @@ class TestExitCodeInTheFile:
         program = "import os, sys\nif os.fork() == 0: sys.exit(9)\nos.wait()\nsys.exit(3)"
         run("run", "-o", "out.json", "-W", "ignore", "-c", program, cwd=tmp_path)
         assert json.loads((tmp_path / "out.json").read_text())["exit_code"] in (3, None)
+
+    @pytest.mark.usefixtures("needs_native")
+    @pytest.mark.parametrize(("ending", "code"), [("pass", 0), ("1 / 0", 1), ("import sys; sys.exit(1)", 1)])
+    def test_what_the_process_does_at_its_end(self, ending: str, code: int, tmp_path: Path) -> None:
+        """A program that ends by itself ends as ever, also where a code of its own could stand for a denial: what
+        libraries do at the end of the process is done."""
+        compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
+        if shutil.which(compiler) is None:
+            pytest.skip(f"needs {compiler}")
+        library = str(tmp_path / "end.so")
+        source = Path(__file__).resolve().parent / "beside" / "end.c"
+        subprocess.run([compiler, "-shared", "-fPIC", "-o", library, str(source)], check=True)
+        denied = "try: bytearray(1 << 40)\nexcept MemoryError: pass\n"
+        words = ("-m", "nativemem", "run", "--budget=1GiB", "-o", "out.json", "-c", denied + ending)
+        done = python(*words, cwd=tmp_path, LD_PRELOAD=library)
+        assert (done.stdout, done.returncode) == ("ended\n", code)
+        numbers = json.loads((tmp_path / "out.json").read_text())
+        assert (numbers["exit_code"], numbers["denials"]) == (code, 1)
 
     def test_what_is_no_file(self, tmp_path: Path) -> None:
         done = run("run", "-o", "/dev/stdout", "-c", "import sys; sys.exit(7)")

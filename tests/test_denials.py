@@ -319,6 +319,27 @@ print(errors)
 """
         ) == ["100"]
 
+    @pytest.mark.parametrize("bound", ["scope", "limit"])
+    def test_ints_of_one_call(self, bound: str) -> None:
+        """ENG-9a: the int of a handler is had beyond every limit, another of that size is not."""
+        assert output(
+            f"""
+            bound = {bound!r}
+            many = 1_000_000
+            numbers = iter(range(10**9, 10**9 + many))
+            def fill():
+                try: list(numbers) # its own 8 MB come first; there is no safe point before its end
+                except MemoryError: return next(numbers) - 10**9
+            if bound == "limit":
+                held = nativemem.process.usage().held
+                nativemem.install(limit=held + (16 << 20))
+                made = fill()
+            else:
+                with Budget("16 MiB"): made = fill()
+            print(200_000 < made < 300_000)
+            """
+        ) == ["True"]
+
     def test_the_handler_has_some_memory(self) -> None:
         """ENG-9b: while a MemoryError is handled small blocks are had, and no other one is raised."""
         assert (

@@ -321,6 +321,24 @@ class TestObjects:
             """
         ) == ["True True"]
 
+    def test_a_limit_counts_from_what_is_in_use(self) -> None:
+        """A peak that is over is no reason to refuse it; what is in use is."""
+        assert output(
+            """
+            import nativemem
+            from nativemem import process
+            nativemem.install()
+            kept = bytearray(64 << 20)
+            try:
+                nativemem.install(limit="32 MiB")
+            except nativemem.InvalidLayout as error:
+                least = int(str(error).rpartition(" ")[2])
+                print(least - (64 << 20) - (1 << 20) in range(16 << 20), nativemem.installed().limit)
+            del kept
+            print(nativemem.install(limit="32 MiB").limit >> 20, process.usage().peak >= 64 << 20)
+            """
+        ) == ["True None", "32 True"]
+
     def test_over_the_limit_is_a_memory_error_and_the_interpreter_goes_on(self) -> None:
         assert output(
             """

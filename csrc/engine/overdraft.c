@@ -30,7 +30,7 @@
 nm_heap *nm__overdraft_heap; /* has no budget: its blocks are charged, not what it holds */
 static nm_budget *process;
 
-/* Every block. site: the owner that is charged, and the process with it; or one of those below. */
+/* Every block but those OF_FEW. site: the owner that is charged, and the process with it; or one of those below. */
 #define OF_PROCESS ((uintptr_t)1)
 #define OF_NO_ONE ((uintptr_t)2)
 #define OF_SPARED ((uintptr_t)3) /* within LENT_TO_SPARED */
@@ -149,8 +149,6 @@ static void give_back(uintptr_t site, size_t bytes) {
         errors.lent -= bytes < errors.lent ? bytes : errors.lent;
     } else if (site == OF_SPARED) {
         errors.lent_to_spared -= bytes < errors.lent_to_spared ? bytes : errors.lent_to_spared;
-    } else if (site == OF_FEW) {
-        return;
     } else if (site == OF_PROCESS) {
         release(NULL, bytes);
     } else {
@@ -160,14 +158,18 @@ static void give_back(uintptr_t site, size_t bytes) {
     }
 }
 
-/* The block itself, and where it is charged. NULL: the system has no more; nothing is charged then. */
+static void *serve_from_heap(size_t size, bool zeroed) {
+    return zeroed ? nm_heap_calloc(nm__overdraft_heap, 1, size) : nm_heap_malloc(nm__overdraft_heap, size);
+}
+
+/* The block itself, and where it is charged. NULL: the system has no more; nothing is charged then. What is charged nowhere
+ * is in no table: the interpreter needs it where the system has no memory for a larger one. */
 static void *serve(size_t size, size_t bytes, bool zeroed, uintptr_t site) {
+    if (site == OF_FEW) return serve_from_heap(size, zeroed);
     lock_blocks();
     bool promised = nm__sites_promise(&blocks.table);
     unlock_blocks();
-    void *ptr = !promised ? NULL
-                : zeroed  ? nm_heap_calloc(nm__overdraft_heap, 1, size)
-                          : nm_heap_malloc(nm__overdraft_heap, size);
+    void *ptr = promised ? serve_from_heap(size, zeroed) : NULL;
     if (site > OF_FEW) nm__owner_claim((nm__owner *)site);
     lock_blocks();
     if (ptr != NULL) nm__sites_add(&blocks.table, (nm__site){ptr, bytes, site});
@@ -185,7 +187,7 @@ nm_status nm__overdraft_give(void *ptr) {
         nm__sites_forget_promise(&blocks.table);
     }
     unlock_blocks();
-    if (found == NULL) return nm_heap_free(nm__overdraft_heap, ptr); /* no block, or one that is freed: it says which */
+    if (found == NULL) return nm_heap_free(nm__overdraft_heap, ptr); /* one OF_FEW; or no block: it says so */
     nm_status status = nm_heap_free(nm__overdraft_heap, ptr);
     if (status == NM_OK) give_back(known.site, known.size);
     return status;

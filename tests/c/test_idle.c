@@ -1,6 +1,7 @@
 /* A process that does nothing: what it let go of goes back all the same, by a thread that does not outlast that. */
 #define _DEFAULT_SOURCE /* mlock */
 #include <errno.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
@@ -15,6 +16,14 @@
 #define MUCH ((size_t)64 * PAGE)
 #define LITTLE ((size_t)8 * PAGE)
 static nm_heap *heap;
+
+/* The linker puts this before the system's (test_idle.link). */
+static bool no_threads;
+int __real_pthread_create(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+int __wrap_pthread_create(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *how, void *(*run)(void *), void *with) {
+    return no_threads ? EAGAIN : __real_pthread_create(thread, how, run, with);
+}
 
 static void free_one(size_t size) {
     char *ptr = nm_heap_malloc(heap, size);
@@ -110,6 +119,20 @@ static void test_what_the_system_refuses(void) {
     SOUND(nm__region_check());
 }
 #endif
+
+/* No thread can be made: what was let go of stays until the next time, and the region is as it was. */
+static void test_a_thread_that_cannot_be_made(void) {
+    for (int i = 0; i < 3; i++) {
+        no_threads = true;
+        errno = ENOTTY;
+        free_one(MUCH);
+        CHECK(errno == ENOTTY && !nm__region_watched() && nm_region_dirty() >= MUCH);
+        SOUND(nm__region_check());
+        no_threads = false;
+        free_one(MUCH);
+        CHECK(comes(nothing_kept) && comes(nobody_there));
+    }
+}
 
 static void test_a_little_may_stay(void) {
     free_one(LITTLE);
@@ -211,6 +234,7 @@ int main(void) {
     nm__region_watch();
     RUN(test_a_little_may_stay());
     RUN(test_what_is_kept_goes_back());
+    RUN(test_a_thread_that_cannot_be_made());
     RUN(test_much_beside_a_little_that_is_used());
     RUN(test_what_is_used_again_stays());
 #if !defined(NM__WATCHED) && !defined(NM__TSAN)

@@ -112,6 +112,18 @@ def test_ancestors_are_told(nm: Binding) -> None:
     assert len(told) == 2 and other.pressure == "normal"
 
 
+def test_many_at_once(nm: Binding) -> None:
+    """BUDGET-3: a call tells of 64 crossings, the next of those that are left; each is told once."""
+    told: list[str | None] = []
+    budget = None
+    for i in range(100):
+        budget = nm.Budget(1000, str(i), budget, on_pressure=lambda level, b: told.append(b.name))
+    budget.reserve(800)
+    assert len(set(told)) == len(told) == 64
+    nm.Budget(1000).reserve(1)
+    assert sorted(told, key=int) == [str(i) for i in range(100)]
+
+
 def test_a_callback_may_do_anything(nm: Binding) -> None:
     """BUDGET-3: it runs when the call has done its work."""
     limited: Any = None

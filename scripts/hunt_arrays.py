@@ -54,7 +54,7 @@ class Item:
             return self.thing if self.thing.size and self.thing.__array_interface__["data"][0] else None
         try:
             return np.frombuffer(self.thing, np.float64) if self.thing.size else None
-        except nativemem.StaleBlock:
+        except nativemem.errors.StaleBlock:
             return None
 
     def fill(self) -> None:
@@ -341,7 +341,7 @@ class Program:
         gc.collect()
         gc.collect()
         for allocator in self.allocators:
-            with contextlib.suppress(nativemem.StaleHandle):
+            with contextlib.suppress(nativemem.errors.StaleHandle):
                 if allocator.blocks():
                     raise Fault(f"{allocator!r} has blocks to the end")
                 if isinstance(allocator, nativemem.Arena | nativemem.Stack):

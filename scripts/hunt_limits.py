@@ -203,7 +203,7 @@ def worker(spec: dict[str, Any]) -> int:
                 try:
                     nativemem.install(limit=held + max(self.run.case.limit, LEAST_OF_PROCESS))
                     break
-                except nativemem.InvalidLayout:
+                except nativemem.errors.InvalidLayout:
                     held = usage().held + 2 * SUPERBLOCK
             try:
                 while (

@@ -240,7 +240,7 @@ class Program:
     def wrong(self, leaves: Budget, words: str) -> None:
         try:
             self.random.choice(WAYS)(functools.partial(leaves.__exit__, None, None, None))
-        except nativemem.ScopeError as error:
+        except nativemem.errors.ScopeError as error:
             if words not in str(error):
                 raise
         else:

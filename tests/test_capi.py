@@ -99,7 +99,7 @@ from vector import Vector
 for thing in (None, 1, "heap", nm.Budget(10)):
     try:
         Vector(thing)
-    except nm.ConfigError:
+    except nm.errors.ConfigError:
         continue
     raise AssertionError(thing)
 for call in (lambda: Vector(), lambda: Vector(nm.Heap()).append("x")):
@@ -124,7 +124,7 @@ refusals = []
 def elsewhere():
     try:
         vector.append(1.0)
-    except nm.WrongThread:
+    except nm.errors.WrongThread:
         refusals.append(1)
 thread = threading.Thread(target=elsewhere)
 thread.start()
@@ -188,7 +188,7 @@ for make in (nm.Heap, nm.System, nm.Arena, lambda: nm.Traced(nm.Heap(), stacks=2
     for bad in ((1 << 40, 16), (10, 3), (10, 1 << 20), (-1, 16)):
         try:
             crossing.take(limited, *bad)
-        except (nm.BudgetExceeded, nm.InvalidLayout) as error:
+        except (nm.BudgetExceeded, nm.errors.InvalidLayout) as error:
             print(type(error).__name__)
         else:
             raise AssertionError(bad)

@@ -76,7 +76,6 @@ def every_class() -> list[type[NativeMemError]]:
 def test_every_class_is_listed() -> None:
     assert {cls.__name__ for cls in every_class()} == set(BUILTIN)
     assert set(BUILTIN) | {"NativeMemError", "Refusal", "Status"} == set(errors.__all__)
-    assert set(BUILTIN) | {"NativeMemError"} <= set(nativemem.__all__)
 
 
 @pytest.mark.parametrize(("name", "builtin"), BUILTIN.items())
@@ -85,7 +84,6 @@ def test_each_derives_from_the_builtin_that_a_caller_would_catch(name: str, buil
     cls = getattr(errors, name)
     assert issubclass(cls, NativeMemError)
     assert issubclass(cls, builtin)
-    assert getattr(nativemem, name) is cls
 
 
 def test_codes() -> None:
@@ -279,7 +277,7 @@ def test_exhaustion_is_caught_as_a_memory_error(nm: Binding) -> None:
     with pytest.raises(MemoryError) as caught:
         nm.Arena(hint=16, grow=False).alloc(17)
     error = caught.value
-    assert isinstance(error, nativemem.ArenaExhausted)
+    assert isinstance(error, nativemem.errors.ArenaExhausted)
     assert (error.state["requested"], error.state["used"], error.state["limit"]) == (17, 0, 16)
     assert (error.code, error.retryable) == ("NM-ARENA-EXHAUSTED", True)
     assert error.suggestion

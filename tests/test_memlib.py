@@ -203,17 +203,17 @@ def refused(error, thing):
     try:
         memlib.use(thing)
     except error as caught:
-        assert str(caught).startswith("memlib.use: ") or error is nm.StaleHandle
+        assert str(caught).startswith("memlib.use: ") or error is nm.errors.StaleHandle
         return
     raise AssertionError(thing)
 for thing in (1, "heap", object(), nm.Budget(10), nm.Heap):
-    refused(nm.ConfigError, thing)
+    refused(nm.errors.ConfigError, thing)
 for thing in (nm.Arena(), nm.Stack(1000), nm.Pool(64, 2), nm.Slab(), nm.Traced(nm.Arena())):
-    refused(nm.ConfigError, thing)
+    refused(nm.errors.ConfigError, thing)
 closed = nm.Heap()
 closed.close()
-refused(nm.StaleHandle, closed)
-refused(nm.ConfigError, type("Logged", (nm.Heap,), {"alloc": lambda self, size: 1})())
+refused(nm.errors.StaleHandle, closed)
+refused(nm.errors.ConfigError, type("Logged", (nm.Heap,), {"alloc": lambda self, size: 1})())
 block = memlib.hmalloc(10)
 heap = nm.Heap()
 refused(nm.LeakError, heap)
@@ -249,7 +249,7 @@ memlib.hfree(memlib.hmalloc(100))
 memlib.use(None)
 try:
     memlib.use(Heap())
-except nm.ConfigError:
+except nm.errors.ConfigError:
     pass
 else:
     raise AssertionError
@@ -314,7 +314,7 @@ ffi = cffi.FFI()
 def refused(pointer):
     try:
         memlib.hfree(pointer)
-    except (nm.ForeignBlock, nm.DoubleFree):
+    except (nm.errors.ForeignBlock, nm.errors.DoubleFree):
         return
     raise AssertionError(pointer)
 buffer = ffi.new("char[]", 256)
@@ -370,7 +370,7 @@ for below in (None, nm.System(), nm.Heap(secure=True)):
         for pointer in pointers[:2]:
             if below is None or size < 1000:  # memory of the system may be gone by now, and then says so, too
                 refused(nm.NativeMemError, pointer)
-        refused(nm.ForeignBlock, ffi.cast("void *", kept[5].address))
+        refused(nm.errors.ForeignBlock, ffi.cast("void *", kept[5].address))
         memlib.hfree(pointers[2])
         for block in kept:
             memlib.hfree(block)
@@ -393,7 +393,7 @@ def free_all():
     for pointer in pointers:
         try:
             memlib.hfree(pointer)
-        except (nm.DoubleFree, nm.ForeignBlock):
+        except (nm.errors.DoubleFree, nm.errors.ForeignBlock):
             told["refused"] += 1
         else:
             told["freed"] += 1

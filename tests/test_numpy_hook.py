@@ -209,7 +209,7 @@ class TestRefusals:
             heap.close()
             with pytest.raises(MemoryError):
                 np.empty(10)
-        assert isinstance(hook.last_denial(), nativemem.StaleHandle)
+        assert isinstance(hook.last_denial(), nativemem.errors.StaleHandle)
         assert hook.owner_of(np.empty(10)) is None
 
     def test_anothers_arena(self) -> None:
@@ -226,7 +226,7 @@ class TestRefusals:
         thread = threading.Thread(target=make)
         thread.start()
         thread.join()
-        assert [type(error) for error in errors] == [nativemem.WrongThread]
+        assert [type(error) for error in errors] == [nativemem.errors.WrongThread]
 
     def test_every_allocation_of_an_expression_may_fail(self) -> None:
         """FAIL: the array's own memory, temporaries, results; nothing is lost."""
@@ -251,10 +251,10 @@ class TestRefusals:
     @pytest.mark.parametrize("bad", [None, 1, "heap", nativemem.Heap, nativemem.Budget(10), object()])
     def test_what_is_no_allocator(self, bad: Any) -> None:
         for call in (hook.install, hook.initializer, lambda x: hook.using(x).__enter__()):
-            with pytest.raises(nativemem.ConfigError, match="hooks.numpy"):
+            with pytest.raises(nativemem.errors.ConfigError, match="hooks.numpy"):
                 call(bad)
         for call in (hook.owner_of, hook.handler_of):
-            with pytest.raises(nativemem.ConfigError, match="array"):
+            with pytest.raises(nativemem.errors.ConfigError, match="array"):
                 call(bad)
 
     def test_of_the_other_backend_or_closed(self) -> None:
@@ -262,19 +262,19 @@ class TestRefusals:
 
         logged = type("Logged", (nativemem.Heap,), {"alloc": lambda self, size, align=16: 1})()
         for take in (hook.install, hook.initializer, lambda allocator: hook.using(allocator).__enter__()):
-            with pytest.raises(nativemem.ConfigError, match="its own alloc, which Logged overrides"):
+            with pytest.raises(nativemem.errors.ConfigError, match="its own alloc, which Logged overrides"):
                 take(logged)
-        with pytest.raises(nativemem.ConfigError, match="native backend"):
+        with pytest.raises(nativemem.errors.ConfigError, match="native backend"):
             hook.install(load("pure").Heap())
         heap = nativemem.Heap()
         heap.close()
         for call in (hook.install, hook.initializer, lambda x: hook.using(x).__enter__()):
-            with pytest.raises(nativemem.StaleHandle):
+            with pytest.raises(nativemem.errors.StaleHandle):
                 call(heap)
 
     @pytest.mark.parametrize("kind", ["Arena", "Stack", "Pool", "Slab", "Traced > Arena"])
     def test_one_threads_allocator_is_not_for_everybody(self, kind: str) -> None:
-        with pytest.raises(nativemem.ConfigError, match="belongs to one thread"):
+        with pytest.raises(nativemem.errors.ConfigError, match="belongs to one thread"):
             hook.install(ALLOCATORS[kind]())
 
 
@@ -705,7 +705,7 @@ class TestReentry:
                 np.ones(10_000)
             except MemoryError:
                 error = hook.last_denial()
-            assert isinstance(error, nativemem.ArenaExhausted)
+            assert isinstance(error, nativemem.errors.ArenaExhausted)
             assert (error.__traceback__, error.__context__) == (None, None)
             assert array.sum() == 100
 

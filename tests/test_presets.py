@@ -31,11 +31,6 @@ def noun(request: pytest.FixtureRequest) -> str:
     return name
 
 
-def test_names_of_the_package() -> None:
-    for noun, config in LEAST.items():
-        assert getattr(nativemem, f"{noun}Config") is type(config)
-
-
 def test_frozen(noun: str) -> None:
     """CFG-1"""
     config = LEAST[noun]

@@ -251,7 +251,7 @@ class TestWhere:
             asyncio.run(main())
             with ProcessPoolExecutor(1) as pool:
                 try: a.wrap(pool)
-                except nativemem.ConfigError as error: print(error)
+                except nativemem.errors.ConfigError as error: print(error)
             """
         ) == ["False", "True", "budget.wrap: other processes cannot take a budget along; each may have its own"]
 
@@ -597,7 +597,7 @@ def run(kind, entering, leaving):
 
 def is_open(budget):
     try: budget.__exit__(None, None, None)
-    except nativemem.ScopeError as error: return "not open" not in str(error)
+    except nativemem.errors.ScopeError as error: return "not open" not in str(error)
     return True
 
 @contextlib.contextmanager
@@ -824,7 +824,7 @@ print(*seen)
             + """
 a.__enter__(); b.__enter__()
 try: leave()
-except RuntimeError as error: print(type(error) is nativemem.ScopeError, error, charges(a), charges(b))
+except RuntimeError as error: print(type(error) is nativemem.errors.ScopeError, error, charges(a), charges(b))
 b.__exit__(None, None, None)
 print(charges(a), charges(b), is_open(a), is_open(b))
 def left_open():
@@ -833,7 +833,7 @@ def left_open():
         raise KeyError("in flight")
 for host in (left_open, lambda: [*steps()]):
     try: host()
-    except nativemem.ScopeError as error: print(repr(error.__context__), charges(a), charges(b))
+    except nativemem.errors.ScopeError as error: print(repr(error.__context__), charges(a), charges(b))
     b.__exit__(None, None, None)
     def steps():
         yield left_open()
@@ -861,7 +861,7 @@ print(charges(a), charges(b), is_open(a), is_open(b))
             + """
 def left_in(run, *args):
     try: run(leave, *args)
-    except nativemem.ScopeError as error:
+    except nativemem.errors.ScopeError as error:
         words = str(error).split()
         print(words[4], words.count("<_contextvars.Context"), error.state, words[-3:], charges(a))
     else: print("no error")
@@ -922,14 +922,14 @@ print(charges(a), is_open(a), is_open(b))
             + """
 for leaves in (Budget(1000, name="never").__exit__, a.__exit__, Budget(1000).__exit__):
     try: leaves(None, None, None)
-    except nativemem.ScopeError as error: print(error)
+    except nativemem.errors.ScopeError as error: print(error)
 try:
     with a:
         leave()
         raise KeyError("in flight")
-except nativemem.ScopeError as error: print(repr(error.__context__))
+except nativemem.errors.ScopeError as error: print(repr(error.__context__))
 try: a.__exit__(KeyError, KeyError("given"), None)
-except nativemem.ScopeError as error: print(repr(error.__context__))
+except nativemem.errors.ScopeError as error: print(repr(error.__context__))
 print(charges(a))
 with a: print(charges(a))
 print(charges(a))
@@ -1631,7 +1631,7 @@ class TestLife:
                 except Stop: pass
                 if sys.version_info >= (3, 14):
                     try: tight.__exit__(None, None, None)
-                    except nativemem.ScopeError: pass
+                    except nativemem.errors.ScopeError: pass
             used = tight.used
             kept = some()
             print(tight.used == used)

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("mypy", reason="mypy is not installed (it comes with nativemem[test])")
 
 GOOD = """
-from nativemem import ArenaConfig, HeapConfig, PoolConfig, SlabConfig, StackConfig
+from nativemem.config import ArenaConfig, HeapConfig, PoolConfig, SlabConfig, StackConfig
 
 ArenaConfig()
 ArenaConfig(hint="64 KiB", cap=1 << 20, grow=False, zero_on_free=True, patterns=True)
@@ -52,7 +52,7 @@ def test_complete_configurations_are_taken(tmp_path: Path) -> None:
 
 def test_incomplete_and_misspelt_ones_are_refused(tmp_path: Path) -> None:
     """CFG-2: each on its own line, by the name of the field."""
-    head = "from nativemem import ArenaConfig, HeapConfig, PoolConfig, SlabConfig, StackConfig"
+    head = "from nativemem.config import ArenaConfig, HeapConfig, PoolConfig, SlabConfig, StackConfig"
     complaints = mypy("\n".join([head, *BAD]), tmp_path)
     for number, (call, field) in enumerate(BAD.items(), start=2):
         assert any(line.startswith(f"program.py:{number}: error") and field in line for line in complaints), call

@@ -23,9 +23,15 @@ else:
         names = globals()
         for each in ("__all__", *_api.__all__):
             names.setdefault(each, getattr(_api, each))
-        if name not in names:  # a module of the package is there by now
+        if name in names:  # or a module of the package, which is there by now
+            return names[name]
+        if name not in _api.MOVED:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return names[name]
+        import warnings
+
+        home = _api.MOVED[name]
+        warnings.warn(f"nativemem.{name} is now {home.__name__}.{name}", DeprecationWarning, stacklevel=2)
+        return getattr(home, name)
 
     def __dir__():
         return sorted({*globals(), *__getattr__("__all__")})

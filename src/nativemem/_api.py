@@ -1,5 +1,11 @@
-"""The names of the package, bound to the backend that the environment asks for."""
+"""The names of the package, bound to the backend that the environment asks for.
 
+At most 40 (docs/decisions/0055-forty-names.md): what programs make, what they catch, and the engine's switch. Each
+other name is in the module that it belongs to, an error in ``nativemem.errors``, a configuration in
+``nativemem.config``.
+"""
+
+from . import config, errors
 from . import memlib as memlib
 from . import process as process
 from ._version import __version__
@@ -9,37 +15,11 @@ from .backends.binding import configured as _configured
 from .backends.binding import load as load
 from .budgets.budget import SharingPolicy
 from .budgets.pressure import MemoryPressure
-from .config import ArenaConfig, HeapConfig, PoolConfig, SlabConfig, StackConfig
 from .engine.install import install, installed, uninstall
-from .errors import (
-    ArenaExhausted,
-    BudgetExceeded,
-    BudgetUnderflow,
-    CapacityExceeded,
-    ConfigError,
-    CorruptionDetected,
-    DoubleFree,
-    ForeignBlock,
-    InvalidLayout,
-    InvalidMark,
-    LeakError,
-    LendTimeout,
-    LifoViolation,
-    LoanOutstanding,
-    NativeMemError,
-    NativeUnavailable,
-    OutOfBounds,
-    OutOfMemory,
-    PoolExhausted,
-    ScopeError,
-    StaleBlock,
-    StaleHandle,
-    UninitializedRead,
-    WrongThread,
-)
+from .errors import BudgetExceeded, LeakError, NativeMemError, NativeUnavailable, OutOfMemory
 from .interop.capi import get_include
 from .interop.cport import CPort as _CPort  # noqa: F401  # registers the facade
-from .wrappers.sites import Frame, Site
+from .wrappers import sites
 from .wrappers.traced import Traced as _Traced  # noqa: F401  # registers the facade
 
 _bound = _configured()
@@ -63,53 +43,27 @@ utilities = _bound.utilities
 __all__ = [
     "Allocator",
     "Arena",
-    "ArenaConfig",
-    "ArenaExhausted",
     "Block",
     "Budget",
     "BudgetExceeded",
-    "BudgetUnderflow",
     "CPort",
-    "CapacityExceeded",
-    "ConfigError",
-    "CorruptionDetected",
-    "DoubleFree",
     "Failing",
-    "ForeignBlock",
-    "Frame",
     "Heap",
-    "HeapConfig",
-    "InvalidLayout",
-    "InvalidMark",
     "LeakError",
-    "LendTimeout",
-    "LifoViolation",
     "Limited",
-    "LoanOutstanding",
     "Locked",
     "MemoryPressure",
     "NativeMemError",
     "NativeUnavailable",
-    "OutOfBounds",
     "OutOfMemory",
     "Pool",
-    "PoolConfig",
-    "PoolExhausted",
-    "ScopeError",
     "SharingPolicy",
-    "Site",
     "Slab",
-    "SlabConfig",
     "Stack",
-    "StackConfig",
-    "StaleBlock",
-    "StaleHandle",
     "Stats",
     "System",
     "Traced",
     "TypedArena",
-    "UninitializedRead",
-    "WrongThread",
     "__version__",
     "backend",
     "get_include",
@@ -118,3 +72,13 @@ __all__ = [
     "uninstall",
     "utilities",
 ]
+
+#: names that were the package's own before there were 40, and the modules that have them; gone in 0.2
+MOVED = {
+    **dict.fromkeys(("ArenaConfig", "HeapConfig", "PoolConfig", "SlabConfig", "StackConfig"), config),
+    **dict.fromkeys(("ArenaExhausted", "BudgetUnderflow", "CapacityExceeded", "ConfigError"), errors),
+    **dict.fromkeys(("CorruptionDetected", "DoubleFree", "ForeignBlock", "InvalidLayout", "InvalidMark"), errors),
+    **dict.fromkeys(("LendTimeout", "LifoViolation", "LoanOutstanding", "PoolExhausted", "ScopeError"), errors),
+    **dict.fromkeys(("StaleBlock", "StaleHandle", "WrongThread"), errors),
+    **dict.fromkeys(("Frame", "Site"), sites),
+}

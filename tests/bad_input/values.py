@@ -317,7 +317,7 @@ WORLDLY: dict[str, Callable[[World], Any]] = {
     "released mark": _released_mark,
     "mark never made": lambda w: type(_released_mark(w)).__new__(type(_released_mark(w))),
     "value": lambda w: w.another("value", lambda: w.another_allocator().alloc_value("d", 1.5)),
-    "config of another": lambda w: nativemem.StackConfig(64),
+    "config of another": lambda w: nativemem.config.StackConfig(64),
     "bytearray": lambda w: bytearray(b"64"),
     "array": lambda w: array.array("d", [1.0, 2.0]),
     "mmap": lambda w: w.another("mmap", lambda: memoryview(mmap.mmap(-1, 16))),

@@ -375,11 +375,11 @@ RECIPES: dict[str, Recipe] = {
     "MemoryPressure": _plain(lambda w: nativemem.MemoryPressure("message", w.budget)),
     # settings
     "Config": _plain(lambda w: nativemem.config.Config()),
-    "ArenaConfig": _plain(lambda w: nativemem.ArenaConfig()),
-    "StackConfig": _plain(lambda w: nativemem.StackConfig(4096)),
-    "PoolConfig": _plain(lambda w: nativemem.PoolConfig(64, 8)),
-    "SlabConfig": _plain(lambda w: nativemem.SlabConfig()),
-    "HeapConfig": _plain(lambda w: nativemem.HeapConfig()),
+    "ArenaConfig": _plain(lambda w: nativemem.config.ArenaConfig()),
+    "StackConfig": _plain(lambda w: nativemem.config.StackConfig(4096)),
+    "PoolConfig": _plain(lambda w: nativemem.config.PoolConfig(64, 8)),
+    "SlabConfig": _plain(lambda w: nativemem.config.SlabConfig()),
+    "HeapConfig": _plain(lambda w: nativemem.config.HeapConfig()),
     "Settings": _plain(lambda w: nativemem.config.Settings()),
     # the rest
     "Utilities": _plain(lambda w: w.nm.utilities),
@@ -443,7 +443,7 @@ NOT_MADE = {
 #: what has public names and is tried here; not capi, cport and memlib, which have tests of their own
 MODULES = (
     *("allocators.base", "allocators.typed", "budgets.budget", "budgets.executors", "config", "errors"),
-    *("engine.process", "wrappers.traced"),
+    *("engine.process", "wrappers.sites", "wrappers.traced"),
 )
 
 
@@ -471,7 +471,7 @@ def class_of(nm: Binding, subject: str) -> Any:
 
 
 def _own_config(w: World) -> Any:
-    return getattr(w.subject, "config", None) or nativemem.ArenaConfig()
+    return getattr(w.subject, "config", None) or nativemem.config.ArenaConfig()
 
 
 #: by "Class.method.parameter", "method.parameter" or "parameter", the first that there is
@@ -557,8 +557,8 @@ GOOD: dict[str, Callable[[World], Any]] = {
     "least": lambda w: 0,
     "address": lambda w: 4096,
     "backend": lambda w: "pure",
-    "arena": lambda w: nativemem.ArenaConfig(),
-    "heap": lambda w: nativemem.HeapConfig(),
+    "arena": lambda w: nativemem.config.ArenaConfig(),
+    "heap": lambda w: nativemem.config.HeapConfig(),
     "region": lambda w: 0,
     "retain": lambda w: 0,
     "decay": lambda w: 1.0,

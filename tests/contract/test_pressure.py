@@ -520,10 +520,10 @@ def test_a_callback_that_closes_and_frees(nm: Binding) -> None:
     limited = nm.Limited(nm.Stack(5000), budget)
     block = limited.alloc(100)
     todo = block.free
-    with pytest.raises(nativemem.StaleBlock):
+    with pytest.raises(nativemem.errors.StaleBlock):
         limited.resize(block, 2000)
     todo = limited.close
-    with pytest.raises(nativemem.StaleHandle):
+    with pytest.raises(nativemem.errors.StaleHandle):
         limited.alloc(2000)
     assert budget.used == 0
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import nativemem
+from nativemem import _api
 from nativemem._api import load
 from nativemem.backends.binding import Backend, Binding
 from nativemem.errors import ConfigError
@@ -24,14 +25,9 @@ BOUND = (
 
 PUBLIC = {
     *BOUND,
-    *("Allocator", "Stats", "Site", "Frame", "install", "uninstall", "installed", "backend", "__version__"),
-    "get_include",
-    *("NativeMemError", "OutOfMemory", "BudgetExceeded", "ArenaExhausted", "InvalidLayout", "ScopeError"),
-    *("DoubleFree", "ForeignBlock", "StaleBlock", "StaleHandle", "InvalidMark", "BudgetUnderflow"),
-    *("ConfigError", "WrongThread", "LeakError", "NativeUnavailable", "PoolExhausted", "CapacityExceeded"),
-    *("LifoViolation", "CorruptionDetected", "utilities", "OutOfBounds", "UninitializedRead"),
-    *("LendTimeout", "LoanOutstanding", "MemoryPressure", "SharingPolicy"),
-    *("ArenaConfig", "StackConfig", "PoolConfig", "SlabConfig", "HeapConfig"),
+    *("Allocator", "Stats", "SharingPolicy", "MemoryPressure", "utilities", "get_include"),
+    *("install", "uninstall", "installed", "backend", "__version__"),
+    *("NativeMemError", "OutOfMemory", "BudgetExceeded", "LeakError", "NativeUnavailable"),
 }
 
 
@@ -70,7 +66,7 @@ STATED = tuple(
     f"nativemem{name}"
     for name in (
         *("", ".budgets.budget", ".config", ".errors", ".budgets.executors", ".memlib", ".process"),
-        *(".hooks.cffi", ".hooks.numpy"),
+        *(".wrappers.sites", ".hooks.cffi", ".hooks.numpy"),
     )
 )
 MODULES = ("", ".utilities", ".memlib", ".process", ".hooks.numpy", ".hooks.cffi", ".config")
@@ -184,6 +180,24 @@ def test_the_names_of_the_package() -> None:
     assert nativemem.backend in ("native", "pure")
     for name in BOUND:
         assert getattr(nativemem, name) is getattr(bound, name)
+
+
+def test_the_package_has_at_most_forty_names() -> None:
+    assert len(set(nativemem.__all__)) == len(nativemem.__all__) <= 40
+
+
+def test_a_name_that_moved_works_and_warns() -> None:
+    """Until 0.2: it says where the name is now."""
+    assert len(_api.MOVED) == 24
+    for name, module in _api.MOVED.items():
+        assert name in module.__all__ and name not in nativemem.__all__ and name not in dir(nativemem)
+        with pytest.warns(DeprecationWarning, match=f"nativemem.{name} is now {module.__name__}.{name}") as caught:
+            assert getattr(nativemem, name) is getattr(module, name)
+        assert [warning.filename for warning in caught] == [__file__]
+    with pytest.warns(DeprecationWarning, match=r"nativemem\.StaleBlock is now nativemem\.errors\.StaleBlock"):
+        from nativemem import StaleBlock  # noqa: F401
+    with pytest.raises(AttributeError, match="no attribute 'Refusal'"):
+        nativemem.Refusal  # noqa: B018
 
 
 def test_another_name_is_refused() -> None:

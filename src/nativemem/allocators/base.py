@@ -120,7 +120,7 @@ class Allocator(_Base):
         that a configuration does not have, as ``upstream``. Raises :class:`ConfigError` for another class.
 
         >>> import nativemem
-        >>> nativemem.Arena.from_config(nativemem.ArenaConfig.debug(cap="1 MiB")).config.patterns
+        >>> nativemem.Arena.from_config(nativemem.config.ArenaConfig.debug(cap="1 MiB")).config.patterns
         True
         """
         if cls._config is None or not isinstance(config, cls._config):
@@ -532,7 +532,7 @@ class Stack(_Rewindable):
     ...         a, b = stack.alloc(100), stack.alloc(200)
     ...         try:
     ...             a.free()
-    ...         except nativemem.LifoViolation as error:
+    ...         except nativemem.errors.LifoViolation as error:
     ...             print(error)
     ...     stack.stats.current
     Stack: the block of 100 bytes is not the newest; blocks above it are live

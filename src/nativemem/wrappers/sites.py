@@ -10,7 +10,7 @@ from typing import Any
 
 from .._folder import PACKAGE
 
-__all__ = ["MOST_FRAMES", "Frame", "Site", "gather"]
+__all__ = ["Frame", "Site"]
 
 #: file, line, function
 Place = tuple[str, int, str]

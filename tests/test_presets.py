@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-import nativemem
 from nativemem.backends.binding import Binding
 from nativemem.config import ArenaConfig, Config, HeapConfig, PoolConfig, SlabConfig, StackConfig
 from nativemem.errors import ConfigError, InvalidLayout, NativeMemError

@@ -32,9 +32,9 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         for verb in ("begin", "end")
     ),
     Equivalent(
-        "csrc/heap/heap.c",
-        "static uint32_t patience(const nm__cells *c) { return c->capacity < 1024 ? 128 : c->capacity / 8; }",
-        "static uint32_t patience(const nm__cells *c) { return c->capacity < 1025 ? 128 : c->capacity / 8; }",
+        "csrc/heap/superblocks.c",
+        "static uint32_t superblock_patience(const nm__cells *c) { return c->capacity < 1024 ? 128 : c->capacity / 8; }",
+        "static uint32_t superblock_patience(const nm__cells *c) { return c->capacity < 1025 ? 128 : c->capacity / 8; }",
         "an eighth of 1024 is 128",
     ),
     Equivalent(

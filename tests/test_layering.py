@@ -63,6 +63,8 @@ def c_rank(path: Path, csrc: Path) -> float | None:
     parts = path.relative_to(csrc).parts
     if parts == ("include", "nativemem.h"):
         return UMBRELLA_RANK
+    if parts == ("tuning.h",):
+        return C_RANK["base"]
     if parts[0] != "include":
         return C_RANK.get(parts[0])
     noun = path.stem

@@ -68,7 +68,7 @@ int64_t nm__budget_left(const struct nm_budget *b);
 bool nm__budget_is_deep(const struct nm_budget *b); /* more than half of the overdraft is drawn, here or in an ancestor */
 bool nm__budget_has_recovered(const struct nm_budget *b); /* a charge of a quarter as much would pass, here and there */
 /* Registers what budgets do about a fork, once: before whoever calls budgets with a lock of its own held registers. */
-void nm__budget_see_to_forks(void);
+void nm__budget_register_forks(void);
 /* Crossings of its levels are not kept: there is no callback to be told of them. */
 void nm__budget_is_unwatched(struct nm_budget *b);
 /* Whether nm_budget_crossed has something. */

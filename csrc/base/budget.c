@@ -49,7 +49,7 @@ static void before_fork(void) { pthread_mutex_lock(&all.lock); }
 static void after_fork(void) { pthread_mutex_unlock(&all.lock); }
 static void once(void) { (void)pthread_atfork(before_fork, after_fork, after_fork); }
 
-void nm__budget_see_to_forks(void) {
+void nm__budget_register_forks(void) {
     static pthread_once_t done = PTHREAD_ONCE_INIT;
     (void)pthread_once(&done, once);
 }
@@ -516,7 +516,7 @@ nm_status nm_budget_release(nm_budget *b, size_t n) {
 /* ---- life ------------------------------------------------------------------------------------------- */
 
 nm_budget *nm_budget_create(size_t limit, nm_budget *parent, const nm_budget_options *options) {
-    nm__budget_see_to_forks();
+    nm__budget_register_forks();
     nm_budget *b = nm__meta_alloc(sizeof *b);
     if (b == NULL) return NULL;
     if (options != NULL) b->o = *options;

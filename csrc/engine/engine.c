@@ -125,7 +125,7 @@ static NM_COLD void *take_slow(size_t size) {
 
 NM_INLINE void *take(size_t size) {
     if (NM_LIKELY(size <= NM__FINE)) {
-        void *ptr = nm__part_alloc(nm__mine[NM__CLAIMED_SLOT], nm__fine_bin(size));
+        void *ptr = nm__theap_alloc(nm__theaps[NM__CLAIMED_SLOT], nm__fine_bin(size));
         if (NM_LIKELY(ptr != NULL)) return ptr;
     }
     return take_slow(size);
@@ -146,8 +146,8 @@ static __attribute__((noinline)) bool give_elsewhere(void *ptr, nm__page *page) 
 /* false: the block is for the allocator before us. */
 NM_INLINE bool give(void *ptr, nm__page *page) {
     if (NM_UNLIKELY(page == NULL)) return false;
-    if (NM_UNLIKELY(page->part != nm__mine[NM__CLAIMED_SLOT])) return give_elsewhere(ptr, page);
-    if (NM_UNLIKELY(nm__cells_give(&page->cells, ptr, 0))) nm__part_trip(page);
+    if (NM_UNLIKELY(page->theap != nm__theaps[NM__CLAIMED_SLOT])) return give_elsewhere(ptr, page);
+    if (NM_UNLIKELY(nm__cells_give(&page->cells, ptr, 0))) nm__superblock_trip(page);
     return true;
 }
 
@@ -524,7 +524,7 @@ NM_INLINE bool arrays_scoped(void) { return atomic_load_explicit(&arrays.mode, m
 NM_INLINE bool arrays_owned(void) { return NM_UNLIKELY(arrays_scoped()) && nm__scope_now.owner != NULL; }
 
 /* Small ones that are charged are in the heap of arrays, so of any others it need not be looked up. */
-NM_INLINE bool may_be_owned(const nm__page *page) { return page->part == NULL || page->part->heap == arrays.heap; }
+NM_INLINE bool may_be_owned(const nm__page *page) { return page->theap == NULL || page->theap->heap == arrays.heap; }
 
 /* NumPy survives a refusal, so arrays have no overdraft. */
 static bool may_ask_for_arrays(void) {
@@ -564,7 +564,7 @@ static void *array_malloc(void *ctx, size_t size) {
             ptr = scoped_array(bytes, false);
         } else {
             if (NM_LIKELY(bytes <= NM_CELL_MAX))
-                ptr = nm__part_alloc(nm__mine[NM__CLAIMED_SLOT], nm__bin_of(bytes + (bytes == 0)));
+                ptr = nm__theap_alloc(nm__theaps[NM__CLAIMED_SLOT], nm__bin_of(bytes + (bytes == 0)));
             if (NM_UNLIKELY(ptr == NULL)) ptr = array_slow(bytes);
         }
         if (NM_LIKELY(ptr != NULL) || !may_ask_for_arrays()) return ptr;

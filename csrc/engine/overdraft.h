@@ -28,7 +28,7 @@ void *nm__overdraft_take_unbounded(size_t size, bool zeroed);
 extern nm_heap *nm__overdraft_heap; /* NULL before the start */
 /* Pre: the page of a block. */
 NM_INLINE bool nm__overdraft_owns(const nm__page *page) {
-    return page->part != NULL ? page->part->heap == nm__overdraft_heap
+    return page->theap != NULL ? page->theap->heap == nm__overdraft_heap
                               : page->kind == NM__SPAN && page->cells.free == nm__overdraft_heap;
 }
 /* Pre: of its own. */

@@ -116,7 +116,7 @@ static void leave(nm__owner *o) {
     nm__now *now = &nm__scope_now;
     if (now->owner == o) be_in(NULL);
     now->thread = NULL; /* who runs may be in it still, from further out */
-    nm__heap_leave(o->heap);
+    nm__heap_detach(o->heap);
 }
 
 static void list_owner(nm__owner *o) {
@@ -155,7 +155,7 @@ static void see_to_those_left(void) {
         nm__owner *o = left.first;
         left.first = o->next;
         if (left.first == NULL) left.end = &left.first;
-        if (nm__scope_now.owner != o) nm__heap_leave(o->heap); /* what this thread keeps of it */
+        if (nm__scope_now.owner != o) nm__heap_detach(o->heap); /* what this thread keeps of it */
         if (is_done(o)) destroy_owner(o); /* runs no Python code but handles' */
         else leave_behind(o);
     }

@@ -1,4 +1,7 @@
-/* The heap's fast paths, inlined where a call would cost as much as the work. Not installed. */
+/* The heap's fast paths, inlined where a call would cost as much as the work, and what the engine calls. Not installed.
+ *
+ * The words: a heap has a *thread heap* for each thread that uses it, and of each bin a thread heap has one *current*
+ * superblock, which serves. nativemem.h has the others. What the files of the heap share is in heap/internal.h. */
 #ifndef NM__HEAP_H
 #define NM__HEAP_H
 
@@ -6,64 +9,71 @@
 
 #pragma GCC visibility push(hidden)
 
-typedef struct nm__slot {
-    nm__page *page;     /* the head: takes allocations, and is on no list */
-    nm__counter served; /* blocks ever served; also what the head's cells are counted by, so that one count does */
-} nm__slot;
+typedef struct nm__bin {
+    nm__page *current;  /* takes allocations, and is on no list */
+    nm__counter served; /* blocks ever served; also what the cells of the current superblock are counted by, so that one
+                         * count does */
+} nm__bin;
 
-/* A bin's superblocks but the head wait on lists by how full they are. The last list has those that were found to be
- * full to the last cell. */
+/* A bin's other superblocks wait on lists by how full they are. The last list has those that were found to be full to the
+ * last cell. */
 #define NM__GROUPS 8
 #define NM__FULL NM__GROUPS
 
-typedef enum nm__part_state { NM__OWNED, NM__ABANDONED, NM__BUSY } nm__part_state;
+/* OWNED by a thread, ORPHANED by one that has ended, DRAINING while a thread that freed into an orphan takes back its
+ * cells. */
+typedef enum nm__theap_state { NM__THEAP_OWNED, NM__THEAP_ORPHANED, NM__THEAP_DRAINING } nm__theap_state;
 
-/* A heap's share of one thread. It is never freed while its heap lives: when the thread ends the part is
- * abandoned as it stands, and the next thread to need one takes it over whole, so that a superblock's part
- * never changes and a free from elsewhere never races with a change of owner.
+/* A thread heap: what one thread has of a heap. It is never freed while its heap lives: when the thread ends it is orphaned
+ * as it stands, and the next thread to need one adopts it whole, so that a superblock's thread heap never changes and a free
+ * from elsewhere never races with a change of owner.
  * Invariants:
- *   a superblock is its slot's head, or not empty and on its bin's list for how full it is
- *   every cell on `remote` is of a superblock of the part */
-struct nm__part {
-    nm__slot slots[NM_BINS];
+ *   a superblock is its bin's current one, or not empty and on its bin's list for how full it is
+ *   every cell on `remote` is of a superblock of the thread heap */
+struct nm__theap {
+    nm__bin bins[NM_BINS];
     nm__page *waiting[NM_BINS][NM__GROUPS + 1];
     nm_heap *heap;
-    nm__part *next; /* the heap's parts */
-    void *memory;   /* what to give back */
-    _Atomic uintptr_t thread; /* whose it is; 0: nobody's */
-    unsigned trips; /* heads asked whether they are still the ones to serve */
-    nm__counter total, count, frees, out, back, peak; /* sized calls only; this thread's */
-    _Alignas(64) nm__remote remote;
+    nm__theap *next; /* of the heap's */
+    void *memory;    /* as it was allocated, to be freed */
+    _Atomic uintptr_t thread; /* number of the owner; 0: it has none */
+    unsigned trips; /* how often a current superblock was asked whether it still is the one to serve */
+    nm__counter total, count, frees, out, back, peak; /* of the port's calls, by the owner */
+    _Alignas(64) nm__remote remote; /* cells that other threads have freed */
     _Atomic int state;
 };
 
-/* What stands for "no part yet" and "no superblock yet": everything in it is empty, so that the fast path
+/* What stands for "no thread heap yet" and "no superblock yet": everything in it is empty, so that the fast path
  * needs no test of its own. Never written. */
 extern nm__page nm__no_page;
-extern nm__part nm__no_part;
+extern nm__theap nm__no_theap;
 
-/* This thread's parts. A slot is one heap's alone as long as the heap lives, and is emptied in every thread when it
- * goes, so what stands there needs no check. The last slot is nobody's and stays empty: a secure heap has it, and one
- * that finds no other left, so that their calls take the slow paths, which know of canaries and look parts up. */
+/* The calling thread's thread heaps. A slot is one heap's alone as long as the heap lives, and is emptied in every thread
+ * when the heap goes, so what stands there needs no check. The last slot belongs to no heap and stays empty: a secure heap
+ * uses it, and one that finds no other left, so that their calls take the slow paths, which know of canaries and look thread
+ * heaps up. */
 #define NM__TLS_SLOTS 16
 #define NM__CLAIMED_SLOT 0
 #define NM__NO_SLOT (NM__TLS_SLOTS - 1)
-extern NM_TLS nm__part *nm__mine[NM__TLS_SLOTS];
+extern NM_TLS nm__theap *nm__theaps[NM__TLS_SLOTS];
+
+/* ---- for the engine -------------------------------------------------------------------------------- */
+
 /* Gives the heap a slot that is known at compile time. Before its first block; by one heap of the process, and for
- * nothing by a secure one: its threads find nm__no_part there. */
+ * nothing by a secure one: its threads find nm__no_theap there. */
 void nm__heap_claim(nm_heap *h);
 
-/* Heaps that take turns in the claimed slot, each thread by itself. From share on a heap serves malloc's shape only in
- * threads that have entered it last; it charges `also`, too. Leaving gives up the thread's part of it: from then on
- * whoever frees a block of that sees to the part. A heap is destroyed when it holds nothing and no thread is in it. */
+/* Heaps that take turns in the claimed slot, each thread by itself. From share on a heap serves malloc's calls only in
+ * threads that have entered it last; it charges `also`, too. Detaching orphans the thread's thread heap of it. A heap is
+ * destroyed when it holds nothing and no thread is in it. */
 void nm__heap_share(nm_heap *h, nm_budget *also); /* before its first block */
 void nm__heap_enter(nm_heap *h);
-void nm__heap_leave(nm_heap *h); /* the slot is empty then, if the thread was in it */
-size_t nm__heap_held(const nm_heap *h);
+void nm__heap_detach(nm_heap *h); /* the slot is empty then, if the thread was in the heap */
+size_t nm__heap_held(const nm_heap *h); /* bytes of its superblocks and spans */
 /* The usable bytes of what nm_heap_of finds. Anything but NM_OK: a secure heap's is freed, or written over. */
 nm_status nm__heap_measure(const void *ptr, size_t *size);
-/* Whether a cell where nm_heap_of finds a block is free, as far as can be seen: meanwhile others may take and free. Slow;
- * for callers that have nothing but an address. */
+/* Whether a cell where nm_heap_of finds a block is free, as far as can be seen: other threads may take and free meanwhile.
+ * Slow; for callers that have nothing but an address. */
 bool nm__heap_is_free(const void *ptr);
 
 /* As nm_heap_malloc and nm_heap_realloc, for callers that may have the block from elsewhere: NULL is no denial yet. */
@@ -75,45 +85,48 @@ void *nm__heap_try_realloc(nm_heap *h, void *ptr, size_t size);
 NM_INLINE bool nm__wastes_little(size_t size, size_t cell) { return size > cell - cell / 4; }
 /* Pre: size <= cell. */
 NM_INLINE bool nm__heap_stays(size_t size, size_t cell) { return nm__wastes_little(size, cell) || cell <= 64; }
-/* Pre: not NULL, and the start of a block. */
-NM_INLINE nm_heap *nm__heap_of_page(const nm__page *p) { return p->part != NULL ? p->part->heap : p->cells.free; }
+/* Pre: not NULL, and of the start of a block. */
+NM_INLINE nm_heap *nm__heap_of_page(const nm__page *p) { return p->theap != NULL ? p->theap->heap : p->cells.free; }
 
-/* malloc's shape with an alignment, of secure heaps alone, which watch the bytes behind a block: a size that is rounded up
+/* malloc's calls with an alignment, of secure heaps alone, which watch the bytes behind a block: a size that is rounded up
  * for it hides some of them. */
 void *nm__heap_malloc_at(nm_heap *h, size_t size, size_t align, bool zeroed);
 void *nm__heap_realloc_at(nm_heap *h, void *ptr, size_t size, size_t align);
 
-nm__part *nm__heap_attach(nm_heap *h); /* NULL: no memory for a part */
-void *nm__part_alloc_slow(nm__part *part, size_t bin);
-void nm__part_trip(nm__page *p);
+/* ---- slow paths of what follows -------------------------------------------------------------------- */
+
+nm__theap *nm__heap_attach(nm_heap *h); /* NULL: no memory for a thread heap */
+void *nm__theap_alloc_slow(nm__theap *theap, size_t bin);
+void nm__superblock_trip(nm__page *p);
 /* The first argument is not used: it is there so that the fast path has its own where it needs them. */
 nm_status nm__heap_free_far(nm_heap *caller, void *ptr, nm__page *p);
 
+/* ---- fast paths ------------------------------------------------------------------------------------ */
+
 extern const uint32_t nm__bin_sizes[NM_BINS];
 
-/* Up to NM__FINE bytes bins are 16 apart. Bin 0, of no bytes, has never a cell: its way is the slow one. */
+/* Up to NM__FINE bytes bins are 16 apart. Bin 0, of no bytes, never has a cell: its way is the slow one. */
 #define NM__FINE 512
 NM_INLINE size_t nm__fine_bin(size_t size) { return (size + 15) >> 4; }
 /* Above it there are four to a power of two. By the number of the 128 bytes in which a size ends. */
 extern const uint8_t nm__coarse_bins[NM_CELL_MAX >> 7];
 
-NM_INLINE size_t nm__bin_of(size_t size) { /* 1 <= size <= NM_CELL_MAX */
-    return size <= NM__FINE ? nm__fine_bin(size) : nm__coarse_bins[(size - 1) >> 7];
-}
+/* Pre: 1 <= size <= NM_CELL_MAX. */
+NM_INLINE size_t nm__bin_of(size_t size) { return size <= NM__FINE ? nm__fine_bin(size) : nm__coarse_bins[(size - 1) >> 7]; }
 
-/* Pre: part is the calling thread's and of a heap that is not secure, or nm__no_part. NULL: take the slow path. */
-NM_INLINE void *nm__part_alloc(nm__part *part, size_t bin) {
-    nm__slot *slot = &part->slots[bin];
-    nm__page *page = slot->page;
+/* Pre: the thread heap is the calling thread's and of a heap that is not secure, or nm__no_theap. NULL: take the slow path. */
+NM_INLINE void *nm__theap_alloc(nm__theap *theap, size_t bin) {
+    nm__bin *b = &theap->bins[bin];
+    nm__page *page = b->current;
     if (NM_UNLIKELY(page->cells.free == NULL)) return NULL;
-    nm__bump(&slot->served, 1);
+    nm__bump(&b->served, 1);
     return nm__cells_pop(&page->cells, 0);
 }
 
 /* Pre: as above. */
-NM_INLINE nm_status nm__part_free(nm_heap *caller, nm__part *part, void *ptr, nm__page *p) {
-    if (NM_UNLIKELY(p->part != part)) return nm__heap_free_far(caller, ptr, p);
-    if (NM_UNLIKELY(nm__cells_give(&p->cells, ptr, 0))) nm__part_trip(p);
+NM_INLINE nm_status nm__theap_free(nm_heap *caller, nm__theap *theap, void *ptr, nm__page *p) {
+    if (NM_UNLIKELY(p->theap != theap)) return nm__heap_free_far(caller, ptr, p);
+    if (NM_UNLIKELY(nm__cells_give(&p->cells, ptr, 0))) nm__superblock_trip(p);
     return NM_OK;
 }
 

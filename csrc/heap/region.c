@@ -275,7 +275,7 @@ static void enlist(nm__page *p, size_t n, nm__kind kind) {
     p[n - 1].kind = (uint8_t)kind;
     p->npages = (uint32_t)n;
     p->kind = (uint8_t)kind;
-    p->part = NULL;
+    p->theap = NULL;
     p->prev = NULL;
     p->next = l->of[i];
     if (p->next != NULL) p->next->prev = p;
@@ -813,7 +813,7 @@ nm__page *nm__region_take(size_t n, nm__kind kind, bool want_zero) {
         count_used(n);
         p->npages = (uint32_t)n;
         p->zero = zero;
-        p->part = NULL;
+        p->theap = NULL;
         p->cells.free = NULL; /* of no heap yet: a free span has a link there */
         atomic_store_explicit((_Atomic uint8_t *)&p->kind, (uint8_t)kind, memory_order_release);
         if (zero) NM_REOPEN(nm__page_base(p), bytes_of(n));
@@ -829,7 +829,7 @@ nm__page *nm__region_take(size_t n, nm__kind kind, bool want_zero) {
 static void end_use(nm__page *first, size_t n) {
     nm__page *behind = first + n;
     region.used -= n;
-    first->part = NULL;
+    first->theap = NULL;
     first->kind = NM__UNUSED;
     if ((size_t)(behind - nm__pages) < region.frontier && is_room(behind->kind)) (void)open_room(behind);
 }
@@ -879,7 +879,7 @@ nm__page *nm__region_move(nm__page *first, size_t n, size_t to) {
         p->cells = first->cells; /* whose it is, before another thread can see it */
         p->npages = (uint32_t)to;
         p->zero = false;
-        p->part = NULL;
+        p->theap = NULL;
         atomic_store_explicit((_Atomic uint8_t *)&p->kind, (uint8_t)NM__SPAN, memory_order_release);
         NM_UNPOISON(nm__page_base(p), bytes_of(to));
     }
@@ -903,10 +903,10 @@ nm__page *nm__region_move(nm__page *first, size_t n, size_t to) {
     return p;
 }
 
-void nm__region_retire(nm__page *p) {
+void nm__region_withdraw(nm__page *p) {
     NM_POISON(nm__page_base(p), PAGE);
     nm__region_lock();
-    p->part = NULL;
+    p->theap = NULL;
     p->kind = NM__SUPERBLOCK; /* of no part */
     nm__region_unlock();
 }

@@ -25,12 +25,12 @@ typedef enum nm__kind {
     NM__AWAY = 8        /* the same, for all */
 } nm__kind;
 
-typedef struct nm__part nm__part; /* a heap's share of one thread; heap.c */
+typedef struct nm__theap nm__theap; /* a heap's share of one thread; heap.c */
 
 typedef struct nm__page {
     nm__cells cells;  /* superblock */
-    nm__part *part;   /* superblock: whose; NULL for everything else, which the fast path relies on */
-    struct nm__page *prev, *next; /* one list at a time: part's, heap's spans, or free spans of a size */
+    nm__theap *theap;   /* superblock: whose; NULL for everything else, which the fast path relies on */
+    struct nm__page *prev, *next; /* one list at a time: thread heap's, heap's spans, or free spans of a size */
     uint32_t npages;  /* span, free span (first and last page) */
     uint8_t kind;
     uint8_t bin;      /* superblock */
@@ -68,17 +68,17 @@ NM_INLINE nm__page *nm__page_of(const void *ptr) {
 /* The same, where other allocators may have blocks in a part of the region that is not mapped. */
 NM_INLINE nm__page *nm__page_of_block(const void *ptr) {
     nm__page *p = nm__page_of(ptr);
-    return p != NULL && NM_LIKELY(p->part != NULL || p->kind == NM__SPAN) ? p : NULL;
+    return p != NULL && NM_LIKELY(p->theap != NULL || p->kind == NM__SPAN) ? p : NULL;
 }
 /* For addresses that may be anything. */
 NM_INLINE nm__page *nm__page_at(const void *ptr) {
     size_t index = ((uintptr_t)ptr - nm__region_base) >> NM__PAGE_SHIFT;
     return index < atomic_load_explicit(&nm__region_reach, memory_order_acquire) ? &nm__pages[index] : NULL;
 }
-/* What a page is may be asked while it becomes something else. Orders: the kind of a span, and the part of a superblock,
+/* What a page is may be asked while it becomes something else. Orders: the kind of a span, and the thread heap of a superblock,
  * are stored last and release; read with these two they acquire, and what is said beside them is there. */
-NM_INLINE nm__part *nm__part_at(const nm__page *p) {
-    return atomic_load_explicit((_Atomic(nm__part *) *)(uintptr_t)&p->part, memory_order_acquire);
+NM_INLINE nm__theap *nm__theap_at(const nm__page *p) {
+    return atomic_load_explicit((_Atomic(nm__theap *) *)(uintptr_t)&p->theap, memory_order_acquire);
 }
 NM_INLINE bool nm__span_at(const nm__page *p) {
     return atomic_load_explicit((_Atomic uint8_t *)(uintptr_t)&p->kind, memory_order_acquire) == NM__SPAN;
@@ -97,7 +97,7 @@ NM_INLINE char *nm__page_base(const nm__page *p) {
 nm__page *nm__region_take(size_t n, nm__kind kind, bool want_zero);
 void nm__region_give(nm__page *first, size_t n);
 /* Takes a page that cannot be given back out of use, for good. */
-void nm__region_retire(nm__page *p);
+void nm__region_withdraw(nm__page *p);
 /* Grows a span of n pages to more where the pages behind it are free. false: they are not, or it had better move. */
 bool nm__region_extend(nm__page *first, size_t n, size_t more);
 /* Moves a span of n pages to one of so many, more than n, with room behind it, and gives the old one back. What is

@@ -392,7 +392,7 @@ static nm_heap *late_heap;
 static int late_rounds;
 static pthread_key_t late_key;
 static void late_destructor(void *block) {
-    for (int i = 0; i < NM__TLS_SLOTS; i++) CHECK(nm__mine[i] == &nm__no_part);
+    for (int i = 0; i < NM__TLS_SLOTS; i++) CHECK(nm__theaps[i] == &nm__no_theap);
     CHECK(filled(block, 70, 8));
     nm_heap_free(late_heap, block);
     nm_heap_free(late_heap, nm_heap_malloc(late_heap, 900));
@@ -810,18 +810,18 @@ static void test_a_head_makes_way_for_a_fuller_one(void) {
 /* Every heap has a slot of its own as long as there are any; one that finds none works all the same. */
 static void test_slots(void) {
     nm_heap *claimed = nm_heap_create(NULL, false), *others[2 * NM__TLS_SLOTS];
-    CHECK(nm__mine[NM__CLAIMED_SLOT] == &nm__no_part);
+    CHECK(nm__theaps[NM__CLAIMED_SLOT] == &nm__no_theap);
     nm__heap_claim(claimed);
     void *first = nm_heap_malloc(claimed, 100);
-    nm__part *part = nm__mine[NM__CLAIMED_SLOT];
-    CHECK(part != &nm__no_part && nm__page_of(first)->part == part);
+    nm__theap *part = nm__theaps[NM__CLAIMED_SLOT];
+    CHECK(part != &nm__no_theap && nm__page_of(first)->theap == part);
     for (int i = 0; i < 2 * NM__TLS_SLOTS; i++) {
         others[i] = nm_heap_create(NULL, false);
-        CHECK(nm_heap_malloc(others[i], 100) != NULL && nm__mine[NM__CLAIMED_SLOT] == part);
+        CHECK(nm_heap_malloc(others[i], 100) != NULL && nm__theaps[NM__CLAIMED_SLOT] == part);
     }
-    CHECK(nm__mine[NM__NO_SLOT] == &nm__no_part);
+    CHECK(nm__theaps[NM__NO_SLOT] == &nm__no_theap);
     for (size_t i = 0; i < NM__NO_SLOT; i++)
-        for (size_t j = 0; j < i; j++) CHECK(nm__mine[i] != nm__mine[j]);
+        for (size_t j = 0; j < i; j++) CHECK(nm__theaps[i] != nm__theaps[j]);
     for (int round = 0; round < 3; round++)
         for (int i = 0; i < 2 * NM__TLS_SLOTS; i++) nm_heap_free(others[i], nm_heap_malloc(others[i], 100));
     nm_census c;
@@ -831,11 +831,11 @@ static void test_slots(void) {
         CHECK(c.threads == 1 && c.held == PAGE);
         nm_heap_destroy(others[i]);
     }
-    for (size_t i = 0; i <= NM__NO_SLOT; i++) CHECK((nm__mine[i] == &nm__no_part) == (i != NM__CLAIMED_SLOT));
+    for (size_t i = 0; i <= NM__NO_SLOT; i++) CHECK((nm__theaps[i] == &nm__no_theap) == (i != NM__CLAIMED_SLOT));
     nm_heap_free(claimed, first);
     sound(claimed);
     nm_heap_destroy(claimed);
-    CHECK(nm__mine[NM__CLAIMED_SLOT] == &nm__no_part);
+    CHECK(nm__theaps[NM__CLAIMED_SLOT] == &nm__no_theap);
 }
 
 /* A heap goes while another thread has a part of it; the next one gets the slot, and may get the part's memory. */
@@ -849,7 +849,7 @@ static void *use_two(void *arg) {
     nm_heap_free(s->heap, nm_heap_malloc(s->heap, 64));
     (void)pthread_barrier_wait(&s->step); /* it goes, and another comes */
     (void)pthread_barrier_wait(&s->step);
-    for (size_t i = 0; i < NM__NO_SLOT; i++) CHECK(nm__mine[i] == &nm__no_part);
+    for (size_t i = 0; i < NM__NO_SLOT; i++) CHECK(nm__theaps[i] == &nm__no_theap);
     nm_heap_free(s->heap, s->block); /* of the other thread's part */
     CHECK(nm_heap_malloc(s->heap, 64) != NULL);
     return NULL;

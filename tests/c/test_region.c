@@ -587,7 +587,7 @@ static int each_is_looked_at_once(void) {
     size_t bin = nm__bin_of(100), n = 0;
     static char *blocks[PAGES * 700];
     while ((blocks[n] = nm_heap_malloc(h, 100)) != NULL) n++;
-    nm__part *part = nm__heap_attach(h);
+    nm__theap *part = nm__heap_attach(h);
     TRY(n == PAGES * (PAGE / 112) && part->waiting[bin][0] == NULL && part->waiting[bin][NM__FULL] != NULL && sound_now(h));
     for (size_t i = 0; i < n; i += n / 10) {
         nm_heap_free(h, blocks[i]);

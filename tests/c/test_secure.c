@@ -36,7 +36,7 @@ static void test_overflow(void) {
         size_t size = sizes[i];
         unsigned char *ptr = nm_alloc(port, size, 16);
         const nm__page *p = nm__page_of(ptr);
-        size_t end = p->part != NULL ? p->cells.cell : (size_t)p->npages * 65536 - nm__region_os_page;
+        size_t end = p->theap != NULL ? p->cells.cell : (size_t)p->npages * 65536 - nm__region_os_page;
         CHECK(nm_heap_usable_of(ptr) == size && end >= size + 16);
         for (size_t at = size; at < end; at += at < size + 40 || at >= end - 40 ? 1 : 13) { /* slack, size, canary */
             ptr[at] ^= 0x41;
@@ -58,7 +58,7 @@ static void test_resize(void) {
         size_t size = sizes[i];
         unsigned char *ptr = nm_alloc(port, size, 16);
         const nm__page *p = nm__page_of(ptr);
-        size_t room = (p->part != NULL ? p->cells.cell : (size_t)p->npages * 65536 - nm__region_os_page) - 16;
+        size_t room = (p->theap != NULL ? p->cells.cell : (size_t)p->npages * 65536 - nm__region_os_page) - 16;
         fill(ptr, size, 3);
         (void)nm_refuse(NM_CLOSED, 0, 0, 0);
         for (size_t to = room + 40; to > room; to--) CHECK(!port.methods->resize(port.self, ptr, size, to, 16));
@@ -322,9 +322,9 @@ static void test_a_secure_heap_claims_nothing(void) {
     nm_heap *h = nm_heap_create(NULL, true);
     nm__heap_claim(h);
     void *ptr = nm_heap_malloc(h, 64);
-    CHECK(nm__mine[NM__CLAIMED_SLOT] == &nm__no_part);
-    CHECK(nm__part_alloc(nm__mine[NM__CLAIMED_SLOT], nm__fine_bin(64)) == NULL);
-    CHECK(nm__part_free(h, nm__mine[NM__CLAIMED_SLOT], ptr, nm__page_of(ptr)) == NM_OK);
+    CHECK(nm__theaps[NM__CLAIMED_SLOT] == &nm__no_theap);
+    CHECK(nm__theap_alloc(nm__theaps[NM__CLAIMED_SLOT], nm__fine_bin(64)) == NULL);
+    CHECK(nm__theap_free(h, nm__theaps[NM__CLAIMED_SLOT], ptr, nm__page_of(ptr)) == NM_OK);
     sound(h);
     nm_heap_destroy(h);
 }

@@ -32,16 +32,16 @@ static void destroy(owner o) {
 
 /* As the engine takes: from whatever stands in the slot. */
 static void *take(nm_heap *h, size_t size) {
-    void *ptr = size <= NM__FINE ? nm__part_alloc(nm__mine[NM__CLAIMED_SLOT], nm__fine_bin(size)) : NULL;
+    void *ptr = size <= NM__FINE ? nm__theap_alloc(nm__theaps[NM__CLAIMED_SLOT], nm__fine_bin(size)) : NULL;
     return ptr != NULL ? ptr : nm_heap_malloc(h, size);
 }
 static void give(void *ptr) {
     nm__page *p = nm__page_of(ptr);
-    CHECK(p != NULL && nm__part_free(plain, nm__mine[NM__CLAIMED_SLOT], ptr, p) == NM_OK);
+    CHECK(p != NULL && nm__theap_free(plain, nm__theaps[NM__CLAIMED_SLOT], ptr, p) == NM_OK);
 }
 static nm_heap *heap_of(void *ptr) {
     nm__page *p = nm__page_of(ptr);
-    return p->part != NULL ? p->part->heap : p->cells.free;
+    return p->theap != NULL ? p->theap->heap : p->cells.free;
 }
 
 static void test_each_serves_in_its_turn(void) {
@@ -61,7 +61,7 @@ static void test_each_serves_in_its_turn(void) {
     for (int i = 0; i < 300; i++) give(blocks[i]); /* in the wrong turn, two of three times */
     nm__heap_enter(a.heap);
     CHECK(nm__heap_held(a.heap) == 0); /* no empty head was kept aside */
-    nm__heap_leave(b.heap);
+    nm__heap_detach(b.heap);
     CHECK(nm__heap_held(b.heap) == 0);
     SOUND(nm_heap_check(a.heap));
     nm__heap_enter(plain);
@@ -75,8 +75,8 @@ static void test_what_is_freed_after_it_was_left(void) {
     for (int round = 0; round < 3; round++) {
         nm__heap_enter(a.heap);
         for (int i = 0; i < 5000; i++) CHECK((blocks[i] = take(a.heap, 100)) != NULL && heap_of(blocks[i]) == a.heap);
-        nm__heap_leave(a.heap);
-        CHECK(nm__mine[NM__CLAIMED_SLOT] == &nm__no_part);
+        nm__heap_detach(a.heap);
+        CHECK(nm__theaps[NM__CLAIMED_SLOT] == &nm__no_theap);
         nm__heap_enter(plain);
         SOUND(nm_heap_check(a.heap));
         for (int i = 0; i < 5000; i++) give(blocks[i]);
@@ -130,10 +130,10 @@ static void test_the_reserves_of_ancestors(void) {
 static void test_a_secure_one(void) {
     owner a = make(NM_SIZE_MAX, true);
     nm__heap_enter(a.heap);
-    CHECK(nm__mine[NM__CLAIMED_SLOT] == &nm__no_part);
+    CHECK(nm__theaps[NM__CLAIMED_SLOT] == &nm__no_theap);
     void *block = nm_heap_malloc(a.heap, 100), *span = nm_heap_malloc(a.heap, 100000);
     CHECK(heap_of(block) == a.heap && nm_budget_used(process) >= nm_budget_used(a.budget));
-    nm__heap_leave(a.heap);
+    nm__heap_detach(a.heap);
     nm__heap_enter(plain);
     give(block);
     give(span);
@@ -161,7 +161,7 @@ static void *churn(void *arg) {
             CHECK(*before == 1);
             give(before);
         }
-        if (below(&seed, 2) == 0 && which < 3) nm__heap_leave(h);
+        if (below(&seed, 2) == 0 && which < 3) nm__heap_detach(h);
     }
     return NULL;
 }

@@ -67,7 +67,7 @@ doctest: $(VENV)/.installed-test ## run the examples in the docstrings and in RE
 	for backend in native pure; do \
 	  NATIVEMEM_BACKEND=$$backend $(BIN)/python -m pytest --doctest-modules --pyargs nativemem \
 	    --ignore-glob='*/ffi_build.py' --ignore-glob='*/auto.py' && \
-	  NATIVEMEM_BACKEND=$$backend $(BIN)/python -m pytest --doctest-glob="*.md" README.md docs/c.md docs/memlib.md || exit; \
+	  NATIVEMEM_BACKEND=$$backend $(BIN)/python -m pytest --doctest-glob="*.md" README.md docs/c.md docs/memlib.md docs/structures.md || exit; \
 	done
 
 bench: $(VENV)/.installed-bench ## run the benchmarks

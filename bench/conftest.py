@@ -48,6 +48,13 @@ _TABLES = {
         "P5: instructions of one call, 64 bytes, counted by callgrind",
         "instructions: the peer's.",
     ),
+    "P6": (
+        "P6: 10,000,000 strings of 16 letters, of which 100,000 are different, put in one place each",
+        "time: of a string, in batches of 100,000. new objects: as a reader of a file makes them. kept: bytes",
+        "of the process for the 100,000, once the batch has gone; of pyarrow those of its dictionary, which has",
+        "neither a count of references nor a way to find a string again, and is made anew for each batch.",
+        "Each side in processes of its own, in turns.",
+    ),
     "P7": (
         "P7: cost of an operation by how much there is of everything",
         "time: of a step. live: a block chosen at random is replaced; objects are bytes of 34 to 96 bytes.",

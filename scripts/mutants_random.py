@@ -71,6 +71,9 @@ TESTS = {
     "src/nativemem/interop/numpy.py": ("tests/test_numpy_hook.py",),
     "src/nativemem/interop/cffi.py": ("tests/test_cffi_hook.py",),
     "src/nativemem/manager/": ("tests/manager",),
+    "src/nativemem/structures/": ("tests/structures",),
+    "src/nativemem/backends/pure/intern.py": ("tests/structures/test_intern.py",),
+    "csrc/binding/intern_type.c": ("tests/structures/test_intern.py",),
     "src/nativemem/": (CONTRACT, "tests/test_core.py", "tests/test_scopes.py", "tests/test_engine.py"),
 }
 

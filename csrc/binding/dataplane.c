@@ -14,6 +14,7 @@
 #include "base/base.h"
 #include "binding/capi.h"
 #include "binding/cdata.h"
+#include "binding/intern_type.h"
 #include "engine/insides.h"
 #include "engine/numpy.h"
 #include "engine/overdraft.h"
@@ -1363,6 +1364,7 @@ static PyMethodDef module_methods[] = {
     {"let_go", let_go, METH_O, "Undoes keep."},
     {"own_stack", own_stack, METH_VARARGS, "Makes a stack and puts it into a handle's slot."},
     {"own_pool", own_pool, METH_VARARGS, "Makes a pool and puts it into a handle's slot."},
+    {"intern_new", nm__intern_new, METH_VARARGS, "An intern table."},
     {"own_stacks", nm__own_stacks, METH_VARARGS, "Makes a collection of stacks and puts it into a handle's slot."},
     {"stacks_frames", nm__stacks_frames, METH_VARARGS, "File, line and function of each frame of a site."},
     {"scope_aside", scope_aside, METH_O, "Calls something at nobody's charge."},

@@ -20,6 +20,7 @@
 #include "nativemem/budget.h"
 #include "nativemem/failing.h"
 #include "nativemem/heap.h"
+#include "nativemem/intern.h"
 #include "nativemem/limited.h"
 #include "nativemem/locked.h"
 #include "nativemem/log.h"

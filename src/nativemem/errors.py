@@ -217,7 +217,7 @@ class StaleBlock(NativeMemError, ValueError):
 
 
 class StaleHandle(NativeMemError, ValueError):
-    """The allocator or budget behind the handle was closed."""
+    """The allocator or budget behind the handle was closed, or the value that a handle stood for was reclaimed."""
 
     code = "NM-STALE-HANDLE"
     _advice = "make a new one, or close it after its last use"

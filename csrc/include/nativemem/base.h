@@ -29,7 +29,7 @@ typedef enum nm_status {
     NM_FOREIGN_BLOCK = 5,  /* the block is not of this allocator */
     NM_WRONG_THREAD = 6,   /* a thread-confined allocator was called from another thread */
     NM_INVALID_MARK = 7,   /* the mark is foreign, stale, or ahead of the arena */
-    NM_CLOSED = 8,         /* the allocator was closed */
+    NM_CLOSED = 8,         /* the allocator was closed, or what the handle stood for is gone */
     NM_UNDERFLOW = 9,      /* more was to be released than is used */
     NM_LIFO_VIOLATION = 10, /* the block is not the newest of its stack */
     NM_DOUBLE_FREE = 11,   /* the block was freed before */

@@ -143,6 +143,7 @@ class Backend(Protocol):
     TracedCore: Any
     FailingCore: Any
     LockedCore: Any
+    Intern: Any  # the table of structures.intern: of an allocator, shards and what keeps that open
     MemlibCore: Any  # what nativemem.memlib takes from
     cdata_new: Any  # None, or what makes the callable of hooks.cffi: see csrc/binding/cdata.h
     this_thread: Any  # the calling thread, for hand_over
@@ -181,6 +182,8 @@ def _bound(name: str) -> Binding:
     return _bindings[name]
 
 
+#: the package, whatever room this is in
+PACKAGE_NAME = __name__.partition(".")[0]
 #: by name: what supplies :class:`Backend`'s names
 _MODULES = {"native": "native.cores", "pure": "pure"}
 
@@ -230,4 +233,6 @@ def load(name: str = "auto") -> Binding:
 
 def configured() -> Binding:
     """The binding that the environment asks for."""
+    # each facade registers when its module is imported, and a program may begin with a room that needs one
+    importlib.import_module("._api", PACKAGE_NAME)
     return load(Settings.from_env().backend)

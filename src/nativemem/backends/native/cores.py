@@ -665,6 +665,13 @@ class MemlibCore:
 this_thread = lib.nm_this_thread
 
 
+def Intern(allocator: Any, shards: int, hold: Any) -> Any:
+    """A table of :class:`nativemem.structures.InternTable`, or the failure as a tuple. ``hold`` keeps ``allocator``
+    from being closed, and goes after the table."""
+    core = allocator._core
+    return dataplane.intern_new(core.words(), shards, (hold, core.handle))
+
+
 class Utilities:
     """The core's utilities; arguments were checked by the facade."""
 

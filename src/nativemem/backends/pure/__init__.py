@@ -11,6 +11,7 @@ from .budget import BudgetCore, aside, crossing, refusal
 from .dataplane import Allocator
 from .failing import FailingCore
 from .heap import HeapCore
+from .intern import Intern
 from .limited import LimitedCore
 from .locked import LockedCore
 from .memlib import MemlibCore
@@ -30,6 +31,7 @@ __all__ = [
     "BudgetCore",
     "FailingCore",
     "HeapCore",
+    "Intern",
     "LimitedCore",
     "LockedCore",
     "MemlibCore",

@@ -1,0 +1,9 @@
+/* What intern_type.c registers in the data plane's module. */
+#ifndef NM__INTERN_TYPE_H
+#define NM__INTERN_TYPE_H
+
+#include "engine/python.h"
+
+PyObject *nm__intern_new(PyObject *module, PyObject *args);
+
+#endif

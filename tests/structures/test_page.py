@@ -1,0 +1,15 @@
+"""What docs/structures.md shows is what happens."""
+
+from __future__ import annotations
+
+import doctest
+from pathlib import Path
+
+import nativemem
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "structures.md"
+
+
+def test_the_page_is_true() -> None:
+    done = doctest.testfile(str(PAGE), module_relative=False, globs={"nativemem": nativemem})
+    assert done.attempted > 10 and done.failed == 0

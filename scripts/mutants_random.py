@@ -47,6 +47,7 @@ TESTS = {
     "src/nativemem/commands/run.py": ("tests/test_cli.py", "tests/test_run_is_python.py"),
     "src/nativemem/engine/startup.py": ("tests/test_cli.py", "tests/test_run_is_python.py"),
     "src/nativemem/commands/cli.py": ("tests/test_cli.py",),
+    "src/nativemem/__init__.py": ("tests/test_core.py", "tests/test_doctor.py", "tests/test_config.py", CONTRACT),
     "src/nativemem/__main__.py": ("tests/test_cli.py",),
     "src/nativemem/backends/machine.py": ("tests/test_machine.py", "tests/test_cli.py"),
     "src/nativemem/commands/start.py": ("tests/test_cli.py", "tests/test_run_is_python.py"),

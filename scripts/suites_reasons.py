@@ -57,6 +57,12 @@ REASONS = (
     ),
     Reason(
         "interpreter",
+        "test.test_faulthandler.FaultHandlerTests.test_dump_ext_modules",
+        "faulthandler names extension modules outside the standard library; the package's is one.",
+        pythons=("3.15",),
+    ),
+    Reason(
+        "interpreter",
         "test.test_trace.TestCoverage.test_coverage_ignore",
         "The test traces an import; a finder of the package, which waits for NumPy's, is among what runs.",
     ),

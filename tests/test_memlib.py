@@ -109,11 +109,13 @@ memlib.use(None)  # refuses while one is out
             """
 block = memlib.hmalloc(10)
 stranger = nm.Heap().alloc(10)
+held = []
 def refused(error, call, *args):
     try:
         call(*args)
     except error as caught:
         assert str(caught)
+        held.append(caught) # and what its frames have
         return
     raise AssertionError((call, args))
 for size in (-1, 1.5, "much", None, True, 1 << 64):
@@ -130,6 +132,15 @@ with memoryview(block):
     for size in (0, 5, 100_000):
         refused(BufferError, memlib.hrealloc, block, size)
 assert block.size == 10 and block.alive and stranger.alive
+def interrupt(frame, event, argument): # where the old block is to be freed
+    function = argument if event == "c_call" else frame.f_code
+    if event in ("call", "c_call") and getattr(function, "__name__", getattr(function, "co_name", "")) == "free":
+        raise KeyboardInterrupt("now")
+import sys
+sys.setprofile(interrupt)
+refused(KeyboardInterrupt, memlib.hrealloc, block, 100_000)
+sys.setprofile(None)
+assert block.size == 10 and nm.interop.memlib._memlib().stats.live == 1
 memlib.hfree(block)
 for call in (lambda: memlib.hfree(block), lambda: memlib.hrealloc(block, 5)):
     refused(nm.NativeMemError, call)

@@ -133,6 +133,16 @@ def test_what_is_another_threads(nm: Binding) -> None:
     assert in_thread(lambda: nested.alloc(10).size) == 10
 
 
+def test_what_was_refused_stands_on_nothing(nm: Binding) -> None:
+    """LOCK-1: though the error has its frames still."""
+    with ThreadPoolExecutor(1) as other:
+        theirs = other.submit(nm.Arena).result()
+        with pytest.raises(WrongThread) as kept:
+            nm.Locked(theirs)
+        other.submit(theirs.close).result()
+    assert kept.value.__traceback__ is not None
+
+
 def test_errors_come_through(nm: Binding) -> None:
     """LOCK-1"""
     locked = nm.Locked(nm.Arena(100, grow=False))

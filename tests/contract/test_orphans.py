@@ -65,6 +65,20 @@ def test_a_stack_pops_what_was_dropped_below(nm: Binding) -> None:
     assert (budget.used, stack.stats.current) == (0, 0)
 
 
+def test_a_stack_pops_all_that_was_dropped_below(nm: Binding) -> None:
+    """LIFE-8: at once, the newest first."""
+    budget = nm.Budget(1000)
+    stack = nm.Stack(1000)
+    limited = nm.Limited(stack, budget)
+    dropped = [limited.alloc(100) for _ in range(4)]
+    top = limited.alloc(50)
+    dropped.clear()
+    gc.collect()
+    assert (budget.used, stack.stats.live) == (450, 5)
+    top.free()
+    assert (budget.used, stack.stats.live) == (0, 0)
+
+
 def test_a_frame_drops_them(nm: Binding) -> None:
     """LIFE-8"""
     budget = nm.Budget(1000)

@@ -632,6 +632,22 @@ def test_a_warning_is_given_again_where_filters_changed(nm: Binding) -> None:
     assert sum(map(len, budget._warned.values())) <= 2
 
 
+def test_a_filter_names_the_module_that_crossed(nm: Binding) -> None:
+    """BUDGET-3: it is the caller's, whatever of the package lies in between."""
+    for module, n in ((__name__, 1), ("nativemem", 0), ("<string>", 0)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("ignore")
+            warnings.filterwarnings("always", module=f"{module}$")
+            nm.Budget(1000).reserve(900)
+        assert len(caught) == n, module
+    nameless: dict[str, Any] = {"budget": nm.Budget(1000)}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("always", module="<string>$")
+        exec("__name__ = None; budget.reserve(900)", nameless)
+    assert len(caught) == 1
+
+
 @pytest.mark.unplanted("a traceback of code without lines is no matter of ours")
 def test_a_caller_without_a_line(nm: Binding) -> None:
     """BUDGET-3: some instructions have none, and a frame there no line; the warning names the function's first."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import doctest
 from pathlib import Path
 
-import nativemem
+import nativemem.errors
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "structures.md"
 

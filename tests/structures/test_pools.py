@@ -192,7 +192,7 @@ def test_an_error_in_the_block_comes_out_and_the_object_goes_back() -> None:
 
 
 def test_objects_grow_old() -> None:
-    """POOLOBJ-1, CACHE-6"""
+    """POOLOBJ-1"""
     clock = Clock()
     pool = ObjectPool(Thing, ttl=10, clock=clock)
     with pool.get() as first:

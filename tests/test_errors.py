@@ -42,6 +42,7 @@ BUILTIN = {
     "NativeUnavailable": RuntimeError,
     "ScopeError": RuntimeError,
     "OutOfBounds": ValueError,
+    "OperationRefused": RuntimeError,
     "UninitializedRead": ValueError,
 }
 #: the error that each status stands for

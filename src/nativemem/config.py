@@ -303,6 +303,12 @@ VARIABLES = (
         "`--budget`",
     ),
     Variable(
+        "NATIVEMEM_MANAGER",
+        "running",
+        "`embedded`, `desktop` (default), `server`, or the path of a `.toml` file: what the default manager of "
+        "`nativemem.manager` is made with ([docs/manager.md](docs/manager.md))",
+    ),
+    Variable(
         "NATIVEMEM_PROVIDER",
         "running",
         "`std`, `alloc`, `static`: the tier of `nativemem.manager.default_provider()`; otherwise `alloc` where "

@@ -35,6 +35,7 @@ __all__ = [
     "LoanOutstanding",
     "NativeMemError",
     "NativeUnavailable",
+    "OperationRefused",
     "OutOfBounds",
     "OutOfMemory",
     "PoolExhausted",
@@ -317,6 +318,13 @@ class LoanOutstanding(NativeMemError, RuntimeError):
     code = "NM-LOAN-OUTSTANDING"
     retryable = True
     _advice = "free what the borrower has in use first"
+
+
+class OperationRefused(NativeMemError, RuntimeError):
+    """A hook of a manager's verification refused an allocation or a free; ``state`` has the hook and its reason."""
+
+    code = "NM-OPERATION-REFUSED"
+    _advice = "see what the hook wants; the message has its name and its reason"
 
 
 class ScopeError(NativeMemError, RuntimeError):

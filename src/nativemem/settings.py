@@ -150,6 +150,8 @@ class Settings:
     idle_decay: bool = False
     #: the tier of ``nativemem.manager.default_provider``; None: by the other settings
     provider: str | None = None
+    #: what the default manager is made with: a preset, or the path of a TOML file
+    manager: str | None = None
     #: the region: most addresses that it takes, bytes of free spans kept, seconds that they are kept
     region: int = 0
     retain: int = 256 << 20
@@ -196,4 +198,5 @@ class Settings:
             secure=_env_switch(env, "NATIVEMEM_SECURE"),
             idle_decay=_env_switch(env, "NATIVEMEM_IDLE_DECAY"),
             provider=provider,
+            manager=env.get("NATIVEMEM_MANAGER"),
         )

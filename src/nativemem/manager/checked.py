@@ -10,11 +10,12 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CorruptionDetected
+from . import provider
 from .levels import CRITICAL, INITIALIZATION, MUTATION, READ, Level
 from .verification import Verification, lock, new_key
 
 if TYPE_CHECKING:
-    from .providers import Provider
+    from .provider import Provider
 
     _Base = Provider
 else:
@@ -41,17 +42,13 @@ class _Checked(_Base):
         super()._open(upstream, limit)
         self._key, self._is_apart = new_key(), False
         self._note()
-        if self._keeps:
+        if self._verification._keeps:
             with lock:
-                self._verification.tell("sealed", self._key, self._view[:0])
+                self._seal()
 
     @property
     def level(self) -> Level:
         return self._verification.level
-
-    @property
-    def _keeps(self) -> bool:
-        return self._verification.level.keeps_checksums
 
     def _note(self) -> None:
         self._copy = self._used, len(self._view)
@@ -68,9 +65,13 @@ class _Checked(_Base):
             except BufferError:
                 return False
             self._is_apart = False
-            if self._keeps:
-                self._verification.tell("sealed", self._key, self._view[: self._used])
+            if self._verification._keeps:
+                self._seal()
         return True
+
+    def _seal(self) -> None:
+        with self._view[: self._used] as used:
+            self._verification.tell("sealed", self._key, used)
 
     def _compare(self, importance: int) -> None:
         checks = self._verification
@@ -78,8 +79,13 @@ class _Checked(_Base):
             return
         if checks.level is Level.REDUNDANT or importance == CRITICAL:
             self._compare_sizes()
-        if self._keeps and self._is_together():
-            checks.compare(self._key, self._view[: self._used], importance, self._name)
+        if self._verification._keeps and self._is_together():
+            with self._view[: self._used] as used:  # released also where an error's traceback has it
+                checks.compare(self._key, used, importance, self._name)
+
+    def _compare_now(self) -> None:
+        with self._view[: self._used] as used:
+            self._verification.compare_now(self._key, used, self._name)
 
     def _compare_sizes(self) -> None:
         sizes = self._used, len(self._view)
@@ -99,22 +105,25 @@ class _Checked(_Base):
             return super().read_bytes(offset, n)
 
     def write_bytes(self, offset: int, data: Any) -> None:
-        from .providers import plain
-
         with lock:
             checks = self._verification
             checks.spend("write")
-            data = plain(data, f"{self._name}.write_bytes")
+            if type(data) is not bytes:
+                data = provider.plain(data, f"{self._name}.write_bytes")
             self._compare(MUTATION if self._used else INITIALIZATION)
+            if not checks._keeps:
+                super().write_bytes(offset, data)
+                self._note()
+                return
             used, n = self._used, len(data)
-            old = bytes(self._view[offset : min(offset + n, used)]) if self._keeps and 0 <= offset < used else b""
+            old = bytes(self._view[offset : min(offset + n, used)]) if 0 <= offset < used else b""
             super().write_bytes(offset, data)
-            if self._keeps and self._is_together():
+            if self._is_together():
                 if self._used > used:
                     checks.tell("resized", self._key, self._used, b"")
                 checks.tell("wrote", self._key, offset, old + bytes(n - len(old)), data)
                 if checks.level in (Level.FULL, Level.REDUNDANT):
-                    checks.compare_now(self._key, self._view[: self._used], self._name)
+                    self._compare_now()
             self._note()
 
     def resize(self, n: int | str) -> None:
@@ -122,9 +131,9 @@ class _Checked(_Base):
             checks = self._verification
             checks.spend("grow")
             self._compare(CRITICAL)
-            before = bytes(self._view[: self._used]) if self._keeps and self._used >= 0 else b""
+            before = bytes(self._view[: self._used]) if self._verification._keeps and self._used >= 0 else b""
             super().resize(n)
-            if self._keeps and self._is_together():
+            if self._verification._keeps and self._is_together():
                 checks.tell("resized", self._key, self._used, before[self._used :])
             self._note()
 
@@ -146,8 +155,8 @@ class _Checked(_Base):
         with lock:
             super().verify()
             self._compare_sizes()
-            if self._keeps and self._is_together():
-                self._verification.compare_now(self._key, self._view[: self._used], self._name)
+            if self._verification._keeps and self._is_together():
+                self._compare_now()
 
     def close(self) -> None:
         with lock:
@@ -164,7 +173,7 @@ class _Checked(_Base):
     def __del__(self) -> None:
         key = getattr(self, "_key", 0)
         if key:
-            self._verification.tell("closed", key)
+            self._verification.later(key)
 
 
 @functools.cache

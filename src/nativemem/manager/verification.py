@@ -5,25 +5,44 @@ from __future__ import annotations
 import itertools
 import random
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
-from ..backends import forks as _forks
+from ..backends import forks
 from ..config import _bool, parse_count
-from ..errors import ConfigError, CorruptionDetected, shown
+from ..errors import ConfigError, CorruptionDetected, OperationRefused, shown
 from .checks import Entry, Ghost, backends_of
-from .levels import Level
+from .levels import FUEL, MUTATION, Level
 
-__all__ = ["Verification", "VerificationStats", "lock"]
+__all__ = ["Event", "Verification", "VerificationStats", "lock"]
 
+HOOKS = ("pre_allocate", "post_allocate", "pre_deallocate", "post_deallocate")
 #: operations after which a ledger is reconciled in debug
 EVERY = 100
 
+#: the least importance at which contents are compared; at SAMPLING the dice say it
+NEVER = 256
+_LEAST = {Level.STANDARD: MUTATION, Level.FULL: 0, Level.REDUNDANT: 0}
+
 #: what is compared, and then changed, is so by one thread
 lock = threading.RLock()
-_forks.hold(lock)
+forks.hold(lock)
 _keys = itertools.count(1)
+
+H = TypeVar("H", bound=Callable[..., Any])
+
+
+class Event(NamedTuple):
+    """What a hook is told: which ``hook`` it is, the ``id`` of the block (0 before there is one), the ``owner``'s
+    name, the ``size`` in bytes and the ``provider`` that the manager chose (small, medium, large or heap)."""
+
+    hook: str
+    id: int
+    owner: str | None
+    size: int
+    provider: str
 
 
 @dataclass(frozen=True)
@@ -71,13 +90,19 @@ class Verification:
         if backend is None:
             ledger = () if self._level is Level.OFF else ("ghost",)
             backend = (*ledger, "checksum") if self._level.keeps_checksums else ledger
+        self._keeps = self._level.keeps_checksums
+        self._costs = {operation: self._level.cost(operation) for operation in FUEL}
+        self._least = _LEAST.get(self._level, NEVER)
         self._backends = backends_of(backend)
         self._ghost = next((each for each in self._backends if isinstance(each, Ghost)), None)
         self._debug = _bool(debug, "verification.debug")
         self._random = random.Random(None if seed is None else parse_count(seed, "verification.seed"))
+        self._hooks: dict[str, list[Callable[[Event], Any]]] = {hook: [] for hook in HOOKS}
         self._invariants: dict[str, Callable[[], Any]] = {}
         self._checks = self._failures = self._refused = self._fuel = self._operations = 0
         self._last_failure: str | None = None
+        #: keys of what was collected, which may happen anywhere: told to the backends later, under the lock
+        self._gone: deque[int] = deque()
 
     @classmethod
     def of(cls, value: Any) -> Verification:
@@ -106,7 +131,42 @@ class Verification:
         if self._ghost is None:
             raise ConfigError("verification.backend: a ledger needs 'ghost'")
         with lock:
+            self._settle()
             return self._ghost.entries()
+
+    def on(self, hook: str) -> Callable[[H], H]:
+        """Decorates a function that is called with an :class:`Event` around each allocation of a manager.
+
+        Parameter: ``hook``, ``"pre_allocate"``, ``"post_allocate"``, ``"pre_deallocate"`` or
+        ``"post_deallocate"``. One of the two that begin with ``pre`` refuses by what it returns: a reason, or
+        False. The call then raises :class:`OperationRefused` and nothing has changed. What it raises goes through;
+        from a ``post`` hook to the caller, after the fact. Hooks run in the thread of the call, without a lock.
+        Raises :class:`ConfigError` for another name, and at OFF, which has none.
+
+        >>> from nativemem.manager import MemoryManager, Verification
+        >>> checks = Verification("basic")
+        >>> @checks.on("pre_allocate")
+        ... def no_large_ones(event):
+        ...     return "too large" if event.size > 1000 else None
+        >>> manager = MemoryManager({"decoder": 4096}, verification=checks)
+        >>> try:
+        ...     manager.allocate("decoder", 2000)
+        ... except Exception as error:
+        ...     print(error)
+        manager.allocate: refused by no_large_ones: too large
+        """
+        if hook not in self._hooks:
+            raise ConfigError(f"verification.on: takes {', '.join(HOOKS)}, not {shown(hook)}")
+        if self._level is Level.OFF:
+            raise ConfigError("verification.on: at OFF there are no hooks; take another level")
+
+        def register(function: H) -> H:
+            if not callable(function):
+                raise ConfigError(f"verification.on: takes a callable, not {shown(function)}")
+            self._hooks[hook].append(function)
+            return function
+
+        return register
 
     def invariant(self, name: str, function: Callable[[], Any] | None = None) -> Any:
         """Registers what must always be true, for :meth:`check`.
@@ -155,7 +215,17 @@ class Verification:
 
     def spend(self, operation: str) -> None:
         """Adds the cost of an operation. Under the lock."""
-        self._fuel += self._level.cost(operation)
+        self._fuel += self._costs[operation]
+        if self._gone:
+            self._settle()
+
+    def _settle(self) -> None:
+        while self._gone:
+            self.tell("closed", self._gone.popleft())
+
+    def later(self, key: int) -> None:
+        """Has the backends told that something is gone. Takes no lock: for finalisers."""
+        self._gone.append(key)
 
     def count(self, wrong: str | None) -> None:
         with lock:
@@ -176,9 +246,14 @@ class Verification:
 
     def compare(self, key: int, used: memoryview, importance: int, name: str) -> None:
         """Has the used bytes compared, where the level has it for this importance. Under the lock."""
-        if not self._level.compares(importance, self._random.getrandbits(8)):
-            return
-        self.compare_now(key, used, name)
+        if self._is_compared(importance):
+            self.compare_now(key, used, name)
+
+    def _is_compared(self, importance: int) -> bool:
+        """As :meth:`Level.compares`, by what was found out before."""
+        if self._level is Level.SAMPLING:
+            return self._random.getrandbits(8) < importance
+        return importance >= self._least
 
     def compare_now(self, key: int, used: memoryview, name: str) -> None:
         self.spend("checksum")
@@ -192,6 +267,22 @@ class Verification:
         """Tells every backend. Under the lock."""
         for backend in self._backends:
             getattr(backend, method)(*args)
+
+    def run(self, hook: str, event: Event, call: str) -> None:
+        """Runs the hooks of one kind. Raises :class:`OperationRefused`."""
+        for function in self._hooks[hook]:
+            answer = function(event)
+            if hook.startswith("pre") and (reason := self._verdict(answer)) is not None:
+                with lock:
+                    self._refused += 1
+                name = getattr(function, "__name__", type(function).__name__)
+                raise OperationRefused(
+                    f"manager.{call}: refused by {name}{reason and ': '}{reason}",
+                    hook=hook,
+                    reason=reason,
+                    requested=event.size,
+                    owner=event.owner,
+                )
 
     def is_due(self) -> bool:
         """Counts an operation; whether a ledger is to be reconciled after it. Under the lock."""

@@ -1,0 +1,180 @@
+"""The manager that checks: hooks around each call, and a ledger of live blocks that is held against the counters.
+
+What is under way counts as either done or not, so a ledger that is looked at while other threads allocate gives no
+false alarm. Hooks run without the lock, and so does what takes memory: a budget's callback may do anything.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from ..config import parse_size
+from ..wrappers.sites import here
+from .configuration import PROVIDERS
+from .verification import Event, Verification, lock, new_key
+
+if TYPE_CHECKING:
+    from .manager import MemoryManager
+
+    _Base = MemoryManager
+else:
+    _Base = object
+
+__all__ = ["verified"]
+
+#: times that a ledger which does not agree is looked at again, a millisecond later, and found wrong: another thread
+#: may be in the midst of dropping a block
+TRIES = 50
+
+
+class _Verified(_Base):
+    """The checks in front of the manager's calls."""
+
+    _verification: Verification
+    #: by key: the block, its ``id()``, its size and its owner
+    _live: dict[int, tuple[weakref.ref[Any], int, int, str]]
+    #: keys of blocks that were collected, which may happen anywhere
+    _gone: deque[int]
+    #: keys by the ``id()`` of the block
+    _keys: dict[int, int]
+
+    def _begin(self) -> None:
+        self._live, self._keys, self._gone = {}, {}, deque()
+        self._under_way = self._bytes_under_way = 0
+        name, weak = f"ledger of manager {new_key()}", weakref.ref(self)
+
+        def agrees() -> str | None:
+            manager = weak()
+            return None if manager is None else manager._difference()
+
+        checks = self._verification
+        checks.invariant(name, agrees)
+        weakref.finalize(self, checks._invariants.pop, name, None)
+
+    def _begins(self, size: int, operation: str) -> None:
+        """Something that changes the counters is under way from here to :meth:`_ends`; it has its cost."""
+        with lock:
+            self._verification.spend(operation)
+            while self._gone:
+                self._leave(self._gone.popleft())
+            self._under_way += 1
+            self._bytes_under_way += size
+
+    def _ends(self, size: int) -> None:
+        with lock:
+            self._under_way -= 1
+            self._bytes_under_way -= size
+
+    def allocate(self, owner: str, size: int | str, align: int = 16, *, zero: bool = False) -> Any:
+        checks, size = self._verification, parse_size(size, "manager.allocate: size")
+        self._owner(owner)
+        provider = PROVIDERS[0 if size <= self._small else self._larger(size)]
+        checks.run("pre_allocate", Event("pre_allocate", 0, owner, size, provider), "allocate")
+        self._begins(size, "alloc")
+        try:
+            block = super().allocate(owner, size, align, zero=zero)
+            key = self._enter(block, size, owner)
+        finally:
+            self._ends(size)
+        self._reconcile_if_due()
+        checks.run("post_allocate", Event("post_allocate", key, owner, size, provider), "allocate")
+        return block
+
+    def _enter(self, block: Any, size: int, owner: str) -> int:
+        file, line, _ = (here(1) or (("an unknown place", 0, ""),))[0]
+        key = new_key()
+        with lock:
+            self._keys[id(block)] = key
+            reference = weakref.ref(block, functools.partial(_dropped, self._gone, key))
+            self._live[key] = reference, id(block), size, owner
+            self._verification.tell("opened", key, size, owner, f"{file}:{line}")
+        return key
+
+    def deallocate(self, block: Any) -> None:
+        self._must_be_ours(block)
+        checks, route, size = self._verification, block.allocator, block.size
+        with lock:
+            key = self._keys.get(id(block), 0)
+        event = Event("pre_deallocate", key, route.owner_name, size, route.provider)
+        checks.run("pre_deallocate", event, "deallocate")
+        self._begins(size, "free")
+        try:
+            super().deallocate(block)
+            with lock:
+                self._leave(key)
+        finally:
+            self._ends(size)
+        self._reconcile_if_due()
+        checks.run("post_deallocate", event._replace(hook="post_deallocate"), "deallocate")
+
+    def _leave(self, key: int) -> None:
+        """Takes a block that is gone from the ledger. Under the lock."""
+        if key in self._live:
+            _, place, _, _ = self._live.pop(key)
+            if self._keys.get(place) == key:  # otherwise a newer block is there
+                del self._keys[place]
+            self._verification.tell("closed", key)
+
+    def _leave_gone(self) -> None:
+        """Takes out what was freed or collected by itself. Under the lock."""
+        for key, (reference, _, _, _) in list(self._live.items()):
+            block = reference()
+            if block is None or not block.alive:
+                self._leave(key)
+
+    def _reconcile_if_due(self) -> None:
+        with lock:
+            due = self._verification.is_due()
+        if due:
+            wrong = self._difference()
+            self._verification.count(wrong)
+            if wrong is not None:
+                self._verification.fail(f"manager: {wrong}")
+
+    def _difference(self) -> str | None:
+        """How ledger and counters differ, for good; None where they agree."""
+        wrong = None
+        for _ in range(TRIES):
+            with lock:
+                wrong = self._difference_now()
+            if wrong is None:
+                return None
+            time.sleep(0.001)
+        return wrong
+
+    def _difference_now(self) -> str | None:
+        self._leave_gone()
+        ghost = self._verification._ghost
+        shadow: dict[str, tuple[int, int]] = {}
+        for key, (_, _, size, owner) in self._live.items():
+            if ghost is not None:
+                entry = ghost._entries.get(key)
+                if entry is None:
+                    return f"the block {key} of {size} bytes is not in the ledger"
+                size = entry.size
+            blocks, total = shadow.get(owner, (0, 0))
+            shadow[owner] = blocks + (size > 0), total + size
+        for name, held in list(self._owners.items()):
+            stats = [route.stats for route in held.routes if route is not None]
+            live, used = sum(each.live for each in stats), sum(each.current for each in stats)
+            blocks, total = shadow.get(name, (0, 0))
+            if abs(live - blocks) > self._under_way or abs(used - total) > self._bytes_under_way:
+                found = f"the ledger has {total} bytes in {blocks} blocks, the counters {used} in {live}"
+                return f"of owner {name!r} {found}"
+            if held.budget.used < total - self._bytes_under_way:
+                return f"owner {name!r} is charged {held.budget.used} bytes, the ledger has {total}"
+        return None
+
+
+def _dropped(gone: deque[int], key: int, reference: Any) -> None:
+    gone.append(key)
+
+
+@functools.cache
+def verified(kind: type[MemoryManager]) -> Any:
+    """The subclass of a manager's class that checks."""
+    return type(kind.__name__, (_Verified, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__})

@@ -1,0 +1,146 @@
+"""Memory, memory() and with_memory: zeroed blocks of the default manager for a while."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
+
+from ..config import parse_size
+from ..errors import ConfigError, shown
+from ..wrappers.sites import PACKAGE, frame_at
+from .manager import MemoryManager
+
+__all__ = ["Memory", "Scoped", "caller", "memory", "with_memory"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def caller() -> str:
+    """The top-level package of the innermost code that is not this package's; ``"unknown"`` without any."""
+    n = 1
+    while (frame := frame_at(n)) is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        n += 1
+    name = None if frame is None else frame.f_globals.get("__name__")
+    return name.partition(".")[0] if isinstance(name, str) and name else "unknown"
+
+
+def _size(size: Any) -> int:
+    return parse_size(size, "memory: size", least=1)
+
+
+class Scoped:
+    """A block from the beginning of a ``with`` block to its end."""
+
+    __slots__ = ("_blocks", "_manager", "_owner", "_size")
+
+    def __init__(self, manager: MemoryManager, size: Any, owner: str) -> None:
+        self._manager, self._size, self._owner = manager, _size(size), owner
+        self._blocks: list[Any] = []
+
+    def __enter__(self) -> Any:
+        block = self._manager.allocate(self._owner, self._size, zero=True)
+        self._blocks.append(block)
+        return block
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        block = self._blocks.pop()
+        if not block.alive:
+            return
+        try:
+            self._manager.deallocate(block)
+        except BufferError as out:
+            if error is None:
+                raise
+            if hasattr(error, "add_note"):  # what went wrong first goes on; the block goes with the last view
+                error.add_note(str(out))
+
+
+class _Blocks(type):
+    def __instancecheck__(cls, thing: Any) -> bool:
+        route = getattr(thing, "allocator", None)
+        return isinstance(getattr(route, "manager", None), MemoryManager)
+
+
+class Memory(metaclass=_Blocks):
+    """A block of fixed size, all zero, charged to an owner of the default manager.
+
+    Parameters: ``size``, bytes, at least 1, or a string such as ``"64 KiB"``; ``owner``, its name (None: the
+    top-level package of the calling code). What is made is a :class:`nativemem.Block`: a writable buffer with
+    ``size``, ``owner`` and ``address``, a context manager that frees at its end, or freed when it is collected.
+    Raises :class:`InvalidLayout` for what is no size, and as :meth:`MemoryManager.allocate`. Any thread.
+
+    >>> from nativemem.manager import Memory, MemoryManager
+    >>> with Memory("1 KiB", "decoder") as block, memoryview(block) as view:
+    ...     view[:5] = b"hello"
+    ...     len(block), bytes(view[:6]), block.owner.name
+    (1024, b'hello\\x00', 'decoder')
+    >>> MemoryManager.default().owner("decoder").used
+    0
+    """
+
+    def __new__(cls, size: int | str, owner: str | None = None) -> Any:
+        return MemoryManager.default().allocate(caller() if owner is None else owner, _size(size), zero=True)
+
+
+def memory(size: int | str, owner: str | None = None) -> AbstractContextManager[Any]:
+    """A zeroed block of the default manager for a ``with`` block: :meth:`MemoryManager.memory` of
+    :meth:`MemoryManager.default`.
+
+    >>> from nativemem.manager import memory
+    >>> with memory("1 KiB", "decoder") as block:
+    ...     len(block)
+    1024
+    """
+    return MemoryManager.default().memory(size, caller() if owner is None else owner)
+
+
+def with_memory(size: int | str, owner: str | None = None) -> Callable[[F], F]:
+    """Decorates a function: each call has a zeroed block of ``size`` bytes as its first argument (of a method, the
+    one after ``self``), freed at its end. What it returns or raises goes through unchanged.
+
+    Parameters: ``owner``, as for :func:`memory`, of the code that decorates; also coroutine functions and generator
+    functions, whose block is there until they end. Raises :class:`ConfigError` for what is no function, and for an
+    asynchronous generator function, which cannot pass on all that its caller sends; the calls raise as
+    :func:`memory`.
+
+    >>> from nativemem.manager import with_memory
+    >>> @with_memory("1 KiB", "decoder")
+    ... def decode(block, text):
+    ...     with memoryview(block) as view:
+    ...         view[: len(text)] = text
+    ...     return bytes(block)[: len(text)]
+    >>> decode(b"hello")
+    b'hello'
+    """
+    charged = caller() if owner is None else owner
+
+    def decorate(function: F) -> F:
+        if not callable(function) or inspect.isasyncgenfunction(function):
+            raise ConfigError(f"with_memory: decorates a function, not {shown(function)}")
+        parameters = [*inspect.signature(function).parameters]
+        at = 1 if parameters[:1] in (["self"], ["cls"]) else 0
+        wrapper: Any
+        if inspect.iscoroutinefunction(function):
+
+            async def wrapper(*args: Any, **kwargs: Any) -> Any:
+                with memory(size, charged) as block:
+                    return await function(*args[:at], block, *args[at:], **kwargs)
+
+        elif inspect.isgeneratorfunction(function):
+
+            def wrapper(*args: Any, **kwargs: Any) -> Any:
+                with memory(size, charged) as block:
+                    return (yield from function(*args[:at], block, *args[at:], **kwargs))
+
+        else:
+
+            def wrapper(*args: Any, **kwargs: Any) -> Any:
+                with memory(size, charged) as block:
+                    return function(*args[:at], block, *args[at:], **kwargs)
+
+        return functools.wraps(function)(wrapper)  # type: ignore[return-value]
+
+    return decorate

@@ -23,7 +23,8 @@ INPUTS := pyproject.toml setup.py $(C_SOURCES) $(C_HEADERS) \
 .DELETE_ON_ERROR:
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^##@ / {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z0-9-]+:.*## / {printf "  %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # --- environment: made once, and again when PYTHON names another interpreter ---
 
@@ -44,7 +45,7 @@ $(VENV)/.installed-%: $(VENV)/.python $(INPUTS)
 	@USE_NATIVE_MEM=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check '.[$*]'
 	@touch $@
 
-# --- what people run ---
+##@ First
 
 demo: $(VENV)/.installed-demo ## build, then run the examples with and without nativemem
 	$(BIN)/python scripts/demo.py $(ARGS)
@@ -63,15 +64,16 @@ test-slow: $(VENV)/.installed-test ## the tests that `make test` leaves out, tho
 
 check: test-slow test ## all tests
 
-doctest: $(VENV)/.installed-test ## run the examples in the docstrings and in README.md, on both backends
+TRIED_PAGES := README.md docs/allocators.md docs/c.md docs/manager.md docs/memlib.md docs/structures.md
+
+doctest: $(VENV)/.installed-test ## the examples in docstrings, README.md and docs/, on both backends
 	for backend in native pure; do \
 	  NATIVEMEM_BACKEND=$$backend $(BIN)/python -m pytest --doctest-modules --pyargs nativemem \
 	    --ignore-glob='*/ffi_build.py' --ignore-glob='*/auto.py' && \
-	  NATIVEMEM_BACKEND=$$backend $(BIN)/python -m pytest --doctest-glob="*.md" README.md docs/c.md docs/memlib.md docs/structures.md || exit; \
+	  NATIVEMEM_BACKEND=$$backend $(BIN)/python -m pytest --doctest-glob="*.md" $(TRIED_PAGES) || exit; \
 	done
 
-bench: $(VENV)/.installed-bench ## run the benchmarks
-	$(BIN)/python -m pytest bench $(ARGS)
+##@ Style and warnings
 
 # the table of cffi's declarations is no C of ours to break
 FORMATTED_C := $(shell git ls-files '*.c' '*.h' 2>/dev/null | grep -v cdef.h)
@@ -125,7 +127,9 @@ $(LINT)/header/%.ok: %.h $(C_HEADERS) Makefile
 	$(CXX17) -x c++ -std=c++17 $(WARNINGS) -Icsrc/include -Ibuild/config/1 $(PYTHON_INCLUDE) -fsyntax-only -include $< /dev/null
 	@touch $@
 
-# --- tests in C: each tests/c/test_*.c is a program; exit code 0 means passed ---
+##@ Tests in C
+
+# each tests/c/test_*.c is a program; exit code 0 means passed
 
 CORE_SOURCES := $(filter-out csrc/binding/% csrc/engine/% csrc/use/memlib_system.c,$(C_SOURCES))
 C_TESTS := $(sort $(wildcard tests/c/test_*.c))
@@ -203,7 +207,7 @@ build/c-tests/aarch64/%.passed: build/c-tests/aarch64/%
 	ASAN_OPTIONS=allocator_may_return_null=1 ./$<
 	@touch $@
 
-# --- the core as a C library, or memlib alone on the C library's malloc; docs/memlib.md ---
+##@ A library for C programs: the core, or memlib alone on the C library's malloc; docs/memlib.md
 
 .PHONY: lib install-lib
 USE_NATIVE_MEM ?= 1
@@ -253,13 +257,20 @@ endef
 $(eval $(call LIBRARY,1))
 $(eval $(call LIBRARY,0))
 
-# --- code bases of others, switched to memlib by a header ---
+##@ Programs and suites of others
 
 .PHONY: switch-over
 switch-over: ## jq and discount on memlib by memlib_redirect.h alone, by their own tests (ARGS='--source DIR'); minutes
 	$(PYTHON) scripts/switch_over.py $(ARGS)
 
-# --- checkers: more eyes on the same tests, and programs that nobody thought of ---
+.PHONY: suites suites-fast
+suites: ## the suites of the interpreter, NumPy, pandas, scikit-learn, for each of PYTHONS (docs/suites.md); hours
+	$(PYTHON) scripts/suites.py --pythons $(PYTHONS) $(ARGS)
+
+suites-fast: ## a part of them on PYTHON; some minutes
+	$(PYTHON) scripts/suites.py --fast $(ARGS)
+
+##@ Checkers: more eyes on the same tests, and programs drawn at random
 
 .PHONY: c-tests-valgrind c-tests-tsan fuzz python-tests-asan hunt-scopes hunt-arrays hunt-limits
 CORPUS := $(wildcard tests/c/corpus/*)
@@ -311,7 +322,7 @@ mutants: $(VENV)/.installed-test ## plant mistakes in the core, one at a time: e
 cbmc: ## prove the C core's sequential parts up to bounds (docs/proofs.md); ARGS=--mutants refutes planted mistakes
 	$(PYTHON) scripts/cbmc.py $(ARGS)
 
-# --- the contract suite in its other modes ---
+##@ The contract in its other modes, on other interpreters and systems
 
 .PHONY: test-oom test-disabled test-orders
 CONTRACT = $(BIN)/python -m pytest -q -o faulthandler_timeout=120 tests/contract $(ARGS)
@@ -344,13 +355,15 @@ test-overcommit: $(VENV)/.installed-test ## the engine where the system counts w
 	before=$$(cat $(OVERCOMMIT)); trap "echo $$before >$(OVERCOMMIT)" EXIT; echo 2 >$(OVERCOMMIT) && \
 	  $(BIN)/python -m pytest tests/test_engine.py tests/test_scopes.py tests/test_numpy_hook.py $(ARGS)
 
-# --- instruction counts: what tests/test_instructions.py holds the core to ---
+##@ Measured
 
-.PHONY: instructions
+.PHONY: record instructions
+bench: $(VENV)/.installed-bench ## run the benchmarks
+	$(BIN)/python -m pytest bench $(ARGS)
+
+# tests/test_instructions.py holds the core to them
 instructions: ## count the instructions of the fast paths anew, into bench/instructions.csv
 	$(PYTHON) bench/instructions.py --write
-
-# --- long runs ---
 
 .PHONY: pyperformance soak
 SECONDS ?= 3600
@@ -361,16 +374,17 @@ pyperformance: $(VENV)/.installed-bench ## pyperformance, engine off and on, som
 soak: $(VENV)/.installed-demo ## everything at once in one process on the engine, for SECONDS (3600): its memory is to stay flat
 	$(BIN)/python scripts/soak.py --seconds $(SECONDS) $(ARGS)
 
-# --- test suites of others, with the engine off and on ---
+# the target whose output is kept, and the name of the file
+WHAT ?= bench
+NAME ?= $(WHAT)
+record: ## run the target WHAT, and keep what it prints in docs/measured/NAME.txt (WHAT=bench, NAME as WHAT)
+	@mkdir -p build docs/measured
+	{ echo "make $(WHAT)$(if $(ARGS), ARGS='$(ARGS)'), unedited, at commit $$(git rev-parse --short HEAD)"; echo; \
+	  $(MAKE) --no-print-directory $(WHAT) || echo "$(WHAT) failed"; } >build/record.txt 2>&1
+	@! grep -qx "$(WHAT) failed" build/record.txt || { cat build/record.txt; exit 1; }
+	mv build/record.txt docs/measured/$(NAME).txt
 
-.PHONY: suites suites-fast
-suites: ## the suites of the interpreter, NumPy, pandas, scikit-learn, for each of PYTHONS (docs/suites.md); hours
-	$(PYTHON) scripts/suites.py --pythons $(PYTHONS) $(ARGS)
-
-suites-fast: ## a part of them on PYTHON; some minutes
-	$(PYTHON) scripts/suites.py --fast $(ARGS)
-
-# --- releases ---
+##@ Releases
 
 # Of each CPython at hand, or of those that PYTHONS names and of those in the system below SYSTEM (a chroot)
 dist: $(VENV)/.installed-dev ## source archive, manylinux wheels, pure wheel, each tried (PYTHONS=..., SYSTEM=DIR); some minutes

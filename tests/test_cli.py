@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -50,6 +51,28 @@ def script(tmp_path: Path):  # type: ignore[no-untyped-def]
         return path
 
     return write
+
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def in_shape(text: str) -> list[str]:
+    """The lines without their numbers, which differ from run to run, and without Python's marks below a line."""
+    lines = [line for line in text.splitlines() if line.strip(" ~^")]
+    return [re.sub(r"[\d,]+(\.\d+)?( [KMGT]?i?B\b)?", "N", line) for line in lines]
+
+
+@pytest.mark.skipif(nativemem.backend != "native", reason="the C core is not built")
+def test_the_first_page_shows_what_run_prints(script) -> None:  # type: ignore[no-untyped-def]
+    """Its first program, by its command, prints what the page shows, but for numbers."""
+    text = README.read_text(encoding="utf-8")
+    program, command, shown = re.findall(
+        r"```python\n(cache = .*?)```\n.*?```\n\$ nativemem (run [^\n]*)\n(.*?)```", text, re.DOTALL
+    )[0]
+    path = script(program, "cache.py")
+    done = run(*command.split(), cwd=path.parent)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert in_shape(done.stderr.replace(f"{path.parent}{os.sep}", "")) == in_shape(shown)
 
 
 @both

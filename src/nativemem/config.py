@@ -282,7 +282,7 @@ VARIABLES = (
         "NATIVEMEM_SECURE",
         "running",
         "`1`: every heap, the engine's too, has canaries, guard pages, encoded free lists, and wipes what is freed "
-        "([docs/safety.md](docs/safety.md)); `0` (default)",
+        "([safety.md](safety.md)); `0` (default)",
     ),
     Variable(
         "NATIVEMEM_IDLE_DECAY",
@@ -306,7 +306,7 @@ VARIABLES = (
         "NATIVEMEM_MANAGER",
         "running",
         "`embedded`, `desktop` (default), `server`, or the path of a `.toml` file: what the default manager of "
-        "`nativemem.manager` is made with ([docs/manager.md](docs/manager.md))",
+        "`nativemem.manager` is made with ([manager.md](manager.md))",
     ),
     Variable(
         "NATIVEMEM_PROVIDER",

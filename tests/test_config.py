@@ -190,6 +190,8 @@ BAD = [
     ("NATIVEMEM_ARENA_CAP", "1.5", "bytes"),
     ("NATIVEMEM_LIMIT", "0", "least is 1"),
     ("NATIVEMEM_LIMIT", "much", "bytes"),
+    ("NATIVEMEM_PROVIDER", "heap", "std, alloc, static"),
+    ("NATIVEMEM_MANAGER", "pc", "embedded, desktop, server, or the path of a .toml file"),
     ("NATIVEMEM_DISABLE", "yes", "1 (on) or 0 (off)"),
     ("NATIVEMEM_ALLOC_HISTO", "2", "1 (on) or 0 (off)"),
     ("NATIVEMEM_TEST_OOM_N", "-1", "whole number"),

@@ -23,6 +23,8 @@ SIZE_MAX = (1 << 63) - 1
 
 #: the tiers of providers
 PROVIDERS = ("std", "alloc", "static")
+#: of managers
+PRESETS = ("embedded", "desktop", "server")
 
 _UNITS = {
     "": 1,
@@ -186,6 +188,11 @@ class Settings:
         provider = env.get("NATIVEMEM_PROVIDER")
         if provider not in (None, *PROVIDERS):
             raise errors.ConfigError(f"NATIVEMEM_PROVIDER: takes {', '.join(PROVIDERS)}, not {provider!r}")
+        manager = env.get("NATIVEMEM_MANAGER")
+        if manager not in (None, *PRESETS) and not manager.endswith(".toml"):
+            raise errors.ConfigError(
+                f"NATIVEMEM_MANAGER: takes {', '.join(PRESETS)}, or the path of a .toml file, not {manager!r}"
+            )
         return cls(
             backend=backend,
             disable=_env_switch(env, "NATIVEMEM_DISABLE"),
@@ -198,5 +205,5 @@ class Settings:
             secure=_env_switch(env, "NATIVEMEM_SECURE"),
             idle_decay=_env_switch(env, "NATIVEMEM_IDLE_DECAY"),
             provider=provider,
-            manager=env.get("NATIVEMEM_MANAGER"),
+            manager=manager,
         )

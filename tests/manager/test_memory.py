@@ -151,6 +151,20 @@ def test_the_decorator(default: MemoryManager) -> None:
     assert (asyncio.run(later()), default.total.used) == (100, 0)
 
 
+def test_what_else_is_decorated(default: MemoryManager) -> None:
+    """MEM-2: builtins, and objects that are called."""
+
+    class Async:
+        async def __call__(self, block: Any) -> int:
+            await asyncio.sleep(0)
+            return int(block.owner.used)
+
+    assert with_memory(100, "decoder")(len)() == 100
+    assert with_memory(100, "decoder")(bytes)() == bytes(100)
+    assert asyncio.run(with_memory(100, "decoder")(Async())()) == 100
+    assert default.total.used == 0
+
+
 def test_what_is_not_decorated() -> None:
     async def many(block: Any) -> Any:
         yield block

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import array
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -356,6 +359,21 @@ def test_the_default_is_by_the_environment() -> None:
             default_provider(config, env=env)
     with pytest.raises(ConfigError, match="env"):
         default_provider(env=3)
+
+
+@pytest.mark.parametrize("name", ["std", "alloc", "static"])
+def test_each_tier_is_forced_by_the_environment(name: str) -> None:
+    """PROV-5: in a process that has nothing but the variable."""
+    program = "from nativemem.manager import default_provider; print(default_provider().tier)"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "NATIVEMEM_PROVIDER": name},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == (f"{name}\n", "")
 
 
 STEPS = st.lists(

@@ -143,6 +143,8 @@ def test_every_flipped_byte_is_found(make: Make) -> None:
         lambda p: p.resize(10),
         lambda p: p.acquire(),
         lambda p: p.verify(),
+        lambda p: p < StdProvider(),
+        hash,
         lambda p: p.close(),
     ):
         checks = Verification("full")
@@ -310,6 +312,9 @@ def test_the_ledger(nm: Binding) -> None:
         checks.check()
     stray.free()
     checks.check()
+    blocks[1].free()
+    del blocks[2]
+    assert [(each.size, each.owner) for each in checks.ledger()] == [(100, "a")]
     assert (checks.stats.failures, "counters 107" in checks.stats.last_failure) == (3, True)
 
 

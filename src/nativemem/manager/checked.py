@@ -126,6 +126,12 @@ class _Checked(_Base):
                     self._compare_now()
             self._note()
 
+    def _bytes(self) -> bytes:
+        with lock:
+            self._verification.spend("copy")
+            self._compare(READ)
+            return super()._bytes()
+
     def resize(self, n: int | str) -> None:
         with lock:
             checks = self._verification

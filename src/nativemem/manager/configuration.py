@@ -259,8 +259,4 @@ def read_env(env: Mapping[str, str] | None = None) -> Configuration:
     asked = settings.manager or "desktop"
     if asked.endswith(".toml"):
         return read_toml(asked)
-    if asked not in PRESETS:
-        raise ConfigError(
-            f"NATIVEMEM_MANAGER: takes {', '.join(PRESETS)}, or the path of a .toml file, not {asked!r}"
-        )
     return read({"preset": asked, **({} if settings.limit is None else {"total": settings.limit})})

@@ -51,9 +51,16 @@ class _Verified(_Base):
             manager = weak()
             return None if manager is None else manager._difference()
 
+        def settle() -> None:
+            manager = weak()
+            if manager is not None:
+                manager._leave_gone()
+
         checks = self._verification
         checks.invariant(name, agrees)
-        weakref.finalize(self, checks._invariants.pop, name, None)
+        checks._books[name] = settle
+        for book in (checks._invariants, checks._books):
+            weakref.finalize(self, book.pop, name, None)
 
     def _begins(self, size: int, operation: str) -> None:
         """Something that changes the counters is under way from here to :meth:`_ends`; it has its cost."""

@@ -24,8 +24,9 @@ class LinearMemory:
     (None: the system's), whose budget is charged; ``verification``, as for providers (None: OFF). Raises
     :class:`ConfigError` for values that these do not take, and what the allocator raises where there is no memory.
 
-    A subscript reads and writes as that of a ``bytearray`` does, but never changes the length: an offset beyond the
-    end is :class:`OutOfBounds`, a trap. One thread at a time. A context manager that closes.
+    A subscript reads and writes bytes, ``memory[16]`` an int and ``memory[16:20]`` as many bytes as that, counted
+    from the start; what is not within the pages is :class:`OutOfBounds`, a trap. One thread at a time. A context
+    manager that closes.
 
     >>> from nativemem.manager import LinearMemory
     >>> memory = LinearMemory(1, maximum=2)

@@ -97,6 +97,15 @@ def memory(size: int | str, owner: str | None = None) -> AbstractContextManager[
     return MemoryManager.default().memory(size, caller() if owner is None else owner)
 
 
+def _place(function: Callable[..., Any]) -> int:
+    """Which argument of a function the block is: the first, or the one after ``self``."""
+    try:
+        parameters = [*inspect.signature(function).parameters]
+    except ValueError:  # of a builtin that does not say
+        return 0
+    return 1 if parameters[:1] in (["self"], ["cls"]) else 0
+
+
 def with_memory(size: int | str, owner: str | None = None) -> Callable[[F], F]:
     """Decorates a function: each call has a zeroed block of ``size`` bytes as its first argument (of a method, the
     one after ``self``), freed at its end. What it returns or raises goes through unchanged.
@@ -120,16 +129,16 @@ def with_memory(size: int | str, owner: str | None = None) -> Callable[[F], F]:
     def decorate(function: F) -> F:
         if not callable(function) or inspect.isasyncgenfunction(function):
             raise ConfigError(f"with_memory: decorates a function, not {shown(function)}")
-        parameters = [*inspect.signature(function).parameters]
-        at = 1 if parameters[:1] in (["self"], ["cls"]) else 0
+        at = _place(function)
+        called: Any = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
         wrapper: Any
-        if inspect.iscoroutinefunction(function):
+        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called):
 
             async def wrapper(*args: Any, **kwargs: Any) -> Any:
                 with memory(size, charged) as block:
                     return await function(*args[:at], block, *args[at:], **kwargs)
 
-        elif inspect.isgeneratorfunction(function):
+        elif inspect.isgeneratorfunction(function) or inspect.isgeneratorfunction(called):
 
             def wrapper(*args: Any, **kwargs: Any) -> Any:
                 with memory(size, charged) as block:

@@ -101,6 +101,8 @@ class Verification:
         self._invariants: dict[str, Callable[[], Any]] = {}
         self._checks = self._failures = self._refused = self._fuel = self._operations = 0
         self._last_failure: str | None = None
+        #: what takes out of a manager's ledger the blocks that are gone
+        self._books: dict[str, Callable[[], Any]] = {}
         #: keys of what was collected, which may happen anywhere: told to the backends later, under the lock
         self._gone: deque[int] = deque()
 
@@ -131,6 +133,8 @@ class Verification:
         if self._ghost is None:
             raise ConfigError("verification.backend: a ledger needs 'ghost'")
         with lock:
+            for settle in list(self._books.values()):
+                settle()
             self._settle()
             return self._ghost.entries()
 

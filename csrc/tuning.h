@@ -2,7 +2,7 @@
 #ifndef NM__TUNING_H
 #define NM__TUNING_H
 
-#include <stddef.h>
+#include "base/poison.h"
 
 /* ---- the heap -------------------------------------------------------------------------------------- */
 
@@ -14,5 +14,59 @@
 #define NM_HEAP_FAR_MOST ((size_t)1 << 20)
 /* Heaps that take turns whose thread heaps a thread remembers: entering one of them takes no lock. A power of two. */
 #define NM_HEAP_TURNS 8
+
+/* ---- the region: decision 23 ----------------------------------------------------------------------- */
+
+/* Bytes of the smallest region that is of use, and of the largest: more than 46 bits of addresses no process has. */
+#define NM_REGION_SMALLEST ((size_t)64 << 20)
+#define NM_REGION_LARGEST ((size_t)1 << 46)
+/* Bytes between the region and where the system puts mappings, as far as the addresses allow: they are 47 bits on most
+ * machines, and may be as few as 39; a checker leaves even less, and ThreadSanitizer ends a program that asks for more. What
+ * the system maps grows down from there, or up. */
+#ifdef NM__TSAN
+#define NM_REGION_FARTHEST ((size_t)128 << 30)
+#else
+#define NM_REGION_FARTHEST ((size_t)8 << 40)
+#endif
+/* Bytes from which a span asks for huge pages, which save it most of its page faults; under small blocks they would only take
+ * memory that nothing asked for. NumPy draws the line at the same size. And bytes of such a page. */
+#define NM_REGION_HUGE_FROM ((size_t)4 << 20)
+#define NM_REGION_HUGE_PAGE ((size_t)2 << 20)
+/* Bytes from which a span is unmapped rather than purged. */
+#define NM_REGION_UNMAP_FROM ((size_t)1 << 20)
+/* Free spans that are away, at most: each splits a mapping, of which a process may have some 65,000. */
+#define NM_REGION_MOST_AWAY 8192
+/* Pages of holes: with more the region ends where it is. */
+#define NM_REGION_MOST_HOLES ((size_t)1 << 16)
+/* Bytes that are mapped at a time: an 8th of what is mapped, so that there are few calls and little that is not needed is
+ * mapped; at least, and at most. */
+#define NM_REGION_STEP_PART 8
+#define NM_REGION_STEP_LEAST NM_REGION_UNMAP_FROM
+#define NM_REGION_STEP_MOST ((size_t)64 << 20)
+/* Bytes from which a span that outgrows its place moves to a mapping of its own, and addresses that are left behind it there,
+ * in bytes: of one below NM_REGION_HUGE_FROM, and of others. They cost nothing but addresses. Decision 21. */
+#define NM_REGION_APART_FROM NM_REGION_UNMAP_FROM
+#define NM_REGION_ROOM_SMALL ((size_t)64 << 20)
+#define NM_REGION_ROOM ((size_t)1 << 30)
+
+/* ---- decay: decisions 20, 24, 25 ------------------------------------------------------------------- */
+
+/* Windows that the decay time is divided into: what was not needed in any of them goes. */
+#define NM_DECAY_WINDOWS 8
+/* Spans that one call purges, at most: no single call pays for a large program's whole past. */
+#define NM_DECAY_SPANS_AT_ONCE 4
+/* Bytes that are kept although nothing shows yet that they are needed: no more where no thread will give them back. */
+#define NM_DECAY_KEPT_ANYWAY ((size_t)32 << 20)
+/* Under a limit on address space no more is kept than such a part of it. */
+#define NM_DECAY_LIMIT_PART 32
+/* Bytes that may stay in an idle process: with less no thread is started. And at a fork. */
+#define NM_DECAY_WATCHED_FROM ((size_t)4 << 20)
+/* Milliseconds that the clock may be late: it is the coarse one. */
+#define NM_DECAY_CLOCK_MS 10
+/* Bytes that made way and were needed again within the decay time: up to here they cost next to nothing. */
+#define NM_DECAY_REGRETTED ((size_t)4 << 20)
+/* Slack, at most: such a part of what was ever used, and bytes. It ends the regrets of any loop that was tried. */
+#define NM_DECAY_SLACK_PART 4
+#define NM_DECAY_SLACK ((size_t)4 << 20)
 
 #endif

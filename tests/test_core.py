@@ -20,7 +20,7 @@ SOURCES = sorted(
 
 #: writable objects of the process: what each is there for
 GLOBALS = {
-    "region": "the one range of addresses of the process",
+    "nm__region": "the one range of addresses of the process",
     "nm__region_base": "the same, set once",
     "nm__region_reach": "how much of it was ever handed out",
     "nm__region_dirty": "how much of it is kept for reuse",
@@ -28,7 +28,7 @@ GLOBALS = {
     "nm__region_os_page": "the size of the system's page, set once",
     "nm__pages": "the same, set once",
     "nm__page_bias": "the same, set once",
-    "watcher": "the thread that gives memory back in an idle process",
+    "decay_watcher": "the thread that gives memory back in an idle process",
     "nm__heaps": "every heap, for fork and the end of a thread",
     "slabs": "every slab, for the same",
     "traceds": "every traced, for the same",

@@ -134,7 +134,7 @@ class TestTheDropInImport:
             done = python(code, **env)
             assert (done.returncode, done.stdout) == (0, "False\n")
             assert done.stderr.count("RuntimeWarning: nativemem.auto: the engine is off: ") == 1
-            assert done.stderr.startswith("<string>:1: RuntimeWarning: nativemem.auto: ")  # the line that imports it
+            assert done.stderr.startswith("<string>:1: RuntimeWarning: nativemem.auto: ")
 
     def test_a_bad_setting_is_an_error(self) -> None:
         done = python("import nativemem.auto", NATIVEMEM_LIMIT="much")

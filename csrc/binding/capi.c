@@ -1,9 +1,11 @@
 #include "binding/capi.h" /* first: Python.h wants to be */
 
+#include "binding/hooks.h"
+
 #define NM__CAPI_PROVIDER
 #include "nativemem/capi.h"
 
-static int borrow(PyObject *allocator, nm_borrowed *out) {
+static int capi_borrow(PyObject *allocator, nm_borrowed *out) {
     *out = (nm_borrowed){.keeper = NULL};
     PyObject *module = PyImport_ImportModule(NM_CAPI_MODULE);
     PyObject *found = module == NULL ? NULL : PyObject_CallMethod(module, "_borrow", "O", allocator);
@@ -21,7 +23,7 @@ static int borrow(PyObject *allocator, nm_borrowed *out) {
 }
 
 /* An error that is being raised, as where a dealloc calls, is put back; a new one takes its place. */
-static int give_back(nm_borrowed *memory) {
+static int capi_give_back(nm_borrowed *memory) {
     if (memory->keeper == NULL) return 0;
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
@@ -39,23 +41,23 @@ static int give_back(nm_borrowed *memory) {
 }
 
 /* The slot is read first: what is called here may fail at something of its own. */
-static void raise_refusal(const nm_borrowed *memory) {
+static void capi_raise(const nm_borrowed *memory) {
     nm_failure failure = nm_last_failure();
     PyObject *allocator = memory->keeper == NULL ? NULL : PyObject_GetAttrString(memory->keeper, "allocator");
-    if (allocator != NULL) nm__raise_failure(allocator, failure);
+    if (allocator != NULL) nm__raise_status((AllocatorObject *)allocator, failure);
     else if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "nm_raise: nothing is borrowed");
     Py_XDECREF(allocator);
 }
 
-PyObject *nm__capi_capsule(PyObject *module, PyObject *unused) {
+static PyObject *capi_capsule(PyObject *module, PyObject *unused) {
     static nm_capi table = {
         .size = sizeof table,
         .last_failure = nm_last_failure,
         .refuse = nm_refuse,
         .empty_block = nm_empty_block,
-        .borrow = borrow,
-        .give_back = give_back,
-        .raise = raise_refusal,
+        .borrow = capi_borrow,
+        .give_back = capi_give_back,
+        .raise = capi_raise,
         .hmalloc = nm_hmalloc,
         .hcalloc = nm_hcalloc,
         .hrealloc = nm_hrealloc,
@@ -65,4 +67,10 @@ PyObject *nm__capi_capsule(PyObject *module, PyObject *unused) {
     };
     (void)module, (void)unused;
     return PyCapsule_New(&table, NM_CAPI_NAME, NULL);
+}
+
+int nm__capi_add(PyObject *module) {
+    static PyMethodDef methods[] = {{"capi", capi_capsule, METH_NOARGS, "The capsule that other extensions import."},
+                                    {NULL, NULL, 0, NULL}};
+    return PyModule_AddFunctions(module, methods);
 }

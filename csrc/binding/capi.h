@@ -4,6 +4,6 @@
 
 #include "engine/python.h"
 
-PyObject *nm__capi_capsule(PyObject *module, PyObject *unused);
+int nm__capi_add(PyObject *module);
 
 #endif

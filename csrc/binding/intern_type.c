@@ -10,6 +10,7 @@
 
 #include "base/base.h"
 #include "binding/intern_type.h"
+#include "binding/pressure.h"
 #include "nativemem/intern.h"
 
 enum { BLOCK = 512 };
@@ -23,19 +24,19 @@ typedef struct InternObject {
     PyObject *needs; /* tuple: what keeps the upstream open, and the handle of its structure */
 } InternObject;
 
-static nm_intern *table_of(PyObject *self) { return ((InternObject *)self)->table; }
-static bool is_closed(PyObject *self) {
+static nm_intern *intern_table_of(PyObject *self) { return ((InternObject *)self)->table; }
+static bool intern_is_closed(PyObject *self) {
     if (NM_LIKELY(!((InternObject *)self)->closed)) return false;
     (void)nm__fail(NM_CLOSED, 0, 0, 0);
     return true;
 }
 
-static PyObject *failure(void) {
+static PyObject *intern_failure(void) {
     nm_failure f = nm_last_failure();
     return Py_BuildValue("(innn)", (int)f.status, (Py_ssize_t)f.requested, (Py_ssize_t)f.used, (Py_ssize_t)f.limit);
 }
 
-static uint64_t hash_of(const void *bytes, size_t size) {
+static uint64_t intern_hash_of(const void *bytes, size_t size) {
 #if PY_VERSION_HEX >= 0x030E0000
     return (uint64_t)Py_HashBuffer(bytes, (Py_ssize_t)size);
 #else
@@ -51,7 +52,7 @@ typedef struct scratch {
     size_t used, size;
 } scratch;
 
-static size_t encode(PyObject *text, unsigned char *to) {
+static size_t intern_encode(PyObject *text, unsigned char *to) {
     int kind = (int)PyUnicode_KIND(text);
     const void *data = PyUnicode_DATA(text);
     unsigned char *at = to;
@@ -78,7 +79,7 @@ static size_t encode(PyObject *text, unsigned char *to) {
 }
 
 /* 1; 0: the scratch has no room as long as it is in use; -1: an error is set. */
-static int look_at(PyObject *value, nm_intern_value *out, scratch *s) {
+static int intern_look_at(PyObject *value, nm_intern_value *out, scratch *s) {
     if (PyBytes_Check(value)) {
         out->bytes = PyBytes_AS_STRING(value);
         out->size = (size_t)PyBytes_GET_SIZE(value);
@@ -111,8 +112,8 @@ static int look_at(PyObject *value, nm_intern_value *out, scratch *s) {
         }
     }
     out->bytes = s->bytes + s->used;
-    out->size = encode(value, s->bytes + s->used);
-    out->hash = hash_of(out->bytes, out->size);
+    out->size = intern_encode(value, s->bytes + s->used);
+    out->hash = intern_hash_of(out->bytes, out->size);
     s->used += out->size;
     return 1;
 }
@@ -120,33 +121,33 @@ static int look_at(PyObject *value, nm_intern_value *out, scratch *s) {
 /* ---- methods ---- */
 
 /* Budgets may have come to a level of theirs. -1: an interrupt. */
-static inline int tell(void) {
-    return NM_UNLIKELY(atomic_load_explicit(&nm__pressed, memory_order_relaxed)) ? nm__tell_pressure() : 0;
+static inline int intern_tell(void) {
+    return NM_UNLIKELY(atomic_load_explicit(&nm__pressed, memory_order_relaxed)) ? nm__pressure_tell() : 0;
 }
 
 static PyObject *intern_acquire(PyObject *self, PyObject *value) {
     nm_intern_value v;
     nm_intern_id id = 0;
     scratch s = {NULL, 0, 0};
-    if (is_closed(self)) return failure();
-    if (look_at(value, &v, &s) < 0) return NULL;
-    nm_status status = nm_intern_acquire_many(table_of(self), &v, 1, &id);
+    if (intern_is_closed(self)) return intern_failure();
+    if (intern_look_at(value, &v, &s) < 0) return NULL;
+    nm_status status = nm_intern_acquire_many(intern_table_of(self), &v, 1, &id);
     PyMem_Free(s.bytes);
-    if (status != NM_OK) return failure();
-    PyObject *result = tell() < 0 ? NULL : PyLong_FromUnsignedLongLong(id);
-    if (result == NULL) (void)nm_intern_release(table_of(self), id);
+    if (status != NM_OK) return intern_failure();
+    PyObject *result = intern_tell() < 0 ? NULL : PyLong_FromUnsignedLongLong(id);
+    if (result == NULL) (void)nm_intern_release(intern_table_of(self), id);
     return result;
 }
 
 /* Of the items those from *from on: as many as are looked at together. 1; 0: refused; -1: an error is set. */
-static int acquire_block(nm_intern *t, PyObject **items, size_t count, size_t *from, nm_intern_id *out, scratch *s) {
+static int intern_acquire_block(nm_intern *t, PyObject **items, size_t count, size_t *from, nm_intern_id *out, scratch *s) {
     nm_intern_value values[BLOCK];
     size_t n = 0;
     int looked = 1;
     s->used = 0;
     while (n < BLOCK && *from + n < count) {
         if (*from + n + 8 < count) __builtin_prefetch(items[*from + n + 8]);
-        looked = look_at(items[*from + n], &values[n], s);
+        looked = intern_look_at(items[*from + n], &values[n], s);
         if (looked <= 0) break;
         n++;
     }
@@ -174,20 +175,20 @@ static PyObject *intern_acquire_many(PyObject *self, PyObject *const *args, Py_s
         PyErr_SetString(PyExc_ValueError, "acquire_many: the ids are of another number");
         went = -1;
     }
-    if (is_closed(self)) went = 0;
+    if (intern_is_closed(self)) went = 0;
     while (went > 0 && from < count)
-        went = acquire_block(table_of(self), PySequence_Fast_ITEMS(values), count, &from, out.buf, &s);
-    if (went == 0) result = failure();
+        went = intern_acquire_block(intern_table_of(self), PySequence_Fast_ITEMS(values), count, &from, out.buf, &s);
+    if (went == 0) result = intern_failure();
     PyMem_Free(s.bytes);
-    if (went > 0 && tell() == 0) result = Py_NewRef(Py_None);
-    else if (from != 0) (void)nm_intern_release_many(table_of(self), out.buf, from, NULL);
+    if (went > 0 && intern_tell() == 0) result = Py_NewRef(Py_None);
+    else if (from != 0) (void)nm_intern_release_many(intern_table_of(self), out.buf, from, NULL);
     PyBuffer_Release(&out);
     Py_DECREF(values);
     return result;
 }
 
 /* A number that is none of the table's stands for no value. false: an error is set. */
-static bool id_of(PyObject *number, nm_intern_id *id) {
+static bool intern_id_of(PyObject *number, nm_intern_id *id) {
     if (!PyLong_Check(number)) {
         PyErr_Format(PyExc_TypeError, "InternTable: takes a handle, which is an int, not %.100s", Py_TYPE(number)->tp_name);
         return false;
@@ -202,14 +203,14 @@ static bool id_of(PyObject *number, nm_intern_id *id) {
 
 static PyObject *intern_retain(PyObject *self, PyObject *number) {
     nm_intern_id id;
-    if (!id_of(number, &id)) return NULL;
-    return nm_intern_retain(table_of(self), id, NULL, NULL) == NM_OK ? Py_NewRef(Py_None) : failure();
+    if (!intern_id_of(number, &id)) return NULL;
+    return nm_intern_retain(intern_table_of(self), id, NULL, NULL) == NM_OK ? Py_NewRef(Py_None) : intern_failure();
 }
 
 static PyObject *intern_release(PyObject *self, PyObject *number) {
     nm_intern_id id;
-    if (!id_of(number, &id)) return NULL;
-    return nm_intern_release(table_of(self), id) == NM_OK ? Py_NewRef(Py_None) : failure();
+    if (!intern_id_of(number, &id)) return NULL;
+    return nm_intern_release(intern_table_of(self), id) == NM_OK ? Py_NewRef(Py_None) : intern_failure();
 }
 
 /* (buffer of ids). None, or how many were released before the first that is none. */
@@ -217,7 +218,7 @@ static PyObject *intern_release_many(PyObject *self, PyObject *ids) {
     Py_buffer in;
     size_t done = 0;
     if (PyObject_GetBuffer(ids, &in, PyBUF_SIMPLE) < 0) return NULL;
-    nm_status status = nm_intern_release_many(table_of(self), in.buf, (size_t)in.len / sizeof(nm_intern_id), &done);
+    nm_status status = nm_intern_release_many(intern_table_of(self), in.buf, (size_t)in.len / sizeof(nm_intern_id), &done);
     PyBuffer_Release(&in);
     return status == NM_OK ? Py_NewRef(Py_None) : PyLong_FromSize_t(done);
 }
@@ -227,11 +228,11 @@ static PyObject *value_of(PyObject *self, PyObject *number, bool as_text) {
     nm_intern_id id;
     const void *bytes;
     size_t size;
-    if (!id_of(number, &id)) return NULL;
-    if (nm_intern_retain(table_of(self), id, &bytes, &size) != NM_OK) return failure();
+    if (!intern_id_of(number, &id)) return NULL;
+    if (nm_intern_retain(intern_table_of(self), id, &bytes, &size) != NM_OK) return intern_failure();
     PyObject *value = as_text ? PyUnicode_DecodeUTF8(bytes, (Py_ssize_t)size, "surrogatepass")
                               : PyBytes_FromStringAndSize(bytes, (Py_ssize_t)size);
-    (void)nm_intern_release(table_of(self), id);
+    (void)nm_intern_release(intern_table_of(self), id);
     return value;
 }
 static PyObject *intern_view(PyObject *self, PyObject *number) { return value_of(self, number, false); }
@@ -240,14 +241,14 @@ static PyObject *intern_text(PyObject *self, PyObject *number) { return value_of
 static PyObject *intern_stats(PyObject *self, PyObject *unused) {
     (void)unused;
     nm_intern_stats s;
-    nm_intern_read(table_of(self), &s);
+    nm_intern_read(intern_table_of(self), &s);
     return Py_BuildValue("(nnnnnnnn)", (Py_ssize_t)s.unique, (Py_ssize_t)s.references, (Py_ssize_t)s.stored, (Py_ssize_t)s.held,
                          (Py_ssize_t)s.acquires, (Py_ssize_t)s.hits, (Py_ssize_t)s.reserved, (Py_ssize_t)s.failures);
 }
 
 static PyObject *intern_check(PyObject *self, PyObject *unused) {
     (void)unused;
-    const char *broken = nm_intern_check(table_of(self));
+    const char *broken = nm_intern_check(intern_table_of(self));
     return broken == NULL ? Py_NewRef(Py_None) : PyUnicode_FromString(broken);
 }
 
@@ -255,7 +256,7 @@ static PyObject *intern_check(PyObject *self, PyObject *unused) {
 static PyObject *intern_close(PyObject *self, PyObject *unused) {
     (void)unused;
     ((InternObject *)self)->closed = true;
-    nm_intern_clear(table_of(self));
+    nm_intern_clear(intern_table_of(self));
     Py_RETURN_NONE;
 }
 
@@ -289,21 +290,25 @@ static PyTypeObject Intern_Type = {
 };
 
 /* ((self, methods) of the upstream's port, shards, what it needs). A table, or a failure. */
-PyObject *nm__intern_new(PyObject *module, PyObject *args) {
+static PyObject *intern_new(PyObject *module, PyObject *args) {
     (void)module;
     unsigned long long self, methods;
     Py_ssize_t shards;
     PyObject *needs;
     if (!PyArg_ParseTuple(args, "(KK)nO!", &self, &methods, &shards, &PyTuple_Type, &needs)) return NULL;
-    if (PyType_Ready(&Intern_Type) < 0) return NULL;
     InternObject *o = PyObject_New(InternObject, &Intern_Type);
     if (o == NULL) return NULL;
     nm_allocator upstream = {(void *)(uintptr_t)self, (const nm_methods *)(uintptr_t)methods};
     o->closed = false;
     o->needs = Py_NewRef(needs);
-    o->table = nm_intern_create(upstream, (size_t)shards, hash_of);
+    o->table = nm_intern_create(upstream, (size_t)shards, intern_hash_of);
     if (o->table != NULL) return (PyObject *)o;
-    PyObject *why = failure();
+    PyObject *why = intern_failure();
     Py_DECREF(o);
     return why;
+}
+
+int nm__intern_add(PyObject *module) {
+    static PyMethodDef methods[] = {{"intern_new", intern_new, METH_VARARGS, "An intern table."}, {NULL, NULL, 0, NULL}};
+    return PyType_Ready(&Intern_Type) < 0 ? -1 : PyModule_AddFunctions(module, methods);
 }

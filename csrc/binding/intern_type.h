@@ -4,6 +4,6 @@
 
 #include "engine/python.h"
 
-PyObject *nm__intern_new(PyObject *module, PyObject *args);
+int nm__intern_add(PyObject *module);
 
 #endif

@@ -6,7 +6,7 @@
 #include "nativemem.h"
 
 /* bool own_<noun>(void **slot, ...): as nm_<noun>_create, with the result in *slot; false where it is NULL. For stack and
- * pool it is in dataplane.c. */
+ * pool it is in handles.c. */
 #define NM__OWNED(noun, parameters, arguments) \
     static bool own_##noun parameters { return (*slot = nm_##noun##_create arguments) != NULL; }
 
@@ -24,7 +24,7 @@ NM__OWNED(locked, (void **slot, nm_allocator upstream), (upstream))
 
 #undef NM__OWNED
 
-/* Whether nothing of a port is out: for who has no memory for its numbers. */
+/* Whether nothing of a port is out: for a caller that has no memory for its numbers. */
 static bool own_is_idle(void *self, const nm_methods *methods) {
     nm_stats stats;
     methods->stats(self, &stats);

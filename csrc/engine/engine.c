@@ -20,6 +20,7 @@
 #include "engine/place.h"
 #include "engine/scopes.h"
 
+nm__array_source_table nm__array_sources;
 static nm_heap *heap;
 static nm_budget *budget;
 static bool is_secure;
@@ -341,33 +342,6 @@ static bool no_heap(void) {
     return true;
 }
 
-/* Not through cffi, nor is what follows: the start of a process is not to wait for cffi, nor to hold it. */
-PyObject *nm__region_size(PyObject *module, PyObject *unused) {
-    (void)module, (void)unused;
-    return PyLong_FromSize_t(nm_region_size());
-}
-
-PyObject *nm__region_init(PyObject *module, PyObject *args) {
-    (void)module;
-    Py_ssize_t reserve, retain;
-    unsigned decay_ms;
-    if (!PyArg_ParseTuple(args, "nnI", &reserve, &retain, &decay_ms)) return NULL;
-    return PyBool_FromLong(nm_region_init((size_t)reserve, (size_t)retain, decay_ms) == NM_OK);
-}
-
-PyObject *nm__region_decay_when_idle(PyObject *module, PyObject *unused) {
-    (void)module, (void)unused;
-    nm__region_watch();
-    Py_RETURN_NONE;
-}
-
-PyObject *nm__region_owns(PyObject *module, PyObject *address) {
-    (void)module;
-    const void *ptr = PyLong_AsVoidPtr(address);
-    if (ptr == NULL && PyErr_Occurred()) return NULL;
-    return PyBool_FromLong(nm_region_owns(ptr));
-}
-
 PyObject *nm__engine_start(PyObject *module, PyObject *secure) {
     (void)module;
     int is = PyObject_IsTrue(secure);
@@ -556,7 +530,8 @@ static void *scoped_array(size_t bytes, bool zeroed) {
 
 static void *array_malloc(void *ctx, size_t size) {
     (void)ctx;
-    if (NM_UNLIKELY(nm__default_source != NULL)) return nm__source_alloc(nm__default_source, size, false);
+    if (NM_UNLIKELY(nm__array_sources.standing != NULL))
+        return nm__array_sources.standing->malloc(nm__array_sources.standing->ctx, size);
     if (NM_LIKELY(is_on(&arrays.mode))) {
         size_t bytes = padded(size);
         void *ptr = NULL;
@@ -576,7 +551,8 @@ static void *array_calloc(void *ctx, size_t count, size_t size) {
     (void)ctx;
     size_t bytes;
     if (!nm_mul(count, size, &bytes)) return NULL;
-    if (NM_UNLIKELY(nm__default_source != NULL)) return nm__source_alloc(nm__default_source, bytes, true);
+    if (NM_UNLIKELY(nm__array_sources.standing != NULL))
+        return nm__array_sources.standing->calloc(nm__array_sources.standing->ctx, 1, bytes);
     if (NM_LIKELY(is_on(&arrays.mode))) {
         void *ptr = arrays_owned() ? scoped_array(padded(bytes), true) : array_from(heap, padded(bytes), true);
         if (NM_LIKELY(ptr != NULL) || !may_ask_for_arrays()) return ptr;
@@ -587,7 +563,7 @@ static void *array_calloc(void *ctx, size_t count, size_t size) {
 /* The size that NumPy gives is not to be trusted, and not needed. */
 static void array_free(void *ctx, void *ptr, size_t size) {
     (void)ctx;
-    if (NM_UNLIKELY(nm__sourced != 0) && nm__source_free(ptr)) return;
+    if (NM_UNLIKELY(nm__array_sources.live != 0) && nm__array_sources.take_back(ptr)) return;
     nm__page *page = nm__page_of(ptr);
     if (NM_UNLIKELY(scoped) && page != NULL && may_be_owned(page)) nm__scope_forget_array(ptr);
     if (NM_UNLIKELY(!give(ptr, page))) arrays.before.allocator.free(arrays.before.allocator.ctx, ptr, size);
@@ -608,7 +584,8 @@ static nm__numpy_handler handler;
 
 static void *array_realloc(void *ctx, void *ptr, size_t size) {
     if (ptr == NULL) return array_malloc(ctx, size);
-    if (NM_UNLIKELY(nm__sourced != 0) && nm__source_gave(ptr)) return nm__source_move(ptr, size, &handler.allocator);
+    if (NM_UNLIKELY(nm__array_sources.live != 0) && nm__array_sources.gave(ptr))
+        return nm__array_sources.move(ptr, size, &handler.allocator);
     if (nm__page_of_block(ptr) == NULL) return arrays.before.allocator.realloc(arrays.before.allocator.ctx, ptr, size);
     bool on = is_on(&arrays.mode);
     if (NM_UNLIKELY(on && scoped)) {
@@ -635,9 +612,6 @@ static void *array_realloc(void *ctx, void *ptr, size_t size) {
 
 static nm__numpy_handler handler = {"nativemem", 1, {NULL, array_malloc, array_calloc, array_realloc, array_free}};
 
-/* PyDataMem_GetHandler's place in NumPy's C-API table, since 1.22. */
-#define NUMPY_GET_HANDLER 305
-
 /* The capsule of the handler in use is made to point to ours; arrays that were made before hold the same
  * capsule, and their frees are passed on. */
 static bool redirect(PyObject *capsule) {
@@ -659,7 +633,7 @@ PyObject *nm__engine_hook_arrays(PyObject *module, PyObject *api) {
     void **table = PyCapsule_GetPointer(api, NULL);
     if (table == NULL) return NULL;
     PyObject *(*get_handler)(void);
-    memcpy(&get_handler, &table[NUMPY_GET_HANDLER], sizeof get_handler);
+    memcpy(&get_handler, &table[NM__NUMPY_GET_HANDLER], sizeof get_handler);
     PyObject *capsule = get_handler();
     if (capsule == NULL) return NULL;
     arrays.hooked = redirect(capsule);
@@ -673,7 +647,7 @@ PyObject *nm__engine_array_handler(PyObject *module, PyObject *address) {
     (void)module;
     bool ours;
     if (address == Py_None) {
-        if (nm__default_source != NULL) return PyUnicode_FromString(nm__source_name(nm__default_source));
+        if (nm__array_sources.standing != NULL) return PyUnicode_FromString(nm__array_sources.standing_name);
         ours = atomic_load(&arrays.mode) != OFF;
     } else {
         const void *ptr = PyLong_AsVoidPtr(address);

@@ -1,36 +1,42 @@
-/* NumPy arrays from allocators: an array's memory is a block, held as by a buffer until NumPy frees it.
- *
- * The interpreter's lock is held by whoever calls, as NumPy does. */
+/* NumPy's handlers of memory, as the engine's hook and the handlers of allocators (binding/sources.c) share them. */
 #ifndef NM__NUMPY_H
 #define NM__NUMPY_H
 
 #include "engine/python.h"
 
-typedef struct nm__source nm__source; /* an allocator as NumPy sees it */
+/* The handler that NumPy expects behind a capsule named "mem_handler" (NEP 49, version 1). Declared here so that neither
+ * building nor importing needs NumPy. */
+typedef struct {
+    void *ctx;
+    void *(*malloc)(void *ctx, size_t size);
+    void *(*calloc)(void *ctx, size_t nelem, size_t elsize);
+    void *(*realloc)(void *ctx, void *ptr, size_t new_size);
+    void (*free)(void *ctx, void *ptr, size_t size);
+} nm__numpy_allocator;
+typedef struct {
+    char name[127];
+    uint8_t version;
+    nm__numpy_allocator allocator;
+} nm__numpy_handler;
 
-/* What arrays come from where NumPy was not told otherwise; NULL: the engine, or what was there before. */
-extern nm__source *nm__default_source;
-/* Arrays from sources that are in use. */
-extern size_t nm__sourced;
+#define NM__NUMPY_CAPSULE "mem_handler"
+/* Places in NumPy's C-API table, since 1.22: PyDataMem_SetHandler and PyDataMem_GetHandler. */
+#define NM__NUMPY_SET_HANDLER 304
+#define NM__NUMPY_GET_HANDLER 305
 
-/* NULL: refused; why is kept aside. Where a budget refuses, those who watch it are asked for room: Python code that may do
- * anything. No other call here runs any. */
-void *nm__source_alloc(nm__source *source, size_t size, bool zeroed);
-bool nm__source_gave(const void *ptr);
-bool nm__source_free(void *ptr); /* false: no source gave it */
-/* What a source gave, to what another allocator gives. NULL: nothing moved, as it refused, or as Python code that ran in
- * the midst freed the block; a move in the midst of the same block's is refused. */
-void *nm__source_move(void *ptr, size_t size, const nm__numpy_allocator *to_where);
-
-const char *nm__source_name(const nm__source *source);
-
-/* Functions of the module. */
-/* (NumPy's table, allocator, name, the locks of imports under way or None) -> capsule. In an empty context. */
-PyObject *nm__numpy_make_handler(PyObject *module, PyObject *args);
-PyObject *nm__numpy_swap(PyObject *module, PyObject *args);         /* (NumPy's table, capsule) -> the one before */
-PyObject *nm__numpy_default(PyObject *module, PyObject *capsule);   /* or None; the engine's hook has to be in */
-PyObject *nm__numpy_allocator_of(PyObject *module, PyObject *address); /* -> allocator, or None */
-PyObject *nm__numpy_in_use(PyObject *module, PyObject *unused);        /* -> (arrays, bytes) */
-PyObject *nm__numpy_refusal(PyObject *module, PyObject *unused);       /* -> the last that NumPy dropped, or None */
+/* Arrays that come from sources, allocators of the layer above, though NumPy calls the engine's hook: the layer sets the
+ * functions once, and the rest as sources come and go. With the interpreter's lock held. */
+typedef struct nm__array_source_table {
+    const nm__numpy_allocator *standing; /* what arrays come from where NumPy was not told otherwise; NULL: the engine, or
+                                            what was there before */
+    const char *standing_name;
+    size_t live; /* arrays in use that sources gave */
+    bool (*gave)(const void *ptr);
+    bool (*take_back)(void *ptr); /* false: no source gave it */
+    /* What a source gave, to what another allocator gives. NULL: nothing moved, as it refused, or as Python code that ran in
+     * the midst freed the block; a move in the midst of the same block's is refused. */
+    void *(*move)(void *ptr, size_t size, const nm__numpy_allocator *to_where);
+} nm__array_source_table;
+extern nm__array_source_table nm__array_sources;
 
 #endif

@@ -27,6 +27,7 @@
 /* Where a thread cannot be called back: so many overdrawn blocks after an error belong to its handling. */
 #define OF_HANDLING 64
 
+nm__watcher_table nm__watchers;
 nm_heap *nm__overdraft_heap; /* has no budget: its blocks are charged, not what it holds */
 static nm_budget *process;
 
@@ -315,7 +316,7 @@ static int find_room(nm__owner *o) {
     errors.refusal.charged = NULL;
     if (refusal.charged == NULL || (refusal.charged != process && (o == NULL || refusal.charged != nm__owner_budget(o))))
         return 0;
-    int ran = nm__ask_for_room(refusal.charged, refusal.refuser);
+    int ran = nm__watchers.ask(refusal.charged, refusal.refuser);
     if (ran <= 0 || !charge(o, 1, nm__budget_try)) return ran < 0 ? -1 : 0;
     release(o, 1);
     nm__budget_uncount(refusal.charged, refusal.refuser);
@@ -327,11 +328,11 @@ static int at_safe_point(void *unused) {
     int result = 0;
     bool told = errors.told;
     errors.told = true; /* what follows is had in silence */
-    if (atomic_load_explicit(&nm__pressed, memory_order_relaxed) && nm__scope_without(nm__tell_pressure) < 0) {
+    if (atomic_load_explicit(&nm__pressed, memory_order_relaxed) && nm__scope_without(nm__watchers.tell) < 0) {
         if (PyErr_ExceptionMatches(PyExc_MemoryError)) PyErr_Clear(); /* it would be raised in whatever happens to run */
         else result = -1;
     }
-    if (result == 0) nm__see_off_blocks();
+    if (result == 0) nm__watchers.drain();
     if (process == NULL) { /* without the engine */
         errors.told = told;
         atomic_store(&called, false);

@@ -14,6 +14,19 @@
 #include "heap/heap.h"
 #include "engine/scopes.h"
 
+/* What the engine has Python code do at a safe point, or before a request is refused: the layer above sets the functions
+ * when the module is made, so that the engine knows nothing of it. */
+typedef struct nm__watcher_table {
+    /* Calls the watchers of budgets with what was noted. -1 with an error set: an interrupt. */
+    int (*tell)(void);
+    /* Asks the watchers for room: 1 where one was called, 0 where none was, -1 with an error set for an interrupt. Pre: both
+     * budgets are held. */
+    int (*ask)(nm_budget *charged, nm_budget *refuser);
+    /* Runs what is left to run of blocks that arrays had. */
+    void (*drain)(void);
+} nm__watcher_table;
+extern nm__watcher_table nm__watchers;
+
 /* Before the first call of the rest; false: out of memory. process: what all of it is charged to, beside an owner. */
 bool nm__overdraft_start(nm_budget *process, bool secure);
 
@@ -29,7 +42,7 @@ extern nm_heap *nm__overdraft_heap; /* NULL before the start */
 /* Pre: the page of a block. */
 NM_INLINE bool nm__overdraft_owns(const nm__page *page) {
     return page->theap != NULL ? page->theap->heap == nm__overdraft_heap
-                              : page->kind == NM__SPAN && page->cells.free == nm__overdraft_heap;
+                               : page->kind == NM__SPAN && page->cells.free == nm__overdraft_heap;
 }
 /* Pre: of its own. */
 nm_status nm__overdraft_give(void *ptr);

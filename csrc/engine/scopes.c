@@ -820,6 +820,23 @@ int nm__scope_without(int (*call)(void)) {
     return result;
 }
 
+/* Runs a callable at no owner's charge. */
+static NM_TLS PyObject *scope_aside_call, *scope_aside_result;
+
+static int scope_call_aside(void) {
+    scope_aside_result = PyObject_CallNoArgs(scope_aside_call);
+    return scope_aside_result == NULL ? -1 : 0;
+}
+
+PyObject *nm__scope_aside(PyObject *module, PyObject *call) {
+    (void)module;
+    PyObject *before = scope_aside_call, *result = NULL;
+    scope_aside_call = call;
+    if (nm__scope_without(scope_call_aside) == 0) result = scope_aside_result;
+    scope_aside_call = before;
+    return result;
+}
+
 /* The owner that is charged now, or None. */
 PyObject *nm__scope_current(PyObject *module, PyObject *unused) {
     (void)module, (void)unused;

@@ -78,6 +78,7 @@ void nm__scope_add_census(nm_census *sum);
 /* Functions of the module; each is called with the interpreter's lock held. */
 PyObject *nm__scope_owner(PyObject *module, PyObject *args); /* (budget's handle, its address, whether it asks) -> owner */
 PyObject *nm__scope_current(PyObject *module, PyObject *unused);
+PyObject *nm__scope_aside(PyObject *module, PyObject *call);
 PyObject *nm__scope_array_budget(PyObject *module, PyObject *address); /* -> its budget's address, or 0 */
 /* Makes the types, the variable, and the methods of a budget that begin and end a scope; -1 with an error set. */
 int nm__scope_ready(PyObject *module);

@@ -1,0 +1,85 @@
+/* The list of a chain's live blocks: making and ending a block, and what is left where an allocator cannot take one back.
+ *
+ * A Block object is made before its memory is taken, because making an object may run a collection, and so any Python
+ * code. Dead objects are kept for reuse. An orphan, a block that was collected where its allocator would not take it back,
+ * stays on the list without being an object any more.
+ */
+#ifndef NM__CHAIN_H
+#define NM__CHAIN_H
+
+#include "base/base.h"
+#include "binding/objects.h"
+
+/* Pre: the block is on no list. */
+static inline void nm__chain_link(Chain *chain, BlockObject *b) {
+    b->serial = ++chain->serial;
+    b->newer = NULL;
+    b->older = chain->newest;
+    if (b->older != NULL) b->older->newer = b;
+    chain->newest = b;
+}
+
+static inline void nm__chain_unlink(BlockObject *b) {
+    if (b->newer != NULL) b->newer->older = b->older;
+    else b->allocator->chain->newest = b->older;
+    if (b->older != NULL) b->older->newer = b->newer;
+}
+
+/* Dead Block objects kept for reuse, linked by `older`. */
+extern BlockObject *nm__block_spares;
+extern int nm__block_spare_count;
+bool nm__block_add_spare(void);
+
+/* Post: there is a spare object; false with an error set. A collection may run here: a reset or a close of the allocator
+ * among other code. So this comes before memory is taken, and from there to the linked block no Python code runs. */
+static inline bool nm__block_prepare(void) { return NM_LIKELY(nm__block_spares != NULL) || nm__block_add_spare(); }
+
+/* Pre: nm__block_prepare(). The block is live, on its chain, and refers to its allocator. */
+static inline PyObject *nm__block_make(AllocatorObject *a, char *ptr, size_t size, size_t align) {
+    BlockObject *b = nm__block_spares;
+    nm__block_spares = b->older;
+    nm__block_spare_count--;
+#ifdef Py_DEBUG
+    _Py_NewReference((PyObject *)b); /* keeps the interpreter's own count of references */
+#else
+    Py_SET_REFCNT((PyObject *)b, 1); /* the type is still set */
+#endif
+    b->allocator = (AllocatorObject *)Py_NewRef((PyObject *)a);
+    b->ptr = ptr;
+    b->size = (Py_ssize_t)size;
+    b->weakrefs = NULL;
+    b->exports = 0;
+    b->align = (uint32_t)align;
+    b->state = LIVE;
+    b->damage_told = false;
+    nm__chain_link(a->chain, b);
+    PyObject_GC_Track(b);
+    return (PyObject *)b;
+}
+
+/* Frees a live block without exports, or an orphan. Another status than NM_OK: its allocator would not take it back, and
+ * nothing changed. */
+static inline nm_status nm__block_give_back(BlockObject *b, BlockState state) {
+    AllocatorObject *a = b->allocator;
+    if (b->size != 0) {
+        nm_status status = a->inner.methods->free(a->inner.self, b->ptr, (size_t)b->size, b->align);
+        if (NM_UNLIKELY(status != NM_OK)) return status;
+    }
+    nm__chain_unlink(b);
+    b->state = (uint16_t)state;
+    return NM_OK;
+}
+
+/* Puts the object of a block away that nothing refers to any more. */
+void nm__block_discard(BlockObject *b);
+/* Gives back those orphans that can be given back by now; whether there was one. */
+bool nm__chain_sweep(Chain *chain);
+/* Takes a live block or an orphan out of use, whatever its allocator says. */
+void nm__chain_retire(BlockObject *b);
+/* Post: on the list of orphans there are only such. To be called after nm__chain_retire. */
+void nm__chain_forget_retired(Chain *chain);
+/* A list of the chain's live blocks after a serial number: those that an allocator gave (NULL: any of the chain), or of
+ * these only those with a view. */
+PyObject *nm__chain_list(const Chain *chain, uint64_t after, const AllocatorObject *of, bool exported);
+
+#endif

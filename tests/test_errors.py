@@ -44,7 +44,11 @@ BUILTIN = {
     "OutOfBounds": ValueError,
     "OperationRefused": RuntimeError,
     "UninitializedRead": ValueError,
+    "CircuitOpenError": RuntimeError,
+    "RateLimitExceeded": RuntimeError,
 }
+#: a cache computes nothing for a while
+SPARED = (errors.CircuitOpenError, errors.RateLimitExceeded)
 #: the error that each status stands for
 RAISED = {
     Status.OUT_OF_MEMORY: "OutOfMemory",
@@ -99,9 +103,10 @@ def test_codes() -> None:
 
 
 def test_want_of_memory_may_pass_later() -> None:
-    """ERR-2: so may a loan; misuse does not."""
+    """ERR-2: so may a loan, and what a cache spares for a while; misuse does not."""
+    later = (MemoryError, errors.LendTimeout, errors.LoanOutstanding, *SPARED)
     for cls in every_class():
-        assert cls.retryable == issubclass(cls, (MemoryError, errors.LendTimeout, errors.LoanOutstanding)), cls
+        assert cls.retryable == issubclass(cls, later), cls
 
 
 def test_each_has_a_docstring() -> None:
@@ -130,7 +135,7 @@ def test_severity() -> None:
     for cls in [NativeMemError, *every_class()]:
         if cls in critical:
             assert cls.severity == "critical"
-        elif issubclass(cls, MemoryError) or cls is errors.LendTimeout:
+        elif issubclass(cls, (MemoryError, *SPARED)) or cls is errors.LendTimeout:
             assert cls.severity == "warning"
         else:
             assert cls.severity == "error"

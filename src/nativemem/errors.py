@@ -23,6 +23,7 @@ __all__ = [
     "BudgetExceeded",
     "BudgetUnderflow",
     "CapacityExceeded",
+    "CircuitOpenError",
     "ConfigError",
     "CorruptionDetected",
     "DoubleFree",
@@ -39,6 +40,7 @@ __all__ = [
     "OutOfBounds",
     "OutOfMemory",
     "PoolExhausted",
+    "RateLimitExceeded",
     "Refusal",
     "ScopeError",
     "StaleBlock",
@@ -333,6 +335,34 @@ class ScopeError(NativeMemError, RuntimeError):
 
     code = "NM-SCOPE"
     _advice = "leave each scope once, the inner ones first, in the context (of a task or thread) that entered it"
+
+
+class CircuitOpenError(NativeMemError, RuntimeError):
+    """A cache's circuit breaker lets nothing through, as what it computes from failed too often."""
+
+    code = "NM-CIRCUIT-OPEN"
+    severity = "warning"
+    retryable = True
+    _advice = "try again when retry_after is over, or serve what is stale"
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds until a compute may pass again; 0 while one is tried."""
+        return float(self.state.get("retry_after", 0.0))
+
+
+class RateLimitExceeded(NativeMemError, RuntimeError):
+    """More computes of a cache than its limit on the rate allows."""
+
+    code = "NM-RATE-LIMIT-EXCEEDED"
+    severity = "warning"
+    retryable = True
+    _advice = "try again when retry_after is over, or allow a higher rate"
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds until the next compute may pass."""
+        return float(self.state.get("retry_after", 0.0))
 
 
 class NativeUnavailable(NativeMemError, RuntimeError):

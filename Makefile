@@ -285,7 +285,7 @@ c-tests-tsan: $(C_TESTS:tests/c/%.c=build/c-tests/tsan/%.passed) ## the C tests 
 fuzz: ## coverage-guided fuzzing of the C core, for FUZZ_SECONDS (60)
 	@scripts/fuzz.sh
 
-hunt-scopes: ## random programs of scopes against a model of who is charged; ARGS="--seconds 30 --seed N"
+hunt-scopes: ## random programs of scopes against a model of what is charged; ARGS="--seconds 30 --seed N"
 	$(PYTHON) scripts/hunt_scopes.py $(ARGS)
 
 hunt-arrays: ## random programs of arrays that interrupt themselves; ARGS="--seconds 30 --seed N"

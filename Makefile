@@ -66,6 +66,10 @@ check: test-slow test ## all tests
 
 TRIED_PAGES := README.md docs/allocators.md docs/c.md docs/manager.md docs/memlib.md docs/structures.md
 
+.PHONY: journal-cache
+journal-cache: $(VENV)/.installed-test ## the journal cache's rebuild within its budget: exit code 1 above it
+	$(BIN)/python examples/journal_cache --parallel 2 $(ARGS)
+
 doctest: $(VENV)/.installed-test ## the examples in docstrings, README.md and docs/, on both backends
 	for backend in native pure; do \
 	  NATIVEMEM_BACKEND=$$backend $(BIN)/python -m pytest --doctest-modules --pyargs nativemem \

@@ -71,7 +71,7 @@ class _Checked(_Base):
 
     def _seal(self) -> None:
         with self._view[: self._used] as used:
-            self._verification.tell("sealed", self._key, used)
+            self._verification._tell("sealed", self._key, used)
 
     def _compare(self, importance: int) -> None:
         checks = self._verification
@@ -81,11 +81,11 @@ class _Checked(_Base):
             self._compare_sizes()
         if self._verification._keeps and self._is_together():
             with self._view[: self._used] as used:  # released also where an error's traceback has it
-                checks.compare(self._key, used, importance, self._name)
+                checks._compare(self._key, used, importance, self._name)
 
     def _compare_now(self) -> None:
         with self._view[: self._used] as used:
-            self._verification.compare_now(self._key, used, self._name)
+            self._verification._compare_now(self._key, used, self._name)
 
     def _compare_sizes(self) -> None:
         sizes = self._used, len(self._view)
@@ -94,20 +94,20 @@ class _Checked(_Base):
             wrong = "{} of {} bytes are used, by the second copy {} of {}".format(*sizes, *self._copy)
         elif not 0 <= sizes[0] <= sizes[1]:
             wrong = "{} of {} bytes are used".format(*sizes)
-        self._verification.count(wrong)
+        self._verification._count(wrong)
         if wrong is not None:
-            self._verification.fail(f"{self._name}: {wrong}")
+            self._verification._fail(f"{self._name}: {wrong}")
 
     def read_bytes(self, offset: int, n: int) -> bytes:
         with lock:
-            self._verification.spend("read")
+            self._verification._spend("read")
             self._compare(READ)
             return super().read_bytes(offset, n)
 
     def write_bytes(self, offset: int, data: Any) -> None:
         with lock:
             checks = self._verification
-            checks.spend("write")
+            checks._spend("write")
             if type(data) is not bytes:
                 data = provider.plain(data, f"{self._name}.write_bytes")
             self._compare(MUTATION if self._used else INITIALIZATION)
@@ -120,32 +120,32 @@ class _Checked(_Base):
             super().write_bytes(offset, data)
             if self._is_together():
                 if self._used > used:
-                    checks.tell("resized", self._key, self._used, b"")
-                checks.tell("wrote", self._key, offset, old + bytes(n - len(old)), data)
+                    checks._tell("resized", self._key, self._used, b"")
+                checks._tell("wrote", self._key, offset, old + bytes(n - len(old)), data)
                 if checks.level in (Level.FULL, Level.REDUNDANT):
                     self._compare_now()
             self._note()
 
     def _bytes(self) -> bytes:
         with lock:
-            self._verification.spend("copy")
+            self._verification._spend("copy")
             self._compare(READ)
             return super()._bytes()
 
     def resize(self, n: int | str) -> None:
         with lock:
             checks = self._verification
-            checks.spend("grow")
+            checks._spend("grow")
             self._compare(CRITICAL)
             before = bytes(self._view[: self._used]) if self._verification._keeps and self._used >= 0 else b""
             super().resize(n)
             if self._verification._keeps and self._is_together():
-                checks.tell("resized", self._key, self._used, before[self._used :])
+                checks._tell("resized", self._key, self._used, before[self._used :])
             self._note()
 
     def acquire(self, offset: int = 0, n: int | None = None) -> memoryview:
         with lock:
-            self._verification.spend("read")
+            self._verification._spend("read")
             self._compare(MUTATION)
             window = super().acquire(offset, n)
             self._is_apart = True
@@ -153,7 +153,7 @@ class _Checked(_Base):
 
     def release(self, window: memoryview) -> None:
         with lock:
-            self._verification.spend("write")
+            self._verification._spend("write")
             super().release(window)
             self._is_together()
 
@@ -172,14 +172,14 @@ class _Checked(_Base):
             except CorruptionDetected as error:
                 wrong = error
             super().close()
-            self._verification.tell("closed", self._key)
+            self._verification._tell("closed", self._key)
             if wrong is not None:
                 raise wrong
 
     def __del__(self) -> None:
         key = getattr(self, "_key", 0)
         if key:
-            self._verification.later(key)
+            self._verification._later(key)
 
 
 @functools.cache

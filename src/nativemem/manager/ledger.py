@@ -65,7 +65,7 @@ class _Verified(_Base):
     def _begins(self, size: int, operation: str) -> None:
         """Something that changes the counters is under way from here to :meth:`_ends`; it has its cost."""
         with lock:
-            self._verification.spend(operation)
+            self._verification._spend(operation)
             while self._gone:
                 self._leave(self._gone.popleft())
             self._under_way += 1
@@ -80,7 +80,7 @@ class _Verified(_Base):
         checks, size = self._verification, parse_size(size, "manager.allocate: size")
         self._owner(owner)
         provider = PROVIDERS[0 if size <= self._small else self._larger(size)]
-        checks.run("pre_allocate", Event("pre_allocate", 0, owner, size, provider), "allocate")
+        checks._run("pre_allocate", Event("pre_allocate", 0, owner, size, provider), "allocate")
         self._begins(size, "alloc")
         try:
             block = super().allocate(owner, size, align, zero=zero)
@@ -88,7 +88,7 @@ class _Verified(_Base):
         finally:
             self._ends(size)
         self._reconcile_if_due()
-        checks.run("post_allocate", Event("post_allocate", key, owner, size, provider), "allocate")
+        checks._run("post_allocate", Event("post_allocate", key, owner, size, provider), "allocate")
         return block
 
     def _enter(self, block: Any, size: int, owner: str) -> int:
@@ -98,7 +98,7 @@ class _Verified(_Base):
             self._keys[id(block)] = key
             reference = weakref.ref(block, functools.partial(_dropped, self._gone, key))
             self._live[key] = reference, id(block), size, owner
-            self._verification.tell("opened", key, size, owner, f"{file}:{line}")
+            self._verification._tell("opened", key, size, owner, f"{file}:{line}")
         return key
 
     def deallocate(self, block: Any) -> None:
@@ -107,7 +107,7 @@ class _Verified(_Base):
         with lock:
             key = self._keys.get(id(block), 0)
         event = Event("pre_deallocate", key, route.owner_name, size, route.provider)
-        checks.run("pre_deallocate", event, "deallocate")
+        checks._run("pre_deallocate", event, "deallocate")
         self._begins(size, "free")
         try:
             super().deallocate(block)
@@ -116,7 +116,7 @@ class _Verified(_Base):
         finally:
             self._ends(size)
         self._reconcile_if_due()
-        checks.run("post_deallocate", event._replace(hook="post_deallocate"), "deallocate")
+        checks._run("post_deallocate", event._replace(hook="post_deallocate"), "deallocate")
 
     def _leave(self, key: int) -> None:
         """Takes a block that is gone from the ledger. Under the lock."""
@@ -124,7 +124,7 @@ class _Verified(_Base):
             _, place, _, _ = self._live.pop(key)
             if self._keys.get(place) == key:  # otherwise a newer block is there
                 del self._keys[place]
-            self._verification.tell("closed", key)
+            self._verification._tell("closed", key)
 
     def _leave_gone(self) -> None:
         """Takes out what was freed or collected by itself. Under the lock."""
@@ -135,12 +135,12 @@ class _Verified(_Base):
 
     def _reconcile_if_due(self) -> None:
         with lock:
-            due = self._verification.is_due()
+            due = self._verification._is_due()
         if due:
             wrong = self._difference()
-            self._verification.count(wrong)
+            self._verification._count(wrong)
             if wrong is not None:
-                self._verification.fail(f"manager: {wrong}")
+                self._verification._fail(f"manager: {wrong}")
 
     def _difference(self) -> str | None:
         """How ledger and counters differ, for good; None where they agree."""

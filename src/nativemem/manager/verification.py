@@ -203,9 +203,9 @@ class Verification:
         invariants = list(self._invariants.items())
         for name, function in invariants:
             answer = function()
-            self.count(self._verdict(answer))
+            self._count(self._verdict(answer))
             if (reason := self._verdict(answer)) is not None:
-                self.fail(f"invariant {name!r} does not hold{reason and ': '}{reason}")
+                self._fail(f"invariant {name!r} does not hold{reason and ': '}{reason}")
         return len(invariants)
 
     @staticmethod
@@ -217,7 +217,7 @@ class Verification:
 
     # ---- for the room's own modules
 
-    def spend(self, operation: str) -> None:
+    def _spend(self, operation: str) -> None:
         """Adds the cost of an operation. Under the lock."""
         self._fuel += self._costs[operation]
         if self._gone:
@@ -225,19 +225,19 @@ class Verification:
 
     def _settle(self) -> None:
         while self._gone:
-            self.tell("closed", self._gone.popleft())
+            self._tell("closed", self._gone.popleft())
 
-    def later(self, key: int) -> None:
+    def _later(self, key: int) -> None:
         """Has the backends told that something is gone. Takes no lock: for finalisers."""
         self._gone.append(key)
 
-    def count(self, wrong: str | None) -> None:
+    def _count(self, wrong: str | None) -> None:
         with lock:
             self._checks += 1
             if wrong is not None:
                 self._failures += 1
 
-    def fail(self, what: str, **state: Any) -> NoReturn:
+    def _fail(self, what: str, **state: Any) -> NoReturn:
         """Notes a failure that was counted, and raises it."""
         with lock:
             self._last_failure = what
@@ -248,10 +248,10 @@ class Verification:
             **state,
         )
 
-    def compare(self, key: int, used: memoryview, importance: int, name: str) -> None:
+    def _compare(self, key: int, used: memoryview, importance: int, name: str) -> None:
         """Has the used bytes compared, where the level has it for this importance. Under the lock."""
         if self._is_compared(importance):
-            self.compare_now(key, used, name)
+            self._compare_now(key, used, name)
 
     def _is_compared(self, importance: int) -> bool:
         """As :meth:`Level.compares`, by what was found out before."""
@@ -259,20 +259,20 @@ class Verification:
             return self._random.getrandbits(8) < importance
         return importance >= self._least
 
-    def compare_now(self, key: int, used: memoryview, name: str) -> None:
-        self.spend("checksum")
+    def _compare_now(self, key: int, used: memoryview, name: str) -> None:
+        self._spend("checksum")
         for backend in self._backends:
             wrong = backend.compare(key, used)
-            self.count(wrong)
+            self._count(wrong)
             if wrong is not None:
-                self.fail(f"{name}: {wrong}", used=len(used))
+                self._fail(f"{name}: {wrong}", used=len(used))
 
-    def tell(self, method: str, *args: Any) -> None:
+    def _tell(self, method: str, *args: Any) -> None:
         """Tells every backend. Under the lock."""
         for backend in self._backends:
             getattr(backend, method)(*args)
 
-    def run(self, hook: str, event: Event, call: str) -> None:
+    def _run(self, hook: str, event: Event, call: str) -> None:
         """Runs the hooks of one kind. Raises :class:`OperationRefused`."""
         for function in self._hooks[hook]:
             answer = function(event)
@@ -288,7 +288,7 @@ class Verification:
                     owner=event.owner,
                 )
 
-    def is_due(self) -> bool:
+    def _is_due(self) -> bool:
         """Counts an operation; whether a ledger is to be reconciled after it. Under the lock."""
         self._operations += 1
         return self._debug and self._operations % EVERY == 0

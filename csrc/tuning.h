@@ -4,6 +4,50 @@
 
 #include "base/poison.h"
 
+/* ---- budgets ---------------------------------------------------------------------------------------- */
+
+/* Looks at what is in use before one that fell between two halves of a limit's move is believed: a move is a few stores. */
+#define NM_BUDGET_READS 100
+/* Tries for the lock of a denial's details, with a yield after each: in a child of fork it may be held for ever. */
+#define NM_BUDGET_LOCK_TRIES 1000
+/* Siblings that one charge borrows from, at most: what it would have to give back is on the stack. */
+#define NM_BUDGET_MOST_GIVERS 64
+
+/* ---- threads, stack, wrappers, memlib ---------------------------------------------------------------- */
+
+/* Files with something to do at the end of a thread, at most. */
+#define NM_THREAD_HOOKS 8
+/* Entries that a stack has room for at first, 16 bytes each; it doubles. */
+#ifndef NM_STACK_ENTRIES
+#define NM_STACK_ENTRIES 64
+#endif
+/* Traced wrappers whose tallies a thread finds without a lock; others share the places. */
+#define NM_TRACED_SLOTS 8
+/* Entries of a table of sites at first, a power of two. At most half of them are used. */
+#define NM_SITES_FIRST ((size_t)64)
+/* What a program's first heap makes of the machine where the program has not made the region: bytes of addresses, bytes of
+ * free spans that are kept at most, and milliseconds until they go. The same as the engine's defaults but for the machine. */
+#define NM_MEMLIB_REGION ((size_t)64 << 30)
+#define NM_MEMLIB_RETAIN ((size_t)64 << 20)
+#define NM_MEMLIB_DECAY_MS 1000
+
+/* ---- cells and superblocks: decisions 18 and 19 ------------------------------------------------------ */
+
+/* Bytes of cells that are linked at a time: a page of most systems, since linking touches them. */
+#define NM_CELLS_STRETCH 4096u
+/* Cells that come back to a current superblock before it is asked whether it still is the one to serve: so many, or such a
+ * part of its cells, whichever is more. */
+#define NM_HEAP_PATIENCE 128u
+#define NM_HEAP_PATIENCE_PART 8u
+/* A full superblock waits until such a part of its cells is free. */
+#define NM_HEAP_QUORUM_PART 32u
+/* Such questions between two looks at the clock: what is kept decays where nothing comes and goes but cells, too. */
+#define NM_HEAP_TICK_TRIPS 16
+/* A block that shrinks stays where no more than such a part of its cell is left over, or its cell has no more bytes than
+ * these: a move would cost more than they are worth. */
+#define NM_HEAP_WASTE_PART 4
+#define NM_HEAP_STAYS 64
+
 /* ---- the heap -------------------------------------------------------------------------------------- */
 
 /* Bytes from which calloc asks the region for pages that read as zero. To wipe memory that is resident costs a small part of

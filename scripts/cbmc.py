@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HARNESSES = ROOT / "tests" / "cbmc"
 BUILD = ROOT / "build" / "cbmc"
 # nm__bump is one instruction of assembly otherwise, which CBMC takes for nothing
-MACROS = ["NM__TSAN=1", "NM__STACK_ROOM=2"]  # and so few entries that a stack needs more
+MACROS = ["NM__TSAN=1", "NM_STACK_ENTRIES=2"]  # and so few entries that a stack needs more
 CHECKS = """--bounds-check --pointer-check --pointer-overflow-check --signed-overflow-check --undefined-shift-check
     --unwinding-assertions""".split()
 # a variable for each element of an array costs more than it tells
@@ -211,8 +211,8 @@ MUTANTS = [
     Mutant(
         "an arena's release keeps what was used",
         "alloc/arena.c",
-        "    drop_to(a, mark->used, mark->live);",
-        "    drop_to(a, used_of(a), mark->live);",
+        "    arena_drop_to(a, mark->used, mark->live);",
+        "    arena_drop_to(a, arena_used(a), mark->live);",
         "arena",
         2,
     ),
@@ -276,7 +276,7 @@ MUTANTS = [
     Mutant(
         "a pool follows any link",
         "alloc/pool.c",
-        "if (NM_UNLIKELY(i >= c->fresh || is_taken(c, i))) return refuse(p, NM_CORRUPTED, size);",
+        "if (NM_UNLIKELY(i >= c->fresh || pool_is_taken(c, i))) return pool_refuse(p, NM_CORRUPTED, size);",
         "",
         "pool",
         2,

@@ -23,7 +23,7 @@ EQUIVALENT: tuple[Equivalent, ...] = (
     *(
         torn(
             "csrc/base/budget.c",
-            f"static void {verb}_move(nm_budget *b) {{ (void)atomic_fetch_add(&b->moves, 1); }}",
+            f"static void budget_{verb}_move(nm_budget *b) {{ (void)atomic_fetch_add(&b->moves, 1); }}",
             "&b->moves",
             "o__ + (1)",
             "atomic_fetch_add(&b->moves, 1)",
@@ -33,8 +33,8 @@ EQUIVALENT: tuple[Equivalent, ...] = (
     ),
     Equivalent(
         "csrc/heap/superblocks.c",
-        "static uint32_t superblock_patience(const nm__cells *c) { return c->capacity < 1024 ? 128 : c->capacity / 8; }",
-        "static uint32_t superblock_patience(const nm__cells *c) { return c->capacity < 1025 ? 128 : c->capacity / 8; }",
+        "return c->capacity < NM_HEAP_PATIENCE * NM_HEAP_PATIENCE_PART ? NM_HEAP_PATIENCE : c->capacity / NM_HEAP_PATIENCE_PART;",
+        "return c->capacity <= NM_HEAP_PATIENCE * NM_HEAP_PATIENCE_PART ? NM_HEAP_PATIENCE : c->capacity / NM_HEAP_PATIENCE_PART;",
         "an eighth of 1024 is 128",
     ),
     Equivalent(

@@ -7,6 +7,7 @@
 #define NM__CELLS_H
 
 #include "base/base.h"
+#include "tuning.h"
 
 /* The link of the free cell `at`, from what stands there or to be put there. A key other than 0 hides it, so that
  * who can write into a freed cell cannot make the list lead anywhere of their choice. */
@@ -48,7 +49,7 @@ NM_INLINE void nm__cells_report_at(nm__cells *c, uint32_t used) {
 /* false: every cell is in use. Pre: the free list is empty. */
 static inline bool nm__cells_extend(nm__cells *c, char *base) {
     if (c->fresh == c->end) return false;
-    uint32_t stretch = c->cell < 4096 ? 4096 / c->cell * c->cell : c->cell;
+    uint32_t stretch = c->cell < NM_CELLS_STRETCH ? NM_CELLS_STRETCH / c->cell * c->cell : c->cell;
     uint32_t stop = c->end - c->fresh < stretch ? c->end : c->fresh + stretch;
     char *at = base + c->fresh, *last = base + stop - c->cell; /* upwards, as memory is fetched ahead */
     c->free = at;

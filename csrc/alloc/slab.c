@@ -5,47 +5,49 @@
 #include <sched.h>
 
 #include "alloc/cells.h"
+#include "alloc/confined.h"
 #include "alloc/counters.h"
 
-#define SUPERBLOCK ((size_t)65536)
+#define SLAB_SUPERBLOCK ((size_t)64 << 10) /* bytes, and what they are aligned to */
+#define SLAB_HEADER 192u                    /* bytes before the first cell, at least */
 
-typedef struct superblock {
+typedef struct slab_superblock {
     nm__cells cells;
     nm_slab *slab;                   /* also says that a masked address is a header of ours */
-    struct superblock *prev, *next;  /* in the bin's list of those with a free cell */
-    struct superblock *older, *newer; /* all of the slab */
+    struct slab_superblock *prev, *next;  /* in the bin's list of those with a free cell */
+    struct slab_superblock *older, *newer; /* all of the slab */
     uint32_t start;
     uint16_t bin;
     bool listed;
-} superblock;
-_Static_assert(sizeof(superblock) <= 192, "cells may start at 192");
+} slab_superblock;
+_Static_assert(sizeof(slab_superblock) <= SLAB_HEADER, "cells start behind the header");
 
-typedef struct bin {
-    superblock *list; /* those with a free cell, latest to get one first */
-    superblock *spare; /* one that is empty; also on the list */
+typedef struct slab_bin {
+    slab_superblock *list; /* those with a free cell, latest to get one first */
+    slab_superblock *spare; /* one that is empty; also on the list */
     uint32_t cell, start;
-} bin;
+} slab_bin;
 
 /* Invariants:
  *   reserved == superblocks * SUPERBLOCK + passed (bytes of blocks that upstream serves)
  *   a superblock is on its bin's list <=> it has a free cell;  at most one of a bin is empty */
 struct nm_slab {
-    uintptr_t thread;
+    nm__confined thread;
     _Atomic int state;
     nm_allocator upstream;
     nm__counter total, count, frees, failures, local_out, peak, superblocks;
     nm__counter remote_out, remote_frees, passed; /* written by any thread */
     nm__remote remote;
-    superblock *all;
+    slab_superblock *all;
     bool zero_on_free;
     nm_slab *next, *before; /* all slabs of the process */
     uint32_t nbins;
-    bin bins[];
+    slab_bin bins[];
 };
 
 /* A slab whose thread has ended belongs to nobody; whoever frees into it collects it, one at a time. LOST: a fork
  * came in between, and the child does not have the thread that was busy. */
-enum { OWNED, ABANDONED, BUSY, LOST };
+enum { SLAB_OWNED, SLAB_ORPHANED, SLAB_DRAINING, SLAB_LOST };
 
 /* Every slab of the process, for the end of a thread. */
 static struct {
@@ -55,8 +57,8 @@ static struct {
 
 const char *nm_slab_check(const nm_slab *s) {
     size_t superblocks = 0;
-    for (const superblock *sb = s->all; sb != NULL; sb = sb->older, superblocks++) {
-        const bin *b = &s->bins[sb->bin];
+    for (const slab_superblock *sb = s->all; sb != NULL; sb = sb->older, superblocks++) {
+        const slab_bin *b = &s->bins[sb->bin];
         if (sb->slab != s || sb->cells.cell != b->cell) return "a superblock is another slab's or bin's";
         if (!nm__cells_check(&sb->cells, nm__cells_used(&sb->cells), (const char *)sb, sb->start, 0))
             return "a superblock's cells do not add up";
@@ -66,9 +68,9 @@ const char *nm_slab_check(const nm_slab *s) {
     }
     if (superblocks != nm__get(&s->superblocks)) return "superblocks are not counted right";
     for (uint32_t i = 0; i < s->nbins; i++) {
-        const superblock *spare = s->bins[i].spare;
+        const slab_superblock *spare = s->bins[i].spare;
         if (spare != NULL && (nm__cells_used(&spare->cells) != 0 || !spare->listed)) return "a spare is in use, or unlisted";
-        for (const superblock *sb = s->bins[i].list; sb != NULL; sb = sb->next) {
+        for (const slab_superblock *sb = s->bins[i].list; sb != NULL; sb = sb->next) {
             if (!sb->listed || sb->bin != i) return "a bin's list has a superblock of another";
             if (sb->next != NULL && sb->next->prev != sb) return "a bin's list is broken";
         }
@@ -76,47 +78,44 @@ const char *nm_slab_check(const nm_slab *s) {
     return NULL;
 }
 
-NM_INLINE bool is_mine(const nm_slab *s) { return nm__may_use(s->thread); }
-
-nm_status nm_slab_check_thread(const nm_slab *s) { return is_mine(s) ? NM_OK : nm__fail(NM_WRONG_THREAD, 0, 0, 0); }
+nm_status nm_slab_check_thread(const nm_slab *s) { return nm__confined_check(&s->thread); }
 nm_status nm_slab_hand_over(nm_slab *s, uintptr_t thread) {
-    if (!is_mine(s)) return nm_slab_check_thread(s);
-    s->thread = thread;
-    nm__arm_thread_end(); /* it may be this thread's from now on */
-    return NM_OK;
+    nm_status status = nm__confined_hand_over(&s->thread, thread);
+    if (status == NM_OK) nm__arm_thread_end(); /* it may be this thread's from now on */
+    return status;
 }
 
-static void thread_ends(void);
+static void slab_thread_ends(void);
 
-static void lock_slabs(void) { pthread_mutex_lock(&slabs.lock); }
-static void unlock_slabs(void) { pthread_mutex_unlock(&slabs.lock); }
-static void in_child(void) {
+static void slabs_lock(void) { pthread_mutex_lock(&slabs.lock); }
+static void slabs_unlock(void) { pthread_mutex_unlock(&slabs.lock); }
+static void slabs_in_child(void) {
     for (nm_slab *s = slabs.first; s != NULL; s = s->next)
-        if (atomic_load(&s->state) == BUSY) atomic_store(&s->state, LOST);
-    unlock_slabs();
+        if (atomic_load(&s->state) == SLAB_DRAINING) atomic_store(&s->state, SLAB_LOST);
+    slabs_unlock();
 }
-static void once(void) {
-    nm__at_thread_end(thread_ends);
-    (void)pthread_atfork(lock_slabs, unlock_slabs, in_child);
+static void slabs_register_hooks(void) {
+    nm__at_thread_end(slab_thread_ends);
+    (void)pthread_atfork(slabs_lock, slabs_unlock, slabs_in_child);
 }
 
-static void enroll(nm_slab *s) {
+static void slab_enroll(nm_slab *s) {
     static pthread_once_t done = PTHREAD_ONCE_INIT;
-    (void)pthread_once(&done, once);
-    lock_slabs();
+    (void)pthread_once(&done, slabs_register_hooks);
+    slabs_lock();
     s->next = slabs.first;
     if (s->next != NULL) s->next->before = s;
     slabs.first = s;
-    unlock_slabs();
+    slabs_unlock();
     nm__arm_thread_end();
 }
 
-static void strike_off(nm_slab *s) {
-    lock_slabs();
+static void slab_strike_off(nm_slab *s) {
+    slabs_lock();
     if (s->before != NULL) s->before->next = s->next;
     else slabs.first = s->next;
     if (s->next != NULL) s->next->before = s->before;
-    unlock_slabs();
+    slabs_unlock();
 }
 
 nm_slab *nm_slab_create(nm_allocator upstream, const size_t *bins, size_t nbins, bool zero_on_free) {
@@ -128,7 +127,7 @@ nm_slab *nm_slab_create(nm_allocator upstream, const size_t *bins, size_t nbins,
     }
     nm_slab *s = nm__meta_alloc(sizeof *s + nbins * sizeof *s->bins);
     if (s == NULL) return NULL;
-    s->thread = nm__thread_id();
+    s->thread = nm__confine();
     s->upstream = upstream;
     s->zero_on_free = zero_on_free;
     s->nbins = (uint32_t)nbins;
@@ -136,26 +135,26 @@ nm_slab *nm_slab_create(nm_allocator upstream, const size_t *bins, size_t nbins,
         uint32_t cell = (uint32_t)bins[i];
         uint32_t divisor = cell & (0U - cell); /* cells keep this alignment if the first one has it */
         s->bins[i].cell = cell;
-        s->bins[i].start = divisor >= 192 ? divisor : (192 + divisor - 1) / divisor * divisor;
+        s->bins[i].start = divisor >= SLAB_HEADER ? divisor : (SLAB_HEADER + divisor - 1) / divisor * divisor;
     }
-    enroll(s);
+    slab_enroll(s);
     return s;
 }
 
-static bin *bin_for(const nm_slab *s, size_t size, size_t align) {
+static slab_bin *slab_bin_for(const nm_slab *s, size_t size, size_t align) {
     for (uint32_t i = 0; i < s->nbins; i++) {
-        const bin *b = &s->bins[i];
-        if (b->cell >= size && nm_is_aligned(b->cell, align)) return (bin *)b;
+        const slab_bin *b = &s->bins[i];
+        if (b->cell >= size && nm_is_aligned(b->cell, align)) return (slab_bin *)b;
     }
     return NULL;
 }
 
 size_t nm_slab_usable(const nm_slab *s, size_t size, size_t align) {
-    const bin *b = bin_for(s, size, align);
+    const slab_bin *b = slab_bin_for(s, size, align);
     return b == NULL ? 0 : b->cell;
 }
 
-static void list_push(bin *b, superblock *sb) {
+static void slab_list_push(slab_bin *b, slab_superblock *sb) {
     sb->prev = NULL;
     sb->next = b->list;
     if (b->list != NULL) b->list->prev = sb;
@@ -163,17 +162,17 @@ static void list_push(bin *b, superblock *sb) {
     sb->listed = true;
 }
 
-static void list_remove(bin *b, superblock *sb) {
+static void slab_list_remove(slab_bin *b, slab_superblock *sb) {
     if (sb->prev != NULL) sb->prev->next = sb->next;
     else b->list = sb->next;
     if (sb->next != NULL) sb->next->prev = sb->prev;
     sb->listed = false;
 }
 
-static superblock *take_superblock(nm_slab *s, bin *b) {
-    superblock *sb = s->upstream.methods->alloc(s->upstream.self, SUPERBLOCK, SUPERBLOCK);
+static slab_superblock *slab_take_superblock(nm_slab *s, slab_bin *b) {
+    slab_superblock *sb = s->upstream.methods->alloc(s->upstream.self, SLAB_SUPERBLOCK, SLAB_SUPERBLOCK);
     if (sb == NULL) return NULL;
-    nm__cells_init(&sb->cells, b->cell, b->start, (uint32_t)SUPERBLOCK);
+    nm__cells_init(&sb->cells, b->cell, b->start, (uint32_t)SLAB_SUPERBLOCK);
     sb->slab = s;
     sb->start = b->start;
     sb->bin = (uint16_t)(b - s->bins);
@@ -181,62 +180,64 @@ static superblock *take_superblock(nm_slab *s, bin *b) {
     sb->older = s->all;
     if (s->all != NULL) s->all->newer = sb;
     s->all = sb;
-    NM_POISON((char *)sb + sizeof *sb, SUPERBLOCK - sizeof *sb);
+    NM_POISON((char *)sb + sizeof *sb, SLAB_SUPERBLOCK - sizeof *sb);
     nm__bump(&s->superblocks, 1);
-    list_push(b, sb);
+    slab_list_push(b, sb);
     return sb;
 }
 
-static void return_superblock(nm_slab *s, superblock *sb) {
-    bin *b = &s->bins[sb->bin];
-    if (sb->listed) list_remove(b, sb);
+static void slab_return_superblock(nm_slab *s, slab_superblock *sb) {
+    slab_bin *b = &s->bins[sb->bin];
+    if (sb->listed) slab_list_remove(b, sb);
     if (b->spare == sb) b->spare = NULL;
     if (sb->newer != NULL) sb->newer->older = sb->older;
     else s->all = sb->older;
     if (sb->older != NULL) sb->older->newer = sb->newer;
     nm__set(&s->superblocks, nm__get(&s->superblocks) - 1);
     sb->slab = NULL;
-    NM_UNPOISON(sb, SUPERBLOCK);
-    (void)s->upstream.methods->free(s->upstream.self, sb, SUPERBLOCK, SUPERBLOCK);
+    NM_UNPOISON(sb, SLAB_SUPERBLOCK);
+    (void)s->upstream.methods->free(s->upstream.self, sb, SLAB_SUPERBLOCK, SLAB_SUPERBLOCK);
 }
 
-static superblock *superblock_of(void *ptr) { return (superblock *)(void *)((uintptr_t)ptr & ~(uintptr_t)(SUPERBLOCK - 1)); }
+static slab_superblock *slab_superblock_of(void *ptr) {
+    return (slab_superblock *)(void *)((uintptr_t)ptr & ~(uintptr_t)(SLAB_SUPERBLOCK - 1));
+}
 
-static void give_local(nm_slab *s, superblock *sb, void *ptr) {
-    bin *b = &s->bins[sb->bin];
+static void slab_give(nm_slab *s, slab_superblock *sb, void *ptr) {
+    slab_bin *b = &s->bins[sb->bin];
     (void)nm__cells_give(&sb->cells, ptr, 0);
-    if (!sb->listed) list_push(b, sb);
+    if (!sb->listed) slab_list_push(b, sb);
     if (nm__cells_used(&sb->cells) == 0) {
         if (b->spare == NULL) b->spare = sb;
-        else return_superblock(s, sb);
+        else slab_return_superblock(s, sb);
     }
 }
 
-static void collect(nm_slab *s) {
+static void slab_drain(nm_slab *s) {
     for (void *ptr = nm__remote_take(&s->remote), *next; ptr != NULL; ptr = next) {
         next = nm__peek(ptr);
-        give_local(s, superblock_of(ptr), ptr);
+        slab_give(s, slab_superblock_of(ptr), ptr);
     }
 }
 
-static void return_if(nm_slab *s, bool all) {
-    collect(s);
-    for (superblock *sb = s->all, *older; sb != NULL; sb = older) {
+static void slab_retire(nm_slab *s, bool all) {
+    slab_drain(s);
+    for (slab_superblock *sb = s->all, *older; sb != NULL; sb = older) {
         older = sb->older;
-        if (all || nm__cells_used(&sb->cells) == 0) return_superblock(s, sb);
+        if (all || nm__cells_used(&sb->cells) == 0) slab_return_superblock(s, sb);
     }
 }
 
 /* Who pushes looks at the state afterwards and waits for one that is busy, which may have looked too early; who is
  * busy need not look again, and so never touches a slab that has been given up. */
-static void collect_abandoned(nm_slab *s) {
-    int state = ABANDONED;
-    while (atomic_load(&s->remote) != NULL && state != OWNED && state != LOST) {
-        state = ABANDONED;
-        if (atomic_compare_exchange_strong(&s->state, &state, BUSY)) {
-            return_if(s, false);
-            atomic_store(&s->state, ABANDONED);
-        } else if (state == BUSY) {
+static void slab_drain_orphan(nm_slab *s) {
+    int state = SLAB_ORPHANED;
+    while (atomic_load(&s->remote) != NULL && state != SLAB_OWNED && state != SLAB_LOST) {
+        state = SLAB_ORPHANED;
+        if (atomic_compare_exchange_strong(&s->state, &state, SLAB_DRAINING)) {
+            slab_retire(s, false);
+            atomic_store(&s->state, SLAB_ORPHANED);
+        } else if (state == SLAB_DRAINING) {
             (void)sched_yield();
         }
     }
@@ -244,37 +245,37 @@ static void collect_abandoned(nm_slab *s) {
 
 /* The list is not locked while superblocks go to upstream, whose locks may be taken the other way round by a fork;
  * BUSY keeps the slab from being destroyed meanwhile. */
-static void thread_ends(void) {
+static void slab_thread_ends(void) {
     for (;;) {
-        lock_slabs();
+        slabs_lock();
         nm_slab *s = slabs.first;
-        while (s != NULL && !(is_mine(s) && atomic_load(&s->state) == OWNED)) s = s->next;
-        if (s != NULL) atomic_store(&s->state, BUSY);
-        unlock_slabs();
+        while (s != NULL && !(nm__confined_here(&s->thread) && atomic_load(&s->state) == SLAB_OWNED)) s = s->next;
+        if (s != NULL) atomic_store(&s->state, SLAB_DRAINING);
+        slabs_unlock();
         if (s == NULL) return;
-        return_if(s, false);
-        atomic_store(&s->state, ABANDONED);
+        slab_retire(s, false);
+        atomic_store(&s->state, SLAB_ORPHANED);
     }
 }
 
 /* used counts what this thread gave and took back less what others freed; it can rise only here. */
-static size_t used_of(const nm_slab *s) { return nm__difference(&s->local_out, &s->remote_out); }
+static size_t slab_used(const nm_slab *s) { return nm__difference(&s->local_out, &s->remote_out); }
 
-static void *account(nm_slab *s, void *ptr, size_t size) {
+static void *slab_account(nm_slab *s, void *ptr, size_t size) {
     nm__bump(&s->local_out, size);
     nm__bump(&s->total, size);
     nm__bump(&s->count, 1);
-    size_t used = used_of(s);
+    size_t used = slab_used(s);
     if (used > nm__get(&s->peak)) nm__set(&s->peak, used);
     return ptr;
 }
 
-static NM_COLD void extend(superblock *sb) { (void)nm__cells_extend(&sb->cells, (char *)sb); }
+static NM_COLD void slab_extend(slab_superblock *sb) { (void)nm__cells_extend(&sb->cells, (char *)sb); }
 
 static void *slab_alloc(void *self, size_t size, size_t align) {
     nm_slab *s = self;
-    if (NM_UNLIKELY(!is_mine(s))) return nm_refuse(NM_WRONG_THREAD, size, 0, 0);
-    bin *b = bin_for(s, size, align);
+    if (NM_UNLIKELY(!nm__confined_here(&s->thread))) return nm_refuse(NM_WRONG_THREAD, size, 0, 0);
+    slab_bin *b = slab_bin_for(s, size, align);
     if (NM_UNLIKELY(b == NULL)) {
         void *ptr = s->upstream.methods->alloc(s->upstream.self, size, align);
         if (ptr == NULL) {
@@ -282,48 +283,48 @@ static void *slab_alloc(void *self, size_t size, size_t align) {
             return NULL;
         }
         nm__atomic_add(&s->passed, size);
-        return account(s, ptr, size);
+        return slab_account(s, ptr, size);
     }
-    superblock *sb = b->list;
+    slab_superblock *sb = b->list;
     if (NM_UNLIKELY(sb == NULL)) {
-        collect(s);
+        slab_drain(s);
         sb = b->list;
-        if (sb == NULL && (sb = take_superblock(s, b)) == NULL) {
+        if (sb == NULL && (sb = slab_take_superblock(s, b)) == NULL) {
             nm__count_failure(&s->failures);
             return NULL;
         }
     }
-    if (NM_UNLIKELY(sb->cells.free == NULL)) extend(sb);
+    if (NM_UNLIKELY(sb->cells.free == NULL)) slab_extend(sb);
     if (b->spare == sb) b->spare = NULL;
     void *ptr = nm__cells_take(&sb->cells, 0);
     NM_POISON((char *)ptr + size, b->cell - size);
-    if (NM_UNLIKELY(nm__cells_full(&sb->cells))) list_remove(b, sb);
-    return account(s, ptr, size);
+    if (NM_UNLIKELY(nm__cells_full(&sb->cells))) slab_list_remove(b, sb);
+    return slab_account(s, ptr, size);
 }
 
-static NM_COLD void free_far(nm_slab *s, void *ptr, size_t cell) {
+static NM_COLD void slab_free_far(nm_slab *s, void *ptr, size_t cell) {
     NM_POISON(ptr, cell);
     nm__remote_push(&s->remote, ptr, 0);
-    if (atomic_load(&s->state) != OWNED) collect_abandoned(s);
+    if (atomic_load(&s->state) != SLAB_OWNED) slab_drain_orphan(s);
 }
 
 static nm_status slab_free(void *self, void *ptr, size_t size, size_t align) {
     nm_slab *s = self;
-    bin *b = bin_for(s, size, align);
-    bool mine = is_mine(s);
+    slab_bin *b = slab_bin_for(s, size, align);
+    bool mine = nm__confined_here(&s->thread);
     if (b == NULL) {
         nm_status status = s->upstream.methods->free(s->upstream.self, ptr, size, align);
         if (status != NM_OK) return status;
         nm__atomic_sub(&s->passed, size);
     } else {
-        superblock *sb = superblock_of(ptr);
+        slab_superblock *sb = slab_superblock_of(ptr);
         if (sb->slab != s || sb->cells.cell != b->cell) return nm__fail(NM_FOREIGN_BLOCK, size, 0, 0);
         if (s->zero_on_free) {
             NM_UNPOISON(ptr, b->cell);
             nm__wipe(ptr, b->cell);
         }
-        if (mine) give_local(s, sb, ptr);
-        else free_far(s, ptr, b->cell);
+        if (mine) slab_give(s, sb, ptr);
+        else slab_free_far(s, ptr, b->cell);
     }
     if (mine) {
         nm__set(&s->local_out, nm__get(&s->local_out) - size);
@@ -337,12 +338,12 @@ static nm_status slab_free(void *self, void *ptr, size_t size, size_t align) {
 
 static bool slab_resize(void *self, void *ptr, size_t old, size_t size, size_t align) {
     nm_slab *s = self;
-    if (!is_mine(s)) {
+    if (!nm__confined_here(&s->thread)) {
         (void)nm__fail(NM_WRONG_THREAD, size, 0, 0);
         return false;
     }
-    bin *b = bin_for(s, old, align);
-    if (bin_for(s, size, align) != b) return false;
+    slab_bin *b = slab_bin_for(s, old, align);
+    if (slab_bin_for(s, size, align) != b) return false;
     if (b == NULL) {
         if (!s->upstream.methods->resize(s->upstream.self, ptr, old, size, align)) return false;
         nm__atomic_add(&s->passed, size - old); /* wraps to a subtraction when it shrinks */
@@ -353,17 +354,17 @@ static bool slab_resize(void *self, void *ptr, size_t old, size_t size, size_t a
     }
     if (size > old) nm__bump(&s->total, size - old);
     nm__set(&s->local_out, nm__get(&s->local_out) + size - old);
-    size_t used = used_of(s);
+    size_t used = slab_used(s);
     if (used > nm__get(&s->peak)) nm__set(&s->peak, used);
     return true;
 }
 
 static void slab_stats(void *self, nm_stats *out) {
     nm_slab *s = self;
-    out->used = used_of(s);
+    out->used = slab_used(s);
     out->peak = nm__get(&s->peak);
     if (out->peak < out->used) out->peak = out->used;
-    out->reserved = nm__get(&s->superblocks) * SUPERBLOCK + nm__get(&s->passed);
+    out->reserved = nm__get(&s->superblocks) * SLAB_SUPERBLOCK + nm__get(&s->passed);
     out->limit = 0;
     out->total = nm__get(&s->total);
     out->frees = nm__get_first(&s->frees) + nm__get_first(&s->remote_frees);
@@ -377,15 +378,15 @@ static const nm_methods slab_methods = {slab_alloc, slab_resize, slab_free, slab
 nm_allocator nm_slab_port(nm_slab *s) { return (nm_allocator){s, &slab_methods}; }
 
 nm_status nm_slab_trim(nm_slab *s) {
-    if (!is_mine(s)) return nm_slab_check_thread(s);
-    return_if(s, false);
+    if (!nm__confined_here(&s->thread)) return nm__confined_check(&s->thread);
+    slab_retire(s, false);
     return NM_OK;
 }
 
 void nm_slab_destroy(nm_slab *s) {
     if (s == NULL) return;
-    strike_off(s);
-    while (atomic_load(&s->state) == BUSY) (void)sched_yield();
-    if (atomic_load(&s->state) != LOST) return_if(s, true);
+    slab_strike_off(s);
+    while (atomic_load(&s->state) == SLAB_DRAINING) (void)sched_yield();
+    if (atomic_load(&s->state) != SLAB_LOST) slab_retire(s, true);
     nm__meta_free(s);
 }

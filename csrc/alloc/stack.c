@@ -3,20 +3,17 @@
  * makes the order of frees certain rather than trusted. */
 #include "nativemem/stack.h"
 
+#include "alloc/confined.h"
 #include "alloc/counters.h"
+#include "tuning.h"
 
 /* One for each live block, oldest first. */
-typedef struct entry {
+typedef struct stack_entry {
     size_t start; /* offset of the block */
     uint64_t serial : 48;
     uint64_t padding : 16; /* bytes below it, less than its alignment */
-} entry;
+} stack_entry;
 _Static_assert(NM_ALIGN_MAX <= 65536, "padding has 16 bits");
-
-/* Room for entries to begin with; it doubles. */
-#ifndef NM__STACK_ROOM
-#define NM__STACK_ROOM 64
-#endif
 
 /* Invariants:
  *   base <= pos <= base + capacity;  depth == 0 <=> pos == base
@@ -24,8 +21,8 @@ _Static_assert(NM_ALIGN_MAX <= 65536, "padding has 16 bits");
  *   used == total - dropped_bytes == bytes of the entries' blocks;  live == count - dropped_blocks == depth */
 struct nm_stack {
     char *pos, *base, *end; /* all NULL once cleared */
-    uintptr_t thread;
-    entry *entries;
+    nm__confined thread;
+    stack_entry *entries;
     size_t depth, room; /* entries in use, and at hand */
     uint64_t serial;    /* of the newest block ever */
     nm__counter total, count, dropped_bytes, dropped_blocks, peak, frees, failures, reserved;
@@ -35,15 +32,14 @@ struct nm_stack {
     bool patterns, unwinds;
 };
 
-NM_INLINE bool is_mine(const nm_stack *s) { return nm__may_use(s->thread); }
-static size_t used_of(const nm_stack *s) { return nm__difference(&s->total, &s->dropped_bytes); }
+static size_t stack_used(const nm_stack *s) { return nm__difference(&s->total, &s->dropped_bytes); }
 
 const char *nm_stack_check(const nm_stack *s) {
     size_t end = 0, used = 0;
     if (s->pos < s->base || s->pos > s->end) return "pos is outside the chunk";
     if (s->depth > s->room) return "there are more entries than room for them";
     for (size_t i = 0; i < s->depth; i++) {
-        const entry *e = &s->entries[i];
+        const stack_entry *e = &s->entries[i];
         bool last = i + 1 == s->depth;
         if (e->start != end + e->padding) return "an entry does not start behind the one before";
         if (i > 0 && e->serial <= s->entries[i - 1].serial) return "serials do not rise";
@@ -52,26 +48,22 @@ const char *nm_stack_check(const nm_stack *s) {
         used += end - e->start;
     }
     if (end != (size_t)(s->pos - s->base)) return "pos is not the end of the newest block";
-    if (used != used_of(s)) return "used is not the sum of the blocks";
+    if (used != stack_used(s)) return "used is not the sum of the blocks";
     if (nm__get(&s->count) - nm__get(&s->dropped_blocks) != s->depth) return "live is not the number of entries";
     return NULL;
 }
 
-nm_status nm_stack_check_thread(const nm_stack *s) { return is_mine(s) ? NM_OK : nm__fail(NM_WRONG_THREAD, 0, 0, 0); }
-nm_status nm_stack_hand_over(nm_stack *s, uintptr_t thread) {
-    if (!is_mine(s)) return nm_stack_check_thread(s);
-    s->thread = thread;
-    return NM_OK;
-}
+nm_status nm_stack_check_thread(const nm_stack *s) { return nm__confined_check(&s->thread); }
+nm_status nm_stack_hand_over(nm_stack *s, uintptr_t thread) { return nm__confined_hand_over(&s->thread, thread); }
 
-static void settle_peak(nm_stack *s) {
-    size_t used = used_of(s);
+static void stack_settle_peak(nm_stack *s) {
+    size_t used = stack_used(s);
     if (used > nm__get(&s->peak)) nm__set(&s->peak, used);
 }
 
-static NM_COLD bool more_room(nm_stack *s) {
-    size_t room = s->room == 0 ? NM__STACK_ROOM : 2 * s->room;
-    entry *entries = nm__meta_alloc(room * sizeof *entries);
+static NM_COLD bool stack_grow_entries(nm_stack *s) {
+    size_t room = s->room == 0 ? NM_STACK_ENTRIES : 2 * s->room;
+    stack_entry *entries = nm__meta_alloc(room * sizeof *entries);
     if (entries == NULL) return false;
     if (s->depth != 0) memcpy(entries, s->entries, s->depth * sizeof *entries);
     nm__meta_free(s->entries);
@@ -80,21 +72,21 @@ static NM_COLD bool more_room(nm_stack *s) {
     return true;
 }
 
-static NM_COLD void *refuse(nm_stack *s, nm_status status, size_t size) {
+static NM_COLD void *stack_refuse(nm_stack *s, nm_status status, size_t size) {
     if (nm__is_want(status)) nm__bump(&s->failures, 1);
     return nm_refuse(status, size, (size_t)(s->pos - s->base), s->capacity);
 }
 
 static void *stack_alloc(void *self, size_t size, size_t align) {
     nm_stack *s = self;
-    if (NM_UNLIKELY(!is_mine(s))) return refuse(s, NM_WRONG_THREAD, size);
+    if (NM_UNLIKELY(!nm__confined_here(&s->thread))) return stack_refuse(s, NM_WRONG_THREAD, size);
     /* The base is aligned to NM_ALIGN_MAX only: beyond that, what fits would depend on its address. */
     size_t padding = (size_t)(-(uintptr_t)s->pos & (align - 1)), left = (size_t)(s->end - s->pos);
     if (NM_UNLIKELY(padding > left || size > left - padding || align > NM_ALIGN_MAX))
-        return refuse(s, NM_CAPACITY_EXCEEDED, size);
-    if (NM_UNLIKELY(s->depth == s->room) && !more_room(s)) return refuse(s, NM_OUT_OF_MEMORY, size);
+        return stack_refuse(s, NM_CAPACITY_EXCEEDED, size);
+    if (NM_UNLIKELY(s->depth == s->room) && !stack_grow_entries(s)) return stack_refuse(s, NM_OUT_OF_MEMORY, size);
     char *ptr = s->pos + padding;
-    entry *e = &s->entries[s->depth++];
+    stack_entry *e = &s->entries[s->depth++];
     e->start = (size_t)(ptr - s->base);
     e->serial = ++s->serial & (((uint64_t)1 << 48) - 1);
     e->padding = padding & 0xFFFF;
@@ -106,7 +98,7 @@ static void *stack_alloc(void *self, size_t size, size_t align) {
 }
 
 /* The one place that says whether a block may be freed now. */
-static nm_status top_or_why(const nm_stack *s, const char *ptr, size_t size) {
+static nm_status stack_check_top(const nm_stack *s, const char *ptr, size_t size) {
     /* as numbers: pointers into different objects must not be compared */
     size_t offset = (uintptr_t)ptr - (uintptr_t)s->base, end = (size_t)(s->pos - s->base);
     if (offset >= (size_t)(s->end - s->base)) return NM_FOREIGN_BLOCK;
@@ -115,13 +107,13 @@ static nm_status top_or_why(const nm_stack *s, const char *ptr, size_t size) {
     return size == end - offset ? NM_OK : NM_FOREIGN_BLOCK;
 }
 
-static void drop_bytes(nm_stack *s, size_t size) {
-    settle_peak(s);
+static void stack_drop_bytes(nm_stack *s, size_t size) {
+    stack_settle_peak(s);
     nm__bump_last(&s->dropped_bytes, size);
 }
 
 /* What lies between the top and where it was before. */
-NM_INLINE void erase(const nm_stack *s, const char *before) {
+NM_INLINE void stack_erase(const nm_stack *s, const char *before) {
     size_t size = (size_t)(before - s->pos);
     if (NM_UNLIKELY(s->patterns)) {
         NM_UNPOISON(s->pos, size);
@@ -131,26 +123,26 @@ NM_INLINE void erase(const nm_stack *s, const char *before) {
 }
 
 /* Drops the blocks above a depth. */
-static void pop_to(nm_stack *s, size_t depth) {
+static void stack_pop_to(nm_stack *s, size_t depth) {
     const char *before = s->pos;
     size_t bytes = 0;
     s->unwinds = false;
     if (depth == s->depth) return;
     nm__bump_last(&s->dropped_blocks, s->depth - depth);
     while (s->depth > depth) {
-        const entry *e = &s->entries[--s->depth];
+        const stack_entry *e = &s->entries[--s->depth];
         bytes += (size_t)(s->pos - s->base) - e->start;
         s->pos = s->base + e->start - e->padding;
     }
-    drop_bytes(s, bytes);
-    erase(s, before);
+    stack_drop_bytes(s, bytes);
+    stack_erase(s, before);
 }
 
 static nm_status stack_free(void *self, void *ptr, size_t size, size_t align) {
     nm_stack *s = self;
     (void)align;
-    if (NM_UNLIKELY(!is_mine(s))) return nm__fail(NM_WRONG_THREAD, 0, 0, 0);
-    nm_status status = top_or_why(s, ptr, size);
+    if (NM_UNLIKELY(!nm__confined_here(&s->thread))) return nm__fail(NM_WRONG_THREAD, 0, 0, 0);
+    nm_status status = stack_check_top(s, ptr, size);
     if (NM_UNLIKELY(status == NM_LIFO_VIOLATION && s->unwinds)) {
         nm__bump(&s->frees, 1);
         return NM_OK;
@@ -158,10 +150,10 @@ static nm_status stack_free(void *self, void *ptr, size_t size, size_t align) {
     if (NM_UNLIKELY(status != NM_OK)) return nm__fail(status, size, 0, 0);
     const char *before = s->pos;
     s->pos = (char *)ptr - s->entries[--s->depth].padding;
-    drop_bytes(s, size);
+    stack_drop_bytes(s, size);
     nm__bump_last(&s->dropped_blocks, 1);
     nm__bump(&s->frees, 1);
-    erase(s, before);
+    stack_erase(s, before);
     return NM_OK;
 }
 
@@ -169,18 +161,18 @@ static bool stack_resize(void *self, void *block, size_t old, size_t size, size_
     nm_stack *s = self;
     char *ptr = block;
     (void)align;
-    if (NM_UNLIKELY(!is_mine(s))) {
+    if (NM_UNLIKELY(!nm__confined_here(&s->thread))) {
         (void)nm__fail(NM_WRONG_THREAD, size, 0, 0);
         return false;
     }
     if (size == old) return true;
-    if (top_or_why(s, ptr, old) != NM_OK || size > (size_t)(s->end - ptr)) return false;
+    if (stack_check_top(s, ptr, old) != NM_OK || size > (size_t)(s->end - ptr)) return false;
     if (size > old) {
         nm__bump(&s->total, size - old);
         NM_UNPOISON(ptr + old, size - old);
         if (s->patterns) memset(ptr + old, NM__FRESH_STACK, size - old);
     } else {
-        drop_bytes(s, old - size);
+        stack_drop_bytes(s, old - size);
         if (s->patterns) memset(ptr + size, NM__FREED, old - size);
         NM_POISON(ptr + size, old - size);
     }
@@ -190,7 +182,7 @@ static bool stack_resize(void *self, void *block, size_t old, size_t size, size_
 
 static void stack_stats(void *self, nm_stats *out) {
     nm_stack *s = self;
-    out->used = used_of(s);
+    out->used = stack_used(s);
     out->peak = nm__get(&s->peak);
     if (out->peak < out->used) out->peak = out->used;
     out->reserved = nm__get(&s->reserved);
@@ -205,13 +197,13 @@ static void stack_stats(void *self, nm_stats *out) {
 static const nm_methods stack_methods = {stack_alloc, stack_resize, stack_free, stack_stats};
 
 /* A table of its own: without patterns nothing asks for them. */
-static void *pattern_alloc(void *self, size_t size, size_t align) {
+static void *stack_pattern_alloc(void *self, size_t size, size_t align) {
     void *ptr = stack_alloc(self, size, align);
     return ptr == NULL ? NULL : memset(ptr, NM__FRESH_STACK, size);
 }
-static const nm_methods pattern_methods = {pattern_alloc, stack_resize, stack_free, stack_stats};
+static const nm_methods stack_pattern_methods = {stack_pattern_alloc, stack_resize, stack_free, stack_stats};
 
-nm_allocator nm_stack_port(nm_stack *s) { return (nm_allocator){s, s->patterns ? &pattern_methods : &stack_methods}; }
+nm_allocator nm_stack_port(nm_stack *s) { return (nm_allocator){s, s->patterns ? &stack_pattern_methods : &stack_methods}; }
 
 nm_stack *nm_stack_create(nm_allocator upstream, size_t capacity, bool patterns) {
     if (capacity == 0 || capacity > NM_SIZE_MAX) return nm_refuse(NM_INVALID_LAYOUT, capacity, 0, 0);
@@ -222,7 +214,7 @@ nm_stack *nm_stack_create(nm_allocator upstream, size_t capacity, bool patterns)
         nm__meta_free(s);
         return NULL;
     }
-    s->thread = nm__thread_id();
+    s->thread = nm__confine();
     s->upstream = upstream;
     s->capacity = capacity;
     s->patterns = patterns;
@@ -233,13 +225,13 @@ nm_stack *nm_stack_create(nm_allocator upstream, size_t capacity, bool patterns)
     return s;
 }
 
-static void empty(nm_stack *s) {
-    pop_to(s, 0);
+static void stack_empty(nm_stack *s) {
+    stack_pop_to(s, 0);
     s->generation++;
 }
 
-static void abolish(nm_stack *s) {
-    empty(s);
+static void stack_abolish(nm_stack *s) {
+    stack_empty(s);
     if (s->base == NULL) return;
     NM_UNPOISON(s->base, s->capacity);
     (void)s->upstream.methods->free(s->upstream.self, s->base, s->capacity, NM_ALIGN_MAX);
@@ -253,41 +245,41 @@ static void abolish(nm_stack *s) {
 void nm_stack_unwind(nm_stack *s) { s->unwinds = true; }
 
 nm_status nm_stack_reset(nm_stack *s) {
-    if (!is_mine(s)) return nm_stack_check_thread(s);
-    empty(s);
+    if (!nm__confined_here(&s->thread)) return nm__confined_check(&s->thread);
+    stack_empty(s);
     return NM_OK;
 }
 
 nm_status nm_stack_clear(nm_stack *s) {
-    if (!is_mine(s)) return nm_stack_check_thread(s);
-    abolish(s);
+    if (!nm__confined_here(&s->thread)) return nm__confined_check(&s->thread);
+    stack_abolish(s);
     return NM_OK;
 }
 
 void nm_stack_destroy(nm_stack *s) {
     if (s == NULL) return;
-    abolish(s);
+    stack_abolish(s);
     nm__meta_free(s);
 }
 
-static uint64_t serial_at(const nm_stack *s, size_t depth) { return depth == 0 ? 0 : s->entries[depth - 1].serial; }
+static uint64_t stack_serial_at(const nm_stack *s, size_t depth) { return depth == 0 ? 0 : s->entries[depth - 1].serial; }
 
 nm_status nm_stack_take_mark(nm_stack *s, nm_stack_mark *out) {
-    if (!is_mine(s)) return nm_stack_check_thread(s);
-    *out = (nm_stack_mark){.stack = s, .generation = s->generation, .serial = serial_at(s, s->depth), .depth = s->depth};
+    if (!nm__confined_here(&s->thread)) return nm__confined_check(&s->thread);
+    *out = (nm_stack_mark){.stack = s, .generation = s->generation, .serial = stack_serial_at(s, s->depth), .depth = s->depth};
     return NM_OK;
 }
 
 nm_status nm_stack_check_mark(const nm_stack *s, const nm_stack_mark *mark) {
     if (mark->stack != s || mark->generation != s->generation || mark->depth > s->depth ||
-        mark->serial != serial_at(s, mark->depth))
+        mark->serial != stack_serial_at(s, mark->depth))
         return nm__fail(NM_INVALID_MARK, 0, 0, 0);
     return NM_OK;
 }
 
 nm_status nm_stack_release(nm_stack *s, const nm_stack_mark *mark) {
-    if (!is_mine(s)) return nm_stack_check_thread(s);
+    if (!nm__confined_here(&s->thread)) return nm__confined_check(&s->thread);
     if (nm_stack_check_mark(s, mark) != NM_OK) return NM_INVALID_MARK;
-    pop_to(s, mark->depth);
+    stack_pop_to(s, mark->depth);
     return NM_OK;
 }

@@ -3,15 +3,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-static NM_TLS nm_failure slot;
+static NM_TLS nm_failure last_failure;
 
 /* Aligned like the strictest block, so that an empty block keeps the promise of its alignment. */
 _Alignas(4096) char nm_empty_block[4096];
 
-nm_failure nm_last_failure(void) { return slot; }
+nm_failure nm_last_failure(void) { return last_failure; }
 
 nm_status nm__fail(nm_status status, size_t requested, size_t used, size_t limit) {
-    slot = (nm_failure){status, requested, used, limit};
+    last_failure = (nm_failure){status, requested, used, limit};
     return status;
 }
 

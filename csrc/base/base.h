@@ -59,7 +59,7 @@ bool nm__budget_take_refusal(nm__refusal *out);
 /* The request is tried again, so what was counted as denied is so no longer. Pre: it was, with these two. */
 void nm__budget_uncount(struct nm_budget *charged, struct nm_budget *refuser);
 /* The last n bytes of the limit are for overdrafts alone. */
-void nm__budget_reserve(struct nm_budget *b, size_t n);
+void nm__budget_hold_back(struct nm_budget *b, size_t n);
 /* As try, but it may take what is held back, here and in the ancestors, too: for small blocks that the interpreter does
  * not survive without. Not settled, like hold. */
 bool nm__budget_overdraw(struct nm_budget *b, size_t n);

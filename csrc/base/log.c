@@ -12,7 +12,7 @@ nm_log_level nm_log_level_of(int number) {
 }
 
 /* In one call, so that lines of several threads do not mix. What cannot be written is lost. */
-static void to_stderr(nm_log_level level, const char *message) {
+static void log_to_stderr(nm_log_level level, const char *message) {
     (void)level;
     struct iovec parts[2] = {{.iov_len = strlen(message)}, {.iov_len = 1}};
     memcpy(&parts[0].iov_base, &message, sizeof message); /* writev only reads; its type does not say so */
@@ -22,16 +22,16 @@ static void to_stderr(nm_log_level level, const char *message) {
     (void)written;
 }
 
-static nm_log_level most = NM_LOG_WARNING;
-static nm_log_sink *sink = to_stderr;
+static nm_log_level log_most = NM_LOG_WARNING;
+static nm_log_sink *log_sink = log_to_stderr;
 
 void nm_log_to(int level, nm_log_sink *to) {
-    most = nm_log_level_of(level);
-    sink = to != NULL ? to : to_stderr;
+    log_most = nm_log_level_of(level);
+    log_sink = to != NULL ? to : log_to_stderr;
 }
 
 void nm_log(nm_log_level level, const char *message) {
-    if (level <= most && level != NM_LOG_NOTHING) sink(level, message);
+    if (level <= log_most && level != NM_LOG_NOTHING) log_sink(level, message);
 }
 
 void nm__fatal(const char *message) {

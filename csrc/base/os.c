@@ -10,7 +10,7 @@
 #include "base/base.h"
 
 /* A free between a call that failed and the look at why must not change the answer. */
-static bool succeeds(int result, int error_before) {
+static bool os_succeeds(int result, int error_before) {
     errno = error_before;
     return result == 0;
 }
@@ -40,7 +40,7 @@ nm__mapping nm__os_map(void *at, size_t size) {
 
 bool nm__os_unmap(void *ptr, size_t size) {
     int before = errno;
-    return succeeds(munmap(ptr, size), before);
+    return os_succeeds(munmap(ptr, size), before);
 }
 
 uintptr_t nm__os_landing(void) {
@@ -54,17 +54,17 @@ uintptr_t nm__os_landing(void) {
 
 bool nm__os_open(void *ptr, size_t size) {
     int before = errno;
-    return succeeds(mprotect(ptr, size, PROT_READ | PROT_WRITE), before);
+    return os_succeeds(mprotect(ptr, size, PROT_READ | PROT_WRITE), before);
 }
 
 bool nm__os_purge(void *ptr, size_t size) {
     int before = errno;
-    return succeeds(madvise(ptr, size, MADV_DONTNEED), before);
+    return os_succeeds(madvise(ptr, size, MADV_DONTNEED), before);
 }
 
 bool nm__os_guard(void *ptr, size_t size) {
     int before = errno;
-    return succeeds(mprotect(ptr, size, PROT_NONE), before);
+    return os_succeeds(mprotect(ptr, size, PROT_NONE), before);
 }
 
 /* The system looks, and comes back with an error where this process would end. A system that does not let it look
@@ -95,7 +95,7 @@ uint64_t nm__os_random(void) {
 void nm__os_prefer_huge(void *ptr, size_t size, bool prefer) {
 #ifdef MADV_HUGEPAGE
     int before = errno;
-    (void)succeeds(madvise(ptr, size, prefer ? MADV_HUGEPAGE : MADV_NOHUGEPAGE), before);
+    (void)os_succeeds(madvise(ptr, size, prefer ? MADV_HUGEPAGE : MADV_NOHUGEPAGE), before);
 #else
     (void)ptr, (void)size, (void)prefer;
 #endif

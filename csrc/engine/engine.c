@@ -357,7 +357,7 @@ PyObject *nm__engine_budget(PyObject *module, PyObject *unused) {
 
 static void set_limit(size_t limit, size_t reserve) {
     nm_budget_set_limit(budget, limit);
-    nm__budget_reserve(budget, reserve);
+    nm__budget_hold_back(budget, reserve);
     atomic_store(&limited, limit < NM_SIZE_MAX);
 }
 

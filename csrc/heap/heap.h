@@ -6,6 +6,7 @@
 #define NM__HEAP_H
 
 #include "heap/region.h"
+#include "tuning.h"
 
 #pragma GCC visibility push(hidden)
 
@@ -82,9 +83,9 @@ void *nm__heap_try_calloc(nm_heap *h, size_t bytes);
 void *nm__heap_try_realloc(nm_heap *h, void *ptr, size_t size);
 /* Whether a block that shrinks stays. Python's strings are written into more than they need and cut to size, and many
  * live long: so no more than a quarter is left over, as with pymalloc. */
-NM_INLINE bool nm__wastes_little(size_t size, size_t cell) { return size > cell - cell / 4; }
+NM_INLINE bool nm__wastes_little(size_t size, size_t cell) { return size > cell - cell / NM_HEAP_WASTE_PART; }
 /* Pre: size <= cell. */
-NM_INLINE bool nm__heap_stays(size_t size, size_t cell) { return nm__wastes_little(size, cell) || cell <= 64; }
+NM_INLINE bool nm__heap_stays(size_t size, size_t cell) { return nm__wastes_little(size, cell) || cell <= NM_HEAP_STAYS; }
 /* Pre: not NULL, and of the start of a block. */
 NM_INLINE nm_heap *nm__heap_of_page(const nm__page *p) { return p->theap != NULL ? p->theap->heap : p->cells.free; }
 

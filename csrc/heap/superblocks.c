@@ -16,7 +16,9 @@
 /* A current superblock counts the cells that come back by itself, and those that it serves by its bin's counter: the two
  * halves of a pair so do not wait for one another. Each time that so many cells have come back, nm__superblock_trip asks
  * whether it still is the one to serve. */
-static uint32_t superblock_patience(const nm__cells *c) { return c->capacity < 1024 ? 128 : c->capacity / 8; }
+static uint32_t superblock_patience(const nm__cells *c) {
+    return c->capacity < NM_HEAP_PATIENCE * NM_HEAP_PATIENCE_PART ? NM_HEAP_PATIENCE : c->capacity / NM_HEAP_PATIENCE_PART;
+}
 
 static uint32_t bin_served(const nm__bin *b) { return (uint32_t)nm__get(&b->served); }
 
@@ -29,7 +31,9 @@ static uint32_t superblock_used(const nm__bin *b, const nm__page *p) {
  * waits there is at most a 32nd of a superblock, and theap_scrape finds it before a block is refused: it looks at each once,
  * and puts those that are full aside until a cell comes back. So a refusal does not cost more the more superblocks there
  * are. */
-static uint32_t superblock_quorum(const nm__cells *c) { return c->capacity < 64 ? 1 : c->capacity / 32; }
+static uint32_t superblock_quorum(const nm__cells *c) {
+    return c->capacity < 2 * NM_HEAP_QUORUM_PART ? 1 : c->capacity / NM_HEAP_QUORUM_PART;
+}
 
 /* A superblock of the group has more used cells than this: half of them, a quarter and so on. */
 static uint32_t group_floor(const nm__cells *c, unsigned group) {
@@ -127,7 +131,7 @@ __attribute__((noinline)) void nm__superblock_trip(nm__page *p) {
         uint32_t used = superblock_used(b, p);
         if (other == NULL || (used != 0 && other->group >= group_for(&p->cells, used))) {
             superblock_ask_later(&p->cells);
-            if (++theap->trips % 16 == 0) nm__region_tick();
+            if (++theap->trips % NM_HEAP_TICK_TRIPS == 0) nm__region_tick();
             return;
         }
         bin_take_current(b);

@@ -4,12 +4,7 @@
 #include "nativemem/heap.h"
 #include "nativemem/log.h"
 #include "nativemem/plain.h"
-
-/* What a program's first heap makes of the machine, where nobody has made the region before: address space only, free
- * spans kept, and for how long. */
-#define REGION ((size_t)64 << 30)
-#define RETAIN ((size_t)64 << 20)
-#define DECAY_MS 1000
+#include "tuning.h"
 
 /* Made where they are first needed, without a lock: who comes second gives back what it made. So a process may fork at
  * any moment.
@@ -19,10 +14,10 @@ static struct {
     _Atomic(nm_plain *) own, now;
 } memlib;
 
-static nm_plain *make_own(void) {
+static nm_plain *memlib_make_own(void) {
     nm_heap *heap = NULL;
     nm_plain *own = NULL;
-    if (nm_region_size() == 0 && nm_region_init(REGION, RETAIN, DECAY_MS) != NM_OK) return NULL;
+    if (nm_region_size() == 0 && nm_region_init(NM_MEMLIB_REGION, NM_MEMLIB_RETAIN, NM_MEMLIB_DECAY_MS) != NM_OK) return NULL;
     if (atomic_load(&memlib.heap) == NULL) {
         nm_heap *made = nm_heap_create(NULL, false);
         if (made != NULL && !atomic_compare_exchange_strong(&memlib.heap, &heap, made)) nm_heap_destroy(made);
@@ -36,30 +31,34 @@ static nm_plain *make_own(void) {
     return atomic_load(&memlib.own);
 }
 
-static NM_COLD nm_plain *start(void) {
-    nm_plain *own = make_own(), *now = NULL;
+static NM_COLD nm_plain *memlib_start(void) {
+    nm_plain *own = memlib_make_own(), *now = NULL;
     if (own == NULL || atomic_compare_exchange_strong(&memlib.now, &now, own)) return own;
     return now;
 }
 
 nm_plain *nm_memlib_now(void) {
     nm_plain *p = atomic_load_explicit(&memlib.now, memory_order_acquire);
-    return NM_LIKELY(p != NULL) ? p : start();
+    return NM_LIKELY(p != NULL) ? p : memlib_start();
 }
 
 void nm_memlib_use(nm_plain *plain) { atomic_store(&memlib.now, plain != NULL ? plain : atomic_load(&memlib.own)); }
 
-NM_INLINE void *checked(void *ptr, const char *message) {
+NM_INLINE void *memlib_checked(void *ptr, const char *message) {
     if (NM_UNLIKELY(ptr == NULL)) nm__fatal(message);
     return ptr;
 }
 
-void *nm_hmalloc(size_t size) { return checked(nm_plain_malloc(nm_memlib_now(), size), "HMalloc() FATAL: out of memory."); }
+void *nm_hmalloc(size_t size) {
+    return memlib_checked(nm_plain_malloc(nm_memlib_now(), size), "HMalloc() FATAL: out of memory.");
+}
 
-void *nm_hcalloc(size_t size) { return checked(nm_plain_calloc(nm_memlib_now(), 1, size), "HCalloc() FATAL: out of memory."); }
+void *nm_hcalloc(size_t size) {
+    return memlib_checked(nm_plain_calloc(nm_memlib_now(), 1, size), "HCalloc() FATAL: out of memory.");
+}
 
 /* A block that the core does not take back is not to be blamed on memory. */
-static bool is_block(nm_status status, const char *message) {
+static bool memlib_is_block(nm_status status, const char *message) {
     if (NM_LIKELY(status != NM_FOREIGN_BLOCK && status != NM_DOUBLE_FREE && status != NM_CORRUPTED)) return true;
     nm_log(NM_LOG_ERROR, message);
     return false;
@@ -71,14 +70,14 @@ void *nm_hrealloc(void *ptr, size_t size) {
     nm_plain *p = nm_memlib_now();
     if (size == 0) {
         nm_hfree(ptr);
-        return checked(nm_plain_malloc(p, 0), message);
+        return memlib_checked(nm_plain_malloc(p, 0), message);
     }
     void *moved = nm_plain_realloc(p, ptr, size);
-    if (NM_UNLIKELY(moved == NULL) && !is_block(nm_last_failure().status, "HRealloc() ERROR: not a block.")) return NULL;
-    return checked(moved, message);
+    if (NM_UNLIKELY(moved == NULL) && !memlib_is_block(nm_last_failure().status, "HRealloc() ERROR: not a block.")) return NULL;
+    return memlib_checked(moved, message);
 }
 
-void nm_hfree(void *ptr) { (void)is_block(nm_plain_free(nm_memlib_now(), ptr), "HFree() ERROR: not a block."); }
+void nm_hfree(void *ptr) { (void)memlib_is_block(nm_plain_free(nm_memlib_now(), ptr), "HFree() ERROR: not a block."); }
 
 bool nm_mem_init(void) {
     (void)nm_memlib_now(); /* should there be no memory yet, the first call that needs some says so */

@@ -13,16 +13,16 @@
 #include "nativemem/log.h"
 
 /* NULL for no bytes is the C library's right. */
-static void *checked(void *ptr, size_t size, const char *message) {
+static void *memlib_checked(void *ptr, size_t size, const char *message) {
     if (NM_UNLIKELY(ptr == NULL) && size != 0) nm__fatal(message);
     return ptr;
 }
 
-void *HMalloc(size_t size) { return checked(malloc(size), size, "HMalloc() FATAL: out of memory."); }
+void *HMalloc(size_t size) { return memlib_checked(malloc(size), size, "HMalloc() FATAL: out of memory."); }
 
-void *HCalloc(size_t size) { return checked(calloc(1, size), size, "HCalloc() FATAL: out of memory."); }
+void *HCalloc(size_t size) { return memlib_checked(calloc(1, size), size, "HCalloc() FATAL: out of memory."); }
 
-void *HRealloc(void *ptr, size_t size) { return checked(realloc(ptr, size), size, "HRealloc() FATAL: out of memory."); }
+void *HRealloc(void *ptr, size_t size) { return memlib_checked(realloc(ptr, size), size, "HRealloc() FATAL: out of memory."); }
 
 void HFree(void *ptr) { free(ptr); }
 

@@ -12,23 +12,23 @@ struct nm_locked {
     nm__shared_stats stats;
 };
 
-static uintptr_t begin(nm_locked *l) {
+static uintptr_t locked_begin(nm_locked *l) {
     if (NM_UNLIKELY(pthread_mutex_trylock(&l->lock) != 0)) {
         nm__atomic_add(&l->contended, 1);
         pthread_mutex_lock(&l->lock);
     }
     return nm_locked_enter(l);
 }
-static void end(nm_locked *l, uintptr_t before) {
+static void locked_end(nm_locked *l, uintptr_t before) {
     nm_locked_leave(before);
     pthread_mutex_unlock(&l->lock);
 }
 
 static void *locked_alloc(void *self, size_t size, size_t align) {
     nm_locked *l = self;
-    uintptr_t before = begin(l);
+    uintptr_t before = locked_begin(l);
     void *ptr = l->upstream.methods->alloc(l->upstream.self, size, align);
-    end(l, before);
+    locked_end(l, before);
     if (NM_UNLIKELY(ptr == NULL)) nm__count_failure(&l->stats.failures);
     else nm__count_alloc(&l->stats, size);
     return ptr;
@@ -36,18 +36,18 @@ static void *locked_alloc(void *self, size_t size, size_t align) {
 
 static bool locked_resize(void *self, void *ptr, size_t old, size_t size, size_t align) {
     nm_locked *l = self;
-    uintptr_t before = begin(l);
+    uintptr_t before = locked_begin(l);
     bool done = l->upstream.methods->resize(l->upstream.self, ptr, old, size, align);
-    end(l, before);
+    locked_end(l, before);
     if (done) nm__count_resize(&l->stats, old, size);
     return done;
 }
 
 static nm_status locked_free(void *self, void *ptr, size_t size, size_t align) {
     nm_locked *l = self;
-    uintptr_t before = begin(l);
+    uintptr_t before = locked_begin(l);
     nm_status status = l->upstream.methods->free(l->upstream.self, ptr, size, align);
-    end(l, before);
+    locked_end(l, before);
     if (status == NM_OK) nm__count_free(&l->stats, size);
     return status;
 }

@@ -14,7 +14,7 @@ typedef struct nm__site {
  *   cap == 0 or a power of two;  count + promised <= cap / 2
  *   a block lies at its home or after it, with no gap in between */
 typedef struct nm__sites {
-    nm__site *slots;
+    nm__site *entries;
     size_t cap, count, promised;
 } nm__sites;
 

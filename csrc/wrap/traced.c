@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/base.h"
+#include "tuning.h"
 #include "wrap/sites.h"
 
 /* What one thread has counted. It stays when the thread ends, for the sums, and the next thread that needs one goes on
@@ -43,19 +44,18 @@ static struct {
 } traceds = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* This thread's tallies. Wrappers share slots; the number tells whose stands there. */
-#define SLOTS 8
 typedef struct known_tally {
     uint64_t number; /* 0: nobody's */
     tally *tally;
 } known_tally;
-static NM_TLS known_tally mine[SLOTS];
+static NM_TLS known_tally known_tallies[NM_TRACED_SLOTS];
 
-NM_INLINE known_tally *slot_of(const nm_traced *t) { return (known_tally *)((char *)mine + t->slot); }
-NM_INLINE bool is_known(const nm_traced *t) { return NM_LIKELY(slot_of(t)->number == t->number); }
+NM_INLINE known_tally *traced_slot(const nm_traced *t) { return (known_tally *)((char *)known_tallies + t->slot); }
+NM_INLINE bool traced_is_known(const nm_traced *t) { return NM_LIKELY(traced_slot(t)->number == t->number); }
 
-static void thread_ends(void) {
+static void traced_thread_ends(void) {
     uintptr_t me = nm__thread_id();
-    memset(mine, 0, sizeof mine);
+    memset(known_tallies, 0, sizeof known_tallies);
     pthread_mutex_lock(&traceds.lock);
     for (nm_traced *t = traceds.first; t != NULL; t = t->next)
         for (tally *y = atomic_load(&t->tallies); y != NULL; y = y->next)
@@ -63,16 +63,16 @@ static void thread_ends(void) {
     pthread_mutex_unlock(&traceds.lock);
 }
 
-static void before_fork(void) { pthread_mutex_lock(&traceds.lock); }
-static void after_fork(void) { pthread_mutex_unlock(&traceds.lock); }
-static void once(void) {
-    nm__at_thread_end(thread_ends);
-    (void)pthread_atfork(before_fork, after_fork, after_fork);
+static void traced_before_fork(void) { pthread_mutex_lock(&traceds.lock); }
+static void traced_after_fork(void) { pthread_mutex_unlock(&traceds.lock); }
+static void traced_register_hooks(void) {
+    nm__at_thread_end(traced_thread_ends);
+    (void)pthread_atfork(traced_before_fork, traced_after_fork, traced_after_fork);
 }
 
 /* -log2 of a random number in (0, 1], times sample: the gaps of a Poisson process. Of the logarithm's series in
  * (m - 1) / (m + 1) four terms are within 1e-5 for m in [1, 2). Marsaglia's xorshift64 with Vigna's multiplier. */
-static NM_COLD int64_t draw(tally *y, size_t sample) {
+static NM_COLD int64_t tally_draw(tally *y, size_t sample) {
     uint64_t x = y->random;
     x ^= x >> 12;
     x ^= x << 25;
@@ -86,7 +86,7 @@ static NM_COLD int64_t draw(tally *y, size_t sample) {
     return gap < 0x1p62 ? (int64_t)gap + 1 : INT64_MAX / 2;
 }
 
-static tally *new_tally(nm_traced *t) {
+static tally *traced_new_tally(nm_traced *t) {
     size_t buckets = t->o.histogram ? NM_HISTO_BUCKETS * sizeof(nm__counter[2]) : 0;
     void *memory = nm__meta_alloc(sizeof(tally) + buckets + _Alignof(tally));
     if (memory == NULL) return NULL;
@@ -95,12 +95,12 @@ static tally *new_tally(nm_traced *t) {
     atomic_store(&y->owner, nm__thread_id());
     y->next = atomic_load(&t->tallies);
     y->random = (y->next == NULL ? 1 : y->next->random + 1) * UINT64_C(0x9E3779B97F4A7C15) | 1;
-    if (t->o.sample != 0) y->until = draw(y, t->o.sample);
+    if (t->o.sample != 0) y->until = tally_draw(y, t->o.sample);
     atomic_store(&t->tallies, y);
     return y;
 }
 
-static NM_COLD tally *find_tally(nm_traced *t) {
+static NM_COLD tally *traced_find_tally(nm_traced *t) {
     uintptr_t me = nm__thread_id();
     pthread_mutex_lock(&traceds.lock);
     tally *y = atomic_load(&t->tallies), *idle = NULL;
@@ -109,15 +109,15 @@ static NM_COLD tally *find_tally(nm_traced *t) {
         y = y->next;
     }
     if (y == NULL && idle != NULL) atomic_store(&(y = idle)->owner, me);
-    if (y == NULL) y = new_tally(t);
+    if (y == NULL) y = traced_new_tally(t);
     pthread_mutex_unlock(&traceds.lock);
     if (y == NULL) return NULL;
-    *slot_of(t) = (known_tally){t->number, y};
+    *traced_slot(t) = (known_tally){t->number, y};
     nm__arm_thread_end();
     return y;
 }
 
-NM_INLINE tally *tally_of(nm_traced *t) { return is_known(t) ? slot_of(t)->tally : find_tally(t); }
+NM_INLINE tally *traced_tally_of(nm_traced *t) { return traced_is_known(t) ? traced_slot(t)->tally : traced_find_tally(t); }
 
 unsigned nm_histo_bucket(size_t size) {
     if (size <= 4) return (unsigned)size - 1;
@@ -131,7 +131,7 @@ size_t nm_histo_size(unsigned bucket) {
     return ((size_t)1 << e) + ((size_t)((bucket - 4) % 4 + 1) << (e - 2));
 }
 
-NM_INLINE void count_out(tally *y, size_t size) {
+NM_INLINE void tally_count_out(tally *y, size_t size) {
     nm__bump(&y->out, size);
     size_t out = nm__get(&y->out);
     if (NM_LIKELY(out <= nm__get(&y->high))) return;
@@ -139,37 +139,37 @@ NM_INLINE void count_out(tally *y, size_t size) {
     nm__set(&y->peak, out - nm__get(&y->back));
 }
 
-NM_INLINE void count_back(tally *y, size_t size) {
+NM_INLINE void tally_count_back(tally *y, size_t size) {
     nm__bump_last(&y->back, size);
     nm__bump(&y->high, size);
 }
 
-static NM_COLD void count_failure(tally *y) {
+static NM_COLD void tally_count_failure(tally *y) {
     if (nm__is_want(nm_last_failure().status)) nm__bump(&y->failures, 1);
 }
 
 static void *traced_alloc(void *self, size_t size, size_t align);
-static NM_COLD void *first_alloc(nm_traced *t, size_t size, size_t align) {
-    return find_tally(t) == NULL ? NULL : traced_alloc(t, size, align);
+static NM_COLD void *traced_first_alloc(nm_traced *t, size_t size, size_t align) {
+    return traced_find_tally(t) == NULL ? NULL : traced_alloc(t, size, align);
 }
 
 static void *traced_alloc(void *self, size_t size, size_t align) {
     nm_traced *t = self;
-    if (NM_UNLIKELY(!is_known(t))) return first_alloc(t, size, align);
-    tally *y = slot_of(t)->tally;
+    if (NM_UNLIKELY(!traced_is_known(t))) return traced_first_alloc(t, size, align);
+    tally *y = traced_slot(t)->tally;
     void *ptr = t->upstream.methods->alloc(t->upstream.self, size, align);
     if (NM_UNLIKELY(ptr == NULL)) {
-        count_failure(y);
+        tally_count_failure(y);
         return NULL;
     }
     nm__bump(&y->count, 1);
-    count_out(y, size);
+    tally_count_out(y, size);
     return ptr;
 }
 
-static void *measured_alloc(void *self, size_t size, size_t align) {
+static void *traced_measured_alloc(void *self, size_t size, size_t align) {
     nm_traced *t = self;
-    tally *y = tally_of(t);
+    tally *y = traced_tally_of(t);
     if (NM_UNLIKELY(y == NULL)) return NULL;
     int64_t start = nm__os_monotonic_ns();
     void *ptr = traced_alloc(self, size, align);
@@ -182,31 +182,31 @@ static void *measured_alloc(void *self, size_t size, size_t align) {
 
 static bool traced_resize(void *self, void *ptr, size_t old, size_t size, size_t align) {
     nm_traced *t = self;
-    tally *y = tally_of(t);
+    tally *y = traced_tally_of(t);
     if (NM_UNLIKELY(y == NULL) || !t->upstream.methods->resize(t->upstream.self, ptr, old, size, align)) return false;
-    if (size > old) count_out(y, size - old);
-    else count_back(y, old - size);
+    if (size > old) tally_count_out(y, size - old);
+    else tally_count_back(y, old - size);
     return true;
 }
 
 static nm_status traced_free(void *self, void *ptr, size_t size, size_t align);
-static NM_COLD nm_status first_free(nm_traced *t, void *ptr, size_t size, size_t align) {
-    return find_tally(t) == NULL ? NM_OUT_OF_MEMORY : traced_free(t, ptr, size, align);
+static NM_COLD nm_status traced_first_free(nm_traced *t, void *ptr, size_t size, size_t align) {
+    return traced_find_tally(t) == NULL ? NM_OUT_OF_MEMORY : traced_free(t, ptr, size, align);
 }
 
 static nm_status traced_free(void *self, void *ptr, size_t size, size_t align) {
     nm_traced *t = self;
-    if (NM_UNLIKELY(!is_known(t))) return first_free(t, ptr, size, align);
-    tally *y = slot_of(t)->tally;
+    if (NM_UNLIKELY(!traced_is_known(t))) return traced_first_free(t, ptr, size, align);
+    tally *y = traced_slot(t)->tally;
     nm_status status = t->upstream.methods->free(t->upstream.self, ptr, size, align);
     if (NM_UNLIKELY(status != NM_OK)) return status;
     nm__bump_last(&y->frees, 1);
-    count_back(y, size);
+    tally_count_back(y, size);
     return NM_OK;
 }
 
 /* A copy is kept until upstream has taken the block: one that is refused is still its owner's, as it was. */
-static nm_status wiping_free(void *self, void *ptr, size_t size, size_t align) {
+static nm_status traced_wiping_free(void *self, void *ptr, size_t size, size_t align) {
     void *kept = nm__meta_alloc(size);
     if (kept == NULL) return nm_last_failure().status;
     memcpy(kept, ptr, size);
@@ -240,28 +240,28 @@ static void traced_stats(void *self, nm_stats *out) {
 
 /* ---- sites ------------------------------------------------------------------------------------------ */
 
-static bool is_sampled(tally *y, size_t size, size_t sample) {
+static bool tally_is_sampled(tally *y, size_t size, size_t sample) {
     if (NM_LIKELY(y->until > (int64_t)size)) {
         y->until -= (int64_t)size;
         return false;
     }
-    y->until = draw(y, sample);
+    y->until = tally_draw(y, sample);
     return true;
 }
 
 /* Room is promised first: what upstream gave is never without its site for want of memory. */
-static void *recorded_alloc(void *self, size_t size, size_t align) {
+static void *traced_recorded_alloc(void *self, size_t size, size_t align) {
     nm_traced *t = self;
-    tally *y = tally_of(t);
+    tally *y = traced_tally_of(t);
     if (NM_UNLIKELY(y == NULL)) return NULL;
-    bool wanted = t->o.sample == 0 || is_sampled(y, size, t->o.sample);
+    bool wanted = t->o.sample == 0 || tally_is_sampled(y, size, t->o.sample);
     if (wanted) {
         pthread_mutex_lock(&traceds.lock);
         bool promised = nm__sites_promise(&t->sites);
         pthread_mutex_unlock(&traceds.lock);
         if (!promised) return NULL;
     }
-    void *ptr = t->o.histogram ? measured_alloc(self, size, align) : traced_alloc(self, size, align);
+    void *ptr = t->o.histogram ? traced_measured_alloc(self, size, align) : traced_alloc(self, size, align);
     if (!wanted) return ptr;
     uintptr_t site = ptr == NULL ? 0 : t->o.site(t->o.context);
     pthread_mutex_lock(&traceds.lock);
@@ -271,7 +271,7 @@ static void *recorded_alloc(void *self, size_t size, size_t align) {
     return ptr;
 }
 
-static bool recorded_resize(void *self, void *ptr, size_t old, size_t size, size_t align) {
+static bool traced_recorded_resize(void *self, void *ptr, size_t old, size_t size, size_t align) {
     nm_traced *t = self;
     if (!traced_resize(self, ptr, old, size, align)) return false;
     pthread_mutex_lock(&traceds.lock);
@@ -282,7 +282,7 @@ static bool recorded_resize(void *self, void *ptr, size_t old, size_t size, size
 }
 
 /* The site goes first: once upstream has the block another thread may be given it. */
-static nm_status recorded_free(void *self, void *ptr, size_t size, size_t align) {
+static nm_status traced_recorded_free(void *self, void *ptr, size_t size, size_t align) {
     nm_traced *t = self;
     nm__site taken = {NULL, 0, 0};
     pthread_mutex_lock(&traceds.lock);
@@ -290,7 +290,7 @@ static nm_status recorded_free(void *self, void *ptr, size_t size, size_t align)
     if (found != NULL) taken = nm__sites_take(&t->sites, found);
     pthread_mutex_unlock(&traceds.lock);
     if (found == NULL && t->o.sample == 0) return nm__fail(NM_FOREIGN_BLOCK, size, 0, 0);
-    nm_status status = t->o.zero_on_free ? wiping_free(self, ptr, size, align) : traced_free(self, ptr, size, align);
+    nm_status status = t->o.zero_on_free ? traced_wiping_free(self, ptr, size, align) : traced_free(self, ptr, size, align);
     if (found == NULL) return status;
     pthread_mutex_lock(&traceds.lock);
     if (status == NM_OK) nm__sites_forget_promise(&t->sites);
@@ -311,9 +311,9 @@ size_t nm_traced_sites(const nm_traced *t, uintptr_t *sites, size_t *sizes, size
     pthread_mutex_lock(&traceds.lock);
     size_t count = t->sites.count;
     for (size_t i = 0, n = 0; n < cap && i < t->sites.cap; i++) {
-        if (t->sites.slots[i].ptr == NULL) continue;
-        sites[n] = t->sites.slots[i].site;
-        sizes[n++] = t->sites.slots[i].size;
+        if (t->sites.entries[i].ptr == NULL) continue;
+        sites[n] = t->sites.entries[i].site;
+        sizes[n++] = t->sites.entries[i].size;
     }
     pthread_mutex_unlock(&traceds.lock);
     return count;
@@ -323,24 +323,25 @@ size_t nm_traced_sites(const nm_traced *t, uintptr_t *sites, size_t *sizes, size
 
 nm_traced *nm_traced_create(nm_allocator upstream, nm_traced_options o) {
     static pthread_once_t done = PTHREAD_ONCE_INIT;
-    (void)pthread_once(&done, once);
+    (void)pthread_once(&done, traced_register_hooks);
     nm_traced *t = nm__meta_alloc(sizeof *t);
     if (t == NULL) return NULL;
     t->upstream = upstream;
     t->o = o;
-    t->methods = (nm_methods){o.histogram ? measured_alloc : traced_alloc, traced_resize,
-                              o.zero_on_free ? wiping_free : traced_free, traced_stats};
-    if (o.site != NULL) t->methods = (nm_methods){recorded_alloc, recorded_resize, recorded_free, traced_stats};
+    t->methods = (nm_methods){o.histogram ? traced_measured_alloc : traced_alloc, traced_resize,
+                              o.zero_on_free ? traced_wiping_free : traced_free, traced_stats};
+    if (o.site != NULL)
+        t->methods = (nm_methods){traced_recorded_alloc, traced_recorded_resize, traced_recorded_free, traced_stats};
     pthread_mutex_lock(&traceds.lock);
     t->number = ++traceds.numbers;
-    t->slot = t->number % SLOTS * sizeof *mine;
+    t->slot = t->number % NM_TRACED_SLOTS * sizeof *known_tallies;
     t->next = traceds.first;
     if (t->next != NULL) t->next->before = t;
     traceds.first = t;
     pthread_mutex_unlock(&traceds.lock);
     return t;
 }
-static uint64_t counted(const nm_traced *t, unsigned bucket, int kind) {
+static uint64_t traced_counted(const nm_traced *t, unsigned bucket, int kind) {
     uint64_t n = 0;
     for (tally *y = atomic_load((_Atomic(tally *) *)&t->tallies); y != NULL; y = y->next)
         n += nm__get(&y->buckets[bucket][kind]);
@@ -354,7 +355,7 @@ void nm_traced_destroy(nm_traced *t) {
     else traceds.first = t->next;
     if (t->next != NULL) t->next->before = t->before;
     for (unsigned i = 0; t->o.histogram && i < NM_HISTO_BUCKETS; i++)
-        for (int k = 0; k < 2; k++) traceds.past[i][k] += counted(t, i, k);
+        for (int k = 0; k < 2; k++) traceds.past[i][k] += traced_counted(t, i, k);
     pthread_mutex_unlock(&traceds.lock);
     for (tally *y = atomic_load(&t->tallies), *next; y != NULL; y = next) {
         next = y->next;
@@ -371,10 +372,10 @@ bool nm_traced_histogram(const nm_traced *t, uint64_t *sizes, uint64_t *latencie
     for (unsigned i = 0; i < NM_HISTO_BUCKETS; i++) {
         uint64_t count[2] = {0, 0};
         for (int k = 0; k < 2; k++) {
-            if (t != NULL) count[k] = counted(t, i, k);
+            if (t != NULL) count[k] = traced_counted(t, i, k);
             else count[k] = traceds.past[i][k];
             for (const nm_traced *each = t == NULL ? traceds.first : NULL; each != NULL; each = each->next)
-                if (each->o.histogram) count[k] += counted(each, i, k);
+                if (each->o.histogram) count[k] += traced_counted(each, i, k);
         }
         if (sizes != NULL) sizes[i] = count[0];
         if (latencies != NULL) latencies[i] = count[1];

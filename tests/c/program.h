@@ -198,7 +198,7 @@ static void add_heap(run *r, unsigned options, bool secure) {
     size_t limit = limits[options % 4];
     nm_budget *budget = limit == 0 ? NULL : nm_budget_create(limit, NULL, NULL);
     nm_heap *h = nm_heap_create(budget, secure);
-    if (limit != 0 && options / 4 % 2 != 0) nm__budget_reserve(budget, NM_SUPERBLOCK);
+    if (limit != 0 && options / 4 % 2 != 0) nm__budget_hold_back(budget, NM_SUPERBLOCK);
     add_link(r, "heap", h, nm_heap_port(h), destroy_heap, check_heap)->budget = budget;
 }
 static void make_heap(run *r, unsigned options) { add_heap(r, options, false); }

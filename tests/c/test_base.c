@@ -90,10 +90,10 @@ static void test_a_refused_charge_leaves_no_trace(void) {
     nm__budget_settle(leaf);
     CHECK(nm_budget_release(leaf, 30) == NM_OK && nm_budget_peak(leaf) == 70 && nm_budget_peak(root) == 70);
     SOUND(nm_budget_check(leaf));
-    nm__budget_reserve(root, 900);
+    nm__budget_hold_back(root, 900);
     CHECK(!nm_budget_charge(leaf, 61) && nm_budget_charge(leaf, 60));
     CHECK(nm_budget_last_denial(leaf, &at_leaf) && at_leaf.limit == 1000); /* the limit is what it was */
-    nm__budget_reserve(root, SIZE_MAX);
+    nm__budget_hold_back(root, SIZE_MAX);
     CHECK(!nm_budget_charge(leaf, 1));
     nm_budget_destroy(leaf);
     CHECK(nm_budget_used(root) == 0 && nm_budget_used(middle) == 0);

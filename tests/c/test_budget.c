@@ -292,7 +292,7 @@ static void *mix(void *arg) {
             n = lent[o][other];
             if (nm_budget_lend(owners[other], owners[o], n, 1000000000) == NM_OK) lent[o][other] = 0;
             if (i % 64 == 0) (void)nm_budget_rebalance(root, moves, 8);
-            if (i % 8 == 0) nm__budget_reserve(owners[o], below(&seed, 2) == 0 ? 0 : below(&seed, 500));
+            if (i % 8 == 0) nm__budget_hold_back(owners[o], below(&seed, 2) == 0 ? 0 : below(&seed, 500));
             if (i % 100 == 0) (void)nm_budget_crossed(&(const nm_budget *){NULL}, &(int){0}, &(bool){false});
         }
     }
@@ -324,13 +324,13 @@ static void test_changes_while_another_thread_charges(void) {
     atomic_store(&settled, false);
     CHECK(pthread_create(&charging, NULL, charge_on, b) == 0);
     for (int i = 0; i < 40000; i++) {
-        nm__budget_reserve(b, i % 2 == 0 ? 700 : 0);
+        nm__budget_hold_back(b, i % 2 == 0 ? 700 : 0);
         nm_budget_set_limit(b, i % 3 == 0 ? 8000 : 9000);
         if (i % 512 == 0) nm_budget_set_limit(parent, i % 1024 == 0 ? 21000 : 1); /* which refuses what b had let pass */
     }
     atomic_store(&settled, true);
     CHECK(pthread_join(charging, NULL) == 0);
-    nm__budget_reserve(b, 0);
+    nm__budget_hold_back(b, 0);
     nm_budget_set_limit(b, 9000);
     nm_budget_set_limit(parent, 20000);
     SOUND(nm_budget_check(b));
@@ -359,7 +359,7 @@ static void test_no_limit_is_ever_exceeded(void) {
     (void)pthread_barrier_destroy(&start);
     size_t limits = 0;
     for (int i = 0; i < OWNERS; i++) {
-        nm__budget_reserve(owners[i], 0);
+        nm__budget_hold_back(owners[i], 0);
         SOUND(nm_budget_check(owners[i]));
         CHECK(nm_budget_used(owners[i]) == 0 && nm_budget_shared_used(owners[i]) == 0);
         limits += nm_budget_limit(owners[i]);

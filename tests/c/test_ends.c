@@ -202,7 +202,7 @@ static void *hold(void *arg) {
         }
         h->broken += nm_budget_used(mine) != 0;
         if (i % 7 == 0) nm_budget_lock(mine);
-        if (i % 11 == 0) nm__budget_reserve(h->parent, below(&seed, 3000));
+        if (i % 11 == 0) nm__budget_hold_back(h->parent, below(&seed, 3000));
         if (i % 13 == 0 && nm__budget_overdraw(h->sibling, 10)) h->broken += nm_budget_release(h->sibling, 10) != NM_OK;
         nm_denial last;
         (void)nm_budget_last_denial(h->parent, &last);
@@ -222,7 +222,7 @@ static void test_budgets_of_many_threads_end(void) {
     for (int i = 0; i < HOLDERS; i++) CHECK(pthread_join(threads[i], NULL) == 0);
     for (int i = 0; i < HOLDERS; i++) CHECK(holders[i].broken == 0);
     CHECK(nm_budget_used(root) == 0 && nm_budget_used(sibling) == 0 && nm_budget_limit(sibling) == 2000);
-    nm__budget_reserve(root, 0);
+    nm__budget_hold_back(root, 0);
     CHECK(nm_budget_charge(root, 9000) && !nm_budget_charge(root, 1) && nm_budget_release(root, 9000) == NM_OK);
     SOUND(nm_budget_check(root));
     SOUND(nm_budget_check(sibling));

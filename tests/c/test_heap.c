@@ -589,7 +589,7 @@ static void test_several_heaps_and_threads(void) {
 static void test_limit_and_reserve(void) {
     nm_budget *b = nm_budget_create(32 * PAGE, NULL, NULL);
     nm_heap *h = nm_heap_create(b, false);
-    nm__budget_reserve(b, 4 * PAGE);
+    nm__budget_hold_back(b, 4 * PAGE);
     void *spans[40];
     int n = 0;
     while (n < 40 && (spans[n] = nm_heap_malloc(h, PAGE)) != NULL) n++;

@@ -110,8 +110,8 @@ static void test_the_reserves_of_ancestors(void) {
     nm_budget *parent = nm_budget_create(10 * PAGE, NULL, NULL), *b = nm_budget_create(100 * PAGE, parent, NULL);
     nm_heap *h = nm_heap_create(b, false);
     nm__heap_share(h, process);
-    nm__budget_reserve(parent, 2 * PAGE);
-    nm__budget_reserve(b, PAGE);
+    nm__budget_hold_back(parent, 2 * PAGE);
+    nm__budget_hold_back(b, PAGE);
     nm__heap_enter(h);
     void *blocks[20];
     int n = 0;

@@ -14,9 +14,9 @@
  * cbmc: run CALLS="afz" WIPES=true UPSTREAM_SIZE_MAX=1023
  * cbmc: run CALLS="aaz" UPSTREAM_SIZE_MAX=1023
  * cbmc: run CALLS="ar"
- * cbmc: call take_chunk upstream_alloc
- * cbmc: call drop_chunk upstream_free
- * cbmc: call slot_alloc arena_alloc pattern_alloc
+ * cbmc: call arena_take_chunk upstream_alloc
+ * cbmc: call arena_drop_chunk upstream_free
+ * cbmc: call slot_alloc arena_alloc arena_pattern_alloc
  * cbmc: call slot_resize arena_resize
  * cbmc: call slot_free arena_free
  * cbmc: call stats_of arena_stats

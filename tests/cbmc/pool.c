@@ -11,11 +11,11 @@
  * cbmc: unwind 2
  * cbmc: loop main.0 7
  * cbmc: loop look.0 3
- * cbmc: loop check_chunk.0 65
- * cbmc: loop check_chunk.1 5
- * cbmc: call take_chunk upstream_alloc
- * cbmc: call take_chunk.2 upstream_free
- * cbmc: call abolish upstream_free
+ * cbmc: loop pool_check_chunk.0 65
+ * cbmc: loop pool_check_chunk.1 5
+ * cbmc: call pool_take_chunk upstream_alloc
+ * cbmc: call pool_take_chunk.2 upstream_free
+ * cbmc: call pool_abolish upstream_free
  * cbmc: call slot_alloc pool_alloc
  * cbmc: call slot_resize pool_resize
  * cbmc: call slot_free pool_free

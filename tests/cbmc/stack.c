@@ -7,7 +7,7 @@
  * cbmc: source csrc/alloc/stack.c csrc/base/base.c
  * cbmc: unwind 5
  * cbmc: call nm_stack_create upstream_alloc
- * cbmc: call abolish upstream_free
+ * cbmc: call stack_abolish upstream_free
  * cbmc: call slot_alloc stack_alloc
  * cbmc: call slot_resize stack_resize
  * cbmc: call slot_free stack_free
@@ -19,7 +19,7 @@
  * cbmc: run CALLS="aaw" UPSTREAM_SIZE_MAX=255
  * cbmc: run CALLS="amaR" UPSTREAM_SIZE_MAX=255
  */
-#define ENTRIES 2 /* NM__STACK_ROOM */
+#define ENTRIES 2 /* NM_STACK_ENTRIES */
 #include "harness.h"
 
 #include "nativemem/stack.h"

@@ -818,4 +818,32 @@ MUTANTS: tuple[Mutant, ...] = (
         ("intern-view-holds-on", "    (void)nm_intern_release(intern_table_of(self), id);\n    return value;", "    return value;"),
         tests=("tests/structures/test_intern.py",),
     ),
+    *_in(
+        "binding/packed.c",
+        ("packed-too-large-for-its-field", "if (n < INT32_MIN || n > INT32_MAX) return false;", "if (n > INT32_MAX) return false;"),
+        ("packed-key-is-rounded", "if (exact && (double)narrow != x) return false;", "(void)exact;"),
+        ("packed-bytes-left-behind-others", "memset(to + n, 0, (size_t)(room - n));", "(void)room;"),
+        tests=("tests/manager/test_collections.py",),
+    ),
+    *_in(
+        "binding/ring.c",
+        ("ring-moved-over-itself", "bool backward = ahead < n; /*", "bool backward = ahead > n; /*"),
+        ("ring-closed-while-packed", "bool ok = nm__pack(&r->format, value, packed) && ring_open(r) && ring_fits(r, 1, 0);", "bool ok = nm__pack(&r->format, value, packed) && ring_fits(r, 1, 0);"),
+        ("ring-rotated-without-its-items", "if (r->used < r->capacity) memcpy(slot(r, r->used), slot(r, 0), (size_t)r->size);", ""),
+        ("ring-changes-unseen", "    if (NM_UNLIKELY(r->strict && it->version != r->version))", "    if (NM_UNLIKELY(r->strict && it->version > r->version))"),
+        tests=("tests/manager/test_collections.py", "tests/manager/test_collections_models.py"),
+    ),
+    *_in(
+        "binding/table.c",
+        ("table-hole-in-a-run", "if (((j - home) & t->mask) >= ((j - i) & t->mask)) {", "if (((j - home) & t->mask) > ((j - i) & t->mask)) {"),
+        ("table-removed-from-the-order-one-way", "    else t->newest = gone->older;\n", ""),
+        ("table-refused-and-half-there", "while (t->newest != newest) table_remove(t, newest_slot(t));", "(void)newest;"),
+        tests=("tests/manager/test_collections.py", "tests/manager/test_collections_models.py"),
+    ),
+    *_in(
+        "binding/bits.c",
+        ("bits-of-the-word-before", "    word >>= i % WORD;", "    (void)0;"),
+        ("bits-changed-said-of-the-last-word", "changed |= was ^ is;", "changed = was ^ is;"),
+        tests=("tests/manager/test_collections.py", "tests/manager/test_collections_models.py"),
+    ),
 )

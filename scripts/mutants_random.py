@@ -21,12 +21,17 @@ STRATA = ("c", "atomics", "python")
 SHARES = ("c", "c", "atomics", "python")
 
 CONTRACT = "tests/contract"
+COLLECTIONS = ("tests/manager/test_collections.py", "tests/manager/test_collections_models.py")
 #: what is asked first of an atomic operation: it reads the sources
 ORDERS = ("tests/test_atomics.py",)
 #: the tests of a source, the nearest first, where the C tests see nothing of it
 TESTS = {
     "csrc/binding/capi.c": ("tests/test_capi.py",),
     "csrc/binding/cdata.c": ("tests/test_cffi_hook.py",),
+    "csrc/binding/packed.c": COLLECTIONS,
+    "csrc/binding/ring.c": COLLECTIONS,
+    "csrc/binding/table.c": COLLECTIONS,
+    "csrc/binding/bits.c": COLLECTIONS,
     "csrc/binding/allocator.c": (CONTRACT, "tests/test_cffi_hook.py"),
     "csrc/binding/held.c": ("tests/test_numpy_hook.py", CONTRACT),
     "csrc/binding/pressure.c": ("tests/contract/test_pressure.py", "tests/test_denials.py"),
@@ -75,6 +80,9 @@ TESTS = {
     "src/nativemem/engine/numpy_default.py": ("tests/test_numpy_hook.py", "tests/test_engine.py"),
     "src/nativemem/interop/numpy.py": ("tests/test_numpy_hook.py",),
     "src/nativemem/interop/cffi.py": ("tests/test_cffi_hook.py",),
+    "src/nativemem/manager/collections/": COLLECTIONS,
+    "src/nativemem/backends/pure/packed/": COLLECTIONS,
+    "src/nativemem/facades.py": ("tests/manager/test_facades.py", "tests/test_core.py"),
     "src/nativemem/manager/": ("tests/manager",),
     "src/nativemem/structures/": ("tests/structures",),
     "src/nativemem/backends/pure/intern.py": ("tests/structures/test_intern.py",),

@@ -129,6 +129,7 @@ PY_LAYERS = (
     ("allocators", "wrappers", "budgets"),
     ("interop.cport", "engine.install", "engine.numpy_default"),
     ("engine", "engine.process", "interop"),
+    ("facades",),
     ("manager", "structures"),
     ("engine.startup",),
     ("auto", "commands.run", "commands.start", "commands.probes"),

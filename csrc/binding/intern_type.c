@@ -36,17 +36,8 @@ static PyObject *intern_failure(void) {
     return Py_BuildValue("(innn)", (int)f.status, (Py_ssize_t)f.requested, (Py_ssize_t)f.used, (Py_ssize_t)f.limit);
 }
 
-#if PY_VERSION_HEX >= 0x030D0000 && PY_VERSION_HEX < 0x030E0000
-/* exported by 3.13, whose public headers do not declare it */
-PyAPI_FUNC(Py_hash_t) _Py_HashBytes(const void *, Py_ssize_t);
-#endif
-
 static uint64_t intern_hash_of(const void *bytes, size_t size) {
-#if PY_VERSION_HEX >= 0x030E0000
-    return (uint64_t)Py_HashBuffer(bytes, (Py_ssize_t)size);
-#else
-    return (uint64_t)_Py_HashBytes(bytes, (Py_ssize_t)size);
-#endif
+    return (uint64_t)nm__hash_bytes(bytes, (Py_ssize_t)size);
 }
 
 /* ---- values ---- */

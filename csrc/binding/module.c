@@ -14,6 +14,7 @@
 #include "binding/hooks.h"
 #include "binding/intern_type.h"
 #include "binding/lifetime.h"
+#include "binding/packed.h"
 #include "binding/pressure.h"
 #include "binding/region.h"
 #include "binding/sources.h"
@@ -68,7 +69,7 @@ static struct PyModuleDef module_definition = {
 /* What each file adds. Each needs what those before it have made. */
 static int (*const module_parts[])(PyObject *module) = {
     nm__hooks_add, nm__handles_add, nm__block_add,   nm__allocator_add, nm__lifetime_add, nm__cdata_add,
-    nm__capi_add,  nm__region_add,  nm__sources_add, nm__intern_add,    nm__scope_ready,
+    nm__capi_add,  nm__region_add,  nm__sources_add, nm__intern_add,    nm__packed_add,   nm__scope_ready,
 };
 
 PyMODINIT_FUNC PyInit__dataplane(void) {

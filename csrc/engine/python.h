@@ -30,4 +30,14 @@ PyObject *nm__ending_watch(PyObject *module, PyObject *unused);
 PyObject *nm__ending_plan(PyObject *module, PyObject *args);
 PyObject *nm__engine_account(PyObject *module, PyObject *unused);
 
+/* The interpreter's hash of bytes, which has a secret. 3.13 exports its function and does not declare it publicly. */
+#if PY_VERSION_HEX >= 0x030E0000
+#define nm__hash_bytes Py_HashBuffer
+#else
+#if PY_VERSION_HEX >= 0x030D0000
+PyAPI_FUNC(Py_hash_t) _Py_HashBytes(const void *, Py_ssize_t);
+#endif
+#define nm__hash_bytes _Py_HashBytes
+#endif
+
 #endif

@@ -10,17 +10,14 @@ from . import memlib as memlib
 from . import process as process
 from ._version import __version__
 from .allocators.base import Allocator, Stats
-from .allocators.utilities import Utilities as _Utilities  # noqa: F401  # registers the facade
-from .backends.binding import configured as _configured
-from .backends.binding import load as load
 from .budgets.budget import SharingPolicy
 from .budgets.pressure import MemoryPressure
 from .engine.install import install, installed, uninstall
 from .errors import BudgetExceeded, LeakError, NativeMemError, NativeUnavailable, OutOfMemory
+from .facades import configured as _configured
+from .facades import load as load
 from .interop.capi import get_include
-from .interop.cport import CPort as _CPort  # noqa: F401  # registers the facade
 from .wrappers import sites
-from .wrappers.traced import Traced as _Traced  # noqa: F401  # registers the facade
 
 _bound = _configured()
 backend = _bound.name

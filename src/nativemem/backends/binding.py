@@ -129,6 +129,8 @@ class Backend(Protocol):
     name: str
     features: frozenset[str]
     finish: Any  # called with each class that was bound to the backend's Allocator
+    packed: Any  # classes of packed items: Ring and its kinds, TableMap, TableSet
+    finish_packed: Any  # called with each class that was bound to one of those
     methods: dict[str, dict[str, Any]]  # by class: what the backend does itself
     Allocator: Any
     Block: Any

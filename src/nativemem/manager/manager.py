@@ -16,10 +16,10 @@ from typing import Any, ClassVar, NoReturn
 
 from ..allocators.base import wipe
 from ..backends import forks
-from ..backends.binding import configured
 from ..budgets.budget import Loan, Move, SharingPolicy
 from ..config import format_size, parse_size
 from ..errors import BudgetExceeded, CapacityExceeded, ConfigError, ForeignBlock, name_of, shown, space
+from ..facades import configured
 from . import configuration
 from .configuration import MAX_SINGLE, PRESETS, PROVIDERS, Configuration
 from .levels import Level

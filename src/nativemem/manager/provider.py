@@ -14,7 +14,6 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 
 from ..allocators import typed, utilities  # noqa: F401  # registers the facades
 from ..allocators.base import Allocator, wipe
-from ..backends.binding import configured
 from ..budgets import budget  # noqa: F401  # registers the facade
 from ..config import parse_size
 from ..errors import (
@@ -27,6 +26,7 @@ from ..errors import (
     shown,
     space,
 )
+from ..facades import configured
 from ..interop import cport, memlib  # noqa: F401  # registers the facades
 from ..wrappers import traced  # noqa: F401  # registers the facades
 from .levels import Level

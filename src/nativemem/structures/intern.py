@@ -9,10 +9,10 @@ from functools import partial
 from typing import Any, NoReturn, TypeAlias
 
 from ..allocators.base import Allocator, check_source
-from ..backends.binding import configured
 from ..budgets import pressure
 from ..config import format_size
 from ..errors import ConfigError, Refusal, StaleHandle, Status, raise_status, shown
+from ..facades import configured
 
 __all__ = ["Handle", "InternStats", "InternTable"]
 

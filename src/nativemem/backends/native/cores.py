@@ -25,6 +25,8 @@ features = frozenset({"c-port", "engine", "resize-keeps-address", "stale-buffer-
 Allocator = dataplane.Allocator
 Block = dataplane.Block
 finish = dataplane.own_hot_methods
+packed = dataplane
+finish_packed = dataplane.packed_own_methods
 cdata_new = dataplane.cdata_new
 #: of the facade's classes, in C: nothing may come between them and the `with` they serve
 methods = {"Budget": {"__enter__": dataplane.scope_enter, "__exit__": dataplane.scope_exit}}

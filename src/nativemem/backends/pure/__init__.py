@@ -5,6 +5,7 @@ Sizes, errors, counters and their order are the native backend's; where a block 
 
 from __future__ import annotations
 
+from . import packed
 from .arena import ArenaCore
 from .blocks import Block
 from .budget import BudgetCore, aside, crossing, refusal
@@ -46,9 +47,11 @@ __all__ = [
     "crossing",
     "features",
     "finish",
+    "finish_packed",
     "histograms",
     "methods",
     "name",
+    "packed",
     "refusal",
     "this_thread",
 ]
@@ -65,6 +68,8 @@ methods: dict[str, dict[str, object]] = {}
 def finish(cls: type) -> None:
     """Nothing: a Python class inherits at no cost."""
 
+
+finish_packed = finish
 
 #: From Python 3.12 on a class can refuse its buffer (PEP 688); before, a dead block has none, which is a TypeError.
 features = frozenset({"stale-buffer-raises"} if WINDOWS else ())

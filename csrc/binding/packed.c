@@ -1,0 +1,322 @@
+/* See packed.h. */
+#include "binding/packed.h"
+
+#include <math.h>
+#include <string.h>
+
+static bool format_init(nm__format *f, PyObject *spec) {
+    PyObject *fields, *pack, *unpack;
+    Py_ssize_t size;
+    int single, gaps, exact;
+    if (!PyArg_ParseTuple(spec, "npppO!OO", &size, &single, &gaps, &exact, &PyTuple_Type, &fields, &pack, &unpack))
+        return false;
+    Py_ssize_t count = PyTuple_GET_SIZE(fields);
+    nm__field *made = PyMem_New(nm__field, (size_t)(count == 0 ? 1 : count));
+    if (made == NULL) {
+        (void)PyErr_NoMemory();
+        return false;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        int kind;
+        bool ok = PyArg_ParseTuple(PyTuple_GET_ITEM(fields, i), "inn", &kind, &made[i].offset, &made[i].size) != 0;
+        if (ok && (kind < 0 || kind >= FIELD_KINDS || made[i].size < 0 || made[i].offset > size - made[i].size)) {
+            PyErr_SetString(PyExc_SystemError, "a field that is not in its item");
+            ok = false;
+        }
+        if (!ok) {
+            PyMem_Free(made);
+            return false;
+        }
+        made[i].kind = (nm__field_kind)kind;
+    }
+    *f = (nm__format){.size = size,
+                      .count = count,
+                      .fields = made,
+                      .pack = Py_NewRef(pack),
+                      .unpack = Py_NewRef(unpack),
+                      .single = single != 0,
+                      .gaps = gaps != 0,
+                      .exact = exact != 0};
+    return true;
+}
+
+bool nm__format_init(nm__format *f, PyObject *record) {
+    PyObject *spec = PyObject_GetAttrString(record, "spec");
+    bool ok = spec != NULL && format_init(f, spec);
+    Py_XDECREF(spec);
+    return ok;
+}
+
+void nm__format_clear(nm__format *f) {
+    PyMem_Free(f->fields);
+    f->fields = NULL;
+    f->count = 0;
+    Py_CLEAR(f->pack);
+    Py_CLEAR(f->unpack);
+}
+
+int nm__format_traverse(nm__format *f, visitproc visit, void *arg) {
+    Py_VISIT(f->pack);
+    Py_VISIT(f->unpack);
+    return 0;
+}
+
+/* ---- fields --------------------------------------------------------------------------------------- */
+
+#define STORE(type, value)                  \
+    do {                                    \
+        type stored = (type)(value);        \
+        memcpy(to, &stored, sizeof stored); \
+    } while (0)
+
+static bool pack_integer(nm__field_kind kind, PyObject *value, char *to) {
+    if (!PyLong_Check(value)) return false;
+    if (kind == FIELD_U64) {
+        unsigned long long n = PyLong_AsUnsignedLongLong(value);
+        if (NM_UNLIKELY(n == (unsigned long long)-1 && PyErr_Occurred())) {
+            PyErr_Clear();
+            return false;
+        }
+        STORE(uint64_t, n);
+        return true;
+    }
+    int overflow;
+    long long n = PyLong_AsLongLongAndOverflow(value, &overflow);
+    if (NM_UNLIKELY(overflow != 0)) return false;
+    switch (kind) {
+    case FIELD_I8:
+        if (n < INT8_MIN || n > INT8_MAX) return false;
+        STORE(int8_t, n);
+        return true;
+    case FIELD_U8:
+        if (n < 0 || n > UINT8_MAX) return false;
+        STORE(uint8_t, n);
+        return true;
+    case FIELD_I16:
+        if (n < INT16_MIN || n > INT16_MAX) return false;
+        STORE(int16_t, n);
+        return true;
+    case FIELD_U16:
+        if (n < 0 || n > UINT16_MAX) return false;
+        STORE(uint16_t, n);
+        return true;
+    case FIELD_I32:
+        if (n < INT32_MIN || n > INT32_MAX) return false;
+        STORE(int32_t, n);
+        return true;
+    case FIELD_U32:
+        if (n < 0 || n > UINT32_MAX) return false;
+        STORE(uint32_t, n);
+        return true;
+    default: STORE(int64_t, n); return true;
+    }
+}
+
+static bool pack_float(nm__field_kind kind, PyObject *value, char *to, bool exact) {
+    double x;
+    if (PyFloat_CheckExact(value)) {
+        x = PyFloat_AS_DOUBLE(value);
+        if (exact) {
+            if (isnan(x)) return false;
+            if (x == 0.0) x = 0.0;
+        }
+    } else if (PyLong_CheckExact(value)) {
+        int overflow;
+        long long n = PyLong_AsLongLongAndOverflow(value, &overflow);
+        if (overflow != 0 || n > (1LL << 53) || n < -(1LL << 53)) return false; /* beyond what a double holds exactly */
+        x = (double)n;
+    } else {
+        return false;
+    }
+    if (kind == FIELD_F64) {
+        STORE(double, x);
+        return true;
+    }
+    float narrow = (float)x;
+    if (isinf(narrow) && !isinf(x)) return false;
+    if (exact && (double)narrow != x) return false;
+    STORE(float, narrow);
+    return true;
+}
+
+static bool pack_bytes(const nm__field *field, PyObject *value, char *to) {
+    if (!PyBytes_CheckExact(value)) return false;
+    Py_ssize_t n = PyBytes_GET_SIZE(value), room = field->size;
+    if (field->kind == FIELD_PASCAL) {
+        if (n > room - 1 || n > UINT8_MAX) return false;
+        *to++ = (char)(uint8_t)n;
+        room--;
+    }
+    if (n > room) return false;
+    memcpy(to, PyBytes_AS_STRING(value), (size_t)n);
+    memset(to + n, 0, (size_t)(room - n));
+    return true;
+}
+
+static inline bool pack_field(const nm__field *field, PyObject *value, char *to, bool exact) {
+    switch (field->kind) {
+    case FIELD_F32:
+    case FIELD_F64: return pack_float(field->kind, value, to, exact);
+    case FIELD_BOOL:
+        if (value != Py_True && value != Py_False) return false;
+        *to = value == Py_True;
+        return true;
+    case FIELD_BYTES:
+    case FIELD_PASCAL: return pack_bytes(field, value, to);
+    default: return pack_integer(field->kind, value, to);
+    }
+}
+
+#define LOAD(type) \
+    type loaded;   \
+    memcpy(&loaded, from, sizeof loaded)
+
+static inline PyObject *unpack_field(const nm__field *field, const char *from) {
+    switch (field->kind) {
+    case FIELD_I8: return PyLong_FromLong(*(const signed char *)from);
+    case FIELD_U8: return PyLong_FromLong(*(const unsigned char *)from);
+    case FIELD_I16: {
+        LOAD(int16_t);
+        return PyLong_FromLong(loaded);
+    }
+    case FIELD_U16: {
+        LOAD(uint16_t);
+        return PyLong_FromLong(loaded);
+    }
+    case FIELD_I32: {
+        LOAD(int32_t);
+        return PyLong_FromLong(loaded);
+    }
+    case FIELD_U32: {
+        LOAD(uint32_t);
+        return PyLong_FromLongLong(loaded);
+    }
+    case FIELD_I64: {
+        LOAD(int64_t);
+        return PyLong_FromLongLong(loaded);
+    }
+    case FIELD_U64: {
+        LOAD(uint64_t);
+        return PyLong_FromUnsignedLongLong(loaded);
+    }
+    case FIELD_F32: {
+        LOAD(float);
+        return PyFloat_FromDouble((double)loaded);
+    }
+    case FIELD_F64: {
+        LOAD(double);
+        return PyFloat_FromDouble(loaded);
+    }
+    case FIELD_BOOL: return PyBool_FromLong(*from != 0);
+    case FIELD_PASCAL: {
+        Py_ssize_t n = *(const unsigned char *)from;
+        return PyBytes_FromStringAndSize(from + 1, n < field->size ? n : field->size - 1);
+    }
+    default: return PyBytes_FromStringAndSize(from, field->size);
+    }
+}
+
+/* ---- items ---------------------------------------------------------------------------------------- */
+
+bool nm__pack_plain(const nm__format *f, PyObject *value, char *to) {
+    if (f->count == 0) return false;
+    if (f->gaps) memset(to, 0, (size_t)f->size);
+    if (f->single) return pack_field(f->fields, value, to + f->fields->offset, f->exact);
+    if (!PyTuple_CheckExact(value) || PyTuple_GET_SIZE(value) != f->count) return false;
+    for (Py_ssize_t i = 0; i < f->count; i++)
+        if (!pack_field(&f->fields[i], PyTuple_GET_ITEM(value, i), to + f->fields[i].offset, f->exact)) return false;
+    return true;
+}
+
+static NM_COLD bool pack_in_python(const nm__format *f, PyObject *value, char *to) {
+    PyObject *call = Py_NewRef(f->pack); /* what it runs may close the collection */
+    Py_ssize_t size = f->size;
+    PyObject *packed = PyObject_CallOneArg(call, value);
+    Py_DECREF(call);
+    if (packed == NULL) return false;
+    bool ok = PyBytes_Check(packed) && PyBytes_GET_SIZE(packed) == size;
+    if (ok) memcpy(to, PyBytes_AS_STRING(packed), (size_t)size);
+    else PyErr_SetString(PyExc_SystemError, "an item was packed to bytes of another size");
+    Py_DECREF(packed);
+    return ok;
+}
+
+bool nm__pack(const nm__format *f, PyObject *value, char *to) {
+    return NM_LIKELY(nm__pack_plain(f, value, to)) || pack_in_python(f, value, to);
+}
+
+static PyObject *unpack_in_python(const nm__format *f, const char *from) {
+    PyObject *raw = PyBytes_FromStringAndSize(from, f->size);
+    if (raw == NULL) return NULL;
+    PyObject *call = Py_NewRef(f->unpack), *value = PyObject_CallOneArg(call, raw);
+    Py_DECREF(call);
+    Py_DECREF(raw);
+    return value;
+}
+
+static PyObject *unpack_fields(const nm__format *f, const char *from) {
+    nm__scratch copy;
+    char *bytes = nm__scratch_get(&copy, f->size);
+    if (bytes == NULL) return NULL;
+    memcpy(bytes, from, (size_t)f->size);
+    const nm__field *fields = f->fields; /* stay while the collection does, which the caller has a reference to */
+    Py_ssize_t count = f->count;
+    PyObject *values = PyTuple_New(count);
+    for (Py_ssize_t i = 0; values != NULL && i < count; i++) {
+        PyObject *value = unpack_field(&fields[i], bytes + fields[i].offset);
+        if (value == NULL) Py_CLEAR(values);
+        else PyTuple_SET_ITEM(values, i, value);
+    }
+    nm__scratch_drop(&copy);
+    return values;
+}
+
+PyObject *nm__unpack(const nm__format *f, const char *from) {
+    if (NM_UNLIKELY(f->count == 0)) return unpack_in_python(f, from);
+    return f->single ? unpack_field(f->fields, from + f->fields->offset) : unpack_fields(f, from);
+}
+
+/* ---- what the types share ------------------------------------------------------------------------- */
+
+void nm__packed_refuse(PyObject *self, const char *why, Py_ssize_t n) {
+    if (PyErr_Occurred()) return; /* it has been refused by now */
+    PyObject *done = PyObject_CallMethod(self, "_refuse", "sn", why, n);
+    if (done == NULL) return;
+    Py_DECREF(done);
+    PyErr_SetString(PyExc_SystemError, "a refusal of nativemem returned");
+}
+
+/* Gives a class descriptors of its own for the methods of its base, a type of these: the interpreter calls those faster. */
+static PyObject *packed_own_methods(PyObject *module, PyObject *cls) {
+    (void)module;
+    PyTypeObject *base = PyType_Check(cls) ? ((PyTypeObject *)cls)->tp_base : NULL;
+    while (base != NULL && (base->tp_flags & Py_TPFLAGS_HEAPTYPE)) base = base->tp_base;
+    if (base == NULL || base == &PyBaseObject_Type) {
+        PyErr_SetString(PyExc_TypeError, "packed_own_methods: takes a class with a base of packed items");
+        return NULL;
+    }
+    for (; base != &PyBaseObject_Type; base = base->tp_base)
+        for (PyMethodDef *method = base->tp_methods; method != NULL && method->ml_name != NULL; method++) {
+            PyObject *found = method->ml_name[0] == '_' ? NULL : PyObject_GetAttrString(cls, method->ml_name);
+            bool ours = found != NULL && Py_IS_TYPE(found, &PyMethodDescr_Type) &&
+                        ((PyMethodDescrObject *)found)->d_method == method;
+            Py_XDECREF(found);
+            PyErr_Clear();
+            if (!ours) continue; /* private, or a class in between has its own */
+            PyObject *descriptor = PyDescr_NewMethod((PyTypeObject *)cls, method);
+            if (descriptor == NULL) return NULL;
+            int failed = PyObject_SetAttrString(cls, method->ml_name, descriptor);
+            Py_DECREF(descriptor);
+            if (failed) return NULL;
+        }
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef packed_functions[] = {
+    {"packed_own_methods", packed_own_methods, METH_O, "Gives a class of packed items methods of its own."},
+    {NULL, NULL, 0, NULL}};
+
+int nm__packed_add(PyObject *module) {
+    if (nm__ring_add(module) < 0 || nm__table_add(module) < 0 || nm__bits_add(module) < 0) return -1;
+    return PyModule_AddFunctions(module, packed_functions);
+}

@@ -1,0 +1,80 @@
+/* Items of a struct format, packed in memory of nativemem: what sequences and tables of such items share.
+ *
+ * The Python side parses a format once and hands over its fields. What is read and written here without Python are
+ * integers, floats, bools and bytes of the machine's own byte order, from objects of just those types. Everything else
+ * (other byte orders, half floats, objects with __index__) goes through two functions in Python, which also raise the
+ * errors. So the two backends accept the same values and refuse them with the same words. */
+#ifndef NM__PACKED_H
+#define NM__PACKED_H
+
+#include "engine/python.h" /* first: Python.h wants to be */
+
+#include "base/base.h"
+
+typedef enum {
+    FIELD_I8,
+    FIELD_U8,
+    FIELD_I16,
+    FIELD_U16,
+    FIELD_I32,
+    FIELD_U32,
+    FIELD_I64,
+    FIELD_U64,
+    FIELD_F32,
+    FIELD_F64,
+    FIELD_BOOL,
+    FIELD_BYTES,
+    FIELD_PASCAL,
+    FIELD_KINDS
+} nm__field_kind;
+
+typedef struct {
+    nm__field_kind kind;
+    Py_ssize_t offset, size; /* bytes */
+} nm__field;
+
+/* Invariants: size > 0 once it is set up;  count == 0 <=> only pack and unpack know the format;
+ *   single => an item is the value of one field, otherwise a tuple of `count` */
+typedef struct {
+    Py_ssize_t size, count;
+    nm__field *fields;
+    PyObject *pack, *unpack; /* pack(value) -> bytes, or raises; unpack(bytes) -> value */
+    bool single, gaps;       /* gaps: some bytes belong to no field */
+    bool exact;              /* what comes back is equal to what was packed, as a key has to be; a zero has no sign */
+} nm__format;
+
+/* record.spec: (size, single, gaps, exact, ((kind, offset, size), ...), pack, unpack). False with an error set. */
+bool nm__format_init(nm__format *f, PyObject *record);
+void nm__format_clear(nm__format *f);
+int nm__format_traverse(nm__format *f, visitproc visit, void *arg);
+
+/* Whether `value` was packed, without Python code having run and without an error set. On false the bytes at `to` are
+ * undefined. */
+bool nm__pack_plain(const nm__format *f, PyObject *value, char *to);
+/* As that, with f->pack where it is needed, which may run any code. False with an error set. */
+bool nm__pack(const nm__format *f, PyObject *value, char *to);
+/* Runs Python code only where the format is not single (a tuple's making may run a collection), then on a copy. */
+PyObject *nm__unpack(const nm__format *f, const char *from);
+
+/* Room for one item while it is on its way. */
+typedef struct {
+    char small[64];
+    char *bytes;
+} nm__scratch;
+static inline char *nm__scratch_get(nm__scratch *s, Py_ssize_t size) {
+    s->bytes = (size_t)size <= sizeof s->small ? s->small : PyMem_Malloc((size_t)size);
+    if (s->bytes == NULL) (void)PyErr_NoMemory();
+    return s->bytes;
+}
+static inline void nm__scratch_drop(nm__scratch *s) {
+    if (s->bytes != s->small) PyMem_Free(s->bytes);
+}
+
+/* Has `self._refuse(why, n)` raise; where an error is set, that stays. */
+void nm__packed_refuse(PyObject *self, const char *why, Py_ssize_t n);
+int nm__ring_add(PyObject *module);
+int nm__table_add(PyObject *module);
+int nm__bits_add(PyObject *module);
+int nm__packed_add(PyObject *module); /* those three, and what gives a class their methods */
+
+#endif

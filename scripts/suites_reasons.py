@@ -24,12 +24,6 @@ class Reason:
 REASONS = (
     Reason(
         "interpreter",
-        "test.test_capi.*PyMem*DebugTests.test_*",
-        "`PYTHONMALLOC=debug` checks what passes through the allocator that the engine stands before; the engine's "
-        "own blocks do not.",
-    ),
-    Reason(
-        "interpreter",
         "test.test_cmd_line.CmdLineTest.test_pythonmalloc",
         "The interpreter knows names for its own allocators only.",
     ),

@@ -206,6 +206,23 @@ memlib.hfree(memlib.hmalloc(10))
         assert init == again == f"20 mem_init(): the {backend} backend"
         assert uninit == ["20 mem_uninit(): done"] * 2
 
+    def test_the_end_gives_back_what_is_kept(self, backend: str) -> None:
+        run(
+            backend,
+            """
+def resident():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) << 10 for line in file if line.startswith("VmRSS:"))
+memlib.mem_init()
+before = resident()
+block = memlib.hmalloc("2 MiB")
+with memoryview(block) as view: view[:] = b"x" * len(view)
+memlib.hfree(block)
+memlib.mem_uninit()
+assert resident() - before < 1 << 20
+""",
+        )
+
     def test_use(self, backend: str) -> None:
         run(
             backend,

@@ -39,7 +39,7 @@ void nm_budget_destroy(nm_budget *b);
 bool nm_budget_charge(nm_budget *b, size_t n);
 nm_status nm_budget_release(nm_budget *b, size_t n);
 void nm_budget_set_limit(nm_budget *b, size_t limit);
-void nm__budget_reserve(nm_budget *b, size_t n);
+void nm__budget_hold_back(nm_budget *b, size_t n);
 typedef struct {
     nm_budget *charged, *refuser;
 } nm__refusal;

@@ -120,7 +120,7 @@ class BudgetCore:
         return False
 
     def _set_reserve(self) -> None:
-        lib.nm__budget_reserve(self._ptr, reserve_of(lib.nm_budget_limit(self._ptr)))
+        lib.nm__budget_hold_back(self._ptr, reserve_of(lib.nm_budget_limit(self._ptr)))
 
     def seal(self) -> None:
         lib.nm_budget_lock(self._ptr)

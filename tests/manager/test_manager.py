@@ -203,6 +203,7 @@ BAD = {
     "minimum": ({"owners": {"a": {"limit": 1, "minimum": 2}}}, "manager.owners.a.minimum: is 2 bytes"),
     "warn": ({"owners": {"a": {"limit": 1, "warn": 2}}}, "manager.owners.a.warn: takes a fraction"),
     "lends_to": ({"owners": {"a": {"limit": 1, "lends_to": "b"}}}, "manager.owners.a.lends_to: takes a list"),
+    "lends_to 3": ({"owners": {"a": {"limit": 1, "lends_to": [3]}}}, "manager.owners.a.lends_to: takes a list"),
     "lends_to whom": (
         {"owners": {"a": {"limit": 1, "lends_to": ["b"]}}, "policy": "strict"},
         "manager.owners.a.lends_to: there is no owner 'b'",
@@ -377,6 +378,48 @@ def test_providers_of_an_owner(manager: Manager, level: Level) -> None:
     m.verification.check()
     provider.close()
     assert m.total.used == 0
+
+
+KINDS = {
+    "list": ("i", [1, 2]),
+    "stack": ("i", [1, 2]),
+    "queue": ("i", [1, 2]),
+    "deque": ("i", [1, 2]),
+    "set": ("i", [1, 2]),
+    "map": (("i", "d"), [1, 2]),
+    "bitset": (None, [1, 2]),
+    "string": (None, ["1", "2"]),
+}
+
+
+@pytest.mark.parametrize(("kind", "item_format", "items"), [(kind, *rest) for kind, rest in KINDS.items()])
+def test_collections_of_an_owner(manager: Manager, kind: str, item_format: Any, items: list[Any]) -> None:
+    """MGR-1: all of it is charged when it is made."""
+    m = manager({"jobs": "64 KiB"}, policy="strict")
+    made = m.collection(kind, 64, item_format, "jobs")
+    assert type(made).__name__.lower() == f"bounded{kind}"
+    used = m.owner("jobs").used
+    assert used >= 8
+    for item in items:
+        if kind == "map":
+            made[item] = 0.5
+        else:
+            (made.add if kind in ("set", "bitset") else made.append)(item)
+    assert (sorted(made), m.owner("jobs").used) == (items, used)
+    made.close()
+    assert m.total.used == 0
+    with pytest.raises(BudgetExceeded):
+        m.collection(kind, MIB, item_format, "jobs")
+    with pytest.raises(ConfigError, match=f"a {kind} takes "):
+        m.collection(kind, 64, ("i", "i", "i"), "jobs")
+    with pytest.raises(ConfigError, match="there is no owner"):
+        m.collection(kind, 64, item_format)
+
+
+def test_no_other_collections(manager: Manager) -> None:
+    for kind in ("tree", None, 3, ["list"]):
+        with pytest.raises(ConfigError, match="takes list, stack, queue, deque, set, map, bitset, string, not"):
+            manager({"a": 1000}).collection(kind, 10, "i", "a")
 
 
 def test_stats_and_report(manager: Manager, level: Level) -> None:

@@ -34,6 +34,19 @@ _making = threading.RLock()
 forks.hold(_making)
 
 
+#: by kind of collection its class, and how many formats it takes
+KINDS = {
+    "list": ("BoundedList", 1),
+    "stack": ("BoundedStack", 1),
+    "queue": ("BoundedQueue", 1),
+    "deque": ("BoundedDeque", 1),
+    "set": ("BoundedSet", 1),
+    "map": ("BoundedMap", 2),
+    "bitset": ("BoundedBitSet", 0),
+    "string": ("BoundedString", 0),
+}
+
+
 @dataclass(frozen=True)
 class OwnerStats:
     """An owner at one moment: bytes ``used``, the highest so far (``peak``), the ``limit`` with what was borrowed
@@ -390,17 +403,49 @@ class MemoryManager:
         ...     manager.owner("log").used
         4096
         """
-        held = self._owner(owner)
-        if held.contents is None:
-            with _making:
-                if held.contents is None:
-                    held.contents = self._binding.Limited(self._sources[0], held.budget)
         return default_provider(
             self._configuration.tier if tier is None else tier,
             size,
-            upstream=held.contents,
+            upstream=self._contents(owner),
             verification=self._verification,
         )
+
+    def _contents(self, owner: str) -> Any:
+        """What the providers and collections of an owner take their memory from."""
+        held = self._owner(owner)
+        with _making:
+            if held.contents is None:
+                held.contents = self._binding.Limited(self._sources[0], held.budget)
+            return held.contents
+
+    def collection(self, kind: str, capacity: int | str, item_format: Any = None, owner: str | None = None) -> Any:
+        """A bounded collection of :mod:`nativemem.manager.collections`, whose memory is charged to an owner when it
+        is made, and never more.
+
+        Parameters: ``kind``, ``"list"``, ``"stack"``, ``"queue"``, ``"deque"``, ``"set"``, ``"map"``, ``"bitset"``
+        or ``"string"``; ``capacity``, the most items, of a string bytes; ``item_format``, the :mod:`struct` format
+        of an item, of a map those of its keys and values as a pair, of a bit set and a string none; ``owner`` as
+        for :meth:`memory`. Raises :class:`ConfigError` for another kind or a format that is none of its, and what
+        the collection and :meth:`allocate` raise.
+
+        >>> from nativemem.manager import MemoryManager
+        >>> manager = MemoryManager({"jobs": "64 KiB"})
+        >>> queue = manager.collection("queue", 100, "I16p", "jobs")
+        >>> queue.push((1, b"resize")); queue.pop(), manager.owner("jobs").used
+        ((1, b'resize'), 2000)
+        """
+        from .collections import bound
+        from .memory import caller
+
+        if not isinstance(kind, str) or kind not in KINDS:
+            raise ConfigError(f"manager.collection: takes {', '.join(KINDS)}, not {shown(kind)}")
+        name, formats = KINDS[kind]
+        given = item_format if isinstance(item_format, tuple) else () if item_format is None else (item_format,)
+        if len(given) != formats:
+            takes = ("no format", "one format", "a pair of formats, of keys and of values")[formats]
+            raise ConfigError(f"manager.collection: a {kind} takes {takes}, not {shown(item_format)}")
+        upstream = self._contents(caller() if owner is None else owner)
+        return getattr(bound(self._binding), name)(capacity, *given, upstream=upstream)
 
     # ---- who has how much
 

@@ -276,7 +276,8 @@ class WrongThread(NativeMemError, RuntimeError):
 
 
 class CorruptionDetected(NativeMemError, RuntimeError):
-    """An allocator's own data were overwritten, or bytes behind a block that belong to no block."""
+    """An allocator's own data were overwritten, or bytes behind a block that belong to no block; or what a manager
+    or provider verifies is not as it was written."""
 
     code = "NM-CORRUPTION-DETECTED"
     severity = "critical"

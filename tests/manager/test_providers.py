@@ -179,6 +179,16 @@ def test_a_slice_of_a_released_window_pins_the_block(make: Make, tier: str, leve
         with pytest.raises(BufferError):
             provider.resize(MOST)
     assert bytes(part) == b"bc"
+    other = make(verification=level)
+    other.write_bytes(0, b"abc")
+    window = other.acquire()
+    rest = window[1:]
+    other.release(window)
+    other.resize(0)
+    assert (len(other), bytes(rest)) == (0, b"\0\0")  # the memory stays until it can go
+    rest.release()
+    other.resize(1)
+    other.close()
     part.release()
     assert provider.read_bytes(0, 3) == b"abc"
     provider.resize(MOST)

@@ -8,6 +8,7 @@ view never moves. A provider does not serve several threads at once: a race lose
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn, TypeVar
@@ -283,9 +284,10 @@ class Provider:
         self._block, self._view = None, _NONE
 
     def _give_back(self) -> None:
-        """Gives back what is no longer used, where it is most of the block."""
+        """Gives back what is no longer used, where it is most of the block and nothing else has a view of it."""
         if not self._used:
-            self._free_block()
+            with contextlib.suppress(BufferError):  # a slice of a window that was released
+                self._free_block()
         elif self._used <= self.capacity // 2:
             self._resize_block(self._used)
 

@@ -137,7 +137,7 @@ static void drop_chunk(store *s, chunk *c) {
     s->chunks[c->kind]--;
     s->live--;
     if (number < s->lowest) s->lowest = number;
-    NM_UNPOISON(c, c->total);
+    NM_UNPOISON(cells_of(c), c->total - HEADER);
     nm__intern_store_free(s, c, c->total);
 }
 

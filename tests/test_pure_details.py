@@ -234,6 +234,23 @@ def test_the_collector_is_back_after_a_profiler_came_in(pure: Binding) -> None:
     assert gc.isenabled()
 
 
+def test_a_block_that_goes_in_the_midst_of_another_threads_call(pure: Binding) -> None:
+    """BLOCK-9: where its allocator would not take it back it waits, and goes with the reset of the stack."""
+    stack = pure.Stack(1000)
+    blocks = [pure.Failing(stack).alloc(100)]
+
+    def drop() -> None:
+        with lock_file.lock, lock_file.lock:  # as in a call
+            blocks.clear()
+
+    thread = threading.Thread(target=drop)
+    thread.start()
+    thread.join()
+    assert (stack.stats.live, stack.blocks()) == (1, [])
+    stack.reset()
+    assert stack.stats.live == 0
+
+
 def test_an_interrupt_while_the_lock_is_taken(pure: Binding) -> None:
     """At each call on the way: the lock is free again, and the collector is back."""
     system, kept = pure.System(), []

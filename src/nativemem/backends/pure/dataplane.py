@@ -53,8 +53,8 @@ class _Orphan:
 
     __slots__ = ("align", "core", "memory", "serial", "size")
 
-    def __init__(self, block: Any) -> None:
-        self.core, self.memory = block._allocator._core_, block._memory
+    def __init__(self, core: Any, block: Any) -> None:
+        self.core, self.memory = core, block._memory
         self.size, self.align, self.serial = block._size, block._align, block._serial
         block._allocator = None
 
@@ -335,7 +335,7 @@ class Allocator:
                 try:
                     self._core_._free(block._size, block._align, block._memory)
                 except Refusal:
-                    life.orphans[block._serial] = _Orphan(block)
+                    life.orphans[block._serial] = _Orphan(self._core_, block)
                 else:
                     if self._core_._wipes:
                         block._memory._end(True)

@@ -29,7 +29,7 @@ from typing import Any
 
 import nativemem
 from nativemem import Budget
-from nativemem.backends.native import cores as _native
+from nativemem.backends.native import budget as _native
 
 numpy: Any = import_module("numpy") if find_spec("numpy") else None
 

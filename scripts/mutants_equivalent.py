@@ -44,13 +44,13 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         "nothing else refers to the view, so it ends with this reference",
     ),
     Equivalent(
-        "src/nativemem/backends/native/cores.py",
+        "src/nativemem/backends/native/wrappers.py",
         "cap = 0",
         "cap = 1",
         "it grows until all fits: where it begins is a matter of how often it asks",
     ),
     Equivalent(
-        "src/nativemem/backends/native/cores.py",
+        "src/nativemem/backends/native/plain.py",
         "raise errors.Refusal(lib.NM_CAPACITY_EXCEEDED, 1, lib.NM_PLAIN_PLACES, lib.NM_PLAIN_PLACES)",
         "raise errors.Refusal(lib.NM_CAPACITY_EXCEEDED, 2, lib.NM_PLAIN_PLACES, lib.NM_PLAIN_PLACES)",
         "CPort tells of it in words and figures of its own",

@@ -70,12 +70,13 @@ TESTS = {
     "src/nativemem/budgets/executors.py": ("tests/test_scopes.py",),
     "src/nativemem/budgets/scopes.py": ("tests/test_scopes.py",),
     "src/nativemem/budgets/budget.py": (CONTRACT, "tests/test_scopes.py"),
+    "src/nativemem/budgets/lending.py": (CONTRACT,),
     "src/nativemem/budgets/pressure.py": (CONTRACT, "tests/test_scopes.py", "tests/test_engine.py"),
     "src/nativemem/errors.py": ("tests/test_errors.py", CONTRACT, "tests/test_scopes.py"),
     "src/nativemem/config.py": ("tests/test_config.py", "tests/test_presets.py", CONTRACT),
     "src/nativemem/settings.py": ("tests/test_config.py", "tests/test_engine.py"),
     "src/nativemem/interop/memlib.py": ("tests/test_memlib.py",),
-    "src/nativemem/interop/cport.py": ("tests/test_cport.py",),
+    "src/nativemem/wrappers/cport.py": ("tests/test_cport.py",),
     "src/nativemem/interop/capi.py": ("tests/test_capi.py",),
     "src/nativemem/engine/numpy_default.py": ("tests/test_numpy_hook.py", "tests/test_engine.py"),
     "src/nativemem/interop/numpy.py": ("tests/test_numpy_hook.py",),
@@ -467,8 +468,10 @@ def draw(
 WITH_DOCTESTS = {
     f"src/nativemem/{name}.py"
     for name in (
-        *("allocators/base", "allocators/typed", "budgets/budget", "config", "engine/process"),
-        *("interop/memlib", "wrappers/traced"),
+        *("allocators/base", "allocators/arena", "allocators/stack", "allocators/pool", "allocators/slab"),
+        *("allocators/heap", "allocators/system", "allocators/typed", "budgets/budget", "budgets/lending"),
+        *("config", "engine/process", "interop/memlib", "wrappers/limited", "wrappers/traced"),
+        *("wrappers/failing", "wrappers/locked"),
     )
 }
 

@@ -144,7 +144,7 @@ ASKED = """
 import nativemem
 from nativemem.errors import NativeUnavailable
 import nativemem.capi
-from nativemem.backends.binding import load
+from nativemem.facades import load
 def first_use():
     yield nativemem.install
     yield nativemem.Budget(1000).__enter__

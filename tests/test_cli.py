@@ -17,7 +17,7 @@ import pytest
 
 import nativemem
 from nativemem.commands import cli
-from nativemem.settings import format_size
+from nativemem.sizes import format_size
 
 BACKENDS = [
     pytest.param(

@@ -17,8 +17,9 @@ import pytest
 import nativemem
 from nativemem import config, settings
 from nativemem.backends.binding import Binding
-from nativemem.config import ArenaConfig, Settings, SlabConfig, format_size, parse_size
-from nativemem.errors import SIZE_MAX, ConfigError, InvalidLayout
+from nativemem.config import ArenaConfig, Settings, SlabConfig
+from nativemem.errors import ConfigError, InvalidLayout
+from nativemem.sizes import SIZE_MAX, format_size, parse_size
 
 PACKAGE = Path(nativemem.__file__).parent
 
@@ -145,7 +146,7 @@ KILLED = """
 import nativemem, sys
 assert not nativemem.install(limit="1 GiB") and not nativemem.installed()
 nativemem.uninstall()
-assert "nativemem.backends.native.cores" not in sys.modules
+assert "nativemem.backends.native.backend" not in sys.modules
 with nativemem.Arena() as arena:
     block = arena.alloc(100)
     assert block.alive and arena.stats.current == 100

@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from nativemem._api import load
-from nativemem.errors import SIZE_MAX, LeakError, NativeMemError
+from nativemem.errors import LeakError, NativeMemError
+from nativemem.sizes import SIZE_MAX
 
 EXAMPLES = int(os.environ.get("NATIVEMEM_TEST_EXAMPLES", "1000"))
 STEPS = int(os.environ.get("NATIVEMEM_TEST_STEPS", "70"))

@@ -17,6 +17,7 @@ from nativemem import errors
 from nativemem._api import load
 from nativemem.backends.binding import Binding
 from nativemem.errors import NativeMemError, Status
+from nativemem.refusals import raise_status
 
 #: every class, with the builtin that a caller would catch
 BUILTIN = {
@@ -233,7 +234,7 @@ def test_each_status_has_one_error(pure: Binding, status: int) -> None:
     """ERR-1"""
     allocator = pure.System()
     with pytest.raises(NativeMemError) as caught:
-        errors.raise_status(allocator, status, 30, 20, 40)
+        raise_status(allocator, status, 30, 20, 40)
     assert type(caught.value).__name__ == RAISED[status]
     assert str(caught.value).startswith("System: ")
     assert "\n" not in str(caught.value)
@@ -251,7 +252,7 @@ FIGURES = [
 def said(pure: Binding, name: str, figures: tuple[int, ...], layout: tuple[int, int] | None) -> str:
     """All that an error says, as one line."""
     with pytest.raises(NativeMemError) as caught:
-        errors.raise_status(pure.System(), STATUSES[name], *figures, layout=layout)
+        raise_status(pure.System(), STATUSES[name], *figures, layout=layout)
     error = caught.value
     state = " ".join(f"{key}={value!r}" for key, value in error.state.items())
     return " | ".join([name, type(error).__name__, str(error), state, repr(error.layout), error.suggestion])
@@ -265,7 +266,7 @@ def test_what_each_error_says(pure: Binding) -> None:
 
 def test_an_unknown_status_is_an_error_as_well(pure: Binding) -> None:
     with pytest.raises(NativeMemError, match="unknown status 99"):
-        errors.raise_status(pure.System(), 99)
+        raise_status(pure.System(), 99)
 
 
 @pytest.mark.usefixtures("needs_native")

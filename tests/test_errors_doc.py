@@ -18,6 +18,7 @@ import nativemem
 from nativemem import errors
 from nativemem.backends.binding import Binding
 from nativemem.errors import NativeMemError
+from nativemem.refusals import space
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "errors.md"
 EXAMPLE = re.compile(r"^\*\*(Bad|Good)\*\*([^\n]*)\n\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -138,5 +139,5 @@ def test_the_tables_name_what_an_error_has() -> None:
     for name in ("code", "severity", "retryable", "state", "layout", "suggestion", "link", "explain"):
         assert hasattr(NativeMemError("no"), name)
         assert re.search(rf"^\| `{name}[`(]", text, re.MULTILINE), name
-    for key in (*errors.space(1, 2, 3), "largest_free", "reserved", "owner", "blocks"):
+    for key in (*space(1, 2, 3), "largest_free", "reserved", "owner", "blocks"):
         assert re.search(rf"^\| [^|]*`{key}`", text, re.MULTILINE), key

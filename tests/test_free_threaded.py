@@ -453,8 +453,8 @@ def test_the_first_load_is_one_for_all_threads() -> None:
 import sys, threading
 sys.setswitchinterval(1e-6)
 from nativemem._api import load
-from nativemem.backends import binding as _backend
-_backend._bindings.clear()
+from nativemem import facades
+facades._bindings.clear()
 start, found = threading.Barrier(8), []
 def body():
     start.wait()

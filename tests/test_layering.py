@@ -117,42 +117,42 @@ def c_violations(root: Path) -> Iterator[str]:
 
 # --- Python ---
 
+#: The rooms (folders) of the package and the modules beside them, from the lowest on. Those of one line do not use
+#: each other.
 PY_LAYERS = (
-    ("_folder", "_version", "_lazy", "errors", "config", "settings", "backends.machine", "backends.forks")
-    + ("wrappers.sites", "wrappers.histogram", "budgets.pressure", "budgets.scopes"),
-    ("backends.native.control", "backends.native.loader", "engine.control"),
-    ("backends.selection",),
-    ("backends.native", "backends.pure"),
+    ("_folder", "_version", "errors"),
+    ("_lazy",),
+    ("_frames", "_unraisable", "sizes"),
+    ("settings", "refusals"),
+    ("config",),
     ("backends",),
-    ("allocators.utilities", "allocators.typed"),
-    ("budgets.executors",),
-    ("allocators", "wrappers", "budgets"),
-    ("interop.cport", "engine.install", "engine.numpy_default"),
-    ("engine", "engine.process", "interop"),
+    ("budgets",),
+    ("allocators",),
+    ("wrappers",),
     ("facades",),
-    ("manager", "structures"),
-    ("engine.startup",),
-    ("auto", "commands.run", "commands.start", "commands.probes"),
-    ("commands.doctor",),
+    ("engine",),
+    ("interop",),
+    ("manager",),
+    ("structures",),
+    ("auto",),
     ("commands",),
     ("process", "memlib", "capi", "hooks"),
     ("_api",),
     ("", "__main__"),
 )
-PY_RANK = {module: rank for rank, layer in enumerate(PY_LAYERS) for module in layer}
+PY_RANK = {room: rank for rank, layer in enumerate(PY_LAYERS) for room in layer}
 # describes the extension to the build; imports nothing of the package and nothing imports it
+BACKENDS = {"backends.pure", "backends.native"}
 BUILD_SCRIPT = "backends.native.ffi_build"
 EXTENSION_MODULES = ("_core", "_dataplane")
 THEIR_USERS = ("backends.native.control", "backends.native.loader")
 # what imports a module that is named in a string
 BY_NAME = ("import_module", "__import__", "ExtensionFileLoader", "spec_from_file_location")
+LAZY_ROOM = "room"
 
 
-def rank_of(module: str) -> int | None:
-    """The height of a module, ``x.y`` below the package: its own, or that of the room it is in."""
-    while module not in PY_RANK and "." in module:
-        module = module.rpartition(".")[0]
-    return PY_RANK.get(module)
+def room_of(module: str) -> str:
+    return module.partition(".")[0]
 
 
 def imported(tree: ast.AST, file: Path, package: Path) -> Iterator[str]:
@@ -172,25 +172,58 @@ def imported(tree: ast.AST, file: Path, package: Path) -> Iterator[str]:
             base += node.module.split(".") if node.module else []
             # `from room import x`: x is a module, or a name of the room itself
             paths = [[*base, a.name] if is_module([*base[1:], a.name]) else base for a in node.names]
-        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+        elif isinstance(node, ast.Call):
             called = getattr(node.func, "attr", getattr(node.func, "id", ""))
-            paths = [str(node.args[0].value).split(".")] if called in BY_NAME else []
+            named = [str(arg.value).split(".") for arg in node.args[:1] if isinstance(arg, ast.Constant)]
+            paths = named if called in BY_NAME else []
+            if called == LAZY_ROOM:  # its keywords are the modules of the room
+                paths = [[*here, keyword.arg] for keyword in node.keywords if keyword.arg]
         else:
             continue
         yield from (".".join(parts[1:]) for parts in paths if parts[0] == "nativemem")
 
 
+def py_arrows(package: Path) -> dict[str, set[str]]:
+    """By module, the modules that it imports; also in functions, for type checkers, and by name."""
+    return {
+        ".".join(path.relative_to(package).with_suffix("").parts).removesuffix("__init__").removesuffix("."): set(
+            imported(ast.parse(path.read_text(encoding="utf-8")), path, package)
+        )
+        for path in sorted(package.rglob("*.py"))
+    }
+
+
+def circles(arrows: dict[str, set[str]]) -> Iterator[str]:
+    """Each circle once, as ``a -> b -> a``, by a walk in depth."""
+    done: set[str] = set()
+    way: list[str] = []
+
+    def walk(at: str) -> Iterator[str]:
+        if at in way:
+            yield " -> ".join(place or "the package" for place in [*way[way.index(at) :], at])
+        elif at not in done:
+            way.append(at)
+            for to in sorted(arrows.get(at, ())):
+                yield from walk(to)
+            way.pop()
+            done.add(at)
+
+    for start in sorted(arrows):
+        yield from walk(start)
+
+
 def py_violations(root: Path) -> Iterator[str]:
     package = root / "src" / "nativemem"
-    for path in sorted(package.rglob("*.py")):
+    arrows = py_arrows(package)
+    for module, targets in arrows.items():
+        place = package.joinpath(*module.split(".")) if module else package
+        path = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
         shown = path.relative_to(root).as_posix()
-        module = (
-            ".".join(path.relative_to(package).with_suffix("").parts).removesuffix("__init__").removesuffix(".")
-        )
-        rank = rank_of(module)
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for target in sorted(set(imported(tree, path, package))):
-            height = rank_of(target)
+        rank = PY_RANK.get(room_of(module))
+        if rank is None:
+            yield f"{shown}: belongs to no layer"
+        for target in sorted(targets):
+            height = PY_RANK.get(room_of(target))
             if module == BUILD_SCRIPT:
                 yield f"{shown}: the build script imports {target} of the package"
             elif target in EXTENSION_MODULES:
@@ -198,10 +231,10 @@ def py_violations(root: Path) -> Iterator[str]:
                     yield f"{shown}: imports {target}; only {' and '.join(THEIR_USERS)} may"
             elif height is None:
                 yield f"{shown}: imports {target}, which belongs to no layer"
-            elif height > (-1 if rank is None else rank):
+            elif {".".join(each.split(".")[:2]) for each in (module, target)} == BACKENDS:
+                yield f"{shown}: imports {target} of the other backend"
+            elif room_of(target) != room_of(module) and height >= (-1 if rank is None else rank):
                 yield f"{shown}: imports {target}, of a layer above"
-        if rank is None and module != BUILD_SCRIPT:
-            yield f"{shown}: belongs to no layer"
 
 
 # --- the tests ---
@@ -214,6 +247,38 @@ def test_no_c_file_includes_a_layer_above() -> None:
 
 def test_no_python_module_imports_a_layer_above() -> None:
     assert list(py_violations(ROOT)) == []
+
+
+def test_no_circle_of_python_modules() -> None:
+    """Not even one whose last arrow is in a function."""
+    arrows = py_arrows(ROOT / "src" / "nativemem")
+    assert len(arrows) > 50
+    # inside of a room that is being built
+    building = ("manager.", "structures.")
+    assert [circle for circle in circles(arrows) if not circle.startswith(building)] == []
+
+
+def test_no_circle_of_rooms() -> None:
+    arrows: dict[str, set[str]] = {}
+    for module, targets in py_arrows(ROOT / "src" / "nativemem").items():
+        room = room_of(module)
+        arrows.setdefault(room, set()).update(room_of(target) for target in targets if room_of(target) != room)
+    assert list(circles(arrows)) == []
+
+
+def test_a_planted_circle_is_found(tmp_path: Path) -> None:
+    for name, text in {
+        "a": "from . import b",
+        "b": "def f():\n    from .room import thing",
+        "room/__init__": "room(__name__, c='thing')",
+        "room/c": "from .. import a\nfrom . import d",
+        "room/d": "from importlib import import_module\nimport_module('nativemem.a')",
+    }.items():
+        path = tmp_path / f"{name}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    way = "a -> b -> room -> room.c"
+    assert list(circles(py_arrows(tmp_path))) == [f"{way} -> a", f"{way} -> room.d -> a"]
 
 
 CORE_ONLY = "only backends.native.control and"
@@ -261,14 +326,19 @@ PLANTED = {
     ),
     "import in a function": (
         "src/nativemem/errors.py",
-        "def f():\n    from nativemem.wrappers.traced import Limited",
+        "def f():\n    from nativemem.wrappers.limited import Limited",
         "of a layer above",
     ),
     "package import": ("src/nativemem/commands/cli.py", "from nativemem import Arena", "of a layer above"),
     "pure imports up": (
         "src/nativemem/backends/pure/planted.py",
-        "from ..binding import x",
+        "from ...budgets.pressure import tell",
         "of a layer above",
+    ),
+    "the other backend": (
+        "src/nativemem/backends/pure/planted.py",
+        "from ..native import control",
+        "of the other backend",
     ),
     "extension import": (
         "src/nativemem/commands/cli.py",

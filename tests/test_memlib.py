@@ -442,7 +442,7 @@ assert nm.interop.memlib._memlib().stats.live == 0
             "native",
             """
 import os, signal, threading, warnings
-from nativemem.backends.binding import configured
+from nativemem.facades import configured
 warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads, which is what this is about
 signal.alarm(60)
 changing, forked = threading.Event(), threading.Event()

@@ -25,7 +25,8 @@ from nativemem.backends.machine import is_free_threaded
 from nativemem.backends.pure import lock as lock_file
 from nativemem.backends.pure import memory
 from nativemem.backends.pure.dataplane import storage
-from nativemem.errors import SIZE_MAX, OutOfMemory, Status
+from nativemem.errors import OutOfMemory, Status
+from nativemem.sizes import SIZE_MAX
 
 SRC = str(Path(__file__).resolve().parent.parent / "src")
 

@@ -10,7 +10,7 @@ from . import memlib as memlib
 from . import process as process
 from ._version import __version__
 from .allocators.base import Allocator, Stats
-from .budgets.budget import SharingPolicy
+from .budgets.lending import SharingPolicy
 from .budgets.pressure import MemoryPressure
 from .engine.install import install, installed, uninstall
 from .errors import BudgetExceeded, LeakError, NativeMemError, NativeUnavailable, OutOfMemory

@@ -7,9 +7,10 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
-__all__ = ["errors", "import_what_was_put_off"]
+__all__ = ["errors", "import_what_was_put_off", "room"]
 
 
 class _Lazy:
@@ -20,6 +21,22 @@ class _Lazy:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(importlib.import_module(self._name), name)
+
+
+def room(package: str, **modules: str) -> tuple[Callable[[str], Any], list[str]]:
+    """The ``__getattr__`` and the ``__all__`` of a room (a folder of the package).
+
+    Parameters: ``package``, the room's name; ``modules``, by module of the room, the names that come from it. The
+    first use of a name loads its module, so a room costs nothing by itself.
+    """
+    homes = {name: module for module, names in modules.items() for name in names.split()}
+
+    def get(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
+
+    return get, sorted(homes)
 
 
 def import_what_was_put_off() -> None:

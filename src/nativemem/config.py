@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import operator
 import os
 from collections.abc import Iterable, Mapping
@@ -10,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from ._folder import PACKAGE
-from .errors import SIZE_MAX, ConfigError, InvalidLayout, shown
-from .settings import Settings, parse_size
-from .settings import format_size as format_size
+from .errors import ConfigError, InvalidLayout, shown
+from .settings import Settings
+from .sizes import SIZE_MAX, parse_size
 
 __all__ = [
     "ArenaConfig",
@@ -56,10 +57,26 @@ def parse_count(value: Any, label: str, *, least: int = 0) -> int:
     return number
 
 
-def _bool(value: Any, label: str) -> bool:
+def parse_bool(value: Any, label: str) -> bool:
     if not isinstance(value, bool):
         raise ConfigError(f"{label}: takes True or False, not {shown(value)}")
     return value
+
+
+def parse_number(value: Any, label: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigError(f"{label}: takes a number, not {shown(value)}")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def parse_fraction(value: Any, label: str) -> float:
+    number = parse_number(value, label)
+    if not 0 < number <= 1:
+        raise ConfigError(f"{label}: takes a fraction above 0, at most 1, not {shown(value)}")
+    return number
 
 
 class BudgetOptions(NamedTuple):
@@ -166,7 +183,7 @@ class ArenaConfig(Config):
             cap=None if self.cap is None else parse_size(self.cap, "arena.cap:", least=1),
         )
         for name in ("grow", "zero_on_free", "patterns"):
-            _bool(getattr(self, name), f"arena.{name}")
+            parse_bool(getattr(self, name), f"arena.{name}")
 
 
 @dataclass(frozen=True)
@@ -182,7 +199,7 @@ class StackConfig(Config):
 
     def __post_init__(self) -> None:
         self._set(capacity=parse_size(self.capacity, "stack.capacity:", least=1))
-        _bool(self.patterns, "stack.patterns")
+        parse_bool(self.patterns, "stack.patterns")
 
 
 @dataclass(frozen=True)
@@ -203,7 +220,7 @@ class PoolConfig(Config):
         )
         if -(-self.block_size // 16) * 16 * self.count > SIZE_MAX:  # type: ignore[operator]
             raise InvalidLayout(f"pool.count: {self.count} cells are more than {SIZE_MAX} bytes")
-        _bool(self.grow, "pool.grow")
+        parse_bool(self.grow, "pool.grow")
 
 
 @dataclass(frozen=True)
@@ -226,7 +243,7 @@ class SlabConfig(Config):
         if not cells or not ascending or any(c % 16 or c > 4096 for c in cells):
             raise ConfigError(f"slab.bins: {takes}, not {shown(cells)}")
         self._set(bins=cells)
-        _bool(self.zero_on_free, "slab.zero_on_free")
+        parse_bool(self.zero_on_free, "slab.zero_on_free")
 
 
 @dataclass(frozen=True)
@@ -239,7 +256,7 @@ class HeapConfig(Config):
     secure: bool = False
 
     def __post_init__(self) -> None:
-        _bool(self.secure, "heap.secure")
+        parse_bool(self.secure, "heap.secure")
 
 
 def _environment(settings: Settings, cls: type) -> dict[str, Any]:

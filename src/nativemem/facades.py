@@ -1,19 +1,96 @@
-"""The facade classes, all of them: what binds them to a backend does so from here.
+"""The classes of the package, in one list, and the backend that they are bound to.
 
-A facade class registers itself when its module is imported, and a binding has those that are registered by then.
-A room that took its backend from :mod:`nativemem.backends.binding` alone would have a binding without the others,
-if a program had imported nothing else before it.
+:func:`load` gives the classes bound to one backend; the package's own names are those of the configured one.
 """
 
 from __future__ import annotations
 
-from .allocators import base as _base  # noqa: F401
-from .allocators import typed as _typed  # noqa: F401
-from .allocators import utilities as _utilities  # noqa: F401
-from .backends.binding import Binding, configured, load
-from .budgets import budget as _budget  # noqa: F401
-from .interop import cport as _cport  # noqa: F401
-from .interop import memlib as _memlib  # noqa: F401
-from .wrappers import traced as _traced  # noqa: F401
+import atexit
+import threading
+from typing import Any
 
-__all__ = ["Binding", "configured", "load"]
+from .allocators.arena import Arena
+from .allocators.heap import Heap
+from .allocators.memlib import Memlib
+from .allocators.pool import Pool
+from .allocators.slab import Slab
+from .allocators.stack import Stack
+from .allocators.system import System
+from .allocators.typed import TypedArena
+from .allocators.utilities import Utilities
+from .backends import forks as _forks
+from .backends.binding import Binding, bind
+from .backends.protocols import Pressure
+from .backends.selection import select
+from .budgets import pressure
+from .budgets.budget import Budget
+from .settings import Settings
+from .wrappers.cport import CPort
+from .wrappers.failing import Failing
+from .wrappers.histogram import show_all
+from .wrappers.limited import Limited
+from .wrappers.locked import Locked
+from .wrappers.traced import Traced
+
+__all__ = ["FACADES", "configured", "load"]
+
+#: a new allocator or wrapper is bound by being in this list
+FACADES: tuple[type[Any], ...] = (
+    System,
+    Arena,
+    TypedArena,
+    Stack,
+    Pool,
+    Slab,
+    Heap,
+    Memlib,
+    Limited,
+    Traced,
+    Failing,
+    Locked,
+    CPort,
+    Budget,
+    Utilities,
+)
+
+#: for one binding of each name: the classes of another would not take its objects; reentrant, as a signal handler
+#: may load
+_binding = threading.RLock()
+_forks.hold(_binding)
+_bindings: dict[str, Binding] = {}
+
+
+def load(name: str = "auto") -> Binding:
+    """The classes bound to the backend ``name``: ``auto``, ``native`` or ``pure``.
+
+    Returns a namespace with ``name``, the classes of :data:`FACADES` by their names, ``Block``, ``utilities`` and
+    ``default_system``; the same one each time. Both backends can be loaded in one process. Raises
+    :class:`ConfigError` for another name, and whatever the import of a broken extension raises. Safe from any
+    thread.
+
+    >>> load("pure").Arena().alloc(10).size
+    10
+    """
+    name = select(name)
+    if name not in _bindings:
+        with _binding:
+            if name not in _bindings:
+                _bindings[name] = _bound(name)
+    return _bindings[name]
+
+
+def configured() -> Binding:
+    """The binding that the environment asks for."""
+    return load(Settings.from_env().backend)
+
+
+def _bound(name: str) -> Binding:
+    binding = bind(name, FACADES, Pressure(pressure.tell, pressure.ask, pressure.retry))
+    binding.default_system = binding.System()
+    settings = Settings.from_env()
+    if settings.test_oom_n:
+        binding.default_system = binding.Failing(binding.default_system, settings.test_oom_n)
+    if settings.alloc_histo:
+        atexit.register(show_all, binding.backend)
+    binding.utilities = binding.Utilities()
+    return binding

@@ -440,10 +440,11 @@ NOT_MADE = {
     "Frame": "sites()",
 }
 
-#: what has public names and is tried here; not capi, cport and memlib, which have tests of their own
+#: what has public names and is tried here; not capi, CPort and memlib, which have tests of their own
 MODULES = (
-    *("allocators.base", "allocators.typed", "budgets.budget", "budgets.executors", "config", "errors"),
-    *("engine.process", "wrappers.sites", "wrappers.traced"),
+    *("allocators.base", "allocators.rewindable", "allocators.typed", "allocators.utilities"),
+    *("budgets.budget", "budgets.lending", "budgets.executors", "config", "errors", "engine.process"),
+    "wrappers.sites",
 )
 
 

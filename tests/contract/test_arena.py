@@ -10,7 +10,8 @@ import weakref
 import pytest
 
 from nativemem._api import load
-from nativemem.allocators.base import Allocator, Arena
+from nativemem.allocators.arena import Arena
+from nativemem.allocators.base import Allocator
 from nativemem.backends.binding import Binding
 from nativemem.config import ArenaConfig
 from nativemem.errors import (

@@ -10,7 +10,8 @@ import pytest
 
 from nativemem.allocators.base import Allocator
 from nativemem.backends.binding import Binding
-from nativemem.errors import SIZE_MAX, InvalidLayout, StaleHandle
+from nativemem.errors import InvalidLayout, StaleHandle
+from nativemem.sizes import SIZE_MAX
 
 from .helpers import Index, collect, is_one_line, traits_of, unchanged
 

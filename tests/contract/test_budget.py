@@ -11,13 +11,8 @@ import pytest
 
 from nativemem.backends.binding import Binding
 from nativemem.budgets.budget import Budget
-from nativemem.errors import (
-    SIZE_MAX,
-    BudgetExceeded,
-    BudgetUnderflow,
-    ConfigError,
-    InvalidLayout,
-)
+from nativemem.errors import BudgetExceeded, BudgetUnderflow, ConfigError, InvalidLayout
+from nativemem.sizes import SIZE_MAX
 
 from .helpers import collect, figures, is_one_line
 

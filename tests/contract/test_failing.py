@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from nativemem.backends.binding import Binding
-from nativemem.errors import SIZE_MAX, ConfigError, CorruptionDetected, LeakError, OutOfMemory
+from nativemem.errors import ConfigError, CorruptionDetected, LeakError, OutOfMemory
+from nativemem.sizes import SIZE_MAX
 
 from .helpers import unchanged
 

@@ -9,14 +9,8 @@ import pytest
 
 from nativemem.allocators.base import Allocator
 from nativemem.backends.binding import Binding
-from nativemem.errors import (
-    ALIGN_MAX,
-    SIZE_MAX,
-    InvalidLayout,
-    OutOfMemory,
-    StaleBlock,
-    StaleHandle,
-)
+from nativemem.errors import ALIGN_MAX, InvalidLayout, OutOfMemory, StaleBlock, StaleHandle
+from nativemem.sizes import SIZE_MAX
 
 from .helpers import Index, chain_of, content, fill, in_thread, is_one_line, traits_of, unchanged
 

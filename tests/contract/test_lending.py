@@ -19,15 +19,10 @@ from hypothesis.stateful import (
 )
 
 from nativemem.backends.binding import Binding
-from nativemem.budgets.budget import Budget, Loan, Move, SharingPolicy
-from nativemem.errors import (
-    SIZE_MAX,
-    BudgetExceeded,
-    ConfigError,
-    InvalidLayout,
-    LendTimeout,
-    LoanOutstanding,
-)
+from nativemem.budgets.budget import Budget
+from nativemem.budgets.lending import Loan, Move, SharingPolicy
+from nativemem.errors import BudgetExceeded, ConfigError, InvalidLayout, LendTimeout, LoanOutstanding
+from nativemem.sizes import SIZE_MAX
 
 from .helpers import figures
 

@@ -13,7 +13,6 @@ from nativemem._api import load
 from nativemem.backends.binding import Binding
 from nativemem.config import PoolConfig
 from nativemem.errors import (
-    SIZE_MAX,
     BudgetExceeded,
     ConfigError,
     CorruptionDetected,
@@ -22,6 +21,7 @@ from nativemem.errors import (
     PoolExhausted,
     WrongThread,
 )
+from nativemem.sizes import SIZE_MAX
 
 from .helpers import collect, content, figures, fill, in_thread, is_one_line, unchanged
 

@@ -25,8 +25,8 @@ from nativemem.errors import (
     StaleBlock,
     StaleHandle,
     Status,
-    raise_status,
 )
+from nativemem.refusals import raise_status
 
 from .helpers import in_thread, is_one_line
 

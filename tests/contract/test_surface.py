@@ -15,7 +15,8 @@ import pytest
 import nativemem
 from nativemem import _api
 from nativemem._api import load
-from nativemem.backends.binding import Backend, Binding
+from nativemem.backends.binding import Binding
+from nativemem.backends.protocols import Backend
 from nativemem.errors import ConfigError
 
 BOUND = (
@@ -65,8 +66,8 @@ def test_same_signatures(both: tuple[Binding, Binding], name: str) -> None:
 STATED = tuple(
     f"nativemem{name}"
     for name in (
-        *("", ".budgets.budget", ".config", ".errors", ".budgets.executors", ".memlib", ".process"),
-        *(".wrappers.sites", ".hooks.cffi", ".hooks.numpy"),
+        *("", ".budgets.budget", ".budgets.lending", ".budgets.executors", ".config", ".errors"),
+        *(".memlib", ".process", ".wrappers.sites", ".hooks.cffi", ".hooks.numpy"),
     )
 )
 MODULES = ("", ".utilities", ".memlib", ".process", ".hooks.numpy", ".hooks.cffi", ".config")

@@ -11,7 +11,6 @@ import pytest
 from nativemem.allocators.base import Allocator
 from nativemem.backends.binding import Binding
 from nativemem.errors import (
-    SIZE_MAX,
     ArenaExhausted,
     BudgetExceeded,
     ConfigError,
@@ -21,6 +20,7 @@ from nativemem.errors import (
     OutOfMemory,
     StaleHandle,
 )
+from nativemem.sizes import SIZE_MAX
 
 from .helpers import (
     NOUNS,

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from nativemem.backends.binding import Binding, load
+from nativemem.backends.binding import Binding
 from nativemem.errors import (
     BudgetExceeded,
     CapacityExceeded,
@@ -24,6 +24,7 @@ from nativemem.errors import (
     StaleHandle,
     WrongThread,
 )
+from nativemem.facades import load
 from nativemem.manager import CappedProvider, Level, StaticProvider, StdProvider
 from nativemem.manager.collections import bound
 

@@ -10,18 +10,9 @@ from bisect import bisect
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, NoReturn
 
-from ..backends.binding import facade
-from ..config import parse_size
-from ..errors import (
-    ALIGN_DEFAULT,
-    ArenaExhausted,
-    BudgetExceeded,
-    InvalidLayout,
-    OutOfMemory,
-    coerce_layout,
-    name_of,
-    shown,
-)
+from ..errors import ALIGN_DEFAULT, ArenaExhausted, BudgetExceeded, InvalidLayout, OutOfMemory, shown
+from ..refusals import coerce_layout, name_of
+from ..sizes import parse_size
 
 __all__ = ["Array", "TypedArena", "Value", "typed"]
 
@@ -65,7 +56,7 @@ def typed(kind: Any, label: str) -> tuple[int, int, int, Any]:
             if _has_pointers(kind):
                 raise InvalidLayout(f"{label}: {shown(kind)} has pointers; raw memory must not be read so")
             return itemsize, align, max(align, 16), lambda block, n: (kind * n).from_buffer(block)
-    numpy = sys.modules.get("numpy")  # who has a dtype has imported it
+    numpy = sys.modules.get("numpy")  # where there is a dtype it is imported
     if numpy is not None and isinstance(kind, numpy.dtype) and not kind.hasobject and kind.itemsize:
         # not ndarray(buffer=...), which gives the buffer back at once and keeps the address
         return kind.itemsize, kind.alignment, 64, lambda block, n: numpy.frombuffer(block, kind)
@@ -274,7 +265,6 @@ class _Records:
 _RUN = 4096
 
 
-@facade
 class TypedArena:
     """An arena of one element type: items are appended, found by their index, and dropped together.
 

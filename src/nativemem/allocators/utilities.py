@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ..backends.binding import facade
-from ..config import parse_size
 from ..errors import InvalidLayout, shown
+from ..sizes import parse_size
 
 __all__ = ["Utilities"]
 
@@ -42,7 +41,6 @@ def _bytes(thing: Any, label: str, *, write: bool = False) -> memoryview:
     return view
 
 
-@facade
 class Utilities:
     """Functions on sizes (ints or strings, in bytes, up to 2^64 - 1) and on buffers. Any thread.
 

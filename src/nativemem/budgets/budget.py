@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 import functools
-import math
 import sys
-import threading
-import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn
 
-from ..backends import forks as _forks
-from ..backends.binding import facade
-from ..config import MAX_DEPTH, BudgetOptions, _bool, format_size, parse_size
-from ..errors import (
-    BudgetExceeded,
-    ConfigError,
-    LendTimeout,
-    LoanOutstanding,
-    Refusal,
-    Status,
-    raise_status,
-    shown,
-    space,
-)
+from ..config import MAX_DEPTH, BudgetOptions, parse_bool, parse_fraction, parse_number
+from ..errors import ConfigError, Refusal, Status, shown
+from ..refusals import chain, is_full, raise_status, space
+from ..sizes import format_size, parse_size
 from . import pressure as _pressure
+from .lending import Lending, SharingPolicy, lending
 from .scopes import F, scoped
 
-__all__ = ["Budget", "Denial", "Loan", "Move", "SharingPolicy"]
+__all__ = ["Budget", "Denial"]
 
 #: why a budget refused, as the core numbers it
 _REASONS = ("limit", "max_single", "locked")
@@ -48,84 +36,11 @@ class Denial:
     reason: str = "limit"
 
 
-@dataclass(frozen=True)
-class Move:
-    """``bytes`` of limit that :meth:`Budget.rebalance` took from one budget and gave to another."""
-
-    lender: Any
-    borrower: Any
-    bytes: int
-
-
-@dataclass(frozen=True)
-class SharingPolicy:
-    """Whom a budget lends to, and how much.
-
-    Parameters: ``max_share``, the fraction of its own limit that may be lent out at a time; ``borrowers``, names of
-    those who may borrow (None: anyone); ``siblings_only``, whether they must have the same parent; ``rule``, asked
-    last with the lender, the borrower and the bytes, and answering whether they may. Immutable.
-
-    >>> import nativemem
-    >>> policy = nativemem.SharingPolicy(max_share=0.5, borrowers=["cache"])
-    >>> lender = nativemem.Budget(1000, sharing=policy)
-    >>> policy.allows(lender, nativemem.Budget(10, name="cache"), 500)
-    True
-    >>> policy.allows(lender, nativemem.Budget(10, name="other"), 1)
-    False
-    """
-
-    max_share: float = 1.0
-    borrowers: Collection[str] | None = None
-    siblings_only: bool = False
-    rule: Callable[[Any, Any, int], bool] | None = None
-
-    def __post_init__(self) -> None:
-        _fraction(self.max_share, "sharing.max_share")
-        _bool(self.siblings_only, "sharing.siblings_only")
-        if self.borrowers is not None:
-            if isinstance(self.borrowers, str) or not isinstance(self.borrowers, Collection):
-                raise ConfigError(f"sharing.borrowers: takes names or None, not {shown(self.borrowers)}")
-            object.__setattr__(self, "borrowers", frozenset(self.borrowers))
-        if self.rule is not None and not callable(self.rule):
-            raise ConfigError(f"sharing.rule: takes a callable or None, not {shown(self.rule)}")
-
-    def allows(self, lender: Any, borrower: Any, n: int) -> bool:
-        """Whether ``lender`` may lend ``n`` more bytes to ``borrower``. Whatever ``rule`` raises goes through."""
-        for label, budget in (("lender", lender), ("borrower", borrower)):
-            if not isinstance(budget, Budget):
-                raise ConfigError(f"sharing.allows: {label} takes a Budget, not {type(budget).__name__}")
-        if self.borrowers is not None and borrower.name not in self.borrowers:
-            return False
-        if self.siblings_only and (lender.parent is None or lender.parent is not borrower.parent):
-            return False
-        return self._has_share(lender, n) and (self.rule is None or bool(self.rule(lender, borrower, n)))
-
-    def _has_share(self, lender: Any, n: int) -> bool:
-        return lender.lent + n <= self.max_share * (lender.limit + lender.lent)  # type: ignore[no-any-return]
-
-
-def _number(value: Any, label: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ConfigError(f"{label}: takes a number, not {shown(value)}")
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf
-
-
-def _fraction(value: Any, label: str) -> float:
-    number = _number(value, label)
-    if not 0 < number <= 1:
-        raise ConfigError(f"{label}: takes a fraction above 0, at most 1, not {shown(value)}")
-    return number
-
-
-@facade
-class Budget:
+class Budget(Lending):
     """A limit on bytes. It holds no memory; it says yes or no to those that do.
 
     A request passes if it fits here and in every ancestor; exactly the limit passes. Any thread may call it; the
-    limit is never exceeded at any instant, whoever charges, releases or lends meanwhile.
+    limit is never exceeded at any instant, whatever threads charge, release or lend meanwhile.
 
     Parameters: ``limit``, bytes or a string, at least 1; ``name``, which makes it an owner; ``parent``, a
     budget that is charged as well. All fractions are of the limit:
@@ -147,7 +62,7 @@ class Budget:
     * ``max_single``: the largest single request;
     * ``overcommit``: what may be used beyond the limit, none by default;
     * ``minimum``, bytes: lending and rebalancing leave the limit no lower;
-    * ``sharing``, a :class:`SharingPolicy`: whom it lends to (None: anyone, whatever is unused);
+    * ``sharing``, a :class:`SharingPolicy`: which budgets it lends to (None: every one, whatever is unused);
     * ``auto_rebalance``: a child that would be refused takes unused limit from its siblings first, as
       :meth:`rebalance` does;
     * ``shared``, a budget that is charged instead for requests of at most ``shared_max`` bytes, while it has room.
@@ -211,16 +126,16 @@ class Budget:
             raise ConfigError(f"budget.on_pressure: takes a callable or None, not {shown(on_pressure)}")
         if sharing is not None and not isinstance(sharing, SharingPolicy):
             raise ConfigError(f"budget.sharing: takes a SharingPolicy or None, not {shown(sharing)}")
-        beyond = _number(overcommit, "budget.overcommit")
+        beyond = parse_number(overcommit, "budget.overcommit")
         if not 0 <= beyond <= 1000:
             raise ConfigError(f"budget.overcommit: takes a number from 0 to 1000, not {shown(overcommit)}")
         options = BudgetOptions(
-            warn=_fraction(warn, "budget.warn"),
-            critical=max(_fraction(critical, "budget.critical"), _fraction(warn, "budget.warn")),
-            max_single=0.0 if max_single is None else _fraction(max_single, "budget.max_single"),
+            warn=parse_fraction(warn, "budget.warn"),
+            critical=max(parse_fraction(critical, "budget.critical"), parse_fraction(warn, "budget.warn")),
+            max_single=0.0 if max_single is None else parse_fraction(max_single, "budget.max_single"),
             overcommit=beyond,
             minimum=parse_size(minimum, "budget.minimum:"),
-            auto_rebalance=_bool(auto_rebalance, "budget.auto_rebalance"),
+            auto_rebalance=parse_bool(auto_rebalance, "budget.auto_rebalance"),
             shared=None if shared is None else shared._core,
             shared_max=parse_size(shared_max, "budget.shared_max:"),
         )
@@ -238,7 +153,7 @@ class Budget:
             self._core = self._backend.BudgetCore(limit, None if parent is None else parent._core, options)
         except Refusal as r:
             raise_status(self, r.status, r.requested, r.used, r.limit)
-        _pressure.know(self._core, name, self)
+        self._core.belongs_to(name, self)
 
     def __enter__(self) -> Any:
         self._core.owner()
@@ -364,12 +279,12 @@ class Budget:
     @property
     def locked(self) -> bool:
         """Whether :meth:`lock` was called."""
-        return self._core.sealed()
+        return self._core.is_locked()
 
     def lock(self) -> None:
         """From now on nothing more may be charged here or below, for good: what a service does when it has started.
         What is charged may be released. Any thread."""
-        self._core.seal()
+        self._core.lock()
 
     @property
     def denied(self) -> int:
@@ -383,7 +298,8 @@ class Budget:
         if denial is None:
             return None
         requested, used, limit, refuser, when, reason = denial
-        return Denial(requested, used, limit, _pressure.name_of(refuser), when / 1e9, _REASONS[reason])
+        owner = None if refuser is None else refuser.name
+        return Denial(requested, used, limit, owner, when / 1e9, _REASONS[reason])
 
     def try_reserve(self, n: int | str) -> bool:
         """Charges ``n`` bytes; returns whether they fit. Nothing changes where they do not. Raises
@@ -438,97 +354,28 @@ class Budget:
         if status != Status.OK:
             raise_status(self, status, n, self.used)
 
-    @property
-    def lent(self) -> int:
-        """Bytes of its limit that are lent out now."""
-        return self._lent
-
-    def lend(self, borrower: Any, n: int | str, timeout: float = 0.0) -> Loan:
-        """Lends ``n`` bytes of unused limit to another budget; the sum of the two limits stays what it was.
-
-        Parameters: ``borrower``, another budget; ``n``, bytes or a string; ``timeout``, seconds to wait for so much
-        to be unused. Returns a :class:`Loan`, whose block it ends with. Raises, with nothing changed,
-        :class:`BudgetExceeded` where less is unused, the minimum would not be left or the policy does not allow it;
-        :class:`LendTimeout` where that lasted for the whole timeout; :class:`ConfigError` and
-        :class:`InvalidLayout` for arguments that are none. Any thread.
-
-        >>> import nativemem
-        >>> lender, borrower = nativemem.Budget(1000), nativemem.Budget(100)
-        >>> with lender.lend(borrower, 400):
-        ...     lender.limit, borrower.limit
-        (600, 500)
-        >>> lender.limit, borrower.limit
-        (1000, 100)
-        """
-        if not isinstance(borrower, self._binding.Budget):
-            raise ConfigError(
-                f"budget.lend: takes a Budget of the {self._backend.name} backend, not {type(borrower).__name__}"
-            )
-        if borrower is self:
-            raise ConfigError("budget.lend: a budget does not lend to itself")
-        n = parse_size(n, "budget.lend: size")
-        seconds = _number(timeout, "budget.lend: timeout")
-        if not 0 <= seconds < math.inf:
-            raise ConfigError(f"budget.lend: timeout takes seconds from 0 on, not {shown(timeout)}")
-        until, pause = time.monotonic() + seconds, 0.0005
-        while True:
-            # the rule is the caller's code: no lock is held while it runs
-            allowed = self._sharing is None or self._sharing.allows(self, borrower, n)
-            with _lending:
-                if not (allowed and (self._sharing is None or self._sharing._has_share(self, n))):
-                    raise BudgetExceeded(
-                        f"{self._label()} may not lend {n} bytes to {borrower._label()}",
-                        suggestion="its SharingPolicy says to whom it lends, and how much",
-                        **space(n, self.used, self.limit),
-                        owner=self._name,
-                    )
-                # what needs memory first: what is lent must not be lost for want of it
-                loan, lent = Loan(self, borrower, n), self._lent + n
-                if self._transfer(borrower, n):
-                    self._lent = lent
-                    break
-            rest = until - time.monotonic()
-            if rest <= 0:
-                used, limit = self.used, self.limit
-                kind = LendTimeout if seconds else BudgetExceeded
-                raise kind(
-                    f"{self._label()} has not {n} bytes to lend; {used} of {limit} bytes are in use",
-                    suggestion="ask for less, wait for longer, or let somebody else lend",
-                    **space(n, used, limit),
-                    owner=self._name,
-                )
-            time.sleep(min(pause, rest))
-            pause = min(2 * pause, 0.05)
-        _pressure.tell(self._backend.crossing)
-        return loan
-
-    def _transfer(self, other: Any, n: int) -> bool:
+    @staticmethod
+    def _explain(allocator: Any, refused: Refusal, layout: tuple[int, int] | None) -> tuple[dict[str, Any], str]:
+        requested, used, limit = refused.requested, refused.used, refused.limit
         try:
-            return self._core.lend(other._core, n)  # type: ignore[no-any-return]
-        except Refusal as r:
-            raise_status(self, r.status, r.requested)
-
-    def rebalance(self) -> list[Move]:
-        """Moves unused limit from this budget's children without pressure to those with it, so much that both end
-        below their warn level; none goes below its ``minimum``. Returns the moves. Any thread.
-
-        >>> import nativemem
-        >>> parent = nativemem.Budget("1 MiB")
-        >>> idle = nativemem.Budget(1000, "idle", parent)
-        >>> busy = nativemem.Budget(1000, "busy", parent, warn=0.9)
-        >>> with busy.reserve(899):
-        ...     parent.rebalance(), busy.try_reserve(101)
-        ([], True)
-        """
-        moves = [
-            Move(_pressure.known(lender), _pressure.known(borrower), n)
-            for lender, borrower, n in self._core.rebalance()
-        ]
-        _pressure.tell(self._backend.crossing)
-        return moves
-
-    def _label(self) -> str:
-        return f"budget {self._name!r}" if self._name else "budget"
+            owner, reason = _refuser(allocator, requested, used, limit)
+        except Exception:  # half-made, or a subclass with its own mind
+            owner, reason = None, "limit"
+        state = {**space(requested, used, limit), "owner": owner}
+        if reason == "locked":
+            return state, "the budget is locked: charge before lock() what is needed after it"
+        if reason == "max_single":
+            return state, "one request is larger than the budget's max_single: ask for smaller pieces"
+        if layout is not None and layout[0] <= state["available"]:
+            return state, (
+                f"the block itself would fit; the allocator charges the {requested} bytes of its next chunk: "
+                "trim() or reset() gives chunks back, Limited in front of it charges by the block"
+            )
+        if requested > limit:
+            return state, f"no request of this size ever passes: raise the limit to at least {requested} bytes"
+        if is_full(state):
+            return state, f"it is {state['utilization']:.0%} full: free blocks of this owner, or raise its limit"
+        return state, f"ask for at most {state['available']} bytes at once, or raise the limit"
 
     def _pressed(self) -> str:
         used, _, limit, _ = self._core.numbers()
@@ -544,6 +391,19 @@ class Budget:
         return f"<Budget{label} {format_size(used)} of {format_size(limit)}, peak {format_size(peak)}{over}>"
 
 
+def _refuser(allocator: Any, requested: int, used: int, limit: int) -> tuple[str | None, str]:
+    """Name and reason of the budget that refused: of those along the chain the one with just this denial, and of
+    several with one like it the latest."""
+    latest = None
+    for link in chain(allocator):
+        budget = link.owner
+        denial = budget.last_denial if budget is not None else None
+        if denial and (denial.requested, denial.used, denial.limit) == (requested, used, limit):
+            if latest is None or denial.time > latest.time:
+                latest = denial
+    return (None, "limit") if latest is None else (latest.owner, latest.reason)
+
+
 class _Reserved:
     """What was charged, to be released at the end of a ``with`` block."""
 
@@ -556,76 +416,6 @@ class _Reserved:
         return self._budget
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        with _lending:
+        with lending:
             self._budget.release(self._bytes)
             self._bytes = 0
-
-
-#: what is lent or reserved, and that it is given back once
-_lending = threading.RLock()
-_forks.hold(_lending)
-
-
-class Loan:
-    """Limit that one budget has lent to another: what :meth:`Budget.lend` returns.
-
-    Leaving its ``with`` block gives it back. Any thread may do so.
-    """
-
-    __slots__ = ("_borrower", "_bytes", "_lender")
-
-    def __init__(self, lender: Any, borrower: Any, n: int) -> None:
-        self._lender, self._borrower, self._bytes = lender, borrower, n
-
-    @property
-    def lender(self) -> Any:
-        """The budget that lent it."""
-        return self._lender
-
-    @property
-    def borrower(self) -> Any:
-        """The budget that has it."""
-        return self._borrower
-
-    @property
-    def outstanding(self) -> int:
-        """Bytes that were not given back yet."""
-        return self._bytes
-
-    def settle(self) -> None:
-        """Gives the limit back. Once that is done it does nothing more.
-
-        Raises :class:`LoanOutstanding`, and the loan stays, while the borrower uses more than it would have left.
-        """
-        with _lending:
-            n = self._bytes
-            if not n:
-                return
-            lent = self._lender._lent - n
-            if not self._borrower._transfer(self._lender, n):
-                used, limit = self._borrower.used, self._borrower.limit
-                raise LoanOutstanding(
-                    f"{self._borrower._label()} uses {used} bytes; without the loan its limit is {limit - n}",
-                    suggestion="release what it uses, then call settle()",
-                    **space(n, used, limit),
-                )
-            self._bytes, self._lender._lent = 0, lent
-        _pressure.tell(self._borrower._backend.crossing)
-
-    def __enter__(self) -> Loan:
-        return self
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        try:
-            self.settle()
-        except LoanOutstanding as outstanding:
-            if error is None:
-                raise
-            if hasattr(error, "add_note"):  # what went wrong first is not hidden; the loan stays either way
-                error.add_note(str(outstanding))
-
-    def __reduce_ex__(self, protocol: Any) -> NoReturn:
-        raise TypeError("cannot copy or pickle 'Loan': it is given back once")
-
-    def __repr__(self) -> str:
-        return f"<Loan of {format_size(self._bytes)} from {self._lender._label()} to {self._borrower._label()}>"

@@ -9,17 +9,15 @@ the budgets that stood in the way for room, and makes the request again.
 from __future__ import annotations
 
 import functools
-import sys
 import threading
 import warnings
-import weakref
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 from .._folder import PACKAGE
+from .._frames import frame_at
+from .._unraisable import unraisable
 from ..errors import Refusal
-from ..wrappers.sites import frame_at
 
 __all__ = ["LEVELS", "MemoryPressure"]
 
@@ -38,37 +36,22 @@ class MemoryPressure(RuntimeWarning):
         self.level = level
 
 
-_known: weakref.WeakKeyDictionary[Any, tuple[str | None, weakref.ref[Any]]] = weakref.WeakKeyDictionary()
-
-
-def know(core: Any, name: str | None, budget: Any) -> None:
-    """Tells which budget a core belongs to."""
-    _known[core] = name, weakref.ref(budget)
-
-
-def known(core: Any) -> Any:
-    """The budget of a core; None where it is gone."""
-    entry = _known.get(core) if core is not None else None
-    return None if entry is None else entry[1]()
-
-
-def name_of(core: Any) -> str | None:
-    """The name of a core's budget, though the budget be gone."""
-    entry = _known.get(core) if core is not None else None
-    return None if entry is None else entry[0]
+def budget_of(core: Any) -> Any:
+    """The budget of a core; None where it is gone, and for None."""
+    return None if core is None else core.budget()
 
 
 def tell(crossing: Callable[[], tuple[Any, int, bool] | None]) -> None:
     """Passes on what was noted. An exception of a callback, or of a warning that is an error, goes to
-    ``sys.unraisablehook``: the call that was just done has been done. Where there is no memory to tell anybody
-    nobody is told."""
+    ``sys.unraisablehook``: the call that was just done has been done. Where there is no memory for a call
+    no callback is called."""
     try:
         for _ in range(MOST_AT_ONCE):
             noted = crossing()
             if noted is None:
                 break
             core, level, was_normal = noted
-            budget = known(core)
+            budget = budget_of(core)
             if budget is None or _is_among(budget, _here.called):  # what a callback does is not told to it
                 continue
             try:
@@ -101,13 +84,13 @@ def _warn(budget: Any, level: str) -> None:
     message = MemoryPressure(budget._pressed(), budget, level)
     registry = budget._warned.setdefault(level, {})
     entry = str(message), MemoryPressure, line
-    known_already = len(registry) > ("version" in registry)
-    if known_already:
+    is_known = len(registry) > ("version" in registry)
+    if is_known:
         registry[entry] = True
     try:
         warnings.warn_explicit(message, None, file, line, module, registry)
     finally:
-        if known_already and len(registry) > 2:
+        if is_known and len(registry) > 2:
             registry.pop(entry, None)
         # where a filter makes it an error its traceback leads here, and so to all that the caller has
         del message, frame
@@ -147,7 +130,7 @@ def ask(
     """Asks for room where ``refuser``, the core of a budget, refused what ``charged``, one below it or itself, was
     to be charged with: calls ``on_pressure("refusal", budget)`` of those on the line between, the lowest first.
 
-    Parameters: ``aside``, which calls a function at nobody's charge; ``asked``, the budgets that were asked for
+    Parameters: ``aside``, which calls a function charged to no budget; ``asked``, the budgets that were asked for
     this request before (None: none), which are not asked again. Nor are those whose callback this thread is in the
     midst of. Returns ``asked`` with those that were called, None where none was: then the request is refused. What
     a callback raises goes to ``sys.unraisablehook``, but for an interrupt.
@@ -157,7 +140,7 @@ def ask(
         budgets = []
         core = charged
         while core is not None:
-            budget = known(core)
+            budget = budget_of(core)
             if budget is not None and budget._on_pressure is not None:
                 if not _is_among(budget, seen) and not _is_among(budget, _here.called):
                     budgets.append(budget)
@@ -198,27 +181,3 @@ def retry(backend: Any, call: Callable[[], Any], refused: tuple[int, int, int, i
             raise Refusal(*refused)
         refusal[0].uncount(refusal[1])
         asked, refused = now, None
-
-
-def unraisable(message: str, thing: Any) -> None:
-    """Reports the exception that is being handled to ``sys.unraisablehook``."""
-    error: Any = sys.exc_info()
-    # The hook's argument has no public constructor. A class of our own would be a cycle, and keep what the frames
-    # have.
-    argument: Any = SimpleNamespace(
-        exc_type=error[0],
-        exc_value=error[1],
-        exc_traceback=error[2],
-        err_msg=message,
-        object=thing,
-    )
-    hook = sys.unraisablehook
-    if hook is not sys.__unraisablehook__:
-        try:
-            hook(argument)
-            return
-        except TypeError:
-            pass  # it passes on to the default one, which takes nothing but its own
-    if sys.stderr is not None:
-        print(f"{message}: {thing!r}", file=sys.stderr)
-        sys.__excepthook__(*error)

@@ -19,7 +19,8 @@ from .._version import __version__
 from ..backends.machine import limits, machine_memory, memory
 from ..backends.selection import build
 from ..errors import ConfigError
-from ..settings import Settings, format_size
+from ..settings import Settings
+from ..sizes import format_size
 from .probes import DECLINED, OFF, PROBES, WORKS, Row, guarded
 from .run import letters_of, options_of_this, start_up_files
 

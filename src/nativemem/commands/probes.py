@@ -87,10 +87,7 @@ def _backend(name: str) -> Row:
 
 
 def _blocks(name: str) -> Row:
-    from ..allocators import base, utilities  # noqa: F401  # registers the facades
-    from ..backends.binding import configured
-    from ..budgets import budget  # noqa: F401  # registers the facades
-    from ..wrappers import traced  # noqa: F401  # registers the facades
+    from ..facades import configured
 
     binding = configured()
     limit = binding.Budget(1 << 20, name="doctor")
@@ -145,10 +142,7 @@ def _arrays(name: str) -> Row:
 
 
 def _scope(size: int) -> Any:
-    from ..allocators import base, utilities  # noqa: F401  # registers the facades
-    from ..backends.binding import configured
-    from ..budgets import budget  # noqa: F401  # registers the facades
-    from ..wrappers import traced  # noqa: F401  # registers the facades
+    from ..facades import configured
 
     return configured().Budget(size, name="doctor")
 

@@ -14,7 +14,7 @@ import sys
 from .._folder import PACKAGE
 from ..engine.install import LEAST_OVER_HELD
 from ..engine.startup import AUTOINSTALL, VARIABLE, pack
-from ..settings import parse_size
+from ..sizes import parse_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

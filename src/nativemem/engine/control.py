@@ -6,7 +6,8 @@ import sys
 
 from .._lazy import errors
 from ..backends.native.loader import dataplane, start_region
-from ..settings import Settings, reserve_of
+from ..settings import Settings
+from ..sizes import reserve_of
 
 __all__ = ["Engine"]
 

@@ -9,7 +9,8 @@ from _thread import RLock
 from .._lazy import errors, import_what_was_put_off
 from ..backends.machine import is_free_threaded
 from ..backends.selection import need_native
-from ..settings import SIZE_MAX, Settings, parse_size
+from ..settings import Settings
+from ..sizes import SIZE_MAX, parse_size
 from . import numpy_default as _numpy
 
 TYPE_CHECKING = False
@@ -20,7 +21,7 @@ __all__ = ["Installed", "install", "installed", "owns", "uninstall"]
 
 #: reentrant: a signal handler or a finalizer may install in the middle of an install
 _lock = RLock()
-#: a program that could not even be shown its own error would help nobody
+#: with less a program could not even show its own error
 LEAST_OVER_HELD = 1 << 20
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from ..backends.selection import need_native
 from ..budgets.budget import Denial
-from ..errors import SIZE_MAX, NativeUnavailable
+from ..errors import NativeUnavailable
+from ..sizes import SIZE_MAX
 from ..wrappers.histogram import percentiles
 from .install import Installed, install, installed, owns, uninstall
 
@@ -42,7 +43,7 @@ def usage() -> Usage:
     (1073741824, True, 0)
     """
     need_native("the engine")
-    from ..backends.native.cores import denial_of_engine
+    from ..backends.native.budget import denial_of_engine
     from .control import Engine
 
     budget = Engine.budget()

@@ -17,7 +17,8 @@ from time import perf_counter
 from .._lazy import errors, import_what_was_put_off
 from ..backends.machine import is_free_threaded
 from ..backends.selection import NOT_WITHOUT_LOCK, select
-from ..settings import Settings, format_size, parse_size, reserve_of
+from ..settings import Settings
+from ..sizes import format_size, parse_size, reserve_of
 from ..wrappers.histogram import percentiles
 from . import install as _install
 

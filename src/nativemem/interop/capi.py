@@ -36,7 +36,7 @@ def get_include() -> str:
 
 def _borrow(allocator: Any) -> tuple[Any, int, int]:
     """For C: what keeps the allocator, and the two words of its port."""
-    from ..backends.binding import load
+    from ..facades import load
 
     port = load("native").CPort(allocator)
     return (port, *port._core.words())

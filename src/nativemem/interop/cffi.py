@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 from ..allocators.base import Allocator, check_source, wipe
-from ..config import _bool
-from ..errors import ConfigError, coerce_layout, shown
+from ..config import parse_bool
+from ..errors import ConfigError, shown
+from ..refusals import coerce_layout
 
 __all__ = ["allocator"]
 
@@ -69,7 +70,7 @@ def allocator(ffi: Any, allocator: Any, *, zero: bool = False, align: int = 16) 
         raise ConfigError(f"hooks.cffi.allocator: takes an allocator, not {shown(allocator)}")
     if not all(callable(getattr(ffi, name, None)) for name in ("typeof", "new", "sizeof", "alignof", "memmove")):
         raise ConfigError(f"hooks.cffi.allocator: takes a cffi.FFI, not {shown(ffi)}")
-    _bool(zero, "hooks.cffi.zero")
+    parse_bool(zero, "hooks.cffi.zero")
     allocator._opened()
     check_source(allocator, "hooks.cffi.allocator")
     _, least = coerce_layout(allocator, 0, align, "hooks.cffi.allocator")

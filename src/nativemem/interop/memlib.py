@@ -16,10 +16,10 @@ from enum import IntEnum
 from typing import Any
 
 from ..allocators.base import Allocator, check_source, wipe
-from ..backends.binding import configured, facade
 from ..backends.selection import need_native
-from ..config import parse_size
 from ..errors import ConfigError, ForeignBlock, LeakError, shown
+from ..facades import configured
+from ..sizes import parse_size
 
 __all__ = ["Level", "detach", "hcalloc", "hfree", "hmalloc", "hrealloc", "mem_init", "mem_uninit", "use"]
 
@@ -60,33 +60,6 @@ class Level(IntEnum):
 
         named = (logging.FATAL, logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)
         return (logging.FATAL + 1, *named, 1)[self]
-
-
-@facade
-class Memlib(Allocator):
-    """What blocks of memlib come from; not for users."""
-
-    __slots__ = ()
-    _fields = ("_below",)
-    _below: Any
-
-    def __init__(self, below: Any = None) -> None:
-        self._below = below
-        if below is None:
-            core = self._make("MemlibCore", self)
-        else:
-            hold = memoryview(below.alloc(0))  # a view is out: it can be neither closed nor reset
-            core = self._make("MemlibCore", below, below._opened(), hold)
-        try:
-            self._open(core)
-        except BaseException:  # or what it keeps would stay for good
-            core.end()
-            raise
-
-    @property
-    def owner(self) -> Any:
-        """Whom C's blocks are charged to, too."""
-        return None if self._below is None else self._below.owner
 
 
 #: A collection or a signal may come in the middle, and its code call here, too.
@@ -156,7 +129,7 @@ def use(allocator: Any) -> None:
                 used=stats.current,
             )
         _now = None
-        before.close()  # should another thread have got a block in between, it is stale rather than nobody's
+        before.close()  # a block that another thread got in between is stale, rather than lost
         before._core.end()
         before._below = None  # a stale block of it may be about
         _now = binding.Memlib(allocator)

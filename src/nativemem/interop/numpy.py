@@ -18,7 +18,7 @@ from typing import Any
 
 from ..allocators.base import Allocator, check_source
 from ..backends.selection import need_native
-from ..budgets.pressure import known
+from ..budgets.pressure import budget_of
 from ..engine import numpy_default as _numpy
 from ..errors import ConfigError, shown
 from ..settings import Settings
@@ -38,7 +38,7 @@ __all__ = [
 _ENGINE = "nativemem"
 
 _ESCAPES = {
-    "frombuffer, asarray of a buffer, from_dlpack, memmap": "views of memory that somebody else took",
+    "frombuffer, asarray of a buffer, from_dlpack, memmap": "views of memory that was taken elsewhere",
     "items of object arrays": "objects: the engine's, if it is installed with objects",
     "unpickled arrays": "large ones are views of the bytes that they came in",
     "strings of StringDType": "the interpreter's raw domain: install(raw=True)",
@@ -51,7 +51,7 @@ _ESCAPES = {
 class Coverage:
     """Where arrays come from now.
 
-    ``here`` and ``default`` are names of handlers: this context's, and that of who has not chosen one, as new
+    ``here`` and ``default`` are names of handlers: this context's, and the one where none was chosen, as in new
     threads. ``"nativemem"`` is the engine. ``arrays`` and ``bytes``: what is in use from allocators that were put
     here.
     ``escapes``: what NumPy takes past every handler, and from where.
@@ -197,8 +197,8 @@ def _owner_of_memory(array: Any, what: str) -> tuple[Any, int]:
 
 
 def owner_of(array: Any) -> Any:
-    """Whose memory an array, or what it is a view of, has: the allocator, or the :class:`Budget` of the scope that
-    it was made in; None for nobody's and for memory that is not NumPy's. Any thread.
+    """What owns the memory of an array, or of what it is a view of: the allocator, or the :class:`Budget` of the
+    scope that it was made in; None where there is none, and for memory that is not NumPy's. Any thread.
     """
     dataplane = _dataplane()
     owned, address = _owner_of_memory(array, "owner_of")
@@ -206,9 +206,9 @@ def owner_of(array: Any) -> Any:
         return None
     allocator = dataplane.numpy_allocator_of(address)
     if allocator is None:
-        from ..backends.native.cores import array_budget
+        from ..backends.native.budget import array_budget
 
-        return known(array_budget(address))
+        return budget_of(array_budget(address))
     return allocator
 
 
@@ -250,7 +250,7 @@ def coverage() -> Coverage:
     dataplane = _dataplane()
     get = _numpy.module().get_handler_name
     here, default = get(), contextvars.Context().run(get)
-    if default == _ENGINE:  # the hook is in, whoever it passes on to
+    if default == _ENGINE:  # the hook is in, whichever handler it passes on to
         default = dataplane.engine_array_handler(None)
     arrays, used = dataplane.numpy_in_use()
     return Coverage(default if here == _ENGINE else here, default, arrays, used, dict(_ESCAPES))

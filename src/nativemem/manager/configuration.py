@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..config import Settings, parse_size
+from ..config import Settings
 from ..errors import ConfigError, NativeMemError, shown
+from ..sizes import parse_size
 from .levels import Level
 
 __all__ = ["PRESETS", "Configuration", "OwnerConfiguration"]

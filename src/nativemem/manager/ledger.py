@@ -12,8 +12,8 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from ..config import parse_size
-from ..wrappers.sites import here
+from .._frames import places
+from ..sizes import parse_size
 from .configuration import PROVIDERS
 from .verification import Event, Verification, lock, new_key
 
@@ -92,7 +92,7 @@ class _Verified(_Base):
         return block
 
     def _enter(self, block: Any, size: int, owner: str) -> int:
-        file, line, _ = (here(1) or (("an unknown place", 0, ""),))[0]
+        file, line, _ = (places(1) or (("an unknown place", 0, ""),))[0]
         key = new_key()
         with lock:
             self._keys[id(block)] = key

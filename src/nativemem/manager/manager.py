@@ -16,10 +16,11 @@ from typing import Any, ClassVar, NoReturn
 
 from ..allocators.base import wipe
 from ..backends import forks
-from ..budgets.budget import Loan, Move, SharingPolicy
-from ..config import format_size, parse_size
-from ..errors import BudgetExceeded, CapacityExceeded, ConfigError, ForeignBlock, name_of, shown, space
+from ..budgets.lending import Loan, Move, SharingPolicy
+from ..errors import BudgetExceeded, CapacityExceeded, ConfigError, ForeignBlock, shown
 from ..facades import configured
+from ..refusals import name_of, space
+from ..sizes import format_size, parse_size
 from . import configuration
 from .configuration import MAX_SINGLE, PRESETS, PROVIDERS, Configuration
 from .levels import Level

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
-from ..config import parse_size
+from .._folder import PACKAGE
+from .._frames import frame_at
 from ..errors import ConfigError, shown
-from ..wrappers.sites import PACKAGE, frame_at
+from ..sizes import parse_size
 from .manager import MemoryManager
 
 __all__ = ["Memory", "Scoped", "caller", "memory", "with_memory"]

@@ -13,23 +13,11 @@ import weakref
 from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn, TypeVar
 
-from ..allocators import typed, utilities  # noqa: F401  # registers the facades
 from ..allocators.base import Allocator, wipe
-from ..budgets import budget  # noqa: F401  # registers the facade
-from ..config import parse_size
-from ..errors import (
-    SIZE_MAX,
-    CapacityExceeded,
-    ConfigError,
-    CorruptionDetected,
-    OutOfBounds,
-    StaleHandle,
-    shown,
-    space,
-)
+from ..errors import CapacityExceeded, ConfigError, CorruptionDetected, OutOfBounds, StaleHandle, shown
 from ..facades import configured
-from ..interop import cport, memlib  # noqa: F401  # registers the facades
-from ..wrappers import traced  # noqa: F401  # registers the facades
+from ..refusals import space
+from ..sizes import SIZE_MAX, parse_size
 from .levels import Level
 from .verification import Verification
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..config import Settings, parse_size
+from ..config import Settings
 from ..errors import ConfigError, UninitializedRead, shown
+from ..sizes import parse_size
 from .levels import Level
 from .provider import Provider, ProviderStats, plain
 

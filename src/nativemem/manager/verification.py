@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from ..backends import forks
-from ..config import _bool, parse_count
+from ..config import parse_bool, parse_count
 from ..errors import ConfigError, CorruptionDetected, OperationRefused, shown
 from .checks import Entry, Ghost, backends_of
 from .levels import FUEL, MUTATION, Level
@@ -95,7 +95,7 @@ class Verification:
         self._least = _LEAST.get(self._level, NEVER)
         self._backends = backends_of(backend)
         self._ghost = next((each for each in self._backends if isinstance(each, Ghost)), None)
-        self._debug = _bool(debug, "verification.debug")
+        self._debug = parse_bool(debug, "verification.debug")
         self._random = random.Random(None if seed is None else parse_count(seed, "verification.seed"))
         self._hooks: dict[str, list[Callable[[Event], Any]]] = {hook: [] for hook in HOOKS}
         self._invariants: dict[str, Callable[[], Any]] = {}

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..budgets.budget import Budget
-from ..config import parse_count, parse_size
+from ..config import parse_count
 from ..errors import BudgetExceeded, BudgetUnderflow, ConfigError, NativeUnavailable, shown
+from ..sizes import parse_size
 from .slots import seconds
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ from typing import Any, NoReturn, TypeAlias
 
 from ..allocators.base import Allocator, check_source
 from ..budgets import pressure
-from ..config import format_size
-from ..errors import ConfigError, Refusal, StaleHandle, Status, raise_status, shown
+from ..errors import ConfigError, Refusal, StaleHandle, Status, shown
 from ..facades import configured
+from ..refusals import raise_status
+from ..sizes import format_size
 
 __all__ = ["Handle", "InternStats", "InternTable"]
 

@@ -6,7 +6,7 @@ import os
 import sys
 
 from .._version import __version__
-from ..settings import format_size
+from ..sizes import format_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

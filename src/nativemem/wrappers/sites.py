@@ -1,19 +1,14 @@
-"""Who allocated: frames, and the live blocks of each stack of them."""
+"""Where blocks were asked for: frames, and the live blocks of each stack of them."""
 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from .._folder import PACKAGE
-
 __all__ = ["Frame", "Site"]
 
-#: file, line, function
-Place = tuple[str, int, str]
 #: of one stack
 MOST_FRAMES = 128
 
@@ -43,32 +38,6 @@ class Site:
         noun = "block" if self.blocks == 1 else "blocks"
         where = ", from ".join(map(str, self.frames)) or "an unknown place"
         return f"{self.bytes} bytes in {self.blocks} {noun}: {where}"
-
-
-def frame_at(depth: int) -> Any:
-    """The frame of the caller for 0, of what called it for 1 and so on; None where there are no more.
-
-    Raises :class:`MemoryError`. The next frame is not taken from ``f_back``: where CPython 3.11 has no memory for
-    that frame's object, ``f_back`` is None and leaves the MemoryError set, so that the call after it fails with a
-    SystemError.
-    """
-    try:
-        return sys._getframe(depth + 1)
-    except ValueError:
-        return None
-
-
-def here(depth: int) -> tuple[Place, ...]:
-    """The innermost ``depth`` frames of the caller of this package."""
-    places: list[Place] = []
-    n = 1
-    while len(places) < depth and (frame := frame_at(n)) is not None:
-        code = frame.f_code
-        if places or not code.co_filename.startswith(PACKAGE):
-            line = frame.f_lineno or code.co_firstlineno  # some instructions of the compiler's own have none
-            places.append((code.co_filename, line, getattr(code, "co_qualname", code.co_name)))
-        n += 1
-    return tuple(places)
 
 
 def gather(sites: Iterable[Any], sizes: Iterable[int], frames: Callable[[Any], Any], sample: int) -> list[Site]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...errors import SIZE_MAX, Refusal, Status
+from ...errors import Refusal, Status
+from ...sizes import SIZE_MAX
 from .chunks import CHUNK_ALIGN, Chunk, KeptMemory, give_chunk_back
 from .confined import ConfinedCore
 from .counted import Make
@@ -38,12 +39,14 @@ class ArenaCore(ConfinedCore):
     def _limit(self) -> int:
         return self._cap if self._grow else self._hint
 
-    def largest_free(self) -> int:
+    def diagnose(self) -> dict[str, int]:
         """The largest block, at alignment 1, that would be served now, if upstream gives what that takes."""
         rest = self._chunks[-1].capacity - self._pos if self._chunks else 0
         if not self._grow:
-            return rest if self._chunks else self._hint
-        return max(rest, self._cap - self._held) if self._cap else SIZE_MAX
+            largest = rest if self._chunks else self._hint
+        else:
+            largest = max(rest, self._cap - self._held) if self._cap else SIZE_MAX
+        return {"largest_free": largest}
 
     def _take_chunk(self, capacity: int, align: int = CHUNK_ALIGN) -> Chunk:
         chunk: Chunk = self._from_upstream(self._upstream, capacity, align, lambda: Chunk(capacity, align))

@@ -6,15 +6,12 @@ from __future__ import annotations
 import functools
 import importlib
 import mmap
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-from ...errors import raise_block
+from ...refusals import raise_block
 from ..machine import is_free_threaded
 from .lock import F, lock
 from .memory import WINDOWS
-
-if TYPE_CHECKING:
-    from .dataplane import Allocator
 
 LIVE, FREED, STALE = range(3)
 SLOTS = ("__weakref__", "_align", "_allocator", "_memory", "_serial", "_size", "_state")
@@ -46,7 +43,7 @@ class Block:
     """
 
     __slots__ = SLOTS if WINDOWS else ()
-    _allocator: Allocator
+    _allocator: Any
     _memory: Any
     _size: int
     _align: int
@@ -160,6 +157,6 @@ def _final(cls: Any) -> NoReturn:
     raise TypeError("type 'nativemem.Block' is not an acceptable base type")
 
 
-def seal() -> None:
+def forbid_subclasses() -> None:
     """From now on nothing derives from it."""
     Block.__init_subclass__ = _final  # type: ignore[assignment]

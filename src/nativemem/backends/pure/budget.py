@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import collections
 import math
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable
 from typing import Any
 
-from ...budgets.pressure import name_of
 from ...config import BudgetOptions, Settings
-from ...errors import SIZE_MAX, Refusal, Status, raise_scope
+from ...errors import Refusal, Status
+from ...refusals import raise_scope
+from ...sizes import SIZE_MAX
+from ..ownership import OwnedCore
+from ..protocols import Pressure
 from ..selection import unavailable
 from .lock import lock, locked
 
 _LEVELS = 4
 
 
-class BudgetCore:
+class BudgetCore(OwnedCore):
     """A limit on bytes, with ancestors."""
 
     def __init__(self, limit: int, parent: BudgetCore | None, options: BudgetOptions) -> None:
         self._o = options._replace(warn=options.warn or 1.0, critical=options.critical or 1.0)
         self._parent = parent
+        self.name, self._budget = None, None
         self._used = self._peak = self._denied = self._in_shared = self._level = 0
         self._locked = False
         # names the refuser unless it is this one: a cycle would keep the charge until a collection
@@ -83,10 +88,10 @@ class BudgetCore:
         self._limit_is(limit, self._with_overcommit(limit))
 
     @locked
-    def seal(self) -> None:
+    def lock(self) -> None:
         self._locked = True
 
-    def sealed(self) -> bool:
+    def is_locked(self) -> bool:
         return self._locked
 
     def shared_used(self) -> int:
@@ -123,7 +128,7 @@ class BudgetCore:
         return max(min(self._limit - keep, self._allowed - self._used), 0)
 
     def _gather(self, givers: list[BudgetCore], need: int, moves: list[tuple[Any, Any, int]]) -> int:
-        """Takes up to ``need`` bytes of limit from the givers, the last first; who has no more leaves the list."""
+        """Takes up to ``need`` bytes of limit from the givers, the last first. One without any leaves the list."""
         total = 0
         while givers and total < need:
             giver = givers[-1]
@@ -180,7 +185,7 @@ class BudgetCore:
         return None if asks and self._take_from_siblings(n) else 0
 
     def _charge(self, n: int) -> tuple[BudgetCore, int] | None:
-        """Charges the whole line; or nothing, and says who refused, and why."""
+        """Charges the whole line; or nothing, and says which budget refused, and why."""
         budget: BudgetCore | None = self
         while budget is not None:
             kind = budget._denies(n)
@@ -201,7 +206,7 @@ class BudgetCore:
     def misuse(self, kind: int, another: int, contexts: Any, ended: bool, error: Any) -> None:
         """As :func:`raise_scope`: here no scope is ever open. Nothing under the kill switch."""
         if not Settings.from_env().disable:
-            raise_scope(name_of(self), kind, None, contexts, ended, error)
+            raise_scope(self.name, kind, None, contexts, ended, error)
 
     @locked
     def charge(self, n: int) -> bool:
@@ -290,7 +295,8 @@ class BudgetCore:
             raise Refusal(Status.OVER_BUDGET, *self._last[:3])
 
 
-#: levels that budgets came to and that nobody was told of: the budget, the level, whether it had no pressure before
+#: levels that budgets came to and that no callback was told of: the budget, the level, whether there was no
+#: pressure before
 pressed: collections.deque[tuple[weakref.ref[BudgetCore], int, bool]] = collections.deque()
 
 
@@ -322,5 +328,24 @@ def refusal() -> tuple[BudgetCore, BudgetCore] | None:
 
 
 def aside(call: Callable[[], Any]) -> Any:
-    """Calls a function at nobody's charge: there are no scopes here."""
+    """Calls a function charged to no budget: there are no scopes here."""
     return call()
+
+
+_pressure: Pressure
+
+
+def connect(pressure: Pressure) -> None:
+    """Gives the backend what budgets do under pressure."""
+    global _pressure
+    _pressure = pressure
+
+
+def tell() -> None:
+    """Passes on the levels that budgets came to, once the call that caused them has done its work."""
+    _pressure.tell(crossing)
+
+
+def retry(call: Callable[[], Any], refused: tuple[int, int, int, int]) -> Any:
+    """What ``call``, which was refused with these numbers, returns after the budgets were asked for room."""
+    return _pressure.retry(sys.modules[__name__], call, refused)

@@ -68,11 +68,15 @@ class Counted:
         """Gives everything back."""
         return Status.OK
 
+    def diagnose(self) -> dict[str, int]:
+        """What a refusal tells of it beside the counters."""
+        return {}
+
     def unwind(self) -> None:
         """Blocks are about to be dropped together."""
 
     def _destroy(self) -> None:
-        """The allocator was collected; nobody can call it any more."""
+        """The allocator was collected: no call of it comes any more."""
 
     def _count_alloc(self, size: int) -> None:
         self._used += size

@@ -15,21 +15,11 @@ import itertools
 import weakref
 from typing import Any
 
-from ...budgets.pressure import retry, tell
-from ...errors import (
-    ALIGN_DEFAULT,
-    ALIGN_MAX,
-    SIZE_MAX,
-    Refusal,
-    Status,
-    coerce_layout,
-    raise_block,
-    raise_exports,
-    raise_status,
-)
-from . import budget
+from ...errors import ALIGN_DEFAULT, ALIGN_MAX, Refusal, Status
+from ...refusals import coerce_layout, raise_block, raise_exports, raise_status
+from ...sizes import SIZE_MAX
 from .blocks import FREED, LIVE, STALE, Block
-from .budget import crossing, pressed
+from .budget import pressed, retry, tell
 from .lock import lock, locked
 from .memory import ARRAYS, WINDOWS
 
@@ -64,9 +54,9 @@ class _Orphan:
 
 
 class _Life:
-    """What the allocators of a chain share: its live blocks by serial number, and who stands on it."""
+    """What the allocators of a chain share: its live blocks by serial number, and how many others stand on it."""
 
-    __slots__ = ("blocks", "generation", "nouns", "orphans", "serial")
+    __slots__ = ("allocators", "blocks", "generation", "orphans", "serial")
 
     def __init__(self) -> None:
         self.blocks: dict[int, weakref.ref[Any]] = {}
@@ -74,7 +64,7 @@ class _Life:
         self.orphans: dict[int, _Orphan] = {}
         self.serial = 0
         self.generation = 0
-        self.nouns = 0  # open nouns that take memory from the chain
+        self.allocators = 0  # open ones that take memory from the chain
 
     def newest_first(self, after: int = 0) -> list[Any]:
         """The live blocks with a serial number above ``after``."""
@@ -158,7 +148,7 @@ class Allocator:
                 if wraps:
                     self._life = upstream._life
                 else:
-                    upstream._life.nouns += 1
+                    upstream._life.allocators += 1
             self._id = next(_ids)
             self._natural = upstream._natural if wraps else natural
             self._core_, self._upstream_ = core, upstream
@@ -181,7 +171,7 @@ class Allocator:
         if upstream is not None:
             upstream._users -= 1
             if not self._wraps:
-                upstream._life.nouns -= 1
+                upstream._life.allocators -= 1
 
     @property
     def _core(self) -> Any:
@@ -235,13 +225,13 @@ class Allocator:
         if refused is not None:
             block = self._after_all(refused, (size, align), self._made, size, align)
         if pressed:
-            tell(crossing)
+            tell()
         return block
 
     def _after_all(self, refused: tuple[int, int, int, int], layout: tuple[int, int], call: Any, *args: Any) -> Any:
         """What ``call`` returns when the budget that refused it was asked for room."""
         try:
-            return retry(budget, functools.partial(call, *args), refused)
+            return retry(functools.partial(call, *args), refused)
         except Refusal as r:
             refused = r.status, r.requested, r.used, r.limit
         raise_status(self, *refused, layout)
@@ -357,7 +347,7 @@ class Allocator:
         if refused is not None:
             done = self._after_all(refused, (size, block._align), self._resized, block, size)
         if pressed:
-            tell(crossing)
+            tell()
         return done
 
     def _resized(self, block: Any, size: int) -> bool:
@@ -412,9 +402,11 @@ class Allocator:
         with lock:
             life = self._life
             blocks = life.newest_first(serial)
-            users = life.nouns + sum(block._memory._exported() for block in blocks)
+            users = life.allocators + sum(block._memory._exported() for block in blocks)
             if users:
-                raise_exports(self, action, [block for block in blocks if block._memory._exported()], life.nouns)
+                raise_exports(
+                    self, action, [block for block in blocks if block._memory._exported()], life.allocators
+                )
             self._core_.unwind()
             for block in blocks:
                 life.sweep(serial)  # first what lies above it, as a stack wants it

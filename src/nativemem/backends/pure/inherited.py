@@ -15,7 +15,7 @@ import weakref
 from functools import partial
 from typing import Any, NoReturn
 
-from .blocks import SLOTS, Block, seal
+from .blocks import SLOTS, Block, forbid_subclasses
 from .lock import lock
 from .memory import LARGE, address_of, check_size, fill, is_exported, pages
 
@@ -264,7 +264,7 @@ for _live, _dead in ((_Cells, _DeadCells), (_Pages, _DeadPages)):
         _each.__name__, _each.__qualname__, _each.__module__ = "Block", "Block", "nativemem"
         _each.__doc__ = Block.__doc__
         _each._live_type, _each._dead_type = _live, _dead
-seal()
+forbid_subclasses()
 
 
 def _try_twins() -> bool:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from ...budgets.pressure import tell
 from ...errors import Refusal, Status
-from .budget import crossing, pressed
+from .budget import pressed, tell
 from .chunks import Chunk, give_chunk_back
 from .lock import lock, locked
 
@@ -114,7 +113,7 @@ class Intern:
                 raise
             return error.status, error.requested, error.used, error.limit
         if pressed:
-            tell(crossing)
+            tell()
         return None
 
     def acquire(self, value: Any) -> int | Failure:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ...budgets.pressure import unraisable
+from ..._unraisable import unraisable
 from .. import forks as _forks
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -26,7 +26,7 @@ class LockedCore(WrapperCore):
     check_free = check
 
     def thread(self) -> ThreadToken:
-        """Who the confined allocators below it are handed to."""
+        """The token that the confined allocators below it are handed to."""
         return self._acts_as
 
     def enter(self) -> ThreadToken:

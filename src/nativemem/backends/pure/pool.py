@@ -6,7 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from ...errors import SIZE_MAX, Refusal, Status
+from ...errors import Refusal, Status
+from ...sizes import SIZE_MAX
 from .chunks import CHUNK_ALIGN, Chunk, give_chunk_back
 from .confined import ConfinedCore
 from .counted import Make

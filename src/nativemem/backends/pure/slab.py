@@ -129,7 +129,7 @@ class SlabCore(ConfinedCore):
             self._passed -= size
         elif self.check():
             self._remote.append(memory._place)
-            if self._thread() is None:  # nobody else will collect it
+            if self._thread() is None:  # no call of that thread's will collect it
                 self._return_empty()
         else:
             self._give(*memory._place)

@@ -6,7 +6,7 @@ import functools
 import time
 from typing import Any
 
-from ...wrappers.sites import Place, here
+from ..._frames import Place, places
 from .counted import Make
 from .lock import lock, locked
 from .wrapper import WrapperCore
@@ -29,14 +29,14 @@ def histograms() -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
 
 
 class TracedCore(WrapperCore):
-    """Counts what passes through, its sizes, how long upstream takes, and who asked for it."""
+    """Counts what passes through, its sizes, how long upstream takes, and where it was asked for."""
 
     def __init__(self, upstream: Any, histogram: bool, zero_on_free: bool, depth: int, sample: int) -> None:
         super().__init__(upstream)
         self._zeroes = zero_on_free
         self._buckets: _Buckets | None = ({}, {}) if histogram else None
         self._stacks_of = depth
-        #: who asked for what, by the address of the object that stands for the memory
+        #: where what was asked for, by the address of the object that stands for the memory
         self._sites: dict[int, tuple[tuple[Place, ...], int]] = {}
         self._sample = sample
         self._until = 0.0
@@ -59,7 +59,7 @@ class TracedCore(WrapperCore):
         memory = self._from_upstream(self._upstream, size, align, make)
         took = time.perf_counter_ns() - start if self._buckets is not None else 0
         if wanted:
-            self._sites[id(memory)] = here(self._stacks_of), size
+            self._sites[id(memory)] = places(self._stacks_of), size
         self._count_alloc(size)
         if self._buckets is not None:
             for both in zip(self._buckets, _process_buckets, strict=True):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .blocks import Block, seal
+from .blocks import Block, forbid_subclasses
 from .memory import ARRAYS, LARGE, address_of, fill, is_exported, take
 
 _NOTHING = take(0)
@@ -98,7 +98,7 @@ class Memory:
         self._outgrown.clear()
 
 
-seal()
+forbid_subclasses()
 
 
 def storage(size: int, align: int) -> Memory:

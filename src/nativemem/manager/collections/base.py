@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
-from ...errors import CapacityExceeded, StaleHandle, name_of, space
+from ...errors import CapacityExceeded, StaleHandle
+from ...refusals import name_of, space
 from .storage import Storage
 
 __all__ = ["Bounded"]

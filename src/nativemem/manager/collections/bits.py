@@ -6,7 +6,8 @@ import operator
 from collections.abc import Iterable, Iterator, MutableSet, Set
 from typing import TYPE_CHECKING, Any
 
-from ...errors import SIZE_MAX, name_of
+from ...refusals import name_of
+from ...sizes import SIZE_MAX
 from .base import Bounded
 from .storage import Storage, capacity_of
 

@@ -18,7 +18,8 @@ from collections.abc import (
 )
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ...errors import InvalidLayout, name_of
+from ...errors import InvalidLayout
+from ...refusals import name_of
 from .base import Bounded
 from .records import Record
 from .storage import Storage, capacity_of

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, MutableSequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from ...errors import name_of
+from ...refusals import name_of
 from .base import Bounded
 from .records import Record
 from .storage import Storage, capacity_of

@@ -7,7 +7,8 @@ from typing import Any
 
 from ...allocators.base import Allocator
 from ...budgets.budget import Budget
-from ...errors import SIZE_MAX, ConfigError, InvalidLayout, shown
+from ...errors import ConfigError, InvalidLayout, shown
+from ...sizes import SIZE_MAX
 
 __all__ = ["Storage", "capacity_of"]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, MutableSequence
 from typing import Any, TypeVar
 
-from ...config import parse_size
-from ...errors import InvalidLayout, name_of, shown
+from ...errors import InvalidLayout, shown
+from ...refusals import name_of
+from ...sizes import parse_size
 from .base import Bounded
 from .storage import Storage
 

@@ -6,10 +6,10 @@ import weakref
 from typing import Any, NamedTuple, NoReturn
 
 from ..allocators.base import Allocator, Stats, check_source
-from ..backends.binding import facade
 from ..backends.selection import unavailable
-from ..config import format_size
-from ..errors import CapacityExceeded, ConfigError, LeakError, Refusal, Status, raise_status, shown
+from ..errors import CapacityExceeded, ConfigError, LeakError, Refusal, Status, shown
+from ..refusals import raise_status
+from ..sizes import format_size
 
 __all__ = ["BrotliCalls", "BzipCalls", "CPort", "LuaCalls", "PlainCalls", "ZlibCalls", "ZstdCalls"]
 
@@ -65,9 +65,8 @@ class BrotliCalls(NamedTuple):
     opaque: Any
 
 
-@facade
 class CPort:
-    """An allocator as C functions, for libraries that take their memory from whom one tells them.
+    """An allocator as C functions, for libraries that can be told where to take their memory from.
 
     What C takes is counted here, and charged, traced and refused by ``allocator``, as any block of it is; a refusal
     is ``NULL`` to the library, and for Python ``budget.last_denial`` says why. Functions and contexts are

@@ -1,0 +1,162 @@
+"""The waist between facade and backends: what a backend supplies.
+
+A backend is a module with the names of :class:`Backend`. Nothing above this room knows which backend it runs on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+__all__ = ["AllocatorCore", "Backend", "BudgetCore", "DataPlane", "Pressure"]
+
+
+class AllocatorCore(Protocol):
+    """The control plane of one allocator. Sizes in bytes; statuses as :class:`~.errors.Status`."""
+
+    def stats(self) -> tuple[int, int, int, int, int, int, int, int, int]:
+        """used, peak, reserved, limit, total, live, count, frees, failures."""
+
+    def usable(self, size: int, align: int) -> int:
+        """Bytes behind a block of this layout."""
+
+    def check(self) -> int:
+        """``OK``, or ``WRONG_THREAD`` where the calling thread may not use the allocator."""
+
+    def check_free(self) -> int:
+        """As ``check``, for giving a block back."""
+
+    def diagnose(self) -> dict[str, int]:
+        """What a refusal tells of it beside the counters. An arena: ``largest_free``, the largest block, at
+        alignment 1, that it would serve now; all others: nothing."""
+
+    def clear(self) -> int:
+        """Gives back everything that the allocator holds; called once, by close."""
+
+    def hand_over(self, thread: Any) -> int:
+        """Makes what only one thread may use another's; ``OK`` without effect where any thread may use it."""
+
+
+class BudgetCore(Protocol):
+    """The control plane of one budget."""
+
+    def charge(self, n: int) -> bool: ...
+    def release(self, n: int) -> int: ...
+    def set_limit(self, limit: int) -> None: ...
+    def numbers(self) -> tuple[int, int, int, int]:
+        """used, peak, limit, denied."""
+
+    def uncount(self, refuser: Any) -> None:
+        """A charge here that ``refuser`` refused is tried again: it is denied no longer."""
+
+    def denial(self) -> tuple[int, int, int, Any, int, int] | None:
+        """requested, used, allowed, the core that refused, time in ns since the epoch, why: 0 limit, 1 max_single,
+        2 locked."""
+
+    def lock(self) -> None:
+        """Refuses every charge from now on."""
+
+    def is_locked(self) -> bool: ...
+    def shared_used(self) -> int: ...
+    def pressure(self) -> int:
+        """0 normal to 3 full."""
+
+    def lend(self, to: Any, n: int) -> bool:
+        """Moves limit, if so much is unused. Raises Refusal(TIMED_OUT)."""
+
+    def rebalance(self) -> list[tuple[Any, Any, int]]:
+        """The moves among its children: from, to, bytes."""
+
+    def check(self) -> str | None:
+        """None, or the invariant that does not hold."""
+
+
+class DataPlane(Protocol):
+    """The allocator base type that a backend supplies; the facade classes inherit it."""
+
+    _core: Any
+    closed: bool
+    upstream: Any
+    generation: int
+    id: int
+
+    def alloc(self, size: Any = ..., align: int = 16) -> Any: ...
+    def free(self, block: Any) -> None: ...
+    def resize(self, block: Any, size: Any) -> bool: ...
+    def _attach(self, core: Any, upstream: Any, wraps: bool, autofree: bool, natural: int, /) -> None:
+        """Once, from ``__init__``. ``wraps``: shares the upstream's blocks rather than holding memory, and its
+        ``natural`` size, which alloc takes where none is given (0: one must be)."""
+
+    def _live(self) -> list[Any]:
+        """Live blocks that this allocator gave and that are referred to still, newest first."""
+
+    def _serial(self) -> int:
+        """Number of the newest block of the whole chain; grows with each block."""
+
+    def _reset(self) -> None:
+        """A reset of an arena or stack: every block of the chain becomes stale. BufferError, and nothing
+        changed, where one of them is exported or an allocator stands on this one's memory."""
+
+    def _release(self, serial: int, mark: Any, /) -> None:
+        """As ``_reset``, for the blocks newer than ``serial``; ``mark`` is the core's."""
+
+    _depth: int
+
+    def _shut(self, left: tuple[str, Any], /) -> None:
+        """Closes: frees its blocks, clears the core, lets go of the upstream. BufferError, nothing changed, as
+        ``_drop``. ``left`` becomes ``_left``, which is None before."""
+
+    @property
+    def _left(self) -> tuple[str, Any] | None:
+        """Of a closed one: how it was described, and its owner."""
+
+
+class Pressure(NamedTuple):
+    """What budgets do under pressure; the facade gives it to a backend, which calls it.
+
+    ``tell(crossing)`` passes on each level that a budget came to, as the backend's ``crossing`` gives them.
+
+    ``ask(aside, charged, refuser, asked)`` asks the budgets from ``charged`` up to ``refuser``, cores, for room. It
+    returns those that were asked for this request so far; None where there was none left to ask.
+
+    ``retry(backend, call, refused)`` returns what ``call`` does. As long as a budget refuses it asks for room and
+    calls it again.
+    """
+
+    tell: Callable[..., None]
+    ask: Callable[..., list[Any] | None]
+    retry: Callable[..., Any]
+
+
+class Backend(Protocol):
+    """What ``native.backend`` and ``pure.backend`` supply."""
+
+    name: str
+    features: frozenset[str]
+    connect: Any  # once, with a Pressure, before anything is made
+    finish: Any  # called with each class that was bound to the backend's Allocator
+    packed: Any  # classes of packed items: Ring and its kinds, TableMap, TableSet
+    finish_packed: Any  # called with each class that was bound to one of those
+    methods: dict[str, dict[str, Any]]  # by class: what the backend does itself
+    Allocator: Any
+    Block: Any
+    BudgetCore: Any
+    SystemCore: Any
+    ArenaCore: Any
+    StackCore: Any
+    PoolCore: Any
+    SlabCore: Any
+    HeapCore: Any
+    LimitedCore: Any
+    TracedCore: Any
+    FailingCore: Any
+    LockedCore: Any
+    Intern: Any  # the table of structures.intern: of an allocator, shards and what keeps that open
+    MemlibCore: Any  # what nativemem.memlib takes from
+    cdata_new: Any  # None, or what makes the callable of hooks.cffi: see csrc/binding/cdata.h
+    this_thread: Any  # the calling thread, for hand_over
+    Utilities: Any
+    histograms: Any  # of sizes and latencies, of all that the process has traced with one
+    crossing: Any  # the next level that a budget came to and that no callback was told of
+    refusal: Any  # of this thread's last charge that a limit refused, once: the core charged, and that in the way
+    aside: Any  # calls a function charged to no budget

@@ -237,6 +237,29 @@ class TestWhere:
             """
         ) == ["20000 True", "True", "True"]
 
+    def test_a_wrapped_executor_ends_the_one_in_it(self) -> None:
+        """OWN-1: by `with` too, when what was submitted is done; or what waits is cancelled."""
+        assert output(
+            """
+            from concurrent.futures import ThreadPoolExecutor
+            def refused(pool):
+                try: pool.submit(some)
+                except RuntimeError: return True
+            plain, done = ThreadPoolExecutor(1), []
+            with a.wrap(plain) as wrapped:
+                for i in range(10): wrapped.submit(done.append, i)
+            print(done == list(range(10)), refused(plain), refused(wrapped))
+            plain, go_on = ThreadPoolExecutor(1), threading.Event()
+            wrapped = a.wrap(plain)
+            first, last = wrapped.submit(go_on.wait), wrapped.submit(some)
+            wrapped.shutdown(wait=False, cancel_futures=True)
+            print(refused(plain), last.cancelled(), first.done())
+            go_on.set()
+            wrapped.shutdown()
+            print(first.result())
+            """
+        ) == ["True True True", "True True False", "True"]
+
     def test_executors_that_take_no_scope_along(self) -> None:
         """OWN-1: their threads start without an owner, or they are other processes."""
         assert output(

@@ -8,7 +8,6 @@ view never moves. A provider does not serve several threads at once: a race lose
 
 from __future__ import annotations
 
-import contextlib
 import weakref
 from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn, TypeVar
@@ -207,7 +206,10 @@ class Provider:
             self._reach(n, "resize", spare=False)
             return
         self._must_not_be_out("resize")
-        wipe_range(self._view, n, self._used)
+        if n:
+            wipe_range(self._view, n, self._used)
+        else:
+            self._empty()  # first: it may be refused
         self._used = n
         self._give_back()
 
@@ -271,12 +273,13 @@ class Provider:
                 raise
         self._block, self._view = None, _NONE
 
+    def _empty(self) -> None:
+        """Has no byte used any more. BufferError, with nothing changed, where a slice of a window is out."""
+        self._free_block()
+
     def _give_back(self) -> None:
-        """Gives back what is no longer used, where it is most of the block and nothing else has a view of it."""
-        if not self._used:
-            with contextlib.suppress(BufferError):  # a slice of a window that was released
-                self._free_block()
-        elif self._used <= self.capacity // 2:
+        """Gives back what is no longer used, where it is most of the block."""
+        if 0 < self._used <= self.capacity // 2:
             self._resize_block(self._used)
 
     def acquire(self, offset: int = 0, n: int | None = None) -> memoryview:

@@ -9,7 +9,7 @@ from ..config import Settings
 from ..errors import ConfigError, UninitializedRead, shown
 from ..sizes import parse_size
 from .levels import Level
-from .provider import Provider, ProviderStats, plain
+from .provider import Provider, ProviderStats, plain, wipe_range
 
 __all__ = ["CappedProvider", "Provider", "ProviderStats", "StaticProvider", "StdProvider", "default_provider"]
 
@@ -135,6 +135,9 @@ class StaticProvider(Provider):
             used=self._used,
             capacity=self.capacity,
         )
+
+    def _empty(self) -> None:
+        wipe_range(self._view, 0, self._used)
 
     def _give_back(self) -> None:
         """Nothing: what is no longer used stays."""

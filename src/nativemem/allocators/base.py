@@ -272,7 +272,7 @@ class Allocator(_Base):
         used, peak, reserved, limit, *rest = self._opened().stats()
         return Stats(used, peak, reserved, limit or None, *rest)
 
-    def _is_anybodys(self) -> bool:
+    def _serves_any_thread(self) -> bool:
         """Whether any thread may use it."""
         link: Any = self
         kinds = self._binding

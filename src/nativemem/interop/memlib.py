@@ -112,7 +112,7 @@ def use(allocator: Any) -> None:
             )
         allocator._opened()
         check_source(allocator, "memlib.use")
-        if not allocator._is_anybodys():
+        if not allocator._serves_any_thread():
             raise ConfigError(
                 f"memlib.use: {allocator.describe()} belongs to one thread; give a heap, or one in a Locked"
             )

@@ -173,7 +173,7 @@ def install(allocator: Any) -> None:
         return
     dataplane = _dataplane()
     handler = _handler(dataplane, allocator, "install")
-    if not allocator._is_anybodys():
+    if not allocator._serves_any_thread():
         raise ConfigError(
             f"hooks.numpy.install: {allocator.describe()} belongs to one thread; give a heap, or one in a Locked"
         )

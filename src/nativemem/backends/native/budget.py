@@ -53,7 +53,7 @@ class BudgetCore(OwnedCore):
                 core._set_reserve()
                 core = core._parent
             try:
-                made = dataplane.scope_owner(self.handle, address(self._ptr), self._asks())
+                made = dataplane.scope_owner(self.handle, address(self._ptr), self._has_callback())
             except MemoryError:
                 raise errors.OutOfMemory("no memory for the control structures of a scope") from None
             # another thread may have come first; no other runs between the look and the assignment
@@ -78,7 +78,7 @@ class BudgetCore(OwnedCore):
         if self._keeps_reserve:
             self._set_reserve()
 
-    def _asks(self) -> bool:
+    def _has_callback(self) -> bool:
         core: BudgetCore | None = self
         while core is not None:
             budget = core.budget()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import array
+import copy
+import operator
 import os
 import subprocess
 import sys
@@ -24,7 +26,16 @@ from nativemem.errors import (
     StaleHandle,
     UninitializedRead,
 )
-from nativemem.manager import CappedProvider, Level, Provider, StaticProvider, StdProvider, default_provider
+from nativemem.manager import (
+    CappedProvider,
+    Level,
+    LinearMemory,
+    MemoryManager,
+    Provider,
+    StaticProvider,
+    StdProvider,
+    default_provider,
+)
 
 from .conftest import MOST, TIERS
 
@@ -452,3 +463,16 @@ def test_programs_against_a_bytearray(steps: list[Any], level: Level) -> None:
         for provider in providers:
             assert provider.read_bytes(0, len(provider)) == model
             provider.verify()
+
+
+def test_what_is_not_copied(make: Make) -> None:
+    provider = make()
+    provider.write_bytes(0, b"abc")
+    for thing in (provider, LinearMemory(1), MemoryManager(total=10)):
+        with pytest.raises(TypeError, match="cannot copy or pickle"):
+            copy.copy(thing)
+    assert repr(provider) == f"<{type(provider).__name__} 3 of {provider.capacity} bytes>"
+    assert repr(LinearMemory(1, 2)) == "<LinearMemory 1 of 2 pages>"
+    for compare in (operator.lt, operator.le, operator.gt, operator.ge):
+        with pytest.raises(TypeError, match="not supported"):
+            compare(provider, b"abc")

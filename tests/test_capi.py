@@ -238,7 +238,7 @@ for capsule in (new(ctypes.addressof(short), ours, None), new(get(real, ours), n
 
 
 def test_get_include_where_there_is_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(capi, "PACKAGE", str(tmp_path))
+    monkeypatch.setattr("nativemem.interop.capi.PACKAGE", str(tmp_path))
     with pytest.raises(NativeUnavailable, match="built without its core"):
         nativemem.get_include()
 

@@ -155,6 +155,19 @@ def room_of(module: str) -> str:
     return module.partition(".")[0]
 
 
+def executed(tree: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a file but for those in ``if TYPE_CHECKING:``. These name types alone, and types may lead in a
+    circle: a block has an allocator, and an allocator gives blocks."""
+    todo = [tree]
+    while todo:
+        node = todo.pop()
+        yield node
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            todo += node.orelse
+        else:
+            todo += ast.iter_child_nodes(node)
+
+
 def imported(tree: ast.AST, file: Path, package: Path) -> Iterator[str]:
     """Modules of the package that a file imports, wherever in it and however it spells that: ``x.y``, or an empty
     string for the package itself."""
@@ -164,7 +177,7 @@ def imported(tree: ast.AST, file: Path, package: Path) -> Iterator[str]:
         path = package.joinpath(*parts)
         return parts[0] in EXTENSION_MODULES or path.is_dir() or path.with_suffix(".py").exists()
 
-    for node in ast.walk(tree):
+    for node in executed(tree):
         if isinstance(node, ast.Import):
             paths = [alias.name.split(".") for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -184,7 +197,7 @@ def imported(tree: ast.AST, file: Path, package: Path) -> Iterator[str]:
 
 
 def py_arrows(package: Path) -> dict[str, set[str]]:
-    """By module, the modules that it imports; also in functions, for type checkers, and by name."""
+    """By module, the modules that it imports; also in functions and by name."""
     return {
         ".".join(path.relative_to(package).with_suffix("").parts).removesuffix("__init__").removesuffix("."): set(
             imported(ast.parse(path.read_text(encoding="utf-8")), path, package)

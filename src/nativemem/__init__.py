@@ -10,6 +10,11 @@ from .settings import Settings as _Settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    # what the first use of a name makes of the package; also its modules, which are there from then on
+    from . import config as config
+    from . import errors as errors
+    from . import memlib as memlib
+    from . import process as process
     from ._api import *  # noqa: F403
     from ._api import __all__ as __all__
 else:

@@ -5,6 +5,8 @@ other name is in the module that it belongs to, an error in ``nativemem.errors``
 ``nativemem.config``.
 """
 
+from typing import TYPE_CHECKING
+
 from . import config, errors
 from . import memlib as memlib
 from . import process as process
@@ -19,23 +21,44 @@ from .facades import load as load
 from .interop.capi import get_include
 from .wrappers import sites
 
-_bound = _configured()
-backend = _bound.name
-Arena = _bound.Arena
-Block = _bound.Block
-Budget = _bound.Budget
-CPort = _bound.CPort
-Failing = _bound.Failing
-Heap = _bound.Heap
-Limited = _bound.Limited
-Locked = _bound.Locked
-Pool = _bound.Pool
-Slab = _bound.Slab
-Stack = _bound.Stack
-System = _bound.System
-Traced = _bound.Traced
-TypedArena = _bound.TypedArena
-utilities = _bound.utilities
+if TYPE_CHECKING:
+    # what the classes are to a type checker, whatever the backend
+    from .allocators.arena import Arena
+    from .allocators.block import Block
+    from .allocators.heap import Heap
+    from .allocators.pool import Pool
+    from .allocators.slab import Slab
+    from .allocators.stack import Stack
+    from .allocators.system import System
+    from .allocators.typed import TypedArena
+    from .allocators.utilities import Utilities
+    from .budgets.budget import Budget
+    from .wrappers.cport import CPort
+    from .wrappers.failing import Failing
+    from .wrappers.limited import Limited
+    from .wrappers.locked import Locked
+    from .wrappers.traced import Traced
+
+    backend: str
+    utilities: Utilities
+else:
+    _bound = _configured()
+    backend = _bound.name
+    Arena = _bound.Arena
+    Block = _bound.Block
+    Budget = _bound.Budget
+    CPort = _bound.CPort
+    Failing = _bound.Failing
+    Heap = _bound.Heap
+    Limited = _bound.Limited
+    Locked = _bound.Locked
+    Pool = _bound.Pool
+    Slab = _bound.Slab
+    Stack = _bound.Stack
+    System = _bound.System
+    Traced = _bound.Traced
+    TypedArena = _bound.TypedArena
+    utilities = _bound.utilities
 
 __all__ = [
     "Allocator",

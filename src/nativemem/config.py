@@ -8,7 +8,7 @@ import operator
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from ._folder import PACKAGE
 from .errors import ConfigError, InvalidLayout, shown
@@ -32,14 +32,18 @@ C = TypeVar("C", bound="Config")
 MAX_DEPTH = 100
 
 
-def __getattr__(name: str) -> Any:
-    """USE_NATIVE_MEM, 1 or 0: what nativemem was built with, as the header says that the C code was built with."""
-    if name != "USE_NATIVE_MEM":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    name = os.path.join(PACKAGE, "include", "nm_config.h")
-    with open(name, encoding="utf-8") as file:
-        header = file.read()
-    return int(header.split("#define NM_BUILT_NATIVE ", 1)[1].split()[0])
+if TYPE_CHECKING:
+    USE_NATIVE_MEM: int
+else:
+
+    def __getattr__(name):
+        """USE_NATIVE_MEM, 1 or 0: what nativemem was built with, as the header of its C code says."""
+        if name != "USE_NATIVE_MEM":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        name = os.path.join(PACKAGE, "include", "nm_config.h")
+        with open(name, encoding="utf-8") as file:
+            header = file.read()
+        return int(header.split("#define NM_BUILT_NATIVE ", 1)[1].split()[0])
 
 
 def parse_count(value: Any, label: str, *, least: int = 0) -> int:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
 
 from ..config import ArenaConfig
 from ..errors import Refusal
 from ..refusals import chain, is_full, space
 from .rewindable import Rewindable
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from .base import Allocator
 
 __all__ = ["Arena"]
 
@@ -43,7 +49,7 @@ class Arena(Rewindable):
         cap: int | str | None = None,
         grow: bool = True,
         zero_on_free: bool = False,
-        upstream: Any = None,
+        upstream: Allocator | None = None,
         *,
         patterns: bool = False,
     ) -> None:
@@ -73,7 +79,7 @@ class Arena(Rewindable):
     def _arena_below(self) -> Any:
         return self
 
-    def scope(self) -> Any:
+    def scope(self) -> AbstractContextManager[Self]:
         """Context manager: drops what was allocated inside, also when the body raises.
 
         >>> import nativemem

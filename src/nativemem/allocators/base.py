@@ -10,9 +10,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, overload
 
-from ..backends.protocols import DataPlane
 from ..budgets import pressure as _pressure
 from ..config import MAX_DEPTH, Config
 from ..errors import ConfigError, InvalidMark, LifoViolation, NativeMemError, Refusal, StaleHandle, Status
@@ -21,13 +20,26 @@ from ..sizes import format_size, parse_size
 from .typed import Array, Value, typed
 
 if TYPE_CHECKING:
+    import ctypes
+    from _ctypes import _CData
+    from types import TracebackType
+    from typing import TypeVar
+
+    from numpy import dtype, generic
+    from numpy.typing import NDArray
+    from typing_extensions import Self
+
+    from ..budgets.budget import Budget
+    from ..wrappers.cport import CPort
+    from .block import Block, DataPlane
+
+    C = TypeVar("C", bound=_CData)
+    S = TypeVar("S", bound=generic)
     _Base = DataPlane
 else:
     _Base = object
 
 __all__ = ["Allocator", "Stats"]
-
-A = TypeVar("A", bound="Allocator")
 
 
 @dataclass(frozen=True)
@@ -96,7 +108,7 @@ class Allocator(_Base):
         self._attach(core, upstream, wraps, auto, natural)
 
     @classmethod
-    def from_config(cls: type[A], config: Any, **rest: Any) -> A:
+    def from_config(cls, config: Config, **rest: Any) -> Self:
         """One made as ``config`` says, an :class:`ArenaConfig` for an arena and so on; ``rest`` are the parameters
         that a configuration does not have, as ``upstream``. Raises :class:`ConfigError` for another class.
 
@@ -126,7 +138,7 @@ class Allocator(_Base):
         raise_status(upstream, *refusal)
 
     @classmethod
-    def _upstream(cls, upstream: Any) -> Any:
+    def _upstream(cls, upstream: Allocator | None) -> Allocator:
         """``upstream`` as given, checked; the shared system allocator for None."""
         if upstream is None:
             return cls._binding.default_system
@@ -156,13 +168,21 @@ class Allocator(_Base):
         return self._core
 
     @property
-    def owner(self) -> Any:
+    def owner(self) -> Budget | None:
         """The :class:`Budget` that blocks are charged to, or None; also of a closed allocator."""
         if self._left is not None:
             return self._left[1]
         return None if self.upstream is None else self.upstream.owner
 
-    def array(self, kind: Any, n: Any, *, zero: bool = True, align: int | None = None) -> Any:
+    @overload
+    def array(self, kind: str, n: int | str, *, zero: bool = True, align: int | None = None) -> memoryview[Any]: ...  # type: ignore[type-arg,unused-ignore]
+    @overload
+    def array(
+        self, kind: type[C], n: int | str, *, zero: bool = True, align: int | None = None
+    ) -> ctypes.Array[C]: ...
+    @overload
+    def array(self, kind: dtype[S], n: int | str, *, zero: bool = True, align: int | None = None) -> NDArray[S]: ...
+    def array(self, kind: Any, n: int | str, *, zero: bool = True, align: int | None = None) -> Any:
         """A typed, writable view of ``n`` items over a new block, which lives as long as the view.
 
         Parameters: ``kind``, a native :mod:`struct` format of one value such as ``"d"``, a ctypes type,
@@ -192,7 +212,7 @@ class Allocator(_Base):
             wipe(block)
         return view(block, count)
 
-    def alloc_many(self, sizes: Iterable[int | str], align: int = 16) -> list[Any]:
+    def alloc_many(self, sizes: Iterable[int | str], align: int = 16) -> list[Block]:
         """A block for each of ``sizes``, in bytes, all at multiples of ``align``; or, raising what ``alloc``
         raises, none: the blocks that were to be had are given back. Thread policy as ``alloc``.
 
@@ -203,7 +223,7 @@ class Allocator(_Base):
         """
         label = f"{name_of(self)}.alloc_many"
         sizes = [coerce_layout(self, size, align, label)[0] for size in sizes]
-        blocks: list[Any] = []
+        blocks: list[Block] = []
         arena = self._arena_below() if sizes else None
         mark = arena.mark() if arena is not None else None
         try:
@@ -220,7 +240,7 @@ class Allocator(_Base):
         """The arena that this chain's blocks lie in, or None."""
         return None
 
-    def _undo(self, blocks: list[Any], arena: Any, mark: Any) -> None:
+    def _undo(self, blocks: list[Block], arena: Any, mark: Any) -> None:
         """Gives back the blocks of a batch; to an arena, where only a release gives bytes back, all at once."""
         if arena is not None:
             with suppress(BufferError):  # another allocator stands on the arena: its bytes stay till reset
@@ -259,7 +279,7 @@ class Allocator(_Base):
         """
         return Array(self, fmt, items, align)
 
-    def blocks(self) -> list[Any]:
+    def blocks(self) -> list[Block]:
         """The live blocks that this allocator gave and that are referred to still, newest first.
 
         Raises :class:`StaleHandle` when closed."""
@@ -280,17 +300,18 @@ class Allocator(_Base):
             link = link.upstream
         return isinstance(link, (kinds.System, kinds.Heap, kinds.Locked))
 
-    def c_port(self) -> Any:
+    def c_port(self) -> CPort:
         """This allocator for C code, as a :class:`CPort`. Raises :class:`NativeUnavailable` on the pure backend,
         :class:`StaleHandle` when closed. Thread policy as ``alloc``."""
-        return self._binding.CPort(self)
+        return self._binding.CPort(self)  # type: ignore[no-any-return]
 
     def describe(self) -> str:
         """The chain from here to the bottom, ``"Limited > Traced > System"``; of a closed allocator the one that it
         was on top of."""
         if self._left is not None:
             return str(self._left[0])
-        names, link = [], self
+        names: list[str] = []
+        link: Allocator | None = self
         while link is not None:
             names.append(name_of(link))
             link = link.upstream
@@ -307,11 +328,13 @@ class Allocator(_Base):
             self._call(self._core.check())
             self._shut((self.describe(), self.owner))
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         self._opened()
         return self
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             self.close()
         except (NativeMemError, BufferError):

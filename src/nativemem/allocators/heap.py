@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..config import HeapConfig
 from ..errors import ConfigError
 from .base import Allocator
+
+if TYPE_CHECKING:
+    from ..budgets.budget import Budget
 
 __all__ = ["Heap"]
 
@@ -29,9 +32,9 @@ class Heap(Allocator):
     _fields = ("config", "_budget")
     _config = HeapConfig
     config: HeapConfig
-    _budget: Any
+    _budget: Budget | None
 
-    def __init__(self, budget: Any = None, *, secure: bool | None = None) -> None:
+    def __init__(self, budget: Budget | None = None, *, secure: bool | None = None) -> None:
         config = HeapConfig.from_env() if secure is None else HeapConfig(secure)
         if budget is not None and not isinstance(budget, self._binding.Budget):
             raise ConfigError(
@@ -43,7 +46,7 @@ class Heap(Allocator):
         self._budget = budget  # type: ignore[misc]
 
     @property
-    def owner(self) -> Any:
+    def owner(self) -> Budget | None:
         """The budget that the heap's memory is charged to, or None."""
         return self._budget
 

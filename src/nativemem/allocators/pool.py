@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..config import PoolConfig
 from ..errors import Refusal, Status
 from ..refusals import space
 from .base import Allocator
+
+if TYPE_CHECKING:
+    from .block import Block
 
 __all__ = ["Pool"]
 
@@ -35,7 +38,13 @@ class Pool(Allocator):
     _config = PoolConfig
     config: PoolConfig
 
-    def __init__(self, block_size: int | str, count: int, grow: bool = False, upstream: Any = None) -> None:
+    if TYPE_CHECKING:
+
+        def alloc(self, size: int | str = ..., align: int = 16) -> Block: ...
+
+    def __init__(
+        self, block_size: int | str, count: int, grow: bool = False, upstream: Allocator | None = None
+    ) -> None:
         config: Any = PoolConfig(block_size, count, grow)
         upstream = self._upstream(upstream)
         core = self._make("PoolCore", upstream, upstream._core, config.block_size, config.count, config.grow)

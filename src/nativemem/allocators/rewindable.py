@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import NativeMemError, Status
 from ..refusals import name_of, raise_status
 from .base import Allocator
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Mark", "Rewindable"]
 
@@ -69,7 +72,7 @@ class Rewindable(Allocator):
             self._marks.remove(mark)
 
     @contextmanager
-    def _rewound(self, what: str) -> Iterator[Any]:
+    def _rewound(self, what: str) -> Iterator[Self]:
         mark = self.mark()
         try:
             yield self

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from ..config import SlabConfig
 from .base import Allocator
@@ -34,7 +33,7 @@ class Slab(Allocator):
         self,
         bins: Iterable[int | str] = (32, 64, 128, 256),
         zero_on_free: bool = False,
-        upstream: Any = None,
+        upstream: Allocator | None = None,
     ) -> None:
         config = SlabConfig(bins, zero_on_free)
         upstream = self._upstream(upstream)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
 
 from ..config import StackConfig
 from ..errors import Refusal
 from ..refusals import is_full, space
 from .rewindable import Rewindable
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from .base import Allocator
 
 __all__ = ["Stack"]
 
@@ -41,7 +47,7 @@ class Stack(Rewindable):
     _config = StackConfig
     config: StackConfig
 
-    def __init__(self, capacity: int | str, upstream: Any = None, *, patterns: bool = False) -> None:
+    def __init__(self, capacity: int | str, upstream: Allocator | None = None, *, patterns: bool = False) -> None:
         config = StackConfig(capacity, patterns)
         upstream = self._upstream(upstream)
         core = self._make("StackCore", upstream, upstream._core, config.capacity, config.patterns)
@@ -49,7 +55,7 @@ class Stack(Rewindable):
         self.config = config  # type: ignore[misc]
         self._marks = []  # type: ignore[misc]
 
-    def frame(self) -> Any:
+    def frame(self) -> AbstractContextManager[Self]:
         """Context manager: drops what was allocated inside, also when the body raises.
 
         >>> import nativemem

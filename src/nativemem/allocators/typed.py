@@ -8,11 +8,18 @@ import struct
 import sys
 from bisect import bisect
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from ..errors import ALIGN_DEFAULT, ArenaExhausted, BudgetExceeded, InvalidLayout, OutOfMemory, shown
 from ..refusals import coerce_layout, name_of
 from ..sizes import parse_size
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from .arena import Arena
+    from .base import Allocator, Stats
+    from .block import Block
 
 __all__ = ["Array", "TypedArena", "Value", "typed"]
 
@@ -130,7 +137,7 @@ class _Typed:
     _record: _Record
 
     @property
-    def block(self) -> Any:
+    def block(self) -> Block:
         """The :class:`Block` behind it."""
         return self._block
 
@@ -153,7 +160,7 @@ class _Typed:
         with memoryview(self._block) as raw:
             raw[offset : offset + len(packed)] = packed
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         self._block.__enter__()
         return self
 
@@ -167,7 +174,7 @@ class Value(_Typed):
 
     __slots__ = ()
 
-    def __init__(self, allocator: Any, fmt: str, value: Any, align: int = ALIGN_DEFAULT) -> None:
+    def __init__(self, allocator: Allocator, fmt: str, value: Any, align: int = ALIGN_DEFAULT) -> None:
         label = f"{name_of(allocator)}.alloc_value"
         self._record = _Record(fmt, label)
         packed = self._record.pack(value, label)
@@ -193,7 +200,9 @@ class Array(_Typed):
 
     __slots__ = ("_n",)
 
-    def __init__(self, allocator: Any, fmt: str, items: Iterable[Any] | int, align: int = ALIGN_DEFAULT) -> None:
+    def __init__(
+        self, allocator: Allocator, fmt: str, items: Iterable[Any] | int, align: int = ALIGN_DEFAULT
+    ) -> None:
         label = f"{name_of(allocator)}.alloc_array"
         self._record = record = _Record(fmt, label)
         if isinstance(items, Iterable):
@@ -293,7 +302,7 @@ class TypedArena:
         hint: int | str | None = None,
         cap: int | str | None = None,
         zero_on_free: bool = False,
-        upstream: Any = None,
+        upstream: Allocator | None = None,
         *,
         patterns: bool = False,
         align: int | None = None,
@@ -314,7 +323,7 @@ class TypedArena:
         self._n = self._room = 0
 
     @property
-    def arena(self) -> Any:
+    def arena(self) -> Arena:
         """The :class:`Arena` that the items lie in."""
         return self._arena
 
@@ -324,7 +333,7 @@ class TypedArena:
         return str(self._record.format)
 
     @property
-    def stats(self) -> Any:
+    def stats(self) -> Stats:
         """The arena's :class:`Stats`: whole runs of items count as blocks."""
         return self._arena.stats
 

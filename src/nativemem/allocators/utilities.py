@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import InvalidLayout, shown
 from ..sizes import parse_size
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 __all__ = ["Utilities"]
 
@@ -104,7 +107,7 @@ class Utilities:
         power: int | None = self._of.next_power_of_two(_number(n, "next_power_of_two: n"))
         return power
 
-    def copy(self, to: Any, source: Any) -> None:
+    def copy(self, to: Buffer, source: Buffer) -> None:
         """Copies ``source`` to the start of ``to``; the two may overlap. Raises :class:`InvalidLayout`,
         nothing written, where ``to`` is shorter.
 
@@ -119,7 +122,7 @@ class Utilities:
                 raise InvalidLayout(f"copy: {len(given)} bytes do not fit into {len(target)}")
             self._of.copy(target, given)
 
-    def fill(self, to: Any, byte: int) -> None:
+    def fill(self, to: Buffer, byte: int) -> None:
         """Sets every byte of ``to``. Raises :class:`InvalidLayout` for a ``byte`` outside 0 … 255.
 
         >>> import nativemem
@@ -134,7 +137,7 @@ class Utilities:
         with _bytes(to, "fill: to", write=True) as target:
             self._of.fill(target, value)
 
-    def compare(self, a: Any, b: Any) -> int:
+    def compare(self, a: Buffer, b: Buffer) -> int:
         """-1, 0 or 1: the order of two buffers, byte by byte as unsigned numbers, a prefix before the longer.
 
         >>> import nativemem
@@ -145,7 +148,7 @@ class Utilities:
             order: int = self._of.compare(x, y)
         return order
 
-    def secure_zero(self, to: Any) -> None:
+    def secure_zero(self, to: Buffer) -> None:
         """Zeroes ``to`` in a way that no compiler drops.
 
         >>> import nativemem
@@ -157,7 +160,7 @@ class Utilities:
         with _bytes(to, "secure_zero: to", write=True) as target:
             self._of.secure_zero(target)
 
-    def equal_constant_time(self, a: Any, b: Any) -> bool:
+    def equal_constant_time(self, a: Buffer, b: Buffer) -> bool:
         """Whether two buffers are the same, in a time that depends on their lengths alone.
 
         >>> import nativemem

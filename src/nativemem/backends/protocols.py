@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["AllocatorCore", "Backend", "BudgetCore", "DataPlane", "Pressure"]
+__all__ = ["AllocatorCore", "Backend", "BudgetCore", "Pressure"]
 
 
 class AllocatorCore(Protocol):
@@ -71,46 +71,6 @@ class BudgetCore(Protocol):
         """None, or the invariant that does not hold."""
 
 
-class DataPlane(Protocol):
-    """The allocator base type that a backend supplies; the facade classes inherit it."""
-
-    _core: Any
-    closed: bool
-    upstream: Any
-    generation: int
-    id: int
-
-    def alloc(self, size: Any = ..., align: int = 16) -> Any: ...
-    def free(self, block: Any) -> None: ...
-    def resize(self, block: Any, size: Any) -> bool: ...
-    def _attach(self, core: Any, upstream: Any, wraps: bool, autofree: bool, natural: int, /) -> None:
-        """Once, from ``__init__``. ``wraps``: shares the upstream's blocks rather than holding memory, and its
-        ``natural`` size, which alloc takes where none is given (0: one must be)."""
-
-    def _live(self) -> list[Any]:
-        """Live blocks that this allocator gave and that are referred to still, newest first."""
-
-    def _serial(self) -> int:
-        """Number of the newest block of the whole chain; grows with each block."""
-
-    def _reset(self) -> None:
-        """A reset of an arena or stack: every block of the chain becomes stale. BufferError, and nothing
-        changed, where one of them is exported or an allocator stands on this one's memory."""
-
-    def _release(self, serial: int, mark: Any, /) -> None:
-        """As ``_reset``, for the blocks newer than ``serial``; ``mark`` is the core's."""
-
-    _depth: int
-
-    def _shut(self, left: tuple[str, Any], /) -> None:
-        """Closes: frees its blocks, clears the core, lets go of the upstream. BufferError, nothing changed, as
-        ``_drop``. ``left`` becomes ``_left``, which is None before."""
-
-    @property
-    def _left(self) -> tuple[str, Any] | None:
-        """Of a closed one: how it was described, and its owner."""
-
-
 class Pressure(NamedTuple):
     """What budgets do under pressure; the facade gives it to a backend, which calls it.
 
@@ -138,7 +98,7 @@ class Backend(Protocol):
     packed: Any  # classes of packed items: Ring and its kinds, TableMap, TableSet
     finish_packed: Any  # called with each class that was bound to one of those
     methods: dict[str, dict[str, Any]]  # by class: what the backend does itself
-    Allocator: Any
+    Allocator: Any  # see allocators.block.DataPlane
     Block: Any
     BudgetCore: Any
     SystemCore: Any

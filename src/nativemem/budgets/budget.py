@@ -6,7 +6,7 @@ import functools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from ..config import MAX_DEPTH, BudgetOptions, parse_bool, parse_fraction, parse_number
 from ..errors import ConfigError, Refusal, Status, shown
@@ -15,6 +15,14 @@ from ..sizes import format_size, parse_size
 from . import pressure as _pressure
 from .lending import Lending, SharingPolicy, lending
 from .scopes import F, scoped
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+    from contextlib import AbstractContextManager
+
+    from typing_extensions import Self
+
+    from .executors import ScopedExecutor
 
 __all__ = ["Budget", "Denial"]
 
@@ -94,23 +102,24 @@ class Budget(Lending):
         "_warned",
     )
     _backend: ClassVar[Any]
+    _depth: int
     _binding: ClassVar[Any]
 
     def __init__(
         self,
         limit: int | str,
         name: str | None = None,
-        parent: Any = None,
+        parent: Budget | None = None,
         warn: float = 0.8,
         critical: float = 0.95,
         max_single: float | None = None,
-        on_pressure: Callable[[str, Any], Any] | None = None,
+        on_pressure: Callable[[str, Budget], object] | None = None,
         *,
         overcommit: float = 0.0,
         minimum: int | str = 0,
         sharing: SharingPolicy | None = None,
         auto_rebalance: bool = False,
-        shared: Any = None,
+        shared: Budget | None = None,
         shared_max: int | str = 512,
     ) -> None:
         limit = parse_size(limit, "budget.limit:", least=1)
@@ -155,7 +164,7 @@ class Budget(Lending):
             raise_status(self, r.status, r.requested, r.used, r.limit)
         self._core.belongs_to(name, self)
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         self._core.owner()
         return self
 
@@ -195,7 +204,7 @@ class Budget(Lending):
         """
         self.__enter__()
 
-    def wrap(self, executor: Any) -> Any:
+    def wrap(self, executor: Executor) -> ScopedExecutor:
         """A :class:`concurrent.futures.Executor` that runs everything in ``executor`` within ``with self:``.
 
         Parameters: ``executor``, one whose threads are this process's. Raises :class:`ConfigError` for what has no
@@ -225,7 +234,7 @@ class Budget(Lending):
         return self._name
 
     @property
-    def parent(self) -> Any:
+    def parent(self) -> Budget | None:
         """The budget that is charged as well, or None."""
         return self._parent
 
@@ -316,7 +325,7 @@ class Budget(Lending):
             _, used, allowed, *_ = self._core.denial()
             raise Refusal(Status.OVER_BUDGET, n, used, allowed)
 
-    def reserve(self, n: int | str) -> Any:
+    def reserve(self, n: int | str) -> AbstractContextManager[Budget]:
         """Charges ``n`` bytes at once; the result may be used as a context manager that releases them.
 
         Raises :class:`BudgetExceeded`, charging nothing, where they do not fit, and :class:`InvalidLayout` for what
@@ -342,7 +351,7 @@ class Budget(Lending):
         raise_status(self, *refusal)
 
     @property
-    def owner(self) -> Any:
+    def owner(self) -> Budget:
         """The budget itself, as an allocator's ``owner``."""
         return self
 
@@ -409,10 +418,10 @@ class _Reserved:
 
     __slots__ = ("_budget", "_bytes")
 
-    def __init__(self, budget: Any, n: int) -> None:
+    def __init__(self, budget: Budget, n: int) -> None:
         self._budget, self._bytes = budget, n
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Budget:
         return self._budget
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 __all__ = ["ScopedExecutor"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class ScopedExecutor(Executor):
     """Runs everything in another executor, within ``with scope:``; made by :meth:`Budget.wrap`. Its
     threads have to be this process's."""
 
-    def __init__(self, scope: Any, executor: Any) -> None:
+    def __init__(self, scope: Any, executor: Executor) -> None:
         self._scope, self._executor = scope, executor
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """As the other executor's."""
-        return self._executor.submit(self._run, fn, args, kwargs)  # type: ignore[no-any-return]
+        return self._executor.submit(self._run, fn, args, kwargs)
 
     def _run(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         with self._scope:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from ..backends import forks as _forks
 from ..config import parse_bool, parse_fraction, parse_number
@@ -15,6 +15,9 @@ from ..errors import BudgetExceeded, ConfigError, LendTimeout, LoanOutstanding, 
 from ..refusals import raise_status, space
 from ..sizes import format_size, parse_size
 from . import pressure as _pressure
+
+if TYPE_CHECKING:
+    from .budget import Budget
 
 __all__ = ["Loan", "Move", "SharingPolicy"]
 
@@ -27,8 +30,8 @@ _forks.hold(lending)
 class Move:
     """``bytes`` of limit that :meth:`Budget.rebalance` took from one budget and gave to another."""
 
-    lender: Any
-    borrower: Any
+    lender: Budget
+    borrower: Budget
     bytes: int
 
 
@@ -52,7 +55,7 @@ class SharingPolicy:
     max_share: float = 1.0
     borrowers: Collection[str] | None = None
     siblings_only: bool = False
-    rule: Callable[[Any, Any, int], bool] | None = None
+    rule: Callable[[Budget, Budget, int], bool] | None = None
 
     def __post_init__(self) -> None:
         parse_fraction(self.max_share, "sharing.max_share")
@@ -64,7 +67,7 @@ class SharingPolicy:
         if self.rule is not None and not callable(self.rule):
             raise ConfigError(f"sharing.rule: takes a callable or None, not {shown(self.rule)}")
 
-    def allows(self, lender: Any, borrower: Any, n: int) -> bool:
+    def allows(self, lender: Budget, borrower: Budget, n: int) -> bool:
         """Whether ``lender`` may lend ``n`` more bytes to ``borrower``. Whatever ``rule`` raises goes through."""
         for label, budget in (("lender", lender), ("borrower", borrower)):
             if not isinstance(budget, Lending):
@@ -105,7 +108,7 @@ class Lending:
         """Bytes of its limit that are lent out now."""
         return self._lent
 
-    def lend(self, borrower: Any, n: int | str, timeout: float = 0.0) -> Loan:
+    def lend(self, borrower: Budget, n: int | str, timeout: float = 0.0) -> Loan:
         """Lends ``n`` bytes of unused limit to another budget; the sum of the two limits stays what it was.
 
         Parameters: ``borrower``, another budget; ``n``, bytes or a string; ``timeout``, seconds to wait for so much
@@ -135,7 +138,7 @@ class Lending:
         until, pause = time.monotonic() + seconds, 0.0005
         while True:
             # the rule is the caller's code: no lock is held while it runs
-            allowed = self._sharing is None or self._sharing.allows(self, borrower, n)
+            allowed = self._sharing is None or self._sharing.allows(self, borrower, n)  # type: ignore[arg-type]
             with lending:
                 if not (allowed and (self._sharing is None or self._sharing._has_share(self, n))):
                     raise BudgetExceeded(
@@ -145,7 +148,7 @@ class Lending:
                         owner=self._name,
                     )
                 # what needs memory first: what is lent must not be lost for want of it
-                loan, lent = Loan(self, borrower, n), self._lent + n
+                loan, lent = Loan(self, borrower, n), self._lent + n  # type: ignore[arg-type]
                 if self._transfer(borrower, n):
                     self._lent = lent  # type: ignore[misc]  # a slot of Budget
                     break
@@ -201,16 +204,16 @@ class Loan:
 
     __slots__ = ("_borrower", "_bytes", "_lender")
 
-    def __init__(self, lender: Any, borrower: Any, n: int) -> None:
+    def __init__(self, lender: Budget, borrower: Budget, n: int) -> None:
         self._lender, self._borrower, self._bytes = lender, borrower, n
 
     @property
-    def lender(self) -> Any:
+    def lender(self) -> Budget:
         """The budget that lent it."""
         return self._lender
 
     @property
-    def borrower(self) -> Any:
+    def borrower(self) -> Budget:
         """The budget that has it."""
         return self._borrower
 

@@ -12,12 +12,15 @@ import functools
 import threading
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._folder import PACKAGE
 from .._frames import frame_at
 from .._unraisable import unraisable
 from ..errors import Refusal
+
+if TYPE_CHECKING:
+    from .budget import Budget
 
 __all__ = ["LEVELS", "MemoryPressure"]
 
@@ -30,7 +33,7 @@ _IN_CALLBACK = "Exception ignored in a budget's on_pressure"
 class MemoryPressure(RuntimeWarning):
     """A budget came to its warn level. ``budget`` is the one, ``level`` its level: warn, critical or full."""
 
-    def __init__(self, message: str, budget: Any = None, level: str = "warn") -> None:
+    def __init__(self, message: str, budget: Budget | None = None, level: str = "warn") -> None:
         super().__init__(message)
         self.budget = budget
         self.level = level

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._folder import PACKAGE
 from ..backends.selection import missing_core, need_native
@@ -42,12 +42,16 @@ def _borrow(allocator: Any) -> tuple[Any, int, int]:
     return (port, *port._core.words())
 
 
-def __getattr__(name: str) -> Any:
-    if name != "_C_API":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    need_native("the C API")
-    from ..backends.native.loader import dataplane, start_region
+if TYPE_CHECKING:
+    _C_API: object
+else:
 
-    start_region()
-    globals()[name] = capsule = dataplane.capi()
-    return capsule
+    def __getattr__(name):
+        if name != "_C_API":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        need_native("the C API")
+        from ..backends.native.loader import dataplane, start_region
+
+        start_region()
+        globals()[name] = capsule = dataplane.capi()
+        return capsule

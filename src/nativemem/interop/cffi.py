@@ -40,7 +40,7 @@ def _parts(ffi: Any, ctype: Any, least: int) -> tuple[Any, int, int, int]:
 _CHARACTERS = ("char", "wchar_t", "char16_t", "char32_t")
 
 
-def allocator(ffi: Any, allocator: Any, *, zero: bool = False, align: int = 16) -> Callable[..., Any]:
+def allocator(ffi: Any, allocator: Allocator, *, zero: bool = False, align: int = 16) -> Callable[..., Any]:
     """What to call instead of ``ffi.new``, for C data in blocks of ``allocator``.
 
     Parameters: ``ffi``, a :class:`cffi.FFI` or that of a compiled module; ``allocator``, of the process's backend;

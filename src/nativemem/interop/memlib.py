@@ -86,7 +86,7 @@ def _memlib() -> Any:
     return _now
 
 
-def use(allocator: Any) -> None:
+def use(allocator: Allocator | None) -> None:
     """From now on memlib takes its memory from ``allocator``, on the native backend C's as well; None: from a heap
     of its own, as at first.
 

@@ -14,7 +14,7 @@ import importlib
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..allocators.base import Allocator, check_source
 from ..backends.selection import need_native
@@ -22,6 +22,9 @@ from ..budgets.pressure import budget_of
 from ..engine import numpy_default as _numpy
 from ..errors import ConfigError, shown
 from ..settings import Settings
+
+if TYPE_CHECKING:
+    from ..budgets.budget import Budget
 
 __all__ = [
     "Coverage",
@@ -34,6 +37,8 @@ __all__ = [
     "uninstall",
     "using",
 ]
+
+A = TypeVar("A", bound=Allocator)
 
 _ENGINE = "nativemem"
 
@@ -97,7 +102,7 @@ def _swap(dataplane: Any, handler: Any) -> Any:
 
 
 @contextlib.contextmanager
-def using(allocator: Any) -> Iterator[Any]:
+def using(allocator: A) -> Iterator[A]:
     """A context manager, and a decorator: new arrays of this context come from ``allocator``, 64-byte aligned.
 
     They outlive it, and go back where they came from; as long as one is there its allocator cannot be closed or
@@ -128,7 +133,7 @@ def using(allocator: Any) -> Iterator[Any]:
         _swap(dataplane, before)
 
 
-def initializer(allocator: Any) -> Callable[[], None]:
+def initializer(allocator: Allocator) -> Callable[[], None]:
     """What ``ThreadPoolExecutor(initializer=...)`` takes, so that arrays of its threads come from ``allocator``.
 
     Parameters: ``allocator``, one that those threads may use. Returns a function that sets it for the thread
@@ -153,7 +158,7 @@ def initializer(allocator: Any) -> Callable[[], None]:
     return begin
 
 
-def install(allocator: Any) -> None:
+def install(allocator: Allocator) -> None:
     """New arrays of the whole process come from ``allocator``, wherever no other was chosen; new threads' too.
 
     Parameters: ``allocator``, one that any thread may use. May be called again, with another. It comes before the
@@ -196,7 +201,7 @@ def _owner_of_memory(array: Any, what: str) -> tuple[Any, int]:
     return (array if array.flags.owndata else None), array.__array_interface__["data"][0]
 
 
-def owner_of(array: Any) -> Any:
+def owner_of(array: Any) -> Budget | None:
     """What owns the memory of an array, or of what it is a view of: the allocator, or the :class:`Budget` of the
     scope that it was made in; None where there is none, and for memory that is not NumPy's. Any thread.
     """

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import operator
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..config import parse_count
 from ..errors import ConfigError, OutOfBounds, shown
 from .levels import Level
 from .providers import CappedProvider
+
+if TYPE_CHECKING:
+    from ..allocators.base import Allocator
 
 __all__ = ["PAGE", "LinearMemory"]
 
@@ -43,7 +46,7 @@ class LinearMemory:
         pages: int = 1,
         maximum: int | None = None,
         *,
-        upstream: Any = None,
+        upstream: Allocator | None = None,
         verification: Any = None,
     ) -> None:
         most = MOST_PAGES if maximum is None else parse_count(maximum, "linear.maximum")

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from ..allocators.base import wipe
 from ..backends import forks
@@ -27,6 +27,13 @@ from .levels import Level
 from .provider import Provider, source
 from .providers import default_provider
 from .verification import Verification, VerificationStats
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from ..allocators.base import Allocator
+    from ..allocators.block import Block
+    from ..budgets.budget import Budget
 
 __all__ = ["ManagerStats", "MemoryManager", "OwnerStats"]
 
@@ -122,7 +129,7 @@ class MemoryManager:
 
     _default: ClassVar[MemoryManager | None] = None
 
-    def __new__(cls, *args: Any, verification: Any = None, **rest: Any) -> Any:
+    def __new__(cls, *args: Any, verification: Any = None, **rest: Any) -> Self:
         """At OFF an object of the class itself, whose code has no checks; at any other level one of a subclass."""
         if verification is None or Verification.of(verification).level is Level.OFF:
             return super().__new__(cls)
@@ -143,7 +150,7 @@ class MemoryManager:
         above: str = "heap",
         tier: str | None = None,
         verification: Any = None,
-        upstream: Any = None,
+        upstream: Allocator | None = None,
     ) -> None:
         given = {
             "owners": {} if owners is None else owners,
@@ -260,12 +267,12 @@ class MemoryManager:
         return self._configuration.policy
 
     @property
-    def total(self) -> Any:
+    def total(self) -> Budget:
         """The :class:`Budget` above all owners."""
         return self._total
 
     @property
-    def owners(self) -> dict[str, Any]:
+    def owners(self) -> dict[str, Budget]:
         """The owners by name, each a :class:`Budget`."""
         return {name: owner.budget for name, owner in list(self._owners.items())}
 
@@ -274,7 +281,7 @@ class MemoryManager:
         """How deep it checks, and what came of it."""
         return self._verification
 
-    def owner(self, name: str) -> Any:
+    def owner(self, name: str) -> Budget:
         """The :class:`Budget` of an owner. Raises :class:`ConfigError` where there is none of that name and the
         policy makes none.
 
@@ -297,7 +304,7 @@ class MemoryManager:
 
     # ---- memory
 
-    def allocate(self, owner: str, size: int | str, align: int = 16, *, zero: bool = False) -> Any:
+    def allocate(self, owner: str, size: int | str, align: int = 16, *, zero: bool = False) -> Block:
         """A new :class:`Block`, charged to the total and to an owner.
 
         Parameters: ``owner``, its name; ``size``, bytes or a string such as ``"64 KiB"``; ``align``, of which the
@@ -356,7 +363,7 @@ class MemoryManager:
                 f"manager.deallocate: the block is not one of this manager's, but of {name_of(block.allocator)}"
             )
 
-    def deallocate(self, block: Any) -> None:
+    def deallocate(self, block: Block) -> None:
         """Gives a block back; its owner and the total are credited.
 
         Raises, with nothing changed, :class:`ForeignBlock` for one that is not this manager's, :class:`DoubleFree`
@@ -373,7 +380,7 @@ class MemoryManager:
             self._must_be_ours(block)
         block.free()
 
-    def memory(self, size: int | str, owner: str | None = None) -> AbstractContextManager[Any]:
+    def memory(self, size: int | str, owner: str | None = None) -> AbstractContextManager[Block]:
         """A context manager whose block is a zeroed :class:`Block` of ``size`` bytes, freed at the end.
 
         Parameters as for :meth:`allocate`; ``owner`` None: the top-level package of the calling code. Raises as

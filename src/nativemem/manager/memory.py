@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 from .._folder import PACKAGE
 from .._frames import frame_at
@@ -14,9 +14,14 @@ from ..errors import ConfigError, shown
 from ..sizes import parse_size
 from .manager import MemoryManager
 
+if TYPE_CHECKING:
+    from ..allocators.block import Block
+
 __all__ = ["Memory", "Scoped", "caller", "memory", "with_memory"]
 
-F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 def caller() -> str:
@@ -39,9 +44,9 @@ class Scoped:
 
     def __init__(self, manager: MemoryManager, size: Any, owner: str) -> None:
         self._manager, self._size, self._owner = manager, _size(size), owner
-        self._blocks: list[Any] = []
+        self._blocks: list[Block] = []
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Block:
         block = self._manager.allocate(self._owner, self._size, zero=True)
         self._blocks.append(block)
         return block
@@ -65,7 +70,26 @@ class _Blocks(type):
         return isinstance(getattr(route, "manager", None), MemoryManager)
 
 
-class Memory(metaclass=_Blocks):
+if TYPE_CHECKING:
+
+    class _Memory(Block):  # type: ignore[misc]  # which nothing derives from when it runs
+        def __init__(self, size: int | str, owner: str | None = None) -> None: ...
+
+    class _Decorator(Protocol):
+        """Takes the block out of a function's parameters: the first, or of a method the one after ``self``."""
+
+        @overload
+        def __call__(self, function: Callable[Concatenate[Block, P], T], /) -> Callable[P, T]: ...
+        @overload
+        def __call__(
+            self, function: Callable[Concatenate[S, Block, P], T], /
+        ) -> Callable[Concatenate[S, P], T]: ...
+
+else:
+    _Memory = object
+
+
+class Memory(_Memory, metaclass=_Blocks):  # type: ignore[misc]
     """A block of fixed size, all zero, charged to an owner of the default manager.
 
     Parameters: ``size``, bytes, at least 1, or a string such as ``"64 KiB"``; ``owner``, its name (None: the
@@ -82,11 +106,13 @@ class Memory(metaclass=_Blocks):
     0
     """
 
-    def __new__(cls, size: int | str, owner: str | None = None) -> Any:
-        return MemoryManager.default().allocate(caller() if owner is None else owner, _size(size), zero=True)
+    if not TYPE_CHECKING:
+
+        def __new__(cls, size, owner=None):
+            return MemoryManager.default().allocate(caller() if owner is None else owner, _size(size), zero=True)
 
 
-def memory(size: int | str, owner: str | None = None) -> AbstractContextManager[Any]:
+def memory(size: int | str, owner: str | None = None) -> AbstractContextManager[Block]:
     """A zeroed block of the default manager for a ``with`` block: :meth:`MemoryManager.memory` of
     :meth:`MemoryManager.default`.
 
@@ -107,7 +133,7 @@ def _place(function: Callable[..., Any]) -> int:
     return 1 if parameters[:1] in (["self"], ["cls"]) else 0
 
 
-def with_memory(size: int | str, owner: str | None = None) -> Callable[[F], F]:
+def with_memory(size: int | str, owner: str | None = None) -> _Decorator:
     """Decorates a function: each call has a zeroed block of ``size`` bytes as its first argument (of a method, the
     one after ``self``), freed at its end. What it returns or raises goes through unchanged.
 
@@ -127,7 +153,7 @@ def with_memory(size: int | str, owner: str | None = None) -> Callable[[F], F]:
     """
     charged = caller() if owner is None else owner
 
-    def decorate(function: F) -> F:
+    def decorate(function: Any) -> Any:
         if not callable(function) or inspect.isasyncgenfunction(function):
             raise ConfigError(f"with_memory: decorates a function, not {shown(function)}")
         at = _place(function)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..config import Settings
 from ..errors import ConfigError, UninitializedRead, shown
 from ..sizes import parse_size
 from .levels import Level
 from .provider import Provider, ProviderStats, plain, wipe_range
+
+if TYPE_CHECKING:
+    from ..allocators.base import Allocator
 
 __all__ = ["CappedProvider", "Provider", "ProviderStats", "StaticProvider", "StdProvider", "default_provider"]
 
@@ -33,7 +36,7 @@ class StdProvider(Provider):
     __slots__ = ("_accesses", "_largest", "_regions")
     tier = "std"
 
-    def __init__(self, *, upstream: Any = None, verification: Any = None) -> None:
+    def __init__(self, *, upstream: Allocator | None = None, verification: Any = None) -> None:
         self._open(upstream, None)
         self._accesses, self._largest = 0, 0
         self._regions: set[tuple[int, int]] = set()
@@ -89,7 +92,7 @@ class CappedProvider(Provider):
     __slots__ = ()
     tier = "alloc"
 
-    def __init__(self, max_size: int | str, *, upstream: Any = None, verification: Any = None) -> None:
+    def __init__(self, max_size: int | str, *, upstream: Allocator | None = None, verification: Any = None) -> None:
         self._open(upstream, parse_size(max_size, "CappedProvider.max_size:", least=1))
 
 
@@ -116,7 +119,9 @@ class StaticProvider(Provider):
     tier = "static"
     _default = Level.BASIC
 
-    def __init__(self, capacity: int | str = 64 << 10, *, upstream: Any = None, verification: Any = None) -> None:
+    def __init__(
+        self, capacity: int | str = 64 << 10, *, upstream: Allocator | None = None, verification: Any = None
+    ) -> None:
         size = parse_size(capacity, "StaticProvider.capacity:", least=1)
         self._open(upstream, size)
         self._grow(size, size)
@@ -150,7 +155,7 @@ def default_provider(
     config: str | None = None,
     size: int | str = 64 << 10,
     *,
-    upstream: Any = None,
+    upstream: Allocator | None = None,
     verification: Any = None,
     env: Mapping[str, str] | None = None,
 ) -> Provider:

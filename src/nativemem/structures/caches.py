@@ -131,7 +131,7 @@ class Cache(Composable):
         stale: float = 0.0,
         max_bytes: int | str | None = None,
         getsizeof: Callable[[Any], int] | None = None,
-        budget: Any = None,
+        budget: Budget | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._maxsize = parse_count(maxsize, "cache.maxsize", least=1)
@@ -301,7 +301,7 @@ class Cache(Composable):
             sizes = (items, self._maxsize, held, self._max_bytes)
             return CacheInfo(self._hits, self._misses, *sizes, self._evicted, self._refused)
 
-    def on_pressure(self, level: str, budget: Any) -> None:
+    def on_pressure(self, level: str, budget: Budget) -> None:
         """For a :class:`Budget`: before it refuses a request, evicts as much as that lacks.
 
         >>> import nativemem

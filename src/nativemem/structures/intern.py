@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from ..allocators.base import Allocator, check_source
 from ..budgets import pressure
@@ -14,6 +14,9 @@ from ..errors import ConfigError, Refusal, StaleHandle, Status, shown
 from ..facades import configured
 from ..refusals import raise_status
 from ..sizes import format_size
+
+if TYPE_CHECKING:
+    from ..budgets.budget import Budget
 
 __all__ = ["Handle", "InternStats", "InternTable"]
 
@@ -78,7 +81,7 @@ class InternTable:
 
     __slots__ = ("__weakref__", "_backend", "_core", "_hold", "_upstream")
 
-    def __init__(self, upstream: Any = None, *, shards: int = 16) -> None:
+    def __init__(self, upstream: Allocator | None = None, *, shards: int = 16) -> None:
         if isinstance(shards, bool) or not isinstance(shards, int):
             raise ConfigError(f"intern.shards: takes an int, not {shown(shards)}")
         if not 1 <= shards <= _SHARDS_MAX or shards & (shards - 1):
@@ -233,12 +236,12 @@ class InternTable:
         return InternStats(unique, references, stored, held - stored, *rest)
 
     @property
-    def upstream(self) -> Any:
+    def upstream(self) -> Allocator | None:
         """What the memory comes from; None of a closed table."""
         return self._upstream
 
     @property
-    def owner(self) -> Any:
+    def owner(self) -> Budget | None:
         """The :class:`Budget` that is charged, or None."""
         return None if self._upstream is None else self._upstream.owner
 

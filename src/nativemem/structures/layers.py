@@ -12,12 +12,15 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..config import parse_count
 from ..errors import CircuitOpenError, ConfigError, RateLimitExceeded, shown
 from .caches import Cache, CacheInfo, Composable
 from .slots import seconds
+
+if TYPE_CHECKING:
+    from ..budgets.budget import Budget
 
 __all__ = ["CircuitBreakerCache", "DedupCache", "RateLimitedCache"]
 
@@ -59,7 +62,7 @@ class _Layer(Composable):
         """The cache's counters."""
         return self._inner.cache_info()  # type: ignore[no-any-return]
 
-    def on_pressure(self, level: str, budget: Any) -> None:
+    def on_pressure(self, level: str, budget: Budget) -> None:
         """As the cache's."""
         self._inner.on_pressure(level, budget)
 

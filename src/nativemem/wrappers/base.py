@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..allocators.base import Allocator
+
+if TYPE_CHECKING:
+    from ..allocators.block import Block
 
 __all__ = ["Wrapper"]
 
 
 class Wrapper(Allocator):
     __slots__ = ()
+
+    if TYPE_CHECKING:  # a size is needed where the upstream needs one
+
+        def alloc(self, size: int | str = ..., align: int = 16) -> Block: ...
 
     def _arena_below(self) -> Any:
         return None if self.upstream is None else self.upstream._arena_below()  # None: closed

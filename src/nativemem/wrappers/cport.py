@@ -97,7 +97,7 @@ class CPort:
     _backend: Any
     _allocator: Any  # of one that is closed: a weak reference
 
-    def __init__(self, allocator: Any) -> None:
+    def __init__(self, allocator: Allocator) -> None:
         if not isinstance(allocator, self._backend.Allocator) or not isinstance(allocator, Allocator):
             raise ConfigError(
                 f"cport.allocator: takes an allocator of the {self._backend.name} backend, not {shown(allocator)}"
@@ -140,7 +140,7 @@ class CPort:
         )
 
     @property
-    def allocator(self) -> Any:
+    def allocator(self) -> Allocator | None:
         """Whose memory it is; None for one that was never made, or closed after which its allocator went."""
         allocator = getattr(self, "_allocator", None)
         return allocator() if isinstance(allocator, weakref.ref) else allocator
@@ -248,7 +248,7 @@ class CPort:
         if hold is not None:  # else another call came first, from another thread or a collection in the middle
             hold.release()
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> CPort:
         self._opened()
         return self
 

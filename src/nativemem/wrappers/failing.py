@@ -5,12 +5,15 @@ from __future__ import annotations
 import gc
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..config import parse_bool, parse_count
 from ..errors import ConfigError, CorruptionDetected, LeakError
 from ..sizes import format_size
 from .base import Wrapper
+
+if TYPE_CHECKING:
+    from ..allocators.base import Allocator
 
 __all__ = ["Failing"]
 
@@ -40,7 +43,7 @@ class Failing(Wrapper):
     _n: int
     _sticky: bool
 
-    def __init__(self, upstream: Any = None, n: int = 0, sticky: bool = False) -> None:
+    def __init__(self, upstream: Allocator | None = None, n: int = 0, sticky: bool = False) -> None:
         upstream = self._upstream(upstream)
         n, sticky = parse_count(n, "failing.n"), parse_bool(sticky, "failing.sticky")
         core = self._make("FailingCore", upstream, upstream._core, n, sticky)
@@ -76,7 +79,12 @@ class Failing(Wrapper):
 
     @classmethod
     def sweep(
-        cls, fn: Callable[[Any], Any], upstream: Any = None, *, sticky: bool = False, most: int = 100_000
+        cls,
+        fn: Callable[[Failing], object],
+        upstream: Allocator | None = None,
+        *,
+        sticky: bool = False,
+        most: int = 100_000,
     ) -> int:
         """Runs ``fn(failing)`` with the first allocation failing, then with the second, and so on, until it gets by
         without. Returns how many allocations it makes.

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
 from .base import Wrapper
+
+if TYPE_CHECKING:
+    from ..allocators.base import Allocator
+    from ..budgets.budget import Budget
 
 __all__ = ["Limited"]
 
@@ -28,9 +32,9 @@ class Limited(Wrapper):
 
     __slots__ = ()
     _fields = ("_budget",)
-    _budget: Any
+    _budget: Budget
 
-    def __init__(self, upstream: Any, budget: Any) -> None:
+    def __init__(self, upstream: Allocator | None, budget: Budget) -> None:
         upstream = self._upstream(upstream)
         if not isinstance(budget, self._binding.Budget):
             raise ConfigError(
@@ -41,6 +45,6 @@ class Limited(Wrapper):
         self._budget = budget
 
     @property
-    def owner(self) -> Any:
+    def owner(self) -> Budget:
         """The budget that blocks are charged to."""
         return self._budget

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import Status
 from ..refusals import raise_status
 from .base import Wrapper
+
+if TYPE_CHECKING:
+    from ..allocators.base import Allocator
 
 __all__ = ["Locked"]
 
@@ -35,7 +38,7 @@ class Locked(Wrapper):
 
     __slots__ = ()
 
-    def __init__(self, upstream: Any = None) -> None:
+    def __init__(self, upstream: Allocator | None = None) -> None:
         upstream = self._upstream(upstream)
         self._open(self._make("LockedCore", upstream, upstream._core), upstream, wraps=True)
         taken: list[Any] = []
@@ -49,7 +52,7 @@ class Locked(Wrapper):
                 raise_status(link, status)
             taken.append(link)
 
-    def _below(self) -> Iterator[Any]:
+    def _below(self) -> Iterator[Allocator]:
         """What it takes over: all below, down to another of its kind, which has what is below that."""
         link = self.upstream
         while link is not None and not isinstance(link, Locked):
@@ -65,7 +68,7 @@ class Locked(Wrapper):
         return self._core.contended()  # type: ignore[no-any-return]
 
     @contextmanager
-    def owning(self) -> Iterator[Any]:
+    def owning(self) -> Iterator[Allocator]:
         """Has this thread be the owner of what is below, for what an allocator does not do through a wrapper: a
         reset, a mark, a close. Yields ``upstream``. Calls of other threads may come between two of its calls.
 
@@ -73,7 +76,7 @@ class Locked(Wrapper):
         core = self._opened()
         before = core.enter()
         try:
-            yield self.upstream
+            yield self.upstream  # type: ignore[misc]  # None only of a closed one
         finally:
             core.leave(before)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ..config import Settings, parse_bool, parse_count
 from ..errors import ConfigError, LeakError, shown
@@ -11,6 +11,10 @@ from ..sizes import format_size, parse_size
 from .base import Wrapper
 from .histogram import percentiles, show
 from .sites import MOST_FRAMES, Site, gather
+
+if TYPE_CHECKING:
+    from ..allocators.base import Allocator
+    from ..allocators.block import Block
 
 __all__ = ["Traced"]
 
@@ -43,7 +47,7 @@ class Traced(Wrapper):
 
     def __init__(
         self,
-        upstream: Any = None,
+        upstream: Allocator | None = None,
         *,
         histogram: bool | None = None,
         zero_on_free: bool = False,
@@ -94,13 +98,13 @@ class Traced(Wrapper):
         sites, sizes = core.sites()
         return gather(sites, sizes, core.frames, self._sample)
 
-    def _sites_of(self, blocks: list[Any]) -> list[Site]:
+    def _sites_of(self, blocks: list[Block]) -> list[Site]:
         """Of these blocks, as far as it is known where they were asked for."""
         core = self._core
         known = [(site, block.size) for block in blocks if (site := core.site_of(block))]
         return gather([site for site, _ in known], [size for _, size in known], core.frames, 0)
 
-    def leaks(self) -> list[Any]:
+    def leaks(self) -> list[Block]:
         """The live blocks that this wrapper gave, largest first. Raises :class:`StaleHandle` when closed."""
         return sorted(self.blocks(), key=lambda block: -block.size)
 

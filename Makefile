@@ -152,7 +152,7 @@ c-tests-asan: $(C_TESTS:tests/c/%.c=build/c-tests/asan/%.passed) ## the C tests 
 define C_TESTS_OF
 build/c-tests/$(1)/obj/%.o: %.c $$(C_HEADERS) $$(C_TEST_HEADERS) Makefile
 	@mkdir -p $$(@D)
-	$$(if $(3),$(3),$$(CC)) -O1 -g $(2) $$(C_FLAGS) $$(WARNINGS) -c $$< -o $$@
+	$$(if $(3),$(3),$$(CC)) -O1 -g -DNM_DEBUG $(2) $$(C_FLAGS) $$(WARNINGS) -c $$< -o $$@
 
 build/c-tests/$(1)/%: build/c-tests/$(1)/obj/tests/c/%.o $$(CORE_SOURCES:%.c=build/c-tests/$(1)/obj/%.o)
 	$$(if $(3),$(3),$$(CC)) -O1 -g $(2) $$(C_FLAGS) -o $$@ $$^ $$(addprefix @,$$(wildcard tests/c/$$*.link))

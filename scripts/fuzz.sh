@@ -24,7 +24,7 @@ printf 'int LLVMFuzzerTestOneInput(const char *p, unsigned long n) { return p ==
 "$clang" -fsanitize=fuzzer,address -o "$out/probe" "$out/probe.c" 2>"$out/probe.log" ||
     missing "$clang's libFuzzer (see $out/probe.log)" libclang-rt-19-dev
 
-"$clang" -O2 -g -std=c11 -pthread -Icsrc/include -Icsrc -fsanitize=fuzzer,address,undefined \
+"$clang" -O2 -g -DNM_DEBUG -std=c11 -pthread -Icsrc/include -Icsrc -fsanitize=fuzzer,address,undefined \
     -fno-sanitize-recover=undefined -fno-omit-frame-pointer -o "$out/fuzz" \
     tests/c/fuzz.c csrc/base/*.c csrc/alloc/*.c csrc/heap/*.c csrc/wrap/*.c
 

@@ -43,7 +43,7 @@ from mutants_equivalent import EQUIVALENT
 ROOT = Path(__file__).resolve().parents[1]
 TOP = ROOT / "build" / "mutants"
 
-C_FLAGS = ("-std=c11", "-pthread", "-Icsrc/include", "-Icsrc", "-O1", "-g", "-w")
+C_FLAGS = ("-std=c11", "-pthread", "-Icsrc/include", "-Icsrc", "-O1", "-g", "-w", "-DNM_DEBUG")
 SANITIZERS = {
     "plain": (),
     "asan": (

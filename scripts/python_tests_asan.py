@@ -33,7 +33,7 @@ PYTHON = VENV / "bin" / "python"
 
 #: CPython compiles extensions with -fwrapv and -DNDEBUG: signed overflow would be defined, and asserts gone.
 LDFLAGS = "-fsanitize=address,undefined"
-CFLAGS = f"{LDFLAGS} -fno-sanitize-recover=undefined -fno-omit-frame-pointer -O1 -fno-wrapv -UNDEBUG"
+CFLAGS = f"{LDFLAGS} -fno-sanitize-recover=undefined -fno-omit-frame-pointer -O1 -fno-wrapv -UNDEBUG -DNM_DEBUG"
 
 #: What others take once and keep. Each is a frame that calls of ours are never below.
 KEPT_BY_OTHERS = (

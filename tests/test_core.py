@@ -95,3 +95,26 @@ def test_nothing_global_but_what_is_listed(tmp_path: Path) -> None:
     # tables of methods hold addresses, which the loader fills in; they are constant from then on
     found = {name for name in found if not name.endswith("_methods")}
     assert found == set(GLOBALS)
+
+
+def test_the_guide_to_a_new_allocator_names_the_files_that_make_one() -> None:
+    """By the example of Failing: each file of the sources that has something for it, and how many lines."""
+    page = (CSRC / "README.md").read_text(encoding="utf-8").partition("| file | lines |")[2]
+    rows = re.findall(r"^\| `(\S+)` \| (\d+) \|", page, re.MULTILINE)
+    guide = {file.replace("<noun>", "failing"): int(lines) for file, lines in rows}
+    in_c = r"nm_failing|NM__OWNED\(failing|failing\.h\""
+    in_python = r"FailingCore|\"Failing\"|^Failing = |^    Failing,$|wrappers\.failing import"
+    its = re.compile(f"{in_c}|{in_python}", re.MULTILINE)
+    class_ = re.compile(r"^class (?:Failing|FailingCore)\(.*\n(?:(?:[ \t].*)?\n)*", re.MULTILINE)
+    found = {}
+    for path in (*CSRC.rglob("*.[ch]"), *(ROOT / "src").rglob("*.py"), *(ROOT / "src").rglob("*.h")):
+        text = path.read_text(encoding="utf-8")
+        if path.stem == "failing":
+            found[path] = len(text.splitlines())
+        elif classes := "".join(class_.findall(text)):
+            found[path] = len(classes.strip().splitlines())
+        elif lines := [line for line in text.splitlines() if its.search(line)]:
+            found[path] = len(lines)
+    there = {path.relative_to(ROOT).as_posix(): lines for path, lines in found.items()}
+    assert there.keys() == guide.keys()
+    assert all(abs(lines - there[file]) <= max(1, there[file] // 4) for file, lines in guide.items()), there

@@ -156,6 +156,7 @@ refused: /* the upstream's reason stands in the slot */
 }
 
 static void *arena_alloc(void *self, size_t size, size_t align) {
+    NM_ASSERT(nm__is_layout(size, align));
     nm_arena *a = self;
     if (NM_UNLIKELY(!nm__confined_here(&a->thread))) return nm_refuse(NM_WRONG_THREAD, size, 0, 0);
     uintptr_t at = ((uintptr_t)a->pos + (align - 1)) & ~(uintptr_t)(align - 1);
@@ -171,6 +172,7 @@ static bool arena_in_current(const nm_arena *a, const char *ptr) {
 }
 
 static bool arena_resize(void *self, void *block, size_t old, size_t size, size_t align) {
+    NM_ASSERT(nm__is_layout(size, align));
     nm_arena *a = self;
     char *ptr = block;
     (void)align;

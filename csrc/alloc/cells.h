@@ -48,6 +48,7 @@ NM_INLINE void nm__cells_report_at(nm__cells *c, uint32_t used) {
 
 /* false: every cell is in use. Pre: the free list is empty. */
 static inline bool nm__cells_extend(nm__cells *c, char *base) {
+    NM_ASSERT(c->free == NULL);
     if (c->fresh == c->end) return false;
     uint32_t stretch = c->cell < NM_CELLS_STRETCH ? NM_CELLS_STRETCH / c->cell * c->cell : c->cell;
     uint32_t stop = c->end - c->fresh < stretch ? c->end : c->fresh + stretch;
@@ -61,6 +62,7 @@ static inline bool nm__cells_extend(nm__cells *c, char *base) {
 
 /* Pre: the free list is not empty. The caller counts. */
 NM_INLINE void *nm__cells_pop(nm__cells *c, uintptr_t key) {
+    NM_ASSERT(c->free != NULL);
     void *ptr = c->free;
     c->free = nm__link(key, ptr, nm__peek(ptr));
     NM_UNPOISON(ptr, c->cell);

@@ -116,6 +116,7 @@ static NM_COLD bool pool_grow(nm_pool *p, size_t size) {
 }
 
 static void *pool_alloc(void *self, size_t size, size_t align) {
+    NM_ASSERT(nm__is_layout(size, align));
     nm_pool *p = self;
     if (NM_UNLIKELY(!nm__confined_here(&p->thread))) return pool_refuse(p, NM_WRONG_THREAD, size);
     if (NM_UNLIKELY(size > p->cell || align > p->align)) return pool_refuse(p, NM_INVALID_LAYOUT, size);
@@ -177,6 +178,7 @@ static nm_status pool_free(void *self, void *block, size_t size, size_t align) {
 }
 
 static bool pool_resize(void *self, void *ptr, size_t old, size_t size, size_t align) {
+    NM_ASSERT(nm__is_layout(size, align));
     nm_pool *p = self;
     (void)align;
     if (NM_UNLIKELY(!nm__confined_here(&p->thread))) {

@@ -273,6 +273,7 @@ static void *slab_account(nm_slab *s, void *ptr, size_t size) {
 static NM_COLD void slab_extend(slab_superblock *sb) { (void)nm__cells_extend(&sb->cells, (char *)sb); }
 
 static void *slab_alloc(void *self, size_t size, size_t align) {
+    NM_ASSERT(nm__is_layout(size, align));
     nm_slab *s = self;
     if (NM_UNLIKELY(!nm__confined_here(&s->thread))) return nm_refuse(NM_WRONG_THREAD, size, 0, 0);
     slab_bin *b = slab_bin_for(s, size, align);
@@ -337,6 +338,7 @@ static nm_status slab_free(void *self, void *ptr, size_t size, size_t align) {
 }
 
 static bool slab_resize(void *self, void *ptr, size_t old, size_t size, size_t align) {
+    NM_ASSERT(nm__is_layout(size, align));
     nm_slab *s = self;
     if (!nm__confined_here(&s->thread)) {
         (void)nm__fail(NM_WRONG_THREAD, size, 0, 0);

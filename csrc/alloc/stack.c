@@ -78,6 +78,7 @@ static NM_COLD void *stack_refuse(nm_stack *s, nm_status status, size_t size) {
 }
 
 static void *stack_alloc(void *self, size_t size, size_t align) {
+    NM_ASSERT(nm__is_layout(size, align));
     nm_stack *s = self;
     if (NM_UNLIKELY(!nm__confined_here(&s->thread))) return stack_refuse(s, NM_WRONG_THREAD, size);
     /* The base is aligned to NM_ALIGN_MAX only: beyond that, what fits would depend on its address. */
@@ -158,6 +159,7 @@ static nm_status stack_free(void *self, void *ptr, size_t size, size_t align) {
 }
 
 static bool stack_resize(void *self, void *block, size_t old, size_t size, size_t align) {
+    NM_ASSERT(nm__is_layout(size, align));
     nm_stack *s = self;
     char *ptr = block;
     (void)align;
@@ -242,7 +244,10 @@ static void stack_abolish(nm_stack *s) {
     s->room = 0;
 }
 
-void nm_stack_unwind(nm_stack *s) { s->unwinds = true; }
+void nm_stack_unwind(nm_stack *s) {
+    NM_ASSERT(nm__confined_here(&s->thread));
+    s->unwinds = true;
+}
 
 nm_status nm_stack_reset(nm_stack *s) {
     if (!nm__confined_here(&s->thread)) return nm__confined_check(&s->thread);

@@ -12,6 +12,7 @@ struct nm_system {
 };
 
 static void *system_alloc(void *self, size_t size, size_t align) {
+    NM_ASSERT(nm__is_layout(size, align));
     nm_system *s = self;
     void *ptr = NULL;
     if (align <= NM_ALIGN_DEFAULT) {
@@ -29,6 +30,7 @@ static void *system_alloc(void *self, size_t size, size_t align) {
 
 /* libc cannot grow in place on request, so only shrinking is served; the tail stays with the block. */
 static bool system_resize(void *self, void *ptr, size_t old, size_t size, size_t align) {
+    NM_ASSERT(nm__is_layout(size, align));
     nm_system *s = self;
     (void)align;
     if (size > old) return false;

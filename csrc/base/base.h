@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/assert.h"
 #include "base/poison.h"
 #include "nativemem/base.h"
 
@@ -32,9 +33,6 @@
 /* Control structures only; blocks never come from here. Zeroed; NULL with the status slot set. */
 void *nm__meta_alloc(size_t size);
 void nm__meta_free(void *ptr);
-
-/* Says so at NM_LOG_FATAL and aborts, without taking memory. */
-_Noreturn void nm__fatal(const char *message);
 
 /* Sets the status slot and returns the status. */
 nm_status nm__fail(nm_status status, size_t requested, size_t used, size_t limit);
@@ -111,7 +109,10 @@ NM_INLINE uintptr_t nm__thread_id(void) { return NM_LIKELY(nm__thread_number != 
  * has a number. */
 extern NM_TLS uintptr_t nm__acting_as;
 /* Pre: id != 0. */
-NM_INLINE bool nm__may_use(uintptr_t owner) { return nm__acting_as == owner; }
+NM_INLINE bool nm__may_use(uintptr_t owner) {
+    NM_ASSERT(owner != 0);
+    return nm__acting_as == owner;
+}
 
 /* Has every thread that is armed call `hook` when it ends. A hook that takes memory may arm its thread again;
  * it is then called once more. */

@@ -450,6 +450,7 @@ bool nm__budget_take_refusal(nm__refusal *out) {
 }
 
 void nm__budget_uncount(nm_budget *charged, nm_budget *refuser) {
+    NM_ASSERT(nm__get(&charged->denied) != 0 && nm__get(&refuser->denied) != 0);
     nm__atomic_sub(&charged->denied, 1);
     if (refuser != charged) nm__atomic_sub(&refuser->denied, 1);
 }

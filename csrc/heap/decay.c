@@ -156,6 +156,7 @@ void nm__decay_start_watcher(void) {
 
 /* Pre: the region's lock is held. true: the caller starts one, after it has given up the lock. */
 bool nm__decay_wants_watcher(void) {
+    NM_ASSERT(nm__is_held(&nm__region.lock));
     bool start = decay_watcher.wanted && !decay_watcher.there && !decay_watcher.stop &&
                  nm_region_dirty() >= NM_DECAY_WATCHED_FROM;
     if (start) decay_watcher.there = true;

@@ -125,6 +125,7 @@ nm__page *nm__free_span_find(nm__kind kind, size_t n) {
 }
 
 nm__page *nm__free_span_cut(nm__page *p, size_t n) {
+    NM_ASSERT(nm__page_is_free(p) && n <= p->npages);
     nm__kind kind = p->kind;
     size_t total = p->npages;
     nm__free_span_unlist(p);
@@ -133,6 +134,7 @@ nm__page *nm__free_span_cut(nm__page *p, size_t n) {
 }
 
 nm__page *nm__free_span_cut_back(nm__page *p, size_t n) {
+    NM_ASSERT(nm__page_is_free(p) && n <= p->npages);
     nm__kind kind = p->kind;
     size_t rest = p->npages - n;
     nm__free_span_unlist(p);

@@ -85,9 +85,15 @@ void *nm__heap_try_realloc(nm_heap *h, void *ptr, size_t size);
  * live long: so no more than a quarter is left over, as with pymalloc. */
 NM_INLINE bool nm__wastes_little(size_t size, size_t cell) { return size > cell - cell / NM_HEAP_WASTE_PART; }
 /* Pre: size <= cell. */
-NM_INLINE bool nm__heap_stays(size_t size, size_t cell) { return nm__wastes_little(size, cell) || cell <= NM_HEAP_STAYS; }
+NM_INLINE bool nm__heap_stays(size_t size, size_t cell) {
+    NM_ASSERT(size <= cell);
+    return nm__wastes_little(size, cell) || cell <= NM_HEAP_STAYS;
+}
 /* Pre: not NULL, and of the start of a block. */
-NM_INLINE nm_heap *nm__heap_of_page(const nm__page *p) { return p->theap != NULL ? p->theap->heap : p->cells.free; }
+NM_INLINE nm_heap *nm__heap_of_page(const nm__page *p) {
+    NM_ASSERT(p != NULL && (p->theap != NULL || nm__span_at(p)));
+    return p->theap != NULL ? p->theap->heap : p->cells.free;
+}
 
 /* malloc's calls with an alignment, of secure heaps alone, which watch the bytes behind a block: a size that is rounded up
  * for it hides some of them. */
@@ -113,10 +119,17 @@ NM_INLINE size_t nm__fine_bin(size_t size) { return (size + 15) >> 4; }
 extern const uint8_t nm__coarse_bins[NM_CELL_MAX >> 7];
 
 /* Pre: 1 <= size <= NM_CELL_MAX. */
-NM_INLINE size_t nm__bin_of(size_t size) { return size <= NM__FINE ? nm__fine_bin(size) : nm__coarse_bins[(size - 1) >> 7]; }
+NM_INLINE size_t nm__bin_of(size_t size) {
+    NM_ASSERT(1 <= size && size <= NM_CELL_MAX);
+    return size <= NM__FINE ? nm__fine_bin(size) : nm__coarse_bins[(size - 1) >> 7];
+}
+
+/* For NM_ASSERT. */
+bool nm__theap_is_mine(const nm__theap *theap);
 
 /* Pre: the thread heap is the calling thread's and of a heap that is not secure, or nm__no_theap. NULL: take the slow path. */
 NM_INLINE void *nm__theap_alloc(nm__theap *theap, size_t bin) {
+    NM_ASSERT(nm__theap_is_mine(theap));
     nm__bin *b = &theap->bins[bin];
     nm__page *page = b->current;
     if (NM_UNLIKELY(page->cells.free == NULL)) return NULL;
@@ -126,6 +139,7 @@ NM_INLINE void *nm__theap_alloc(nm__theap *theap, size_t bin) {
 
 /* Pre: as above. */
 NM_INLINE nm_status nm__theap_free(nm_heap *caller, nm__theap *theap, void *ptr, nm__page *p) {
+    NM_ASSERT(nm__theap_is_mine(theap));
     if (NM_UNLIKELY(p->theap != theap)) return nm__heap_free_far(caller, ptr, p);
     if (NM_UNLIKELY(nm__cells_give(&p->cells, ptr, 0))) nm__superblock_trip(p);
     return NM_OK;

@@ -100,7 +100,10 @@ void nm__heap_release(void *heap, void *ptr); /* nm_heap_free, as nm__move takes
 /* ---- spans.c ---- */
 
 /* Pre: a span's first page. */
-NM_INLINE nm_heap *nm__span_heap(const nm__page *p) { return p->cells.free; }
+NM_INLINE nm_heap *nm__span_heap(const nm__page *p) {
+    NM_ASSERT(nm__span_at(p));
+    return p->cells.free;
+}
 /* zero, if not NULL, says whether it reads as zero; want_zero prefers pages that do. NULL: refused; quiet as above. */
 void *nm__span_alloc(nm_heap *h, size_t size, bool want_zero, bool *zero, bool quiet);
 void nm__span_free(nm__page *p);

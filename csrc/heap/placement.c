@@ -114,6 +114,7 @@ nm__page *nm__region_take(size_t n, nm__kind kind, bool want_zero) {
 
 /* Pre: the pages are a live span's. */
 static void placement_end_use(nm__page *first, size_t n) {
+    NM_ASSERT(first->mapped && first[n - 1].mapped && !nm__page_is_free(first));
     nm__page *behind = first + n;
     nm__region.used -= n;
     first->theap = NULL;

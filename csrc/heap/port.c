@@ -4,6 +4,7 @@
  * sums over all thread heaps mean anything; stats takes what was freed before what was given (see nm__set_last).
  *
  * Invariants, over all thread heaps of a heap:  used == out - back;  live == count - frees;  used <= peak */
+#include "alloc/counters.h"
 #include "heap/internal.h"
 
 /* The peak is of this thread heap's own sum, so it is exact as long as one thread uses the heap. */
@@ -33,6 +34,7 @@ static NM_COLD void *heap_alloc_slow(nm_heap *h, nm__theap *theap, size_t size, 
 }
 
 static void *heap_alloc(void *self, size_t size, size_t align) {
+    NM_ASSERT(nm__is_layout(size, align));
     nm_heap *h = self;
     nm__theap *theap = nm__theap_current(h);
     if (NM_UNLIKELY(theap == NULL)) return NULL;
@@ -47,6 +49,7 @@ static void *heap_alloc(void *self, size_t size, size_t align) {
 }
 
 static void *secure_port_alloc(void *self, size_t size, size_t align) {
+    NM_ASSERT(nm__is_layout(size, align));
     nm_heap *h = self;
     nm__theap *theap = nm__theap_current(h);
     void *ptr = theap == NULL ? NULL : nm__secure_alloc(h, size, align, NULL, false);
@@ -62,6 +65,7 @@ static size_t heap_size_class(const nm_heap *h, size_t size, size_t align) {
 }
 
 static bool heap_resize(void *self, void *ptr, size_t old, size_t size, size_t align) {
+    NM_ASSERT(nm__is_layout(size, align));
     nm_heap *h = self;
     if (heap_size_class(h, old, align) != heap_size_class(h, size, align)) return false;
     nm__theap *theap = nm__theap_current(h);

@@ -131,6 +131,7 @@ nm__page *nm__region_find_away(size_t n, size_t generous) {
 /* Pre: the pages are away, and on no list. What the system maps is clean then. Pages where something else is mapped become
  * holes. false: it refused; some may be mapped all the same. */
 static bool region_map(nm__page *p, size_t n) {
+    NM_ASSERT(!p->mapped && !p[n - 1].mapped && !nm__page_is_free(p));
     nm__mapping result = nm__os_map(nm__page_base(p), nm__bytes_of(n));
     if (result == NM__TAKEN && nm__region.holes > NM_REGION_MOST_HOLES) result = NM__REFUSED;
     if (result == NM__MAPPED) {
@@ -169,6 +170,7 @@ nm__page *nm__region_take_fresh(size_t n) {
 }
 
 bool nm__region_unmap(nm__page *p, size_t n) {
+    NM_ASSERT(p->mapped && p[n - 1].mapped && !nm__page_is_free(p));
     size_t index = (size_t)(p - nm__pages);
     bool joins = (index > 0 && p[-1].kind == NM__AWAY) || (index + n < nm__region.frontier && p[n].kind == NM__AWAY);
     if (!joins && nm__free_lists_of(NM__AWAY)->spans >= NM_REGION_MOST_AWAY) return false;
@@ -191,6 +193,7 @@ void nm__region_put_clean(nm__page *p, size_t n) {
 }
 
 bool nm__region_let_go(nm__page *p, size_t n) {
+    NM_ASSERT(p->mapped && p[n - 1].mapped && !nm__page_is_free(p));
     if (n >= NM__PAGES(NM_REGION_UNMAP_FROM) && nm__region_unmap(p, n)) return true;
     bool purged = nm__os_purge(nm__page_base(p), nm__bytes_of(n));
     if (purged) nm__region_put_clean(p, n);

@@ -86,6 +86,7 @@ NM_INLINE bool nm__span_at(const nm__page *p) {
 bool nm__region_has(const void *ptr); /* whether it is the region's memory that is mapped there; takes the lock */
 /* Pre: an address of the region. */
 NM_INLINE nm__page *nm__page_in(const void *ptr) {
+    NM_ASSERT(((uintptr_t)ptr - nm__region_base) >> NM__PAGE_SHIFT < nm__region_reached());
     return (nm__page *)(nm__page_bias + ((uintptr_t)ptr >> NM__PAGE_SHIFT) * sizeof(nm__page));
 }
 NM_INLINE char *nm__page_base(const nm__page *p) {

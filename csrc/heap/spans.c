@@ -25,6 +25,7 @@ void *nm__span_alloc(nm_heap *h, size_t size, bool want_zero, bool *zero, bool q
 }
 
 void nm__span_drop(nm_heap *h, nm__page *p) {
+    NM_ASSERT(nm__is_held(&h->lock));
     size_t npages = p->npages;
     if (h->key != 0) nm__wipe(nm__page_base(p), npages * NM_SUPERBLOCK - nm__secure_span_guard());
     nm__list_pull(&h->spans, p);

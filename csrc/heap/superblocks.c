@@ -44,6 +44,7 @@ static uint32_t group_floor(const nm__cells *c, unsigned group) {
 
 /* Pre: used != 0. */
 static unsigned group_for(const nm__cells *c, uint32_t used) {
+    NM_ASSERT(used != 0);
     unsigned group = 0;
     while (used <= group_floor(c, group)) group++;
     return group;
@@ -79,6 +80,7 @@ static void bin_set_current(nm__bin *b, nm__page *p) {
 
 /* Pre: there is one. */
 static nm__page *bin_take_current(nm__bin *b) {
+    NM_ASSERT(bin_current(b) != NULL);
     nm__page *p = b->current;
     p->cells.apart += bin_served(b);
     b->current = &nm__no_page;
@@ -87,6 +89,7 @@ static nm__page *bin_take_current(nm__bin *b) {
 
 /* Pre: p is not current, on no list, and not empty. */
 static void superblock_wait_in(nm__theap *theap, nm__page *p, unsigned group) {
+    NM_ASSERT(p != theap->bins[p->bin].current && nm__cells_used(&p->cells) != 0);
     p->group = (uint8_t)group;
     nm__cells_report_at(&p->cells, group_floor(&p->cells, group));
     nm__list_push(&theap->waiting[p->bin][group], p);
@@ -179,6 +182,7 @@ static bool theap_refill(nm__theap *theap, size_t bin) {
 
 /* Where nothing else is left: a superblock with a free cell or two. Pre: the bin has no current one. */
 static bool theap_scrape(nm__theap *theap, size_t bin) {
+    NM_ASSERT(bin_current(&theap->bins[bin]) == NULL);
     for (nm__page *p; (p = theap->waiting[bin][0]) != NULL; superblock_wait_in(theap, p, NM__FULL)) {
         if (p->cells.free != NULL) {
             bin_promote(theap, p);
@@ -235,6 +239,7 @@ static void superblock_drop(nm_heap *h, nm__page *p) {
  * lock is held, and no other thread uses the thread heap. */
 void nm__theap_clear(nm__theap *theap) {
     nm_heap *h = theap->heap;
+    NM_ASSERT(nm__is_held(&h->lock));
     atomic_store(&theap->remote, NULL);
     for (size_t bin = 1; bin < NM_BINS; bin++) {
         if (bin_current(&theap->bins[bin]) != NULL) superblock_drop(h, bin_take_current(&theap->bins[bin]));

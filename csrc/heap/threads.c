@@ -38,7 +38,13 @@ static NM_TLS known_theap theap_turns[NM_HEAP_TURNS];
 
 static NM_TLS nm__thread_entry this_thread; /* its place in the list of nm__heaps */
 
+bool nm__theap_is_mine(const nm__theap *theap) {
+    if (theap == &nm__no_theap) return true;
+    return theap->heap->key == 0 && atomic_load((_Atomic uintptr_t *)(uintptr_t)&theap->thread) == nm__thread_id();
+}
+
 void nm__heap_take_slot(nm_heap *h, size_t from) {
+    NM_ASSERT(nm__is_held(&nm__heaps.lock));
     size_t slot = from;
     while (slot != NM__NO_SLOT && nm__heaps.slots_taken[slot]) slot++;
     if (slot != NM__NO_SLOT) nm__heaps.slots_taken[slot] = true;
@@ -46,6 +52,7 @@ void nm__heap_take_slot(nm_heap *h, size_t from) {
 }
 
 void nm__heap_leave_slot(nm_heap *h) {
+    NM_ASSERT(nm__is_held(&nm__heaps.lock));
     if (h->slot == NM__NO_SLOT) return;
     if (h->shares) {
         if (nm__theaps[h->slot]->heap == h) nm__theaps[h->slot] = &nm__no_theap;
@@ -102,6 +109,7 @@ static void thread_enlist(void) {
 
 /* Pre: nm__heaps.lock is held. */
 static void thread_unlist(void) {
+    NM_ASSERT(nm__is_held(&nm__heaps.lock));
     if (this_thread.prev != NULL) this_thread.prev->next = this_thread.next;
     else if (this_thread.listed) nm__heaps.threads = this_thread.next;
     if (this_thread.next != NULL) this_thread.next->prev = this_thread.prev;

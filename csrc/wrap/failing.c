@@ -10,6 +10,7 @@ struct nm_failing {
 };
 
 static void *failing_alloc(void *self, size_t size, size_t align) {
+    NM_ASSERT(nm__is_layout(size, align));
     nm_failing *f = self;
     size_t call = nm__atomic_add(&f->calls, 1), n = nm__get(&f->n);
     if (NM_UNLIKELY(n != 0 && (call == n || (call > n && atomic_load(&f->sticky))))) {
@@ -24,6 +25,7 @@ static void *failing_alloc(void *self, size_t size, size_t align) {
 }
 
 static bool failing_resize(void *self, void *ptr, size_t old, size_t size, size_t align) {
+    NM_ASSERT(nm__is_layout(size, align));
     nm_failing *f = self;
     if (!f->upstream.methods->resize(f->upstream.self, ptr, old, size, align)) return false;
     nm__count_resize(&f->stats, old, size);

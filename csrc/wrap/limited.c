@@ -11,6 +11,7 @@ struct nm_limited {
 };
 
 static void *limited_alloc(void *self, size_t size, size_t align) {
+    NM_ASSERT(nm__is_layout(size, align));
     nm_limited *l = self;
     if (!nm__budget_hold(l->budget, size)) {
         nm__count_failure(&l->stats.failures);
@@ -28,6 +29,7 @@ static void *limited_alloc(void *self, size_t size, size_t align) {
 }
 
 static bool limited_resize(void *self, void *ptr, size_t old, size_t size, size_t align) {
+    NM_ASSERT(nm__is_layout(size, align));
     nm_limited *l = self;
     if (size > old && !nm__budget_hold(l->budget, size - old)) {
         nm__count_failure(&l->stats.failures);

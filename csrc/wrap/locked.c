@@ -25,6 +25,7 @@ static void locked_end(nm_locked *l, uintptr_t before) {
 }
 
 static void *locked_alloc(void *self, size_t size, size_t align) {
+    NM_ASSERT(nm__is_layout(size, align));
     nm_locked *l = self;
     uintptr_t before = locked_begin(l);
     void *ptr = l->upstream.methods->alloc(l->upstream.self, size, align);
@@ -35,6 +36,7 @@ static void *locked_alloc(void *self, size_t size, size_t align) {
 }
 
 static bool locked_resize(void *self, void *ptr, size_t old, size_t size, size_t align) {
+    NM_ASSERT(nm__is_layout(size, align));
     nm_locked *l = self;
     uintptr_t before = locked_begin(l);
     bool done = l->upstream.methods->resize(l->upstream.self, ptr, old, size, align);

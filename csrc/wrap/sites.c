@@ -47,6 +47,7 @@ nm__site *nm__sites_find(const nm__sites *s, const void *ptr) {
 
 void nm__sites_add(nm__sites *s, nm__site added) {
     nm__site *before = nm__sites_find(s, added.ptr);
+    NM_ASSERT(s->promised != 0);
     s->promised--;
     if (before != NULL) {
         *before = added;

@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <string.h>
 
+#include "alloc/counters.h"
 #include "base/base.h"
 #include "tuning.h"
 #include "wrap/sites.h"
@@ -154,6 +155,7 @@ static NM_COLD void *traced_first_alloc(nm_traced *t, size_t size, size_t align)
 }
 
 static void *traced_alloc(void *self, size_t size, size_t align) {
+    NM_ASSERT(nm__is_layout(size, align));
     nm_traced *t = self;
     if (NM_UNLIKELY(!traced_is_known(t))) return traced_first_alloc(t, size, align);
     tally *y = traced_slot(t)->tally;
@@ -181,6 +183,7 @@ static void *traced_measured_alloc(void *self, size_t size, size_t align) {
 }
 
 static bool traced_resize(void *self, void *ptr, size_t old, size_t size, size_t align) {
+    NM_ASSERT(nm__is_layout(size, align));
     nm_traced *t = self;
     tally *y = traced_tally_of(t);
     if (NM_UNLIKELY(y == NULL) || !t->upstream.methods->resize(t->upstream.self, ptr, old, size, align)) return false;

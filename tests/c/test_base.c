@@ -1,9 +1,13 @@
 /* Arithmetic, the status slot, budgets, the histogram. */
 #define _GNU_SOURCE /* CLOCK_MONOTONIC_COARSE */
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
+#include "alloc/cells.h"
 #include "base/base.h"
 #include "harness.h"
 #include "nativemem.h"
@@ -209,6 +213,26 @@ static void test_limited_gives_back_what_is_left(void) {
     nm_system_destroy(s);
 }
 
+/* NM_ASSERT, which is on here. */
+static void test_a_broken_precondition_ends_the_process(void) {
+    int status, ends[2];
+    CHECK(pipe(ends) == 0);
+    pid_t child = fork();
+    if (child == 0) {
+        (void)dup2(ends[1], STDERR_FILENO);
+        (void)signal(SIGABRT, SIG_DFL);
+        nm__cells full = {.cell = 16};
+        (void)nm__cells_pop(&full, 0);
+        _exit(0);
+    }
+    (void)close(ends[1]);
+    char text[200] = {0};
+    CHECK(read(ends[0], text, sizeof text - 1) > 0);
+    (void)close(ends[0]);
+    CHECK(waitpid(child, &status, 0) == child && WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+    CHECK(strstr(text, "alloc/cells.h:") != NULL && strstr(text, ": precondition broken: c->free != NULL\n") != NULL);
+}
+
 int main(void) {
     RUN(test_checked_arithmetic());
     RUN(test_each_thread_has_a_status_slot());
@@ -217,6 +241,7 @@ int main(void) {
     RUN(test_never_over_the_limit_under_threads());
     RUN(test_limited_gives_back_what_is_left());
     RUN(test_clocks());
+    RUN(test_a_broken_precondition_ends_the_process());
     RUN(test_histogram_buckets());
     RUN(test_histogram_counts());
     return finish();

@@ -393,3 +393,15 @@ def test_name_and_parent_stay(nm: Binding) -> None:
     with pytest.raises(RuntimeError, match="initialised before"):
         budget.__init__(20)  # type: ignore[misc]
     assert (budget.name, budget.parent, budget.limit) == ("a", None, 10)
+
+
+def test_what_was_shared_goes_back_first(nm: Binding) -> None:
+    """Small requests are charged to the shared one, and each byte goes back where it was charged."""
+    shared = nm.Budget(1000, "shared")
+    budget = nm.Budget(10_000, shared=shared)
+    for n in (100, 1000, 200):
+        budget.reserve(n)
+    assert (budget.used, shared.used) == (1000, 300)
+    for n, left in ((200, (1000, 100)), (600, (500, 0)), (500, (0, 0))):
+        budget.release(n)
+        assert (budget.used, shared.used) == left

@@ -462,3 +462,12 @@ def test_a_close_that_fails_leaves_the_items(nm: Binding) -> None:
     typed.append(3.5)
     typed.close()
     assert typed.closed
+
+
+def test_a_record_that_is_larger_than_a_run(nm: Binding) -> None:
+    """Room is taken for one at a time."""
+    with nm.TypedArena("100000s") as items:
+        for n in (1, 2, 3):
+            items.append(b"x")
+            assert (len(items), items.stats.live) == (n, n)
+            assert 100_000 * n <= items.stats.current < 100_000 * (n + 1)

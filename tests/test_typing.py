@@ -19,7 +19,7 @@ from nativemem.backends.binding import Binding
 #: modules with public names; those of each are asked about
 MODULES = ("nativemem", "nativemem.errors", "nativemem.config", "nativemem.process", "nativemem.memlib") + (
     *("nativemem.hooks.numpy", "nativemem.hooks.cffi", "nativemem.wrappers.sites"),
-    *("nativemem.manager", "nativemem.structures"),
+    *("nativemem.manager", "nativemem.manager.collections", "nativemem.structures"),
 )
 
 RIGHT = """
@@ -30,7 +30,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import nativemem
-import nativemem.manager
+import nativemem.manager.collections
 import nativemem.structures
 from nativemem.config import ArenaConfig, HeapConfig, PoolConfig, SlabConfig, StackConfig
 from nativemem.hooks import numpy as hook
@@ -216,6 +216,8 @@ WRONG = {
     "nativemem.structures.InternTable(budget)": "Allocator",
     "nativemem.structures.Cache(100, budget=3)": "Budget",
     "texts.aquire('a')": "aquire",
+    "nativemem.manager.collections.BoundedList(8, 'i', upstream=budget)": "Allocator",
+    "nativemem.manager.collections.BoundedString(8).apend('a')": "apend",
     "hook.coverage().arays": "arays",
 }
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-__all__ = ["Block", "DataPlane"]
-
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, NoReturn, final
 
     from ..budgets.budget import Budget
     from .base import Allocator
+
+    __all__ = ["Block", "DataPlane"]
 
     @final
     class Block:

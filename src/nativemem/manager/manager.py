@@ -226,7 +226,7 @@ class MemoryManager:
         return cls._made(made, upstream, verification)
 
     @classmethod
-    def from_toml(cls, path: Any, *, upstream: Any = None, verification: Any = None) -> MemoryManager:
+    def from_toml(cls, path: Any, *, upstream: Allocator | None = None, verification: Any = None) -> MemoryManager:
         """One made as a TOML file has it. The keys are the parameters of the class; ``preset`` names what the
         others differ from, ``owners`` and ``thresholds`` are tables.
 

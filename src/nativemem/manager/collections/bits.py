@@ -11,6 +11,9 @@ from ...sizes import SIZE_MAX
 from .base import Bounded
 from .storage import Storage, capacity_of
 
+if TYPE_CHECKING:
+    from ...allocators.base import Allocator
+
 __all__ = ["BoundedBitSet"]
 
 _plain_set = set  # the class below has a method of that name
@@ -39,7 +42,7 @@ class BoundedBitSet(Bounded, MutableSet[int]):
     _unit = "bits"
     __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self, capacity: int, bits: Iterable[int] = (), *, upstream: Any = None) -> None:
+    def __init__(self, capacity: int, bits: Iterable[int] = (), *, upstream: Allocator | None = None) -> None:
         name = name_of(self)
         capacity = capacity_of(capacity, name)
         storage = Storage(self._binding, upstream, -(-capacity // 64) * 8, name)

@@ -24,6 +24,9 @@ from .base import Bounded
 from .records import Record
 from .storage import Storage, capacity_of
 
+if TYPE_CHECKING:
+    from ...allocators.base import Allocator
+
 __all__ = ["BoundedMap", "BoundedSet"]
 
 T = TypeVar("T", bound="_Hashed")
@@ -135,7 +138,7 @@ class BoundedMap(_Hashed, MutableMapping[Any, Any]):
         value_format: str,
         items: Mapping[Any, Any] | Iterable[tuple[Any, Any]] = (),
         *,
-        upstream: Any = None,
+        upstream: Allocator | None = None,
     ) -> None:
         name = name_of(self)
         value = Record(value_format, f"{name} value")
@@ -209,7 +212,9 @@ class BoundedSet(_Hashed, MutableSet[Any]):
 
     __slots__ = ()
 
-    def __init__(self, capacity: int, item_format: str, items: Iterable[Any] = (), *, upstream: Any = None) -> None:
+    def __init__(
+        self, capacity: int, item_format: str, items: Iterable[Any] = (), *, upstream: Allocator | None = None
+    ) -> None:
         self._begin(capacity, Record(item_format, name_of(self), key=True), None, upstream)
         with self._made():
             self.update(items)

@@ -14,6 +14,9 @@ from .base import Bounded
 from .records import Record
 from .storage import Storage, capacity_of
 
+if TYPE_CHECKING:
+    from ...allocators.base import Allocator
+
 __all__ = ["BoundedDeque", "BoundedList", "BoundedQueue", "BoundedStack"]
 
 S = TypeVar("S", bound="_Sequence")
@@ -30,7 +33,9 @@ class _Sequence(Bounded, MutableSequence[Any]):
     _record: Record
     __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self, capacity: int, item_format: str, items: Iterable[Any] = (), *, upstream: Any = None) -> None:
+    def __init__(
+        self, capacity: int, item_format: str, items: Iterable[Any] = (), *, upstream: Allocator | None = None
+    ) -> None:
         name = name_of(self)
         capacity = capacity_of(capacity, name)
         record = Record(item_format, name)

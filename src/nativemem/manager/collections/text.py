@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, MutableSequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...errors import InvalidLayout, shown
 from ...refusals import name_of
 from ...sizes import parse_size
 from .base import Bounded
 from .storage import Storage
+
+if TYPE_CHECKING:
+    from ...allocators.base import Allocator
 
 __all__ = ["BoundedString"]
 
@@ -47,7 +50,7 @@ class BoundedString(Bounded, MutableSequence[str]):
     _length: int
     _raw: memoryview | None
 
-    def __init__(self, capacity: int | str, text: Any = "", *, upstream: Any = None) -> None:
+    def __init__(self, capacity: int | str, text: Any = "", *, upstream: Allocator | None = None) -> None:
         name = name_of(self)
         if getattr(self, "_capacity", 0):
             raise RuntimeError(f"{name}: was initialised before")
@@ -60,7 +63,7 @@ class BoundedString(Bounded, MutableSequence[str]):
             self.append(text)
 
     @classmethod
-    def from_str_truncate(cls: type[T], text: Any, capacity: int | str, *, upstream: Any = None) -> T:
+    def from_str_truncate(cls: type[T], text: Any, capacity: int | str, *, upstream: Allocator | None = None) -> T:
         """As much of ``text`` as fits, cut between two characters. Parameters and errors as of the class.
 
         >>> from nativemem.manager.collections import BoundedString

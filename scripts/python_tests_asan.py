@@ -46,6 +46,7 @@ KEPT_BY_OTHERS = (
 
 LEAK_CHECKED = (
     "tests/contract",
+    "tests/structures",
     "tests/test_errors.py",
     "tests/test_bad_input.py",
     "tests/test_differential.py",

@@ -19,6 +19,7 @@ import nativemem
 
 ROOT = Path(__file__).resolve().parent.parent
 INDEX = ROOT / "examples" / "index_stdlib.py"
+SERVICE = ROOT / "examples" / "service"
 SUBSYSTEMS = ROOT / "examples" / "two_subsystems.py"
 PIPELINE = ROOT / "examples" / "image_pipeline.py"
 DEMO = ROOT / "scripts" / "demo.py"
@@ -70,6 +71,21 @@ def test_of_two_subsystems_one_is_refused_and_the_other_is_not() -> None:
     assert int(refused[1]) > 1
     assert lines[1].startswith("service: 800 requests, 0 refused, <Budget 'service' ")
     assert re.fullmatch(r"  ratio of p99: \d+\.\d+", lines[-1])
+
+
+@pytest.mark.skipif(nativemem.backend != "native", reason="scopes need the engine")
+def test_of_the_tenants_of_a_service_the_greedy_one_is_refused() -> None:
+    """OWN-2. The error names the owner and the line. Latencies are for a quiet machine to judge."""
+    printed = output_of(SERVICE, "--requests", "5", "--only-nativemem")
+    rows = re.findall(
+        r"^nativemem, (all modest|one greedy) +(\d+) +(\d+) +[\d.]+ +[\d.]+ +(\d+) +(\d+) ", printed, re.M
+    )
+    assert [(row[0], row[1], row[2]) for row in rows] == [("all modest", "40", "0"), ("one greedy", "40", "0")]
+    assert int(rows[0][3]) > 0
+    assert (rows[0][4], rows[1][3]) == ("0", "0")
+    assert int(rows[1][4]) > 0
+    assert re.search(r"^a refusal: 503, owner 'eve', server\.py:\d+ in add_words, limit 4194304$", printed, re.M)
+    assert re.search(r": \d+\.\d+$", printed)
 
 
 @pytest.mark.skipif(nativemem.backend != "native", reason="scopes need the engine")

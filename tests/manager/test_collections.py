@@ -160,7 +160,7 @@ def test_an_allocator_stays_open_while_a_collection_is(nm: Binding, make: Make) 
 
 def test_close_is_refused_while_a_view_is_out(cs: SimpleNamespace) -> None:
     """COLL-1d: and nothing has changed."""
-    for upstream in (None, StdProvider(), CappedProvider(100)):
+    for upstream in (None, StdProvider(), CappedProvider(100), StaticProvider(8, verification=Level.FULL)):
         numbers = cs.BoundedList(4, "h", [1, 2, 3], upstream=upstream)
         view = numbers.view()
         assert (view.format, view.tolist()) == ("h", [1, 2, 3])

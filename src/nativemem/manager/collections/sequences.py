@@ -116,9 +116,8 @@ class _Contiguous(_Sequence):
         """
         self._open_or_refuse()
         view = memoryview(self._storage.memory)[: len(self) * self._record.size]
-        self._storage.lent = True
         code: Any = self._record.code
-        return view.cast(code) if code else view
+        return self._storage.lend(view.cast(code) if code else view)
 
 
 class BoundedList(_Contiguous):

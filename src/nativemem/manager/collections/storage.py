@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import weakref
 from typing import Any
 
 from ...allocators.base import Allocator
@@ -32,11 +33,11 @@ class Storage:
     :mod:`nativemem.manager` that is empty, and is again after :meth:`close`; None, the system.
     """
 
-    __slots__ = ("_provider", "lent", "memory", "upstream")
+    __slots__ = ("_provider", "_views", "memory", "upstream")
 
     def __init__(self, binding: Any, upstream: Any, size: int, label: str) -> None:
         self.upstream, self._provider = upstream, None
-        self.lent = False  # whether views of the memory were given away
+        self._views: list[weakref.ref[memoryview]] = []
         if size > SIZE_MAX:
             raise InvalidLayout(f"{label}: {size} bytes is not a size that a block can have")
         if upstream is None:
@@ -64,19 +65,32 @@ class Storage:
     def owner(self) -> Any:
         return getattr(self.memory, "owner", None)
 
+    def lend(self, view: memoryview) -> memoryview:
+        """The view, which :meth:`close` looks after: an allocator knows those of its blocks, a provider not."""
+        if self._provider is not None:
+            self._views = [each for each in self._views if _is_out(each)]
+            self._views.append(weakref.ref(view))
+        return view
+
     def close(self) -> None:
         """Gives the memory back. Raises :class:`BufferError`, with the memory still held, while a view of it is
         out, and what the allocator raises."""
         if self._provider is None:
             self.memory.free()
             return
-        size = len(self.memory)
-        kept = bytes(self.memory) if self.lent else b""  # a provider cuts before it finds that a view is out
+        if any(map(_is_out, self._views)):
+            raise BufferError("close refused while a view of the items is out; release that first")
         self._provider.release(self.memory)
         try:
             self._provider.resize(0)
-        except BaseException:
-            self._provider.resize(size)
+        except BaseException:  # whole: nothing was cut
             self.memory = self._provider.acquire()
-            self.memory[:] = kept or self.memory
             raise
+
+
+def _is_out(reference: weakref.ref[memoryview]) -> bool:
+    view = reference()
+    try:
+        return view is not None and view.nbytes >= 0
+    except ValueError:  # it was released
+        return False

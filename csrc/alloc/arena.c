@@ -93,7 +93,7 @@ static arena_chunk *arena_take_chunk(nm_arena *a, size_t capacity, size_t align)
     return c;
 }
 
-/* What nobody may read any more; it stays the caller's to poison. */
+/* Wipes or marks bytes that are in no block any more. The caller poisons them. */
 static void arena_erase(const nm_arena *a, char *ptr, size_t size) {
     if (a->o.zero_on_free) nm__wipe(ptr, size);
     else if (a->o.patterns) memset(ptr, NM__FREED, size);

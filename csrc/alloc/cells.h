@@ -10,7 +10,7 @@
 #include "tuning.h"
 
 /* The link of the free cell `at`, from what stands there or to be put there. A key other than 0 hides it, so that
- * who can write into a freed cell cannot make the list lead anywhere of their choice. */
+ * code that writes into a freed cell cannot make the list lead to an address of its choice. */
 NM_INLINE void *nm__link(uintptr_t key, const void *at, const void *link) {
     return key == 0 ? (void *)(uintptr_t)link : (void *)((uintptr_t)link ^ key ^ (uintptr_t)at);
 }

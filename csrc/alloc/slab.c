@@ -45,8 +45,8 @@ struct nm_slab {
     slab_bin bins[];
 };
 
-/* A slab whose thread has ended belongs to nobody; whoever frees into it collects it, one at a time. LOST: a fork
- * came in between, and the child does not have the thread that was busy. */
+/* A slab whose thread has ended is an orphan; a thread that frees into it drains it, one at a time. LOST: a fork came in
+ * between, and the child does not have the thread that was draining. */
 enum { SLAB_OWNED, SLAB_ORPHANED, SLAB_DRAINING, SLAB_LOST };
 
 /* Every slab of the process, for the end of a thread. */
@@ -228,8 +228,8 @@ static void slab_retire(nm_slab *s, bool all) {
     }
 }
 
-/* Who pushes looks at the state afterwards and waits for one that is busy, which may have looked too early; who is
- * busy need not look again, and so never touches a slab that has been given up. */
+/* A thread that pushes looks at the state afterwards and waits for one that is draining, which may have looked too early. The
+ * one that is draining need not look again, and so never touches a slab that has been destroyed. */
 static void slab_drain_orphan(nm_slab *s) {
     int state = SLAB_ORPHANED;
     while (atomic_load(&s->remote) != NULL && state != SLAB_OWNED && state != SLAB_LOST) {

@@ -27,7 +27,7 @@
 #error "nativemem's core needs gcc or clang; build with USE_NATIVE_MEM=0 for the pure backend"
 #endif
 
-/* Not for the dynamic linker: who links the core into a shared object pays no detour for these. */
+/* Hidden from the dynamic linker: inside a shared object a call of these takes no detour. */
 #pragma GCC visibility push(hidden)
 
 /* Control structures only; blocks never come from here. Zeroed; NULL with the status slot set. */
@@ -90,7 +90,7 @@ uintptr_t nm__os_landing(void); /* about where the system maps what has no addre
 bool nm__os_open(void *ptr, size_t size); /* undoes nm__os_guard */
 bool nm__os_purge(void *ptr, size_t size); /* pages back to the system, zero when touched again */
 bool nm__os_guard(void *ptr, size_t size); /* inaccessible until opened */
-bool nm__os_is_readable(const void *ptr, size_t size); /* slow; now, and for as long as nobody unmaps it */
+bool nm__os_is_readable(const void *ptr, size_t size); /* slow; holds until the memory is unmapped */
 uint64_t nm__os_random(void);
 /* Pages of 2 MiB where they fit, if the system has them; or none but those there are. */
 void nm__os_prefer_huge(void *ptr, size_t size, bool prefer);
@@ -99,7 +99,7 @@ int64_t nm__os_time_ns(void); /* since the epoch */
 int64_t nm__os_monotonic_ns(void);
 size_t nm__os_address_limit(void); /* bytes of address space allowed; SIZE_MAX: no limit */
 
-/* No two threads ever have the same number, so what belonged to one that has ended belongs to nobody. 0 is no
+/* No two threads ever have the same number, so what belonged to a thread that has ended belongs to none. 0 is no
  * thread's. */
 extern NM_TLS uintptr_t nm__thread_number;
 uintptr_t nm__number_thread(void);

@@ -39,7 +39,7 @@ struct nm_budget {
     bool is_listed, is_unwatched;
 };
 
-/* Limits, levels, and who is whose child. Nothing is waited for while it is held. */
+/* The lock is for limits, levels and the tree. Nothing is waited for while it is held. */
 static struct {
     pthread_mutex_t lock;
     nm_budget *crossed;
@@ -412,7 +412,7 @@ NM_INLINE bool budget_release_one(nm_budget *b, size_t n, bool all_or_nothing) {
     return true;
 }
 
-/* Saturates: who releases at a parent what was charged through a child takes it from there once only. */
+/* Saturates: where a parent is released what was charged through a child, it is taken off the parent once only. */
 static void budget_discharge_line(nm_budget *b, size_t n) {
     for (; b != NULL; b = b->parent) (void)budget_release_one(b, n, false);
 }

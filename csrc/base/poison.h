@@ -4,7 +4,7 @@
  * them is a block, they find mistakes to the byte. Under AddressSanitizer that happens by itself; for Valgrind the
  * core is compiled with NM_VALGRIND. Elsewhere all of this is nothing.
  *
- *   NM_POISON    nobody may touch these bytes: they are in no block
+ *   NM_POISON    these bytes are in no block: a touch is a mistake
  *   NM_UNPOISON  they are in a block, or the allocator's, and nothing is known of their contents
  *   NM_REOPEN    as NM_UNPOISON, with the contents that were there
  *
@@ -45,7 +45,7 @@
 #define NM_REOPEN(ptr, size) NM_POISON(ptr, size)
 #endif
 
-/* A checker looks on: who reads or writes a freed block on purpose must leave it, or open it first. */
+/* A checker looks on: a test that reads or writes a freed block on purpose must be left out, or open the block first. */
 #if defined(NM__ASAN) || defined(NM_VALGRIND)
 #define NM__WATCHED 1
 #endif

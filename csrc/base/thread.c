@@ -1,4 +1,4 @@
-/* Threads: who they are, and what is done when one ends. */
+/* Threads: their numbers, and what is done when one exits. */
 #include "base/base.h"
 #include "tuning.h"
 

@@ -50,7 +50,7 @@
 
 #include "memlib.h"
 
-/* As many bytes as nobody has, where the product is none. */
+/* SIZE_MAX, which no machine has, where no size_t holds the product. */
 static inline size_t nm__redirect_product(size_t count, size_t size) {
     return size != 0 && count > SIZE_MAX / size ? SIZE_MAX : count * size;
 }

@@ -6,7 +6,7 @@
 #include "nativemem/plain.h"
 #include "tuning.h"
 
-/* Made where they are first needed, without a lock: who comes second gives back what it made. So a process may fork at
+/* Made where they are first needed, without a lock: the thread that comes second gives back what it made. So a process may fork at
  * any moment.
  * Invariant:  now == given, or now == own, or NULL before first use. */
 static struct {

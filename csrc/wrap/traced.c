@@ -15,7 +15,7 @@
 typedef struct tally {
     _Alignas(64) nm__counter out;
     nm__counter high, back, peak, count, frees, failures; /* one line of the cache for the seven */
-    _Atomic uintptr_t owner; /* 0: nobody's */
+    _Atomic uintptr_t owner; /* 0: none */
     struct tally *next;
     void *memory; /* what to give back */
     /* of the owner alone, where sites are sampled: bytes until the next one, and what it is drawn with */
@@ -46,7 +46,7 @@ static struct {
 
 /* This thread's tallies. Wrappers share slots; the number tells whose stands there. */
 typedef struct known_tally {
-    uint64_t number; /* 0: nobody's */
+    uint64_t number; /* 0: none */
     tally *tally;
 } known_tally;
 static NM_TLS known_tally known_tallies[NM_TRACED_SLOTS];
@@ -393,6 +393,6 @@ const char *nm_traced_check(const nm_traced *t) {
     if (s.used > s.total || s.live > s.count) return "more was taken back than given";
     if ((s.used == 0) != (s.live == 0)) return "bytes and blocks do not agree";
     if (t->o.site != NULL && t->o.sample == 0 && t->sites.count != s.live) return "not each block has its site";
-    if (t->sites.promised != 0) return "room for a site is promised to nobody";
+    if (t->sites.promised != 0) return "room for a site is promised to no block";
     return nm__sites_check(&t->sites);
 }

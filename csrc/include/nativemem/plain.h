@@ -64,7 +64,7 @@ struct nm_plain_freetype {
 };
 nm_plain_freetype *nm_plain_freetype_of(nm_plain *p);
 
-/* --- shapes without: who is called has to know, so there is a fixed number of them --- */
+/* --- shapes without: each function has to know its allocator, so there is a fixed number of them --- */
 
 #define NM_PLAIN_PLACES 16
 /* The first three are, in this order, expat's XML_Memory_Handling_Suite. */

@@ -1,6 +1,6 @@
 /* The port: the one method table that every allocator and wrapper speaks.
  *
- * Size and alignment come back on free, so nobody needs a header to account exactly. Moving a block
+ * Size and alignment come back on free, so no allocator needs a header to account exactly. Moving a block
  * (alloc, copy, free) is written once, in nm_realloc below.
  */
 #ifndef NATIVEMEM_PORT_H

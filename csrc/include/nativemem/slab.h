@@ -5,7 +5,7 @@
  * to upstream; one spare is kept for each bin, so that a block at the edge does not take and return one in
  * a loop. A slab belongs to its thread: alloc elsewhere is refused; a free elsewhere is queued without a
  * lock and collected by the owner. When that thread ends its blocks stay as they are, and each superblock goes
- * back with the last free into it, whoever frees.
+ * back with the last free into it, from whatever thread it comes.
  */
 #ifndef NATIVEMEM_SLAB_H
 #define NATIVEMEM_SLAB_H

@@ -113,4 +113,54 @@
 #define NM_DECAY_SLACK_PART 4
 #define NM_DECAY_SLACK ((size_t)4 << 20)
 
+/* ---- blocks of Python's ----------------------------------------------------------------------------- */
+
+/* Dead Block objects that are kept for reuse: more than a burst of short-lived blocks needs, and less than 32 KiB. */
+#define NM_BLOCK_SPARES 256
+
+/* ---- the engine ------------------------------------------------------------------------------------- */
+
+/* Alignment of arrays, in bytes: what vector code likes, and the size of a cache line. In multiples of it every cell starts
+ * at one. */
+#define NM_ARRAY_ALIGN ((size_t)64)
+
+/* Owners, and entries, that have outlived their budget or context and are looked at with each call that may see one go: there
+ * may be many, so each call looks at a few in turn. */
+#define NM_SCOPE_TURN 8
+/* Lists of open entries, by the generator that each was made in. A power of two. */
+#define NM_SCOPE_LISTS 256
+
+/* The overdraft; docs/decisions/0032-overdraft.md. All in bytes.
+ * The largest block that may be overdrawn: larger ones are refused on the spot, which code bears better than to have them
+ * and an error later. What a handler of a MemoryError, or code that may not be interrupted, asks for may be larger: a
+ * traceback that is to be shown, or the 256 KiB and a header that an event loop reads into. */
+#define NM_OVERDRAFT_SMALL NM_CELL_MAX
+#define NM_OVERDRAFT_SMALL_IF_URGENT ((size_t)320 << 10)
+/* With the overdraft used up, small blocks are had beyond every limit: so many bytes until the thread comes to a safe point,
+ * so many after a refusal, and so many at any time in the process. */
+#define NM_OVERDRAFT_LENT_TO_SAFE_POINT ((size_t)128 << 10)
+#define NM_OVERDRAFT_LENT_AFTER_REFUSAL ((size_t)1024)
+#define NM_OVERDRAFT_LENT_IN_ALL ((size_t)2 << 20)
+/* Beyond that, too: the int that the interpreter makes, with the exception set, to enter a handler, since without it, it
+ * tries for ever; the object of a frame that an exception passes through, since without it the exception is lost; and so
+ * many bytes for each thread's code that must not be interrupted: one that is refused while it starts, or between a job
+ * and its answer, is waited for in vain. */
+#define NM_OVERDRAFT_INT_SIZE ((size_t)32)
+#define NM_OVERDRAFT_LENT_TO_SPARED ((size_t)16 << 10)
+/* Where a thread cannot be called back: so many overdrawn blocks after an error belong to its handling. */
+#define NM_DENIAL_HANDLING_BLOCKS 64
+/* Frames of the standard library, the innermost ones, that are looked at for the code that called it. */
+#define NM_SPARED_FRAMES 100
+/* Names of modules of the standard library; some 300 in each version. */
+#define NM_SPARED_LIBRARY 512
+/* A handler inside a handler hides the outer one's exception from the thread's state; it is the inner one's context. So many
+ * contexts are followed. */
+#define NM_INSIDES_CONTEXTS 64
+/* Frames, the innermost ones, in which it is noted where something was overdrawn. */
+#define NM_INSIDES_PLACES 8
+
+/* Stacks of frames (nm_traced's sites): buckets of the table, and the deepest stack, in frames. */
+#define NM_STACKS_BUCKETS 1024
+#define NM_STACKS_FRAMES 128
+
 #endif

@@ -147,7 +147,7 @@ def test_another_value_of_the_switch(
 
 def test_the_versions_are_those_that_the_core_knows(backend: types.ModuleType) -> None:
     """What the backend lets through is compiled, and the core's own check refuses the next version."""
-    text = (ROOT / "csrc" / "engine" / "insides.c").read_text(encoding="utf-8")
+    text = (ROOT / "csrc" / "engine" / "internals.h").read_text(encoding="utf-8")
     refused = re.search(r"#if PY_VERSION_HEX >= 0x03([0-9A-F]{2})0000\n#error", text)
     assert refused is not None
     assert int(refused[1], 16) == backend.LAST[1] + 1

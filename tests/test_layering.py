@@ -115,6 +115,56 @@ def c_violations(root: Path) -> Iterator[str]:
                 yield f"{shown}: calls {match[1]}() of libc"
 
 
+def c_modules(csrc: Path, layers: Sequence[str]) -> dict[str, set[str]]:
+    """Of each file and its header together, ``layer/name``, those that it includes."""
+    graph: dict[str, set[str]] = {}
+    for path in c_files(csrc):
+        module = path.relative_to(csrc).with_suffix("").as_posix()
+        if not module.startswith(tuple(f"{layer}/" for layer in layers)):
+            continue
+        found = graph.setdefault(module, set())
+        for _, name in INCLUDE.findall(strip_c(path.read_text(encoding="utf-8"), strings=False)):
+            target = resolve(name, path, csrc)
+            if target is not None and csrc in target.parents:
+                found.add(target.relative_to(csrc).with_suffix("").as_posix())
+        found.discard(module)
+    return graph
+
+
+def c_circle(graph: dict[str, set[str]]) -> list[str]:
+    """Modules of a circle, or nothing."""
+    done: set[str] = set()
+
+    def walk(module: str, path: list[str]) -> list[str]:
+        if module in path:
+            return path[path.index(module) :]
+        if module in done:
+            return []
+        for other in sorted(graph.get(module, ())):
+            if circle := walk(other, [*path, module]):
+                return circle
+        done.add(module)
+        return []
+
+    return next((circle for module in sorted(graph) if (circle := walk(module, []))), [])
+
+
+C_FUNCTION = re.compile(
+    r"^(?!static|typedef|NM_INLINE|#|extern)[A-Za-z_][\w \*]*?\b(\w+)\([^;{}]*\)\s*\{", re.MULTILINE
+)
+
+
+def undeclared(csrc: Path, layers: Sequence[str]) -> Iterator[str]:
+    """Functions that other files may call and that the header of their own file does not declare."""
+    for layer in layers:
+        for path in sorted((csrc / layer).glob("*.c")):
+            header = path.with_suffix(".h")
+            declared = header.read_text(encoding="utf-8") if header.exists() else ""
+            for name in C_FUNCTION.findall(strip_c(path.read_text(encoding="utf-8"), strings=True)):
+                if not re.search(rf"\b{name}\(", declared) and not name.startswith("PyInit_"):
+                    yield f"csrc/{layer}/{path.name}: {name} is not in {header.name}"
+
+
 # --- Python ---
 
 #: The rooms (folders) of the package and the modules beside them, from the lowest on. Those of one line do not use
@@ -256,6 +306,20 @@ def py_violations(root: Path) -> Iterator[str]:
 def test_no_c_file_includes_a_layer_above() -> None:
     assert len(c_files(ROOT / "csrc")) > 10
     assert list(c_violations(ROOT)) == []
+
+
+def test_no_circle_among_the_files_that_see_python() -> None:
+    graph = c_modules(ROOT / "csrc", SEE_PYTHON)
+    assert "engine/charge" in graph["engine/overdraft"]
+    assert c_circle(graph) == []
+    assert c_circle({"a": {"b"}, "b": {"c", "d"}, "c": set(), "d": {"b"}}) == ["b", "d"]
+
+
+def test_each_function_is_declared_in_its_files_own_header(tmp_path: Path) -> None:
+    assert list(undeclared(ROOT / "csrc", SEE_PYTHON)) == []
+    (tmp_path / "engine").mkdir()
+    (tmp_path / "engine" / "planted.c").write_text("static int a(void) {}\nbool b(int c) {}\n", encoding="utf-8")
+    assert list(undeclared(tmp_path, ("engine",))) == ["csrc/engine/planted.c: b is not in planted.h"]
 
 
 def test_no_python_module_imports_a_layer_above() -> None:

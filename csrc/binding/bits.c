@@ -4,6 +4,7 @@
  * would be slow there: single bits, ranges, searches, iteration. As in ring.c, no Python code runs between a look and a
  * change. */
 #include "binding/packed.h"
+#include "binding/bits.h"
 
 #include <string.h>
 

@@ -1,7 +1,6 @@
 #include "binding/chain.h" /* first: Python.h wants to be */
 
-/* Dead Block objects that are kept: more than a burst of short-lived blocks needs, and less than 32 KiB. */
-#define BLOCK_SPARES_MAX 256
+#include "tuning.h"
 
 BlockObject *nm__block_spares;
 int nm__block_spare_count;
@@ -16,7 +15,7 @@ bool nm__block_add_spare(void) {
 }
 
 void nm__block_discard(BlockObject *b) {
-    if (nm__block_spare_count < BLOCK_SPARES_MAX) {
+    if (nm__block_spare_count < NM_BLOCK_SPARES) {
         b->older = nm__block_spares;
         nm__block_spares = b;
         nm__block_spare_count++;

@@ -1,7 +1,5 @@
 #include "binding/handles.h" /* first: Python.h wants to be */
 
-#include "engine/stacks.h"
-
 /* Owns one C structure. It is no part of the garbage collector and refers to other handles only, so it is
  * destroyed when the last reference goes and at no other time, and the structures it needs go after it.
  * (A cffi pointer with a destructor would be finalized in any order when it is part of a cycle.) */

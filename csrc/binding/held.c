@@ -2,7 +2,7 @@
 
 #include "binding/block.h"
 #include "binding/chain.h"
-#include "engine/overdraft.h"
+#include "engine/denials.h"
 
 /* Blocks that are to be deallocated where Python code may run; each with the last reference to it. */
 static BlockObject *held_departed;
@@ -25,7 +25,7 @@ static void held_drop(BlockObject *b) {
     }
     b->next_orphan = held_departed;
     held_departed = b;
-    nm__overdraft_wait_for_safe_point();
+    nm__denial_wait_for_safe_point();
 }
 
 PyObject *nm__held_take(PyObject *allocator, size_t size, size_t align, void **ptr, nm_failure *refused) {

@@ -36,9 +36,7 @@ static PyObject *intern_failure(void) {
     return Py_BuildValue("(innn)", (int)f.status, (Py_ssize_t)f.requested, (Py_ssize_t)f.used, (Py_ssize_t)f.limit);
 }
 
-static uint64_t intern_hash_of(const void *bytes, size_t size) {
-    return (uint64_t)nm__hash_bytes(bytes, (Py_ssize_t)size);
-}
+static uint64_t intern_hash_of(const void *bytes, size_t size) { return (uint64_t)nm__hash_bytes(bytes, (Py_ssize_t)size); }
 
 /* ---- values ---- */
 

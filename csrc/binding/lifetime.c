@@ -19,7 +19,7 @@ static PyObject *allocator_attach(AllocatorObject *a, PyObject *args) {
         PyErr_SetString(PyExc_TypeError, "upstream must be an Allocator or None");
         return NULL;
     }
-    PyObject *port = PyObject_CallMethod(core, "port", NULL);
+    PyObject *port = PyObject_GetAttrString(core, "port"); /* a slot: no Python code runs */
     if (port == NULL) return NULL;
     PyObject *handle;
     unsigned long long self, methods;

@@ -316,7 +316,4 @@ static PyMethodDef packed_functions[] = {
     {"packed_own_methods", packed_own_methods, METH_O, "Gives a class of packed items methods of its own."},
     {NULL, NULL, 0, NULL}};
 
-int nm__packed_add(PyObject *module) {
-    if (nm__ring_add(module) < 0 || nm__table_add(module) < 0 || nm__bits_add(module) < 0) return -1;
-    return PyModule_AddFunctions(module, packed_functions);
-}
+int nm__packed_add(PyObject *module) { return PyModule_AddFunctions(module, packed_functions); }

@@ -72,9 +72,6 @@ static inline void nm__scratch_drop(nm__scratch *s) {
 
 /* Has `self._refuse(why, n)` raise; where an error is set, that stays. */
 void nm__packed_refuse(PyObject *self, const char *why, Py_ssize_t n);
-int nm__ring_add(PyObject *module);
-int nm__table_add(PyObject *module);
-int nm__bits_add(PyObject *module);
-int nm__packed_add(PyObject *module); /* those three, and what gives a class their methods */
+int nm__packed_add(PyObject *module); /* what gives a class the methods of these types */
 
 #endif

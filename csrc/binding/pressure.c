@@ -1,6 +1,7 @@
 #include "binding/pressure.h" /* first: Python.h wants to be */
 
 #include "binding/hooks.h"
+#include "engine/scopes.h"
 
 NM_COLD PyObject *nm__pressure_tell_after(PyObject *result) {
     PyObject *done = nm__hook_call(TELL, NULL, "()");
@@ -21,6 +22,8 @@ int nm__pressure_tell(void) {
     Py_XDECREF(done);
     return done == NULL ? -1 : 0;
 }
+
+int nm__pressure_tell_aside(void) { return nm__scope_without(nm__pressure_tell); }
 
 /* As nm__pressure_ask; the budgets that were asked join the list *asked (NULL: none yet), whose members are passed over. */
 static NM_COLD int pressure_ask(nm__refusal refusal, PyObject **asked) {

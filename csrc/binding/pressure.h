@@ -9,6 +9,7 @@
 
 /* Calls the watchers of what was noted. -1 with an error set: an interrupt. */
 int nm__pressure_tell(void);
+int nm__pressure_tell_aside(void); /* the same, at no owner's charge */
 PyObject *nm__pressure_tell_after(PyObject *result);
 
 /* The result of a call that may have charged a budget; NULL instead, with an error set, after an interrupt. */

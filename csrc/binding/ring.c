@@ -5,6 +5,7 @@
  * memory of their own first, because packing may run any Python code, which may change or close the ring; between the last
  * look at the ring's state and the change no Python code runs. */
 #include "binding/packed.h"
+#include "binding/ring.h"
 
 #include <string.h>
 

@@ -14,12 +14,10 @@
 #include "binding/held.h"
 #include "binding/hooks.h"
 #include "binding/pressure.h"
-#include "engine/engine.h"
-#include "engine/numpy.h"
+#include "engine/arrays.h"
+#include "engine/serve.h"
+#include "tuning.h"
 #include "wrap/sites.h"
-
-/* What vector code likes. */
-#define ARRAY_ALIGN 64
 
 typedef struct array_source {
     nm__numpy_handler handler; /* first: what the capsule points to */
@@ -75,7 +73,7 @@ static void source_make_refusal(void) {
     array_source *source = source_refused.source;
     source_refused.source = NULL;
     PyObject *allocator = Py_NewRef(source->allocator);
-    nm__raise_refusal((AllocatorObject *)allocator, source_refused.failure, source_refused.size, ARRAY_ALIGN);
+    nm__raise_refusal((AllocatorObject *)allocator, source_refused.failure, source_refused.size, NM_ARRAY_ALIGN);
     Pending p = pending_set_aside();
     PyErr_NormalizeException(&p.type, &p.value, &p.traceback);
     if (p.value != NULL) { /* they would keep frames, and so arrays */
@@ -116,7 +114,7 @@ static NM_COLD bool source_ask_for_room(PyObject *allocator, nm_failure failure)
 
 static PyObject *source_hold(array_source *source, size_t size, void **ptr, nm_failure *failure) {
     if (!nm__sites_promise(&source_table)) return NULL;
-    PyObject *block = nm__held_take(source->allocator, size + (size == 0), ARRAY_ALIGN, ptr, failure);
+    PyObject *block = nm__held_take(source->allocator, size + (size == 0), NM_ARRAY_ALIGN, ptr, failure);
     if (block == NULL) nm__sites_forget_promise(&source_table);
     return block;
 }
@@ -141,7 +139,7 @@ static void *source_alloc(array_source *source, size_t size, bool zeroed) {
         if (zeroed) memset(ptr, 0, size);
     }
     if (NM_UNLIKELY(source->forgotten && source->asking == 0)) source_end(source);
-    nm__engine_watch_pressure();
+    nm__serve_watch_pressure();
     pending_put_back(pending);
     return ptr;
 }

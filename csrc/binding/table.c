@@ -9,6 +9,7 @@
  * Keys are equal when their bytes are: they are packed so that what comes back is equal to what went in. Hashes are
  * seeded, since keys may come from strangers. As in ring.c, no Python code runs between a look and a change. */
 #include "binding/packed.h"
+#include "binding/table.h"
 
 #include <string.h>
 

@@ -3,15 +3,11 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#include "engine/python.h"
+#include "engine/ending.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
-
-#include "nativemem/budget.h"
-#include "nativemem/heap.h"
-#include "engine/engine.h"
 
 #ifdef __GLIBC__ /* others have no on_exit */
 #define CAN_WATCH 1
@@ -48,7 +44,7 @@ static void ending_at_exit(int status, void *unused) {
 #endif
 
 /* Looks at the exit code from now on. Pre: early, so that the other handlers of exit() run before. False: it cannot. */
-PyObject *nm__ending_watch(PyObject *module, PyObject *unused) {
+static PyObject *ending_watch(PyObject *module, PyObject *unused) {
     (void)module, (void)unused;
 #if CAN_WATCH
     if (!ending.watched) ending.watched = on_exit(ending_at_exit, NULL) == 0;
@@ -58,7 +54,7 @@ PyObject *nm__ending_watch(PyObject *module, PyObject *unused) {
 }
 
 /* What is done with the exit code: (over, fd, at, width). Keeps fd, which is -1 for none, open to the end. */
-PyObject *nm__ending_plan(PyObject *module, PyObject *args) {
+static PyObject *ending_plan(PyObject *module, PyObject *args) {
     (void)module;
     int over, fd, width;
     long long at;
@@ -70,36 +66,10 @@ PyObject *nm__ending_plan(PyObject *module, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-static bool ending_add(PyObject *list, size_t size, uint64_t count) {
-    if (count == 0) return true;
-    PyObject *pair = Py_BuildValue("(NK)", PyLong_FromSize_t(size), (unsigned long long)count);
-    bool added = pair != NULL && PyList_Append(list, pair) == 0;
-    Py_XDECREF(pair);
-    return added;
-}
-
-/* ([(size, blocks ever served)], (requested, used, limit) of the last denial or None); None where there is no heap.
- * Without cffi: the program may have left an interpreter in which nothing can be imported any more. */
-PyObject *nm__engine_account(PyObject *module, PyObject *unused) {
-    (void)module, (void)unused;
-    if (nm_engine_heap() == NULL) Py_RETURN_NONE;
-    nm_census census;
-    nm__engine_census(&census);
-    PyObject *sizes = PyList_New(0);
-    if (sizes == NULL) return NULL;
-    bool added = true;
-    for (unsigned b = 0; b < NM_BINS && added; b++) added = ending_add(sizes, nm_bin_size(b), census.allocations[b]);
-    for (unsigned k = 0; k < NM_SPAN_SIZES && added; k++) added = ending_add(sizes, (size_t)1 << k, census.span_allocations[k]);
-    nm_denial denial;
-    PyObject *refused = NULL;
-    if (added && nm_budget_last_denial(nm_engine_budget(), &denial)) {
-        refused = Py_BuildValue("(NNN)", PyLong_FromSize_t(denial.requested), PyLong_FromSize_t(denial.used),
-                                PyLong_FromSize_t(denial.limit));
-        added = refused != NULL;
-    }
-    if (!added) {
-        Py_DECREF(sizes);
-        return NULL;
-    }
-    return refused != NULL ? Py_BuildValue("(NN)", sizes, refused) : Py_BuildValue("(NO)", sizes, Py_None);
+int nm__ending_add(PyObject *module) {
+    static PyMethodDef methods[] = {
+        {"ending_watch", ending_watch, METH_NOARGS, "Looks at the process's exit code from now on. False: it cannot."},
+        {"ending_plan", ending_plan, METH_VARARGS, "What is done with the exit code: (over, fd, at, width)."},
+        {NULL, NULL, 0, NULL}};
+    return PyModule_AddFunctions(module, methods);
 }

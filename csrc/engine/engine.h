@@ -1,22 +1,53 @@
-/* The engine's heap and limit, for the control plane: no call here needs the interpreter's lock. */
+/* The engine's heap, its budget, and which of the interpreter's memory it serves.
+ *
+ * It is started once in a process and never ends: blocks of it live as long as the interpreter does. On and off is a mode
+ * that only decides where new memory comes from.
+ */
 #ifndef NM__ENGINE_H
 #define NM__ENGINE_H
 
+#include "engine/charge.h"
 #include "nativemem/heap.h"
 
-nm_heap *nm_engine_heap(void);     /* NULL before it is started */
-nm_budget *nm_engine_budget(void); /* its limit is NM_SIZE_MAX where none was set */
+#pragma GCC visibility push(hidden) /* so that no access takes a detour through a table of the loader's */
 
-/* There are owners from now on. false: out of memory. */
-bool nm__engine_use_scopes(void);
-/* Whether anybody may be in a scope: only then is it found out with each call who is charged. */
+/* SCOPED: it is found out with each call which owner is charged. */
+enum { NM__MODE_OFF, NM__MODE_ON, NM__MODE_SCOPED };
+
+/* Invariants:
+ *   heap == NULL <=> the engine was not started <=> nm__charge_process == NULL
+ *   a mode is SCOPED => looks_for_scopes;  raw is never SCOPED
+ *   looks_for_scopes => has_owners */
+typedef struct nm__engine_state {
+    nm_heap *heap;
+    bool is_secure;
+    bool has_owners;       /* there have been some */
+    bool looks_for_scopes; /* there may be a thread in a scope: ON is SCOPED */
+    atomic_bool limited;   /* a limit of the process was set; asked without the interpreter's lock, too */
+    _Atomic int objects, arrays, raw; /* modes */
+} nm__engine_state;
+extern nm__engine_state nm__engine;
+
+NM_INLINE bool nm__mode_is_on(_Atomic int *mode) {
+    int m = atomic_load_explicit(mode, memory_order_relaxed);
+    if (NM_LIKELY(m == NM__MODE_ON)) return true;
+    if (m == NM__MODE_OFF) return false;
+    nm__charge_sync();
+    return true;
+}
+void nm__mode_switch(_Atomic int *mode, bool on);
+
+static inline bool nm__engine_has_limit(void) { return atomic_load_explicit(&nm__engine.limited, memory_order_relaxed); }
+static inline bool nm__engine_is_bounded(void) { return nm__engine_has_limit() || nm__charge_now.owner != NULL; }
+
+nm_budget *nm_engine_budget(void); /* its limit is NM_SIZE_MAX where none was set; NULL before the engine is started */
+bool nm__engine_is_on(void);       /* for objects or for arrays */
+/* Whether a thread may be in a scope: only then is it found out with each call which owner is charged. */
 void nm__engine_look_for_scopes(bool on);
-bool nm__engine_is_on(void); /* for objects or for arrays */
-void nm__engine_watch_pressure(void); /* has what is noted told soon, from the interpreter's loop */
 nm_heap *nm__engine_own_heap(nm_budget *of); /* as secure as the engine's */
-void nm__census_add(nm_census *sum, const nm_census *more); /* what was allocated */
-void nm__engine_add_census(nm_census *sum, nm_heap *h);
-/* How many blocks of each size the engine served, for the process and for owners. Pre: it was started. */
-void nm__engine_census(nm_census *out);
+bool nm__engine_is_missing(void);            /* it was not started; then an error is set */
+int nm__engine_add(PyObject *module);
+
+#pragma GCC visibility pop
 
 #endif

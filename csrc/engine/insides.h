@@ -1,8 +1,12 @@
-/* What is known of the interpreter's insides, one section a version. */
+/* What is known of the interpreter's insides, one section a version.
+ *
+ * Pre of all: insides_check has passed, and the interpreter's lock is held. Nothing here allocates or runs Python code.
+ */
 #ifndef NM__INSIDES_H
 #define NM__INSIDES_H
 
 #include "engine/python.h"
+#include "tuning.h"
 
 /* Has the thread raise the class at its next safe point in the eval loop, unless it is to raise something already.
  * Allocates nothing and takes no lock. Pre: the calling thread's state; the interpreter's lock is held. */
@@ -34,11 +38,10 @@ typedef struct nm__place {
     const void *frame, *code; /* to be compared; the frame may be gone */
     int handler;
 } nm__place;
-#define NM__PLACES 8
 /* The innermost; the last one's frame is NULL where there are fewer. */
-void nm__insides_note_places(const PyThreadState *thread, nm__place places[NM__PLACES]);
+void nm__insides_note_places(const PyThreadState *thread, nm__place places[NM_INSIDES_PLACES]);
 /* Whether an exception that is raised now goes to the same `try`. True where no places were noted. */
-bool nm__insides_is_still_at(const PyThreadState *thread, const nm__place places[NM__PLACES]);
+bool nm__insides_is_still_at(const PyThreadState *thread, const nm__place places[NM_INSIDES_PLACES]);
 bool nm__insides_is_finalizing(void);
 
 /* Of the frame of a generator or coroutine: its item on the stack of handled exceptions, which a thread has it on while it
@@ -47,9 +50,5 @@ const void *nm__insides_item_of(PyFrameObject *f);
 /* Whether the frame is in the midst of the instruction that begins a `with`, which ends its scope before the frame ends.
  * false where that cannot be seen, under a tracer. */
 bool nm__insides_is_at_with(PyFrameObject *f);
-
-/* Function of the module. Tries what this file reads on code that it knows, once: None, or what is not as it is expected.
- * An error where there is no memory, or an interrupt comes. Pre: nothing else of the above was called unless it passed. */
-PyObject *nm__insides_check(PyObject *module, PyObject *unused);
 
 #endif

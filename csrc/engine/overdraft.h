@@ -12,20 +12,7 @@
 #include "engine/python.h"
 
 #include "heap/heap.h"
-#include "engine/scopes.h"
-
-/* What the engine has Python code do at a safe point, or before a request is refused: the layer above sets the functions
- * when the module is made, so that the engine knows nothing of it. */
-typedef struct nm__watcher_table {
-    /* Calls the watchers of budgets with what was noted. -1 with an error set: an interrupt. */
-    int (*tell)(void);
-    /* Asks the watchers for room: 1 where one was called, 0 where none was, -1 with an error set for an interrupt. Pre: both
-     * budgets are held. */
-    int (*ask)(nm_budget *charged, nm_budget *refuser);
-    /* Runs what is left to run of blocks that arrays had. */
-    void (*drain)(void);
-} nm__watcher_table;
-extern nm__watcher_table nm__watchers;
+#include "engine/charge.h"
 
 /* Before the first call of the rest; false: out of memory. process: what all of it is charged to, beside an owner. */
 bool nm__overdraft_start(nm_budget *process, bool secure);
@@ -46,19 +33,6 @@ NM_INLINE bool nm__overdraft_owns(const nm__page *page) {
 }
 /* Pre: of its own. */
 nm_status nm__overdraft_give(void *ptr);
-
-/* What budgets have to tell, what is left of arrays' blocks, and errors that are due, come at the main thread's next safe point. */
-void nm__overdraft_wait_for_safe_point(void);
-/* After an error half of the overdraft is had in silence, until the budget has recovered: what still needs a little, to
- * tell of the error or to end, is not to get one after another. Slow paths that got memory ask whether it has. */
-extern atomic_bool nm__overdraft_is_told;
-void nm__overdraft_look_for_recovery(void);
-/* The thread gets an error for a request that has no overdraft. */
-void nm__overdraft_refused(void);
-/* The owner's scope ends in this thread: whether an error is due that the code in it has not got. */
-bool nm__overdraft_is_due(nm__owner *o);
-/* The thread is about to allocate in another name: an error that the owner's code was to get waits until it runs again. */
-void nm__overdraft_leave_owner(nm__owner *o);
 
 void nm__overdraft_add_census(nm_census *sum);
 

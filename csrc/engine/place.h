@@ -24,4 +24,12 @@ void nm__place_take(PyMemAllocatorDomain domain, PyMemAllocatorEx *hook, PyMemAl
 /* Pre: the place is another's. The file that its code is from, borrowed from the loader; NULL where it has none. */
 const char *nm__place_owner(PyMemAllocatorDomain domain);
 
+/* As take, also where the hook stood once: another's that had ended may have put back what it found long ago. */
+void nm__place_stand(PyMemAllocatorDomain domain, PyMemAllocatorEx *hook, PyMemAllocatorEx *before, atomic_bool *hooked);
+/* Whether the hook can be put there, or is reached through whatever stands above it. hooked: it stood there before; mode: as
+ * in engine.h, of the hook. */
+bool nm__place_may_stand(PyMemAllocatorDomain domain, const PyMemAllocatorEx *hook, bool hooked, _Atomic int *mode);
+/* Whether the hook serves: a hook that was taken out serves nothing. */
+bool nm__place_serves(PyMemAllocatorDomain domain, const PyMemAllocatorEx *hook, _Atomic int *mode);
+
 #endif

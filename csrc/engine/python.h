@@ -1,4 +1,4 @@
-/* Shared by the files that see Python.h: the data plane and the hooks. */
+/* Python.h, and what of it has another name in each version. To be included first. */
 #ifndef NM__PYTHON_H
 #define NM__PYTHON_H
 
@@ -13,22 +13,6 @@
 #else
 #define nm__thread_state _PyThreadState_UncheckedGet
 #endif
-
-/* Functions of the module; each is called with the interpreter's lock held. */
-PyObject *nm__engine_start(PyObject *module, PyObject *secure);
-PyObject *nm__engine_budget(PyObject *module, PyObject *unused);
-PyObject *nm__engine_set_limit(PyObject *module, PyObject *args);
-PyObject *nm__engine_stranger(PyObject *module, PyObject *args);
-PyObject *nm__engine_objects(PyObject *module, PyObject *on);
-PyObject *nm__engine_raw(PyObject *module, PyObject *on);
-PyObject *nm__engine_hook_arrays(PyObject *module, PyObject *api);
-PyObject *nm__engine_array_handler(PyObject *module, PyObject *address);
-PyObject *nm__engine_arrays(PyObject *module, PyObject *on);
-PyObject *nm__engine_lift(PyObject *module, PyObject *unused);
-PyObject *nm__engine_state(PyObject *module, PyObject *unused);
-PyObject *nm__ending_watch(PyObject *module, PyObject *unused);
-PyObject *nm__ending_plan(PyObject *module, PyObject *args);
-PyObject *nm__engine_account(PyObject *module, PyObject *unused);
 
 /* The interpreter's hash of bytes, which has a secret. 3.13 exports its function and does not declare it publicly. */
 #if PY_VERSION_HEX >= 0x030E0000

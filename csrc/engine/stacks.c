@@ -1,11 +1,10 @@
 #include "engine/stacks.h" /* first: Python.h wants to be */
 
+#include "tuning.h"
+
 #if PY_VERSION_HEX < 0x030B0000
 #include <frameobject.h>
 #endif
-
-#define BUCKETS 1024
-#define MOST_FRAMES 128
 
 typedef struct frame {
     PyCodeObject *code; /* strong */
@@ -23,11 +22,11 @@ typedef struct stack {
 struct nm_stacks {
     int depth;
     PyObject *package; /* str: frames of files whose names begin so are not the caller's */
-    stack *buckets[BUCKETS];
+    stack *buckets[NM_STACKS_BUCKETS];
 };
 
 void nm_stacks_destroy(nm_stacks *s) {
-    for (size_t i = 0; i < BUCKETS; i++) {
+    for (size_t i = 0; i < NM_STACKS_BUCKETS; i++) {
         for (stack *k = s->buckets[i], *next; k != NULL; k = next) {
             next = k->next;
             for (int n = 0; n < k->count; n++) Py_DECREF(k->frames[n].code);
@@ -38,13 +37,13 @@ void nm_stacks_destroy(nm_stacks *s) {
     PyMem_RawFree(s);
 }
 
-PyObject *nm__own_stacks(PyObject *module, PyObject *args) {
+static PyObject *stacks_own(PyObject *module, PyObject *args) {
     (void)module;
     unsigned long long slot;
     int depth;
     PyObject *package;
     if (!PyArg_ParseTuple(args, "KiU", &slot, &depth, &package)) return NULL;
-    if (depth < 1 || depth > MOST_FRAMES) return PyErr_Format(PyExc_ValueError, "1 to %d frames", MOST_FRAMES);
+    if (depth < 1 || depth > NM_STACKS_FRAMES) return PyErr_Format(PyExc_ValueError, "1 to %d frames", NM_STACKS_FRAMES);
     nm_stacks *s = PyMem_RawCalloc(1, sizeof *s);
     if (s == NULL) return PyErr_NoMemory();
     s->depth = depth;
@@ -53,7 +52,7 @@ PyObject *nm__own_stacks(PyObject *module, PyObject *args) {
     Py_RETURN_TRUE;
 }
 
-PyObject *nm__stacks_frames(PyObject *module, PyObject *args) {
+static PyObject *stacks_frames(PyObject *module, PyObject *args) {
     (void)module;
     unsigned long long site;
     if (!PyArg_ParseTuple(args, "K", &site)) return NULL;
@@ -73,13 +72,13 @@ PyObject *nm__stacks_frames(PyObject *module, PyObject *args) {
     return frames;
 }
 
-static stack *known(nm_stacks *s, const frame *frames, int count) {
+static stack *stacks_find(nm_stacks *s, const frame *frames, int count) {
     size_t hash = 0;
     for (int i = 0; i < count; i++) {
         hash = (hash ^ ((uintptr_t)frames[i].code >> 4) ^ ((size_t)frames[i].line << 40)) * (size_t)0x9E3779B97F4A7C15;
         hash ^= hash >> 32;
     }
-    stack **bucket = &s->buckets[hash % BUCKETS];
+    stack **bucket = &s->buckets[hash % NM_STACKS_BUCKETS];
     for (stack *k = *bucket; k != NULL; k = k->next) {
         bool same = k->hash == hash && k->count == count;
         for (int i = 0; same && i < count; i++)
@@ -98,7 +97,7 @@ static stack *known(nm_stacks *s, const frame *frames, int count) {
     return *bucket = k;
 }
 
-static bool is_ours(const nm_stacks *s, PyCodeObject *code) {
+static bool stacks_is_of_package(const nm_stacks *s, PyCodeObject *code) {
     return PyUnicode_Tailmatch(code->co_filename, s->package, 0, PY_SSIZE_T_MAX, -1) > 0;
 }
 
@@ -106,7 +105,7 @@ static bool is_ours(const nm_stacks *s, PyCodeObject *code) {
  * before Python 3.12, and an error that is set stays set. The code objects stay alive: their frames are running. */
 uintptr_t nm__stacks_site(void *self) {
     nm_stacks *s = self;
-    frame frames[MOST_FRAMES];
+    frame frames[NM_STACKS_FRAMES];
     int count = 0;
     if (!PyGILState_Check() || nm__thread_state() == NULL) return 0;
     int was_on = PyGC_Disable();
@@ -114,13 +113,21 @@ uintptr_t nm__stacks_site(void *self) {
     PyErr_Fetch(&type, &value, &traceback);
     for (PyFrameObject *f = PyThreadState_GetFrame(PyThreadState_Get()), *back; f != NULL; f = back) {
         PyCodeObject *code = PyFrame_GetCode(f);
-        if (count > 0 || !is_ours(s, code)) frames[count++] = (frame){code, PyFrame_GetLineNumber(f)};
+        if (count > 0 || !stacks_is_of_package(s, code)) frames[count++] = (frame){code, PyFrame_GetLineNumber(f)};
         back = count < s->depth ? PyFrame_GetBack(f) : NULL;
         Py_DECREF(code);
         Py_DECREF(f);
     }
-    stack *k = count == 0 ? NULL : known(s, frames, count);
+    stack *k = count == 0 ? NULL : stacks_find(s, frames, count);
     PyErr_Restore(type, value, traceback);
     if (was_on) PyGC_Enable();
     return (uintptr_t)k;
+}
+
+int nm__stacks_add(PyObject *module) {
+    static PyMethodDef methods[] = {
+        {"own_stacks", stacks_own, METH_VARARGS, "Makes a collection of stacks and puts it into a handle's slot."},
+        {"stacks_frames", stacks_frames, METH_VARARGS, "File, line and function of each frame of a site."},
+        {NULL, NULL, 0, NULL}};
+    return PyModule_AddFunctions(module, methods);
 }

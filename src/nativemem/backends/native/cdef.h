@@ -1,5 +1,6 @@
-/* The control plane: every C function that Python calls through cffi. The contracts stand in csrc/include; those of
- * own_<noun>, by which structures are made, in csrc/binding/owned.h. */
+/* The control plane: what C that Python calls through cffi, beyond what each structure has. The contracts stand in
+ * csrc/include. For each structure in the list of csrc/binding/owned.h ffi_build.py adds its type, own_<noun>,
+ * nm_<noun>_destroy and nm_<noun>_port. tests/test_cdef.py compares all of it with the headers. */
 
 #define NM_BUILT_NATIVE ...
 
@@ -18,7 +19,6 @@ typedef struct { void (*stats)(void *self, nm_stats *out); ...; } nm_methods;
 typedef struct { void *self; const nm_methods *methods; ...; } nm_allocator;
 
 /* budget */
-typedef struct nm_budget nm_budget;
 typedef struct {
     size_t requested, used, limit;
     const nm_budget *refuser;
@@ -34,8 +34,6 @@ typedef struct {
     size_t shared_max;
     ...;
 } nm_budget_options;
-bool own_budget(void **slot, size_t limit, nm_budget *parent, const nm_budget_options *options);
-void nm_budget_destroy(nm_budget *b);
 bool nm_budget_charge(nm_budget *b, size_t n);
 nm_status nm_budget_release(nm_budget *b, size_t n);
 void nm_budget_set_limit(nm_budget *b, size_t limit);
@@ -61,19 +59,9 @@ nm_pressure nm_budget_pressure(const nm_budget *b);
 bool nm_budget_crossed(const nm_budget **b, int *level, bool *was_normal);
 bool nm_budget_last_denial(nm_budget *b, nm_denial *out);
 
-/* system */
-typedef struct nm_system nm_system;
-bool own_system(void **slot);
-void nm_system_destroy(nm_system *s);
-nm_allocator nm_system_port(nm_system *s);
-
 /* arena */
-typedef struct nm_arena nm_arena;
 typedef struct { uint64_t generation; ...; } nm_arena_mark;
 typedef struct { size_t hint, cap; bool grow, zero_on_free, patterns; ...; } nm_arena_options;
-bool own_arena(void **slot, nm_allocator upstream, nm_arena_options options);
-void nm_arena_destroy(nm_arena *a);
-nm_allocator nm_arena_port(nm_arena *a);
 nm_status nm_arena_clear(nm_arena *a);
 nm_status nm_arena_take_mark(nm_arena *a, nm_arena_mark *out);
 nm_status nm_arena_check_thread(const nm_arena *a);
@@ -100,44 +88,20 @@ nm_status nm_pool_check_thread(const nm_pool *p);
 nm_status nm_pool_hand_over(nm_pool *p, uintptr_t thread);
 
 /* slab */
-typedef struct nm_slab nm_slab;
-bool own_slab(void **slot, nm_allocator upstream, const size_t *bins, size_t nbins, bool zero_on_free);
-void nm_slab_destroy(nm_slab *s);
-nm_allocator nm_slab_port(nm_slab *s);
 nm_status nm_slab_trim(nm_slab *s);
 size_t nm_slab_usable(const nm_slab *s, size_t size, size_t align);
 nm_status nm_slab_check_thread(const nm_slab *s);
 nm_status nm_slab_hand_over(nm_slab *s, uintptr_t thread);
 
 /* heap and region */
-#define NM_BINS ...
-#define NM_SPAN_SIZES ...
-size_t nm_region_dirty(void);
-typedef struct nm_heap nm_heap;
-bool own_heap(void **slot, nm_budget *budget, bool secure);
-void nm_heap_destroy(nm_heap *h);
-nm_allocator nm_heap_port(nm_heap *h);
 void nm_heap_clear(nm_heap *h);
 void nm_heap_trim(nm_heap *h);
 size_t nm_heap_usable(const nm_heap *h, size_t size, size_t align);
-typedef struct {
-    size_t held, held_peak, live_span_bytes, threads;
-    uint64_t allocations[...];
-    uint64_t span_allocations[...];
-    ...;
-} nm_census;
-size_t nm_bin_size(unsigned bin);
-
-const nm_heap *nm_heap_of(const void *ptr);
 
 bool own_is_idle(void *self, const nm_methods *methods);
 
 /* malloc's shape, for C code */
 #define NM_PLAIN_PLACES ...
-typedef struct nm_plain nm_plain;
-bool own_plain(void **slot, nm_allocator upstream, const nm_heap *heap);
-void nm_plain_destroy(nm_plain *p);
-nm_allocator nm_plain_port(nm_plain *p);
 nm_status nm_plain_free(nm_plain *p, void *ptr);
 void *nm_plain_lua(void *plain, void *ptr, size_t old, size_t size);
 void *nm_plain_zalloc(void *plain, unsigned int items, unsigned int size);
@@ -180,20 +144,14 @@ const nm_plain_sqlite *nm_plain_sqlite_of(nm_plain *p);
 
 /* memlib */
 void *nm_hmalloc(size_t size);
-bool nm_mem_init(void);
 bool nm_mem_uninit(void);
 void nm_memlib_use(nm_plain *plain);
 nm_plain *nm_memlib_now(void);
 
 /* wrappers */
-typedef struct nm_limited nm_limited;
-bool own_limited(void **slot, nm_allocator upstream, nm_budget *budget);
-void nm_limited_destroy(nm_limited *l);
 void nm_limited_clear(nm_limited *l);
-nm_allocator nm_limited_port(nm_limited *l);
 
 #define NM_HISTO_BUCKETS ...
-typedef struct nm_traced nm_traced;
 typedef struct {
     bool histogram, zero_on_free;
     uintptr_t (*site)(void *context);
@@ -201,9 +159,6 @@ typedef struct {
     size_t sample;
     ...;
 } nm_traced_options;
-bool own_traced(void **slot, nm_allocator upstream, nm_traced_options o);
-void nm_traced_destroy(nm_traced *t);
-nm_allocator nm_traced_port(nm_traced *t);
 bool nm_traced_histogram(const nm_traced *t, uint64_t *sizes, uint64_t *latencies);
 uintptr_t nm_traced_site_of(const nm_traced *t, const void *ptr);
 size_t nm_traced_sites(const nm_traced *t, uintptr_t *sites, size_t *sizes, size_t cap);
@@ -213,19 +168,11 @@ void nm_stacks_destroy(nm_stacks *s);
 uintptr_t nm__stacks_site(void *stacks);
 
 /* failing */
-typedef struct nm_failing nm_failing;
-bool own_failing(void **slot, nm_allocator upstream, size_t n, bool sticky);
-void nm_failing_destroy(nm_failing *f);
-nm_allocator nm_failing_port(nm_failing *f);
 void nm_failing_arm(nm_failing *f, size_t n, bool sticky);
 size_t nm_failing_calls(const nm_failing *f);
 size_t nm_failing_failed(const nm_failing *f);
 
 /* locked */
-typedef struct nm_locked nm_locked;
-bool own_locked(void **slot, nm_allocator upstream);
-void nm_locked_destroy(nm_locked *l);
-nm_allocator nm_locked_port(nm_locked *l);
 uintptr_t nm_locked_thread(const nm_locked *l);
 size_t nm_locked_contended(const nm_locked *l);
 uintptr_t nm_locked_enter(nm_locked *l);

@@ -12,25 +12,24 @@ from .loader import dataplane
 class Core:
     """What the cores of all allocators share."""
 
-    __slots__ = ("_port", "_ptr", "handle")
+    __slots__ = ("_port", "_ptr", "handle", "port")
     #: which verbs drop several blocks at once, for the data plane
     rewinds = dataplane.REWINDS_NEVER
     _port: Any
     _ptr: Any
     handle: Any
+    #: what the data plane takes of a core: the handle, the port's two words, and ``rewinds``
+    port: tuple[Any, int, int, int]
 
     def _open(self, kind: str, needs: tuple[Any, ...], *args: Any) -> None:
         # a list, because CPython loses references where it has no memory to shorten a tuple made of a generator
         self._ptr, self.handle = own(kind, tuple([core.handle for core in needs]), *args)
         self._port = getattr(lib, f"nm_{kind}_port")(self._ptr)
-
-    def port(self) -> tuple[Any, int, int, int]:
-        """The handle, the port's two words and ``rewinds``, for the data plane."""
-        return self.handle, *self.words(), self.rewinds
+        self.port = self.handle, address(self._port.self), address(self._port.methods), self.rewinds
 
     def words(self) -> tuple[int, int]:
         """The port's two."""
-        return address(self._port.self), address(self._port.methods)
+        return self.port[1:3]
 
     def stats(self) -> tuple[int, int, int, int, int, int, int, int, int]:
         s = ffi.new("nm_stats *")

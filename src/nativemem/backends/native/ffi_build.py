@@ -7,6 +7,7 @@ and the data plane ``PyInit__dataplane``, hand-written in ``csrc/binding``.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from pathlib import Path
 
@@ -26,15 +27,31 @@ def _below_csrc(pattern: str) -> list[str]:
     return sorted(path for path in found if path != OTHER_PATH)
 
 
+#: NM__OWNED(noun, (parameters), (arguments))
+_OWNED = re.compile(r"^NM__OWNED\((\w+),\s*\((.*?)\),\s*\(", re.MULTILINE | re.DOTALL)
+
+
+def declarations() -> str:
+    """All that cffi is told: ``cdef.h``, and what each structure in the list of owned.h has."""
+    types, functions = [], []
+    for noun, parameters in _OWNED.findall((ROOT / "csrc/binding/owned.h").read_text(encoding="utf-8")):
+        types.append(f"typedef struct nm_{noun} nm_{noun};")
+        functions += [f"bool own_{noun}({parameters});", f"void nm_{noun}_destroy(nm_{noun} *{noun});"]
+        header = ROOT / f"csrc/include/nativemem/{noun}.h"
+        if f"nm_{noun}_port(" in header.read_text(encoding="utf-8"):
+            functions.append(f"nm_allocator nm_{noun}_port(nm_{noun} *{noun});")
+    return "\n".join([*types, (HERE / "cdef.h").read_text(encoding="utf-8"), *functions])
+
+
 ffibuilder = FFI()
-ffibuilder.cdef((HERE / "cdef.h").read_text(encoding="utf-8"))
+ffibuilder.cdef(declarations())
 ffibuilder.set_source(
     "nativemem._core",
     "".join(
         f'#include "{header}"\n'
         for header in (
             *("nm_config.h", "nativemem.h", "heap/heap.h"),
-            *("engine/engine.h", "binding/owned.h", "engine/scopes.h", "engine/stacks.h"),
+            *("engine/engine.h", "binding/owned.h", "engine/stacks.h"),
         )
     ),
     sources=_below_csrc("*.c"),

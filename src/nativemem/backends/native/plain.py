@@ -80,7 +80,7 @@ class MemlibCore:
     """Control plane of what :mod:`nativemem.memlib` takes from: ``upstream``, a core, or memlib's own heap. It is
     memlib's from now on."""
 
-    __slots__ = ("_plain", "_port", "handle", "headed")
+    __slots__ = ("_plain", "_port", "handle", "headed", "port")
     rewinds = dataplane.REWINDS_NEVER
 
     def __init__(self, upstream: Any = None, hold: Any = None) -> None:
@@ -95,12 +95,10 @@ class MemlibCore:
                 raise errors.Refusal(lib.NM_OUT_OF_MEMORY)
             self._port = lib.nm_plain_port(now)
             self.handle = dataplane.own(0, ())  # of nothing: neither is Python's to end
+            self.port = self.handle, address(self._port.self), address(self._port.methods), self.rewinds
         except BaseException:  # nothing else refers to what PlainCore keeps
             self.end()
             raise
-
-    def port(self) -> tuple[Any, int, int, int]:
-        return self.handle, address(self._port.self), address(self._port.methods), self.rewinds
 
     def usable(self, size: int, align: int) -> int:
         return size

@@ -1,0 +1,86 @@
+/* What the running code's allocations are charged to: where the hooks, the overdraft and the scopes meet.
+ *
+ * Above stand the scopes, which find the owner out; below stands what only charges it. This file knows the result: the
+ * owner that the calling thread allocates in the name of, and the budget of the process.
+ */
+#ifndef NM__CHARGE_H
+#define NM__CHARGE_H
+
+#include "engine/python.h"
+
+#include "base/base.h"
+#include "nativemem/budget.h"
+#include "nativemem/heap.h"
+
+#pragma GCC visibility push(hidden) /* so that no access takes a detour through a table of the loader's */
+
+/* An owner is a budget with a heap of its own. It outlives the last reference to it as long as something that was charged to
+ * it is in use. All of it is used under the interpreter's lock, but for `charges` and `inside`. */
+typedef struct nm__owner {
+    nm_heap *heap; /* of its objects */
+    nm_budget *budget;
+    PyObject *budgets_handle; /* strong */
+    _Atomic size_t charges;   /* what is charged to it one by one: arrays, and blocks of the overdraft */
+    atomic_bool due;          /* the code that it is charged for is still to get a MemoryError */
+    atomic_bool told;         /* that code got one, and the budget has not recovered since */
+    bool asks;                /* there is a callback that may free memory before a request is refused */
+    _Atomic size_t inside;    /* threads that allocate from it, as far as they have found out */
+    struct nm__owner *next;   /* of those that are retired */
+    struct nm__owner *newer, *older; /* of all */
+} nm__owner;
+
+/* What is charged to an owner one by one keeps it, from the claim until it is let go. */
+static inline void nm__owner_claim(nm__owner *o) { atomic_fetch_add(&o->charges, 1); }
+static inline void nm__owner_let_go(nm__owner *o) { atomic_fetch_sub(&o->charges, 1); }
+
+/* What the thread allocates from, as far as it was found out. */
+typedef struct nm__now {
+    PyThreadState *thread;
+    uint64_t id, version; /* of the thread state, whose place may be another's later; and of its context */
+    const void *running;  /* the innermost generator that ran */
+    size_t elsewhere;     /* as in nm__charge_scopes, when it was found out */
+    bool unsettled;       /* to be found out each time: generators have entered */
+    bool aside;           /* no owner is charged: a scope is being left */
+    nm__owner *owner;     /* NULL: none */
+    nm_heap *heap;        /* NULL: the engine's own */
+} nm__now;
+extern NM_TLS nm__now nm__charge_now;
+
+/* Of all threads, under the interpreter's lock. */
+typedef struct nm__charge_counts {
+    size_t entries;   /* scopes, open ones and those that something still refers to */
+    size_t roaming;   /* open ones that other contexts may resume: those of generators and async generators */
+    size_t elsewhere; /* that have been ended in other contexts than their own */
+} nm__charge_counts;
+extern nm__charge_counts nm__charge_scopes;
+
+/* Finds the owner out anew, for the calling thread: set by the scopes. In the midst of an allocation, so it allocates
+ * nothing, sets no error and runs no Python code. */
+extern void (*nm__charge_find)(PyThreadState *thread);
+
+/* Post: nm__charge_now is true. The interpreter's lock is held, or there is no thread state. */
+NM_INLINE void nm__charge_sync(void) {
+    PyThreadState *thread = nm__thread_state();
+    nm__now *now = &nm__charge_now;
+    if (NM_UNLIKELY(thread == NULL)) return;
+    if (NM_UNLIKELY(thread != now->thread || thread->context_ver != now->version || thread->id != now->id || now->unsettled ||
+                    now->elsewhere != nm__charge_scopes.elsewhere ||
+                    (nm__charge_scopes.roaming != 0 && thread->exc_info != now->running)))
+        nm__charge_find(thread);
+}
+NM_INLINE nm_heap *nm__charge_heap(nm_heap *engines) {
+    nm_heap *heap = nm__charge_now.heap;
+    return heap != NULL ? heap : engines;
+}
+
+/* The process's budget, which each charge of an owner goes to as well; NULL before the engine is started. */
+extern nm_budget *nm__charge_process;
+/* Charges an owner, which may be NULL, and the process; how: nm__budget_hold or another that is settled later. false:
+ * one of the two refused, and neither is charged. */
+bool nm__charge_both(nm__owner *o, size_t bytes, bool (*how)(nm_budget *, size_t));
+void nm__charge_release(nm__owner *o, size_t bytes);
+void nm__charge_settle(nm__owner *o);
+
+#pragma GCC visibility pop
+
+#endif

@@ -1,0 +1,113 @@
+#include "engine/domains.h" /* first: Python.h wants to be */
+
+#include "engine/place.h"
+#include "engine/serve.h"
+
+static struct {
+    atomic_bool hooked;
+    PyMemAllocatorEx mem, obj; /* what was there before */
+} domains;
+
+NM_INLINE void *domain_malloc(PyMemAllocatorEx *before, size_t size) {
+    if (NM_LIKELY(nm__mode_is_on(&nm__engine.objects))) {
+        void *ptr = nm__serve_take(size);
+        if (NM_LIKELY(ptr != NULL) || !nm__serve_may_pass_on()) return ptr;
+    }
+    return before->malloc(before->ctx, size);
+}
+
+static NM_COLD void *domain_calloc_large(size_t count, size_t size) {
+    size_t bytes;
+    if (!nm_mul(count, size, &bytes)) return nm_refuse(NM_INVALID_LAYOUT, SIZE_MAX, 0, 0);
+    void *ptr = nm__heap_try_calloc(nm__charge_heap(nm__engine.heap), bytes);
+    if (NM_UNLIKELY(ptr == NULL)) return nm__serve_beyond(bytes, true);
+    nm__serve_watch_pressure();
+    return ptr;
+}
+
+NM_INLINE void *domain_calloc(PyMemAllocatorEx *before, size_t count, size_t size) {
+    if (NM_LIKELY(nm__mode_is_on(&nm__engine.objects))) {
+        size_t bytes;
+        void *ptr;
+        if (nm_mul(count, size, &bytes) && bytes <= NM__FINE) {
+            ptr = nm__serve_take(bytes);
+            if (NM_LIKELY(ptr != NULL)) return memset(ptr, 0, bytes);
+        } else {
+            ptr = domain_calloc_large(count, size);
+        }
+        if (ptr != NULL || !nm__serve_may_pass_on()) return ptr;
+    }
+    return before->calloc(before->ctx, count, size);
+}
+
+static bool domain_give(void *ptr) { return nm__serve_give(ptr, nm__page_of(ptr)); }
+
+NM_INLINE void *domain_realloc(PyMemAllocatorEx *before, void *ptr, size_t size) {
+    if (ptr == NULL) return domain_malloc(before, size);
+    if (nm__page_of_block(ptr) == NULL) return before->realloc(before->ctx, ptr, size);
+    bool on = nm__mode_is_on(&nm__engine.objects);
+    if (NM_LIKELY(on)) {
+        void *moved = nm__serve_move(nm__charge_heap(nm__engine.heap), ptr, size, nm__serve_slow, nm__serve_beyond,
+                                     domain_give);
+        if (NM_LIKELY(moved != NULL) || !nm__serve_may_pass_on()) return moved;
+    }
+    return nm__serve_move_out(before, ptr, size, on, domain_give);
+}
+
+NM_INLINE void domain_free(PyMemAllocatorEx *before, void *ptr) {
+    if (NM_UNLIKELY(!nm__serve_give(ptr, nm__page_of(ptr)))) before->free(before->ctx, ptr);
+}
+
+#define DOMAIN(name)                                                   \
+    static void *name##_malloc(void *ctx, size_t size) {               \
+        (void)ctx;                                                     \
+        return domain_malloc(&domains.name, size);                     \
+    }                                                                  \
+    static void *name##_calloc(void *ctx, size_t count, size_t size) { \
+        (void)ctx;                                                     \
+        return domain_calloc(&domains.name, count, size);              \
+    }                                                                  \
+    static void *name##_realloc(void *ctx, void *ptr, size_t size) {   \
+        (void)ctx;                                                     \
+        return domain_realloc(&domains.name, ptr, size);               \
+    }                                                                  \
+    static void name##_free(void *ctx, void *ptr) {                    \
+        (void)ctx;                                                     \
+        domain_free(&domains.name, ptr);                               \
+    }                                                                  \
+    static PyMemAllocatorEx name##_hook = {NULL, name##_malloc, name##_calloc, name##_realloc, name##_free};
+
+DOMAIN(mem)
+
+DOMAIN(obj)
+
+const char *nm__domain_stranger(const char **file) {
+    bool mem = nm__place_may_stand(PYMEM_DOMAIN_MEM, &mem_hook, domains.hooked, &nm__engine.objects);
+    if (mem && nm__place_may_stand(PYMEM_DOMAIN_OBJ, &obj_hook, domains.hooked, &nm__engine.objects)) return NULL;
+    *file = nm__place_owner(mem ? PYMEM_DOMAIN_OBJ : PYMEM_DOMAIN_MEM);
+    return mem ? "obj" : "mem";
+}
+
+bool nm__domain_serves(void) {
+    return nm__place_serves(PYMEM_DOMAIN_MEM, &mem_hook, &nm__engine.objects) &&
+           nm__place_serves(PYMEM_DOMAIN_OBJ, &obj_hook, &nm__engine.objects);
+}
+
+static PyObject *domain_switch(PyObject *module, PyObject *flag) {
+    (void)module;
+    int on = PyObject_IsTrue(flag);
+    if (on < 0 || nm__engine_is_missing()) return NULL;
+    if (on) {
+        nm__place_stand(PYMEM_DOMAIN_MEM, &mem_hook, &domains.mem, &domains.hooked);
+        nm__place_stand(PYMEM_DOMAIN_OBJ, &obj_hook, &domains.obj, &domains.hooked);
+    }
+    nm__mode_switch(&nm__engine.objects, on != 0);
+    Py_RETURN_NONE;
+}
+
+int nm__domain_add(PyObject *module) {
+    static PyMethodDef methods[] = {
+        {"engine_objects", domain_switch, METH_O, "Switches the heap under the object domains on or off."},
+        {NULL, NULL, 0, NULL}};
+    return PyModule_AddFunctions(module, methods);
+}

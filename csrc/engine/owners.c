@@ -1,0 +1,165 @@
+#include "engine/owners.h" /* first: Python.h wants to be */
+
+#include "engine/array_charges.h"
+#include "engine/denials.h"
+#include "engine/engine.h"
+#include "heap/heap.h"
+#include "tuning.h"
+
+/* Those that are retired, the next to be looked at first. */
+static struct {
+    nm__owner *first, **end;
+} owner_retired = {NULL, &owner_retired.first};
+
+/* Every owner, with what those that are gone have served. */
+static struct {
+    nm__owner *newest;
+    nm_census past;
+} owner_all;
+
+static _Atomic size_t owner_threads; /* that allocate from one */
+
+static void owner_in_child(void) { /* without the other threads */ atomic_store(&owner_threads, nm__charge_now.owner != NULL); }
+
+void nm__owner_stop_looking(void) {
+    if (nm__charge_scopes.entries == 0 && atomic_load(&owner_threads) == 0) nm__engine_look_for_scopes(false);
+}
+
+static bool owner_is_done(const nm__owner *o) {
+    return atomic_load(&o->charges) == 0 && atomic_load(&o->inside) == 0 && nm__heap_held(o->heap) == 0;
+}
+
+void nm__owner_enter(nm__owner *o) {
+    nm__now *now = &nm__charge_now;
+    if (o == now->owner) return;
+    if (o != NULL) {
+        atomic_fetch_add(&o->inside, 1);
+        nm__arm_thread_end();
+    }
+    if (now->owner != NULL) {
+        nm__denial_leave_owner(now->owner);
+        atomic_fetch_sub(&now->owner->inside, 1);
+    }
+    if (now->owner == NULL) atomic_fetch_add(&owner_threads, 1);
+    else if (o == NULL) atomic_fetch_sub(&owner_threads, 1);
+    now->owner = o;
+    now->heap = o == NULL ? NULL : o->heap;
+    nm__heap_enter(nm__charge_heap(nm__engine.heap));
+}
+
+static void owner_at_thread_end(void) {
+    nm__now *now = &nm__charge_now;
+    if (now->owner != NULL) {
+        atomic_fetch_sub(&now->owner->inside, 1);
+        atomic_fetch_sub(&owner_threads, 1);
+    }
+    *now = (nm__now){.thread = NULL};
+}
+
+void nm__owner_leave(nm__owner *o) {
+    nm__now *now = &nm__charge_now;
+    if (now->owner == o) nm__owner_enter(NULL);
+    now->thread = NULL; /* who runs may be in it still, from further out */
+    nm__heap_detach(o->heap);
+}
+
+static void owner_list(nm__owner *o) {
+    o->older = owner_all.newest;
+    if (o->older != NULL) o->older->newer = o;
+    owner_all.newest = o;
+}
+
+static void owner_unlist(nm__owner *o) {
+    if (o->newer != NULL) o->newer->older = o->older;
+    else owner_all.newest = o->older;
+    if (o->older != NULL) o->older->newer = o->newer;
+    nm__census_add_heap(&owner_all.past, o->heap);
+}
+
+void nm__owner_add_census(nm_census *sum) {
+    nm__census_add(sum, &owner_all.past);
+    for (const nm__owner *o = owner_all.newest; o != NULL; o = o->older) nm__census_add_heap(sum, o->heap);
+}
+
+static void owner_destroy(nm__owner *o) {
+    owner_unlist(o);
+    nm_heap_destroy(o->heap);
+    Py_XDECREF(o->budgets_handle);
+    PyMem_RawFree(o);
+}
+
+static void owner_retire(nm__owner *o) {
+    o->next = NULL;
+    *owner_retired.end = o;
+    owner_retired.end = &o->next;
+}
+
+void nm__owner_collect_retired(void) {
+    for (int i = 0; i < NM_SCOPE_TURN && owner_retired.first != NULL; i++) {
+        nm__owner *o = owner_retired.first;
+        owner_retired.first = o->next;
+        if (owner_retired.first == NULL) owner_retired.end = &owner_retired.first;
+        if (nm__charge_now.owner != o) nm__heap_detach(o->heap); /* what this thread keeps of it */
+        if (owner_is_done(o)) owner_destroy(o); /* runs no Python code but handles' */
+        else owner_retire(o);
+    }
+}
+
+static void owner_dealloc(OwnerObject *self) {
+    nm__owner *o = self->owner;
+    if (o != NULL) {
+        nm__owner_leave(o);
+        if (owner_is_done(o)) owner_destroy(o);
+        else owner_retire(o);
+    }
+    PyObject_Free(self);
+}
+
+PyTypeObject nm__owner_type = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "nativemem._dataplane.Owner",
+    .tp_doc = "A budget's heap, to be entered.",
+    .tp_basicsize = sizeof(OwnerObject),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .tp_dealloc = (destructor)owner_dealloc,
+};
+
+static PyObject *owner_make(PyObject *module, PyObject *args) {
+    (void)module;
+    PyObject *handle;
+    unsigned long long address;
+    int asks;
+    if (!PyArg_ParseTuple(args, "OKp", &handle, &address, &asks)) return NULL;
+    if (nm__engine_is_missing()) return NULL;
+    nm__owner_collect_retired();
+    OwnerObject *self = PyObject_New(OwnerObject, &nm__owner_type);
+    if (self == NULL) return NULL;
+    self->owner = NULL;
+    nm__owner *o = PyMem_RawCalloc(1, sizeof *o);
+    nm_budget *budget = (nm_budget *)(uintptr_t)address;
+    nm_heap *heap = o == NULL || !nm__array_start() ? NULL : nm__engine_own_heap(budget);
+    if (heap == NULL) {
+        PyMem_RawFree(o);
+        Py_DECREF(self);
+        return PyErr_NoMemory();
+    }
+    nm__heap_share(heap, nm__charge_process);
+    *o = (nm__owner){.heap = heap, .budget = budget, .budgets_handle = Py_NewRef(handle), .asks = asks != 0};
+    nm__engine.has_owners = true;
+    owner_list(o);
+    self->owner = o;
+    return (PyObject *)self;
+}
+
+int nm__owners_add(PyObject *module) {
+    static PyMethodDef methods[] = {{"scope_owner", owner_make, METH_VARARGS, "A budget's heap, to be entered."},
+                                    {NULL, NULL, 0, NULL}};
+    static bool watches;
+    if (PyType_Ready(&nm__owner_type) < 0) return -1;
+    if (!watches) {
+        nm__at_thread_end(owner_at_thread_end);
+        (void)pthread_atfork(NULL, NULL, owner_in_child);
+        watches = true;
+    }
+    return PyModule_AddFunctions(module, methods);
+}

@@ -1,0 +1,30 @@
+/* The owners: their heaps, the threads that allocate from them, and their ends.
+ *
+ * An owner whose budget is gone is retired: it stays until nothing that was charged to it is in use. There may be many, so
+ * a few are looked at in turn.
+ */
+#ifndef NM__OWNERS_H
+#define NM__OWNERS_H
+
+#include "engine/census.h"
+#include "engine/charge.h"
+
+typedef struct OwnerObject {
+    PyObject_HEAD
+    nm__owner *owner;
+} OwnerObject;
+extern PyTypeObject nm__owner_type;
+
+/* What the calling thread allocates from; NULL: no owner's. It is found out anew when it may have changed. */
+void nm__owner_enter(nm__owner *o);
+/* A scope of the owner ends in the calling thread: later blocks come from elsewhere, and what is empty goes back. */
+void nm__owner_leave(nm__owner *o);
+/* As long as there is neither an entry nor a thread that allocates from an owner, no thread is in a scope. */
+void nm__owner_stop_looking(void);
+void nm__owner_collect_retired(void);
+
+/* What all owners have served, those that are gone as well. */
+void nm__owner_add_census(nm_census *sum);
+int nm__owners_add(PyObject *module);
+
+#endif

@@ -1,0 +1,17 @@
+/* The heap under CPython's raw domain, beneath the interpreter, where its lock need not be held.
+ *
+ * No owner is looked up, so it has a heap that no owner has. It cannot tell a thread without the interpreter's lock from one
+ * with it, and so it never touches an object.
+ */
+#ifndef NM__RAW_H
+#define NM__RAW_H
+
+#include "engine/census.h"
+#include "engine/python.h"
+
+bool nm__raw_may_stand(void); /* no hook of others is in the way */
+bool nm__raw_serves(void);
+void nm__raw_add_census(nm_census *sum);
+int nm__raw_add(PyObject *module);
+
+#endif

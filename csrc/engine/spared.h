@@ -1,0 +1,17 @@
+/* Code that must not be interrupted by an error out of nowhere: with one in its middle a lock is never released, a worker
+ * ends without an answer, a loop that serves others ends. It goes on with the overdraft, and what called it gets the error.
+ *
+ * It is known by the names of modules. It cannot be known of code that has none.
+ */
+#ifndef NM__SPARED_H
+#define NM__SPARED_H
+
+#include "engine/python.h"
+
+/* Whether the Python code that runs in the thread may be interrupted. Allocates nothing. */
+bool nm__spared_may_interrupt(PyThreadState *thread);
+/* What the standard library's modules are called. Without them the library is code as any other. */
+void nm__spared_learn_library(void);
+int nm__spared_add(PyObject *module);
+
+#endif

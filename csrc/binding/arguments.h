@@ -15,7 +15,8 @@ typedef struct nm__parameters {
 
 /* The arguments of a call by their place (borrowed; NULL: not given), wherever there are keywords or not the right number
  * of arguments. false with an error set. */
-bool nm__arguments_bind(const nm__parameters *p, PyObject *const *args, Py_ssize_t nargs, PyObject *names, PyObject **out);
+NM_COLD bool nm__arguments_bind(const nm__parameters *p, PyObject *const *args, Py_ssize_t nargs, PyObject *names,
+                                PyObject **out);
 /* A layout of what is no plain size: strings such as "64 KiB", objects with __index__. align NULL: the default. false with
  * an error set: not a layout. Runs Python code. */
 bool nm__argument_layout(AllocatorObject *a, PyObject *size, PyObject *align, size_t *out_size, size_t *out_align);

@@ -28,7 +28,7 @@ static inline void nm__chain_unlink(BlockObject *b) {
 /* Dead Block objects kept for reuse, linked by `older`. */
 extern BlockObject *nm__block_spares;
 extern int nm__block_spare_count;
-bool nm__block_add_spare(void);
+NM_COLD bool nm__block_add_spare(void);
 
 /* Post: there is a spare object; false with an error set. A collection may run here: a reset or a close of the allocator
  * among other code. So this comes before memory is taken, and from there to the linked block no Python code runs. */
@@ -73,7 +73,7 @@ static inline nm_status nm__block_give_back(BlockObject *b, BlockState state) {
 /* Puts the object of a block away that nothing refers to any more. */
 void nm__block_discard(BlockObject *b);
 /* Gives back those orphans that can be given back by now; whether there was one. */
-bool nm__chain_sweep(Chain *chain);
+NM_COLD bool nm__chain_sweep(Chain *chain);
 /* Takes a live block or an orphan out of use, whatever its allocator says. */
 void nm__chain_retire(BlockObject *b);
 /* Post: on the list of orphans there are only such. To be called after nm__chain_retire. */

@@ -10,7 +10,7 @@
 /* Calls the watchers of what was noted. -1 with an error set: an interrupt. */
 int nm__pressure_tell(void);
 int nm__pressure_tell_aside(void); /* the same, at no owner's charge */
-PyObject *nm__pressure_tell_after(PyObject *result);
+NM_COLD PyObject *nm__pressure_tell_after(PyObject *result);
 
 /* The result of a call that may have charged a budget; NULL instead, with an error set, after an interrupt. */
 NM_INLINE PyObject *nm__pressure_after(PyObject *result) {
@@ -29,6 +29,6 @@ int nm__pressure_ask(struct nm_budget *charged, struct nm_budget *refuser);
 
 /* Whether a request of `a` that was just refused is to be made again: 1, or 0, or -1 with an error set. *asked: a list of
  * the budgets that were asked so far, which are passed over; NULL: none yet. */
-int nm__pressure_retry(AllocatorObject *a, nm_failure failure, PyObject **asked);
+NM_COLD int nm__pressure_retry(AllocatorObject *a, nm_failure failure, PyObject **asked);
 
 #endif

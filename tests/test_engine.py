@@ -332,7 +332,7 @@ class TestObjects:
             kept = bytearray(64 << 20)
             try:
                 nativemem.install(limit="32 MiB")
-            except nativemem.InvalidLayout as error:
+            except nativemem.errors.InvalidLayout as error:
                 least = int(str(error).rpartition(" ")[2])
                 print(least - (64 << 20) - (1 << 20) in range(16 << 20), nativemem.installed().limit)
             del kept

@@ -70,7 +70,7 @@ def test_the_collector_is_off_inside_a_call(pure: Binding, enabled: bool) -> Non
 
 @pytest.mark.parametrize(
     "call",
-    [("charge", 1), ("release", 1), ("set_limit", 20), ("seal",), ("rebalance",), ("lend", 1)],
+    [("charge", 1), ("release", 1), ("set_limit", 20), ("lock",), ("rebalance",), ("lend", 1)],
     ids=lambda call: call[0],
 )
 def test_budgets_change_under_the_lock(

@@ -13,7 +13,7 @@ from .base import Allocator
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Mark", "Rewindable"]
+__all__ = ["Mark"]
 
 
 class Mark:

@@ -34,7 +34,11 @@ const nm_heap *nm_heap_of(const void *ptr) {
         size_t offset = (size_t)((const char *)ptr - nm__page_base(p));
         return offset < p->cells.end && offset % p->cells.cell == 0 ? theap->heap : NULL;
     }
-    return nm__span_at(p) && ptr == nm__page_base(p) ? nm__span_heap(p) : NULL;
+    if (!nm__span_at(p) || ptr != nm__page_base(p)) return NULL;
+    /* Another thread may be giving it back, and a link may stand there. Orders: with the link it is seen that the page is no
+     * span any more. */
+    nm_heap *h = atomic_load_explicit((_Atomic(void *) *)(uintptr_t)&p->cells.free, memory_order_acquire);
+    return nm__span_at(p) ? h : NULL;
 }
 
 nm_status nm__heap_measure(const void *ptr, size_t *size) {

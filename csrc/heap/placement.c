@@ -119,6 +119,7 @@ static void placement_end_use(nm__page *first, size_t n) {
     nm__region.used -= n;
     first->theap = NULL;
     first->kind = NM__UNUSED;
+    atomic_thread_fence(memory_order_release); /* before a link stands where the heap did: nm_heap_of */
     if ((size_t)(behind - nm__pages) < nm__region.frontier && nm__kind_is_room(behind->kind))
         (void)nm__free_span_open_room(behind);
 }

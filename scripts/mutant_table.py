@@ -887,10 +887,23 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_in(
         "binding/ring.c",
-        ("ring-moved-over-itself", "bool backward = ahead < n; /*", "bool backward = ahead > n; /*"),
         ("ring-closed-while-packed", "bool ok = nm__pack(&r->format, value, packed) && ring_open(r) && ring_fits(r, 1, 0);", "bool ok = nm__pack(&r->format, value, packed) && ring_fits(r, 1, 0);"),
-        ("ring-rotated-without-its-items", "if (r->used < r->capacity) memcpy(slot(r, r->used), slot(r, 0), (size_t)r->size);", ""),
         ("ring-changes-unseen", "    if (NM_UNLIKELY(r->strict && it->version != r->version))", "    if (NM_UNLIKELY(r->strict && it->version > r->version))"),
+        tests=("tests/manager/test_collections.py", "tests/manager/test_collections_models.py"),
+    ),
+    *_in(
+        "binding/ring_ranges.c",
+        ("ring-rotated-without-its-items", "if (r->used < r->capacity) memcpy(ring_slot(r, r->used), ring_slot(r, 0), (size_t)r->size);", ""),
+        tests=("tests/manager/test_collections.py", "tests/manager/test_collections_models.py"),
+    ),
+    *_in(
+        "binding/ring_search.c",
+        ("ring-closed-while-searched", "if (same < 0 || !ring_open(r)) return -2;", "if (same < 0) return -2;"),
+        tests=("tests/manager/test_collections.py", "tests/manager/test_collections_models.py"),
+    ),
+    *_in(
+        "binding/ring_store.c",
+        ("ring-moved-over-itself", "bool backward = ahead < n; /*", "bool backward = ahead > n; /*"),
         tests=("tests/manager/test_collections.py", "tests/manager/test_collections_models.py"),
     ),
     *_in(

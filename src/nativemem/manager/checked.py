@@ -10,7 +10,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CorruptionDetected
-from . import provider
+from .buffers import plain
 from .levels import CRITICAL, INITIALIZATION, MUTATION, READ, Level
 from .verification import Verification, lock, new_key
 
@@ -109,7 +109,7 @@ class _Checked(_Base):
             checks = self._verification
             checks._spend("write")
             if type(data) is not bytes:
-                data = provider.plain(data, f"{self._name}.write_bytes")
+                data = plain(data, f"{self._name}.write_bytes")
             self._compare(MUTATION if self._used else INITIALIZATION)
             if not checks._keeps:
                 super().write_bytes(offset, data)

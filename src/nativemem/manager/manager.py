@@ -26,6 +26,7 @@ from .configuration import MAX_SINGLE, PRESETS, PROVIDERS, Configuration
 from .levels import Level
 from .provider import Provider, source
 from .providers import default_provider
+from .scoped import Scoped, caller
 from .verification import Verification, VerificationStats
 
 if TYPE_CHECKING:
@@ -395,8 +396,6 @@ class MemoryManager:
         >>> manager.total.used
         0
         """
-        from .memory import Scoped, caller
-
         return Scoped(self, size, caller() if owner is None else owner)
 
     def provider(self, owner: str, size: int | str = 64 << 10, tier: str | None = None) -> Provider:
@@ -443,7 +442,6 @@ class MemoryManager:
         ((1, b'resize'), 2000)
         """
         from .collections import bound
-        from .memory import caller
 
         if not isinstance(kind, str) or kind not in KINDS:
             raise ConfigError(f"manager.collection: takes {', '.join(KINDS)}, not {shown(kind)}")

@@ -8,60 +8,18 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
-from .._folder import PACKAGE
-from .._frames import frame_at
 from ..errors import ConfigError, shown
-from ..sizes import parse_size
 from .manager import MemoryManager
+from .scoped import caller, zeroed_size
 
 if TYPE_CHECKING:
     from ..allocators.block import Block
 
-__all__ = ["Memory", "Scoped", "caller", "memory", "with_memory"]
+__all__ = ["Memory", "memory", "with_memory"]
 
 P = ParamSpec("P")
 S = TypeVar("S")
 T = TypeVar("T")
-
-
-def caller() -> str:
-    """The top-level package of the innermost code that is not this package's; ``"unknown"`` without any."""
-    n = 1
-    while (frame := frame_at(n)) is not None and frame.f_code.co_filename.startswith(PACKAGE):
-        n += 1
-    name = None if frame is None else frame.f_globals.get("__name__")
-    return name.partition(".")[0] if isinstance(name, str) and name else "unknown"
-
-
-def _size(size: Any) -> int:
-    return parse_size(size, "memory: size", least=1)
-
-
-class Scoped:
-    """A block from the beginning of a ``with`` block to its end."""
-
-    __slots__ = ("_blocks", "_manager", "_owner", "_size")
-
-    def __init__(self, manager: MemoryManager, size: Any, owner: str) -> None:
-        self._manager, self._size, self._owner = manager, _size(size), owner
-        self._blocks: list[Block] = []
-
-    def __enter__(self) -> Block:
-        block = self._manager.allocate(self._owner, self._size, zero=True)
-        self._blocks.append(block)
-        return block
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        block = self._blocks.pop()
-        if not block.alive:
-            return
-        try:
-            self._manager.deallocate(block)
-        except BufferError as out:
-            if error is None:
-                raise
-            if hasattr(error, "add_note"):  # what went wrong first goes on; the block goes with the last view
-                error.add_note(str(out))
 
 
 class _Blocks(type):
@@ -109,7 +67,9 @@ class Memory(_Memory, metaclass=_Blocks):  # type: ignore[misc]
     if not TYPE_CHECKING:
 
         def __new__(cls, size, owner=None):
-            return MemoryManager.default().allocate(caller() if owner is None else owner, _size(size), zero=True)
+            return MemoryManager.default().allocate(
+                caller() if owner is None else owner, zeroed_size(size), zero=True
+            )
 
 
 def memory(size: int | str, owner: str | None = None) -> AbstractContextManager[Block]:

@@ -17,10 +17,11 @@ from ..errors import CapacityExceeded, ConfigError, CorruptionDetected, OutOfBou
 from ..facades import configured
 from ..refusals import space
 from ..sizes import SIZE_MAX, parse_size
+from .buffers import plain
 from .levels import Level
 from .verification import Verification
 
-__all__ = ["Provider", "ProviderStats", "plain", "source"]
+__all__ = ["Provider", "ProviderStats", "source"]
 
 P = TypeVar("P", bound="Provider")
 
@@ -53,17 +54,6 @@ def source(upstream: Any, label: str) -> Any:
     if upstream.closed:  # type: ignore[attr-defined]
         raise StaleHandle(f"{label}: {type(upstream).__name__} is closed")
     return upstream
-
-
-def plain(data: Any, label: str) -> Any:
-    """``data`` as bytes or as a view of plain bytes, whose length is what it holds. Raises :class:`TypeError`."""
-    if type(data) is bytes:
-        return data
-    try:
-        view = memoryview(data)
-        return view.cast("B") if view.contiguous and view.nbytes else bytes(view)
-    except TypeError:
-        raise TypeError(f"{label}: takes bytes or another buffer, not {type(data).__name__}") from None
 
 
 class Provider:

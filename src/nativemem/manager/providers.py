@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from ..config import Settings
 from ..errors import ConfigError, UninitializedRead, shown
 from ..sizes import parse_size
+from .buffers import plain
 from .levels import Level
-from .provider import Provider, ProviderStats, plain, wipe_range
+from .provider import Provider, ProviderStats, wipe_range
 
 if TYPE_CHECKING:
     from ..allocators.base import Allocator

@@ -15,18 +15,16 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..budgets.budget import Budget
 from ..config import parse_count
 from ..errors import BudgetExceeded, BudgetUnderflow, ConfigError, NativeUnavailable, shown
 from ..sizes import parse_size
+from .composable import Composable
 from .slots import seconds
 
-if TYPE_CHECKING:
-    from .layers import CircuitBreakerCache, DedupCache, RateLimitedCache
-
-__all__ = ["AsyncCache", "Cache", "CacheInfo", "Composable"]
+__all__ = ["AsyncCache", "Cache", "CacheInfo"]
 
 _POLICIES = {"lru": "LRUCache", "lfu": "LFUCache", "fifo": "FIFOCache", "rr": "RRCache"}
 _NO_LIMIT = sys.maxsize
@@ -71,32 +69,6 @@ def _cachetools() -> Any:
             "caches need cachetools, which has the policies of eviction, and it is not installed",
             suggestion="pip install 'nativemem[cache]'",
         ) from None
-
-
-class Composable:
-    """What caches and their layers share: each ``with_`` puts a layer around, which is a cache of the same kind."""
-
-    _is_async = False
-
-    def with_dedup(self) -> DedupCache:
-        """A :class:`DedupCache` around this one."""
-        from .layers import DedupCache
-
-        return DedupCache(self)
-
-    def with_circuit_breaker(
-        self, failures: int = 5, reset_after: float = 60.0, **parameters: Any
-    ) -> CircuitBreakerCache:
-        """A :class:`CircuitBreakerCache` around this one; all parameters are its."""
-        from .layers import CircuitBreakerCache
-
-        return CircuitBreakerCache(self, failures, reset_after, **parameters)
-
-    def with_rate_limit(self, rate: float, burst: int | None = None, **parameters: Any) -> RateLimitedCache:
-        """A :class:`RateLimitedCache` around this one; all parameters are its."""
-        from .layers import RateLimitedCache
-
-        return RateLimitedCache(self, rate, burst, **parameters)
 
 
 class Cache(Composable):
@@ -162,6 +134,11 @@ class Cache(Composable):
         #: by key, of those that are being computed: whether the value is still wanted
         self._computing: dict[Hashable, list[list[bool]]] = {}
         self._charged = self._hits = self._misses = self._evicted = self._refused = 0
+
+    def _layers(self) -> Any:
+        from . import layers  # with the first one: asyncio comes with them
+
+        return layers
 
     # --- the policy
 

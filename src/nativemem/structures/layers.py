@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import parse_count
 from ..errors import CircuitOpenError, ConfigError, RateLimitExceeded, shown
-from .caches import Cache, CacheInfo, Composable
+from .composable import Composable
 from .slots import seconds
 
 if TYPE_CHECKING:
     from ..budgets.budget import Budget
+    from .caches import CacheInfo
 
 __all__ = ["CircuitBreakerCache", "DedupCache", "RateLimitedCache"]
 
@@ -29,10 +30,13 @@ _MISSING = object()
 
 class _Layer(Composable):
     def __init__(self, inner: Any) -> None:
-        if not isinstance(inner, (Cache, _Layer)):
+        if not isinstance(inner, Composable):
             raise ConfigError(f"{type(self).__name__}: takes a cache, not {shown(inner)}")
         self._inner: Any = inner
         self._is_async = inner._is_async
+
+    def _layers(self) -> Any:
+        return self._inner._layers()
 
     def get(self, key: Hashable, default: Any = None) -> Any:
         """As the cache's."""

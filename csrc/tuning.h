@@ -1,4 +1,4 @@
-/* Every threshold of the core that somebody might want to turn, with its unit, its reason, and where it was decided. */
+/* Every threshold of the core that might be turned, with its unit, its reason, and where it was decided. */
 #ifndef NM__TUNING_H
 #define NM__TUNING_H
 

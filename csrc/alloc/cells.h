@@ -105,7 +105,7 @@ static inline bool nm__cells_check(const nm__cells *c, uint32_t used, const char
  * ABA. Orders: pushing and taking are sequentially consistent, the look before taking, too. A thread that ends stores its
  * state, then takes; one that frees pushes, then loads the state: so one of the two sees the other, and no cell waits for
  * a thread that has ended. The cell's first word is the link. Pre of push: the cell is poisoned; once it is on the list it may be
- * somebody's block at any moment. */
+ * a block again at any moment. */
 typedef _Atomic(void *) nm__remote;
 
 NM_INLINE void nm__remote_push(nm__remote *list, void *ptr, uintptr_t key) {

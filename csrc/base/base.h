@@ -65,7 +65,7 @@ bool nm__budget_overdraw(struct nm_budget *b, size_t n);
 int64_t nm__budget_left(const struct nm_budget *b);
 bool nm__budget_is_deep(const struct nm_budget *b); /* more than half of the overdraft is drawn, here or in an ancestor */
 bool nm__budget_has_recovered(const struct nm_budget *b); /* a charge of a quarter as much would pass, here and there */
-/* Registers what budgets do about a fork, once: before whoever calls budgets with a lock of its own held registers. */
+/* Registers what budgets do about a fork, once: before code registers that calls budgets with a lock of its own held. */
 void nm__budget_register_forks(void);
 /* Crossings of its levels are not kept: there is no callback to be told of them. */
 void nm__budget_is_unwatched(struct nm_budget *b);

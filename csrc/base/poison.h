@@ -50,7 +50,7 @@
 #define NM__WATCHED 1
 #endif
 
-/* The first word of a free cell is the allocator's: a link. To everybody else it is as dead as the rest. */
+/* The first word of a free cell is the allocator's: a link. To all other code it is as dead as the rest. */
 static inline __attribute__((always_inline)) void *nm__peek(const void *cell) {
     NM_REOPEN(cell, sizeof(void *));
     void *word = *(void *const *)cell;

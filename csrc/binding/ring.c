@@ -49,7 +49,7 @@ static bool ring_insert_at(Ring *r, PyObject *value, Py_ssize_t at) {
 static PyObject *ring_append(Ring *r, PyObject *value) {
     if (!ring_open(r)) return NULL;
     if (NM_LIKELY(r->format.single && r->used < r->capacity)) {
-        /* the slot behind the last item is nobody's, so a value that turns out not to be plain does no harm there */
+        /* the slot behind the last item holds none, so a value that turns out not to be plain does no harm there */
         if (NM_LIKELY(nm__pack_plain(&r->format, value, ring_slot(r, r->used)))) {
             r->used++;
             r->version++;

@@ -100,7 +100,7 @@ static void source_put_off_interrupt(void) {
     PyErr_Clear();
 }
 
-/* Asks those who watch the budget that refused; whether to try again. Runs Python code. */
+/* Asks the watchers of the budget that refused; whether to try again. Runs Python code. */
 static NM_COLD bool source_ask_for_room(PyObject *allocator, nm_failure failure) {
     nm__refusal budgets;
     if (failure.status != NM_OVER_BUDGET || !nm__budget_take_refusal(&budgets)) return false;
@@ -190,7 +190,7 @@ static void *source_move(void *ptr, size_t size, const nm__numpy_allocator *to_w
     source_moves = &move;
     void *to = where.malloc(where.ctx, size);
     move_end(&move);
-    if (NM_UNLIKELY(move.freed)) { /* whoever did that has given the array other memory */
+    if (NM_UNLIKELY(move.freed)) { /* the code that did that has given the array other memory */
         (void)source_take_back(ptr);
         if (to != NULL) where.free(where.ctx, to, size);
         return NULL;

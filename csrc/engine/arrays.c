@@ -28,7 +28,7 @@ NM_INLINE bool array_looks_for_owner(void) {
     return atomic_load_explicit(&nm__engine.arrays, memory_order_relaxed) == NM__MODE_SCOPED;
 }
 
-/* Pre: nm__mode_is_on. Somebody is to be charged; nobody's arrays come from the engine's own heap, as ever. */
+/* Pre: nm__mode_is_on. Whether an owner is to be charged; arrays of no owner come from the engine's own heap, as ever. */
 NM_INLINE bool array_is_owned(void) { return NM_UNLIKELY(array_looks_for_owner()) && nm__charge_now.owner != NULL; }
 
 /* Small ones that are charged are in the heap of arrays, so of any others it need not be looked up. */
@@ -102,7 +102,7 @@ static void array_free(void *ctx, void *ptr, size_t size) {
     if (NM_UNLIKELY(!nm__serve_give(ptr, page))) arrays.before.allocator.free(arrays.before.allocator.ctx, ptr, size);
 }
 
-/* What is charged from now on must not stay where nobody's is, or its free would not be noticed. */
+/* What is charged from now on must not stay in the heap of what no owner has, or its free would not be noticed. */
 static void *array_realloc_owned(const nm__recharge *change, void *ptr, size_t bytes) {
     if (change->owner == NULL || array_may_be_owned(nm__page_of(ptr))) return array_move(nm__array_heap, ptr, bytes);
     size_t old = nm_heap_usable_of(ptr);
@@ -175,7 +175,8 @@ static PyObject *array_hook(PyObject *module, PyObject *api) {
     Py_RETURN_NONE;
 }
 
-/* The name of who gave an array's memory, as far as the hook did; with None, of who would give the next. */
+/* The name of the handler that gave an array's memory, as far as the hook did; with None, of the one that would give the
+ * next. */
 static PyObject *array_handler_of(PyObject *module, PyObject *address) {
     (void)module;
     bool ours;

@@ -20,7 +20,7 @@ nm_heap *nm__overdraft_heap; /* has no budget: its blocks are charged, not what 
 static struct {
     atomic_bool locked;
     nm__sites table;
-    size_t lent; /* bytes of no one */
+    size_t lent; /* bytes, to no owner */
 } overdraft_blocks;
 
 static void overdraft_lock(void) {

@@ -59,7 +59,7 @@ static void owner_at_thread_end(void) {
 void nm__owner_leave(nm__owner *o) {
     nm__now *now = &nm__charge_now;
     if (now->owner == o) nm__owner_enter(NULL);
-    now->thread = NULL; /* who runs may be in it still, from further out */
+    now->thread = NULL; /* the code that runs may be in it still, from further out */
     nm__heap_detach(o->heap);
 }
 

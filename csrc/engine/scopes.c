@@ -267,7 +267,7 @@ static bool scope_leave(OwnerObject *owner, PyThreadState *thread, ScopeMisuse *
     if (frame == NULL) PyErr_Clear(); /* as if a plain function left it */
     else if (scope_flags_of(frame) == 0) Py_CLEAR(frame);
     EntryObject *e = scope_entry_to_end(owner, frame, thread, wrong);
-    Py_XDECREF(frame); /* whoever runs in it holds it */
+    Py_XDECREF(frame); /* the code that runs in it holds it */
     PyObject *held[4] = {NULL, NULL, NULL, NULL};
     bool done = true;
     if (e != NULL) {
@@ -323,7 +323,7 @@ static PyObject *scope_exit(PyObject *module, PyObject *const *args, Py_ssize_t 
     return done ? Py_NewRef(Py_None) : NULL;
 }
 
-/* Calls it with nobody charged, in a context of its own. */
+/* Calls it with no owner charged, in a context of its own. */
 int nm__scope_without(int (*call)(void)) {
     nm__now *now = &nm__charge_now;
     if (nm__scope_home == NULL || now->aside || PyInterpreterState_Get() != nm__scope_home) return call();

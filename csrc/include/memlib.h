@@ -1,4 +1,4 @@
-/* memlib: six calls, and one flag that says who serves them.
+/* memlib: six calls, and one flag that says what serves them.
  *
  * With USE_NATIVE_MEM (nm_config.h) they are macros onto the native core; without it the functions of
  * memlib_system.c, on the C library's malloc. No call site changes, and none may take a function's address

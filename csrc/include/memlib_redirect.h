@@ -18,7 +18,7 @@
  *
  * Hazards. Each is about memory that is handed out on one side and given back on the other.
  *  - free, malloc or realloc as a pointer (`table_make(free)`) is the C library's, and ends the process when it meets
- *    memlib's block. Hand over a function that calls it. nm -u shows who does: once a file is switched, its object
+ *    memlib's block. Hand over a function that calls it. nm -u shows which files do: once a file is switched, its object
  *    refers to none of these names.
  *  - What the C library hands out (getline, asprintf, getcwd(NULL, 0), realpath(p, NULL), open_memstream, scanf's %m,
  *    wcsdup) goes back to it: (free)(line). HFree on the native core reports it at NM_LOG_ERROR and leaves it alone,

@@ -2,8 +2,8 @@
  *
  * A charge of n passes if n bytes are left here and in every ancestor, all or nothing; exactly the limit passes. What
  * is left is one number, taken by a compare-and-swap, and a limit is lowered by taking from it like a charge: so no
- * limit is exceeded at any instant, whoever charges, releases or lends meanwhile. Every function is safe from any
- * thread.
+ * limit is exceeded at any instant, whatever other threads charge, release or lend meanwhile. Every function is safe from
+ * any thread.
  */
 #ifndef NATIVEMEM_BUDGET_H
 #define NATIVEMEM_BUDGET_H
@@ -22,7 +22,7 @@ typedef struct nm_budget_options {
     double overcommit;     /* of the limit, >= 0: what may be used beyond it */
     size_t minimum;        /* rebalancing leaves the limit no lower */
     bool auto_rebalance;   /* a child's charge that would be refused takes unused limit from its siblings first */
-    nm_budget *shared;     /* NULL, or who is charged first for charges of at most shared_max; must outlive this one */
+    nm_budget *shared;     /* NULL, or the budget that charges of at most shared_max go to first; must outlive this one */
     size_t shared_max;
 } nm_budget_options;
 
@@ -81,7 +81,7 @@ size_t nm_budget_rebalance(nm_budget *parent, nm_move *moves, size_t cap);
 
 typedef enum nm_pressure { NM_NORMAL = 0, NM_WARN = 1, NM_CRITICAL = 2, NM_FULL = 3 } nm_pressure;
 nm_pressure nm_budget_pressure(const nm_budget *b);
-/* Nobody is called when a level is crossed upwards: that is inside an allocation. It is kept until somebody asks.
+/* Nothing is called when a level is crossed upwards: that is inside an allocation. It is kept until this call.
  * false: nothing is there. Else the budget, the level that it came to, and whether it came from NM_NORMAL. */
 bool nm_budget_crossed(const nm_budget **b, int *level, bool *was_normal);
 

@@ -21,7 +21,7 @@ typedef struct nm_traced nm_traced;
 typedef struct nm_traced_options {
     bool histogram;    /* of sizes, and of the nanoseconds that upstream takes for an alloc */
     bool zero_on_free; /* a block is wiped before upstream has it back */
-    /* NULL, or who is asked, after each block, for the site that it was asked for at: a number of the caller's. It must
+    /* NULL, or what is called after each block for the site that asked for it: a number of the caller's. It must
      * neither take from the allocator nor free. A block that has no site, as one of another allocator, is refused by
      * free then (NM_FOREIGN_BLOCK), unless sites are sampled. */
     uintptr_t (*site)(void *context);

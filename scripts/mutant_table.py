@@ -899,6 +899,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *_in(
         "binding/ring_search.c",
         ("ring-closed-while-searched", "if (same < 0 || !ring_open(r)) return -2;", "if (same < 0) return -2;"),
+        ("ring-removed-what-is-gone", "if (r->version != version) return PyErr_Format(PyExc_RuntimeError, \"%s mutated during remove()\", Py_TYPE(r)->tp_name);", "(void)version;"),
         tests=("tests/manager/test_collections.py", "tests/manager/test_collections_models.py"),
     ),
     *_in(

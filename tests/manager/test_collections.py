@@ -416,6 +416,29 @@ def test_values_that_close_the_collection(cs: SimpleNamespace) -> None:
             call(cs.BoundedBitSet(5, [1, 2]))
 
 
+class Empties:
+    """Is equal to whatever it is compared with, and clears a collection meanwhile."""
+
+    def __init__(self, thing: Any) -> None:
+        self.thing = thing
+
+    def __eq__(self, other: object) -> bool:
+        self.thing.clear()
+        return True
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def test_a_value_that_changes_the_collection_it_is_removed_from(cs: SimpleNamespace) -> None:
+    """COLL-8: the item that it was equal to is not there any more; nothing else goes in its place."""
+    for name in SEQUENCES:
+        c = getattr(cs, name)(5, "b", [1, 2, 3])
+        with pytest.raises(RuntimeError, match="mutated during remove"):
+            c.remove(Empties(c))
+        c.extend([4, 5])
+        assert list(c) == [4, 5]
+
+
 BAD_FORMATS = ["", "x", "0q", "y", "q ", 5, None, b"\xff", "q" * 10**6 + "!"]
 
 

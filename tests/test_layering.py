@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # --- C ---
 
-C_LAYERS = ("base", "port", "alloc", "heap", "wrap", "structures", "use", "engine", "binding")
+C_LAYERS = ("base", "port", "alloc", "heap", "wrap", "structures", "use", "observe", "engine", "binding")
 # the only ones that include Python.h
 SEE_PYTHON = ("binding", "engine")
 C_RANK = {layer: rank for rank, layer in enumerate(C_LAYERS)}
@@ -184,6 +184,7 @@ PY_LAYERS = (
     ("interop",),
     ("manager",),
     ("structures",),
+    ("observe",),
     ("auto",),
     ("commands",),
     ("process", "memlib", "capi", "hooks"),

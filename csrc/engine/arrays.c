@@ -1,7 +1,6 @@
 #include "engine/arrays.h" /* first: Python.h wants to be */
 
-#include "engine/array_charges.h"
-#include "engine/serve.h"
+#include "engine/apart.h"
 #include "tuning.h"
 
 nm__array_source_table nm__array_sources;
@@ -15,24 +14,22 @@ static size_t array_padded(size_t size) {
     return nm__engine.is_secure || size > NM_SIZE_MAX - 63 ? size : (size + (NM_ARRAY_ALIGN - 1)) & ~(NM_ARRAY_ALIGN - 1);
 }
 
-static void *array_from(nm_heap *h, size_t bytes, bool zeroed) {
-    if (nm__engine.is_secure) return nm__heap_malloc_at(h, bytes, NM_ARRAY_ALIGN, zeroed);
-    return zeroed ? nm_heap_calloc(h, 1, bytes) : nm_heap_malloc(h, bytes);
-}
-
 static void *array_move(nm_heap *h, void *ptr, size_t bytes) {
     return nm__engine.is_secure ? nm__heap_realloc_at(h, ptr, bytes, NM_ARRAY_ALIGN) : nm_heap_realloc(h, ptr, bytes);
 }
 
-NM_INLINE bool array_looks_for_owner(void) {
-    return atomic_load_explicit(&nm__engine.arrays, memory_order_relaxed) == NM__MODE_SCOPED;
+/* Pre: nm__mode_now. An owner is to be charged; where none is, arrays come from the engine's own heap. */
+NM_INLINE bool array_is_owned(int mode) { return NM_UNLIKELY(mode & NM__MODE_SCOPED) && nm__charge_now.owner != NULL; }
+
+/* Where no owner is charged: a cell that a profile notes lies apart. */
+static nm_heap *array_heap(size_t bytes, bool notes) {
+    return NM_UNLIKELY(notes) && bytes <= NM_CELL_MAX ? nm__array_heap : nm__engine.heap;
 }
-
-/* Pre: nm__mode_is_on. Whether an owner is to be charged; arrays of no owner come from the engine's own heap, as ever. */
-NM_INLINE bool array_is_owned(void) { return NM_UNLIKELY(array_looks_for_owner()) && nm__charge_now.owner != NULL; }
-
-/* Small ones that are charged are in the heap of arrays, so of any others it need not be looked up. */
-NM_INLINE bool array_may_be_owned(const nm__page *page) { return page->theap == NULL || page->theap->heap == nm__array_heap; }
+static NM_COLD void *array_noted(void *ptr, size_t bytes) {
+    if (ptr != NULL && nm__is_apart(nm__page_of(ptr))) nm__sampler_note(ptr, bytes, NM__OF_ARRAYS);
+    return ptr;
+}
+NM_INLINE bool array_is_to_note(int mode, size_t bytes) { return nm__apart_is_due(mode, bytes) && nm__sampler_turn(bytes); }
 
 /* NumPy survives a refusal, so arrays have no overdraft. */
 static bool array_may_pass_on(void) {
@@ -43,19 +40,7 @@ static bool array_may_pass_on(void) {
 }
 
 static NM_COLD void *array_slow(size_t bytes) {
-    void *ptr = array_from(nm__engine.heap, bytes, false);
-    nm__serve_watch_pressure();
-    return ptr;
-}
-
-static void *array_of_owner(size_t bytes, bool zeroed) {
-    if (!nm__array_charge(bytes)) return NULL;
-    void *ptr = array_from(nm__array_heap, bytes, zeroed);
-    if (NM_UNLIKELY(ptr != NULL && !nm__array_know(ptr, bytes))) {
-        (void)nm_heap_free(nm__array_heap, ptr);
-        ptr = nm_refuse(NM_OUT_OF_MEMORY, bytes, 0, 0);
-    }
-    if (NM_UNLIKELY(ptr == NULL)) nm__array_credit(bytes);
+    void *ptr = nm__apart_from(nm__engine.heap, bytes, false);
     nm__serve_watch_pressure();
     return ptr;
 }
@@ -64,17 +49,21 @@ static void *array_malloc(void *ctx, size_t size) {
     (void)ctx;
     if (NM_UNLIKELY(nm__array_sources.standing != NULL))
         return nm__array_sources.standing->malloc(nm__array_sources.standing->ctx, size);
-    if (NM_LIKELY(nm__mode_is_on(&nm__engine.arrays))) {
+    int mode = nm__mode_now(&nm__engine.arrays);
+    if (NM_LIKELY(mode != NM__MODE_OFF)) {
         size_t bytes = array_padded(size);
         void *ptr = NULL;
-        if (NM_UNLIKELY(array_is_owned())) {
-            ptr = array_of_owner(bytes, false);
+        bool notes = array_is_to_note(mode, bytes);
+        if (NM_UNLIKELY(array_is_owned(mode))) {
+            ptr = nm__apart_charged(bytes, false);
+        } else if (NM_UNLIKELY(notes)) {
+            ptr = nm__apart_from(array_heap(bytes, true), bytes, false);
         } else {
             if (NM_LIKELY(bytes <= NM_CELL_MAX))
                 ptr = nm__theap_alloc(nm__theaps[NM__CLAIMED_SLOT], nm__bin_of(bytes + (bytes == 0)));
             if (NM_UNLIKELY(ptr == NULL)) ptr = array_slow(bytes);
         }
-        if (NM_LIKELY(ptr != NULL) || !array_may_pass_on()) return ptr;
+        if (NM_LIKELY(ptr != NULL) || !array_may_pass_on()) return NM_UNLIKELY(notes) ? array_noted(ptr, bytes) : ptr;
     }
     return arrays.before.allocator.malloc(arrays.before.allocator.ctx, size);
 }
@@ -85,10 +74,13 @@ static void *array_calloc(void *ctx, size_t count, size_t size) {
     if (!nm_mul(count, size, &bytes)) return NULL;
     if (NM_UNLIKELY(nm__array_sources.standing != NULL))
         return nm__array_sources.standing->calloc(nm__array_sources.standing->ctx, 1, bytes);
-    if (NM_LIKELY(nm__mode_is_on(&nm__engine.arrays))) {
-        void *ptr = array_is_owned() ? array_of_owner(array_padded(bytes), true)
-                                     : array_from(nm__engine.heap, array_padded(bytes), true);
-        if (NM_LIKELY(ptr != NULL) || !array_may_pass_on()) return ptr;
+    int mode = nm__mode_now(&nm__engine.arrays);
+    if (NM_LIKELY(mode != NM__MODE_OFF)) {
+        size_t whole = array_padded(bytes);
+        bool notes = array_is_to_note(mode, whole);
+        void *ptr = array_is_owned(mode) ? nm__apart_charged(whole, true)
+                                         : nm__apart_from(array_heap(whole, notes), whole, true);
+        if (NM_LIKELY(ptr != NULL) || !array_may_pass_on()) return NM_UNLIKELY(notes) ? array_noted(ptr, whole) : ptr;
     }
     return arrays.before.allocator.calloc(arrays.before.allocator.ctx, count, size);
 }
@@ -98,15 +90,15 @@ static void array_free(void *ctx, void *ptr, size_t size) {
     (void)ctx;
     if (NM_UNLIKELY(nm__array_sources.live != 0) && nm__array_sources.take_back(ptr)) return;
     nm__page *page = nm__page_of(ptr);
-    if (NM_UNLIKELY(nm__engine.has_owners) && page != NULL && array_may_be_owned(page)) nm__array_forget(ptr);
+    if (NM_UNLIKELY(nm__array_heap != NULL) && page != NULL && nm__is_apart(page)) nm__apart_forget(ptr);
     if (NM_UNLIKELY(!nm__serve_give(ptr, page))) arrays.before.allocator.free(arrays.before.allocator.ctx, ptr, size);
 }
 
 /* What is charged from now on must not stay in the heap of what no owner has, or its free would not be noticed. */
 static void *array_realloc_owned(const nm__recharge *change, void *ptr, size_t bytes) {
-    if (change->owner == NULL || array_may_be_owned(nm__page_of(ptr))) return array_move(nm__array_heap, ptr, bytes);
+    if (change->owner == NULL || nm__is_apart(nm__page_of(ptr))) return array_move(nm__array_heap, ptr, bytes);
     size_t old = nm_heap_usable_of(ptr);
-    void *moved = array_from(nm__array_heap, bytes, false);
+    void *moved = nm__apart_from(nm__array_heap, bytes, false);
     if (moved == NULL) return NULL;
     memcpy(moved, ptr, old < bytes ? old : bytes);
     (void)nm_heap_free(nm__engine.heap, ptr);
@@ -120,7 +112,8 @@ static void *array_realloc(void *ctx, void *ptr, size_t size) {
     if (NM_UNLIKELY(nm__array_sources.live != 0) && nm__array_sources.gave(ptr))
         return nm__array_sources.move(ptr, size, &array_handler.allocator);
     if (nm__page_of_block(ptr) == NULL) return arrays.before.allocator.realloc(arrays.before.allocator.ctx, ptr, size);
-    bool on = nm__mode_is_on(&nm__engine.arrays);
+    int mode = nm__mode_now(&nm__engine.arrays);
+    bool on = mode != NM__MODE_OFF, notes = array_is_to_note(mode, array_padded(size));
     if (NM_UNLIKELY(on && nm__engine.has_owners)) {
         nm__recharge change;
         if (!nm__array_recharge(ptr, array_padded(size), &change)) {
@@ -129,10 +122,12 @@ static void *array_realloc(void *ctx, void *ptr, size_t size) {
         }
         void *moved = array_realloc_owned(&change, ptr, array_padded(size));
         nm__array_moved(&change, ptr, moved);
-        if (NM_LIKELY(moved != NULL) || !array_may_pass_on()) return moved;
+        if (NM_LIKELY(moved != NULL)) nm__sampler_freeing(ptr);
+        if (NM_LIKELY(moved != NULL) || !array_may_pass_on()) return notes ? array_noted(moved, array_padded(size)) : moved;
     } else if (NM_LIKELY(on)) {
-        void *moved = array_move(nm__engine.heap, ptr, array_padded(size));
-        if (NM_LIKELY(moved != NULL) || !array_may_pass_on()) return moved;
+        void *moved = array_move(array_heap(array_padded(size), notes), ptr, array_padded(size));
+        if (NM_LIKELY(moved != NULL)) nm__sampler_freeing(ptr);
+        if (NM_LIKELY(moved != NULL) || !array_may_pass_on()) return notes ? array_noted(moved, array_padded(size)) : moved;
     }
     size_t old = nm_heap_usable_of(ptr);
     if (!on && size <= old) return ptr;

@@ -20,6 +20,8 @@ typedef struct nm__owner {
     nm_heap *heap; /* of its objects */
     nm_budget *budget;
     PyObject *budgets_handle; /* strong */
+    PyObject *name;           /* strong: a str */
+    uint64_t number;          /* of the process's owners, never used again */
     _Atomic size_t charges;   /* what is charged to it one by one: arrays, and blocks of the overdraft */
     atomic_bool due;          /* the code that it is charged for is still to get a MemoryError */
     atomic_bool told;         /* that code got one, and the budget has not recovered since */

@@ -1,19 +1,35 @@
 #include "engine/domains.h" /* first: Python.h wants to be */
 
+#include "engine/apart.h"
 #include "engine/place.h"
-#include "engine/serve.h"
 
 static struct {
     atomic_bool hooked;
     PyMemAllocatorEx mem, obj; /* what was there before */
 } domains;
 
-NM_INLINE void *domain_malloc(PyMemAllocatorEx *before, size_t size) {
-    if (NM_LIKELY(nm__mode_is_on(&nm__engine.objects))) {
-        void *ptr = nm__serve_take(size);
+static __attribute__((noinline)) void *domain_malloc_anyhow(PyMemAllocatorEx *before, size_t size) {
+    int mode = nm__mode_now(&nm__engine.objects);
+    if (NM_LIKELY(mode != NM__MODE_OFF)) {
+        void *ptr = nm__apart_is_due(mode, size) ? nm__apart_noted(size, false) : NULL;
+        if (NM_UNLIKELY(ptr != NULL)) return ptr;
+        ptr = nm__serve_take(size);
         if (NM_LIKELY(ptr != NULL) || !nm__serve_may_pass_on()) return ptr;
     }
     return before->malloc(before->ctx, size);
+}
+
+/* What is asked for most, without a call: so no register is saved. */
+NM_INLINE void *domain_malloc(PyMemAllocatorEx *before, size_t size) {
+    int mode = atomic_load_explicit(&nm__engine.objects, memory_order_relaxed);
+    bool plain = NM_LIKELY(mode == NM__MODE_ON) ||
+                 (mode == (NM__MODE_ON | NM__MODE_SAMPLED) && NM_LIKELY(size <= NM__FINE) && !nm__sampler_is_due(size));
+    if (NM_LIKELY(plain && size <= NM__FINE)) {
+        void *ptr = nm__theap_alloc(nm__theaps[NM__CLAIMED_SLOT], nm__fine_bin(size));
+        if (NM_LIKELY(ptr != NULL)) return ptr;
+        if (mode != NM__MODE_ON) nm__sampler_left += (int64_t)size; /* it is counted anew */
+    }
+    return domain_malloc_anyhow(before, size);
 }
 
 static NM_COLD void *domain_calloc_large(size_t count, size_t size) {
@@ -26,10 +42,13 @@ static NM_COLD void *domain_calloc_large(size_t count, size_t size) {
 }
 
 NM_INLINE void *domain_calloc(PyMemAllocatorEx *before, size_t count, size_t size) {
-    if (NM_LIKELY(nm__mode_is_on(&nm__engine.objects))) {
+    int mode = nm__mode_now(&nm__engine.objects);
+    if (NM_LIKELY(mode != NM__MODE_OFF)) {
         size_t bytes;
-        void *ptr;
-        if (nm_mul(count, size, &bytes) && bytes <= NM__FINE) {
+        bool fits = nm_mul(count, size, &bytes);
+        void *ptr = fits && nm__apart_is_due(mode, bytes) ? nm__apart_noted(bytes, true) : NULL;
+        if (NM_UNLIKELY(ptr != NULL)) return ptr;
+        if (fits && bytes <= NM__FINE) {
             ptr = nm__serve_take(bytes);
             if (NM_LIKELY(ptr != NULL)) return memset(ptr, 0, bytes);
         } else {
@@ -40,22 +59,25 @@ NM_INLINE void *domain_calloc(PyMemAllocatorEx *before, size_t count, size_t siz
     return before->calloc(before->ctx, count, size);
 }
 
-static bool domain_give(void *ptr) { return nm__serve_give(ptr, nm__page_of(ptr)); }
+static bool domain_give(void *ptr) { return nm__apart_give(ptr, nm__page_of(ptr)); }
 
 NM_INLINE void *domain_realloc(PyMemAllocatorEx *before, void *ptr, size_t size) {
     if (ptr == NULL) return domain_malloc(before, size);
-    if (nm__page_of_block(ptr) == NULL) return before->realloc(before->ctx, ptr, size);
-    bool on = nm__mode_is_on(&nm__engine.objects);
-    if (NM_LIKELY(on)) {
-        void *moved = nm__serve_move(nm__charge_heap(nm__engine.heap), ptr, size, nm__serve_slow, nm__serve_beyond,
-                                     domain_give);
+    nm__page *page = nm__page_of_block(ptr);
+    if (page == NULL) return before->realloc(before->ctx, ptr, size);
+    int mode = nm__mode_now(&nm__engine.objects);
+    if (NM_LIKELY(mode != NM__MODE_OFF)) {
+        void *moved = NM_UNLIKELY(nm__is_cell_apart(page) || (mode & NM__MODE_SAMPLED))
+                          ? nm__apart_move(ptr, size, page, mode, domain_give)
+                          : nm__serve_move(nm__charge_heap(nm__engine.heap), ptr, size, nm__serve_slow, nm__serve_beyond,
+                                           domain_give);
         if (NM_LIKELY(moved != NULL) || !nm__serve_may_pass_on()) return moved;
     }
-    return nm__serve_move_out(before, ptr, size, on, domain_give);
+    return nm__serve_move_out(before, ptr, size, mode != NM__MODE_OFF, domain_give);
 }
 
 NM_INLINE void domain_free(PyMemAllocatorEx *before, void *ptr) {
-    if (NM_UNLIKELY(!nm__serve_give(ptr, nm__page_of(ptr)))) before->free(before->ctx, ptr);
+    if (NM_UNLIKELY(!nm__apart_give(ptr, nm__page_of(ptr)))) before->free(before->ctx, ptr);
 }
 
 #define DOMAIN(name)                                                   \

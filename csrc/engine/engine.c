@@ -6,7 +6,9 @@
 nm__engine_state nm__engine;
 
 void nm__mode_switch(_Atomic int *mode, bool on) {
-    atomic_store(mode, !on ? NM__MODE_OFF : nm__engine.looks_for_scopes ? NM__MODE_SCOPED : NM__MODE_ON);
+    bool scoped = nm__engine.looks_for_scopes && mode != &nm__engine.raw;
+    int of_on = NM__MODE_ON | (scoped ? NM__MODE_SCOPED : 0) | (nm__engine.samples ? NM__MODE_SAMPLED : 0);
+    atomic_store(mode, on ? of_on : NM__MODE_OFF);
 }
 
 nm_budget *nm_engine_budget(void) { return nm__charge_process; }
@@ -37,11 +39,20 @@ bool nm__engine_is_missing(void) {
 
 nm_heap *nm__engine_own_heap(nm_budget *of) { return nm_heap_create(of, nm__engine.is_secure); }
 
+static void engine_switch_anew(_Atomic int *mode) { nm__mode_switch(mode, atomic_load(mode) != NM__MODE_OFF); }
+
 void nm__engine_look_for_scopes(bool on) {
     if (on == nm__engine.looks_for_scopes) return;
     nm__engine.looks_for_scopes = on;
-    nm__mode_switch(&nm__engine.objects, atomic_load(&nm__engine.objects) != NM__MODE_OFF);
-    nm__mode_switch(&nm__engine.arrays, atomic_load(&nm__engine.arrays) != NM__MODE_OFF);
+    engine_switch_anew(&nm__engine.objects);
+    engine_switch_anew(&nm__engine.arrays);
+}
+
+void nm__engine_sample(bool on) {
+    nm__engine.samples = on;
+    engine_switch_anew(&nm__engine.objects);
+    engine_switch_anew(&nm__engine.arrays);
+    engine_switch_anew(&nm__engine.raw);
 }
 
 bool nm__engine_is_on(void) {

@@ -11,8 +11,9 @@
 
 #pragma GCC visibility push(hidden) /* so that no access takes a detour through a table of the loader's */
 
-/* SCOPED: it is found out with each call which owner is charged. */
-enum { NM__MODE_OFF, NM__MODE_ON, NM__MODE_SCOPED };
+/* SCOPED, added to ON: it is found out with each call which owner is charged. SAMPLED, added to ON: a profile counts what is
+ * served. */
+enum { NM__MODE_OFF, NM__MODE_ON = 1, NM__MODE_SCOPED = 2, NM__MODE_SAMPLED = 4 };
 
 /* Invariants:
  *   heap == NULL <=> the engine was not started <=> nm__charge_process == NULL
@@ -22,18 +23,19 @@ typedef struct nm__engine_state {
     nm_heap *heap;
     bool is_secure;
     bool has_owners;       /* there have been some */
-    bool looks_for_scopes; /* there may be a thread in a scope: ON is SCOPED */
+    bool looks_for_scopes; /* there may be a thread in a scope: ON is SCOPED, too */
+    bool samples;          /* there is a profile: ON is SAMPLED, too */
     atomic_bool limited;   /* a limit of the process was set; asked without the interpreter's lock, too */
     _Atomic int objects, arrays, raw; /* modes */
 } nm__engine_state;
 extern nm__engine_state nm__engine;
 
-NM_INLINE bool nm__mode_is_on(_Atomic int *mode) {
+/* The mode, when it is known which owner is charged. */
+NM_INLINE int nm__mode_now(_Atomic int *mode) {
     int m = atomic_load_explicit(mode, memory_order_relaxed);
-    if (NM_LIKELY(m == NM__MODE_ON)) return true;
-    if (m == NM__MODE_OFF) return false;
-    nm__charge_sync();
-    return true;
+    if (NM_LIKELY(m == NM__MODE_ON)) return NM__MODE_ON; /* what the caller asks of it is answered here */
+    if (m & NM__MODE_SCOPED) nm__charge_sync();
+    return m;
 }
 void nm__mode_switch(_Atomic int *mode, bool on);
 
@@ -44,6 +46,8 @@ nm_budget *nm_engine_budget(void); /* its limit is NM_SIZE_MAX where none was se
 bool nm__engine_is_on(void);       /* for objects or for arrays */
 /* Whether a thread may be in a scope: only then is it found out with each call which owner is charged. */
 void nm__engine_look_for_scopes(bool on);
+/* Whether a profile counts what is served. */
+void nm__engine_sample(bool on);
 nm_heap *nm__engine_own_heap(nm_budget *of); /* as secure as the engine's */
 bool nm__engine_is_missing(void);            /* it was not started; then an error is set */
 int nm__engine_add(PyObject *module);

@@ -87,6 +87,15 @@ bool nm__insides_is_at_with(PyFrameObject *f) {
 
 /* ---- what runs ---------------------------------------------------------------------------------------- */
 
+int nm__insides_steps(const PyThreadState *thread, nm__step *steps, int most) {
+    int count = 0;
+    for (const nm__frame *f = nm__frame_innermost(thread); f != NULL && count < most; f = nm__frame_outer(f)) {
+        PyCodeObject *code = nm__frame_code(f);
+        if (code != NULL && PyCode_Check(code)) steps[count++] = (nm__step){code, nm__frame_instruction_offset(f)};
+    }
+    return count;
+}
+
 PyObject *nm__insides_globals(const PyThreadState *thread, const void **frame) {
     const nm__frame *at = *frame == NULL ? nm__frame_innermost(thread) : nm__frame_outer((const nm__frame *)*frame);
     while (at != NULL && nm__frame_globals(at) == NULL) at = nm__frame_outer(at);

@@ -20,6 +20,13 @@ bool nm__insides_is_handling(PyThreadState *thread);
 /* The globals of the Python code that runs; with `*frame` as it was left, of what called it. NULL: there is no more.
  * Pre: *frame is NULL at first. Allocates nothing. */
 PyObject *nm__insides_globals(const PyThreadState *thread, const void **frame);
+/* A frame's code, and the byte of it that its instruction is at. */
+typedef struct nm__step {
+    PyCodeObject *code; /* borrowed: its frame runs */
+    int at;
+} nm__step;
+/* The innermost frames of the thread, at most `most`; how many there are. */
+int nm__insides_steps(const PyThreadState *thread, nm__step *steps, int most);
 /* Whether the instruction that the thread's innermost Python code is at takes a refused allocation for an error of its own,
  * in the right place: raised later it could come out of a `try` that has been left. */
 bool nm__insides_bears_refusal(const PyThreadState *thread, size_t size);

@@ -14,6 +14,7 @@ static struct {
 /* Every owner, with what those that are gone have served. */
 static struct {
     nm__owner *newest;
+    uint64_t numbers;
     nm_census past;
 } owner_all;
 
@@ -81,10 +82,15 @@ void nm__owner_add_census(nm_census *sum) {
     for (const nm__owner *o = owner_all.newest; o != NULL; o = o->older) nm__census_add_heap(sum, o->heap);
 }
 
+void nm__owner_each(void (*call)(const nm__owner *o)) {
+    for (const nm__owner *o = owner_all.newest; o != NULL; o = o->older) call(o);
+}
+
 static void owner_destroy(nm__owner *o) {
     owner_unlist(o);
     nm_heap_destroy(o->heap);
     Py_XDECREF(o->budgets_handle);
+    Py_XDECREF(o->name);
     PyMem_RawFree(o);
 }
 
@@ -126,10 +132,10 @@ PyTypeObject nm__owner_type = {
 
 static PyObject *owner_make(PyObject *module, PyObject *args) {
     (void)module;
-    PyObject *handle;
+    PyObject *handle, *name;
     unsigned long long address;
     int asks;
-    if (!PyArg_ParseTuple(args, "OKp", &handle, &address, &asks)) return NULL;
+    if (!PyArg_ParseTuple(args, "OKpU", &handle, &address, &asks, &name)) return NULL;
     if (nm__engine_is_missing()) return NULL;
     nm__owner_collect_retired();
     OwnerObject *self = PyObject_New(OwnerObject, &nm__owner_type);
@@ -144,7 +150,12 @@ static PyObject *owner_make(PyObject *module, PyObject *args) {
         return PyErr_NoMemory();
     }
     nm__heap_share(heap, nm__charge_process);
-    *o = (nm__owner){.heap = heap, .budget = budget, .budgets_handle = Py_NewRef(handle), .asks = asks != 0};
+    *o = (nm__owner){.heap = heap,
+                     .budget = budget,
+                     .budgets_handle = Py_NewRef(handle),
+                     .name = Py_NewRef(name),
+                     .number = ++owner_all.numbers,
+                     .asks = asks != 0};
     nm__engine.has_owners = true;
     owner_list(o);
     self->owner = o;

@@ -23,6 +23,8 @@ void nm__owner_leave(nm__owner *o);
 void nm__owner_stop_looking(void);
 void nm__owner_collect_retired(void);
 
+void nm__owner_each(void (*call)(const nm__owner *o)); /* with the interpreter's lock */
+
 /* What all owners have served, those that are gone as well. */
 void nm__owner_add_census(nm_census *sum);
 int nm__owners_add(PyObject *module);

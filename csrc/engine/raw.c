@@ -1,6 +1,7 @@
 #include "engine/raw.h" /* first: Python.h wants to be */
 
 #include "engine/place.h"
+#include "engine/sampler.h"
 #include "engine/serve.h"
 
 #include <sched.h>
@@ -23,9 +24,16 @@ NM_INLINE void raw_is_ready(void) {
 #endif
 }
 
-static bool raw_on(void) {
+static int raw_mode(void) {
     raw_is_ready();
-    return atomic_load_explicit(&nm__engine.raw, memory_order_acquire) != NM__MODE_OFF;
+    return atomic_load_explicit(&nm__engine.raw, memory_order_acquire);
+}
+
+/* Noted where it is: a free looks it up before the address may be another thread's. */
+static void *raw_served(int mode, void *ptr, size_t size) {
+    if (NM_UNLIKELY(mode & NM__MODE_SAMPLED) && ptr != NULL && nm__sampler_is_due(size) && nm__sampler_turn(size))
+        nm__sampler_note(ptr, size, NM__OF_RAW);
+    return ptr;
 }
 
 /* Without the interpreter's lock, perhaps. */
@@ -45,9 +53,10 @@ static void *raw_take(size_t size) {
 
 static void *raw_malloc(void *ctx, size_t size) {
     (void)ctx;
-    if (NM_LIKELY(raw_on())) {
+    int mode = raw_mode();
+    if (NM_LIKELY(mode != NM__MODE_OFF)) {
         void *ptr = raw_take(size);
-        if (NM_LIKELY(ptr != NULL) || !raw_may_pass_on()) return ptr;
+        if (NM_LIKELY(ptr != NULL) || !raw_may_pass_on()) return raw_served(mode, ptr, size);
     }
     return raw.before.malloc(raw.before.ctx, size);
 }
@@ -55,10 +64,11 @@ static void *raw_malloc(void *ctx, size_t size) {
 static void *raw_calloc(void *ctx, size_t count, size_t size) {
     (void)ctx;
     size_t bytes;
-    if (NM_LIKELY(raw_on() && nm_mul(count, size, &bytes))) {
+    int mode = raw_mode();
+    if (NM_LIKELY(mode != NM__MODE_OFF && nm_mul(count, size, &bytes))) {
         void *ptr = nm__heap_try_calloc(raw.heap, bytes);
         if (NM_UNLIKELY(ptr == NULL)) ptr = raw_beyond(bytes, true);
-        if (NM_LIKELY(ptr != NULL) || !raw_may_pass_on()) return ptr;
+        if (NM_LIKELY(ptr != NULL) || !raw_may_pass_on()) return raw_served(mode, ptr, bytes);
     }
     return raw.before.calloc(raw.before.ctx, count, size);
 }
@@ -72,18 +82,20 @@ static bool raw_give(void *ptr) {
 static void raw_free(void *ctx, void *ptr) {
     (void)ctx;
     raw_is_ready();
+    nm__sampler_freeing(ptr);
     if (NM_UNLIKELY(nm__page_of(ptr) == NULL) || !raw_give(ptr)) raw.before.free(raw.before.ctx, ptr);
 }
 
 static void *raw_realloc(void *ctx, void *ptr, size_t size) {
     if (ptr == NULL) return raw_malloc(ctx, size);
-    bool on = raw_on();
+    int mode = raw_mode();
     if (nm__page_of_block(ptr) == NULL) return raw.before.realloc(raw.before.ctx, ptr, size);
-    if (NM_LIKELY(on)) {
+    nm__sampler_freeing(ptr); /* also where it is then refused: what stays is not noted any more */
+    if (NM_LIKELY(mode != NM__MODE_OFF)) {
         void *moved = nm__serve_move(raw.heap, ptr, size, raw_take, raw_beyond, raw_give);
-        if (NM_LIKELY(moved != NULL) || !raw_may_pass_on()) return moved;
+        if (NM_LIKELY(moved != NULL) || !raw_may_pass_on()) return raw_served(mode, moved, size);
     }
-    return nm__serve_move_out(&raw.before, ptr, size, on, raw_give);
+    return nm__serve_move_out(&raw.before, ptr, size, mode != NM__MODE_OFF, raw_give);
 }
 
 static PyMemAllocatorEx raw_hook = {NULL, raw_malloc, raw_calloc, raw_realloc, raw_free};
@@ -97,7 +109,7 @@ static PyObject *raw_switch(PyObject *module, PyObject *flag) {
         if (raw.heap == NULL) return PyErr_NoMemory();
         nm__place_stand(PYMEM_DOMAIN_RAW, &raw_hook, &raw.before, &raw.hooked);
     }
-    atomic_store(&nm__engine.raw, on ? NM__MODE_ON : NM__MODE_OFF);
+    nm__mode_switch(&nm__engine.raw, on != 0);
     Py_RETURN_NONE;
 }
 

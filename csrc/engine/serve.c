@@ -1,14 +1,19 @@
 #include "engine/serve.h" /* first: Python.h wants to be */
 
+#include "engine/sampler.h"
+
 NM_COLD void nm__serve_stop_if_corrupted(nm_status status) {
     if (status == NM_CORRUPTED) Py_FatalError("nativemem: bytes behind a block, or in a freed one, were written");
     if (status == NM_DOUBLE_FREE) Py_FatalError("nativemem: a block was freed twice");
 }
 
 bool nm__serve_may_pass_on(void) {
-    nm_status status = nm_last_failure().status;
-    nm__serve_stop_if_corrupted(status);
-    return status != NM_OVER_BUDGET && !nm__engine_is_bounded();
+    nm_failure failure = nm_last_failure();
+    nm__serve_stop_if_corrupted(failure.status);
+    if (failure.status != NM_OVER_BUDGET && !nm__engine_is_bounded()) return true;
+    if (NM_UNLIKELY(nm__sampler_is_on()))
+        nm__sampler_refused(nm__charge_now.owner, failure.requested, failure.used, failure.limit);
+    return false;
 }
 
 void *nm__serve_beyond(size_t size, bool zeroed) {

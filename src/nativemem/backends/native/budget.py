@@ -53,7 +53,8 @@ class BudgetCore(OwnedCore):
                 core._set_reserve()
                 core = core._parent
             try:
-                made = dataplane.scope_owner(self.handle, address(self._ptr), self._has_callback())
+                name, asks = self.name or "", self._has_callback()
+                made = dataplane.scope_owner(self.handle, address(self._ptr), asks, name)
             except MemoryError:
                 raise errors.OutOfMemory("no memory for the control structures of a scope") from None
             # another thread may have come first; no other runs between the look and the assignment

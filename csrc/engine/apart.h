@@ -1,0 +1,48 @@
+/* Blocks that lie apart from those of the thread's own thread heap: arrays that an owner is charged for, and what a profile
+ * notes.
+ *
+ * They are cells of the heap of arrays, each charged by itself where an owner is to be charged, or spans. So the frees of all
+ * other blocks find their thread heap, as ever, and need not ask.
+ */
+#ifndef NM__APART_H
+#define NM__APART_H
+
+#include "engine/array_charges.h"
+#include "engine/sampler.h"
+#include "engine/serve.h"
+
+#pragma GCC visibility push(hidden) /* so that no access takes a detour through a table of the loader's */
+
+/* Whether a block may be such. Pre: it is not of the calling thread's own thread heap. */
+NM_INLINE bool nm__is_apart(const nm__page *page) { return page->theap == NULL || page->theap->heap == nm__array_heap; }
+NM_INLINE bool nm__is_cell_apart(const nm__page *page) { return page->theap != NULL && page->theap->heap == nm__array_heap; }
+
+/* From a heap, aligned as arrays are. */
+void *nm__apart_from(nm_heap *h, size_t bytes, bool zeroed);
+/* Charged by itself. Pre: there is an owner to charge. */
+void *nm__apart_charged(size_t bytes, bool zeroed);
+/* Before it is given back. */
+void nm__apart_forget(void *ptr);
+
+/* An object that a profile notes. NULL: not this way; another is tried, so that a refusal here does not count. */
+void *nm__apart_noted(size_t size, bool zeroed);
+/* A realloc of an object that lies apart, or while there is a profile. NULL: refused. mode: nm__mode_now. */
+void *nm__apart_move(void *ptr, size_t size, nm__page *page, int mode, bool (*give_it)(void *));
+
+/* As nm__serve_give, for objects. */
+bool nm__apart_give_elsewhere(void *ptr, nm__page *page);
+NM_INLINE bool nm__apart_give(void *ptr, nm__page *page) {
+    if (NM_UNLIKELY(page == NULL)) return false;
+    if (NM_UNLIKELY(page->theap != nm__theaps[NM__CLAIMED_SLOT])) return nm__apart_give_elsewhere(ptr, page);
+    if (NM_UNLIKELY(nm__cells_give(&page->cells, ptr, 0))) nm__superblock_trip(page);
+    return true;
+}
+
+/* Whether the block that is about to be served may be one to note; it is counted. */
+NM_INLINE bool nm__apart_is_due(int mode, size_t size) {
+    return NM_UNLIKELY(mode & NM__MODE_SAMPLED) && nm__sampler_is_due(size);
+}
+
+#pragma GCC visibility pop
+
+#endif

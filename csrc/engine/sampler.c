@@ -1,0 +1,357 @@
+#include "engine/sampler.h" /* first: Python.h wants to be */
+
+#include <errno.h>
+#include <string.h>
+
+#include "engine/array_charges.h"
+#include "engine/engine.h"
+#include "engine/insides.h"
+#include "engine/owners.h"
+#include "wrap/sites.h"
+
+atomic_bool nm__sampler_on;
+NM_TLS int64_t nm__sampler_left;
+_Atomic uint8_t nm__sampler_filter[NM__SAMPLER_FILTER];
+
+/* What the gaps of this thread are drawn with; 0: it has drawn none. Of which profile they are: a gap of one is too short or
+ * too long for another. */
+static NM_TLS uint64_t sampler_random;
+static NM_TLS uint64_t sampler_run;
+
+/* Invariants, under the lock:
+ *   recording != NULL == nm__sampler_on
+ *   a block that is in the table is counted by the filter, and its bytes are in its site's live sums
+ *   codes: each code object that a node's key names, a strong reference */
+static struct {
+    pthread_mutex_t lock;
+    nm__recording *recording;
+    nm__sites table; /* noted blocks that live; site: the recording's */
+    _Atomic uint64_t run; /* of the process's profiles, never used again; both are read without the lock */
+    nm__counter rate;
+    uint32_t outside; /* the node of what no Python code asked for */
+    PyObject **codes;
+    size_t code_count, code_room;
+} sampler = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+/* ---- when to note a block --------------------------------------------------------------------------- */
+
+/* The gap of a Poisson process whose mean is the rate: -ln of a random number in (0, 1], times it. Of the logarithm's series
+ * in (m - 1) / (m + 1) four terms are within 1e-5 for m in [1, 2). Marsaglia's xorshift64 with Vigna's multiplier. With a
+ * rate of 1 each block is noted. */
+static int64_t sampler_draw(size_t rate) {
+    if (rate <= 1) return -1;
+    uint64_t x = sampler_random;
+    x ^= x >> 12;
+    x ^= x << 25;
+    x ^= x >> 27;
+    sampler_random = x;
+    x = x * UINT64_C(0x2545F4914F6CDD1D) | 1;
+    int zeros = __builtin_clzll(x);
+    double m = (double)(x << zeros) * 0x1p-63, s = (m - 1) / (m + 1), s2 = s * s;
+    double ln_m = 2 * s * (1 + s2 * (1.0 / 3 + s2 * (1.0 / 5 + s2 / 7)));
+    double gap = ((zeros + 1) * 0.69314718055994531 - ln_m) * (double)rate;
+    return gap < 0x1p62 ? (int64_t)gap : INT64_MAX / 2;
+}
+
+/* A thread begins in the middle of a gap. */
+NM_COLD bool nm__sampler_turn(size_t size) {
+    uint64_t run = atomic_load_explicit(&sampler.run, memory_order_acquire);
+    size_t rate = nm__get(&sampler.rate);
+    if (sampler_run != run) {
+        sampler_run = run;
+        if (sampler_random == 0) sampler_random = (nm__os_random() ^ (uint64_t)nm__thread_id()) | 1;
+        nm__sampler_left = sampler_draw(rate);
+        if (rate > 1) nm__sampler_left -= (int64_t)size;
+        if (nm__sampler_left >= 0) return false;
+    }
+    nm__sampler_left = sampler_draw(rate);
+    return true;
+}
+
+/* ---- which code asked for it ------------------------------------------------------------------------ */
+
+/* Frames of a call path that are noted; outer ones are left out. */
+#define SAMPLER_DEPTH 128
+
+/* Bytes of a name that are noted: a longer one is cut. */
+#define SAMPLER_NAME 1024
+
+/* The recording's string of a str. Its bytes are made here: the interpreter would make an object to keep. */
+static uint32_t sampler_name(PyObject *text) {
+    if (text == NULL || !PyUnicode_Check(text)) return 0;
+    Py_ssize_t length = PyUnicode_GET_LENGTH(text);
+    if (PyUnicode_IS_ASCII(text)) return nm__recording_string(sampler.recording, PyUnicode_DATA(text), (size_t)length);
+    char bytes[SAMPLER_NAME];
+    size_t n = 0;
+    for (Py_ssize_t i = 0; i < length && n + 4 <= sizeof bytes; i++) {
+        Py_UCS4 c = PyUnicode_READ_CHAR(text, i);
+        if (c >= 0xD800 && c < 0xE000) c = 0xFFFD; /* a surrogate is no UTF-8 */
+        if (c < 0x80) {
+            bytes[n++] = (char)c;
+        } else if (c < 0x800) {
+            bytes[n++] = (char)(0xC0 | c >> 6);
+            bytes[n++] = (char)(0x80 | (c & 0x3F));
+        } else if (c < 0x10000) {
+            bytes[n++] = (char)(0xE0 | c >> 12);
+            bytes[n++] = (char)(0x80 | (c >> 6 & 0x3F));
+            bytes[n++] = (char)(0x80 | (c & 0x3F));
+        } else {
+            bytes[n++] = (char)(0xF0 | c >> 18);
+            bytes[n++] = (char)(0x80 | (c >> 12 & 0x3F));
+            bytes[n++] = (char)(0x80 | (c >> 6 & 0x3F));
+            bytes[n++] = (char)(0x80 | (c & 0x3F));
+        }
+    }
+    return nm__recording_string(sampler.recording, bytes, n);
+}
+
+/* A node is known by the address of its code, so that must not become another's. */
+static bool sampler_keep(PyCodeObject *code) {
+    if (sampler.code_count == sampler.code_room) {
+        size_t room = sampler.code_room == 0 ? 256 : sampler.code_room * 2;
+        PyObject **moved = nm__meta_alloc(room * sizeof *moved);
+        if (moved == NULL) return false;
+        if (sampler.codes != NULL) memcpy(moved, sampler.codes, sampler.code_count * sizeof *moved);
+        nm__meta_free(sampler.codes);
+        sampler.codes = moved;
+        sampler.code_room = room;
+    }
+    sampler.codes[sampler.code_count++] = Py_NewRef((PyObject *)code);
+    return true;
+}
+
+static uint32_t sampler_node(uint32_t parent, nm__step step) {
+    bool made;
+    uint32_t node = nm__recording_node(sampler.recording, parent, step.code, step.at, &made);
+    if (!made) return node;
+    if (!sampler_keep(step.code)) return 0;
+#if PY_VERSION_HEX >= 0x030B0000
+    PyObject *function = step.code->co_qualname;
+#else
+    PyObject *function = step.code->co_name;
+#endif
+    nm__recording_fill(sampler.recording, node, sampler_name(step.code->co_filename), sampler_name(function),
+                       PyCode_Addr2Line(step.code, step.at));
+    return node;
+}
+
+/* Whether the calling thread holds the lock of an interpreter: what of it is read stays as it is. */
+static bool sampler_sees_python(void) { return PyGILState_Check() && nm__thread_state() != NULL; }
+/* Owners are the main interpreter's. */
+static bool sampler_sees_owners(void) { return sampler_sees_python() && PyInterpreterState_Get() == PyInterpreterState_Main(); }
+
+static uint32_t sampler_path(void) {
+    nm__step steps[SAMPLER_DEPTH];
+    int count = sampler_sees_python() ? nm__insides_steps(nm__thread_state(), steps, SAMPLER_DEPTH) : 0;
+    if (count == 0) return sampler.outside;
+    uint32_t node = 0;
+    for (int i = count - 1; i >= 0; i--) {
+        uint32_t below = sampler_node(node, steps[i]);
+        if (below == 0) return node; /* there is no more room: it counts for what called */
+        node = below;
+    }
+    return node;
+}
+
+/* ---- whose it is ------------------------------------------------------------------------------------ */
+
+static uint32_t sampler_owner(const nm__owner *o) {
+    if (o == NULL) return 0;
+    bool made;
+    uint32_t owner = nm__recording_owner(sampler.recording, o, o->number, &made);
+    if (made) nm__recording_name(sampler.recording, owner, sampler_name(o->name), 0);
+    return owner;
+}
+
+static void sampler_moment(const nm_budget *b, uint32_t owner) {
+    nm__recording_moment(sampler.recording, owner, nm_budget_used(b), nm_budget_peak(b), nm_budget_limit(b),
+                         nm_budget_denied(b));
+}
+
+static void sampler_moment_of(const nm__owner *o) { sampler_moment(o->budget, sampler_owner(o)); }
+
+/* With the interpreter's lock, under which owners come and go. */
+static void sampler_moments(bool always) {
+    if (!nm__recording_is_due(sampler.recording) && !always) return;
+    sampler_moment(nm_engine_budget(), 0);
+    nm__owner_each(sampler_moment_of);
+}
+
+/* ---- blocks ----------------------------------------------------------------------------------------- */
+
+static void sampler_count(const void *ptr, bool more) {
+    _Atomic uint8_t *count = &nm__sampler_filter[nm__sampler_hash(ptr)];
+    uint8_t n = atomic_load_explicit(count, memory_order_relaxed);
+    if (n != UINT8_MAX) atomic_store_explicit(count, (uint8_t)(more ? n + 1 : n - 1), memory_order_relaxed);
+}
+
+static void sampler_remove(const void *ptr) {
+    nm__site *found = nm__sites_find(&sampler.table, ptr);
+    if (found == NULL) return;
+    nm__site taken = nm__sites_take(&sampler.table, found);
+    nm__sites_forget_promise(&sampler.table);
+    sampler_count(ptr, false);
+    nm__recording_remove(sampler.recording, (uint32_t)taken.site, taken.size);
+}
+
+NM_COLD void nm__sampler_note(const void *ptr, size_t size, nm__origin origin) {
+    int before = errno;
+    pthread_mutex_lock(&sampler.lock);
+    if (sampler.recording != NULL) {
+        sampler_remove(ptr); /* it was given back where nothing tells the sampler */
+        if (nm__sites_promise(&sampler.table)) {
+            const nm__owner *o = origin == NM__OF_RAW ? NULL : nm__charge_now.owner;
+            uint32_t site = nm__recording_site(sampler.recording, sampler_path(), sampler_owner(o), origin);
+            nm__sites_add(&sampler.table, (nm__site){(void *)(uintptr_t)ptr, size, site});
+            sampler_count(ptr, true);
+            nm__recording_add(sampler.recording, site, size);
+        }
+        if (sampler_sees_owners()) sampler_moments(false);
+    }
+    pthread_mutex_unlock(&sampler.lock);
+    errno = before;
+}
+
+NM_COLD void nm__sampler_forget(const void *ptr) {
+    pthread_mutex_lock(&sampler.lock);
+    if (sampler.recording != NULL) sampler_remove(ptr);
+    pthread_mutex_unlock(&sampler.lock);
+}
+
+NM_COLD void nm__sampler_refused(const nm__owner *owner, size_t requested, size_t used, size_t limit) {
+    int before = errno;
+    pthread_mutex_lock(&sampler.lock);
+    if (sampler.recording != NULL) {
+        uint32_t o = sampler_owner(owner);
+        nm__recording_refusal(sampler.recording, o, sampler_path(), requested, used, limit);
+        sampler_moment(owner == NULL ? nm_engine_budget() : owner->budget, o);
+    }
+    pthread_mutex_unlock(&sampler.lock);
+    errno = before;
+}
+
+/* ---- beginning and end ------------------------------------------------------------------------------ */
+
+/* Pre: the lock is held. The code objects that are to be let go of once it is not: that may run Python code. */
+static PyObject **sampler_end(bool finish, size_t *count) {
+    atomic_store(&nm__sampler_on, false);
+    nm__recording_destroy(sampler.recording, finish);
+    sampler.recording = NULL;
+    nm__sites_destroy(&sampler.table);
+    sampler.table = (nm__sites){NULL, 0, 0, 0};
+    for (size_t i = 0; i < NM__SAMPLER_FILTER; i++) atomic_store_explicit(&nm__sampler_filter[i], 0, memory_order_relaxed);
+    PyObject **codes = sampler.codes;
+    *count = sampler.code_count;
+    sampler.codes = NULL;
+    sampler.code_count = sampler.code_room = 0;
+    return codes;
+}
+
+static void sampler_before_fork(void) { pthread_mutex_lock(&sampler.lock); }
+static void sampler_in_parent(void) { pthread_mutex_unlock(&sampler.lock); }
+/* The recording goes on in the parent. The references stay: there may be no interpreter's lock to let go of them with. */
+static void sampler_in_child(void) {
+    size_t count;
+    if (sampler.recording != NULL) nm__meta_free(sampler_end(false, &count));
+    pthread_mutex_unlock(&sampler.lock);
+}
+
+static void sampler_name_outside(void) {
+    static const char name[] = "(no Python code)";
+    bool made;
+    sampler.outside = nm__recording_node(sampler.recording, 0, &sampler, 0, &made);
+    uint32_t text = nm__recording_string(sampler.recording, name, sizeof name - 1);
+    nm__recording_fill(sampler.recording, sampler.outside, 0, text, 0);
+}
+
+static PyObject *sampler_start(PyObject *module, PyObject *args) {
+    (void)module;
+    static bool forks;
+    PyObject *path;
+    Py_ssize_t bound, rate;
+    if (!PyArg_ParseTuple(args, "Onn", &path, &bound, &rate)) return NULL;
+    if ((path != Py_None && !PyBytes_Check(path)) || bound < (Py_ssize_t)NM__RECORDING_LEAST || rate < 1) {
+        PyErr_SetString(PyExc_ValueError, "a path's bytes or None, a bound of a MiB or more, a rate of 1 or more");
+        return NULL;
+    }
+    if (nm__engine.heap == NULL || sampler.recording != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, sampler.recording != NULL ? "there is a profile" : "the engine was not started");
+        return NULL;
+    }
+    if (!nm__array_start()) return PyErr_NoMemory(); /* what is noted lies there */
+    if (!forks && pthread_atfork(sampler_before_fork, sampler_in_parent, sampler_in_child) != 0) return PyErr_NoMemory();
+    forks = true;
+    nm__recording *made = nm__recording_create(path == Py_None ? NULL : PyBytes_AS_STRING(path), (size_t)bound, (size_t)rate);
+    if (made == NULL) return PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, path == Py_None ? NULL : path);
+    pthread_mutex_lock(&sampler.lock);
+    sampler.recording = made;
+    nm__set(&sampler.rate, (size_t)rate);
+    atomic_fetch_add(&sampler.run, 1);
+    sampler_name_outside();
+    sampler_moments(true);
+    atomic_store(&nm__sampler_on, true);
+    pthread_mutex_unlock(&sampler.lock);
+    nm__engine_sample(true);
+    Py_RETURN_NONE;
+}
+
+static PyObject *sampler_stop(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+    nm__engine_sample(false);
+    size_t count = 0;
+    PyObject **codes = NULL;
+    pthread_mutex_lock(&sampler.lock);
+    bool was = sampler.recording != NULL;
+    if (was) {
+        sampler_moments(true);
+        codes = sampler_end(true, &count);
+    }
+    pthread_mutex_unlock(&sampler.lock);
+    for (size_t i = 0; i < count; i++) Py_DECREF(codes[i]);
+    nm__meta_free(codes);
+    return PyBool_FromLong(was);
+}
+
+/* The sizes are looked at before the objects are made, whose making may add to what is there: that is left out. Nothing is
+ * allocated while the lock is held, which an allocation may wait for. */
+static PyObject *sampler_read(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+    size_t sizes[NM__SECTIONS];
+    pthread_mutex_lock(&sampler.lock);
+    const nm__recording *r = sampler.recording;
+    if (r != NULL) sampler_moments(true);
+    for (int s = 0; s < NM__SECTIONS && r != NULL; s++)
+        sizes[s] = (size_t)(nm__recording_view(r)->section[s].count * nm__recording_view(r)->section[s].item);
+    uint64_t run = atomic_load(&sampler.run);
+    pthread_mutex_unlock(&sampler.lock);
+    if (r == NULL) Py_RETURN_NONE;
+    PyObject *parts = PyTuple_New(NM__SECTIONS + 1);
+    for (int s = 0; s <= NM__SECTIONS && parts != NULL; s++) {
+        size_t size = s == 0 ? sizeof(nm__recording_head) : sizes[s - 1];
+        PyObject *part = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
+        if (part == NULL) Py_CLEAR(parts);
+        else PyTuple_SET_ITEM(parts, s, part);
+    }
+    if (parts == NULL) return NULL;
+    pthread_mutex_lock(&sampler.lock);
+    bool same = sampler.recording != NULL && atomic_load(&sampler.run) == run;
+    if (same) {
+        const nm__recording_head *head = nm__recording_view(sampler.recording);
+        memcpy(PyBytes_AS_STRING(PyTuple_GET_ITEM(parts, 0)), head, sizeof *head);
+        for (int s = 0; s < NM__SECTIONS; s++)
+            memcpy(PyBytes_AS_STRING(PyTuple_GET_ITEM(parts, s + 1)), (const char *)head + head->section[s].offset, sizes[s]);
+    }
+    pthread_mutex_unlock(&sampler.lock);
+    if (same) return parts;
+    Py_DECREF(parts); /* it ended while there was other code to run */
+    Py_RETURN_NONE;
+}
+
+int nm__sampler_add(PyObject *module) {
+    static PyMethodDef methods[] = {
+        {"profile_start", sampler_start, METH_VARARGS, "Begins a profile: (path's bytes or None, bound, rate)."},
+        {"profile_stop", sampler_stop, METH_NOARGS, "Ends it; whether there was one."},
+        {"profile_read", sampler_read, METH_NOARGS, "Head and sections of its recording, as bytes; None: there is none."},
+        {NULL, NULL, 0, NULL}};
+    return PyModule_AddFunctions(module, methods);
+}

@@ -1,0 +1,291 @@
+"""PROF: profiles of the process, by call path and owner. Each program has a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import nativemem
+from nativemem.errors import ConfigError, InvalidLayout, NativeMemError, NativeUnavailable
+from nativemem.observe.profile import Profile
+from nativemem.observe.recording import read
+
+native = pytest.mark.skipif(nativemem.backend != "native", reason="a profile is of the engine, which is native")
+
+START = """
+import gc, os, sys, threading
+import nativemem
+from nativemem.observe.profile import Profile
+from nativemem.observe.recording import read
+nativemem.install(limit="1 GiB")
+def live(recording, function, **of):
+    found = [s for s in recording.sites if function in [at.function.split(".")[0] for at in s.path]]
+    return sum(s.live for s in found if all(getattr(s, key) == value for key, value in of.items()))
+"""
+
+
+def run(program: str, *arguments: str, status: int = 0) -> str:
+    code = START + textwrap.dedent(program)
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code, *arguments], capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
+    return done.stdout
+
+
+@native
+def test_each_block_is_noted_with_its_path_and_owner() -> None:
+    """PROF-1"""
+    run("""
+        def make(n): return [bytes(1000) for _ in range(n)]
+        def outer(n): return make(n)
+        budget = nativemem.Budget("64 MiB", name="cache")
+        with Profile(rate=1) as profile:
+            ours = outer(1000)
+            with budget:
+                theirs = outer(500)
+            before = profile.read()
+            del ours
+            after = profile.read()
+        size = sys.getsizeof(bytes(1000))
+        assert 1000 * size <= live(before, "outer", owner="process") < 1010 * size + 20_000
+        assert 500 * size <= live(before, "outer", owner="cache") < 505 * size + 20_000
+        assert live(after, "outer", owner="process") < 20_000
+        assert live(after, "outer", owner="cache") == live(before, "outer", owner="cache")
+        callers = [at.function for at in [s.path for s in before.sites if s.live_blocks == 1000][0]]
+        assert callers[-2:] == ["outer", "<module>"] and callers[-3].startswith("make"), callers
+        assert sum(s.total for s in after.sites if "outer" in [at.function for at in s.path]) >= 1500 * size
+        assert after.peak >= before.live and after.samples > 1500 and after.rate == 1
+        assert {o.name: o.limit for o in after.owners} == {"process": 1 << 30, "cache": 64 << 20}
+        theirs = None
+        assert budget.used < 1000, budget.used
+    """)
+
+
+@native
+def test_what_is_freed_and_moved_leaves_nothing() -> None:
+    """PROF-1: small and large blocks, in and out of scopes, that grow, shrink and go, also after the profile."""
+    run("""
+        def work():
+            grown, chunks, text = [], [], ""
+            for i in range(20_000):
+                grown.append(i)
+                if i % 50 == 0: chunks.append(bytearray(i)); text += str(i) * 9
+            for chunk in chunks: chunk.extend(b"x" * 3000)
+            del grown[100:]
+            for chunk in chunks[::2]: del chunk[10:]
+            return grown, chunks, text
+        budget = nativemem.Budget("256 MiB", name="b")
+        for rate in (1, 1000, 50_000):
+            gc.collect()
+            with Profile(rate=rate) as profile:
+                for scope in (None, budget):
+                    if scope is None:
+                        kept = work()
+                    else:
+                        with scope:
+                            kept = work()
+                    del kept
+                    gc.collect()
+                    left = live(profile.read(), "work")
+                    assert left < 60_000 + 30 * rate, (rate, scope, left)
+                with budget: kept = work()
+            del kept  # what was noted goes after the profile
+        gc.collect()
+        assert budget.used < 100_000, budget.used
+        with Profile(rate=1) as profile: pass
+        assert profile.read().live < 100_000
+    """)
+
+
+@native
+def test_arrays() -> None:
+    """PROF-1"""
+    pytest.importorskip("numpy")
+    run("""
+        import numpy as np
+        nativemem.install()
+        budget = nativemem.Budget("256 MiB", name="b")
+        def arrays(): return [np.zeros(n) for n in (10, 100, 1000, 100_000)] + [np.empty((50, 50))]
+        with Profile(rate=1) as profile:
+            ours = arrays()
+            with budget: theirs = arrays()
+            theirs[0].resize(5000, refcheck=False)
+            ours[0].resize(5000, refcheck=False)
+            recording = profile.read()
+            least = sum(a.nbytes for a in ours) - 40_000  # one of each was moved elsewhere
+            assert live(recording, "arrays", source="arrays", owner="b") >= least
+            assert live(recording, "arrays", source="arrays", owner="process") >= least
+            del ours, theirs
+            assert live(profile.read(), "arrays", source="arrays") == 0
+        assert budget.used < 100_000
+    """)
+
+
+@native
+def test_samples_stand_for_all() -> None:
+    """PROF-1"""
+    run("""
+        def make(): return [bytes(900) for _ in range(100_000)]
+        with Profile(rate="32 KiB") as profile:
+            kept = make()
+            found = live(profile.read(), "make")
+        expected = 100_000 * sys.getsizeof(bytes(900))
+        assert 0.9 < found / expected < 1.1, found / expected  # 2,800 samples: five standard deviations
+        assert profile.read().samples < 5000
+    """)
+
+
+@native
+def test_a_killed_process_leaves_its_recording(tmp_path: Path) -> None:
+    """PROF-3"""
+    file = tmp_path / "killed.nm"
+    run(
+        """
+        import signal
+        def leak(): return [bytes(1000) for _ in range(2000)]
+        profile = Profile(sys.argv[1], rate=1).start()
+        kept = leak()
+        os.kill(os.getpid(), signal.SIGKILL)
+        """,
+        str(file),
+        status=-9,
+    )
+    recording = read(file)
+    assert recording.lasted is None
+    assert sum(s.live for s in recording.sites if "leak" in str(s.path)) >= 2_000_000
+    assert file.stat().st_blocks * 512 < 2 << 20
+
+
+@native
+def test_a_fork_leaves_it_to_the_parent(tmp_path: Path) -> None:
+    """PROF-3"""
+    run(
+        """
+        def in_child(): return [bytes(1000) for _ in range(1000)]
+        def in_parent(): return [bytes(1000) for _ in range(1000)]
+        with Profile(sys.argv[1], rate=1) as profile:
+            child = os.fork()
+            if child == 0:
+                kept = in_child()
+                with Profile(rate=1) as own: more = in_child()
+                os._exit(0 if live(own.read(), "in_child") > 900_000 else 1)
+            assert os.waitpid(child, 0)[1] == 0
+            kept = in_parent()
+        recording = read(sys.argv[1])
+        assert live(recording, "in_parent") > 900_000 and live(recording, "in_child") == 0
+        assert recording.lasted is not None
+        """,
+        str(tmp_path / "f.nm"),
+    )
+
+
+@native
+def test_threads() -> None:
+    """PROF-1"""
+    run("""
+        def make(out): out.append([bytes(1000) for _ in range(5000)])
+        results, threads = [], []
+        with Profile(rate=1) as profile:
+            threads = [threading.Thread(target=make, args=(results,)) for _ in range(6)]
+            for t in threads: t.start()
+            for t in threads: t.join()
+            assert live(profile.read(), "make") >= 30_000_000
+            results.clear()
+            gc.collect()
+            assert live(profile.read(), "make") < 300_000
+    """)
+
+
+@native
+def test_on_and_off_in_a_running_process() -> None:
+    """PROF-1"""
+    run("""
+        def make(): return [bytes(1000) for _ in range(3000)]
+        kept = []
+        for _ in range(5):
+            with Profile(rate="4 KiB") as profile:
+                kept.append(make())
+                if len(kept) > 2: del kept[0]
+            recording = profile.read()
+            assert 0.6 < live(recording, "make") / 3_099_000 < 1.5, live(recording, "make")
+    """)
+
+
+@native
+def test_refusals_are_noted() -> None:
+    """REP-2"""
+    run("""
+        budget = nativemem.Budget("4 MiB", name="small")
+        def fill():
+            kept = []
+            while True: kept.append(bytes(100_000))
+        with Profile() as profile:
+            try:
+                with budget: fill()
+            except MemoryError: pass
+            else: raise AssertionError
+        recording = profile.read()
+        assert recording.refused and {r.owner for r in recording.refused} == {"small"}
+        assert any(at.function == "fill" for at in recording.refused[0].path)
+        assert recording.refused[0].limit == 4 << 20
+        assert [m.used for m in recording.moments if m.owner == "small"]
+    """)
+
+
+@native
+def test_one_at_a_time_and_bad_places(tmp_path: Path) -> None:
+    run(
+        """
+        from nativemem.errors import NativeMemError
+        with Profile() as profile:
+            try: Profile().start()
+            except NativeMemError as error: assert "one is running" in str(error)
+            else: raise AssertionError
+        profile.stop()
+        try: Profile(os.path.join(sys.argv[1], "no", "such")).start()
+        except FileNotFoundError: pass
+        else: raise AssertionError
+        assert "not running" in repr(profile)
+        """,
+        str(tmp_path),
+    )
+
+
+@native
+def test_without_the_engine() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from nativemem.observe.profile import Profile; Profile().start()"],
+        capture_output=True,
+        text=True,
+    )
+    assert "NativeUnavailable" in done.stderr and "nativemem.install()" in done.stderr
+
+
+@pytest.mark.skipif(nativemem.backend == "native", reason="what the pure backend says")
+def test_on_the_pure_backend() -> None:
+    with pytest.raises(NativeUnavailable):
+        Profile().start()
+
+
+@pytest.mark.parametrize(
+    ("path", "options"),
+    [(3, {}), (None, {"rate": 0}), (None, {"rate": "much"}), (None, {"bound": 1000}), ("a\0b", {})],
+)
+def test_values_that_will_not_do(path: object, options: dict[str, object]) -> None:
+    with pytest.raises((ConfigError, InvalidLayout), match=r"profile\."):
+        Profile(path, **options)  # type: ignore[arg-type]
+
+
+def test_what_is_no_recording(tmp_path: Path) -> None:
+    for content in (b"", b"NMRECORD", os.urandom(5000), b"NMRECORD" + bytes(8000)):
+        (tmp_path / "x").write_bytes(content)
+        with pytest.raises(ConfigError, match="recording"):
+            read(tmp_path / "x")
+    with pytest.raises(FileNotFoundError):
+        read(tmp_path / "none")
+    with pytest.raises(NativeMemError):
+        Profile().read()

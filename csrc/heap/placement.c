@@ -118,8 +118,8 @@ static void placement_end_use(nm__page *first, size_t n) {
     nm__page *behind = first + n;
     nm__region.used -= n;
     first->theap = NULL;
-    first->kind = NM__UNUSED;
-    atomic_thread_fence(memory_order_release); /* before a link stands where the heap did: nm_heap_of */
+    /* Orders: before a link stands where the heap did, see nm_heap_of; a store alone would not keep later ones behind it. */
+    (void)atomic_exchange((_Atomic uint8_t *)&first->kind, (uint8_t)NM__UNUSED);
     if ((size_t)(behind - nm__pages) < nm__region.frontier && nm__kind_is_room(behind->kind))
         (void)nm__free_span_open_room(behind);
 }

@@ -459,8 +459,7 @@ static void recording_thin_out(nm__recording *r) {
         head->dropped += half;
     }
     recording_publish(r, to, kept);
-    atomic_thread_fence(memory_order_release);
-    head->times = (uint32_t)to;
+    atomic_store_explicit(&head->times, (uint32_t)to, memory_order_release);
 }
 
 void nm__recording_moment(nm__recording *r, uint32_t owner, size_t used, size_t peak, size_t limit, uint64_t denials) {

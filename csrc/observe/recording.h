@@ -76,7 +76,8 @@ typedef struct nm__recording_head {
     uint64_t samples;    /* blocks that were sampled */
     uint64_t live_bytes, peak_bytes;
     uint64_t peak_ns;
-    uint32_t peak_mark, times; /* times: NM__TIMES or NM__TIMES_2 */
+    uint32_t peak_mark;
+    _Atomic uint32_t times; /* NM__TIMES or NM__TIMES_2 */
     struct {
         uint64_t offset, room, item;
         _Atomic uint64_t count; /* items; of strings bytes */

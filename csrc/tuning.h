@@ -163,4 +163,10 @@
 #define NM_STACKS_BUCKETS 1024
 #define NM_STACKS_FRAMES 128
 
+/* ---- profiles ---- */
+
+/* Bytes that a thread serves at most until it looks whether the profile is still the one that its gap is of. A look is a
+ * call, so not for each block; what a thread serves before it is missed by a profile that notes each block. */
+#define NM_SAMPLER_PART ((int64_t)64 << 10)
+
 #endif

@@ -22,11 +22,11 @@ static __attribute__((noinline)) void *domain_malloc_anyhow(PyMemAllocatorEx *be
 /* What is asked for most, without a call: so no register is saved. */
 NM_INLINE void *domain_malloc(PyMemAllocatorEx *before, size_t size) {
     int mode = atomic_load_explicit(&nm__engine.objects, memory_order_relaxed);
-    bool plain = NM_LIKELY(mode == NM__MODE_ON) ||
-                 (mode == (NM__MODE_ON | NM__MODE_SAMPLED) && NM_LIKELY(size <= NM__FINE) && !nm__sampler_is_due(size));
-    if (NM_LIKELY(plain && size <= NM__FINE)) {
-        void *ptr = nm__theap_alloc(nm__theaps[NM__CLAIMED_SLOT], nm__fine_bin(size));
-        if (NM_LIKELY(ptr != NULL)) return ptr;
+    if (NM_LIKELY(size <= NM__FINE) && (NM_LIKELY(mode == NM__MODE_ON) || mode == (NM__MODE_ON | NM__MODE_SAMPLED))) {
+        if (NM_LIKELY(mode == NM__MODE_ON) || !nm__sampler_is_due(size)) {
+            void *ptr = nm__theap_alloc(nm__theaps[NM__CLAIMED_SLOT], nm__fine_bin(size));
+            if (NM_LIKELY(ptr != NULL)) return ptr;
+        }
         if (mode != NM__MODE_ON) nm__sampler_left += (int64_t)size; /* it is counted anew */
     }
     return domain_malloc_anyhow(before, size);

@@ -7,6 +7,7 @@
 #include "engine/engine.h"
 #include "engine/insides.h"
 #include "engine/owners.h"
+#include "tuning.h"
 #include "wrap/sites.h"
 
 atomic_bool nm__sampler_on;
@@ -17,6 +18,7 @@ _Atomic uint8_t nm__sampler_filter[NM__SAMPLER_FILTER];
  * too long for another. */
 static NM_TLS uint64_t sampler_random;
 static NM_TLS uint64_t sampler_run;
+static NM_TLS int64_t sampler_rest; /* of the gap, beyond what is left */
 
 /* Invariants, under the lock:
  *   recording != NULL == nm__sampler_on
@@ -53,19 +55,26 @@ static int64_t sampler_draw(size_t rate) {
     return gap < 0x1p62 ? (int64_t)gap : INT64_MAX / 2;
 }
 
-/* A thread begins in the middle of a gap. */
+/* What the gate counts down is a part of the gap at most, so that a thread that comes from another profile, with a long gap
+ * of that, notices soon. */
+static void sampler_go_on(int64_t gap) {
+    nm__sampler_left = gap < NM_SAMPLER_PART ? gap : NM_SAMPLER_PART;
+    sampler_rest = gap - nm__sampler_left;
+}
+
 NM_COLD bool nm__sampler_turn(size_t size) {
     uint64_t run = atomic_load_explicit(&sampler.run, memory_order_acquire);
     size_t rate = nm__get(&sampler.rate);
+    int64_t gap = nm__sampler_left + sampler_rest;
     if (sampler_run != run) {
         sampler_run = run;
         if (sampler_random == 0) sampler_random = (nm__os_random() ^ (uint64_t)nm__thread_id()) | 1;
-        nm__sampler_left = sampler_draw(rate);
-        if (rate > 1) nm__sampler_left -= (int64_t)size;
-        if (nm__sampler_left >= 0) return false;
+        gap = sampler_draw(rate);
+        if (rate > 1) gap -= (int64_t)size;
     }
-    nm__sampler_left = sampler_draw(rate);
-    return true;
+    bool is_its_turn = gap < 0;
+    sampler_go_on(is_its_turn ? sampler_draw(rate) : gap);
+    return is_its_turn;
 }
 
 /* ---- which code asked for it ------------------------------------------------------------------------ */
@@ -289,6 +298,7 @@ static PyObject *sampler_start(PyObject *module, PyObject *args) {
     atomic_fetch_add(&sampler.run, 1);
     sampler_name_outside();
     sampler_moments(true);
+    nm__sampler_left = 0; /* this thread notices at once */
     atomic_store(&nm__sampler_on, true);
     pthread_mutex_unlock(&sampler.lock);
     nm__engine_sample(true);

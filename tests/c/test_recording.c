@@ -213,7 +213,10 @@ static void test_what_a_killed_process_leaves(void) {
 /* Of a sparse file the blocks that were written to, and not the whole bound. */
 static void test_a_file_takes_what_it_needs(void) {
     nm__recording *r = nm__recording_create(path, (size_t)64 << 20, 1);
-    CHECK(r != NULL);
+    if (r == NULL) { /* the system allows no file of that size */
+        CHECK(errno == EFBIG);
+        return;
+    }
     struct stat now;
     CHECK(stat(path, &now) == 0 && (size_t)now.st_blocks * 512 < ((size_t)1 << 20) && (now.st_mode & 0777) == 0600);
     nm__recording_destroy(r, true);
@@ -268,6 +271,7 @@ static void test_a_program_that_closes_the_file(void) {
 }
 
 int main(void) {
+    (void)signal(SIGXFSZ, SIG_IGN); /* as Python does */
     (void)snprintf(path, sizeof path, "/tmp/nm-recording-%ld", (long)getpid());
     RUN(test_names_and_paths_are_kept_once());
     RUN(test_each_sites_share_of_the_peak());

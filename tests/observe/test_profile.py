@@ -213,6 +213,10 @@ def test_on_and_off_in_a_running_process() -> None:
                 if len(kept) > 2: del kept[0]
             recording = profile.read()
             assert 0.6 < live(recording, "make") / 3_099_000 < 1.5, live(recording, "make")
+        with Profile(rate="1 TiB"): rarely = make()  # the next sample is far away
+        with Profile(rate=1) as profile:
+            each = make()
+            assert live(profile.read(), "make") > 3_000_000
     """)
 
 

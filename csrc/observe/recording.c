@@ -60,8 +60,7 @@ struct nm__recording {
     size_t owner_cap;
     int64_t began; /* monotonic */
     int file;      /* -1: none. The program may close it, so it is looked at before it is used. */
-    dev_t device;
-    ino_t inode;
+    uint64_t device, inode;
     uint64_t reserved[NM__SECTIONS]; /* bytes on disk */
     uint64_t last_tick;
 };
@@ -78,10 +77,30 @@ static nm__owner_sums *recording_owner_at(const nm__recording *r, size_t i) { re
 static size_t recording_count(const nm__recording *r, nm__section s) {
     return (size_t)atomic_load_explicit(&r->head->section[s].count, memory_order_relaxed);
 }
+/* Which file a descriptor is of. In glibc fstat is a symbol of 2.33, and wheels are for older ones, too. */
+static bool recording_look(int file, uint64_t *device, uint64_t *inode) {
+#ifdef __GLIBC__
+    struct statx now;
+    if (statx(file, "", AT_EMPTY_PATH, STATX_INO, &now) != 0) return false;
+    *device = (uint64_t)now.stx_dev_major << 32 | now.stx_dev_minor;
+    *inode = now.stx_ino;
+#else
+    struct stat now;
+    if (fstat(file, &now) != 0) return false;
+    *device = (uint64_t)now.st_dev;
+    *inode = (uint64_t)now.st_ino;
+#endif
+    return true;
+}
+
+static bool recording_is_open(const nm__recording *r) {
+    uint64_t device, inode;
+    return r->file >= 0 && recording_look(r->file, &device, &inode) && device == r->device && inode == r->inode;
+}
+
 /* false: the disk is full, or the program has closed the file. */
 static NM_COLD bool recording_reserve(nm__recording *r, uint64_t offset, uint64_t bytes) {
-    struct stat now;
-    if (fstat(r->file, &now) != 0 || now.st_dev != r->device || now.st_ino != r->inode) return false;
+    if (!recording_is_open(r)) return false;
     errno = posix_fallocate(r->file, (off_t)offset, (off_t)bytes);
     return errno == 0;
 }
@@ -187,10 +206,7 @@ static size_t recording_lay_out(nm__recording_head *head, size_t bound) {
 static bool recording_open(nm__recording *r, const char *path, size_t size) {
     (void)unlink(path); /* a reader that has the old file open keeps it */
     r->file = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, S_IRUSR | S_IWUSR);
-    struct stat made;
-    if (r->file < 0 || fstat(r->file, &made) != 0) return false;
-    r->device = made.st_dev;
-    r->inode = made.st_ino;
+    if (r->file < 0 || !recording_look(r->file, &r->device, &r->inode)) return false;
     return ftruncate(r->file, (off_t)size) == 0 && recording_reserve(r, 0, HEAD_ROOM);
 }
 
@@ -248,8 +264,7 @@ void nm__recording_destroy(nm__recording *r, bool finish) {
     if (r == NULL) return;
     if (finish) r->head->ended = recording_now(r);
     (void)munmap(r->base, r->head->size);
-    struct stat now;
-    if (r->file >= 0 && fstat(r->file, &now) == 0 && now.st_dev == r->device && now.st_ino == r->inode) (void)close(r->file);
+    if (recording_is_open(r)) (void)close(r->file);
     nm__meta_free(r->strings.slots);
     nm__meta_free(r->nodes.slots);
     nm__meta_free(r->sites.slots);

@@ -31,12 +31,7 @@ void *nm__apart_move(void *ptr, size_t size, nm__page *page, int mode, bool (*gi
 
 /* As nm__serve_give, for objects. */
 bool nm__apart_give_elsewhere(void *ptr, nm__page *page);
-NM_INLINE bool nm__apart_give(void *ptr, nm__page *page) {
-    if (NM_UNLIKELY(page == NULL)) return false;
-    if (NM_UNLIKELY(page->theap != nm__theaps[NM__CLAIMED_SLOT])) return nm__apart_give_elsewhere(ptr, page);
-    if (NM_UNLIKELY(nm__cells_give(&page->cells, ptr, 0))) nm__superblock_trip(page);
-    return true;
-}
+NM_INLINE bool nm__apart_give(void *ptr, nm__page *page) { return nm__serve_give_or(ptr, page, nm__apart_give_elsewhere); }
 
 /* Whether the block that is about to be served may be one to note; it is counted. */
 NM_INLINE bool nm__apart_is_due(int mode, size_t size) {

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/poisson.h"
 #include "engine/array_charges.h"
 #include "engine/engine.h"
 #include "engine/insides.h"
@@ -37,23 +38,8 @@ static struct {
 
 /* ---- when to note a block --------------------------------------------------------------------------- */
 
-/* The gap of a Poisson process whose mean is the rate: -ln of a random number in (0, 1], times it. Of the logarithm's series
- * in (m - 1) / (m + 1) four terms are within 1e-5 for m in [1, 2). Marsaglia's xorshift64 with Vigna's multiplier. With a
- * rate of 1 each block is noted. */
-static int64_t sampler_draw(size_t rate) {
-    if (rate <= 1) return -1;
-    uint64_t x = sampler_random;
-    x ^= x >> 12;
-    x ^= x << 25;
-    x ^= x >> 27;
-    sampler_random = x;
-    x = x * UINT64_C(0x2545F4914F6CDD1D) | 1;
-    int zeros = __builtin_clzll(x);
-    double m = (double)(x << zeros) * 0x1p-63, s = (m - 1) / (m + 1), s2 = s * s;
-    double ln_m = 2 * s * (1 + s2 * (1.0 / 3 + s2 * (1.0 / 5 + s2 / 7)));
-    double gap = ((zeros + 1) * 0.69314718055994531 - ln_m) * (double)rate;
-    return gap < 0x1p62 ? (int64_t)gap : INT64_MAX / 2;
-}
+/* With a rate of 1 each block is noted. The gate lets through what is left, so a gap of 1 leaves nothing. */
+static int64_t sampler_draw(size_t rate) { return rate <= 1 ? -1 : nm__poisson_gap(&sampler_random, rate) - 1; }
 
 /* What the gate counts down is a part of the gap at most, so that a thread that comes from another profile, with a long gap
  * of that, notices soon. */

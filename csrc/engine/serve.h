@@ -42,13 +42,14 @@ NM_COLD bool nm__serve_is_of_others(nm_status status, const void *ptr);
 /* Of a page that is not the calling thread's. */
 bool nm__serve_give_elsewhere(void *ptr, nm__page *page);
 
-/* false: the block is for the allocator before us. */
-NM_INLINE bool nm__serve_give(void *ptr, nm__page *page) {
+/* false: the block is for the allocator before us. elsewhere: gives what is of a page that is not the calling thread's. */
+NM_INLINE bool nm__serve_give_or(void *ptr, nm__page *page, bool (*elsewhere)(void *, nm__page *)) {
     if (NM_UNLIKELY(page == NULL)) return false;
-    if (NM_UNLIKELY(page->theap != nm__theaps[NM__CLAIMED_SLOT])) return nm__serve_give_elsewhere(ptr, page);
+    if (NM_UNLIKELY(page->theap != nm__theaps[NM__CLAIMED_SLOT])) return elsewhere(ptr, page);
     if (NM_UNLIKELY(nm__cells_give(&page->cells, ptr, 0))) nm__superblock_trip(page);
     return true;
 }
+NM_INLINE bool nm__serve_give(void *ptr, nm__page *page) { return nm__serve_give_or(ptr, page, nm__serve_give_elsewhere); }
 
 /* To the allocator that was there before. on: the mode; where it is off a block that is large enough stays. */
 NM_COLD void *nm__serve_move_out(PyMemAllocatorEx *before, void *ptr, size_t size, bool on, bool (*give_it)(void *));

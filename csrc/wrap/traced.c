@@ -5,6 +5,7 @@
 
 #include "alloc/counters.h"
 #include "base/base.h"
+#include "base/poisson.h"
 #include "tuning.h"
 #include "wrap/sites.h"
 
@@ -71,21 +72,7 @@ static void traced_register_hooks(void) {
     (void)pthread_atfork(traced_before_fork, traced_after_fork, traced_after_fork);
 }
 
-/* -log2 of a random number in (0, 1], times sample: the gaps of a Poisson process. Of the logarithm's series in
- * (m - 1) / (m + 1) four terms are within 1e-5 for m in [1, 2). Marsaglia's xorshift64 with Vigna's multiplier. */
-static NM_COLD int64_t tally_draw(tally *y, size_t sample) {
-    uint64_t x = y->random;
-    x ^= x >> 12;
-    x ^= x << 25;
-    x ^= x >> 27;
-    y->random = x;
-    x = x * UINT64_C(0x2545F4914F6CDD1D) | 1;
-    int zeros = __builtin_clzll(x);
-    double m = (double)(x << zeros) * 0x1p-63, s = (m - 1) / (m + 1), s2 = s * s;
-    double ln_m = 2 * s * (1 + s2 * (1.0 / 3 + s2 * (1.0 / 5 + s2 / 7)));
-    double gap = ((zeros + 1) * 0.69314718055994531 - ln_m) * (double)sample;
-    return gap < 0x1p62 ? (int64_t)gap + 1 : INT64_MAX / 2;
-}
+static NM_COLD int64_t tally_draw(tally *y, size_t sample) { return nm__poisson_gap(&y->random, sample); }
 
 static tally *traced_new_tally(nm_traced *t) {
     size_t buckets = t->o.histogram ? NM_HISTO_BUCKETS * sizeof(nm__counter[2]) : 0;

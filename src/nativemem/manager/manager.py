@@ -453,7 +453,7 @@ class MemoryManager:
         upstream = self._contents(caller() if owner is None else owner)
         return getattr(bound(self._binding), name)(capacity, *given, upstream=upstream)
 
-    # ---- who has how much
+    # ---- shares of the total
 
     def lend(self, lender: str, borrower: str, n: int | str, timeout: float = 0.0) -> Loan:
         """Moves ``n`` bytes of unused limit from one owner to another until the :class:`Loan` ends, with its

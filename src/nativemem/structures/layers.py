@@ -103,14 +103,14 @@ class DedupCache(_Layer):
         return self._share(key, compute) if self._is_async else self._share_threads(key, compute)
 
     def invalidate(self, key: Hashable) -> None:
-        """As the cache's; who comes now does not share what is being computed."""
+        """As the cache's; a caller that comes now does not share what is being computed."""
         with self._lock:
             for flight in [flight for flight in self._flights if flight[1] == key]:
                 del self._flights[flight]
         self._inner.invalidate(key)
 
     def clear(self) -> None:
-        """As the cache's; who comes now does not share what is being computed."""
+        """As the cache's; a caller that comes now does not share what is being computed."""
         with self._lock:
             self._flights.clear()
         self._inner.clear()
@@ -133,7 +133,7 @@ class DedupCache(_Layer):
     def _landed(self, flight: Any, task: asyncio.Task[Any]) -> None:
         self._land(flight, task)
         if not task.cancelled():
-            task.exception()  # who waited for it may have been cancelled
+            task.exception()  # the caller that waited for it may have been cancelled
 
     def _share_threads(self, key: Hashable, compute: Callable[[], Any]) -> Any:
         flight = (None, key)

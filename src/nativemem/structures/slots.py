@@ -110,7 +110,7 @@ class _Lock:
 
 
 class Slots(Generic[T]):
-    """What both kinds of pool share: who has which slot. Its methods call nothing of the user's."""
+    """What both kinds of pool share: which slot is whose. Its methods call no code of the user."""
 
     def __init__(
         self,

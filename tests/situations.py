@@ -39,8 +39,14 @@ class Situation:
 SITUATIONS: list[Situation] = []
 
 
+# A signal meets the program at any instruction of its line; without columns a traceback shows the line alone.
+NO_COLUMNS = {"PYTHONNODEBUGRANGES": "1"}
+
+
 def add(name: str, text: str = "", *words: str, **more: object) -> None:
     dedented = textwrap.dedent(text).lstrip("\n")
+    if "send" in more:
+        more["env"] = NO_COLUMNS
     SITUATIONS.append(Situation(name, dedented, words or ("program.py",), **more))  # type: ignore[arg-type]
 
 
@@ -203,8 +209,8 @@ print(said.replace(b"\\r", b"").decode(), os.waitstatus_to_exitcode(os.waitpid(p
 
 def at_a_terminal(name: str, text: str, keys: str) -> None:
     """``keys`` are typed when the program has said that it is ready."""
-    shell = f"{sys.executable} terminal.py '{keys}' $P program.py | sed 's/nativemem: .*//; /^ *[~^]*$/d'"
-    add(name, text, files={"terminal.py": AT_A_TERMINAL}, shell=shell, summary=False)
+    shell = f"{sys.executable} terminal.py '{keys}' $P program.py | sed 's/nativemem: .*//; /^$/d'"
+    add(name, text, files={"terminal.py": AT_A_TERMINAL}, shell=shell, env=NO_COLUMNS, summary=False)
 
 
 at_a_terminal("a terminal", "import sys, os\nprint(sys.stdin.isatty(), sys.stdout.isatty(), os.tcgetpgrp(0) == os.getpgrp(), os.getsid(0) == os.getpid())\n1 / 0\n", "")

@@ -58,8 +58,6 @@ def finish(situation: Situation, process: subprocess.Popen[bytes], folder: Path)
         shown = text.decode("utf-8", "backslashreplace")
         for name in (os.path.realpath(folder), str(folder)):
             shown = shown.replace(name, "FOLDER")
-        if situation.send is not None:  # where in its line the signal met the program is chance
-            shown = re.sub(r"(?m)^ *[~^]+\n", "", shown)
         clean.append(re.sub(r"0x[0-9a-f]+", "0x", shown))
     return clean[0], clean[1], process.returncode
 

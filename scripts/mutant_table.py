@@ -735,6 +735,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "observe/recording.c",
         ("recording-peak-of-now", "if (s->peak_mark != r->head->peak_mark) {", "if (false) {"),
         ("recording-sizes-as-they-are", "if (r->head->rate <= 1 || bytes == 0) return;", "return;"),
+        ("recording-one-class-off", "size_t n = bytes == 0 ? 0 : bytes - 1;", "size_t n = bytes;"),
         ("recording-past-its-room", "if (r->head->section[s].room - count < more) return false;", ""),
         ("recording-past-the-disk", "if (!recording_reserve(r, r->head->section[s].offset + r->reserved[s], step)) return false;", "(void)recording_reserve(r, r->head->section[s].offset + r->reserved[s], step);"),
         ("recording-into-anothers-file", "&& device == r->device && inode == r->inode;", ";"),

@@ -259,12 +259,20 @@ static void sampler_name_outside(void) {
     nm__recording_fill(sampler.recording, sampler.outside, 0, text, 0);
 }
 
+/* `about`: names and texts in turn. */
+static void sampler_tell(PyObject *about) {
+    for (Py_ssize_t i = 0; i + 1 < PyTuple_GET_SIZE(about); i += 2) {
+        uint32_t name = sampler_name(PyTuple_GET_ITEM(about, i)), text = sampler_name(PyTuple_GET_ITEM(about, i + 1));
+        nm__recording_tell(sampler.recording, name, text);
+    }
+}
+
 static PyObject *sampler_start(PyObject *module, PyObject *args) {
     (void)module;
     static bool forks;
-    PyObject *path;
+    PyObject *path, *about;
     Py_ssize_t bound, rate;
-    if (!PyArg_ParseTuple(args, "Onn", &path, &bound, &rate)) return NULL;
+    if (!PyArg_ParseTuple(args, "OnnO!", &path, &bound, &rate, &PyTuple_Type, &about)) return NULL;
     if ((path != Py_None && !PyBytes_Check(path)) || bound < (Py_ssize_t)NM__RECORDING_LEAST || rate < 1) {
         PyErr_SetString(PyExc_ValueError, "a path's bytes or None, a bound of a MiB or more, a rate of 1 or more");
         return NULL;
@@ -283,6 +291,7 @@ static PyObject *sampler_start(PyObject *module, PyObject *args) {
     nm__set(&sampler.rate, (size_t)rate);
     atomic_fetch_add(&sampler.run, 1);
     sampler_name_outside();
+    sampler_tell(about);
     sampler_moments(true);
     nm__sampler_left = 0; /* this thread notices at once */
     atomic_store(&nm__sampler_on, true);
@@ -345,7 +354,7 @@ static PyObject *sampler_read(PyObject *module, PyObject *unused) {
 
 int nm__sampler_add(PyObject *module) {
     static PyMethodDef methods[] = {
-        {"profile_start", sampler_start, METH_VARARGS, "Begins a profile: (path's bytes or None, bound, rate)."},
+        {"profile_start", sampler_start, METH_VARARGS, "Begins a profile: (path's bytes or None, bound, rate, about: a tuple of names and texts in turn)."},
         {"profile_stop", sampler_stop, METH_NOARGS, "Ends it; whether there was one."},
         {"profile_read", sampler_read, METH_NOARGS, "Head and sections of its recording, as bytes; None: there is none."},
         {NULL, NULL, 0, NULL}};

@@ -10,8 +10,8 @@
 
 /* Shares of the bound, in 64ths. */
 static const unsigned shares[NM__SECTIONS] = {
-    [NM__STRINGS] = 16, [NM__NODES] = 18,  [NM__SITES] = 18,   [NM__OWNERS] = 2,
-    [NM__TIMES] = 4,    [NM__TIMES_2] = 4, [NM__REFUSALS] = 1,
+    [NM__STRINGS] = 15, [NM__NODES] = 18,   [NM__SITES] = 18, [NM__OWNERS] = 2, [NM__TIMES] = 4,
+    [NM__TIMES_2] = 4,  [NM__REFUSALS] = 1, [NM__SIZES] = 1,  [NM__ABOUT] = 1,
 };
 static const unsigned items[NM__SECTIONS] = {
     [NM__STRINGS] = 1,
@@ -21,10 +21,14 @@ static const unsigned items[NM__SECTIONS] = {
     [NM__TIMES] = sizeof(nm__moment),
     [NM__TIMES_2] = sizeof(nm__moment),
     [NM__REFUSALS] = sizeof(nm__refused),
+    [NM__SIZES] = sizeof(nm__size_sums),
+    [NM__ABOUT] = sizeof(nm__about),
 };
 
 #define HEAD_ROOM ((size_t)4096)
 _Static_assert(sizeof(nm__recording_head) <= HEAD_ROOM, "the head has a page");
+_Static_assert(NM__SIZE_CLASSES * sizeof(nm__size_sums) <= (NM__RECORDING_LEAST - HEAD_ROOM) / 64 / 64 * 64,
+               "the sizes have their section, however small the bound");
 
 /* Blocks on disk are reserved in such steps: where the disk is full, a store to one that is not reserved ends the process. */
 #define STEP ((size_t)64 << 10)
@@ -73,6 +77,7 @@ static void *recording_item(const nm__recording *r, nm__section s, size_t i) {
 static nm__node *recording_node_at(const nm__recording *r, size_t i) { return recording_item(r, NM__NODES, i); }
 static nm__site_sums *recording_site_at(const nm__recording *r, size_t i) { return recording_item(r, NM__SITES, i); }
 static nm__owner_sums *recording_owner_at(const nm__recording *r, size_t i) { return recording_item(r, NM__OWNERS, i); }
+static nm__size_sums *recording_size_at(const nm__recording *r, size_t i) { return recording_item(r, NM__SIZES, i); }
 
 static size_t recording_count(const nm__recording *r, nm__section s) {
     return (size_t)atomic_load_explicit(&r->head->section[s].count, memory_order_relaxed);
@@ -218,6 +223,18 @@ static bool recording_map(nm__recording *r, const char *path, size_t size) {
     return mapped != MAP_FAILED;
 }
 
+/* Up to 8 bytes each size has a class, then a doubling has four, whose largest are at its quarters. */
+static size_t recording_class(size_t bytes) {
+    size_t n = bytes == 0 ? 0 : bytes - 1;
+    if (n < 8) return n;
+    unsigned e = 63u - (unsigned)__builtin_clzll(n);
+    size_t class = 8 + (e - 3) * 4 + ((n >> (e - 2)) & 3);
+    return class < NM__SIZE_CLASSES ? class : NM__SIZE_CLASSES - 1;
+}
+static uint64_t recording_largest(size_t class) {
+    return class < 8 ? class + 1 : (uint64_t)(5 + (class - 8) % 4) << ((class - 8) / 4 + 1);
+}
+
 nm__recording *nm__recording_create(const char *path, size_t bound, size_t rate) {
     nm__recording *r = nm__meta_alloc(sizeof *r);
     if (r == NULL) return NULL;
@@ -246,6 +263,7 @@ nm__recording *nm__recording_create(const char *path, size_t bound, size_t rate)
         ready = ready && recording_has_room(r, (nm__section)s, first);
         if (ready) recording_publish(r, (nm__section)s, first);
     }
+    ready = ready && recording_has_room(r, NM__SIZES, NM__SIZE_CLASSES);
     if (!ready) {
         int why = errno;
         nm__recording_destroy(r, false);
@@ -253,6 +271,8 @@ nm__recording *nm__recording_create(const char *path, size_t bound, size_t rate)
         return NULL;
     }
     recording_owner_at(r, 0)->limit = UINT64_MAX;
+    for (size_t i = 0; i < NM__SIZE_CLASSES; i++) recording_size_at(r, i)->most = recording_largest(i);
+    recording_publish(r, NM__SIZES, NM__SIZE_CLASSES);
     /* last: a file that does not begin so is none */
     memcpy(r->head->magic, NM__RECORDING_MAGIC, sizeof r->head->magic);
     return r;
@@ -275,6 +295,16 @@ void nm__recording_destroy(nm__recording *r, bool finish) {
 }
 
 const nm__recording_head *nm__recording_view(const nm__recording *r) { return r->head; }
+
+void nm__recording_tell(nm__recording *r, uint32_t name, uint32_t text) {
+    size_t i = recording_count(r, NM__ABOUT);
+    if (!recording_has_room(r, NM__ABOUT, 1)) {
+        r->head->dropped++;
+        return;
+    }
+    *(nm__about *)recording_item(r, NM__ABOUT, i) = (nm__about){name, text};
+    recording_publish(r, NM__ABOUT, i + 1);
+}
 
 /* ---- names and call paths --------------------------------------------------------------------------- */
 
@@ -394,6 +424,11 @@ void nm__recording_add(nm__recording *r, uint32_t site, size_t bytes) {
     s->live_count += number;
     s->total_bytes += weight;
     s->total_count += number;
+    nm__size_sums *size = recording_size_at(r, recording_class(bytes));
+    size->live_bytes += weight;
+    size->live_count += number;
+    size->total_bytes += weight;
+    size->total_count += number;
     nm__recording_head *head = r->head;
     head->samples++;
     head->live_bytes += weight;
@@ -409,6 +444,9 @@ void nm__recording_remove(nm__recording *r, uint32_t site, size_t bytes) {
     nm__site_sums *s = recording_touch(r, site);
     s->live_bytes -= weight;
     s->live_count -= number;
+    nm__size_sums *size = recording_size_at(r, recording_class(bytes));
+    size->live_bytes -= weight;
+    size->live_count -= number;
     r->head->live_bytes -= weight;
 }
 
@@ -507,7 +545,7 @@ void nm__recording_refusal(nm__recording *r, uint32_t owner, uint32_t node, size
 
 const char *nm__recording_check(const nm__recording *r) {
     const nm__recording_head *head = r->head;
-    uint64_t live = 0, at_peak = 0;
+    uint64_t live = 0, at_peak = 0, by_size = 0;
     for (int s = 0; s < NM__SECTIONS; s++)
         if (recording_count(r, (nm__section)s) > head->section[s].room) return "a section holds more than it has room for";
     for (size_t i = 1; i < recording_count(r, NM__NODES); i++)
@@ -519,6 +557,8 @@ const char *nm__recording_check(const nm__recording *r) {
         live += s->live_bytes;
         at_peak += s->peak_mark == head->peak_mark ? s->peak_bytes : s->live_bytes;
     }
+    for (size_t i = 0; i < NM__SIZE_CLASSES; i++) by_size += recording_size_at(r, i)->live_bytes;
+    if (by_size != head->live_bytes) return "the live bytes of the sizes do not add up";
     if (live != head->live_bytes) return "the live bytes of the sites do not add up";
     if (at_peak != head->peak_bytes) return "the sites' bytes at the peak do not add up";
     for (size_t i = 0; i < recording_count(r, NM__OWNERS); i++)

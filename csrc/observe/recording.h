@@ -12,7 +12,8 @@
  *   item 0 of strings, nodes and sites stands for all that found no room
  *   a node's parent comes before it;  a site's node, an owner's name and parent are in their sections
  *   sum over sites of live_bytes == head.live_bytes;  head.peak_bytes == the most that it was
- *   a site's share of the peak is peak_bytes where its peak_mark == head.peak_mark, else its live_bytes */
+ *   a site's share of the peak is peak_bytes where its peak_mark == head.peak_mark, else its live_bytes
+ *   sum over sizes of live_bytes == head.live_bytes */
 #ifndef NM__RECORDING_H
 #define NM__RECORDING_H
 
@@ -26,6 +27,8 @@ typedef enum nm__section {
     NM__TIMES,    /* nm__moment; this one or the next, as head.times says */
     NM__TIMES_2,
     NM__REFUSALS, /* nm__refused */
+    NM__SIZES,    /* nm__size_sums, NM__SIZE_CLASSES of them, ascending */
+    NM__ABOUT,    /* nm__about: what the process is */
     NM__SECTIONS
 } nm__section;
 
@@ -61,8 +64,19 @@ typedef struct nm__refused {
     uint32_t owner, node;
 } nm__refused;
 
+/* Blocks by size: four classes to a doubling, so that a percentile is known within a quarter. */
+#define NM__SIZE_CLASSES 248
+typedef struct nm__size_sums {
+    uint64_t most; /* bytes of the largest block of the class */
+    uint64_t live_bytes, live_count, total_bytes, total_count;
+} nm__size_sums;
+
+typedef struct nm__about {
+    uint32_t name, text; /* offsets of strings */
+} nm__about;
+
 #define NM__RECORDING_MAGIC "NMRECORD"
-#define NM__RECORDING_VERSION 1
+#define NM__RECORDING_VERSION 2 /* 1 had neither sizes nor about */
 
 typedef struct nm__recording_head {
     char magic[8];
@@ -95,6 +109,9 @@ nm__recording *nm__recording_create(const char *path, size_t bound, size_t rate)
  * from its own. */
 void nm__recording_destroy(nm__recording *r, bool finish);
 const nm__recording_head *nm__recording_view(const nm__recording *r);
+
+/* Notes a word about the process, such as its command line: offsets of strings. */
+void nm__recording_tell(nm__recording *r, uint32_t name, uint32_t text);
 
 /* The offset of such a string; 0: no room. */
 uint32_t nm__recording_string(nm__recording *r, const char *bytes, size_t size);

@@ -95,6 +95,46 @@ static void test_each_sites_share_of_the_peak(void) {
     nm__recording_destroy(r, true);
 }
 
+static const nm__size_sums *class_of(const nm__recording *r, size_t bytes) {
+    const nm__size_sums *s = item(nm__recording_view(r), NM__SIZES, 0);
+    while (s->most < bytes) s++;
+    return s;
+}
+
+static void test_blocks_by_size(void) {
+    nm__recording *r = nm__recording_create(NULL, NM__RECORDING_LEAST, 1);
+    const nm__size_sums *all = item(nm__recording_view(r), NM__SIZES, 0);
+    CHECK(count_of(r, NM__SIZES) == NM__SIZE_CLASSES && all[NM__SIZE_CLASSES - 1].most == UINT64_C(1) << 63);
+    for (int i = 1; i < NM__SIZE_CLASSES; i++) { /* within a quarter */
+        uint64_t step = all[i].most - all[i - 1].most;
+        CHECK(step == 1 || (step > 1 && step <= all[i - 1].most / 4));
+    }
+    static const size_t sizes[] = {0, 1, 8, 9, 10, 63, 64, 65, 80, 81, 1000, 4096, 4097, (size_t)1 << 40, (size_t)1 << 62};
+    const size_t count = sizeof sizes / sizeof *sizes;
+    for (size_t i = 0; i < count; i++)
+        for (int round = 0; round < 2; round++) nm__recording_add(r, 0, sizes[i]);
+    for (size_t i = 0; i < count; i++) {
+        uint64_t live = class_of(r, sizes[i])->live_bytes;
+        nm__recording_remove(r, 0, sizes[i]);
+        const nm__size_sums *s = class_of(r, sizes[i]);
+        CHECK(s->live_bytes == live - sizes[i] && s->live_count < s->total_count && s->total_bytes >= 2 * sizes[i]);
+        SOUND(nm__recording_check(r));
+    }
+    CHECK(class_of(r, 64)->most == 64 && class_of(r, 65)->most == 80);
+    nm__recording_destroy(r, true);
+}
+
+static void test_what_is_told_of_the_process(void) {
+    nm__recording *r = nm__recording_create(NULL, NM__RECORDING_LEAST, 1);
+    uint32_t name = string(r, "python"), text = string(r, "CPython 3.13");
+    nm__recording_tell(r, name, text);
+    const nm__about *a = item(nm__recording_view(r), NM__ABOUT, 0);
+    CHECK(count_of(r, NM__ABOUT) == 1 && a->name == name && a->text == text);
+    for (int i = 0; i < 10000; i++) nm__recording_tell(r, name, text);
+    CHECK(count_of(r, NM__ABOUT) == nm__recording_view(r)->section[NM__ABOUT].room && nm__recording_view(r)->dropped > 0);
+    nm__recording_destroy(r, true);
+}
+
 /* What is sampled is as much as there is, within what chance makes of it. */
 static void test_samples_stand_for_the_rest(void) {
     const size_t rate = 4096;
@@ -247,7 +287,7 @@ static void test_a_disk_that_is_full(void) {
     for (size_t i = 0; i < 5000; i++) nm__recording_moment(r, 0, i, i, SIZE_MAX, 0);
     SOUND(nm__recording_check(r));
     nm__recording_destroy(r, true);
-    for (int n = 0; n < 5; n++) { /* the head, and the first of four sections */
+    for (int n = 0; n < 6; n++) { /* the head, and the first of five sections */
         blocks_left = n;
         CHECK(nm__recording_create(path, BOUND, 1) == NULL && errno == ENOSPC);
     }
@@ -275,6 +315,8 @@ int main(void) {
     (void)snprintf(path, sizeof path, "/tmp/nm-recording-%ld", (long)getpid());
     RUN(test_names_and_paths_are_kept_once());
     RUN(test_each_sites_share_of_the_peak());
+    RUN(test_blocks_by_size());
+    RUN(test_what_is_told_of_the_process());
     RUN(test_samples_stand_for_the_rest());
     RUN(test_what_finds_no_room_is_counted());
     RUN(test_moments_become_fewer_and_cover_all_time());

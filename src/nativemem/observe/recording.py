@@ -14,9 +14,9 @@ from typing import Any
 
 from ..errors import ConfigError
 
-__all__ = ["Moment", "Owner", "Path", "Recording", "Refused", "Sampled", "read", "read_bytes"]
+__all__ = ["Moment", "Owner", "Path", "Recording", "Refused", "Sampled", "Sized", "read", "read_bytes"]
 
-_MAGIC, _VERSION = b"NMRECORD", 1
+_MAGIC, _VERSION = b"NMRECORD", 2
 _HEAD = struct.Struct("<8s2I11Q2I")
 _SECTION = struct.Struct("<4Q")
 _NODE = struct.Struct("<4I")
@@ -24,7 +24,11 @@ _SITE = struct.Struct("<4I6Q")
 _OWNER = struct.Struct("<2I4Q")
 _MOMENT = struct.Struct("<Q2I2Q")
 _REFUSED = struct.Struct("<4Q2I")
-_ITEMS = (None, _NODE, _SITE, _OWNER, _MOMENT, _MOMENT, _REFUSED)
+_SIZE = struct.Struct("<5Q")
+_ABOUT = struct.Struct("<2I")
+_ITEMS = (None, _NODE, _SITE, _OWNER, _MOMENT, _MOMENT, _REFUSED, _SIZE, _ABOUT)
+#: by version of the layout, how many sections there are: what was written by an earlier one can be read
+_SECTIONS = {1: 7, _VERSION: len(_ITEMS)}
 _NONE = (1 << 64) - 1
 #: a block in a count, as csrc/observe/recording.h has it
 _WHOLE = 1024
@@ -105,11 +109,24 @@ class Refused:
 
 
 @dataclass(frozen=True)
+class Sized:
+    """Blocks of up to ``most`` bytes, and of more than those of the class before it; sums are as in a site."""
+
+    most: int
+    live: int
+    live_blocks: int
+    total: int
+    total_blocks: int
+
+
+@dataclass(frozen=True)
 class Recording:
     """A profile as it was when it was read; see :func:`read`. Times are seconds, sizes bytes.
 
     ``began`` is since the epoch; ``lasted`` is None while it goes on, and for a process that was killed. ``rate``
     is the mean of bytes between two samples (1: each block was noted). ``dropped`` counts what found no room.
+    ``sizes`` are classes of block sizes, ascending, and ``about`` says what the process is (``python``, ``system``,
+    ``nativemem``, ``command``); neither is in what nativemem wrote before 0.1.
     """
 
     pid: int
@@ -125,6 +142,8 @@ class Recording:
     owners: tuple[Owner, ...]
     moments: tuple[Moment, ...]
     refused: tuple[Refused, ...]
+    sizes: tuple[Sized, ...] = ()
+    about: dict[str, str] = field(default_factory=dict)
 
 
 #: the process's own owner
@@ -159,15 +178,16 @@ class _Names:
 
     def _path(self, node: int) -> Path | None:
         todo = []
-        while node not in self._paths:  # a caller's number is smaller, so this ends
+        while node not in self._paths:
             todo.append(node)
-            node = self._nodes[node][0] if node < len(self._nodes) else 0
+            caller = self._nodes[node][0] if node < len(self._nodes) else 0
+            node = caller if caller < node else 0  # as it is but in a damaged file
         for each in reversed(todo):
             if each >= len(self._nodes):
                 self._paths[each] = None
                 continue
             caller, file, function, line = self._nodes[each]
-            above = self._paths.get(caller)
+            above = self._paths.get(caller) if caller < each else None
             self._paths[each] = Path(self.text(file), line, self.text(function), above)
         return self._paths[todo[0] if todo else node]
 
@@ -176,22 +196,32 @@ def _limit(number: int) -> int | None:
     return None if number == _NONE else number
 
 
+def _sections(head: bytes | memoryview, where: str) -> int:
+    """How many sections a recording has that begins with ``head``."""
+    if len(head) < _HEAD.size or bytes(head[:8]) != _MAGIC:
+        raise _bad(where, "is no recording")
+    _, version, sections, *_ = _HEAD.unpack_from(head)
+    if _SECTIONS.get(version) != sections:
+        raise _bad(where, f"has layout {version}, and this nativemem reads 1 to {_VERSION}")
+    if len(head) < _HEAD.size + sections * _SECTION.size:
+        raise _bad(where, "is damaged")
+    return sections
+
+
 def read_bytes(parts: Sequence[bytes | memoryview], where: str = "memory") -> Recording:
     """The recording whose head and sections are ``parts``; ``where`` names it in errors. Any thread."""
     head = memoryview(parts[0])
-    if len(head) < _HEAD.size or bytes(head[:8]) != _MAGIC:
-        raise _bad(where, "is no recording")
-    (_, version, sections, _, began, ended, pid, rate, _, dropped, samples, live, peak, peak_at, mark, times) = (
-        _HEAD.unpack_from(head)
-    )
-    if version != _VERSION or sections != len(_ITEMS):
-        raise _bad(where, f"has layout {version}, and this nativemem reads {_VERSION}")
+    sections = _sections(head, where)
+    began, ended, pid, rate, _, dropped, samples, live, peak, peak_at, mark, times = _HEAD.unpack_from(head)[4:]
+    if len(parts) <= sections or times not in (4, 5):
+        raise _bad(where, "is damaged")
     counts = [_SECTION.unpack_from(head, _HEAD.size + s * _SECTION.size)[3] for s in range(sections)]
     views = [memoryview(part) for part in parts[1:]]
 
     def items(section: int) -> Iterator[tuple[Any, ...]]:
         item = _ITEMS[section]
-        assert item is not None
+        if item is None or section >= sections:
+            return iter(())
         return _items(views[section], item, counts[section])
 
     names = _Names(views[0][: counts[0]], [*items(1)])
@@ -231,6 +261,12 @@ def read_bytes(parts: Sequence[bytes | memoryview], where: str = "memory") -> Re
             Refused(ns / 1e9, owner(of), asked, used, _limit(limit), names.path(node))
             for ns, asked, used, limit, of, node in items(6)
         ),
+        sizes=tuple(
+            Sized(most, now, round(blocks / _WHOLE), total, round(all_blocks / _WHOLE))
+            for most, now, blocks, total, all_blocks in items(7)
+            if total
+        ),
+        about={names.text(name): names.text(text) for name, text in items(8)},
     )
 
 
@@ -249,11 +285,13 @@ def read(file: str | os.PathLike[str]) -> Recording:
     where = os.fspath(file)
     with open(where, "rb") as opened:
         head = opened.read(_HEAD.size + len(_ITEMS) * _SECTION.size)
-        if len(head) < _HEAD.size + len(_ITEMS) * _SECTION.size or head[:8] != _MAGIC:
-            raise _bad(where, "is no recording")
         parts = [head]
-        for s in range(len(_ITEMS)):
+        size = os.fstat(opened.fileno()).st_size
+        for s in range(_sections(head, where)):
             offset, room, item, count = _SECTION.unpack_from(head, _HEAD.size + s * _SECTION.size)
+            expected = _ITEMS[s]
+            if item != (1 if expected is None else expected.size) or offset + min(count, room) * item > size:
+                raise _bad(where, "is damaged")
             opened.seek(offset)
             parts.append(opened.read(min(count, room) * item))
     return read_bytes(parts, where)

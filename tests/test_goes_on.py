@@ -93,8 +93,10 @@ def test_an_interactive_interpreter(colors: str) -> None:
 
 
 RUN = """
-import os
+import contextlib, os
 import nativemem, pytest
+with contextlib.suppress(ImportError):  # its plugin does at the end, and what imports has to have the memory
+    import hypothesis.internal.observability
 nativemem.install(limit=nativemem.process.usage().held + (64 << 20) if nativemem.install() else 0)
 def fill(make):
     kept = []

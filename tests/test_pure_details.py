@@ -279,6 +279,27 @@ def test_an_interrupt_while_the_lock_is_taken(pure: Binding) -> None:
     assert at > 4  # acquire, isenabled, disable
 
 
+def test_what_an_interrupt_left_is_done_before_the_next_call(pure: Binding) -> None:
+    """A finaliser that was put off may be interrupted at the end of a call: the others are due at the next one."""
+    system = pure.System()
+    first, second = system.alloc(10), system.alloc(20)
+    done: list[int] = []
+
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), lock_file.lock:
+        assert lock_file.lock.put_off(interrupted, None)
+        assert lock_file.lock.put_off(lambda block: done.append(block.size), first)
+    assert done == []
+    core = system._core
+    count_free = core._count_free
+    core._count_free = lambda *arguments: (done.append(0), count_free(*arguments))[1]
+    second.free()
+    assert done == [10, 0]
+    assert gc.isenabled()
+
+
 @pytest.mark.parametrize("noun", ["Arena", "Stack"])
 def test_the_core_itself_refuses_marks(pure: Binding, noun: str) -> None:
     """The facade asks before; between the two a finaliser may have reset the allocator."""

@@ -26,11 +26,10 @@ class Chunk:
     """Memory that one allocator takes from another. Nothing lies in it, as each block has memory of its own: it is
     there so that what can be had is what the native backend could have."""
 
-    __slots__ = ("_kept", "_place", "align", "capacity", "memory")
+    __slots__ = ("_place", "align", "capacity", "memory")
 
     def __init__(self, capacity: int, align: int) -> None:
         self.capacity, self.align, self.memory = capacity, align, take(capacity)
-        self._kept = False
 
     def _keep_in(self, store: dict[int, Any], key: int) -> None:
         """Nothing knows where it is, so nothing is kept."""

@@ -1,0 +1,76 @@
+"""When the package's modules come, and what is there of them for type checkers alone."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+import types
+from typing import Any
+
+import pytest
+
+import nativemem
+from nativemem import _lazy
+
+
+def test_what_is_for_type_checkers_alone_is_not_run() -> None:
+    """It would load modules that a process has no use for, `typing` first of all."""
+    with_flag = []
+    for found in pkgutil.walk_packages(nativemem.__path__, "nativemem."):
+        if found.name in sys.modules and hasattr(sys.modules[found.name], "TYPE_CHECKING"):
+            with_flag.append(found.name)
+            assert sys.modules[found.name].TYPE_CHECKING is False, found.name
+    assert "nativemem.errors" in with_flag
+
+
+def test_a_room_tells_its_names_and_loads_each_with_its_module() -> None:
+    get, names = _lazy.room("nativemem", sizes="parse_size SIZE_MAX", refusals="raise_block")
+    assert names == ["SIZE_MAX", "parse_size", "raise_block"]
+    assert get("parse_size") is importlib.import_module("nativemem.sizes").parse_size
+    with pytest.raises(AttributeError, match=r"^module 'nativemem' has no attribute 'none'$"):
+        get("none")
+
+
+class Put:
+    """Stands for what CPython 3.15 has in the place of a module that is imported later."""
+
+
+class Module(types.ModuleType):
+    """As there: a name that is asked for is not put off any more."""
+
+    def __getattribute__(self, name: str) -> Any:
+        names = types.ModuleType.__getattribute__(self, "__dict__")
+        if type(names.get(name)) is Put:
+            names[name] = f"{name}, loaded"
+        return types.ModuleType.__getattribute__(self, name)
+
+
+def test_imports_that_the_interpreter_put_off_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the package's modules, also of those that come meanwhile, and of no others."""
+    monkeypatch.setattr(types, "LazyImportType", Put, raising=False)
+    ours, others, later = Module("nativemem._ours"), Module("nativememories"), Module("nativemem.later.on")
+    for module in (ours, others, later):
+        vars(module).update(first=Put(), second=7, third=Put())
+
+    class Loads(Module):
+        def __getattribute__(self, name: str) -> Any:
+            if name == "fourth":
+                monkeypatch.setitem(sys.modules, later.__name__, later)
+            return super().__getattribute__(name)
+
+    loads = Loads("nativemem._loads")
+    vars(loads).update(fourth=Put())
+    for module in (ours, others, loads):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    _lazy.import_what_was_put_off()  # no interpreter that puts off
+    monkeypatch.setattr(sys, "lazy_modules", set(), raising=False)
+    _lazy.import_what_was_put_off()  # none is put off
+    assert type(vars(ours)["first"]) is Put
+    monkeypatch.setattr(sys, "lazy_modules", {"nativemem._ours"}, raising=False)
+    _lazy.import_what_was_put_off()
+    for module in (ours, later):
+        assert vars(module)["first"] == "first, loaded" and vars(module)["third"] == "third, loaded"
+        assert vars(module)["second"] == 7
+    assert vars(loads)["fourth"] == "fourth, loaded"
+    assert type(vars(others)["first"]) is Put

@@ -5,7 +5,8 @@ Usage: mutants.py [--list] [--only NAME]... [--jobs N] [--markdown] [--random N 
 A mutant that no check notices is a hole in the tests: exit code 1. For faults in the core the checks are the C
 tests, plain, then under AddressSanitizer and UndefinedBehaviorSanitizer, then, for faults that only threads show,
 under ThreadSanitizer; for faults in csrc/binding and csrc/engine the Python tests. Each runs up to its first
-failure. The checks run on the sound sources first; they must pass, and how long they take says when a mutant hangs.
+failure, and the one that docs/testing.md names is asked before all others. The checks run on the sound sources
+first; they must pass, and how long they take says when a mutant hangs.
 All files are made below build/mutants.
 
 --random draws mutants instead: in C, in locks and atomics, in Python (mutants_random.py). Those that do not compile
@@ -98,6 +99,35 @@ def mutate(mutant: Mutant, tree: Path) -> None:
     path.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
 
 
+@dataclass(frozen=True)
+class Noted:
+    """The check that docs/testing.md names for a mutant. It most likely notices it again."""
+
+    program: str = ""  # below tests, without its ending
+    test: str = ""
+    kind: str = "plain"
+
+    def in_python(self) -> tuple[str, ...]:
+        """What pytest is told; nothing where there is no such test."""
+        files = [ROOT / "tests" / f"{self.program}.py", *sorted((ROOT / "tests").rglob(f"{self.program}.py"))]
+        for file in files if self.program and self.test else ():
+            if file.exists() and f"def {self.test}(" in file.read_text(encoding="utf-8"):
+                return (file.relative_to(ROOT).as_posix(), "-k", f"{self.test} and not pure")
+        return ()
+
+
+def noted(page: str) -> dict[str, Noted]:
+    """By mutant, of the table that `--markdown` prints."""
+    found = {}
+    for line in page.partition("| mutant | file |")[2].splitlines()[2:]:
+        name, _, caught_by = line.strip("| ").split(" | ", 2)
+        words = caught_by.split(", ")
+        sanitizers = {"ThreadSanitizer": "tsan", "Sanitizer": "asan", "runtime error": "asan"}
+        kind = next((kind for word, kind in sanitizers.items() if word in caught_by), "plain")
+        found[name] = Noted(words[0], next((word for word in words[1:] if word.startswith("test_")), ""), kind)
+    return found
+
+
 def copy_tree(tree: Path, parts: Iterable[str], source: Path = ROOT, built: bool = False) -> None:
     shutil.rmtree(tree, ignore_errors=True)
     tree.mkdir(parents=True)
@@ -138,6 +168,9 @@ def run(
         output.seek(0)
         return code, output.read(OUTPUT_MOST).decode(errors="replace")
 
+
+#: by mutant, what caught it when the page was written
+NOTED = noted((ROOT / "docs" / "testing.md").read_text(encoding="utf-8"))
 
 #: groups of their own, which do not end with this program
 RUNNING: set[subprocess.Popen[Any]] = set()
@@ -222,7 +255,8 @@ class CTests:
             if file in map(os.path.normpath, words):
                 yield unit
 
-    def catch(self, mutant: Mutant, kind: str) -> str:
+    def catch(self, mutant: Mutant, kind: str, first: str = "") -> str:
+        """What noticed it; nothing if it survives. The program ``first`` is asked before the others."""
         self.prepare(kind)
         tree = self.top / mutant.name
         copy_tree(tree, ("csrc", "tests/c"), self.sound)
@@ -231,7 +265,13 @@ class CTests:
         self.compile(tree, kind, sorted(changed.intersection(map(str, self.core))))
         # generated programs say least about what is wrong
         stem = Path(mutant.file).stem
-        order = sorted(self.programs, key=lambda name: (name == CORPUS, stem not in name, self.seconds[kind, name]))
+        order = sorted(
+            self.programs,
+            key=lambda name: (
+                *(Path(name).name != first, name == CORPUS, stem not in name),
+                self.seconds[kind, name],
+            ),
+        )
         for program in order:
             self.compile(tree, kind, changed & {program})
             self.link(tree, kind, program, changed)
@@ -346,7 +386,7 @@ class PythonTests:
         options = ["-q", "--tb=no", "-p", "no:cacheprovider", *self.unsound.get(tests, ())]
         if not to_the_end:
             options.append("-x")
-        if in_c:  # what runs on the pure backend sees nothing of it
+        if in_c and "-k" not in tests:  # what runs on the pure backend sees nothing of it
             options += ["-k", "not pure"]
         if any(test.startswith("src/") for test in tests):
             options.append("--doctest-modules")
@@ -361,11 +401,18 @@ class PythonTests:
             self.build(tree)
         return tree
 
-    def catch(self, mutant: Mutant, tests: tuple[str, ...] = ()) -> str:
-        tests = tests or mutant.tests
-        self.prepare(tests)
-        in_c = mutant.file.endswith((".c", ".h"))
-        tree = self.plant(mutant, builds=in_c and tests != mutants_random.ORDERS)
+    def catch(self, mutant: Mutant, tests: tuple[str, ...] = (), first: tuple[str, ...] = ()) -> str:
+        """What noticed it; nothing if it survives. What ``first`` tells pytest is asked before ``tests``."""
+        tree = None
+        for asked in filter(None, (first, tests or mutant.tests)):
+            self.prepare(asked)
+            in_c = mutant.file.endswith((".c", ".h"))
+            tree = tree or self.plant(mutant, builds=in_c and asked != mutants_random.ORDERS)
+            if caught_by := self.ask(mutant, tree, asked, in_c):
+                return caught_by
+        return ""
+
+    def ask(self, mutant: Mutant, tree: Path, tests: tuple[str, ...], in_c: bool) -> str:
         patience = max(PATIENCE, SLOWER * self.seconds[tests])
         code, output = self.test(tree, tests, patience, in_c=in_c)
         if code == 0:
@@ -463,6 +510,7 @@ def hunt(mutant: Mutant, c_tests: CTests, python_tests: PythonTests, planted: Pl
     start = time.monotonic()
     caught_by = ""
     in_python = mutant.file.endswith(".py")
+    known = Noted() if mutant.line else NOTED.get(mutant.name, Noted())
     if in_python:
         caught_by = planted.catch(mutant)
     elif mutant.threads and mutant.line:
@@ -470,10 +518,11 @@ def hunt(mutant: Mutant, c_tests: CTests, python_tests: PythonTests, planted: Pl
     if caught_by or in_python:
         pass
     elif mutant.tests:
-        caught_by = python_tests.catch(mutant)
+        caught_by = python_tests.catch(mutant, first=known.in_python())
     else:
-        for kind in ("plain", "asan", "tsan") if mutant.threads else ("plain", "asan"):
-            caught_by = c_tests.catch(mutant, kind)
+        kinds = ("plain", "asan", "tsan") if mutant.threads else ("plain", "asan")
+        for kind in sorted(kinds, key=lambda kind: kind != known.kind):
+            caught_by = c_tests.catch(mutant, kind, known.program)
             if caught_by:
                 break
     if not caught_by and mutant.line and not in_python:  # what was drawn may be anybody's to see

@@ -190,6 +190,31 @@ def test_what_is_equivalent_may_still_be_drawn() -> None:
     assert {(e.file, e.old, e.new) for e in EQUIVALENT} <= drawn
 
 
+def test_the_check_of_the_page_is_asked_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = mutants.noted(
+        "text\n| mutant | file | caught by |\n| --- | --- | --- |\n"
+        "| a | `x.c` | test_pool, SIGSEGV |\n"
+        "| b | `x.c` | test_cells, test_of_it, runtime error: index 8 |\n"
+        "| c | `x.c` | contract/test_sites, test_sites_name_file_line_and_function |\n"
+        "| d | `x.c` | timeout |\n"
+    )
+    assert found["a"] == mutants.Noted("test_pool")
+    assert found["b"] == mutants.Noted("test_cells", "test_of_it", "asan")
+    sites = "tests/contract/test_sites.py"
+    assert found["c"].in_python() == (sites, "-k", "test_sites_name_file_line_and_function and not pure")
+    assert not any(found[name].in_python() for name in "abd")
+
+    asked: list[tuple[str, ...]] = []
+    tests = mutants.PythonTests(tmp_path)
+    monkeypatch.setattr(tests, "prepare", lambda asked: None)
+    monkeypatch.setattr(tests, "plant", lambda *_, **how: tmp_path)
+    monkeypatch.setattr(tests, "ask", lambda _, __, which, ___: (asked.append(which), str(len(asked) - 1 or ""))[1])
+    fault = next(mutant for mutant in MUTANTS if mutant.tests)
+    assert tests.catch(fault, first=("those",)) == "1"  # it did not notice: all are asked
+    assert tests.catch(fault, first=("those",)) == "2"  # it did
+    assert asked == [("those",), fault.tests, ("those",)]
+
+
 @pytest.mark.slow
 def test_faults_are_caught_and_what_changes_nothing_survives(tmp_path: Path) -> None:
     """With one test program only, plain: each fault below is one that it notices."""

@@ -47,7 +47,7 @@ from suites_reasons import REASONS, Reason
 
 ROOT = Path(__file__).resolve().parents[1]
 TOP = ROOT / "build" / "suites"
-PAGE = ROOT / "docs" / "suites.md"
+PAGE = ROOT / "docs" / "measured" / "suites.md"
 SUPPORTED = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.15")
 #: What enters the budget, at the start of each Python of the environment that has the variable
 SCOPED = "SUITES_SCOPED"
@@ -680,7 +680,7 @@ def main() -> int:
     parser.add_argument("--again", type=int, default=3, metavar="N", help="how often to run again what differs")
     parser.add_argument("--only", default="*", metavar="PATTERN", help="these files")
     parser.add_argument("--report", action="store_true", help="run nothing, tell what is there")
-    parser.add_argument("--page", action="store_true", help=f"and put it into docs/{PAGE.name}")
+    parser.add_argument("--page", action="store_true", help=f"and put it into docs/measured/{PAGE.name}")
     options = parser.parse_args()
     TOP.mkdir(parents=True, exist_ok=True)
 

@@ -653,7 +653,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("plain-head-forgotten", "size + sizeof(plain_header);", "size;"),
         ("plain-no-size-no-byte", "    size += size == 0;\n    *bytes", "    *bytes"),
         ("plain-double-free-unseen", "        plain_header_of(ptr)->mark = 0;\n", ""),
-        ("plain-any-size", "if (size > NM_SIZE_MAX - NM_SLOT_ALIGN_MAX) return", "if (false) return"),
+        ("plain-any-size", "if (size > NM_SIZE_MAX - NM_PORT_ALIGN_MAX) return", "if (false) return"),
         ("plain-realloc-loses-the-size", "plain_put_header(p, nm_realloc(p->upstream, block, had, bytes, NM_ALIGN_DEFAULT), bytes);", "plain_put_header(p, nm_realloc(p->upstream, block, had, bytes, NM_ALIGN_DEFAULT), had);"),
         ("plain-less-is-refused", "return moved == NULL && bytes < had && nm__is_want(nm_last_failure().status) ? ptr : moved;", "return moved;"),
         ("plain-more-is-less", "return moved == NULL && bytes < had && nm__is_want", "return moved == NULL && nm__is_want"),

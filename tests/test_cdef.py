@@ -103,8 +103,8 @@ def test_a_structure_is_made_with_what_its_create_takes() -> None:
     with other integers as well."""
     known = functions(of_headers())
     for noun, parameters, arguments in OWNED.findall((ROOT / "csrc/binding/owned.h").read_text(encoding="utf-8")):
-        slot, *rest = split(parameters)
-        assert kind(slot) == "void**"
+        place, *rest = split(parameters)
+        assert kind(place) == "void**"
         assert known[f"nm_{noun}_create"].partition(" (")[2] in (f"{', '.join(map(kind, rest))})", "void)"), noun
         assert [re.search(r"(\w+)$", each)[1] for each in rest] == [each.strip() for each in split(arguments)]  # type: ignore[index]
 

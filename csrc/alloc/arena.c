@@ -150,7 +150,7 @@ static NM_COLD void *arena_alloc_slow(nm_arena *a, size_t size, size_t align) {
     return arena_account(a, c->base, size);
 exhausted:
     (void)nm__fail(NM_EXHAUSTED, size, reserved, a->o.grow ? a->o.cap : a->o.hint);
-refused: /* the upstream's reason stands in the slot */
+refused: /* the upstream's reason is the last failure */
     nm__count_failure(&a->failures);
     return NULL;
 }

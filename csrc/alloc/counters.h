@@ -6,7 +6,7 @@
 #include "nativemem/port.h"
 
 /* As nm_methods says of what it is called with. */
-NM_INLINE bool nm__is_layout(size_t size, size_t align) { return size != 0 && nm_layout_ok(size, align, NM_SLOT_ALIGN_MAX); }
+NM_INLINE bool nm__is_layout(size_t size, size_t align) { return size != 0 && nm_layout_ok(size, align, NM_PORT_ALIGN_MAX); }
 
 /* The counters of nm_stats for allocators that any thread may call. peak >= used at every instant that a
  * reader can see, because used is read first and peak raised before the call that raised used returns. */

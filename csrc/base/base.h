@@ -30,11 +30,11 @@
 /* Hidden from the dynamic linker: inside a shared object a call of these takes no detour. */
 #pragma GCC visibility push(hidden)
 
-/* Control structures only; blocks never come from here. Zeroed; NULL with the status slot set. */
+/* Control structures only; blocks never come from here. Zeroed; NULL with the last failure set. */
 void *nm__meta_alloc(size_t size);
 void nm__meta_free(void *ptr);
 
-/* Sets the status slot and returns the status. */
+/* Sets the last failure and returns the status. */
 nm_status nm__fail(nm_status status, size_t requested, size_t used, size_t limit);
 /* Want of memory, rather than misuse: the calls that stats count as failures. */
 static inline bool nm__is_want(nm_status status) {

@@ -40,7 +40,7 @@ static int capi_give_back(nm_borrowed *memory) {
     return 0;
 }
 
-/* The slot is read first: what is called here may fail at something of its own. */
+/* The last failure is read first: what is called here may fail at something of its own. */
 static void capi_raise(const nm_borrowed *memory) {
     nm_failure failure = nm_last_failure();
     PyObject *allocator = memory->keeper == NULL ? NULL : PyObject_GetAttrString(memory->keeper, "allocator");

@@ -16,13 +16,13 @@ static void handle_dealloc(HandleObject *h) {
     PyObject_Free(h);
 }
 
-static PyObject *handle_slot(HandleObject *h, void *unused) {
+static PyObject *handle_place(HandleObject *h, void *unused) {
     (void)unused;
     return PyLong_FromVoidPtr(&h->ptr);
 }
 
 static PyGetSetDef handle_getset[] = {
-    {"slot", (getter)handle_slot, NULL, "Address of where the structure's is to be put.", NULL},
+    {"place", (getter)handle_place, NULL, "Address of where the structure's is to be put.", NULL},
     {NULL, NULL, NULL, NULL, NULL}};
 
 PyTypeObject nm__handle_type = {
@@ -56,37 +56,37 @@ static PyObject *handle_own(PyObject *module, PyObject *args) {
 }
 
 /* A stack and a pool take memory from their upstream when they are made. They are not made through cffi, which lets go of
- * the interpreter's lock: a Traced allocator below looks at the Python code that asks. False: refused, for the reason in
- * the status slot. See owned.h for the slot. */
+ * the interpreter's lock: a Traced allocator below looks at the Python code that asks. False: refused; the last
+ * failure says why. See owned.h for `place`. */
 static PyObject *handle_own_stack(PyObject *module, PyObject *args) {
     (void)module;
-    unsigned long long slot, self, methods;
+    unsigned long long place, self, methods;
     Py_ssize_t capacity;
     int patterns;
-    if (!PyArg_ParseTuple(args, "K(KK)np", &slot, &self, &methods, &capacity, &patterns)) return NULL;
+    if (!PyArg_ParseTuple(args, "K(KK)np", &place, &self, &methods, &capacity, &patterns)) return NULL;
     nm_allocator upstream = {(void *)(uintptr_t)self, (const nm_methods *)(uintptr_t)methods};
     void *made = nm_stack_create(upstream, (size_t)capacity, patterns != 0);
-    *(void **)(uintptr_t)slot = made;
+    *(void **)(uintptr_t)place = made;
     return PyBool_FromLong(made != NULL);
 }
 
 static PyObject *handle_own_pool(PyObject *module, PyObject *args) {
     (void)module;
-    unsigned long long slot, self, methods;
+    unsigned long long place, self, methods;
     Py_ssize_t block_size, count;
     int grow;
-    if (!PyArg_ParseTuple(args, "K(KK)nnp", &slot, &self, &methods, &block_size, &count, &grow)) return NULL;
+    if (!PyArg_ParseTuple(args, "K(KK)nnp", &place, &self, &methods, &block_size, &count, &grow)) return NULL;
     nm_allocator upstream = {(void *)(uintptr_t)self, (const nm_methods *)(uintptr_t)methods};
     void *made = nm_pool_create(upstream, (size_t)block_size, (size_t)count, grow != 0);
-    *(void **)(uintptr_t)slot = made;
+    *(void **)(uintptr_t)place = made;
     return PyBool_FromLong(made != NULL);
 }
 
 int nm__handles_add(PyObject *module) {
     static PyMethodDef methods[] = {
         {"own", handle_own, METH_VARARGS, "A handle for a structure of the core that is about to be made."},
-        {"own_stack", handle_own_stack, METH_VARARGS, "Makes a stack and puts it into a handle's slot."},
-        {"own_pool", handle_own_pool, METH_VARARGS, "Makes a pool and puts it into a handle's slot."},
+        {"own_stack", handle_own_stack, METH_VARARGS, "Makes a stack and puts it into a handle."},
+        {"own_pool", handle_own_pool, METH_VARARGS, "Makes a pool and puts it into a handle."},
         {NULL, NULL, 0, NULL}};
     return PyType_Ready(&nm__handle_type) < 0 ? -1 : PyModule_AddFunctions(module, methods);
 }

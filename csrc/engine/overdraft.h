@@ -17,7 +17,7 @@
 /* Before the first call of the rest; false: out of memory. process: what all of it is charged to, beside an owner. */
 bool nm__overdraft_start(nm_budget *process, bool secure);
 
-/* Pre: a heap has refused. NULL: refused, and the denial is remembered; the status slot says why. With the interpreter's
+/* Pre: a heap has refused. NULL: refused, and the denial is remembered; the last failure says why. With the interpreter's
  * lock; `raw` without, and then only the process is charged and no error is raised later. */
 void *nm__overdraft_take(size_t size, bool zeroed, bool raw);
 

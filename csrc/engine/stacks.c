@@ -39,16 +39,16 @@ void nm_stacks_destroy(nm_stacks *s) {
 
 static PyObject *stacks_own(PyObject *module, PyObject *args) {
     (void)module;
-    unsigned long long slot;
+    unsigned long long place;
     int depth;
     PyObject *package;
-    if (!PyArg_ParseTuple(args, "KiU", &slot, &depth, &package)) return NULL;
+    if (!PyArg_ParseTuple(args, "KiU", &place, &depth, &package)) return NULL;
     if (depth < 1 || depth > NM_STACKS_FRAMES) return PyErr_Format(PyExc_ValueError, "1 to %d frames", NM_STACKS_FRAMES);
     nm_stacks *s = PyMem_RawCalloc(1, sizeof *s);
     if (s == NULL) return PyErr_NoMemory();
     s->depth = depth;
     s->package = Py_NewRef(package);
-    *(void **)(uintptr_t)slot = s;
+    *(void **)(uintptr_t)place = s;
     Py_RETURN_TRUE;
 }
 
@@ -126,7 +126,7 @@ uintptr_t nm__stacks_site(void *self) {
 
 int nm__stacks_add(PyObject *module) {
     static PyMethodDef methods[] = {
-        {"own_stacks", stacks_own, METH_VARARGS, "Makes a collection of stacks and puts it into a handle's slot."},
+        {"own_stacks", stacks_own, METH_VARARGS, "Makes a collection of stacks and puts it into a handle."},
         {"stacks_frames", stacks_frames, METH_VARARGS, "File, line and function of each frame of a site."},
         {NULL, NULL, 0, NULL}};
     return PyModule_AddFunctions(module, methods);

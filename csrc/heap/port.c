@@ -27,7 +27,7 @@ NM_INLINE void heap_watch_slack(void *ptr, size_t size) { NM_POISON((char *)ptr 
 static NM_COLD void *heap_alloc_slow(nm_heap *h, nm__theap *theap, size_t size, size_t align) {
     void *ptr;
     if (size <= NM_CELL_MAX && align <= NM_ALIGN_MAX) ptr = nm__theap_alloc_slow(theap, nm__bin_aligned(size, align));
-    else ptr = nm__span_alloc(h, size, false, NULL, false); /* spans start at multiples of NM_SLOT_ALIGN_MAX */
+    else ptr = nm__span_alloc(h, size, false, NULL, false); /* spans start at multiples of NM_PORT_ALIGN_MAX */
     if (ptr == NULL) return NULL;
     heap_watch_slack(ptr, size);
     return theap_count_alloc(theap, ptr, size);

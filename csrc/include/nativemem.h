@@ -2,7 +2,7 @@
  *
  * Glossary, used verbatim in C, Python, tests and docs:
  *   block       memory handed to a user          size      bytes asked for
- *   usable      bytes actually behind a block    cell      a fixed-size slot
+ *   usable      bytes actually behind a block    cell      memory of a fixed size
  *   superblock  64 KiB, 64 KiB-aligned run of cells of one bin
  *   bin         a cell size                      span      a run of superblock-sized pages for one larger block
  *   chunk       one backing unit of an arena     region    the reserved address range of superblocks and spans

@@ -85,7 +85,7 @@ static uintptr_t plain_mark(const nm_plain *p, const void *ptr, size_t size) {
 
 /* What is to be asked for; false: no block has so much. */
 static bool plain_bytes_for(const nm_plain *p, size_t size, size_t *bytes) {
-    if (size > NM_SIZE_MAX - NM_SLOT_ALIGN_MAX) return nm__fail(NM_INVALID_LAYOUT, size, 0, 0), false;
+    if (size > NM_SIZE_MAX - NM_PORT_ALIGN_MAX) return nm__fail(NM_INVALID_LAYOUT, size, 0, 0), false;
     size += size == 0;
     *bytes = p->heap != NULL ? nm_heap_usable(p->heap, size, NM_ALIGN_DEFAULT) : size + sizeof(plain_header);
     return true;

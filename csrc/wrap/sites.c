@@ -3,7 +3,7 @@
 #include "tuning.h"
 
 /* Linear probing; what comes after a gap that a block leaves moves up (Knuth, The Art of Computer Programming,
- * volume 3, 6.4, algorithm R), so no slot is ever marked as used before. */
+ * volume 3, 6.4, algorithm R), so no entry is ever marked as used before. */
 
 /* The upper bits of the product depend on all bits of the address (Fibonacci hashing, ibid.). */
 NM_INLINE size_t site_home(const nm__sites *s, const void *ptr) {

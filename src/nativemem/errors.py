@@ -308,7 +308,7 @@ class LendTimeout(NativeMemError, RuntimeError):
     code = "NM-LEND-TIMEOUT"
     severity = "warning"
     retryable = True
-    _advice = "ask for less, wait for longer, or let somebody else lend"
+    _advice = "ask for less, wait for longer, or borrow from another budget"
 
 
 class LoanOutstanding(NativeMemError, RuntimeError):

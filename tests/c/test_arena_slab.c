@@ -374,7 +374,7 @@ static void *call_from_elsewhere(void *arena) {
     CHECK(nm_arena_reset(a) == NM_WRONG_THREAD && nm_arena_clear(a) == NM_WRONG_THREAD);
     nm_arena_mark mark = {0};
     CHECK(nm_arena_take_mark(a, &mark) == NM_WRONG_THREAD && nm_arena_release(a, &mark) == NM_WRONG_THREAD);
-    CHECK(nm_refuse(NM_OK, 0, 0, 0) == NULL); /* empties the slot */
+    CHECK(nm_refuse(NM_OK, 0, 0, 0) == NULL); /* empties the last failure */
     CHECK(!port.methods->resize(port.self, a, 10, 5, 16) && nm_last_failure().status == NM_WRONG_THREAD);
     CHECK(nm_arena_check_thread(a) == NM_WRONG_THREAD);
     return NULL;
@@ -394,7 +394,7 @@ static void *call_slab_from_elsewhere(void *slab) {
     nm_slab *s = slab;
     nm_allocator port = nm_slab_port(s);
     CHECK(nm_alloc(port, 10, 16) == NULL && nm_last_failure().status == NM_WRONG_THREAD);
-    CHECK(nm_refuse(NM_OK, 0, 0, 0) == NULL); /* empties the slot */
+    CHECK(nm_refuse(NM_OK, 0, 0, 0) == NULL); /* empties the last failure */
     CHECK(!port.methods->resize(port.self, s, 10, 5, 16) && nm_last_failure().status == NM_WRONG_THREAD);
     CHECK(nm_slab_trim(s) == NM_WRONG_THREAD);
     CHECK(nm_slab_check_thread(s) == NM_WRONG_THREAD);

@@ -1,4 +1,4 @@
-/* Arithmetic, the status slot, budgets, the histogram. */
+/* Arithmetic, the last failure, budgets, the histogram. */
 #define _GNU_SOURCE /* CLOCK_MONOTONIC_COARSE */
 #include <pthread.h>
 #include <signal.h>

@@ -104,7 +104,7 @@ static void test_refusals(bottom *b) {
     static const size_t too_much[] = {SIZE_MAX, NM_SIZE_MAX, NM_SIZE_MAX - 1, SIZE_MAX - 15, NM_SIZE_MAX - 65536};
     for (size_t i = 0; i < sizeof too_much / sizeof *too_much; i++) {
         CHECK(nm_plain_malloc(p, too_much[i]) == NULL);
-        CHECK(too_much[i] <= NM_SIZE_MAX - NM_SLOT_ALIGN_MAX || no_layout_of(too_much[i]));
+        CHECK(too_much[i] <= NM_SIZE_MAX - NM_PORT_ALIGN_MAX || no_layout_of(too_much[i]));
         CHECK(nm_plain_calloc(p, too_much[i], 1) == NULL && nm_plain_calloc(p, 2, too_much[i]) == NULL);
     }
     CHECK(nm_plain_calloc(p, SIZE_MAX / 8 + 2, 8) == NULL && no_layout_of(SIZE_MAX)); /* 8, to who does not look */

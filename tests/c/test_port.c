@@ -223,11 +223,11 @@ static void test_every_alignment(chain c) {
         }
         sound(&c);
     }
-    void *strict = c.port.methods->alloc(c.port.self, 1000, NM_SLOT_ALIGN_MAX);
+    void *strict = c.port.methods->alloc(c.port.self, 1000, NM_PORT_ALIGN_MAX);
     if (strict != NULL) { /* a fixed arena, a stack and a pool have no place for it */
-        CHECK(nm_is_aligned((uintptr_t)strict, NM_SLOT_ALIGN_MAX));
+        CHECK(nm_is_aligned((uintptr_t)strict, NM_PORT_ALIGN_MAX));
         memset(strict, 1, 1000);
-        CHECK(c.port.methods->free(c.port.self, strict, 1000, NM_SLOT_ALIGN_MAX) == NM_OK);
+        CHECK(c.port.methods->free(c.port.self, strict, 1000, NM_PORT_ALIGN_MAX) == NM_OK);
     }
     unmake(&c);
 }

@@ -92,7 +92,7 @@ static void test_stack_capacity(void) {
     char *a = nm_alloc(p, 990, 1);
     CHECK(nm_alloc(p, 11, 1) == NULL && nm_alloc(p, 1, 64) == NULL && nm_alloc(p, 8, 16) != NULL);
     CHECK(stats(p).failures == 3);
-    CHECK(p.methods->alloc(p.self, 8, NM_SLOT_ALIGN_MAX) == NULL);
+    CHECK(p.methods->alloc(p.self, 8, NM_PORT_ALIGN_MAX) == NULL);
     CHECK(nm_alloc(p, NM_SIZE_MAX, 1) == NULL);
     SOUND(nm_stack_check(s));
     (void)a;

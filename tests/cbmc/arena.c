@@ -106,7 +106,7 @@ static void drop_from(size_t live) {
 }
 
 static void step_alloc(nm_allocator port, bool mine, followed *f) {
-    size_t size = nondet_size(), align = any_align(NM_SLOT_ALIGN_MAX);
+    size_t size = nondet_size(), align = any_align(NM_PORT_ALIGN_MAX);
     ASSUME(size >= 1 && size <= NM_SIZE_MAX);
     snapshot before = look(port);
     size_t chunks = upstream.out;

@@ -127,7 +127,7 @@ static struct {
 static void *upstream_alloc(void *self, size_t size, size_t align) {
     (void)self;
     CHECK(size >= 1 && size <= NM_SIZE_MAX, "upstream: a size that a port takes");
-    CHECK(nm_is_power_of_two(align) && align <= NM_SLOT_ALIGN_MAX, "upstream: an alignment that a port takes");
+    CHECK(nm_is_power_of_two(align) && align <= NM_PORT_ALIGN_MAX, "upstream: an alignment that a port takes");
     if (size > UPSTREAM_SIZE_MAX || (!reliable && nondet_bool())) return nm_refuse(NM_OUT_OF_MEMORY, size, 0, 0);
     char *object = __CPROVER_allocate(size + align, false);
     upstream.out++;

@@ -63,7 +63,7 @@ static void check_state(nm_pool *p, nm_allocator port) {
 }
 
 static void step_alloc(nm_allocator port, bool mine) {
-    size_t size = nondet_size(), align = any_align(NM_SLOT_ALIGN_MAX);
+    size_t size = nondet_size(), align = any_align(NM_PORT_ALIGN_MAX);
     ASSUME(size >= 1 && size <= NM_SIZE_MAX);
     snapshot before = look(port);
     char *ptr = slot_alloc(port, size, align);
@@ -98,7 +98,7 @@ static void step_alloc(nm_allocator port, bool mine) {
 }
 
 static void step_free(nm_allocator port, bool mine) {
-    size_t at = nondet_size(), size = nondet_size(), align = any_align(NM_SLOT_ALIGN_MAX), i = at / CELL;
+    size_t at = nondet_size(), size = nondet_size(), align = any_align(NM_PORT_ALIGN_MAX), i = at / CELL;
     bool inside = nondet_bool();
     ASSUME(size >= 1 && size <= NM_SIZE_MAX && at < (inside ? COUNT * CELL : sizeof foreign));
     bool right = inside && at % CELL == 0 && in_use[i];

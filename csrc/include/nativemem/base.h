@@ -1,7 +1,7 @@
-/* Status codes, the status slot, checked arithmetic and alignment.
+/* Status codes, the last failure, checked arithmetic and alignment.
  *
  * The core never prints, never sets errno and never aborts on bad input. A call that fails leaves its
- * arguments as they were and says why in the calling thread's status slot.
+ * arguments as they were and says why in the calling thread's last failure.
  */
 #ifndef NATIVEMEM_BASE_H
 #define NATIVEMEM_BASE_H
@@ -48,10 +48,10 @@ typedef struct nm_failure {
     size_t limit;
 } nm_failure;
 
-/* The calling thread's status slot. It is written by failing calls only, so read it only after one. */
+/* The calling thread's last failure. It is written by failing calls only, so read it only after one. */
 NM_FROM_TABLE nm_failure nm_last_failure(void);
 
-/* Records the failure in the status slot and returns NULL, so that `return nm_refuse(...)` reads well. */
+/* Makes it the calling thread's last failure and returns NULL, so that `return nm_refuse(...)` reads well. */
 NM_FROM_TABLE void *nm_refuse(nm_status status, size_t requested, size_t used, size_t limit);
 
 /* What alloc(0) hands out: a valid address, aligned to NM_ALIGN_MAX, of no bytes. */
@@ -64,7 +64,7 @@ extern char nm_empty_block[];
 
 #define NM_ALIGN_DEFAULT ((size_t)16)     /* alignof(max_align_t) on every supported platform */
 #define NM_ALIGN_MAX ((size_t)4096)       /* the most that a user may ask for */
-#define NM_SLOT_ALIGN_MAX ((size_t)65536) /* the most that a port slot must serve: a superblock's */
+#define NM_PORT_ALIGN_MAX ((size_t)65536) /* the most that a port must serve: a superblock's */
 #define NM_SIZE_MAX ((size_t)PTRDIFF_MAX)
 
 static inline bool nm_is_power_of_two(size_t n) { return n != 0 && (n & (n - 1)) == 0; }

@@ -44,7 +44,7 @@ nm_budget *nm_budget_create(size_t limit, nm_budget *parent, const nm_budget_opt
 /* Gives back to the ancestors, and to the shared budget, whatever is still charged here. */
 void nm_budget_destroy(nm_budget *b);
 
-/* false: refused, nothing charged anywhere, denial remembered here and at the refuser, reason in the slot. */
+/* false: refused, nothing charged anywhere, denial remembered here and at the refuser, reason in the last failure. */
 bool nm_budget_charge(nm_budget *b, size_t n);
 /* NM_UNDERFLOW: more than is used; nothing changed. */
 nm_status nm_budget_release(nm_budget *b, size_t n);

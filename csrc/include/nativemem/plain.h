@@ -23,7 +23,7 @@ nm_plain *nm_plain_create(nm_allocator upstream, const nm_heap *heap);
  * one, so that a library that still holds its address meets no other memory. Of one that was destroyed: a no-op. */
 void nm_plain_destroy(nm_plain *p);
 
-/* Zero sizes give one byte. NULL: refused, the reason is in the status slot; a realloc's block is as it was. A realloc
+/* Zero sizes give one byte. NULL: refused, the last failure says why; a realloc's block is as it was. A realloc
  * to less is not refused for want of memory: a block that cannot move stays as large as it was. */
 void *nm_plain_malloc(nm_plain *p, size_t size);
 void *nm_plain_calloc(nm_plain *p, size_t count, size_t size);

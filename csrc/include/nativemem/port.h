@@ -29,9 +29,9 @@ typedef struct nm_stats {
 } nm_stats;
 
 typedef struct nm_methods {
-    /* Pre: 1 <= size <= NM_SIZE_MAX; align a power of two <= NM_SLOT_ALIGN_MAX.
+    /* Pre: 1 <= size <= NM_SIZE_MAX; align a power of two <= NM_PORT_ALIGN_MAX.
      * Success: size bytes at a multiple of align, contents undefined, overlapping no live block.
-     * NULL: exhausted or refused; state unchanged but for failures; reason in the status slot. */
+     * NULL: exhausted or refused; state unchanged but for failures; reason in the last failure. */
     void *(*alloc)(void *self, size_t size, size_t align);
     /* Pre: ptr came from this allocator's alloc with (old, align) and is live; 1 <= size <= NM_SIZE_MAX.
      * true: the block now has size bytes at the same address, min(old, size) kept.

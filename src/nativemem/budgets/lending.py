@@ -158,7 +158,7 @@ class Lending:
                 kind = LendTimeout if seconds else BudgetExceeded
                 raise kind(
                     f"{self._label()} has not {n} bytes to lend; {used} of {limit} bytes are in use",
-                    suggestion="ask for less, wait for longer, or let somebody else lend",
+                    suggestion="ask for less, wait for longer, or borrow from another budget",
                     **space(n, used, limit),
                     owner=self._name,
                 )

@@ -457,8 +457,8 @@ class MemoryManager:
 
     def lend(self, lender: str, borrower: str, n: int | str, timeout: float = 0.0) -> Loan:
         """Moves ``n`` bytes of unused limit from one owner to another until the :class:`Loan` ends, with its
-        ``with`` block or ``settle()``. Parameters and errors otherwise as :meth:`Budget.lend`; who may lend to whom
-        is the lender's ``lends_to``.
+        ``with`` block or ``settle()``. Parameters and errors otherwise as :meth:`Budget.lend`; the lender's
+        ``lends_to`` names the owners that it may lend to.
 
         >>> from nativemem.manager import MemoryManager
         >>> manager = MemoryManager({"idle": 1000, "busy": 1000})
@@ -490,7 +490,7 @@ class MemoryManager:
                 continue
         raise BudgetExceeded(
             f"manager.borrow: no owner has {n} bytes that it may lend to {borrower!r}",
-            suggestion="ask for less, or free what an owner has in use; lends_to says who lends to whom",
+            suggestion="ask for less, or free what an owner has in use; lends_to names those that it lends to",
             **space(n, to.used, to.limit),
             owner=borrower,
         )

@@ -20,10 +20,10 @@ def own(kind: str, needs: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
     Raises :class:`Refusal` where there is none.
     """
     handle = dataplane.own(address(ffi.addressof(lib, f"nm_{kind}_destroy")), needs)
-    slot = ffi.cast("void **", handle.slot)
+    place = ffi.cast("void **", handle.place)
     with_lock = getattr(dataplane, f"own_{kind}", None)  # not through cffi
-    made = with_lock(handle.slot, *args) if with_lock else getattr(lib, f"own_{kind}")(slot, *args)
+    made = with_lock(handle.place, *args) if with_lock else getattr(lib, f"own_{kind}")(place, *args)
     if not made:
         f = lib.nm_last_failure()
         raise errors.Refusal(f.status, f.requested, f.used, f.limit)
-    return ffi.cast(f"nm_{kind} *", slot[0]), handle
+    return ffi.cast(f"nm_{kind} *", place[0]), handle

@@ -45,7 +45,7 @@ def bound(binding: Binding) -> SimpleNamespace:
     classes.
 
     The backend's class comes first in the order of inheritance, so that its methods are called and not those that
-    the abstract base classes have for everybody.
+    every subclass of the abstract base classes has.
     """
     with _lock:
         if binding.name not in _bound:

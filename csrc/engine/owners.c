@@ -86,9 +86,13 @@ void nm__owner_each(void (*call)(const nm__owner *o)) {
     for (const nm__owner *o = owner_all.newest; o != NULL; o = o->older) call(o);
 }
 
+static void (*owner_at_end)(const nm__owner *o);
+void nm__owner_at_end(void (*call)(const nm__owner *o)) { owner_at_end = call; }
+
 static void owner_destroy(nm__owner *o) {
     owner_unlist(o);
     nm_heap_destroy(o->heap);
+    if (owner_at_end != NULL) owner_at_end(o);
     Py_XDECREF(o->budgets_handle);
     Py_XDECREF(o->name);
     PyMem_RawFree(o);

@@ -24,6 +24,8 @@ void nm__owner_stop_looking(void);
 void nm__owner_collect_retired(void);
 
 void nm__owner_each(void (*call)(const nm__owner *o)); /* with the interpreter's lock */
+/* What is called when an owner's heap is gone, and it is about to be forgotten. One; with the interpreter's lock. */
+void nm__owner_at_end(void (*call)(const nm__owner *o));
 
 /* What all owners have served, those that are gone as well. */
 void nm__owner_add_census(nm_census *sum);

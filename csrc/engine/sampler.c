@@ -172,6 +172,14 @@ static void sampler_moments(bool always) {
     nm__owner_each(sampler_moment_of);
 }
 
+/* Its line in time ends where it uses nothing; what finds it later at its address is another. */
+static void sampler_owner_ends(const nm__owner *o) {
+    if (!nm__sampler_is_on()) return;
+    pthread_mutex_lock(&sampler.lock);
+    if (sampler.recording != NULL) sampler_moment(o->budget, sampler_owner(o));
+    pthread_mutex_unlock(&sampler.lock);
+}
+
 /* ---- blocks ----------------------------------------------------------------------------------------- */
 
 static void sampler_count(const void *ptr, bool more) {
@@ -358,5 +366,6 @@ int nm__sampler_add(PyObject *module) {
         {"profile_stop", sampler_stop, METH_NOARGS, "Ends it; whether there was one."},
         {"profile_read", sampler_read, METH_NOARGS, "Head and sections of its recording, as bytes; None: there is none."},
         {NULL, NULL, 0, NULL}};
+    nm__owner_at_end(sampler_owner_ends);
     return PyModule_AddFunctions(module, methods);
 }

@@ -54,6 +54,29 @@ def test_what_the_process_is_and_how_large_its_blocks_are(tmp_path: Path) -> Non
     assert large.live_blocks == 0 and large.total_blocks == 3
 
 
+@pytest.mark.skipif(nativemem.backend != "native", reason="a profile is of the engine, which is native")
+def test_an_owner_that_ends_uses_nothing(tmp_path: Path) -> None:
+    """REP-2: what several budgets of one name used can be added up at any time."""
+    file = tmp_path / "run.nm"
+    code = (
+        "import sys, nativemem; nativemem.install()\n"
+        "from nativemem.observe.profile import Profile\n"
+        "with Profile(sys.argv[1], rate=1):\n"
+        "    for _ in range(5):\n"
+        "        budget = nativemem.Budget('64 MiB', name='request')\n"
+        "        with budget:\n"
+        "            kept = [bytes(100_000) for _ in range(100)]\n"
+        "        del kept, budget\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(file)], check=True)
+    recording = read(file)
+    numbers = [i for i, owner in enumerate(recording.owners) if owner.name == "request"]
+    assert len(numbers) == 5
+    for number in numbers:
+        assert recording.owners[number].used == 0 and recording.owners[number].peak > 10_000_000
+        assert [m for m in recording.moments if m.number == number][-1].used == 0
+
+
 def test_the_first_layout_is_read(first: Path) -> None:
     """PROF-3"""
     recording = read(first)

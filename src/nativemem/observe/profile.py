@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import shlex
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-from .._version import __version__
 from ..backends.selection import need_native
+from ..engine.about import about
 from ..errors import ConfigError, NativeMemError, NativeUnavailable, shown
 from ..sizes import parse_size
 from .recording import Recording, read, read_bytes
@@ -25,18 +23,6 @@ def _dataplane() -> Any:
     from ..backends.native.loader import dataplane
 
     return dataplane
-
-
-def _about() -> tuple[str, ...]:
-    """What the recording says of the process: names and texts in turn."""
-    system = os.uname()
-    python = ".".join(map(str, sys.version_info[:3])) + sys.abiflags
-    return (
-        *("command", shlex.join(sys.orig_argv)),
-        *("python", f"{sys.implementation.name} {python}"),
-        *("system", f"{system.sysname} {system.release} {system.machine}, {os.cpu_count()} CPUs"),
-        *("nativemem", __version__),
-    )
 
 
 class Profile:
@@ -96,7 +82,7 @@ class Profile:
         if dataplane.profile_read() is not None:
             raise NativeMemError("a profile: one is running in this process", suggestion="stop it first")
         path = None if self.path is None else os.fsencode(self.path)
-        dataplane.profile_start(path, self.bound, self.rate, _about())
+        dataplane.profile_start(path, self.bound, self.rate, about())
         self._running = True
         return self
 

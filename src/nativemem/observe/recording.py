@@ -88,12 +88,14 @@ class Owner:
 
 @dataclass(frozen=True)
 class Moment:
-    """What ``owner`` used ``seconds`` after the beginning, and its limit then."""
+    """What ``owner`` used ``seconds`` after the beginning, and its limit then. ``number`` is its place among the
+    owners: several may have one name."""
 
     seconds: float
     owner: str
     used: int
     limit: int | None
+    number: int = 0
 
 
 @dataclass(frozen=True)
@@ -256,7 +258,9 @@ def read_bytes(parts: Sequence[bytes | memoryview], where: str = "memory") -> Re
         peak_at=peak_at / 1e9,
         sites=tuple(sites),
         owners=tuple(owners),
-        moments=tuple(Moment(ns / 1e9, owner(of), used, _limit(limit)) for ns, of, _, used, limit in items(times)),
+        moments=tuple(
+            Moment(ns / 1e9, owner(of), used, _limit(limit), of) for ns, of, _, used, limit in items(times)
+        ),
         refused=tuple(
             Refused(ns / 1e9, owner(of), asked, used, _limit(limit), names.path(node))
             for ns, asked, used, limit, of, node in items(6)

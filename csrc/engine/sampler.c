@@ -362,7 +362,7 @@ static PyObject *sampler_read(PyObject *module, PyObject *unused) {
 
 int nm__sampler_add(PyObject *module) {
     static PyMethodDef methods[] = {
-        {"profile_start", sampler_start, METH_VARARGS, "Begins a profile: (path's bytes or None, bound, rate, about: a tuple of names and texts in turn)."},
+        {"profile_start", sampler_start, METH_VARARGS, "Begins one: (path or None, bound, rate, names and texts in turn)."},
         {"profile_stop", sampler_stop, METH_NOARGS, "Ends it; whether there was one."},
         {"profile_read", sampler_read, METH_NOARGS, "Head and sections of its recording, as bytes; None: there is none."},
         {NULL, NULL, 0, NULL}};

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
+import sys
 
 import pytest
 
@@ -12,6 +13,7 @@ import planted
 from builds import required as required
 from nativemem._api import load
 from nativemem.backends.binding import Binding
+from nativemem.backends.machine import is_free_threaded
 from nativemem.config import Settings
 
 NATIVE_IS_BUILT = importlib.util.find_spec("nativemem._core") is not None
@@ -61,6 +63,15 @@ def pytest_configure(config: pytest.Config) -> None:
 def needs_native() -> None:
     """For tests of the native backend alone."""
     require_native()
+
+
+@pytest.fixture
+def needs_counts() -> None:
+    """For tests that look whether the interpreter's blocks grow in number."""
+    if not hasattr(sys, "getallocatedblocks") or not sys.getallocatedblocks():
+        pytest.skip("this interpreter does not count its blocks")
+    if is_free_threaded():
+        pytest.skip("a free-threaded interpreter counts its blocks roughly: threads free each other's later")
 
 
 @pytest.fixture(params=BACKENDS)

@@ -25,7 +25,6 @@ from nativemem import errors
 from nativemem._api import load
 from nativemem.allocators import typed
 from nativemem.backends.binding import Binding
-from nativemem.backends.machine import is_free_threaded
 
 # of the values: that NotImplemented has no truth, and the like
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -61,17 +60,10 @@ def test_pure_answers_as_native(both: tuple[Binding, Binding], key: str) -> None
     assert differences(key) == []
 
 
-def needs_counts() -> None:
-    if not hasattr(sys, "getallocatedblocks") or not sys.getallocatedblocks():
-        pytest.skip("this interpreter does not count its blocks")
-    if is_free_threaded():
-        pytest.skip("a free-threaded interpreter counts its blocks roughly: threads free each other's later")
-
-
+@pytest.mark.usefixtures("needs_counts")
 @pytest.mark.parametrize("subject", RECIPES)
 def test_refused_calls_leave_no_reference(nm: Binding, subject: str) -> None:
     """ERR-4"""
-    needs_counts()
     assert grown(nm.name, subject) is None
 
 
@@ -215,8 +207,8 @@ def test_damage_is_seen(nm: Binding) -> None:
     assert any("lost its content" in text for text in one(nm, "Heap", call))
 
 
+@pytest.mark.usefixtures("needs_counts")
 def test_a_reference_that_stays_is_seen() -> None:
-    needs_counts()
     kept: list[object] = []
     assert cases.rising(lambda: kept.extend(object() for _ in range(cases.REPEATED)), 10) is not None
     assert cases.rising(lambda: None) is None

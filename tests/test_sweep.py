@@ -18,11 +18,14 @@ from nativemem import errors
 from nativemem._api import load
 from nativemem.backends.binding import Binding
 from sweep import port
+from sweep.kept import kept
 from sweep.planted import PLANTED
 from sweep.scenarios import NOT_SWEPT, Scenario, scenarios
 
 HERE = Path(__file__).resolve().parent
 GROUPS = [group for group, rows in scenarios().items() if rows]
+#: not in other states, nor in front of each other
+NOUNS = {*surface(load("pure")), *NOT_MADE, "functions"}
 #: The sweep under the interpreter is done in so many processes.
 PARTS = 3
 
@@ -93,6 +96,23 @@ def test_what_is_no_longer_usable_is_seen(nm: Binding, monkeypatch: pytest.Monke
             raise
 
     assert "no block to be had afterwards" in planted(nm, monkeypatch, run)
+
+
+# ---- what succeeds ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("needs_native", "needs_counts")
+@pytest.mark.parametrize("group", [group for group in GROUPS if group in NOUNS])
+def test_what_succeeds_leaves_no_reference(group: str) -> None:
+    """ERR-4: in C, where each has to be given up by hand."""
+    assert kept("native", group) is None
+
+
+@pytest.mark.usefixtures("needs_native", "needs_counts")
+def test_a_reference_that_is_kept_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[object] = []
+    monkeypatch.setitem(scenarios(), "Arena", [Scenario("planted", lambda w: left.extend((object(), object())))])
+    assert kept("native", "Arena") is not None
 
 
 # ---- that it is all -----------------------------------------------------------------------------------------

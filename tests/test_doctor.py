@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.machinery
+import io
 import json
 import os
 import shutil
@@ -281,6 +282,74 @@ def test_limits_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
         assert ("512.0 MiB" in row.reason, "--budget" in row.cure) == (
             (True, True) if state == "works" else (False, False)
         )
+
+
+PAGE = """\
+python     CPython 3
+variables  A=1 B=2 A=1 B=2 A=1 B=2 A=1 B=2 A=1 B=2 A=1 B=2 A=1 B=2 A=1 B=2 A=1
+           B=2 A=1 B=2 A=1 B=2 A=1 B=2
+
+works     one          it does
+declined  another one  words and words words and words words and words words and
+                       words words and words words and words
+                       > cure it, and cure it again, and again, until it is all
+                         well with it
+off       third        it is not asked for
+
+Declined: another one.
+"""
+
+
+def test_the_page_is_a_table() -> None:
+    """Each state, reason and cure in its place, and what is declined once more at the end."""
+    row = _doctor.Row
+    cure = "cure it, and cure it again, and again, until it is all well with it"
+    declined = row("another one", "declined", "words and words " * 6, cure)
+    rows = [row("one", "works", "it does"), declined, row("third", "off", "it is not asked for")]
+    assert _doctor._shown({"python": "CPython 3", "variables": "A=1 B=2 " * 12}, rows) == PAGE
+    page = "python     x\n\nworks     one  it does\n\nNothing is declined.\n"
+    assert _doctor._shown({"python": "x"}, rows[:1]) == page
+
+
+def test_huge_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    for text, state, words in (
+        ("always [madvise] never\n", "works", "gives them (madvise)"),
+        ("always madvise [never]\n", "off", "gives none (never)"),
+        ("", "off", "does not tell: none"),
+    ):
+
+        def opened(path: str, encoding: str, text: str = text) -> io.StringIO:
+            if not text:
+                raise OSError(2, "none")
+            return io.StringIO(text)
+
+        monkeypatch.setattr(_doctor, "open", opened, raising=False)
+        row = _doctor._huge_pages("huge pages")
+        assert (row.name, row.state, words in row.reason) == ("huge pages", state, True)
+        assert bool(row.cure) == ("never" in words)
+
+
+def test_what_the_report_is_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("NATIVEMEM_")]:
+        monkeypatch.delenv(name)
+    assert _doctor._about()["variables"] == "none"
+    monkeypatch.setenv("NATIVEMEM_LIMIT", "1 GiB")
+    monkeypatch.setenv("NATIVEMEM_ALLOCATOR", "x")
+    about = _doctor._about()
+    assert about["variables"] == "NATIVEMEM_ALLOCATOR=x NATIVEMEM_LIMIT=1 GiB"
+    assert about["nativemem"].startswith(f"{nativemem.__version__}, ")
+    bits = 64 if sys.maxsize > 1 << 32 else 32
+    assert f", {bits} bits, {sys.executable}" in about["python"]
+    assert ("free-threaded" in about["python"]) == is_free_threaded()
+    found = {"native": True, "asked": "1", "compiler": "gcc 12", "flags": ""}
+    monkeypatch.setattr(_doctor, "build", lambda: found)
+    assert _doctor._built() == "native core, USE_NATIVE_MEM=1, gcc 12"
+    found["native"] = False
+    assert _doctor._built() == "pure Python, USE_NATIVE_MEM=1, gcc 12"
+    found.clear()
+    assert _doctor._built() == "none: these are sources"
+    assert _doctor._line(lambda: "a  b\nc") == "a b c"
+    assert _doctor._line(lambda: str(1 // 0)).startswith("ZeroDivisionError: ")
 
 
 def test_an_interpreter_that_reads_no_start_up_file() -> None:

@@ -68,6 +68,7 @@ TESTS = {
         "tests/test_doctor.py",
     ),
     "src/nativemem/commands/run.py": ("tests/test_cli.py", "tests/test_run_is_python.py"),
+    "src/nativemem/engine/profiling.py": ("tests/observe/test_run_profile.py",),
     "src/nativemem/engine/startup.py": ("tests/test_cli.py", "tests/test_run_is_python.py"),
     "src/nativemem/commands/cli.py": ("tests/test_cli.py",),
     "src/nativemem/__init__.py": ("tests/test_core.py", "tests/test_doctor.py", "tests/test_config.py", CONTRACT),

@@ -272,6 +272,8 @@ MISTAKES = {
     "no budget": ["run", "--budget"],
     "budget below what the interpreter holds": ["run", "--budget", "1", __file__],
     "budget just too little": ["run", "--budget", str((1 << 20) + 1), "x.py"],
+    "a file for a profile that is not asked for": ["run", "-o", "a", "--summary", "b", "x.py"],
+    "a rate of zero": ["run", "--profile=0", "x.py"],
     "an option shortened": ["run", "--bud", "1GiB", "x.py"],
     "unknown option": ["run", "--speed", "x.py"],
     "an option that python does not have": ["run", "-Bz", "x.py"],

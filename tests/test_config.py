@@ -193,6 +193,8 @@ BAD = [
     ("NATIVEMEM_LIMIT", "much", "bytes"),
     ("NATIVEMEM_PROVIDER", "heap", "std, alloc, static"),
     ("NATIVEMEM_MANAGER", "pc", "embedded, desktop, server, or the path of a .toml file"),
+    ("NATIVEMEM_PROFILE", "", "a file or a folder"),
+    ("NATIVEMEM_PROFILE_RATE", "0", "least is 1"),
     ("NATIVEMEM_DISABLE", "yes", "1 (on) or 0 (off)"),
     ("NATIVEMEM_ALLOC_HISTO", "2", "1 (on) or 0 (off)"),
     ("NATIVEMEM_TEST_OOM_N", "-1", "whole number"),

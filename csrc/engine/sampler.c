@@ -308,21 +308,38 @@ static PyObject *sampler_start(PyObject *module, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+/* None where there is no profile. */
+static PyObject *sampler_describe(const nm__recording_head *head) {
+    if (head->size == 0) Py_RETURN_NONE;
+    return Py_BuildValue("(KKKK)", (unsigned long long)head->rate, (unsigned long long)head->samples,
+                         (unsigned long long)head->dropped, (unsigned long long)head->size);
+}
+
+static PyObject *sampler_state(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+    nm__recording_head head = {.size = 0};
+    pthread_mutex_lock(&sampler.lock);
+    if (sampler.recording != NULL) head = *nm__recording_view(sampler.recording);
+    pthread_mutex_unlock(&sampler.lock);
+    return sampler_describe(&head);
+}
+
 static PyObject *sampler_stop(PyObject *module, PyObject *unused) {
     (void)module, (void)unused;
     nm__engine_sample(false);
     size_t count = 0;
     PyObject **codes = NULL;
     pthread_mutex_lock(&sampler.lock);
-    bool was = sampler.recording != NULL;
-    if (was) {
+    nm__recording_head head = {.size = 0};
+    if (sampler.recording != NULL) {
         sampler_moments(true);
+        head = *nm__recording_view(sampler.recording);
         codes = sampler_end(true, &count);
     }
     pthread_mutex_unlock(&sampler.lock);
     for (size_t i = 0; i < count; i++) Py_DECREF(codes[i]);
     nm__meta_free(codes);
-    return PyBool_FromLong(was);
+    return sampler_describe(&head);
 }
 
 /* The sizes are looked at before the objects are made, whose making may add to what is there: that is left out. Nothing is
@@ -363,7 +380,8 @@ static PyObject *sampler_read(PyObject *module, PyObject *unused) {
 int nm__sampler_add(PyObject *module) {
     static PyMethodDef methods[] = {
         {"profile_start", sampler_start, METH_VARARGS, "Begins one: (path or None, bound, rate, names and texts in turn)."},
-        {"profile_stop", sampler_stop, METH_NOARGS, "Ends it; whether there was one."},
+        {"profile_stop", sampler_stop, METH_NOARGS, "Ends it; its last state."},
+        {"profile_state", sampler_state, METH_NOARGS, "(rate, samples, dropped, bytes at the most); None: there is none."},
         {"profile_read", sampler_read, METH_NOARGS, "Head and sections of its recording, as bytes; None: there is none."},
         {NULL, NULL, 0, NULL}};
     nm__owner_at_end(sampler_owner_ends);

@@ -1,8 +1,8 @@
 """``import nativemem.auto`` as a program's first line: the engine, with the settings of the environment.
 
-``NATIVEMEM_LIMIT`` bounds the process. Where the engine cannot run nothing happens, but for one
-:class:`RuntimeWarning`. In a subinterpreter nothing happens either: the engine is the process's, and the main
-interpreter's to install.
+``NATIVEMEM_LIMIT`` bounds the process; ``NATIVEMEM_PROFILE`` names a file for a profile of it. Where the engine
+cannot run nothing happens, but for one :class:`RuntimeWarning`. In a subinterpreter nothing happens either: the
+engine is the process's, and the main interpreter's to install.
 
 The start-up file imports it where ``NATIVEMEM_AUTOINSTALL`` is set, as ``nativemem run`` does.
 """
@@ -28,8 +28,16 @@ try:
 
             _program.begin(_run)
         else:
-            install(limit=_limit)
+            from .engine import profiling as _profiling
+
+            _profiled = _profiling.from_environment() if install(limit=_limit) else None
+            if _profiled is not None:
+                import atexit
+
+                _profiling.begin(*_profiled)
+                atexit.register(_profiling.end)
 except errors.NativeMemError as error:
     import warnings
 
-    warnings.warn(f"nativemem.auto: the engine is off: {error}", RuntimeWarning, stacklevel=2)
+    what = "there is no profile" if str(error).startswith("profile:") else "the engine is off"
+    warnings.warn(f"nativemem.auto: {what}: {error}", RuntimeWarning, stacklevel=2)

@@ -324,6 +324,18 @@ VARIABLES = (
         "`--budget`",
     ),
     Variable(
+        "NATIVEMEM_PROFILE",
+        "running",
+        "where `import nativemem.auto` and `nativemem run` write a profile: a folder, in which it is "
+        "`nativemem-PID.nm`, or a file; `%p` is the process's number. A file without it is the first process's "
+        "alone, and its children do not see the variable",
+    ),
+    Variable(
+        "NATIVEMEM_PROFILE_RATE",
+        "running",
+        "a size: bytes between two samples of it in the mean (512 KiB); `1`: each block",
+    ),
+    Variable(
         "NATIVEMEM_MANAGER",
         "running",
         "`embedded`, `desktop` (default), `server`, or the path of a `.toml` file: what the default manager of "

@@ -74,6 +74,9 @@ class Settings:
     #: what arenas and heaps are made with where nothing else is said; None: their own default
     arena_hint: int | None = None
     arena_cap: int | None = None
+    #: where ``nativemem.auto`` and ``nativemem run`` write a profile, and the mean of bytes between its samples
+    profile: str | None = None
+    profile_rate: int = 512 << 10
     secure: bool = False
     #: a thread of the engine gives free memory back while the process does nothing
     idle_decay: bool = False
@@ -120,6 +123,9 @@ class Settings:
             raise errors.ConfigError(
                 f"NATIVEMEM_MANAGER: takes {', '.join(PRESETS)}, or the path of a .toml file, not {manager!r}"
             )
+        profile = env.get("NATIVEMEM_PROFILE")
+        if profile == "":
+            raise errors.ConfigError("NATIVEMEM_PROFILE: takes the path of a file or a folder, not ''")
         return cls(
             backend=backend,
             disable=_env_switch(env, "NATIVEMEM_DISABLE"),
@@ -129,6 +135,8 @@ class Settings:
             limit=_env_size(env, "NATIVEMEM_LIMIT"),
             arena_hint=_env_size(env, "NATIVEMEM_ARENA_HINT"),
             arena_cap=_env_size(env, "NATIVEMEM_ARENA_CAP"),
+            profile=profile,
+            profile_rate=_env_size(env, "NATIVEMEM_PROFILE_RATE") or cls.profile_rate,
             secure=_env_switch(env, "NATIVEMEM_SECURE"),
             idle_decay=_env_switch(env, "NATIVEMEM_IDLE_DECAY"),
             provider=provider,

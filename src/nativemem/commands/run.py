@@ -14,6 +14,7 @@ import sys
 from .._folder import PACKAGE
 from ..engine.install import LEAST_OVER_HELD
 from ..engine.startup import AUTOINSTALL, VARIABLE, pack
+from ..settings import Settings
 from ..sizes import parse_size
 
 TYPE_CHECKING = False
@@ -35,7 +36,9 @@ _EXAMPLES = """\
 examples:
   nativemem run script.py --its --arguments
   nativemem run --budget 512MiB script.py
-  nativemem run -X dev -o summary.json -m json.tool data.json
+  nativemem run --profile script.py              # writes nativemem-PID.nm, for nativemem report
+  nativemem run --profile=64KiB -o run.nm -m package
+  nativemem run -X dev --summary numbers.json -m json.tool data.json
 
 exit code: the program's own, or its signal; 2 for a mistake in the command line; 3 when the program ended
 with a MemoryError because of the budget.
@@ -46,7 +49,7 @@ _ALONE, _WITH_VALUE, _PROGRAM = "bBdEiIOPqRsStuvVx", "WX", "cm"
 _LONG_WITH_VALUE = ("--check-hash-based-pycs",)
 #: python answers these by itself
 _ANSWERED = ("--help-env", "--help-xoptions", "--help-all")
-_OWN_WITH_VALUE = ("--budget", "-o")
+_OWN_WITH_VALUE = ("--budget", "--summary", "-o")
 #: how long, in ms, something that is piped into the command may take to begin
 _PATIENCE = 1000
 
@@ -240,14 +243,30 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = _DESCRIPTION
     parser.epilog = _EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.usage = "nativemem run [--budget SIZE] [-o FILE] [options of python's] PROGRAM ..."
+    own = "[--budget SIZE] [--profile[=RATE]] [-o FILE] [--summary FILE]"
+    parser.usage = f"nativemem run {own} [options of python's] PROGRAM ..."
     parser.add_argument(
         "--budget",
         type=size,
         metavar="SIZE",
         help="most memory that the engine may hold, such as 512MiB; beyond it the program gets MemoryError",
     )
-    parser.add_argument("-o", dest="output", metavar="FILE", help="write the summary as JSON")
+    parser.add_argument(
+        "--profile",
+        type=size,
+        nargs="?",
+        const=Settings.profile_rate,
+        metavar="=RATE",
+        help="write a profile of the memory, with a sample in each RATE bytes in the mean (512KiB; 1: each block)",
+    )
+    parser.add_argument(
+        "-o",
+        dest="output",
+        metavar="FILE",
+        help="where the profile goes (nativemem-PID.nm; %%p in it is the process's number); without --profile the "
+        "summary, as JSON",
+    )
+    parser.add_argument("--summary", metavar="FILE", help="write the summary as JSON")
 
 
 def execute(parser: argparse.ArgumentParser, argv: list[str]) -> int:
@@ -263,7 +282,12 @@ def execute(parser: argparse.ArgumentParser, argv: list[str]) -> int:
     except _Mistake as error:
         mistake(str(error))
     options = parser.parse_args(words.own)
-    budget, output = options.budget, options.output
+    budget, rate = options.budget, options.profile
+    if options.output and options.summary and rate is None:
+        mistake("-o: the summary has a file already, and there is no --profile")
+    recording, summary = (
+        (options.output, options.summary) if rate is not None else (None, options.summary or options.output)
+    )
     if budget is not None and budget < LEAST_OVER_HELD:
         mistake(f"--budget: {budget} bytes is too little; an interpreter needs more than {LEAST_OVER_HELD}")
     if not sys.executable:
@@ -274,11 +298,12 @@ def execute(parser: argparse.ArgumentParser, argv: list[str]) -> int:
     if words.kind is None and not by_itself and not _stdin_is_program():
         mistake("name a program: a script, -m MODULE, -c COMMAND, or - for standard input")
     try:
-        output = output and os.path.abspath(output)
+        recording = recording and os.path.abspath(recording)
+        summary = summary and os.path.abspath(summary)
     except OSError as error:
-        mistake(f"-o: the folder that {output!r} is in is not there: {error.strerror}")
+        mistake(f"-o: the folder that {recording or summary!r} is in is not there: {error.strerror}")
     env = _environment()
-    env[VARIABLE] = pack(budget, output, env.get(AUTOINSTALL))
+    env[VARIABLE] = pack(budget, summary, env.get(AUTOINSTALL), rate, recording)
     env[AUTOINSTALL] = "1"
     command = [sys.executable, *words.options]
     if start_up_files(letters):

@@ -10,12 +10,12 @@ import sys
 
 from .._version import __version__
 
-__all__ = ["about"]
+__all__ = ["about", "shell_word"]
 
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789@%+=:,./-_")
 
 
-def _word(text: str) -> str:
+def shell_word(text: str) -> str:
     """As a shell takes it; `shlex` brings the regular expressions."""
     return text if text and set(text) <= _PLAIN else "'" + text.replace("'", "'\"'\"'") + "'"
 
@@ -30,7 +30,7 @@ def about() -> tuple[str, ...]:
     system = os.uname()
     python = ".".join(map(str, sys.version_info[:3])) + sys.abiflags
     return (
-        *("command", " ".join(map(_word, sys.orig_argv))),
+        *("command", " ".join(map(shell_word, sys.orig_argv))),
         *("folder", folder),
         *("python", f"{sys.implementation.name} {python}"),
         *("system", f"{system.sysname} {system.release} {system.machine}, {os.cpu_count()} CPUs"),

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from .._lazy import errors
 from ..backends.native.loader import dataplane, start_region
 from ..settings import Settings
 from ..sizes import reserve_of
+from .about import about
 
-__all__ = ["Engine"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["Engine", "ProfileState"]
+
+
+class ProfileState:
+    """The profile that runs: ``path`` of its recording (None: in memory), ``rate`` and ``bound`` in bytes,
+    ``samples`` noted so far, and ``dropped``, what found no room."""
+
+    __slots__ = ("bound", "dropped", "path", "rate", "samples")
+
+    def __init__(self, path: str | None, rate: int, samples: int, dropped: int, bound: int) -> None:
+        self.path, self.rate, self.samples, self.dropped, self.bound = path, rate, samples, dropped, bound
 
 
 class Engine:
@@ -60,6 +76,27 @@ class Engine:
     def denial() -> tuple[int, int, int] | None:
         """(requested, used, limit) of the last one; None where nothing was refused."""
         return dataplane.engine_account()[1]
+
+    #: where the recording of the last profile goes
+    _profile_path: str | None = None
+
+    @staticmethod
+    def profile_start(path: str | None, bound: int, rate: int) -> None:
+        """Begins a profile. Raises OSError where its file cannot be made, RuntimeError where one runs already."""
+        dataplane.profile_start(None if path is None else os.fsencode(path), bound, rate, about())
+        Engine._profile_path = path
+
+    @staticmethod
+    def profile_state() -> ProfileState | None:
+        """Of the profile that runs in this process; None: there is none."""
+        state: Any = dataplane.profile_state()
+        return None if state is None else ProfileState(Engine._profile_path, *state)
+
+    @staticmethod
+    def profile_stop() -> ProfileState | None:
+        """Ends the profile. Returns its last state; None: there was none."""
+        state: Any = dataplane.profile_stop()
+        return None if state is None else ProfileState(Engine._profile_path, *state)
 
     watch_end = staticmethod(dataplane.ending_watch)
     plan_end = staticmethod(dataplane.ending_plan)

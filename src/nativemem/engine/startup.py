@@ -21,6 +21,7 @@ from ..settings import Settings
 from ..sizes import format_size, parse_size, reserve_of
 from ..wrappers.histogram import percentiles
 from . import install as _install
+from . import profiling
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,9 +44,24 @@ _PATIENCE = 1000
 _open, _write, _close, _fstat, _lseek, _getpid = os.open, os.write, os.close, os.fstat, os.lseek, os.getpid
 
 
-def pack(budget: int | None, output: str | None, before: str | None) -> str:
-    """The value of `VARIABLE`: the budget, what `AUTOINSTALL` was, the file for the summary; empty for None."""
-    return f"{budget or ''};{before or ''};{output or ''}"
+def pack(
+    budget: int | None,
+    summary: str | None,
+    before: str | None,
+    rate: int | None = None,
+    recording: str | None = None,
+) -> str:
+    """The value of `VARIABLE`: the budget, what `AUTOINSTALL` was, the rate of a profile, the files for the
+    recording and the summary; empty for None. A file may have any character in its name, so a length stands before
+    it."""
+    recording = recording or ""
+    return f"{budget or ''};{before or ''};{rate or ''};{len(recording)};{recording}{summary or ''}"
+
+
+def _unpack(packed: str) -> tuple[str, str, str, str, str]:
+    """The budget, what `AUTOINSTALL` was, the rate, the recording and the summary."""
+    budget, before, rate, length, files = packed.split(";", 4)
+    return budget, before, rate, files[: int(length)], files[int(length) :]
 
 
 class _Refused(Exception):
@@ -86,6 +102,14 @@ class _NativeMeter:
 
     def lift(self) -> int:
         return self._engine.lift()
+
+    def profile(self, path: str, rate: int) -> bool:
+        """Whether there is one now."""
+        try:
+            profiling.begin(path, rate)
+        except errors.ConfigError as error:
+            raise _Refused(str(error)) from None
+        return True
 
     def read(self) -> dict[str, Any]:
         sizes = self._engine.sizes()
@@ -138,6 +162,11 @@ class _PureMeter:
 
     def pass_on(self, budget: int | None) -> None:
         """Nothing: a thread watches this process alone."""
+
+    def profile(self, path: str, rate: int) -> bool:
+        """None: a profile is of the engine."""
+        self.note += "; there is no profile, which is of the engine"
+        return False
 
     def _watch(self, budget: int, refuse: Any) -> None:
         wait = self.interval
@@ -298,6 +327,8 @@ class _Summary:
 
     def __init__(self, meter: Any, budget: int | None, output: str | None) -> None:
         self.meter, self.budget, self.output = meter, budget, output
+        #: the recording's file
+        self.profile: str | None = None
         self.stderr = _Stderr()
         self.pid, self.began = _getpid(), perf_counter()
 
@@ -316,6 +347,7 @@ class _Summary:
 
     def _end(self) -> None:
         peak = self.meter.lift()  # only now: until here other threads of the program may run
+        profiled = profiling.end() if self.profile is not None else None
         numbers = {
             "backend": self.meter.backend,
             "wall_s": perf_counter() - self.began,
@@ -325,9 +357,12 @@ class _Summary:
             "budget_bytes": self.budget,
             "headroom_bytes": None if self.budget is None else max(self.budget - peak, 0),
             "pid": self.pid,
+            **({} if self.profile is None else {"profile": self.profile}),
         }
         code = _code_by_now(numbers["denial"] is not None)
         lines = _lines(numbers, code, self.meter.note)
+        if self.profile is not None:
+            lines.append(profiling.line_of(self.profile, profiled))
         file, at = -1, 0
         if self.output is not None:
             try:
@@ -391,7 +426,12 @@ def _json(value: Any) -> str:
         return "null"
     if isinstance(value, dict):
         return "{" + ", ".join(f'"{name}": {_json(each)}' for name, each in value.items()) + "}"
-    return f'"{value}"' if isinstance(value, str) else repr(value)
+    return _json_text(value) if isinstance(value, str) else repr(value)
+
+
+def _json_text(text: str) -> str:
+    escaped = (c if " " <= c <= "~" and c not in '"\\' else f"\\u{ord(c):04x}" for c in text)
+    return '"' + "".join(escaped) + '"'
 
 
 def _lines(n: dict[str, Any], code: int | None, note: str) -> list[str]:
@@ -442,7 +482,7 @@ def _peak_rss() -> int | None:
 # --- the start ---
 
 
-def _start(budget: int | None, output: str | None) -> None:
+def _start(budget: int | None, output: str | None, profile: tuple[str, int] | None) -> None:
     meter = _meter()
     said_by = "--budget"
     if budget is None:
@@ -450,6 +490,9 @@ def _start(budget: int | None, output: str | None) -> None:
     summary = _Summary(meter, budget, output)
     if budget is not None:
         meter.bound(budget, said_by)
+    profile = profile or profiling.from_environment()
+    if profile is not None and meter.profile(*profile):
+        summary.profile = profile[0]
     meter.pass_on(budget)
     import_what_was_put_off()
     atexit.register(summary)  # before any of the program's, so that it runs after them
@@ -460,13 +503,14 @@ def begin(packed: str) -> None:
 
     ``packed``: as `pack` makes it.
     """
-    budget, before, output = packed.split(";", 2)
+    budget, before, rate, recording, output = _unpack(packed)
     if before:
         os.environ[AUTOINSTALL] = before
     else:
         os.environ.pop(AUTOINSTALL, None)
     try:
-        _start(parse_size(budget, "--budget") if budget else None, output or None)
+        profile = (profiling.file_of(recording or None), int(rate)) if rate else None
+        _start(parse_size(budget, "--budget") if budget else None, output or None, profile)
         return
     except _Refused as error:
         message, code = f"nativemem run: {error}", USAGE

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..backends.selection import need_native
-from ..engine.about import about
 from ..errors import ConfigError, NativeMemError, NativeUnavailable, shown
 from ..sizes import parse_size
 from .recording import Recording, read, read_bytes
@@ -75,14 +74,15 @@ class Profile:
         """Begins. Returns itself. Raises :class:`NativeUnavailable` where there is no engine, NativeMemError where
         there is a profile already, OSError where the file cannot be written."""
         dataplane = _dataplane()
+        from ..engine.control import Engine
+
         if dataplane.engine_budget() is None:
             raise NativeUnavailable(
                 "a profile: the engine was not installed", suggestion="call nativemem.install()"
             )
-        if dataplane.profile_read() is not None:
+        if Engine.profile_state() is not None:
             raise NativeMemError("a profile: one is running in this process", suggestion="stop it first")
-        path = None if self.path is None else os.fsencode(self.path)
-        dataplane.profile_start(path, self.bound, self.rate, about())
+        Engine.profile_start(self.path, self.bound, self.rate)
         self._running = True
         return self
 

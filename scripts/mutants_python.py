@@ -4,7 +4,11 @@ Usage: mutants_python.py MAP TEST... (a program of mutants.py, in a tree of its 
 
 The fork gives the functions of the sound modules the code of the mutant; what is imported later, and programs that
 the tests start, read it from the tree. Which tests reach which line is asked of the sound sources first and kept in
-MAP, beside the tree: nothing of it outlives the tree. A mutant of what runs at an import cannot be planted so.
+MAP, beside the tree, until a source or the test's file changes. A mutant of what runs at an import cannot be
+planted so.
+
+The tests nearest to the line are asked first, in rounds that grow. A test that takes too long is run alone with the
+sound sources and again with the mutant: only one that takes too long then too, measured by the former, has noticed.
 
 Requests are lines of JSON on standard input, answers lines of JSON on the standard output that it started with.
 """
@@ -15,6 +19,7 @@ import ast
 import collections
 import contextlib
 import gc
+import hashlib
 import json
 import os
 import random
@@ -33,14 +38,22 @@ import pytest
 PACKAGE = Path("src/nativemem").resolve()
 #: of a test with many parameters, so many are asked for the map
 OF_EACH = 16
-#: files of tests that do nothing but start programs, whose lines are not seen
-PROGRAMS = tuple(f"tests/test_{name}.py" for name in ("examples", "run_is_python", "goes_on", "errors_doc"))
-#: what the first round may take on the sound sources; seconds
-FIRST_ROUND = 20.0
+#: files of tests that do little but start programs, whose lines are not seen
+PROGRAMS = tuple(
+    f"tests/test_{name}.py"
+    for name in "examples run_is_python goes_on errors_doc cli doctor denials capi free_threaded".split()
+)
+#: seconds of a test in which its lines are looked at; what comes later it has most likely reached before
+MOST_TRACED = 20.0
+#: what each round but the last may take on the sound sources; seconds
+ROUNDS = (3.0, 10.0, 30.0)
 #: so many tests are asked first of what runs at an import
 MOST_NEAR = 300
-#: a test that runs this many times as long as with the sound sources hangs; seconds at least, and at most
-SLOWER, PATIENCE, MOST_PATIENCE = 8, 40.0, 120.0
+#: a test that runs this many times as long as with the sound sources hangs; seconds at least, and at most, but when
+#: it is run alone
+SLOWER, PATIENCE, MOST_PATIENCE = 8, 20.0, 120.0
+#: what tells that a test starts a program
+STARTS = ("subprocess.Popen", "os.posix_spawn", "os.fork", "os.forkpty", "os.exec", "os.system")
 
 
 def inner(code: types.CodeType) -> Iterator[types.CodeType]:
@@ -83,6 +96,24 @@ def plant(pairs: dict[types.CodeType, types.CodeType], path: str) -> None:
                 raise AtImport from None  # it is not what the file says
 
 
+class Mutated:
+    """A mutant, which is there within a `with` statement: in the functions and in the file."""
+
+    def __init__(self, path: Path, sound: str, mutant: str) -> None:
+        self.path, self.sound, self.mutant = path, sound, mutant
+        self.pairs = replacements(sound, mutant, str(path))
+        plant({code: code for code in self.pairs}, str(path))  # they are all there
+
+    def __enter__(self) -> Mutated:
+        self.path.write_text(self.mutant, encoding="utf-8")
+        plant(self.pairs, str(self.path))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        plant({new: old for old, new in self.pairs.items()}, str(self.path))
+        self.path.write_text(self.sound, encoding="utf-8")
+
+
 class Lines:
     """The lines of the package that run."""
 
@@ -90,6 +121,8 @@ class Lines:
         self.package = package
         self.seen: set[tuple[str, int]] = set()
         self.mine: dict[str, str] = {}
+        self.all_seen: set[types.CodeType] = set()
+        self.until = 0.0
 
     def of(self, path: str) -> str:
         if path not in self.mine:
@@ -98,13 +131,16 @@ class Lines:
         return self.mine[path]
 
     def trace(self, frame: types.FrameType, event: str, argument: object) -> Any:
-        file = self.of(frame.f_code.co_filename)
-        if not file:
+        code = frame.f_code
+        file = self.of(code.co_filename)
+        if not file or code in self.all_seen or time.monotonic() > self.until:
             return None
         seen = self.seen
 
         def line(frame: types.FrameType, event: str, argument: object) -> Any:
             seen.add((file, frame.f_lineno))
+            if event == "return" and all((file, number) in seen for _, _, number in code.co_lines() if number):
+                self.all_seen.add(code)
             return line
 
         seen.add((file, frame.f_lineno))
@@ -112,6 +148,8 @@ class Lines:
 
     def __enter__(self) -> Lines:
         self.seen.clear()
+        self.all_seen.clear()
+        self.until = time.monotonic() + MOST_TRACED
         threading.settrace(self.trace)
         sys.settrace(self.trace)
         return self
@@ -148,25 +186,47 @@ class Server:
         kept: set[pytest.Item] = set()
         for group in functions.values():
             kept |= set(group if len(group) <= OF_EACH else r.sample(group, OF_EACH))
-        lines, tests = Lines(), {}
+        lines = Lines()
+        started: list[str] = []
+        sys.addaudithook(lambda event, _: started.append(event) if event in STARTS else None)
         mapped = [item for item in items if item in kept and not item.nodeid.startswith(PROGRAMS)]
-        for i, item in enumerate(mapped):
-            after = mapped[i + 1] if i + 1 < len(mapped) else None
+        tests, fresh = self.known(mapped)
+        for i, item in enumerate(fresh):
+            after = fresh[i + 1] if i + 1 < len(fresh) else None
             self.failed.clear()
+            started.clear()
             start = time.monotonic()
             with lines:
                 item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
             tests[item.nodeid] = {
                 "seconds": time.monotonic() - start,
                 "failed": bool(self.failed),
+                "starts": bool(started),
                 "lines": sorted(lines.seen),
             }
-        self.map_file.write_text(json.dumps(tests), encoding="utf-8")
+        text = json.dumps({"files": self.digests(mapped), "tests": tests})
+        self.map_file.write_text(text, encoding="utf-8")
+
+    @staticmethod
+    def digests(items: list[pytest.Item]) -> dict[str, str]:
+        files = {item.nodeid.partition("::")[0] for item in items}
+        return {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in sorted(files)}
+
+    def known(self, items: list[pytest.Item]) -> tuple[dict[str, Any], list[pytest.Item]]:
+        """What the map says of tests whose files are as they were, and the others."""
+        if not self.map_file.exists():
+            return {}, items
+        before = json.loads(self.map_file.read_text(encoding="utf-8"))
+        same = {file for file, digest in self.digests(items).items() if before["files"].get(file) == digest}
+        tests = {name: test for name, test in before["tests"].items() if name.partition("::")[0] in same}
+        return tests, [item for item in items if item.nodeid.partition("::")[0] not in same]
 
     # ---- the mutants ----------------------------------------------------------------------------------
 
-    def run(self, items: list[pytest.Item]) -> str:
-        """The first test that fails, in a fork; "" if none does."""
+    def run(self, items: list[pytest.Item], seconds: float = 0.0) -> tuple[str, bool]:
+        """The first test that fails, in a fork, "" if none does; and whether it took too long.
+
+        One that is run alone takes `seconds` with the sound sources."""
         end, told = os.pipe()
         child = os.fork()
         if child == 0:
@@ -182,74 +242,106 @@ class Server:
             except BaseException:
                 os._exit(2)
         os.close(told)
-        last, how = b"", ""
+        last, late = b"", False
         while True:
-            name = last.decode(errors="replace")
-            seconds = self.tests.get(name, {"seconds": 0})["seconds"]
-            patience = min(max(PATIENCE, SLOWER * seconds), MOST_PATIENCE)
+            known = self.tests.get(last.decode(errors="replace"), {"seconds": 0.0})["seconds"]
+            patience = max(PATIENCE, SLOWER * seconds or min(SLOWER * known, MOST_PATIENCE))
             if not select.select([end], [], [], patience)[0]:
-                how = ", timeout"
+                late = True
                 break
             if not (more := os.read(end, 1 << 16)):
                 break
             last = (last + more).rpartition(b"\n")[2]
         os.close(end)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(child, signal.SIGKILL) if how else None
+            os.killpg(child, signal.SIGKILL) if late else None
         status = os.waitpid(child, 0)[1]
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child, signal.SIGKILL)  # what it started
+        name = last.decode(errors="replace")
         if status == 0:
-            return ""
-        if not how and os.WIFSIGNALED(status):
-            how = f", signal {os.WTERMSIG(status)}"
-        return f"{last.decode(errors='replace') or 'the first test'}{how}"
+            return "", False
+        if not late and os.WIFSIGNALED(status):
+            return f"{name or 'the first test'}, signal {os.WTERMSIG(status)}", False
+        return name, late
 
-    def judge(self, file: str, line: int, old: str, new: str, programs: list[str]) -> dict[str, object]:
+    def ask(self, mutant: Mutated, names: list[str]) -> str:
+        """The first of these tests that notices the mutant; "" if none does."""
+        order = {item: i for i, item in enumerate(self.items)}
+        rest = sorted(names, key=order.__getitem__)
+        while rest:
+            with mutant:
+                caught, late = self.run([self.items[name] for name in rest])
+            if not late:
+                return caught
+            # was it the mutant, or what else the machine does?
+            start = time.monotonic()
+            self.run([self.items[caught]], MOST_PATIENCE)
+            seconds = time.monotonic() - start
+            with mutant:
+                alone, late = self.run([self.items[caught]], seconds)
+            if alone:
+                return f"{alone}, timeout" if late else alone
+            rest = rest[rest.index(caught) + 1 :]
+        return ""
+
+    def rounds(self, names: list[str], nearest: tuple[str, ...]) -> Iterator[list[str]]:
+        """Those of the nearest files first, one of each function before the next of any, the slow ones last."""
+        of_each = collections.Counter[str]()
+        ranks = {}
+        for i, name in enumerate(names):
+            function = name.partition("[")[0]
+            slow = self.seconds(name) > ROUNDS[0]
+            ranks[name] = (slow, of_each[function] // 2, not name.startswith(nearest), i)
+            of_each[function] += 1
+        budgets = iter(ROUNDS)
+        total, most, chosen = 0.0, next(budgets), list[str]()
+        for name in sorted(ranks, key=ranks.__getitem__):
+            if chosen and total + self.seconds(name) > most:
+                yield chosen
+                total, most, chosen = 0.0, next(budgets, float("inf")), []
+            chosen.append(name)
+            total += self.seconds(name)
+        if chosen:
+            yield chosen
+
+    def seconds(self, name: str) -> float:
+        return float(self.tests.get(name, {"seconds": 0.1})["seconds"])
+
+    def judge(self, file: str, line: int, old: str, new: str, nearest: list[str]) -> dict[str, object]:
         path = Path(file).resolve()
         sound = path.read_text(encoding="utf-8")
         text = sound.splitlines(keepends=True)
         if text[line - 1].rstrip("\n") != old:
             return {"error": f"line {line} of {file} is not {old!r}"}
         text[line - 1] = f"{new}\n"
-        mutant = "".join(text)
         try:
-            pairs = replacements(sound, mutant, str(path))
-            plant({code: code for code in pairs}, str(path))
+            mutant = Mutated(path, sound, "".join(text))
         except AtImport:
             return {"at_import": True, "near": self.near(path, sound, line)}
         except SyntaxError as error:
             return {"stillborn": str(error)}
         at = (path.relative_to(PACKAGE).as_posix(), line)
         reached = [name for name in self.by_line.get(at, ()) if name in self.items]
+        # what is not seen may have run in a program that a test starts
         also = [
             name
             for name in self.items
-            if name.startswith(tuple(programs)) and name not in reached and not self.unsound(name)
+            if name not in reached and name.startswith(tuple(nearest)) and self.starts(name)
         ]
-        rounds: list[list[str]] = [[]]
-        total = 0.0
-        for name in [*reached, *also]:
-            if total > FIRST_ROUND:
-                rounds.append([])
-                total = -1e9
-            rounds[-1].append(name)
-            total += self.tests.get(name, {"seconds": 0.1})["seconds"]
         asked = 0
-        path.write_text(mutant, encoding="utf-8")
-        try:
-            for names in rounds:
-                order = {item: i for i, item in enumerate(self.items)}
-                names.sort(key=order.__getitem__)
-                asked += len(names)
-                if names and (caught := self.planted(pairs, str(path), names)):
-                    return {"caught_by": caught, "asked": asked, "reached": len(reached)}
-        finally:
-            path.write_text(sound, encoding="utf-8")
+        for names in self.rounds([*reached, *also], tuple(nearest)):
+            asked += len(names)
+            if caught := self.ask(mutant, names):
+                return {"caught_by": caught, "asked": asked, "reached": len(reached)}
         result: dict[str, object] = {"caught_by": "", "asked": asked, "reached": len(reached)}
         if not reached:  # it may have run where the module was imported
             result |= {"at_import": True, "near": self.near(path, sound, line)}
         return result
+
+    def starts(self, name: str) -> bool:
+        known = self.tests.get(name, {"starts": name.startswith(PROGRAMS), "failed": False})
+        return bool(known["starts"]) and not known["failed"]
 
     def near(self, path: Path, sound: str, line: int) -> list[str]:
         """Tests for a line that runs at the import: those that reach most of the function or class around it."""
@@ -275,28 +367,20 @@ class Server:
                 chosen.append(name)
         return chosen
 
-    def planted(self, pairs: dict[types.CodeType, types.CodeType], path: str, names: list[str]) -> str:
-        plant(pairs, path)
-        try:
-            return self.run([self.items[name] for name in names])
-        finally:
-            plant({new: old for old, new in pairs.items()}, path)
-
     def unsound(self, name: str) -> bool:
         return bool(self.tests.get(name, {}).get("failed"))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         self.items = {item.nodeid: item for item in session.items}
-        if not self.map_file.exists():
-            child = os.fork()
-            if child == 0:
-                try:
-                    self.make_map(session.items)
-                finally:
-                    os._exit(0)
-            os.waitpid(child, 0)
-        self.tests = json.loads(self.map_file.read_text(encoding="utf-8"))
+        child = os.fork()
+        if child == 0:
+            try:
+                self.make_map(session.items)
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        self.tests = json.loads(self.map_file.read_text(encoding="utf-8"))["tests"]
         self.by_line: dict[tuple[str, int], list[str]] = collections.defaultdict(list)
         # those that reach least say most about the line
         for name in sorted(self.tests, key=lambda name: (len(self.tests[name]["lines"]), name)):

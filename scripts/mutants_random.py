@@ -146,11 +146,6 @@ def tests_of(file: str) -> tuple[str, ...]:
     return TESTS[max((start for start in TESTS if file.startswith(start)), key=len)]
 
 
-def programs_of(file: str) -> list[str]:
-    """Tests that may notice a fault in it in a program that they start, where no line is seen to be reached."""
-    return [test for test in tests_of(file) if test != CONTRACT]
-
-
 # ---- C ------------------------------------------------------------------------------------------------
 
 TOKEN = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.DOTALL)
@@ -510,11 +505,12 @@ WITH_DOCTESTS = {
 #: what is asked of a mutant that the nearest tests do not see
 MORE = (
     CONTRACT,
+    *("tests/manager", "tests/structures", "tests/observe"),
     *(
         f"tests/test_{name}.py"
         for name in (
             "scopes engine numpy_hook core config errors cli cport cffi_hook capi memlib presets machine"
-            " pure_details differential examples run_is_python errors_doc goes_on"
+            " pure_details differential examples run_is_python errors_doc goes_on doctor free_threaded denials"
         ).split()
     ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import sys
+from typing import Any
 
 import pytest
 
@@ -471,3 +472,27 @@ def test_a_record_that_is_larger_than_a_run(nm: Binding) -> None:
             items.append(b"x")
             assert (len(items), items.stats.live) == (n, n)
             assert 100_000 * n <= items.stats.current < 100_000 * (n + 1)
+
+
+@pytest.mark.parametrize(
+    ("fmt", "arguments", "runs"),
+    [
+        ("d", {}, [512, 512]),  # 4096 bytes
+        ("d", {"align": 64}, [64, 64]),  # as far apart
+        ("d", {"hint": 1000}, [125, 125]),
+        ("d", {"hint": 64, "cap": 2048}, [8, 8]),
+        ("d", {"cap": 2000}, [250, 0]),
+        ("2000s", {}, [2, 2]),
+        ("5000s", {}, [1, 1]),
+    ],
+)
+def test_items_come_in_runs(nm: Binding, fmt: str, arguments: dict[str, Any], runs: list[int]) -> None:
+    """ARENA-8: of 4096 bytes, or of what the arena's first chunk has, or of one item that is larger."""
+    arena = nm.TypedArena(fmt, **arguments)
+    value = 1.5 if fmt == "d" else b"x"
+    for n, items in enumerate(runs):
+        for _ in range(items):
+            arena.append(value)
+            assert arena.stats.live == n + 1
+    stride = max({"d": 8, "2000s": 2000, "5000s": 5000}[fmt], arguments.get("align", 0))
+    assert (arena.stats.current, len(arena)) == (sum(runs) * stride, sum(runs))

@@ -21,6 +21,7 @@ from ..backends.selection import build
 from ..errors import ConfigError
 from ..settings import Settings
 from ..sizes import format_size
+from .output import say
 from .probes import DECLINED, OFF, PROBES, WORKS, Row, guarded
 from .run import letters_of, options_of_this, start_up_files
 
@@ -324,22 +325,6 @@ def _shown(about: dict[str, str], rows: list[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _say(text: str) -> None:
-    """Prints ``text`` whatever standard output can show, and where nothing reads it any more. Raises OSError where
-    it cannot be written."""
-    out = sys.stdout
-    if out is None:
-        return
-    encoding = getattr(out, "encoding", None) or "utf-8"
-    try:
-        out.write(text.encode(encoding, "backslashreplace").decode(encoding))
-        out.flush()
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())  # the interpreter would complain at its end
-        if not isinstance(error, BrokenPipeError):
-            raise
-
-
 def configure(parser: argparse.ArgumentParser) -> None:
     """Gives the parser of this command its options."""
     import argparse
@@ -361,7 +346,7 @@ def execute(parser: argparse.ArgumentParser, argv: list[str]) -> int:
     else:
         text = _shown(about, rows)
     try:
-        _say(text)
+        say(text)
     except OSError as error:
         print(f"nativemem doctor: standard output: {error.strerror}", file=sys.stderr)
         return 1

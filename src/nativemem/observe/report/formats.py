@@ -1,0 +1,62 @@
+"""The formats of a report. Each is a module in this table; a new one touches no other."""
+
+from __future__ import annotations
+
+import importlib
+from typing import NamedTuple
+
+from ...errors import ConfigError, shown
+from ..recording import Recording
+from .model import Report
+
+__all__ = ["FORMATS", "Format", "format_of", "render"]
+
+
+class Format(NamedTuple):
+    """``module`` has ``render(report, *, top, by, ...)``; ``endings`` are those of its files, the usual first;
+    ``help`` is a line."""
+
+    module: str
+    endings: tuple[str, ...]
+    help: str
+
+
+FORMATS = {
+    "text": Format("report.text", (".txt",), "tables for people"),
+    "json": Format("report.as_json", (".json",), "all of it, for programs"),
+    "csv": Format("report.as_csv", (".csv",), "the sites, for a spreadsheet"),
+    "markdown": Format("report.markdown", (".md", ".markdown"), "tables for a pull request"),
+    "prometheus": Format("report.prometheus", (".prom",), "figures for the textfile collector"),
+}
+
+
+def format_of(file: str) -> str | None:
+    """The format that the name of a file asks for; None where it does not say."""
+    return next((name for name, each in FORMATS.items() if file.lower().endswith(each.endings)), None)
+
+
+def render(
+    recording: Recording,
+    form: str = "text",
+    *,
+    top: int | None = None,
+    by: str = "peak",
+    owner: str | None = None,
+    where: str = "",
+) -> str | bytes:
+    """What ``recording`` shows, in one of :data:`FORMATS`: bytes where it is a binary one, else text.
+
+    Parameters: ``top``, the most rows of a table (None: as the format has it); ``by``, what the largest sites are
+    the largest of, ``live``, ``peak`` or ``total``; ``owner``, one owner alone; ``where``, the recording's name.
+    Raises :class:`ConfigError` for another format or measure, and for an owner that there is not. Any thread.
+
+    >>> from nativemem.observe.recording import read
+    >>> print(render(read("run.nm"), "markdown", top=10))  # doctest: +SKIP
+    """
+    found = FORMATS.get(form)
+    if found is None:
+        raise ConfigError(f"report: formats are {', '.join(FORMATS)}, not {shown(form)}")
+    module = importlib.import_module(f"..{found.module}", __package__)
+    options = {} if top is None else {"top": top}
+    made: str | bytes = module.render(Report(recording, where=where, owner=owner), by=by, **options)
+    return made

@@ -13,6 +13,13 @@
 /* Siblings that one charge borrows from, at most: what it would have to give back is on the stack. */
 #define NM_BUDGET_MOST_GIVERS 64
 
+/* ---- events ------------------------------------------------------------------------------------------- */
+
+/* The last so many are kept for telemetry, of about 140 bytes each: docs/observe.md. */
+#define NM_EVENTS 1024
+/* Looks, with a yield after each, at an event that is being written. */
+#define NM_EVENT_TRIES 100
+
 /* ---- threads, stack, wrappers, memlib ---------------------------------------------------------------- */
 
 /* Files with something to do at the end of a thread, at most. */

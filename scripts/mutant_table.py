@@ -91,6 +91,20 @@ MUTANTS: tuple[Mutant, ...] = (
         ("budget-rebalance-into-pressure", "if (keep >= limit || left <= 0 || budget_level_at(b, budget_used(b)) != NM_NORMAL) return 0;", "if (left <= 0) return 0;\n    keep = 1;"),
     ),
     *_in(
+        "base/budget.c",
+        ("budget-charges-of-the-gone-lost", "b->parent->past.count += sum.count;", "(void)sum;"),
+        ("budget-recent-peak-stays", "atomic_exchange(&b->recent, 0)", "atomic_load(&b->recent)"),
+        ("budget-in-no-event", "    nm__event_note(event);\n", ""),
+        ("budget-limit-event-where-nothing-changed", "if (limit != before) budget_note(", "budget_note("),
+        tests=("tests/observe/test_telemetry.py", "tests/observe/test_snapshot.py", "tests/observe/test_measure.py"),
+    ),
+    *_in(
+        "base/events.c",
+        ("events-begin-with-the-second", "while (after < last && count < cap)", "while (++after < last && count < cap)"),
+        ("events-of-before-the-ring", "after = last - NM_EVENTS;", "after = last;"),
+        tests=("tests/observe/test_telemetry.py",),
+    ),
+    *_in(
         "base/os.c",
         ("purge-does-nothing", "return os_succeeds(madvise(ptr, size, MADV_DONTNEED), before);", "return (void)before, ptr != NULL || size == 0;"),
         ("guard-can-be-read", "mprotect(ptr, size, PROT_NONE)", "mprotect(ptr, size, PROT_READ)"),
@@ -783,7 +797,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_in(
         "engine/account.c",
-        ("last-denial-not-told", "if (added && nm_budget_last_denial(", "if (!added && nm_budget_last_denial("),
+        ("last-denial-not-told", "if (nm_budget_last_denial(nm_engine_budget(), &denial))", "if (!nm_budget_last_denial(nm_engine_budget(), &denial))"),
         ("sizes-of-cells-left-out", "b < NM_BINS && added", "b < 1 && added"),
         tests=("tests/test_cli.py::TestExitCodeInTheFile", "tests/test_cli.py::TestRun::test_over_the_budget", "tests/test_cli.py::TestRun::test_the_summary_file"),
     ),

@@ -81,7 +81,10 @@ def structs(text: str) -> dict[str, list[str]]:
 
 HEADERS = [
     *sorted((ROOT / "csrc" / "include").rglob("*.h")),
-    *(ROOT / "csrc" / name for name in ("base/base.h", "heap/heap.h", "engine/engine.h", "engine/stacks.h")),
+    *(
+        ROOT / "csrc" / name
+        for name in ("base/base.h", "base/events.h", "heap/heap.h", "engine/engine.h", "engine/stacks.h")
+    ),
     ROOT / "csrc" / "binding" / "owned.h",
 ]
 

@@ -37,6 +37,7 @@ GLOBALS = {
     "log_most": "what is logged",
     "log_sink": "and where to",
     "budgets": "one lock for the limits of all budgets, and those with something to tell",
+    "events": "the last events, for telemetry",
     "nm__pressed": "whether there is such a one",
     "thread_exit_hooks": "what is done at the end of a thread",
     "thread_numbers": "of threads, never used again",

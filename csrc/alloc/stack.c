@@ -269,6 +269,8 @@ void nm_stack_destroy(nm_stack *s) {
 
 static uint64_t stack_serial_at(const nm_stack *s, size_t depth) { return depth == 0 ? 0 : s->entries[depth - 1].serial; }
 
+size_t nm_stack_largest_free(const nm_stack *s) { return s->base == NULL ? 0 : (size_t)(s->end - s->pos); }
+
 nm_status nm_stack_take_mark(nm_stack *s, nm_stack_mark *out) {
     if (!nm__confined_here(&s->thread)) return nm__confined_check(&s->thread);
     *out = (nm_stack_mark){.stack = s, .generation = s->generation, .serial = stack_serial_at(s, s->depth), .depth = s->depth};

@@ -69,6 +69,8 @@ bool nm__budget_has_recovered(const struct nm_budget *b); /* a charge of a quart
 void nm__budget_register_forks(void);
 /* Crossings of its levels are not kept: there is no callback to be told of them. */
 void nm__budget_is_unwatched(struct nm_budget *b);
+/* What it is called in events, UTF-8; cut where it is long. Once, before other threads have it. Without it there are none. */
+void nm__budget_introduce(struct nm_budget *b, const char *name);
 /* Whether nm_budget_crossed has something. */
 extern atomic_bool nm__pressed;
 

@@ -6,9 +6,10 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <string.h>
 #include <time.h>
 
-#include "base/base.h"
+#include "base/events.h"
 #include "tuning.h"
 
 #define BUDGET_LEVELS 4
@@ -22,6 +23,8 @@
 struct nm_budget {
     _Atomic int64_t left, room;
     _Atomic int64_t alarm, calm; /* the level rises where left <= alarm, falls where left >= calm */
+    nm__counter count, bytes;  /* charges that began here, and what they were of */
+    nm__counter recent;        /* the peak since it was taken last; at most peak */
     nm__counter limit, allowed, held_back, peak, denied, overruns, in_shared;
     nm__counter single; /* the largest charge; 0 once locked */
     nm__counter moves;  /* of limits; odd while one is under way */
@@ -32,7 +35,9 @@ struct nm_budget {
     pthread_mutex_t lock; /* last, has_last */
     nm_denial last;
     bool has_last;
+    char name[NM__EVENT_NAME]; /* empty: it is in no event */
     /* under the lock of all */
+    nm_charges past; /* of children that are gone */
     nm_budget *children, *next, *prev; /* siblings */
     nm_budget *next_crossed;
     uint16_t crossed[2][BUDGET_LEVELS]; /* by whether the level before was NM_NORMAL, and the one reached */
@@ -73,6 +78,23 @@ static size_t budget_used(const nm_budget *b) {
     return used;
 }
 
+/* ---- events ----------------------------------------------------------------------------------------- */
+
+static NM_COLD void budget_note(nm__event_kind kind, const nm_budget *b, const nm_budget *other, size_t requested, int detail) {
+    if (b->name[0] == 0 && other != NULL) b = other, other = NULL;
+    if (b->name[0] == 0) return;
+    nm__event event = {
+        .kind = kind, .detail = (uint32_t)detail, .requested = requested, .used = budget_used(b), .limit = nm__get(&b->limit)};
+    memcpy(event.name, b->name, sizeof event.name);
+    if (other != NULL && other != b) memcpy(event.other, other->name, sizeof event.other);
+    nm__event_note(event);
+}
+
+void nm__budget_introduce(nm_budget *b, const char *name) {
+    for (size_t i = 0; i < sizeof b->name - 1 && name[i] != 0; i++) b->name[i] = name[i];
+    budget_note(NM__EVENT_MADE, b, NULL, 0, 0);
+}
+
 /* ---- levels: under the lock of all ------------------------------------------------------------------ */
 
 static size_t budget_part_of(double fraction, size_t limit) {
@@ -96,6 +118,7 @@ static int budget_level_at(const nm_budget *b, size_t used) {
 }
 
 static void budget_note_crossing(nm_budget *b, int before, int level) {
+    budget_note(NM__EVENT_PRESSURE, b, NULL, 0, level);
     if (b->is_unwatched) return;
     uint16_t *count = &b->crossed[before == NM_NORMAL][level];
     if (*count < UINT16_MAX) ++*count;
@@ -203,8 +226,10 @@ void nm_budget_set_limit(nm_budget *b, size_t limit) {
     if (limit > NM_SIZE_MAX) limit = NM_SIZE_MAX;
     size_t allowed = budget_with_overcommit(b, limit);
     pthread_mutex_lock(&budgets.lock);
+    size_t before = nm__get(&b->limit);
     if (allowed >= nm__get(&b->allowed)) budget_raise_limit(b, limit, allowed);
     else (void)budget_lower_limit(b, limit, allowed, true);
+    if (limit != before) budget_note(NM__EVENT_LIMIT, b, NULL, before, 0);
     pthread_mutex_unlock(&budgets.lock);
 }
 
@@ -230,6 +255,7 @@ void nm_budget_lock(nm_budget *b) {
     pthread_mutex_lock(&budgets.lock);
     atomic_store(&b->locked, true);
     nm__set_last(&b->single, 0);
+    budget_note(NM__EVENT_LOCKED, b, NULL, 0, 0);
     pthread_mutex_unlock(&budgets.lock);
 }
 
@@ -241,6 +267,7 @@ static bool budget_move_limit(nm_budget *from, nm_budget *to, size_t n) {
     if (lower < least || n > lower - least || nm__get(&to->allowed) > NM_SIZE_MAX - n) return false;
     if (!budget_lower_limit(from, lower - n, nm__get(&from->allowed) - n, false)) return false;
     budget_raise_limit(to, higher + n, nm__get(&to->allowed) + n);
+    budget_note(NM__EVENT_LENT, from, to, n, 0);
     return true;
 }
 
@@ -417,10 +444,46 @@ static void budget_discharge_line(nm_budget *b, size_t n) {
     for (; b != NULL; b = b->parent) (void)budget_release_one(b, n, false);
 }
 
+/* In this order: no charge that recent has seen is missing in peak. */
+static NM_COLD void budget_note_peak(nm_budget *b) {
+    size_t used = budget_used(b);
+    nm__atomic_max(&b->peak, used);
+    nm__atomic_max(&b->recent, used);
+}
+
+/* A charge that is not settled yet is above peak, and is to be noted when it is. */
+size_t nm_budget_take_peak(nm_budget *b) {
+    size_t was = atomic_exchange(&b->recent, 0), used = budget_used(b), peak = nm__get(&b->peak);
+    nm__atomic_max(&b->recent, used < peak ? used : peak);
+    return was > used ? was : used;
+}
+
+NM_INLINE void budget_count(nm_budget *b, size_t n) {
+    (void)nm__atomic_add(&b->count, 1);
+    (void)nm__atomic_add(&b->bytes, n);
+}
+
+/* Under the lock of all. */
+static nm_charges budget_sum_charges(const nm_budget *b) {
+    nm_charges sum = {nm__get(&b->count) + b->past.count, nm__get(&b->bytes) + b->past.bytes};
+    for (const nm_budget *c = b->children; c != NULL; c = c->next) {
+        nm_charges more = budget_sum_charges(c);
+        sum = (nm_charges){sum.count + more.count, sum.bytes + more.bytes};
+    }
+    return sum;
+}
+
+nm_charges nm_budget_charges(const nm_budget *b) {
+    pthread_mutex_lock(&budgets.lock);
+    nm_charges sum = budget_sum_charges(b);
+    pthread_mutex_unlock(&budgets.lock);
+    return sum;
+}
+
 static void budget_settle_line(nm_budget *b) {
     for (; b != NULL; b = b->parent) {
         int64_t left = budget_left(b);
-        if (NM_UNLIKELY(budget_room(b) - left > (int64_t)nm__get(&b->peak))) nm__atomic_max(&b->peak, budget_used(b));
+        if (NM_UNLIKELY(budget_room(b) - left > (int64_t)nm__get(&b->recent))) budget_note_peak(b);
         if (NM_UNLIKELY(left <= atomic_load(&b->alarm))) budget_review(b);
     }
 }
@@ -433,12 +496,15 @@ void nm__budget_settle(nm_budget *b) {
 static NM_COLD bool budget_hold_in_shared(nm_budget *b, size_t n, nm_denial *denial) {
     if (n > b->o.shared_max || atomic_load(&b->locked) || !budget_charge_line(b->o.shared, n, denial)) return false;
     nm__atomic_add(&b->in_shared, n);
+    budget_count(b->o.shared, n);
     return true;
 }
 
 NM_INLINE bool budget_hold(nm_budget *b, size_t n, nm_denial *denial) {
     if (NM_UNLIKELY(b->o.shared != NULL) && budget_hold_in_shared(b, n, denial)) return true;
-    return budget_charge_line(b, n, denial);
+    if (!budget_charge_line(b, n, denial)) return false;
+    budget_count(b, n);
+    return true;
 }
 
 static NM_TLS nm__refusal budget_refusal; /* charged: NULL where there is none */
@@ -461,6 +527,7 @@ bool nm__budget_hold(nm_budget *b, size_t n) {
     budget_refusal = (nm__refusal){denial.kind == NM_DENIED_LIMIT ? b : NULL, (nm_budget *)denial.refuser};
     budget_remember(b, &denial);
     if (denial.refuser != b) budget_remember((nm_budget *)denial.refuser, &denial);
+    budget_note(NM__EVENT_DENIED, denial.refuser, b, n, denial.kind);
     (void)nm__fail(NM_OVER_BUDGET, denial.requested, denial.used, denial.limit);
     return false;
 }
@@ -479,7 +546,11 @@ bool nm__budget_try(nm_budget *b, size_t n) {
     return false;
 }
 
-bool nm__budget_overdraw(nm_budget *b, size_t n) { return budget_overdraw(b, n); }
+bool nm__budget_overdraw(nm_budget *b, size_t n) {
+    if (!budget_overdraw(b, n)) return false;
+    budget_count(b, n);
+    return true;
+}
 
 int64_t nm__budget_left(const nm_budget *b) { return budget_left(b); }
 
@@ -541,9 +612,15 @@ nm_budget *nm_budget_create(size_t limit, nm_budget *parent, const nm_budget_opt
 
 void nm_budget_destroy(nm_budget *b) {
     if (b == NULL) return;
+    budget_note(NM__EVENT_CLOSED, b, NULL, 0, 0);
     budget_discharge_line(b->parent, budget_used(b));
     budget_discharge_line(b->o.shared, nm__get(&b->in_shared));
     pthread_mutex_lock(&budgets.lock);
+    if (b->parent != NULL) {
+        nm_charges sum = budget_sum_charges(b);
+        b->parent->past.count += sum.count;
+        b->parent->past.bytes += sum.bytes;
+    }
     if (b->prev != NULL) b->prev->next = b->next;
     else if (b->parent != NULL) b->parent->children = b->next;
     if (b->next != NULL) b->next->prev = b->prev;
@@ -583,6 +660,8 @@ const char *nm_budget_check(const nm_budget *b) {
         for (const nm_budget *c = b->children; c != NULL; c = c->next) sum += budget_used(c);
         if (nm__get(&b->overruns) != 0) broken = "a limit was exceeded";
         else if (nm__get(&b->peak) < used) broken = "used is above peak";
+        else if (nm__get(&b->recent) < used || nm__get(&b->recent) > nm__get(&b->peak))
+            broken = "the recent peak is not between used and peak";
         else if (used < sum) broken = "a parent uses less than its children";
         else if (atomic_load((_Atomic int *)&b->level) != budget_level_at(b, used))
             broken = "the level is not that of what is used";

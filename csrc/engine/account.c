@@ -26,6 +26,16 @@ static bool account_append(PyObject *list, size_t size, uint64_t count) {
     return added;
 }
 
+static PyObject *account_sizes(const nm_census *census) {
+    PyObject *sizes = PyList_New(0);
+    bool added = sizes != NULL;
+    for (unsigned b = 0; b < NM_BINS && added; b++) added = account_append(sizes, nm_bin_size(b), census->allocations[b]);
+    for (unsigned k = 0; k < NM_SPAN_SIZES && added; k++)
+        added = account_append(sizes, (size_t)1 << k, census->span_allocations[k]);
+    if (!added) Py_CLEAR(sizes);
+    return sizes;
+}
+
 /* ([(size, blocks ever served)], (requested, used, limit) of the last denial or None); None where there is no heap.
  * Without cffi: the program may have left an interpreter in which nothing can be imported any more. */
 static PyObject *account_of_engine(PyObject *module, PyObject *unused) {
@@ -33,22 +43,17 @@ static PyObject *account_of_engine(PyObject *module, PyObject *unused) {
     if (nm__engine.heap == NULL) Py_RETURN_NONE;
     nm_census census;
     account_census(&census);
-    PyObject *sizes = PyList_New(0);
+    PyObject *sizes = account_sizes(&census);
     if (sizes == NULL) return NULL;
-    bool added = true;
-    for (unsigned b = 0; b < NM_BINS && added; b++) added = account_append(sizes, nm_bin_size(b), census.allocations[b]);
-    for (unsigned k = 0; k < NM_SPAN_SIZES && added; k++)
-        added = account_append(sizes, (size_t)1 << k, census.span_allocations[k]);
     nm_denial denial;
     PyObject *refused = NULL;
-    if (added && nm_budget_last_denial(nm_engine_budget(), &denial)) {
+    if (nm_budget_last_denial(nm_engine_budget(), &denial)) {
         refused = Py_BuildValue("(NNN)", PyLong_FromSize_t(denial.requested), PyLong_FromSize_t(denial.used),
                                 PyLong_FromSize_t(denial.limit));
-        added = refused != NULL;
-    }
-    if (!added) {
-        Py_DECREF(sizes);
-        return NULL;
+        if (refused == NULL) {
+            Py_DECREF(sizes);
+            return NULL;
+        }
     }
     return refused != NULL ? Py_BuildValue("(NN)", sizes, refused) : Py_BuildValue("(NO)", sizes, Py_None);
 }
@@ -66,6 +71,21 @@ static PyObject *account_stranger(PyObject *module, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+/* (bytes that the owner's heap holds, arrays ever charged, [(size, blocks ever served)]). */
+static PyObject *account_of_owner(PyObject *module, PyObject *owner) {
+    (void)module;
+    if (!Py_IS_TYPE(owner, &nm__owner_type) || ((OwnerObject *)owner)->owner == NULL) {
+        PyErr_SetString(PyExc_TypeError, "takes an owner");
+        return NULL;
+    }
+    const nm__owner *o = ((OwnerObject *)owner)->owner;
+    nm_census census;
+    nm_heap_census(o->heap, &census);
+    PyObject *sizes = account_sizes(&census);
+    if (sizes == NULL) return NULL;
+    return Py_BuildValue("(NNN)", PyLong_FromSize_t(census.held), PyLong_FromSize_t(nm__get(&o->arrays)), sizes);
+}
+
 static PyObject *account_state(PyObject *module, PyObject *unused) {
     (void)module, (void)unused;
     return Py_BuildValue("(NNN)", PyBool_FromLong(nm__domain_serves()),
@@ -78,6 +98,7 @@ int nm__account_add(PyObject *module) {
          "Of the domains asked for, objects' and raw, the one that a hook of others is in, and the hook's file; or None."},
         {"engine_state", account_state, METH_NOARGS, "(objects on, arrays on, raw on)."},
         {"engine_account", account_of_engine, METH_NOARGS, "([(size, blocks)], the last denial) of the engine."},
+        {"scope_account", account_of_owner, METH_O, "(held, arrays, [(size, blocks)]) of an owner."},
         {NULL, NULL, 0, NULL}};
     return PyModule_AddFunctions(module, methods);
 }

@@ -50,7 +50,11 @@ static void array_keep_promise(nm__owner *o, void *ptr, size_t bytes) {
     if (ptr == NULL) nm__owner_let_go(o);
 }
 
-bool nm__array_charge(size_t bytes) { return array_hold(nm__charge_now.owner, bytes); }
+bool nm__array_charge(size_t bytes) {
+    if (!array_hold(nm__charge_now.owner, bytes)) return false;
+    nm__atomic_add(&nm__charge_now.owner->arrays, 1);
+    return true;
+}
 
 void nm__array_credit(size_t bytes) { array_release(nm__charge_now.owner, bytes); }
 

@@ -22,6 +22,7 @@ typedef struct nm__owner {
     PyObject *budgets_handle; /* strong */
     PyObject *name;           /* strong: a str */
     uint64_t number;          /* of the process's owners, never used again */
+    nm__counter arrays;       /* charged so far */
     _Atomic size_t charges;   /* what is charged to it one by one: arrays, and blocks of the overdraft */
     atomic_bool due;          /* the code that it is charged for is still to get a MemoryError */
     atomic_bool told;         /* that code got one, and the budget has not recovered since */

@@ -1,5 +1,6 @@
 #include "engine/engine.h" /* first: Python.h wants to be */
 
+#include "base/events.h"
 #include "engine/overdraft.h"
 #include "heap/heap.h"
 
@@ -7,8 +8,16 @@ nm__engine_state nm__engine;
 
 void nm__mode_switch(_Atomic int *mode, bool on) {
     bool scoped = nm__engine.looks_for_scopes && mode != &nm__engine.raw;
+    bool was_on = atomic_load(mode) != NM__MODE_OFF;
     int of_on = NM__MODE_ON | (scoped ? NM__MODE_SCOPED : 0) | (nm__engine.samples ? NM__MODE_SAMPLED : 0);
     atomic_store(mode, on ? of_on : NM__MODE_OFF);
+    if (on == was_on || nm__charge_process == NULL) return;
+    nm__event_note((nm__event){.kind = NM__EVENT_ENGINE,
+                               .detail = (atomic_load(&nm__engine.objects) != NM__MODE_OFF ? 1U : 0U) |
+                                         (atomic_load(&nm__engine.arrays) != NM__MODE_OFF ? 2U : 0U) |
+                                         (atomic_load(&nm__engine.raw) != NM__MODE_OFF ? 4U : 0U),
+                               .used = nm_budget_used(nm__charge_process),
+                               .limit = nm_budget_limit(nm__charge_process)});
 }
 
 nm_budget *nm_engine_budget(void) { return nm__charge_process; }
@@ -19,6 +28,7 @@ static bool engine_make(bool secure) {
     nm_budget *b = nm_budget_create(NM_SIZE_MAX, NULL, NULL);
     if (b == NULL) return false;
     nm__budget_is_unwatched(b);
+    nm__budget_introduce(b, "process");
     nm_heap *h = nm_heap_create(b, secure);
     if (h == NULL || !nm__overdraft_start(b, secure)) {
         nm_heap_destroy(h);
@@ -97,11 +107,25 @@ static PyObject *engine_lift(PyObject *module, PyObject *unused) {
     return PyLong_FromSize_t(peak);
 }
 
+static PyObject *engine_kept(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+    return PyLong_FromSize_t(nm_region_dirty());
+}
+
+/* As nm_budget_take_peak; None where there is no heap. */
+static PyObject *engine_take_peak(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+    if (nm__engine.heap == NULL) Py_RETURN_NONE;
+    return PyLong_FromSize_t(nm_budget_take_peak(nm__charge_process));
+}
+
 int nm__engine_add(PyObject *module) {
     static PyMethodDef methods[] = {
         {"engine_start", engine_start, METH_O, "Makes the engine's heap, once. False: no memory."},
         {"engine_budget", engine_budget, METH_NOARGS, "(used, peak, limit, denied); None where there is no heap."},
         {"engine_set_limit", engine_set_limit, METH_VARARGS, "The engine's limit, and what of it is in reserve."},
+        {"engine_kept", engine_kept, METH_NOARGS, "Bytes of free memory that the region keeps."},
+        {"engine_take_peak", engine_take_peak, METH_NOARGS, "The peak since this was called last, or None."},
         {"engine_lift", engine_lift, METH_NOARGS, "Takes the engine's limit away, then returns the peak under it."},
         {NULL, NULL, 0, NULL}};
     return PyModule_AddFunctions(module, methods);

@@ -32,7 +32,7 @@ from .wrappers.limited import Limited
 from .wrappers.locked import Locked
 from .wrappers.traced import Traced
 
-__all__ = ["FACADES", "configured", "load"]
+__all__ = ["FACADES", "configured", "load", "loaded"]
 
 #: a new allocator or wrapper is bound by being in this list
 FACADES: tuple[type[Any], ...] = (
@@ -82,6 +82,11 @@ def load(name: str = "auto") -> Binding:
 def configured() -> Binding:
     """The binding that the environment asks for."""
     return load(Settings.from_env().backend)
+
+
+def loaded() -> list[Binding]:
+    """The bindings that this process has made. Any thread."""
+    return list(_bindings.values())
 
 
 def _bound(name: str) -> Binding:

@@ -15,7 +15,7 @@ from .helpers import CHAINS, chain_to_noun, make, noun_of, traits_of
 def exact(stats: Stats) -> dict[str, int | None]:
     """Every field that is promised to the byte."""
     fields = dataclasses.asdict(stats)
-    del fields["reserved"], fields["limit"]
+    del fields["reserved"], fields["limit"], fields["largest_free"]
     return fields
 
 

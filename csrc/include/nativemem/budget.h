@@ -55,6 +55,13 @@ void nm_budget_lock(nm_budget *b);
 
 size_t nm_budget_used(const nm_budget *b);
 size_t nm_budget_peak(const nm_budget *b);
+/* The most that was used since this was called last, or since the budget was made. The peak stays what it is. */
+size_t nm_budget_take_peak(nm_budget *b);
+/* Charges so far, here and in those below, also in those that are gone; and the bytes of all of them. */
+typedef struct nm_charges {
+    size_t count, bytes;
+} nm_charges;
+nm_charges nm_budget_charges(const nm_budget *b);
 size_t nm_budget_limit(const nm_budget *b);
 size_t nm_budget_denied(const nm_budget *b); /* refused charges that this budget saw, as leaf or as refuser */
 size_t nm_budget_shared_used(const nm_budget *b); /* charged to the shared budget instead */

@@ -39,6 +39,8 @@ void nm_stack_unwind(nm_stack *s);
 nm_status nm_stack_reset(nm_stack *s);
 /* As reset, and gives the chunk back: the stack serves nothing any more. */
 nm_status nm_stack_clear(nm_stack *s);
+/* The largest block, at alignment 1, that it would serve now. */
+size_t nm_stack_largest_free(const nm_stack *s);
 nm_status nm_stack_take_mark(nm_stack *s, nm_stack_mark *out);
 /* NM_INVALID_MARK: foreign, of an older generation, or the block that was the newest when it was taken is gone. */
 nm_status nm_stack_check_mark(const nm_stack *s, const nm_stack_mark *mark);

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, overload
 
@@ -17,6 +17,7 @@ from ..config import MAX_DEPTH, Config
 from ..errors import ConfigError, InvalidMark, LifoViolation, NativeMemError, Refusal, StaleHandle, Status
 from ..refusals import coerce_layout, name_of, raise_status
 from ..sizes import format_size, parse_size
+from ..stats import Stats
 from .typed import Array, Value, typed
 
 if TYPE_CHECKING:
@@ -40,28 +41,6 @@ else:
     _Base = object
 
 __all__ = ["Allocator", "Stats"]
-
-
-@dataclass(frozen=True)
-class Stats:
-    """Counters of an allocator at one moment; sizes in bytes.
-
-    ``current`` bytes in live blocks, ``peak`` the highest ``current``, ``reserved`` bytes taken from
-    upstream, ``limit`` the most allowed (None: no limit), ``total`` bytes ever handed out, ``live`` blocks,
-    ``count`` blocks ever handed out, ``frees`` blocks given back, ``failures`` calls refused for want of
-    memory, of which there are two where a budget was asked for room and refused again. A freed block of an arena
-    counts as live until reset.
-    """
-
-    current: int
-    peak: int
-    reserved: int
-    limit: int | None
-    total: int
-    live: int
-    count: int
-    frees: int
-    failures: int
 
 
 def check_source(allocator: Any, label: str) -> None:
@@ -290,7 +269,11 @@ class Allocator(_Base):
     def stats(self) -> Stats:
         """Counters now, as a :class:`Stats`. Raises :class:`StaleHandle` when closed. Any thread."""
         used, peak, reserved, limit, *rest = self._opened().stats()
-        return Stats(used, peak, reserved, limit or None, *rest)
+        return Stats(used, peak, reserved, limit or None, *rest, self._largest_free())  # type: ignore[call-arg]
+
+    def _largest_free(self) -> int | None:
+        """``largest_free`` of its stats: None where only the thread that uses it could tell. Pre: it is open."""
+        return self._core.diagnose().get("largest_free") if self._core.check() == Status.OK else None
 
     def _serves_any_thread(self) -> bool:
         """Whether any thread may use it."""

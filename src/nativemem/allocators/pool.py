@@ -51,6 +51,11 @@ class Pool(Allocator):
         self._open(core, upstream, natural=config.block_size)
         self.config = config  # type: ignore[misc]
 
+    def _largest_free(self) -> int | None:
+        config: Any = self.config
+        live, cell = self._core.stats()[5], self._usable(config.block_size, 1)
+        return cell if self.config.grow or live < self.config.count else 0
+
     @staticmethod
     def _explain(allocator: Any, refused: Refusal, layout: tuple[int, int] | None) -> tuple[dict[str, Any], str]:
         requested, used, limit = refused.requested, refused.used, refused.limit

@@ -27,8 +27,8 @@ class AllocatorCore(Protocol):
         """As ``check``, for giving a block back."""
 
     def diagnose(self) -> dict[str, int]:
-        """What a refusal tells of it beside the counters. An arena: ``largest_free``, the largest block, at
-        alignment 1, that it would serve now; all others: nothing."""
+        """What it tells beside the counters. An arena, a stack: ``largest_free``, the largest block, at alignment
+        1, that it would serve now; all others: nothing. In the thread that uses it alone."""
 
     def clear(self) -> int:
         """Gives back everything that the allocator holds; called once, by close."""
@@ -39,6 +39,9 @@ class AllocatorCore(Protocol):
 
 class BudgetCore(Protocol):
     """The control plane of one budget."""
+
+    def introduce(self) -> None:
+        """Its events begin: it has a name now, and is in the list of all."""
 
     def charge(self, n: int) -> bool: ...
     def release(self, n: int) -> int: ...
@@ -66,6 +69,16 @@ class BudgetCore(Protocol):
 
     def rebalance(self) -> list[tuple[Any, Any, int]]:
         """The moves among its children: from, to, bytes."""
+
+    def take_peak(self) -> int:
+        """The most that was used since this was called last, or since it was made."""
+
+    def charges(self) -> tuple[int, int]:
+        """Charges so far, here and below, and the bytes of all of them."""
+
+    def account(self) -> tuple[int, int, list[tuple[int, int]]] | None:
+        """What the engine has for its scopes: bytes held, arrays so far, blocks so far by size; None: nothing
+        yet."""
 
     def check(self) -> str | None:
         """None, or the invariant that does not hold."""
@@ -118,5 +131,6 @@ class Backend(Protocol):
     Utilities: Any
     histograms: Any  # of sizes and latencies, of all that the process has traced with one
     crossing: Any  # the next level that a budget came to and that no callback was told of
+    events: Any  # those after a number, the oldest first: see ownership.Event
     refusal: Any  # of this thread's last charge that a limit refused, once: the core charged, and that in the way
     aside: Any  # calls a function charged to no budget

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 from ..config import MAX_DEPTH, BudgetOptions, parse_bool, parse_fraction, parse_number
 from ..errors import ConfigError, Refusal, Status, shown
 from ..refusals import chain, is_full, raise_status, space
-from ..sizes import format_size, parse_size
+from ..sizes import SIZE_MAX, format_size, parse_size
+from ..stats import Stats
 from . import pressure as _pressure
 from .lending import Lending, SharingPolicy, lending
 from .scopes import F, scoped
@@ -309,6 +310,34 @@ class Budget(Lending):
         requested, used, limit, refuser, when, reason = denial
         owner = None if refuser is None else refuser.name
         return Denial(requested, used, limit, owner, when / 1e9, _REASONS[reason])
+
+    @property
+    def stats(self) -> Stats:
+        """Its figures, as the :class:`Stats` that allocators have: ``count`` charges, here and below, were of
+        ``total`` bytes; ``largest_free`` is the largest charge that would pass now. Any thread.
+
+        >>> import nativemem
+        >>> budget = nativemem.Budget("1 KiB")
+        >>> with budget.reserve(600):
+        ...     budget.stats.current, budget.stats.largest_free
+        (600, 424)
+        >>> budget.stats.current, budget.stats.peak, budget.stats.total, budget.stats.count
+        (0, 600, 600, 1)
+        """
+        used, peak, limit, denied = self._core.numbers()
+        count, total = self._core.charges()
+        return Stats(used, peak, used, limit, total, 0, count, 0, denied, self._largest_charge())
+
+    def _largest_charge(self) -> int:
+        largest, budget = SIZE_MAX, self
+        while budget is not None:
+            used, _, limit, _ = budget._core.numbers()
+            allowed = min(limit + int(budget.overcommit * limit), SIZE_MAX)
+            largest = min(largest, max(allowed - used, 0) if not budget.locked else 0)
+            if budget._options.max_single:
+                largest = min(largest, int(budget._options.max_single * limit))
+            budget = budget._parent  # type: ignore[assignment]
+        return largest
 
     def try_reserve(self, n: int | str) -> bool:
         """Charges ``n`` bytes; returns whether they fit. Nothing changes where they do not. Raises

@@ -61,6 +61,8 @@ class Engine:
     lift = staticmethod(dataplane.engine_lift)
     state = staticmethod(dataplane.engine_state)
     budget = staticmethod(dataplane.engine_budget)
+    kept = staticmethod(dataplane.engine_kept)
+    take_peak = staticmethod(dataplane.engine_take_peak)
     owns = staticmethod(dataplane.region_owns)
 
     @staticmethod

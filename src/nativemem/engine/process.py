@@ -8,10 +8,11 @@ from ..backends.selection import need_native
 from ..budgets.budget import Denial
 from ..errors import NativeUnavailable
 from ..sizes import SIZE_MAX
+from ..stats import Stats
 from ..wrappers.histogram import percentiles
 from .install import Installed, install, installed, owns, uninstall
 
-__all__ = ["Installed", "Usage", "install", "installed", "owns", "uninstall", "usage"]
+__all__ = ["Installed", "Usage", "install", "installed", "owns", "stats", "uninstall", "usage"]
 
 
 @dataclass(frozen=True)
@@ -64,4 +65,33 @@ def usage() -> Usage:
         last_denial=denial,
         allocations=sum(n for _, n in sizes),
         sizes=percentiles(sizes),
+    )
+
+
+def stats() -> Stats:
+    """What the engine serves, as the :class:`Stats` that allocators and budgets have. Raises
+    :class:`NativeUnavailable` where it was never installed. Any thread.
+
+    >>> import nativemem
+    >>> installed = nativemem.install()  # doctest: +SKIP
+    >>> figures = nativemem.process.stats()  # doctest: +SKIP
+    >>> figures.current <= figures.peak, figures.current <= figures.reserved  # doctest: +SKIP
+    (True, True)
+    """
+    now = usage()
+    from .control import Engine
+
+    limit = now.limit
+    sizes = Engine.sizes()
+    return Stats(
+        current=now.held,
+        peak=now.peak,
+        reserved=now.held + Engine.kept(),
+        limit=limit,
+        total=sum(size * blocks for size, blocks in sizes),
+        live=0,
+        count=sum(blocks for _, blocks in sizes),
+        frees=0,
+        failures=now.denials,
+        largest_free=None if limit is None else max(limit - now.held, 0),
     )

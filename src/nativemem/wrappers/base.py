@@ -19,5 +19,8 @@ class Wrapper(Allocator):
 
         def alloc(self, size: int | str = ..., align: int = 16) -> Block: ...
 
+    def _largest_free(self) -> int | None:
+        return self.upstream._largest_free() if self.upstream is not None and not self.upstream.closed else None
+
     def _arena_below(self) -> Any:
         return None if self.upstream is None else self.upstream._arena_below()  # None: closed

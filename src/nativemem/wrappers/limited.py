@@ -44,6 +44,10 @@ class Limited(Wrapper):
         self._open(core, upstream, wraps=True)
         self._budget = budget
 
+    def _largest_free(self) -> int | None:
+        below, charge = super()._largest_free(), self._budget._largest_charge()
+        return charge if below is None else min(below, charge)
+
     @property
     def owner(self) -> Budget:
         """The budget that blocks are charged to."""

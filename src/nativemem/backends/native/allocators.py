@@ -72,6 +72,9 @@ class StackCore(Core):
     def clear(self) -> int:
         return lib.nm_stack_clear(self._ptr)
 
+    def diagnose(self) -> dict[str, int]:
+        return {"largest_free": lib.nm_stack_largest_free(self._ptr)}
+
     def take_mark(self) -> tuple[int, Any]:
         mark = ffi.new("nm_stack_mark *")
         return lib.nm_stack_take_mark(self._ptr, mark), (mark, address(mark))

@@ -9,7 +9,7 @@ from ... import errors
 from ...config import BudgetOptions
 from ...refusals import raise_scope
 from ...sizes import reserve_of
-from ..ownership import OwnedCore
+from ..ownership import MOST_EVENTS, Event, OwnedCore, short
 from .control import address, ffi, lib
 from .handles import own
 from .loader import dataplane
@@ -21,7 +21,17 @@ _budgets: weakref.WeakValueDictionary[int, BudgetCore] = weakref.WeakValueDictio
 class BudgetCore(OwnedCore):
     """Control plane of one budget."""
 
-    __slots__ = ("__weakref__", "_budget", "_keeps_reserve", "_owner", "_parent", "_ptr", "handle", "name")
+    __slots__ = (
+        "__weakref__",
+        "_budget",
+        "_keeps_reserve",
+        "_owner",
+        "_parent",
+        "_ptr",
+        "handle",
+        "name",
+        "serial",
+    )
     _ptr: Any
     handle: Any
 
@@ -38,6 +48,10 @@ class BudgetCore(OwnedCore):
         self._keeps_reserve = False
         self._parent = parent
         _budgets[address(self._ptr)] = self
+
+    def introduce(self) -> None:
+        """Its events begin."""
+        lib.nm__budget_introduce(self._ptr, short(self.label).encode())
 
     def owner(self) -> Any:
         """What a scope is of. Raises :class:`NativeUnavailable` where the engine is not on."""
@@ -119,6 +133,16 @@ class BudgetCore(OwnedCore):
                 out.append((*cores, move.bytes))
         return out
 
+    def take_peak(self) -> int:
+        return lib.nm_budget_take_peak(self._ptr)
+
+    def charges(self) -> tuple[int, int]:
+        sum_of = lib.nm_budget_charges(self._ptr)
+        return sum_of.count, sum_of.bytes
+
+    def account(self) -> tuple[int, int, list[tuple[int, int]]] | None:
+        return None if self._owner is None else dataplane.scope_account(self._owner)
+
     def check(self) -> str | None:
         broken = lib.nm_budget_check(self._ptr)
         return None if broken == ffi.NULL else ffi.string(broken).decode()
@@ -146,6 +170,19 @@ def denial_of(budget: Any) -> tuple[int, int, int, Any, int, int] | None:
 def denial_of_engine() -> tuple[int, int, int, Any, int, int] | None:
     """As :func:`denial_of`, of the process limit."""
     return denial_of(lib.nm_engine_budget())
+
+
+def events(after: int) -> list[Event]:
+    """The events of budgets and of the engine that are kept and have a higher number than ``after``."""
+    found, out = [], ffi.new("nm__event[]", MOST_EVENTS)
+    for i in range(lib.nm__events_read(after, out, MOST_EVENTS)):
+        each = out[i]
+        name, other = (ffi.string(text).decode("utf-8", "replace") for text in (each.name, each.other))
+        numbers = each.requested, each.used, each.limit
+        found.append(
+            Event(each.number, each.time_ns, each.thread, each.kind, each.detail, *numbers, name, other or None)
+        )
+    return found
 
 
 def crossing() -> tuple[Any, int, bool] | None:

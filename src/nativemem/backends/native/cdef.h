@@ -5,18 +5,46 @@
 #define NM_BUILT_NATIVE ...
 
 enum nm_status {
-    NM_OK, NM_OUT_OF_MEMORY, NM_EXHAUSTED, NM_OVER_BUDGET, NM_INVALID_LAYOUT, NM_FOREIGN_BLOCK,
-    NM_WRONG_THREAD, NM_INVALID_MARK, NM_CLOSED, NM_UNDERFLOW, NM_LIFO_VIOLATION, NM_DOUBLE_FREE,
-    NM_CORRUPTED, NM_POOL_EXHAUSTED, NM_CAPACITY_EXCEEDED, NM_TIMED_OUT, ...
+    NM_OK,
+    NM_OUT_OF_MEMORY,
+    NM_EXHAUSTED,
+    NM_OVER_BUDGET,
+    NM_INVALID_LAYOUT,
+    NM_FOREIGN_BLOCK,
+    NM_WRONG_THREAD,
+    NM_INVALID_MARK,
+    NM_CLOSED,
+    NM_UNDERFLOW,
+    NM_LIFO_VIOLATION,
+    NM_DOUBLE_FREE,
+    NM_CORRUPTED,
+    NM_POOL_EXHAUSTED,
+    NM_CAPACITY_EXCEEDED,
+    NM_TIMED_OUT,
+    ...
 };
 typedef enum nm_status nm_status;
 
-typedef struct { nm_status status; size_t requested, used, limit; ...; } nm_failure;
+typedef struct {
+    nm_status status;
+    size_t requested, used, limit;
+    ...;
+} nm_failure;
 nm_failure nm_last_failure(void);
 
-typedef struct { size_t used, peak, reserved, limit, total, live, count, frees, failures; ...; } nm_stats;
-typedef struct { void (*stats)(void *self, nm_stats *out); ...; } nm_methods;
-typedef struct { void *self; const nm_methods *methods; ...; } nm_allocator;
+typedef struct {
+    size_t used, peak, reserved, limit, total, live, count, frees, failures;
+    ...;
+} nm_stats;
+typedef struct {
+    void (*stats)(void *self, nm_stats *out);
+    ...;
+} nm_methods;
+typedef struct {
+    void *self;
+    const nm_methods *methods;
+    ...;
+} nm_allocator;
 
 /* budget */
 typedef struct {
@@ -38,6 +66,17 @@ bool nm_budget_charge(nm_budget *b, size_t n);
 nm_status nm_budget_release(nm_budget *b, size_t n);
 void nm_budget_set_limit(nm_budget *b, size_t limit);
 void nm__budget_hold_back(nm_budget *b, size_t n);
+void nm__budget_introduce(nm_budget *b, const char *name);
+typedef struct {
+    uint64_t number;
+    int64_t time_ns;
+    uint64_t thread;
+    uint32_t kind, detail;
+    uint64_t requested, used, limit;
+    char name[40], other[40];
+    ...;
+} nm__event;
+size_t nm__events_read(uint64_t after, nm__event *out, size_t cap);
 typedef struct {
     nm_budget *charged, *refuser;
 } nm__refusal;
@@ -45,6 +84,12 @@ bool nm__budget_take_refusal(nm__refusal *out);
 void nm__budget_uncount(nm_budget *charged, nm_budget *refuser);
 size_t nm_budget_used(const nm_budget *b);
 size_t nm_budget_peak(const nm_budget *b);
+size_t nm_budget_take_peak(nm_budget *b);
+typedef struct {
+    size_t count, bytes;
+    ...;
+} nm_charges;
+nm_charges nm_budget_charges(const nm_budget *b);
 size_t nm_budget_limit(const nm_budget *b);
 size_t nm_budget_denied(const nm_budget *b);
 void nm_budget_lock(nm_budget *b);
@@ -52,7 +97,11 @@ bool nm_budget_is_locked(const nm_budget *b);
 size_t nm_budget_shared_used(const nm_budget *b);
 const char *nm_budget_check(const nm_budget *b);
 nm_status nm_budget_lend(nm_budget *from, nm_budget *to, size_t n, int64_t timeout_ns);
-typedef struct { const nm_budget *from, *to; size_t bytes; ...; } nm_move;
+typedef struct {
+    const nm_budget *from, *to;
+    size_t bytes;
+    ...;
+} nm_move;
 size_t nm_budget_rebalance(nm_budget *parent, nm_move *moves, size_t cap);
 typedef enum { NM_NORMAL, NM_WARN, NM_CRITICAL, NM_FULL, ... } nm_pressure;
 nm_pressure nm_budget_pressure(const nm_budget *b);
@@ -60,8 +109,15 @@ bool nm_budget_crossed(const nm_budget **b, int *level, bool *was_normal);
 bool nm_budget_last_denial(nm_budget *b, nm_denial *out);
 
 /* arena */
-typedef struct { uint64_t generation; ...; } nm_arena_mark;
-typedef struct { size_t hint, cap; bool grow, zero_on_free, patterns; ...; } nm_arena_options;
+typedef struct {
+    uint64_t generation;
+    ...;
+} nm_arena_mark;
+typedef struct {
+    size_t hint, cap;
+    bool grow, zero_on_free, patterns;
+    ...;
+} nm_arena_options;
 nm_status nm_arena_clear(nm_arena *a);
 nm_status nm_arena_take_mark(nm_arena *a, nm_arena_mark *out);
 nm_status nm_arena_check_thread(const nm_arena *a);
@@ -70,7 +126,11 @@ size_t nm_arena_largest_free(const nm_arena *a);
 
 /* stack */
 typedef struct nm_stack nm_stack;
-typedef struct { uint64_t generation; ...; } nm_stack_mark;
+size_t nm_stack_largest_free(const nm_stack *s);
+typedef struct {
+    uint64_t generation;
+    ...;
+} nm_stack_mark;
 void nm_stack_destroy(nm_stack *s);
 nm_allocator nm_stack_port(nm_stack *s);
 nm_status nm_stack_clear(nm_stack *s);

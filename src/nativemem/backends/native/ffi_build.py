@@ -51,7 +51,7 @@ ffibuilder.set_source(
         f'#include "{header}"\n'
         for header in (
             *("nm_config.h", "nativemem.h", "heap/heap.h"),
-            *("engine/engine.h", "binding/owned.h", "engine/stacks.h"),
+            *("engine/engine.h", "binding/owned.h", "engine/stacks.h", "base/events.h"),
         )
     ),
     sources=_below_csrc("*.c"),

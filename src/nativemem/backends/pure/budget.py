@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import math
 import sys
 import threading
@@ -15,7 +16,7 @@ from ...config import BudgetOptions, Settings
 from ...errors import Refusal, Status
 from ...refusals import raise_scope
 from ...sizes import SIZE_MAX
-from ..ownership import OwnedCore
+from ..ownership import MOST_EVENTS, Event, OwnedCore, short
 from ..protocols import Pressure
 from ..selection import unavailable
 from .lock import lock, locked
@@ -30,8 +31,10 @@ class BudgetCore(OwnedCore):
         self._o = options._replace(warn=options.warn or 1.0, critical=options.critical or 1.0)
         self._parent = parent
         self.name, self._budget = None, None
-        self._used = self._peak = self._denied = self._in_shared = self._level = 0
+        self._used = self._peak = self._recent = self._denied = self._in_shared = self._level = 0
+        self._count = self._bytes = 0
         self._locked = False
+        self._shown = ""
         # names the refuser unless it is this one: a cycle would keep the charge until a collection
         self._last: tuple[int, int, int, BudgetCore | None, int, int] | None = None
         self._children: dict[int, weakref.ref[BudgetCore]] = {}
@@ -45,7 +48,28 @@ class BudgetCore(OwnedCore):
         if hasattr(self, "_children") and lock is not None:
             lock.finalise(self._end)
 
+    def introduce(self) -> None:
+        """Its events begin."""
+        self._shown = short(self.label)
+        self._note(_MADE)
+
+    def _note(self, kind: int, other: BudgetCore | None = None, requested: int = 0, detail: int = 0) -> None:
+        """Notes an event, as budget_note of csrc/base/budget.c."""
+        at: BudgetCore = self
+        if not at._shown and other is not None:
+            at, other = other, None
+        if not at._shown:
+            return
+        name = other._shown if other is not None and other is not at else ""
+        numbers = requested, at._used, at._limit
+        try:
+            when, ident = time.time_ns(), threading.get_ident()
+            _events.append(Event(next(_numbers), when, ident, kind, detail, *numbers, at._shown, name or None))
+        except (MemoryError, AttributeError, TypeError):  # or the interpreter is at its end, as in __del__
+            pass
+
     def _end(self) -> None:
+        self._note(_CLOSED)
         self._discharge(self._parent, self._used)
         self._discharge(self._o.shared, self._in_shared)
         if self._parent is not None:
@@ -81,15 +105,20 @@ class BudgetCore(OwnedCore):
         before, self._level = self._level, self.pressure()
         if self._level > before:
             pressed.append((weakref.ref(self), self._level, before == 0))
+            self._note(_PRESSURE, detail=self._level)
 
     @locked
     def set_limit(self, limit: int) -> None:
         """Sets the limit."""
+        before = self._limit
         self._limit_is(limit, self._with_overcommit(limit))
+        if limit != before:
+            self._note(_LIMIT, requested=before)
 
     @locked
     def lock(self) -> None:
         self._locked = True
+        self._note(_LOCKED)
 
     def is_locked(self) -> bool:
         return self._locked
@@ -109,6 +138,7 @@ class BudgetCore(OwnedCore):
             return False
         self._limit_is(self._limit - n, self._allowed - n)
         to._limit_is(to._limit + n, to._allowed + n)
+        self._note(_LENT, to, n)
         return True
 
     def _siblings(self) -> list[BudgetCore]:
@@ -220,8 +250,7 @@ class BudgetCore(OwnedCore):
         for start in (self, self._o.shared):
             budget = start
             while budget is not None:
-                if budget._used > budget._peak:
-                    budget._peak = budget._used
+                budget._peak, budget._recent = max(budget._peak, budget._used), max(budget._recent, budget._used)
                 budget._set_level()
                 budget = budget._parent
 
@@ -230,9 +259,11 @@ class BudgetCore(OwnedCore):
         shared = self._o.shared
         if shared is not None and n <= self._o.shared_max and not self._locked and shared._charge(n) is None:
             self._in_shared += n
+            shared._count_charge(n)
             return True
         refusal = self._charge(n)
         if refusal is None:
+            self._count_charge(n)
             return True
         refuser, kind = refusal
         numbers, now = (n, refuser._used, refuser._allowed), time.time_ns()
@@ -241,8 +272,15 @@ class BudgetCore(OwnedCore):
             refuser._denied += 1
         self._last = (*numbers, None if refuser is self else refuser, now, kind)
         self._denied += 1
+        refuser._note(_DENIED, self, n, kind)
         _refused.last = None if kind else (weakref.ref(self), weakref.ref(refuser))
         return False
+
+    def _count_charge(self, n: int) -> None:
+        budget: BudgetCore | None = self
+        while budget is not None:
+            budget._count, budget._bytes = budget._count + 1, budget._bytes + n
+            budget = budget._parent
 
     @locked
     def uncount(self, refuser: BudgetCore) -> None:
@@ -266,6 +304,21 @@ class BudgetCore(OwnedCore):
     def numbers(self) -> tuple[int, int, int, int]:
         """used, peak, limit, denied."""
         return self._used, self._peak, self._limit, self._denied
+
+    @locked
+    def take_peak(self) -> int:
+        """The most that was used since this was called last, or since it was made."""
+        was, self._recent = max(self._recent, self._used), min(self._used, self._peak)
+        return was
+
+    @locked
+    def charges(self) -> tuple[int, int]:
+        """Charges so far, here and below, and the bytes of all of them."""
+        return self._count, self._bytes
+
+    def account(self) -> None:
+        """What the engine has for its scopes: there are none."""
+        return None
 
     @locked
     def denial(self) -> tuple[int, int, int, Any, int, int] | None:
@@ -293,6 +346,17 @@ class BudgetCore(OwnedCore):
         if not self._hold(n):
             assert self._last is not None
             raise Refusal(Status.OVER_BUDGET, *self._last[:3])
+
+
+_DENIED, _PRESSURE, _LIMIT, _LENT, _MADE, _CLOSED, _LOCKED = range(1, 8)
+_numbers = itertools.count(1)
+_events: collections.deque[Event] = collections.deque(maxlen=MOST_EVENTS)
+
+
+@locked
+def events(after: int) -> list[Event]:
+    """The events of budgets that are kept and have a higher number than ``after``."""
+    return [event for event in _events if event.number > after]
 
 
 #: levels that budgets came to and that no callback was told of: the budget, the level, whether there was no

@@ -38,6 +38,10 @@ class StackCore(ConfinedCore):
     def _limit(self) -> int:
         return self._capacity
 
+    def diagnose(self) -> dict[str, int]:
+        """The largest block, at alignment 1, that would be served now."""
+        return {"largest_free": self._capacity - self._pos if self._chunk else 0}
+
     def _alloc(self, size: int, align: int, make: Make) -> Any:
         self._must_be_here()
         start = (self._pos + align - 1) & -align

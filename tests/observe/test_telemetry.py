@@ -1,0 +1,118 @@
+"""OBS-2: the ring of events, on both backends."""
+
+from __future__ import annotations
+
+import threading
+
+from nativemem.backends.binding import Binding
+from nativemem.backends.ownership import MOST_EVENTS
+from nativemem.observe.telemetry import Event, Reader, events
+
+
+def of(found: list[Event], *owners: str) -> list[tuple[str, str, str | None, int, int, int | None, str]]:
+    return [(e.kind, e.owner, e.other, e.requested, e.used, e.limit, e.detail) for e in found if e.owner in owners]
+
+
+def test_what_is_noted(nm: Binding) -> None:
+    """OBS-2"""
+    reader = Reader(new=True)
+    parent = nm.Budget(1000, "parent")
+    child = nm.Budget(800, "child", parent, max_single=0.75)
+    child.try_reserve(500)
+    child.try_reserve(700)
+    parent.try_reserve(450)
+    child.try_reserve(100)
+    child.limit = 900
+    child.limit = 900
+    with parent.lend(child, 50):
+        pass
+    child.lock()
+    child.try_reserve(1)
+    child.release(500)
+    del child
+    assert of(reader.read(), "parent", "child") == [
+        ("made", "parent", None, 0, 0, 1000, ""),
+        ("made", "child", None, 0, 0, 800, ""),
+        ("denied", "child", None, 700, 500, 800, "max_single"),
+        ("pressure", "parent", None, 0, 950, 1000, "critical"),
+        ("denied", "parent", "child", 100, 950, 1000, "limit"),
+        ("limit", "child", None, 800, 500, 900, ""),
+        ("pressure", "parent", None, 0, 950, 950, "full"),
+        ("lent", "parent", "child", 50, 950, 950, ""),
+        ("lent", "child", "parent", 50, 500, 900, ""),
+        ("locked", "child", None, 0, 500, 900, ""),
+        ("denied", "child", None, 1, 500, 900, "locked"),
+        ("closed", "child", None, 0, 0, 900, ""),
+    ]
+    assert reader.read() == [] and reader.lost == 0
+
+
+def test_the_ring_keeps_the_last(nm: Binding) -> None:
+    """OBS-2: of 1024, and the reader says what it missed."""
+    reader = Reader(new=True)
+    budget = nm.Budget(10_000, "ring")
+    for n in range(1, MOST_EVENTS + 11):
+        budget.limit = n
+    mine = [event for event in events() if event.backend == nm.name]
+    assert len(mine) == MOST_EVENTS
+    assert [event.limit for event in mine] == list(range(11, MOST_EVENTS + 11))
+    assert [event.number - mine[0].number for event in mine] == list(range(MOST_EVENTS))
+    assert len(reader.read()) == MOST_EVENTS and reader.lost == 11
+
+
+def test_names(nm: Binding) -> None:
+    """OBS-2: one without a name has a number, and a long one is cut between two letters."""
+    reader = Reader(new=True)
+    budgets = [nm.Budget(1, "é" * 30), nm.Budget(1, "x" * 39), nm.Budget(1, None)]
+    names = [event.owner for event in reader.read() if event.kind == "made"]
+    assert names[:2] == ["é" * 19, "x" * 39] and names[2].startswith("budget ")
+    assert len(budgets) == 3
+
+
+def test_threads(nm: Binding) -> None:
+    """OBS-2: no event is mixed of two, none comes twice, and its thread is known."""
+    reader = Reader(new=True)
+    stop = threading.Event()
+    idents: set[int] = set()
+
+    def write(name: str, size: int) -> None:
+        budget = nm.Budget(size, name)
+        idents.add(threading.get_ident())
+        while not stop.is_set():
+            assert not budget.try_reserve(size + 1)
+
+    threads = [threading.Thread(target=write, args=(f"writer {n}", 1000 * n + 1)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    found: list[Event] = []
+    while len(found) < 5000:
+        found += reader.read()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    for event in found:
+        if event.kind == "denied" and event.owner.startswith("writer "):
+            size = 1000 * int(event.owner.removeprefix("writer ")) + 1
+            assert (event.requested, event.limit, event.used) == (size + 1, size, 0)
+            assert event.thread in idents
+    numbers = [event.number for event in found if event.backend == nm.name]
+    assert numbers == sorted(set(numbers))
+
+
+def test_as_text(nm: Binding) -> None:
+    """OBS-2"""
+    reader = Reader(new=True)
+    a, b = nm.Budget(1 << 20, "a"), nm.Budget(1 << 20, "b")
+    a.limit = "1536 KiB"
+    loan = a.lend(b, "512 KiB")
+    b.try_reserve("2 MiB")
+    b.lock()
+    assert [str(event) for event in reader.read() if event.owner in ("a", "b")] == [
+        "a was made: 0 B of 1.0 MiB in use",
+        "b was made: 0 B of 1.0 MiB in use",
+        "a: its limit is 1.5 MiB and was 1.0 MiB; 0 B in use",
+        "a lent 512.0 KiB of limit to b and has 1.0 MiB",
+        "b refused 2.0 MiB: 0 B of 1.5 MiB in use",
+        "b was locked: 0 B of 1.5 MiB in use",
+    ]
+    loan.settle()

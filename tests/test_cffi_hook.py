@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -276,6 +277,31 @@ def test_many_types(ffi: Any, heap: Any) -> None:
     for n in range(1, 2500):
         assert len(new(f"char[{n}]")) == n
     assert len(new("char[1]")) == 1
+
+
+def test_types_are_forgotten_where_there_are_many(ffi: Any, heap: Any) -> None:
+    """A thousand are known at once, whatever a program makes up."""
+
+    class Text(str):
+        """With weak references, which tell whether it is kept."""
+
+    class Forgetful:
+        """As the FFI, which would keep the text itself."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(ffi, name)
+
+        def typeof(self, cdecl: Any) -> Any:
+            return ffi.typeof(str(cdecl) if isinstance(cdecl, str) else cdecl)
+
+    new = hook.allocator(Forgetful(), heap)
+    names = [Text(f"char[{n}]") for n in range(1, 1101)]
+    for name in names:
+        assert len(new(name)) == int(name[5:-1])
+    kept = [weakref.ref(name) for name in names]
+    del name, names
+    gc.collect()
+    assert sum(each() is not None for each in kept) == 100
 
 
 def test_an_alignment_of_ones_own(ffi: Any, heap: Any) -> None:

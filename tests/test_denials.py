@@ -468,3 +468,50 @@ for name in ("cells", "instances", "text", "functions", "generators", "code", "e
             NATIVEMEM_SECURE="1",
         )
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@native
+@pytest.mark.skipif(
+    sys.implementation.name != "cpython" or sys.version_info[:2] != (3, 11),
+    reason="only CPython 3.11 is known to stand allocations that fail by itself",
+)
+def test_a_scope_that_cannot_be_entered_is_not() -> None:
+    """ENG-9: whichever allocation fails, nothing is charged to it then, and nothing of the caller's is kept."""
+    pytest.importorskip("_testcapi")
+    done = run("""
+        import _testcapi, gc, weakref
+        import nativemem
+        nativemem.install()
+        class Thing: pass
+        def once(k):
+            budget = nativemem.Budget("1 GiB")
+            with budget: pass
+            kept = []
+            def caller():
+                thing = Thing()
+                kept.append(weakref.ref(thing))
+                def enters():
+                    _testcapi.set_nomemory(k, k + 1)
+                    try: budget.__enter__()
+                    finally: _testcapi.remove_mem_hooks()
+                    try: yield
+                    finally: budget.__exit__(None, None, None)
+                inner = enters()
+                next(inner)
+                inner.close()
+                yield
+            try:
+                for _ in caller(): pass
+                entered = True
+            except MemoryError: entered = False
+            used = budget.used
+            more = [[i] for i in range(1000)]
+            charged = budget.used - used
+            gc.collect()
+            return entered, charged > 8000, kept[0]() is None
+        once(1000)
+        outcomes = [once(k) for k in range(1, 40)]
+        print({(charged, gone) for _, charged, gone in outcomes})
+        print(outcomes.count((False, False, True)) > 3, outcomes[-1][0])
+        """)
+    assert done.stdout.splitlines() == ["{(False, True)}", "True True"], done.stderr

@@ -17,9 +17,20 @@ EntryObject *nm__active_innermost(void) {
 bool nm__active_set_innermost(EntryObject *e) {
     int was_on = PyGC_Disable();
     PyObject *token = PyContextVar_Set(active_variable, e == NULL ? Py_None : (PyObject *)e);
-    Py_XDECREF(token);
     if (was_on) PyGC_Enable();
-    return token != NULL;
+    if (token == NULL) { /* where there is no memory for the token alone, the variable is set all the same */
+        PyObject *kind, *error, *trace;
+        PyErr_Fetch(&kind, &error, &trace);
+        if (nm__active_innermost() != e) {
+            PyErr_Restore(kind, error, trace);
+            return false;
+        }
+        Py_XDECREF(kind);
+        Py_XDECREF(error);
+        Py_XDECREF(trace);
+    }
+    Py_XDECREF(token);
+    return true;
 }
 
 /* If it is of a generator that runs further in. */

@@ -8,6 +8,7 @@ import pytest
 
 from nativemem.backends.binding import Binding
 from nativemem.errors import ConfigError
+from nativemem.manager import MemoryManager
 from nativemem.wrappers import histogram
 
 
@@ -67,3 +68,15 @@ def test_a_histogram() -> None:
 def test_nearest_ranks(counts: list[tuple[int, int]], p50: int, p90: int, p99: int) -> None:
     assert histogram.percentiles(counts) == {50: p50, 90: p90, 99: p99}
     assert histogram.percentiles([]) is histogram.percentiles([(8, 0)]) is None
+
+
+def test_a_minimum_is_at_most_the_limit(nm: Binding) -> None:
+    """And may be as much, of a budget and of a manager's owner."""
+    budget = nm.Budget(1000, minimum=1000)
+    assert (budget.limit, budget.minimum) == (1000, 1000)
+    with pytest.raises(ConfigError, match="minimum"):
+        nm.Budget(1000, minimum=1001)
+    m = MemoryManager({"a": {"limit": 1000, "minimum": 1000}}, upstream=nm.Heap())
+    assert m.owner("a").minimum == 1000
+    with pytest.raises(ConfigError, match="owners.a.minimum: is 1001 bytes, above the limit of 1000"):
+        MemoryManager({"a": {"limit": 1000, "minimum": 1001}})

@@ -43,12 +43,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A shell starts what it puts in the background with these ignored, and so they stay in all programs below.
+    # A shell starts what it puts in the background with these ignored, and nohup with SIGHUP, and so they stay
+    # in all programs below. A hangup is still not to end this process.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in ("SIGQUIT", "SIGTSTP"):
         if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is signal.SIG_IGN:
             signal.signal(getattr(signal, name), signal.SIG_DFL)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
     # programs that tests start are not to fail: nobody looks at what becomes of their memory
     config.addinivalue_line("markers", planted.MARKER)
     n = Settings.from_env().test_oom_n

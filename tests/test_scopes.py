@@ -840,6 +840,27 @@ print(*seen)
 """
         ) == ["['a'] ['b'] ['b'] ['a'] []", "[]"]
 
+    @pytest.mark.parametrize("context", ["contextvars.Context()", "contextvars.copy_context()"])
+    def test_a_generator_leaves_its_own_entry_in_another_context(self, context: str) -> None:
+        """OWN-6: not that of the same budget which is the innermost where the generator was resumed."""
+        assert output(
+            PAIRS
+            + f"""
+def steps():
+    with a: yield
+    yield
+it = steps()
+next(it)
+def inner():
+    with a:
+        next(it)
+        print(charges(a))
+    print(charges(a))
+{context}.run(inner)
+print(charges(a), is_open(a))
+"""
+        ) == ["True", "False", "False False"]
+
     def test_another_order(self) -> None:
         """OWN-6: an error that names both; the scope ends all the same, and what is in flight is kept."""
         assert output(

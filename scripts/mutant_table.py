@@ -917,6 +917,12 @@ MUTANTS: tuple[Mutant, ...] = (
         tests=("tests/structures/test_intern.py",),
     ),
     *_in(
+        "binding/numbers.h",
+        ("numbers-of-others-written-anew", "return o != NULL && Py_REFCNT(o) == 1 ? o : NULL;", "return o != NULL && Py_REFCNT(o) <= 2 ? o : NULL;"),
+        ("numbers-of-another-sign-written-anew", "if (NM_UNLIKELY(o == NULL || nm__long_tag_of(o) != tag)) continue;", "if (NM_UNLIKELY(o == NULL)) continue;"),
+        tests=("tests/manager/test_collections.py",),
+    ),
+    *_in(
         "binding/packed.c",
         ("packed-too-large-for-its-field", "if (n < INT32_MIN || n > INT32_MAX) return false;", "if (n > INT32_MAX) return false;"),
         ("packed-key-is-rounded", "if (exact && (double)narrow != x) return false;", "(void)exact;"),
@@ -931,6 +937,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_in(
         "binding/ring_ranges.c",
+        ("ring-added-around-the-end", "r->capacity - (at >= r->head ? at : r->used);", "r->capacity - r->used;"),
         ("ring-rotated-without-its-items", "if (r->used < r->capacity) memcpy(ring_slot(r, r->used), ring_slot(r, 0), (size_t)r->size);", ""),
         tests=("tests/manager/test_collections.py", "tests/manager/test_collections_models.py"),
     ),
@@ -947,6 +954,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_in(
         "binding/table.c",
+        ("table-pair-of-others-reused", "if (pair == NULL || Py_REFCNT(pair) != 1) continue;", "if (pair == NULL) continue;"),
         ("table-hole-in-a-run", "if (((j - home) & t->mask) >= ((j - i) & t->mask)) {", "if (((j - home) & t->mask) > ((j - i) & t->mask)) {"),
         ("table-removed-from-the-order-one-way", "    else t->newest = gone->older;\n", ""),
         ("table-refused-and-half-there", "while (t->newest != newest) table_remove(t, newest_slot(t));", "(void)newest;"),

@@ -28,6 +28,7 @@ ORDERS = ("tests/test_atomics.py",)
 TESTS = {
     "csrc/binding/capi.c": ("tests/test_capi.py",),
     "csrc/binding/cdata.c": ("tests/test_cffi_hook.py",),
+    "csrc/binding/numbers.h": COLLECTIONS,
     "csrc/binding/packed.c": COLLECTIONS,
     "csrc/binding/ring.c": COLLECTIONS,
     "csrc/binding/ring_ranges.c": COLLECTIONS,

@@ -46,6 +46,7 @@ KEPT_BY_OTHERS = (
 
 LEAK_CHECKED = (
     "tests/contract",
+    "tests/manager",
     "tests/structures",
     "tests/test_errors.py",
     "tests/test_bad_input.py",
@@ -132,7 +133,7 @@ def watched(*, leaks: bool) -> dict[str, str]:
 def build() -> None:
     shutil.rmtree(TREE, ignore_errors=True)
     ignore = shutil.ignore_patterns("__pycache__", "*.so", "*.egg-info", "_core.c")
-    for folder in ("csrc", "src"):
+    for folder in ("csrc", "src", "scripts/backend"):
         shutil.copytree(ROOT / folder, TREE / folder, ignore=ignore)
     for file in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
         shutil.copy(ROOT / file, TREE / file)

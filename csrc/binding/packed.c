@@ -51,6 +51,7 @@ void nm__format_clear(nm__format *f) {
     PyMem_Free(f->fields);
     f->fields = NULL;
     f->count = 0;
+    nm__recent_clear(&f->recent);
     Py_CLEAR(f->pack);
     Py_CLEAR(f->unpack);
 }
@@ -69,20 +70,8 @@ int nm__format_traverse(nm__format *f, visitproc visit, void *arg) {
         memcpy(to, &stored, sizeof stored); \
     } while (0)
 
-static bool pack_integer(nm__field_kind kind, PyObject *value, char *to) {
-    if (!PyLong_Check(value)) return false;
-    if (kind == FIELD_U64) {
-        unsigned long long n = PyLong_AsUnsignedLongLong(value);
-        if (NM_UNLIKELY(n == (unsigned long long)-1 && PyErr_Occurred())) {
-            PyErr_Clear();
-            return false;
-        }
-        STORE(uint64_t, n);
-        return true;
-    }
-    int overflow;
-    long long n = PyLong_AsLongLongAndOverflow(value, &overflow);
-    if (NM_UNLIKELY(overflow != 0)) return false;
+/* Inlined, so that where the kind is a constant nothing is asked of it. */
+NM_INLINE bool store_integer(nm__field_kind kind, int64_t n, char *to) {
     switch (kind) {
     case FIELD_I8:
         if (n < INT8_MIN || n > INT8_MAX) return false;
@@ -108,8 +97,34 @@ static bool pack_integer(nm__field_kind kind, PyObject *value, char *to) {
         if (n < 0 || n > UINT32_MAX) return false;
         STORE(uint32_t, n);
         return true;
+    case FIELD_U64:
+        if (n < 0) return false;
+        STORE(uint64_t, n);
+        return true;
     default: STORE(int64_t, n); return true;
     }
+}
+
+/* Of an int with more than 60 bits. */
+static NM_COLD bool pack_large(nm__field_kind kind, PyObject *value, char *to) {
+    if (kind == FIELD_U64) {
+        unsigned long long n = PyLong_AsUnsignedLongLong(value);
+        if (n == (unsigned long long)-1 && PyErr_Occurred()) {
+            PyErr_Clear();
+            return false;
+        }
+        STORE(uint64_t, n);
+        return true;
+    }
+    int overflow;
+    long long n = PyLong_AsLongLongAndOverflow(value, &overflow);
+    return overflow == 0 && store_integer(kind, n, to);
+}
+
+NM_INLINE bool pack_integer(nm__field_kind kind, PyObject *value, char *to) {
+    int64_t n;
+    if (!PyLong_Check(value)) return false;
+    return NM_LIKELY(nm__long_small(value, &n)) ? store_integer(kind, n, to) : pack_large(kind, value, to);
 }
 
 static bool pack_float(nm__field_kind kind, PyObject *value, char *to, bool exact) {
@@ -121,9 +136,8 @@ static bool pack_float(nm__field_kind kind, PyObject *value, char *to, bool exac
             if (x == 0.0) x = 0.0;
         }
     } else if (PyLong_CheckExact(value)) {
-        int overflow;
-        long long n = PyLong_AsLongLongAndOverflow(value, &overflow);
-        if (overflow != 0 || n > (1LL << 53) || n < -(1LL << 53)) return false; /* beyond what a double holds exactly */
+        int64_t n;
+        if (!nm__long_small(value, &n) || n > (1LL << 53) || n < -(1LL << 53)) return false; /* a double may not hold it */
         x = (double)n;
     } else {
         return false;
@@ -171,41 +185,42 @@ static inline bool pack_field(const nm__field *field, PyObject *value, char *to,
     type loaded;   \
     memcpy(&loaded, from, sizeof loaded)
 
-static inline PyObject *unpack_field(const nm__field *field, const char *from) {
+/* `recent`: NULL, or the numbers that this field gave before */
+static inline PyObject *unpack_field(const nm__field *field, const char *from, nm__recent *recent) {
     switch (field->kind) {
-    case FIELD_I8: return PyLong_FromLong(*(const signed char *)from);
+    case FIELD_I8: return PyLong_FromLong(*(const signed char *)from); /* those that are always there */
     case FIELD_U8: return PyLong_FromLong(*(const unsigned char *)from);
     case FIELD_I16: {
         LOAD(int16_t);
-        return PyLong_FromLong(loaded);
+        return nm__long_again(recent, loaded);
     }
     case FIELD_U16: {
         LOAD(uint16_t);
-        return PyLong_FromLong(loaded);
+        return nm__long_again(recent, loaded);
     }
     case FIELD_I32: {
         LOAD(int32_t);
-        return PyLong_FromLong(loaded);
+        return nm__long_again(recent, loaded);
     }
     case FIELD_U32: {
         LOAD(uint32_t);
-        return PyLong_FromLongLong(loaded);
+        return nm__long_again(recent, loaded);
     }
     case FIELD_I64: {
         LOAD(int64_t);
-        return PyLong_FromLongLong(loaded);
+        return nm__long_again(recent, loaded);
     }
     case FIELD_U64: {
         LOAD(uint64_t);
-        return PyLong_FromUnsignedLongLong(loaded);
+        return loaded <= INT64_MAX ? nm__long_again(recent, (int64_t)loaded) : PyLong_FromUnsignedLongLong(loaded);
     }
     case FIELD_F32: {
         LOAD(float);
-        return PyFloat_FromDouble((double)loaded);
+        return nm__float_again(recent, (double)loaded);
     }
     case FIELD_F64: {
         LOAD(double);
-        return PyFloat_FromDouble(loaded);
+        return nm__float_again(recent, loaded);
     }
     case FIELD_BOOL: return PyBool_FromLong(*from != 0);
     case FIELD_PASCAL: {
@@ -263,7 +278,7 @@ static PyObject *unpack_fields(const nm__format *f, const char *from) {
     Py_ssize_t count = f->count;
     PyObject *values = PyTuple_New(count);
     for (Py_ssize_t i = 0; values != NULL && i < count; i++) {
-        PyObject *value = unpack_field(&fields[i], bytes + fields[i].offset);
+        PyObject *value = unpack_field(&fields[i], bytes + fields[i].offset, NULL);
         if (value == NULL) Py_CLEAR(values);
         else PyTuple_SET_ITEM(values, i, value);
     }
@@ -271,9 +286,73 @@ static PyObject *unpack_fields(const nm__format *f, const char *from) {
     return values;
 }
 
-PyObject *nm__unpack(const nm__format *f, const char *from) {
-    if (NM_UNLIKELY(f->count == 0)) return unpack_in_python(f, from);
-    return f->single ? unpack_field(f->fields, from + f->fields->offset) : unpack_fields(f, from);
+PyObject *nm__unpack(nm__format *f, const char *from) {
+    if (NM_LIKELY(f->single && f->count != 0)) return unpack_field(f->fields, from + f->fields->offset, &f->recent);
+    return f->count == 0 ? unpack_in_python(f, from) : unpack_fields(f, from);
+}
+
+PyObject *nm__unpack_new(nm__format *f, const char *from) {
+    if (NM_LIKELY(f->single && f->count != 0)) return unpack_field(f->fields, from + f->fields->offset, NULL);
+    return f->count == 0 ? unpack_in_python(f, from) : unpack_fields(f, from);
+}
+
+/* ---- many at once --------------------------------------------------------------------------------- */
+
+/* `pack` takes value and to, and gives whether it was packed; it is inlined, so what it asks of the kind is asked once. */
+#define RUN(pack)                            \
+    do {                                     \
+        for (; i < n; i++, to += size) {     \
+            PyObject *value = values[i];     \
+            if (NM_UNLIKELY(!(pack))) break; \
+        }                                    \
+    } while (0)
+
+Py_ssize_t nm__pack_run(const nm__format *f, PyObject *const *values, Py_ssize_t n, char *to) {
+    Py_ssize_t i = 0, size = f->size;
+    if (f->single && !f->gaps && f->count != 0 && !f->exact) {
+        nm__field_kind kind = f->fields->kind;
+        switch (kind) {
+        case FIELD_I32: RUN(pack_integer(FIELD_I32, value, to)); return i;
+        case FIELD_I64: RUN(pack_integer(FIELD_I64, value, to)); return i;
+        case FIELD_F64: RUN(pack_float(FIELD_F64, value, to, false)); return i;
+        default: break;
+        }
+    }
+    RUN(nm__pack_plain(f, value, to));
+    return i;
+}
+
+bool nm__buffer_of_items(PyObject *object) {
+    PyTypeObject *type = Py_TYPE(object);
+    if (type == &PyBytes_Type || type == &PyByteArray_Type || type == &PyMemoryView_Type) return true;
+    /* a class of a program may have such a name, and iterate over something else */
+    if ((type->tp_flags & (Py_TPFLAGS_HEAPTYPE | Py_TPFLAGS_IMMUTABLETYPE)) == Py_TPFLAGS_HEAPTYPE) return false;
+    return strcmp(type->tp_name, "array.array") == 0 || strcmp(type->tp_name, "numpy.ndarray") == 0;
+}
+
+/* The kind of numbers that a buffer's format stands for; FIELD_KINDS: none of those, or not of this machine's order. */
+static nm__field_kind buffer_kind(const Py_buffer *view) {
+    const char *code = view->format == NULL ? "B" : view->format;
+    const char native[] = {'@', '=', PY_LITTLE_ENDIAN ? '<' : '>', 0};
+    if (*code != 0 && strchr(native, *code) != NULL) code++;
+    if (code[0] == 0 || code[1] != 0) return FIELD_KINDS;
+    bool has_sign = strchr("bhilqn", code[0]) != NULL;
+    if (has_sign || strchr("BHILQN", code[0]) != NULL) {
+        switch (view->itemsize) {
+        case 1: return has_sign ? FIELD_I8 : FIELD_U8;
+        case 2: return has_sign ? FIELD_I16 : FIELD_U16;
+        case 4: return has_sign ? FIELD_I32 : FIELD_U32;
+        case 8: return has_sign ? FIELD_I64 : FIELD_U64;
+        default: return FIELD_KINDS;
+        }
+    }
+    if (code[0] == 'f' && view->itemsize == 4) return FIELD_F32;
+    return code[0] == 'd' && view->itemsize == 8 ? FIELD_F64 : FIELD_KINDS;
+}
+
+bool nm__packs_as(const nm__format *f, const Py_buffer *view) {
+    if (!f->single || f->gaps || f->exact || f->count == 0 || view->ndim != 1) return false;
+    return f->fields->kind == buffer_kind(view) && f->size == view->itemsize;
 }
 
 /* ---- what the types share ------------------------------------------------------------------------- */

@@ -10,6 +10,7 @@
 #include "engine/python.h" /* first: Python.h wants to be */
 
 #include "base/base.h"
+#include "binding/numbers.h"
 
 typedef enum {
     FIELD_I8,
@@ -41,6 +42,7 @@ typedef struct {
     PyObject *pack, *unpack; /* pack(value) -> bytes, or raises; unpack(bytes) -> value */
     bool single, gaps;       /* gaps: some bytes belong to no field */
     bool exact;              /* what comes back is equal to what was packed, as a key has to be; a zero has no sign */
+    nm__recent recent;       /* of items that are numbers */
 } nm__format;
 
 /* record.spec: (size, single, gaps, exact, ((kind, offset, size), ...), pack, unpack). False with an error set. */
@@ -54,7 +56,16 @@ bool nm__pack_plain(const nm__format *f, PyObject *value, char *to);
 /* As that, with f->pack where it is needed, which may run any code. False with an error set. */
 bool nm__pack(const nm__format *f, PyObject *value, char *to);
 /* Runs Python code only where the format is not single (a tuple's making may run a collection), then on a copy. */
-PyObject *nm__unpack(const nm__format *f, const char *from);
+PyObject *nm__unpack(nm__format *f, const char *from);
+/* As that, for items that are kept: an object for each. */
+PyObject *nm__unpack_new(nm__format *f, const char *from);
+/* How many of the n objects from `values` on were packed, one behind the other: all before the first one that
+ * nm__pack_plain does not take. */
+Py_ssize_t nm__pack_run(const nm__format *f, PyObject *const *values, Py_ssize_t n, char *to);
+/* Whether the object's buffer holds just what iterating over it gives, so not of a type with other ideas of the two. */
+bool nm__buffer_of_items(PyObject *object);
+/* Whether items of the format are what the bytes of such a buffer are, so that these can be copied. */
+bool nm__packs_as(const nm__format *f, const Py_buffer *view);
 
 /* Room for one item while it is on its way. */
 typedef struct {

@@ -12,7 +12,7 @@ static PyObject *ring_list(Ring *r, Py_ssize_t start, Py_ssize_t step, Py_ssize_
     for (Py_ssize_t k = 0; list != NULL && k < n; k++) {
         Py_ssize_t i = start + k * step;
         /* the list's making, or the item's before, may have run a collection */
-        PyObject *value = r->items != NULL && i < r->used ? nm__unpack(&r->format, ring_slot(r, i)) : NULL;
+        PyObject *value = r->items != NULL && i < r->used ? nm__unpack_new(&r->format, ring_slot(r, i)) : NULL;
         if (value == NULL) {
             Py_CLEAR(list);
             if (!PyErr_Occurred() && ring_open(r)) PyErr_SetString(PyExc_RuntimeError, "changed while it was read");
@@ -125,8 +125,42 @@ int nm__ring_ass_subscript(Ring *r, PyObject *index, PyObject *value) {
     return value == NULL ? ring_delete_range(r, index) : ring_assign_range(r, index, value);
 }
 
+/* Adds the items of a list, a tuple or a buffer at the end, in one pass and without running Python code. False where it is
+ * none of these, or the items are not plain, or do not fit in one piece: nothing has changed then, nor is an error set. */
+static bool ring_add_plain(Ring *r, PyObject *values) {
+    Py_ssize_t at = r->head + r->used, n;
+    if (at >= r->capacity) at -= r->capacity;
+    Py_ssize_t room = r->capacity - (at >= r->head ? at : r->used); /* behind the last item, without a turn around the end */
+    if (r->used == r->capacity) return false;
+    char *to = r->items + at * r->size;
+    if (PyList_CheckExact(values) || PyTuple_CheckExact(values)) {
+        n = PySequence_Fast_GET_SIZE(values);
+        /* slots behind the last item hold none, so those that were packed before one that is not plain do no harm */
+        if (n > room || nm__pack_run(&r->format, PySequence_Fast_ITEMS(values), n, to) != n) return false;
+    } else {
+        Py_buffer view;
+        if (!nm__buffer_of_items(values)) return false;
+        if (PyObject_GetBuffer(values, &view, PyBUF_ND | PyBUF_FORMAT) < 0) {
+            PyErr_Clear();
+            return false;
+        }
+        n = view.len / (view.itemsize == 0 ? 1 : view.itemsize);
+        bool ok = n <= room && r->items != NULL && nm__packs_as(&r->format, &view);
+        if (ok) memmove(to, view.buf, (size_t)view.len);
+        PyBuffer_Release(&view);
+        if (!ok) return false;
+    }
+    if (n != 0) {
+        r->used += n;
+        r->version++;
+    }
+    return true;
+}
+
 static bool ring_add_all(Ring *r, PyObject *values, bool left) {
     RingStaged s = {NULL, 0, 0};
+    if (!left && ring_open(r) && ring_add_plain(r, values)) return true;
+    if (PyErr_Occurred()) return false;
     bool ok = ring_open(r) && nm__ring_stage_all(r, &s, values, 0);
     if (!ring_open(r)) ok = false;
     if (ok && ring_fits(r, s.used, 0)) {

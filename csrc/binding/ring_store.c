@@ -64,17 +64,23 @@ Py_ssize_t nm__ring_index(Ring *r, PyObject *index, const char *what) {
 
 /* ---- packing ---- */
 
-static bool ring_stage(Ring *r, RingStaged *s, PyObject *value) {
-    if (s->used == s->room) {
-        Py_ssize_t room = s->room == 0 ? 16 : 2 * s->room;
-        char *bytes = room > PY_SSIZE_T_MAX / r->size ? NULL : PyMem_Realloc(s->bytes, (size_t)(room * r->size));
-        if (bytes == NULL) {
-            (void)PyErr_NoMemory();
-            return false;
-        }
-        s->bytes = bytes;
-        s->room = room;
+/* Makes room for n more. */
+static bool ring_stage_room(Ring *r, RingStaged *s, Py_ssize_t n) {
+    Py_ssize_t most = PY_SSIZE_T_MAX / r->size, room = s->room > most / 2 ? most : 2 * s->room;
+    if (n <= s->room - s->used) return true;
+    if (room < s->used + n) room = s->used + n;
+    char *bytes = room > most ? NULL : PyMem_Realloc(s->bytes, (size_t)(room * r->size));
+    if (bytes == NULL) {
+        (void)PyErr_NoMemory();
+        return false;
     }
+    s->bytes = bytes;
+    s->room = room;
+    return true;
+}
+
+static bool ring_stage(Ring *r, RingStaged *s, PyObject *value) {
+    if (NM_UNLIKELY(s->used == s->room) && !ring_stage_room(r, s, 16)) return false;
     return nm__pack(&r->format, value, s->bytes + s->used++ * r->size);
 }
 
@@ -92,7 +98,9 @@ bool nm__ring_stage_all(Ring *r, RingStaged *s, PyObject *values, Py_ssize_t few
     }
     if (PyList_CheckExact(values) || PyTuple_CheckExact(values)) {
         if (!ring_fits(r, PySequence_Fast_GET_SIZE(values), fewer)) return false;
-        for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(values); i++) {
+        if (!ring_stage_room(r, s, PySequence_Fast_GET_SIZE(values))) return false;
+        s->used = nm__pack_run(&r->format, PySequence_Fast_ITEMS(values), PySequence_Fast_GET_SIZE(values), s->bytes);
+        for (Py_ssize_t i = s->used; i < PySequence_Fast_GET_SIZE(values); i++) {
             PyObject *value = Py_NewRef(PySequence_Fast_GET_ITEM(values, i));
             bool ok = ring_stage(r, s, value);
             Py_DECREF(value);

@@ -51,6 +51,8 @@ typedef struct {
     uint32_t next;
     What what;
     bool back;
+    PyObject *pairs[2]; /* those of the last two items; NULL: none yet */
+    unsigned turn;
 } TableIter;
 
 static PyTypeObject Table_Type, TableIter_Type;
@@ -270,12 +272,14 @@ static PyObject *map_set_default(Table *t, PyObject *const *args, Py_ssize_t n) 
     return found < 0 ? NULL : map_subscript(t, args[0]);
 }
 
-/* The item of entry e, key and value, or one of the two; runs Python code where a format is not single. */
-static PyObject *table_read(Table *t, uint32_t e, What what) {
+/* The item of entry e, key and value, or one of the two; runs Python code where a format is not single. `pair`: what the
+ * item is put into, or NULL; taken over. */
+static PyObject *table_read(Table *t, uint32_t e, What what, PyObject *pair) {
     if (what == KEYS) return nm__unpack(&t->key, entry(t, e)->key);
     if (what == VALUES) return nm__unpack(&t->value, value_of(t, e));
     uint64_t version = t->version;
-    PyObject *pair = PyTuple_New(2), *key = NULL, *value = NULL;
+    PyObject *key = NULL, *value = NULL;
+    if (pair == NULL) pair = PyTuple_New(2); /* may run a collection, and that anything */
     if (pair != NULL && t->entries != NULL && t->version == version) key = nm__unpack(&t->key, entry(t, e)->key);
     if (key != NULL && t->entries != NULL && t->version == version) value = nm__unpack(&t->value, value_of(t, e));
     if (value != NULL) {
@@ -292,7 +296,7 @@ static PyObject *table_read(Table *t, uint32_t e, What what) {
 /* Takes out what is at the slot. */
 static PyObject *table_take(Table *t, size_t at, What what) {
     uint64_t version = t->version;
-    PyObject *thing = table_read(t, entry_at(t, at), what);
+    PyObject *thing = table_read(t, entry_at(t, at), what, NULL);
     if (thing == NULL) return NULL;
     if (t->entries != NULL && t->version == version) {
         table_remove(t, at);
@@ -419,6 +423,8 @@ static PyObject *table_iterator(Table *t, What what, bool back) {
     it->next = back ? t->newest : t->oldest;
     it->what = what;
     it->back = back;
+    it->pairs[0] = it->pairs[1] = NULL;
+    it->turn = 0;
     PyObject_GC_Track(it);
     return (PyObject *)it;
 }
@@ -438,6 +444,25 @@ static PyObject *table_iter_of(Table *t, PyObject *args) {
     return table_iterator(t, (What)what, back != 0);
 }
 
+/* One of the last two pairs that nothing else has a reference to, emptied; NULL: there is none. Dropping what it held runs
+ * no Python code: keys and values are numbers, bytes, and tuples of those. */
+static PyObject *iter_pair(TableIter *it) {
+    it->turn ^= 1; /* the older of the two first; a new pair takes its place */
+    for (unsigned k = 0; k < 2; k++) {
+        PyObject **place = &it->pairs[it->turn ^ k], *pair = *place;
+        if (pair == NULL || Py_REFCNT(pair) != 1) continue;
+        *place = it->pairs[it->turn]; /* none of them is whole now but one */
+        it->pairs[it->turn] = NULL;
+        Py_CLEAR(((PyTupleObject *)pair)->ob_item[0]);
+        Py_CLEAR(((PyTupleObject *)pair)->ob_item[1]);
+#if PY_VERSION_HEX >= 0x030E0000
+        ((PyTupleObject *)pair)->ob_hash = -1;
+#endif
+        return pair;
+    }
+    return NULL;
+}
+
 static PyObject *iter_next(TableIter *it) {
     Table *t = it->table;
     if (t == NULL || !table_open(t)) return NULL;
@@ -446,18 +471,25 @@ static PyObject *iter_next(TableIter *it) {
     uint32_t e = it->next;
     if (NM_LIKELY(e != NONE)) {
         it->next = it->back ? entry(t, e)->older : entry(t, e)->newer;
-        return table_read(t, e, it->what);
+        if (it->what != ITEMS) return table_read(t, e, it->what, NULL);
+        PyObject *pair = table_read(t, e, ITEMS, iter_pair(it));
+        if (pair != NULL) Py_XSETREF(it->pairs[it->turn], Py_NewRef(pair));
+        return pair;
     }
     it->table = NULL;
     Py_DECREF(t);
     return NULL;
 }
 static int iter_traverse(TableIter *it, visitproc visit, void *arg) {
+    Py_VISIT(it->pairs[0]);
+    Py_VISIT(it->pairs[1]);
     Py_VISIT(it->table);
     return 0;
 }
 static void iter_dealloc(TableIter *it) {
     PyObject_GC_UnTrack(it);
+    Py_XDECREF(it->pairs[0]);
+    Py_XDECREF(it->pairs[1]);
     Py_XDECREF(it->table);
     PyObject_GC_Del(it);
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import array
+import contextlib
 import copy
 import gc
 import itertools
@@ -9,6 +11,7 @@ import pickle
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator, MutableMapping, MutableSequence, MutableSet
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -346,6 +349,133 @@ def test_an_iterable_that_empties_the_collection(cs: SimpleNamespace) -> None:
 
     with pytest.raises(StaleHandle):
         c[1:2] = closes()
+
+
+WIDE = [0, 1, -1, 255, 256, 257, 1023, 1024, 1025, 4095, 4096, -4096, -4097, 65535, 2**30 - 1, 2**30, -(2**30)]
+WIDE += [2**31, 2**32 - 1, -(2**59), 2**60 - 1, 2**60, -(2**60), 2**62, 2**63 - 1, -(2**63)]
+
+
+@pytest.mark.parametrize("item_format", ["b", "B", "h", "H", "i", "I", "q", "Q", "f", "d"])
+def test_a_number_that_was_read_stays(cs: SimpleNamespace, item_format: str) -> None:
+    """COLL-10a: whichever of those that were read are kept, by whatever, none becomes another."""
+    size = 8 * struct.calcsize(item_format)
+    low, high = (-(1 << size - 1), 1 << size - 1) if item_format.islower() else (0, 1 << size)
+    values: list[Any] = [n for n in WIDE if low <= n < high]
+    if item_format in "fd":
+        values = [float(n) for n in WIDE if abs(n) < 2**24] + [0.5, -0.0, float("inf")]
+    for name in SEQUENCES:
+        c = getattr(cs, name)(2 * len(values), item_format, values)
+        held = [(x, y, c[0], c[-1]) for x in c for y in c]  # every pair while both loops go on
+        assert held == [(x, y, values[0], values[-1]) for x in values for y in values]
+        every = list(zip(c, reversed(c), c, strict=True))
+        assert every == list(zip(values, values[::-1], values, strict=True))
+        third = [x for i, x in enumerate(c) if i % 3 == 0]
+        total = [x + c[i - 1] for i, x in enumerate(c)]
+        assert third == values[::3] and total == [x + values[i - 1] for i, x in enumerate(values)]
+        taken = {i: c.pop(0) for i in range(len(values))}
+        assert list(taken.values()) == values
+        assert list(map(type, taken.values())) == list(map(type, values))
+
+
+def test_a_pair_that_was_read_stays(cs: SimpleNamespace) -> None:
+    """COLL-10a: nor does a pair of a map, with what is in it and its hash."""
+    for numbers in (WIDE, [n + 0.5 for n in range(20)], range(5000, 5040)):
+        kind = "d" if 0.5 in numbers else "q"
+        plain = {n: -1 - n for n in numbers}
+        m = cs.BoundedMap(len(plain), kind, kind, plain)
+        assert list(m.items()) == list(plain.items()) and sorted(m.items()) == sorted(plain.items())
+        assert [hash(pair) for pair in m.items()] == [hash(pair) for pair in plain.items()]
+        kept = [(pair, hash(pair)) for i, pair in enumerate(m.items()) if i % 3]
+        wanted = [(pair, hash(pair)) for i, pair in enumerate(plain.items()) if i % 3]
+        assert kept == wanted
+        assert [(k, v, m[k]) for k, v in m.items() if m[k] == v] == [(k, v, v) for k, v in plain.items()]
+        both = [(a, b, m.get(a[0])) for a in m.items() for b in m.items()]
+        assert both == [(a, b, a[1]) for a in plain.items() for b in plain.items()]
+        assert [*zip(m, m.values(), reversed(m), strict=True)] == [
+            *zip(plain, plain.values(), reversed(plain), strict=True)
+        ]
+
+
+def test_numbers_of_another_thread_stay(cs: SimpleNamespace) -> None:
+    """COLL-10a: two threads that read one collection each keep their own."""
+    numbers = list(range(10**6, 10**6 + 500))
+    c = cs.BoundedList(len(numbers), "q", numbers)
+
+    def read() -> bool:
+        return all([x for x in c if x] == numbers and [c[i] for i in range(len(c))] == numbers for _ in range(20))
+
+    with ThreadPoolExecutor(2) as pool:
+        assert all(pool.map(lambda _: read(), range(4)))
+
+
+class Other(array.array):  # type: ignore[type-arg]
+    """Iterates over something else than its buffer has."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([7])
+
+
+def test_all_of_a_list_or_a_buffer(cs: SimpleNamespace) -> None:
+    """COLL-1c, COLL-10b: what is added in one pass is what its items are, one by one, or nothing."""
+    for name in SEQUENCES:
+        for make in (list, tuple, lambda v: array.array("q", v), lambda v: memoryview(array.array("q", v)), iter):
+            c = getattr(cs, name)(7, "q", [1, 2, 3])
+            c.extend(make([4, 5, -(2**63)]))
+            c.extend(make([]))
+            assert list(c) == [1, 2, 3, 4, 5, -(2**63)]
+            with pytest.raises(CapacityExceeded):
+                c.extend(make([6, 7]))
+            del c[:4]
+            c.extend(make([6, 7, 8]))  # of a ring around its end
+            assert list(c) == [5, -(2**63), 6, 7, 8]
+            c += make([9])
+            assert c == type(c)._like([5, -(2**63), 6, 7, 8, 9])
+        c = getattr(cs, name)(20, "b", [1])
+        arrays = array.array("q", [7, 8]), array.array("B", [9]), Other("b", [1])
+        for given in (b"\x05", bytearray(b"\x06"), *arrays):
+            c.extend(given)
+        assert list(c) == [1, 5, 6, 7, 8, 9, 7]
+        for given, error in (
+            ([1, 2, "x"], InvalidLayout),
+            ([1, 2, 300], InvalidLayout),
+            (b"\xff", InvalidLayout),
+            (array.array("d", [1.0]), InvalidLayout),
+            (memoryview(array.array("i", [3]))[:0].cast("B").cast("c"), None),
+            (memoryview(b"12345678").cast("b", (2, 4)), NotImplementedError),
+        ):
+            with pytest.raises(error) if error else contextlib.nullcontext():
+                c.extend(given)
+            assert list(c) == [1, 5, 6, 7, 8, 9, 7]
+    stack = cs.BoundedStack(6, "i", [1, 2, 3])
+    with stack.view() as view:
+        stack.extend(view)
+    assert list(stack) == [1, 2, 3, 1, 2, 3]
+    for item_format, values in (("d", [0.5, -0.0]), ("f", [0.5, 2.0]), ("H", [1, 65535]), ("?", [True, False])):
+        c = cs.BoundedDeque(9, item_format, values)
+        c.extend(values)
+        c.extend(array.array("d" if item_format == "?" else item_format, [] if item_format == "?" else values))
+        assert list(c) == values * (2 if item_format == "?" else 3)
+    strided = cs.BoundedList(3, "i")
+    strided.extend(memoryview(array.array("i", range(6)))[::2])
+    assert list(strided) == [0, 2, 4]
+
+
+def test_all_of_an_array(cs: SimpleNamespace) -> None:
+    """COLL-10b: NumPy's arrays, whose items are no ints or floats of Python's own."""
+    numpy = pytest.importorskip("numpy")
+    for name in SEQUENCES:
+        c = getattr(cs, name)(9, "q")
+        c.extend(numpy.arange(3))
+        c.extend(numpy.arange(6)[::3])
+        c.extend(numpy.arange(2, dtype=">i4"))
+        with pytest.raises(CapacityExceeded):
+            c.extend(numpy.arange(3))
+        with pytest.raises(InvalidLayout):
+            c.extend(numpy.array([0.5]))
+        assert list(c) == [0, 1, 2, 0, 3, 0, 1]
+        with pytest.raises((InvalidLayout, TypeError)):
+            c.extend(numpy.zeros((1, 2), dtype=int))
+        assert len(c) == 7
 
 
 class Closes:

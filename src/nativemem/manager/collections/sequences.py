@@ -146,7 +146,7 @@ class BoundedList(_Contiguous):
     def sort(self, *, key: Callable[[Any], Any] | None = None, reverse: bool = False) -> None:
         """Sorts in place, as :meth:`list.sort`; stable. Raises :class:`ValueError` where ``key`` has changed how
         many items there are."""
-        items = list(self[:])
+        items = self[:]
         n = len(items)
         items.sort(key=key, reverse=reverse)
         if len(self) != n:

@@ -76,6 +76,7 @@ TESTS = {
         ("tests/observe/test_report_commands.py",),
     ),
     "src/nativemem/commands/output.py": ("tests/observe/test_report_commands.py", "tests/test_doctor.py"),
+    "src/nativemem/observe/export/": ("tests/observe/test_exports.py",),
     "src/nativemem/observe/report/": ("tests/observe/test_report.py", "tests/observe/test_report_commands.py"),
     "src/nativemem/commands/cli.py": ("tests/test_cli.py",),
     "src/nativemem/__init__.py": ("tests/test_core.py", "tests/test_doctor.py", "tests/test_config.py", CONTRACT),

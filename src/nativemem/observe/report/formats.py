@@ -27,12 +27,20 @@ FORMATS = {
     "csv": Format("report.as_csv", (".csv",), "the sites, for a spreadsheet"),
     "markdown": Format("report.markdown", (".md", ".markdown"), "tables for a pull request"),
     "prometheus": Format("report.prometheus", (".prom",), "figures for the textfile collector"),
+    "collapsed": Format("export.collapsed", (".collapsed", ".folded"), "stacks for flame graphs"),
+    "speedscope": Format("export.speedscope", (".speedscope.json",), "for speedscope.app"),
+    "pprof": Format("export.pprof", (".pb.gz", ".pprof"), "for pprof"),
+    "perfetto": Format(
+        "export.perfetto", (".perfetto.json", ".trace.json"), "what owners used over time, for Perfetto"
+    ),
 }
 
 
 def format_of(file: str) -> str | None:
     """The format that the name of a file asks for; None where it does not say."""
-    return next((name for name, each in FORMATS.items() if file.lower().endswith(each.endings)), None)
+    endings = {ending: name for name, each in FORMATS.items() for ending in each.endings}
+    found = [ending for ending in endings if file.lower().endswith(ending)]
+    return endings[max(found, key=len)] if found else None
 
 
 def render(

@@ -1,0 +1,1 @@
+"""A recording as files of other tools: flame graphs, speedscope, pprof, Perfetto."""

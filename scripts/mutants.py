@@ -546,7 +546,9 @@ def hunt(mutant: Mutant, c_tests: CTests, python_tests: PythonTests, planted: Pl
             if caught_by:
                 break
     if not caught_by and mutant.line and not in_python:  # what was drawn may be anybody's to see
-        more = mutants_random.tests_of(mutant.file) if not mutant.tests else mutants_random.MORE
+        more = (*mutants_random.MORE, *mutants_random.MORE_IN_C)
+        if not mutant.tests:
+            more = mutants_random.tests_of(mutant.file)
         caught_by = python_tests.catch(mutant, more)
     if caught_by:  # a survivor's tree is what its hunter wants to look at
         shutil.rmtree(c_tests.top / mutant.name, ignore_errors=in_python)

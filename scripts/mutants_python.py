@@ -308,7 +308,10 @@ class Server:
     def seconds(self, name: str) -> float:
         return float(self.tests.get(name, {"seconds": 0.1})["seconds"])
 
-    def judge(self, file: str, line: int, old: str, new: str, nearest: list[str]) -> dict[str, object]:
+    def judge(
+        self, file: str, line: int, old: str, new: str, nearest: list[str], most: float = float("inf")
+    ) -> dict[str, object]:
+        """Asks rounds until one notices it, or ``most`` seconds of the sound sources' time are asked."""
         path = Path(file).resolve()
         sound = path.read_text(encoding="utf-8")
         text = sound.splitlines(keepends=True)
@@ -331,6 +334,9 @@ class Server:
         ]
         asked = 0
         for names in self.rounds([*reached, *also], tuple(nearest)):
+            if sum(map(self.seconds, names)) > most:
+                break
+            most -= sum(map(self.seconds, names))
             asked += len(names)
             if caught := self.ask(mutant, names):
                 return {"caught_by": caught, "asked": asked, "reached": len(reached)}

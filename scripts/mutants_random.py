@@ -20,7 +20,10 @@ STRATA = ("c", "atomics", "python")
 #: how many of each among four
 SHARES = ("c", "c", "atomics", "python")
 
+ROOT = Path(__file__).resolve().parents[1]
 CONTRACT = "tests/contract"
+#: where tests lie
+ROOMS = ("", "contract/", "manager/", "structures/", "observe/")
 COLLECTIONS = ("tests/manager/test_collections.py", "tests/manager/test_collections_models.py")
 #: what is asked first of an atomic operation: it reads the sources
 ORDERS = ("tests/test_atomics.py",)
@@ -60,6 +63,12 @@ TESTS = {
     ),
     "csrc/engine/": ("tests/test_engine.py", "tests/test_numpy_hook.py", "tests/test_scopes.py"),
     "csrc/": (CONTRACT, "tests/test_scopes.py", "tests/test_engine.py"),
+    "src/nativemem/_lazy.py": ("tests/test_imports.py", "tests/test_config.py"),
+    "src/nativemem/backends/forks.py": (
+        "tests/test_pure_details.py",
+        "tests/test_scopes.py",
+        "tests/test_engine.py",
+    ),
     "src/nativemem/backends/pure/": (CONTRACT, "tests/test_pure_details.py", "tests/test_differential.py"),
     "src/nativemem/commands/doctor.py": ("tests/test_doctor.py",),
     "src/nativemem/commands/probes.py": ("tests/test_doctor.py",),
@@ -152,7 +161,11 @@ class Change:
 
 
 def tests_of(file: str) -> tuple[str, ...]:
-    return TESTS[max((start for start in TESTS if file.startswith(start)), key=len)]
+    """The nearest first: those of its name."""
+    named = (f"tests/{room}test_{Path(file).stem}.py" for room in ROOMS)
+    found = [test for test in named if (ROOT / test).exists()]
+    table = TESTS[max((start for start in TESTS if file.startswith(start)), key=len)]
+    return (*found, *(test for test in table if test not in found))
 
 
 # ---- C ------------------------------------------------------------------------------------------------
@@ -511,6 +524,10 @@ WITH_DOCTESTS = {
     )
 }
 
+#: what is asked of a mutant in C that the nearest tests do not see, beside MORE
+MORE_IN_C = tuple(
+    f"tests/test_{name}.py" for name in "sweep bad_input address_space insides beside_others c_libraries".split()
+)
 #: what is asked of a mutant that the nearest tests do not see
 MORE = (
     CONTRACT,

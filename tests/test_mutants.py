@@ -172,7 +172,9 @@ def test_a_seed_says_what_is_drawn(tmp_path: Path) -> None:
 
 def test_the_tests_that_are_asked_are_there() -> None:
     assert all((ROOT / test).exists() for tests in mutants_random.TESTS.values() for test in tests)
-    assert all((ROOT / test).exists() for test in (*mutants_random.MORE, *mutants_random.ORDERS))
+    asked = (*mutants_random.MORE, *mutants_random.MORE_IN_C, *mutants_random.ORDERS)
+    assert all((ROOT / test).exists() for test in asked)
+    assert mutants_random.tests_of("src/nativemem/allocators/arena.py")[0] == "tests/contract/test_arena.py"
     assert all((ROOT / file).exists() for file in mutants_random.WITH_DOCTESTS)
     # a file or a folder of them
     assert all((ROOT / file).exists() for file in mutants_random.TESTS)

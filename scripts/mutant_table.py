@@ -764,6 +764,20 @@ MUTANTS: tuple[Mutant, ...] = (
         tests=("tests/observe/test_profile.py",),
     ),
     *_in(
+        "engine/injection.c",
+        ("refused-within-a-block", "(injection_is_armed && !injection_is_inside &&", "(injection_is_armed &&"),
+        ("refused-for-good", "|| (number > injection.nth && !injection.sticky)) return false;", ") return false;"),
+        ("refused-in-a-child", "static void injection_disarm(void) { injection_is_armed = false; }", "static void injection_disarm(void) {}"),
+        ("leak-of-what-is-freed", "if (ptr != NULL && !was) injection_has(-1);", ""),
+        tests=("tests/testing/test_injection.py",),
+    ),
+    *_in(
+        "engine/crash.c",
+        ("crash-without-names", "nm__crash_describe(&r->end, true);", ""),
+        ("crash-without-faulthandler", "before->sa_handler(number);", ""),
+        tests=("tests/testing/test_injection.py",),
+    ),
+    *_in(
         "engine/apart.c",
         ("noted-cell-moves-uncharged", "if (nm__is_cell_apart(page) || (notes && size <= NM_CELL_MAX)) {", "if (notes && size <= NM_CELL_MAX) {"),
         ("noted-block-is-not-forgotten", "if (NM_UNLIKELY(nm__is_apart(page))) nm__apart_forget(ptr);", ""),

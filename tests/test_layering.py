@@ -185,6 +185,7 @@ PY_LAYERS = (
     ("manager",),
     ("structures",),
     ("observe",),
+    ("testing",),
     ("auto",),
     ("commands",),
     ("process", "memlib", "capi", "hooks"),

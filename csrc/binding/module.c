@@ -30,6 +30,7 @@
 #include "engine/ending.h"
 #include "engine/engine.h"
 #include "engine/entries.h"
+#include "engine/injection.h"
 #include "engine/insides_check.h"
 #include "engine/owners.h"
 #include "engine/raw.h"
@@ -64,7 +65,7 @@ static int (*const module_parts[])(PyObject *module) = {
     nm__capi_add,   nm__region_add,        nm__insides_check_add, nm__spared_add,    nm__engine_add,   nm__domain_add,
     nm__raw_add,    nm__array_charges_add, nm__arrays_add,        nm__owners_add,    nm__entries_add,  nm__active_add,
     nm__scopes_add, nm__stacks_add,        nm__ending_add,        nm__account_add,   nm__sampler_add,  nm__sources_add,
-    nm__intern_add, nm__ring_add,          nm__table_add,         nm__bits_add,      nm__packed_add,
+    nm__intern_add, nm__ring_add,          nm__table_add,         nm__bits_add,      nm__packed_add,   nm__injection_add,
 };
 
 PyMODINIT_FUNC PyInit__dataplane(void) {

@@ -1,0 +1,106 @@
+"""What a sweep refuses memory from."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable
+from typing import Any
+
+from .._lazy import errors
+from ..facades import configured
+from .injection_report import Shared
+
+__all__ = ["Allocators", "Domains", "source_of"]
+
+DOMAINS = ("raw", "mem", "obj")
+
+
+def source_of(names: Any) -> Allocators | Domains:
+    """Raises :class:`ConfigError` for names that are no sources, :class:`NativeUnavailable` for the domains where
+    there is no core."""
+    try:
+        chosen = (names,) if isinstance(names, str) else tuple(names)
+    except TypeError:
+        chosen = ()
+    if "malloc" in chosen:
+        raise errors.NativeUnavailable(
+            "sweep: malloc can be refused only where a preloaded library stands before the C library's",
+            suggestion="sweep the domains of the interpreter, which most extensions take their memory from",
+        )
+    if chosen == ("allocators",):
+        return Allocators()
+    if not chosen or not all(isinstance(name, str) and name in DOMAINS for name in chosen):
+        raise errors.ConfigError(
+            f"sweep.source: takes raw, mem and obj, one or more, or allocators alone, not {errors.shown(names)}"
+        )
+    return Domains(tuple(name for name in DOMAINS if name in chosen))
+
+
+class Domains:
+    """CPython's allocation domains, below all that is installed."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        from ..backends.selection import need_native
+
+        need_native("fault injection into the interpreter's domains")
+        from ..engine.control import Engine
+
+        Engine.check_insides()  # Python's stack is read in the midst of an allocation
+        self.names = names
+        self.bits = sum(1 << DOMAINS.index(name) for name in names)
+
+    def report_size(self) -> int:
+        from ..backends.native.loader import dataplane
+
+        return int(dataplane.injection_size)
+
+    def open(self, shared: Shared) -> None:
+        from ..backends.native.loader import dataplane
+
+        self.inject = dataplane.injection_call
+        dataplane.injection_open(shared.memory)
+
+    def call(self, function: Callable[[], Any], nth: int, sticky: bool, sites: mmap.mmap | None) -> Any:
+        return self.inject(function, self.bits, nth, sticky, sites)
+
+    def counted(self, shared: Shared) -> tuple[int, int]:
+        return shared.counted()
+
+    def live(self, shared: Shared) -> int:
+        return shared.live()
+
+
+class Allocators:
+    """This package's default allocator, which all others stand on that are made without an upstream."""
+
+    names = ("allocators",)
+
+    def __init__(self) -> None:
+        self.binding = configured()
+        self.failing: Any = None
+        self.system = self.binding.default_system
+
+    def report_size(self) -> int:
+        if self.binding.name == "native":
+            from ..backends.native.loader import dataplane
+
+            return int(dataplane.injection_size)
+        return 0
+
+    def open(self, shared: Shared) -> None:
+        if shared.native:
+            from ..backends.native.loader import dataplane
+
+            dataplane.injection_open(shared.memory)
+        self.failing = self.binding.Failing(self.system)
+        self.binding.default_system = self.failing
+
+    def call(self, function: Callable[[], Any], nth: int, sticky: bool, sites: mmap.mmap | None) -> Any:
+        self.failing.reset(nth, sticky)
+        return function()
+
+    def counted(self, shared: Shared) -> tuple[int, int]:
+        return self.failing.calls, self.failing.failed
+
+    def live(self, shared: Shared) -> int:
+        return int(self.failing.stats.live)

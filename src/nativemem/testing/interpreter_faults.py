@@ -1,0 +1,52 @@
+"""Faults of CPython itself that a sweep meets, known by the stack of the refusal.
+
+docs/injection.md lists them, and how each was shown to be the interpreter's.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+from .findings import Finding
+from .stacks import inner
+
+__all__ = ["FAULTS", "Fault", "known_fault"]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """``functions``: C functions that are all on the stack of the refusal, innermost first; ``kinds``: what comes
+    of it. The versions that have it are from ``since`` to before ``until``."""
+
+    name: str
+    functions: tuple[str, ...]
+    kinds: tuple[str, ...]
+    since: tuple[int, int]
+    until: tuple[int, int]
+
+
+FAULTS = (
+    Fault(
+        "an exception that leaves a function is lost where its frame object has no memory",
+        ("_PyFrame_MakeAndSetFrameObject", "_PyFrame_Clear"),
+        ("no exception", "wrong exception", "wrong result", "crash"),
+        (3, 11),
+        (3, 12),
+    ),
+)
+
+
+def known_fault(finding: Finding) -> str:
+    """Its name; empty: it is none of them."""
+    # a part of a function that the compiler moved away has the function's name and a suffix
+    stack = [frame.function.partition(".")[0] for frame in inner(finding.c)]
+    for fault in FAULTS:
+        rest = iter(stack)
+        if (
+            fault.since <= sys.version_info[:2] < fault.until
+            and finding.kind in fault.kinds
+            and all(function in rest for function in fault.functions)
+        ):
+            return fault.name
+    return ""

@@ -166,8 +166,22 @@ static PyObject *owner_make(PyObject *module, PyObject *args) {
     return (PyObject *)self;
 }
 
+/* The calling thread's superblocks of the owner, where it does not allocate from it now. */
+static PyObject *owner_detach(PyObject *module, PyObject *owner) {
+    (void)module;
+    if (!Py_IS_TYPE(owner, &nm__owner_type) || ((OwnerObject *)owner)->owner == NULL) {
+        PyErr_SetString(PyExc_TypeError, "takes an owner");
+        return NULL;
+    }
+    nm__owner *o = ((OwnerObject *)owner)->owner;
+    nm__charge_sync();
+    if (nm__charge_now.owner != o) nm__heap_detach(o->heap);
+    Py_RETURN_NONE;
+}
+
 int nm__owners_add(PyObject *module) {
     static PyMethodDef methods[] = {{"scope_owner", owner_make, METH_VARARGS, "A budget's heap, to be entered."},
+                                    {"scope_detach", owner_detach, METH_O, "What is empty of an owner goes back."},
                                     {NULL, NULL, 0, NULL}};
     static bool watches;
     if (PyType_Ready(&nm__owner_type) < 0) return -1;

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
 import sys
-import textwrap
 import threading
 from pathlib import Path
 from typing import Any
@@ -22,14 +20,7 @@ from nativemem.observe.recording import Sampled
 from nativemem.observe.snapshot import Snapshot, diff, snapshot
 from nativemem.stats import Stats
 
-native = pytest.mark.skipif(nativemem.backend != "native", reason="the engine is native")
-
-
-def run(program: str) -> str:
-    code = textwrap.dedent(program)
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+from .helpers import native, run
 
 
 def test_one_class_of_figures(nm: Binding) -> None:

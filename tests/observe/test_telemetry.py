@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
 
 from nativemem.backends.binding import Binding
 from nativemem.backends.ownership import MOST_EVENTS
-from nativemem.observe.telemetry import Event, Reader, events
+from nativemem.errors import ConfigError
+from nativemem.observe.telemetry import Event, Reader, events, to_logging
+
+from .helpers import native, run
 
 
 def of(found: list[Event], *owners: str) -> list[tuple[str, str, str | None, int, int, int | None, str]]:
@@ -116,3 +125,131 @@ def test_as_text(nm: Binding) -> None:
         "b was locked: 0 B of 1.5 MiB in use",
     ]
     loan.settle()
+
+
+class Seen(logging.Handler):
+    """Keeps what is logged, and does as it is told meanwhile."""
+
+    def __init__(self, meanwhile: Callable[[], object] = lambda: None) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+        self.meanwhile = meanwhile
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+        self.meanwhile()
+
+
+@pytest.fixture
+def logger() -> Iterator[logging.Logger]:
+    found = logging.Logger("of a test", logging.INFO)
+    yield found
+    for handler in list(found.handlers):
+        found.removeHandler(handler)
+
+
+def test_into_logging(nm: Binding, logger: logging.Logger) -> None:
+    """OBS-2"""
+    nm.Budget(10, "before")
+    logger.addHandler(seen := Seen())
+    with to_logging(logger) as bridge:
+        budget = nm.Budget(1000, "logged")
+        assert not budget.try_reserve(2000)
+        assert seen.records == []
+        assert bridge.flush() >= 2
+    mine = [record for record in seen.records if record.nativemem.owner == "logged"]  # type: ignore[attr-defined]
+    assert [(record.levelname, record.getMessage()) for record in mine] == [
+        ("INFO", "nativemem: logged was made: 0 B of 1000 B in use"),
+        ("WARNING", "nativemem: logged refused 2.0 KiB: 0 B of 1000 B in use"),
+    ]
+    assert "before" not in [record.nativemem.owner for record in seen.records]  # type: ignore[attr-defined]
+    assert bridge.dropped == 0
+
+
+def test_the_bridge_does_not_answer_itself(nm: Binding, logger: logging.Logger) -> None:
+    """OBS-2: neither by what a handler causes, nor by a handler that flushes."""
+    budget = nm.Budget(1000, "full")
+    budget.try_reserve(1000)
+    bridge = to_logging(logger, logging.ERROR)
+    logger.addHandler(seen := Seen(lambda: (budget.try_reserve(10), bridge.flush())))
+    budget.try_reserve(1)
+    assert bridge.flush() == 1 == len(seen.records)
+    assert bridge.flush() == 0
+    assert seen.records[0].levelno == logging.ERROR and budget.denied == 2
+    other = threading.Thread(target=budget.try_reserve, args=(5,))
+    seen.meanwhile = lambda: (other.start(), other.join())
+    budget.try_reserve(2)
+    assert bridge.flush() == 1
+    seen.meanwhile = lambda: None
+    assert bridge.flush() == 1, "what another thread did meanwhile comes next"
+    assert [record.nativemem.requested for record in seen.records] == [1, 2, 5]  # type: ignore[attr-defined]
+
+
+def test_a_handler_without_memory(nm: Binding, logger: logging.Logger) -> None:
+    """OBS-2: what cannot be logged is counted, and the rest is logged."""
+
+    def fail() -> None:
+        if len(seen.records) == 1:
+            raise MemoryError
+
+    logger.addHandler(seen := Seen(fail))
+    bridge = to_logging(logger)
+    budget = nm.Budget(1000, "short")
+    budget.try_reserve(2000)
+    assert bridge.flush() == 1 and bridge.dropped == 1
+    assert len(seen.records) == 2
+    bridge.close()
+
+
+def test_a_thread_looks_for_events(nm: Binding, logger: logging.Logger) -> None:
+    """OBS-2: one that was asked for, and that ends with the bridge."""
+    came = threading.Event()
+    logger.addHandler(seen := Seen(came.set))
+    with to_logging(logger, interval=0.001):
+        nm.Budget(100, "by a thread").try_reserve(200)
+        assert came.wait(20)
+    assert not [thread for thread in threading.enumerate() if thread.name == "nativemem telemetry"]
+    assert any(record.nativemem.owner == "by a thread" for record in seen.records)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"logger": 3}, {"level": "INFO"}, {"level": True}, {"interval": 0}, {"interval": -1}, {"interval": math.inf}],
+    ids=str,
+)
+def test_what_a_bridge_does_not_take(given: dict[str, Any]) -> None:
+    """OBS-2"""
+    with pytest.raises(ConfigError, match="telemetry." + next(iter(given))):
+        to_logging(**given)
+
+
+@native
+def test_within_a_budget_that_is_full() -> None:
+    """OBS-2: the refusal of a scope is noted in the core, and logged at nobody's charge."""
+    run("""
+        import io, logging, warnings
+        import nativemem
+        warnings.simplefilter("ignore")
+        from nativemem.observe.telemetry import Reader, to_logging
+        nativemem.install(limit="1 GiB")
+        out = io.StringIO()
+        logging.basicConfig(level=logging.INFO, stream=out)
+        reader, bridge = Reader(new=True), to_logging()
+        cache = nativemem.Budget("8 MiB", "cache")
+        with cache:
+            kept = []
+            try:
+                while True: kept.append(bytearray(1 << 16))
+            except MemoryError: pass
+            used = cache.used
+            assert bridge.flush() >= 2
+            assert cache.used <= used + (1 << 16), (used, cache.used)
+        assert "cache refused " in out.getvalue(), out.getvalue()
+        kinds = [event.kind for event in reader.read() if event.owner == "cache"]
+        assert kinds[0] == "made" and {"denied", "pressure"} <= set(kinds), kinds
+        reader.read()
+        nativemem.uninstall()
+        nativemem.install(objects=False)
+        engine = [event.detail for event in reader.read() if event.kind == "engine"]
+        assert engine[:1] == [""] or engine[:2] == ["arrays", ""], engine
+    """)

@@ -80,6 +80,9 @@ class BudgetCore(Protocol):
         """What the engine has for its scopes: bytes held, arrays so far, blocks so far by size; None: nothing
         yet."""
 
+    def detach(self) -> None:
+        """What the calling thread keeps for its scopes goes back, as far as it is empty."""
+
     def check(self) -> str | None:
         """None, or the invariant that does not hold."""
 
@@ -131,6 +134,7 @@ class Backend(Protocol):
     Utilities: Any
     histograms: Any  # of sizes and latencies, of all that the process has traced with one
     crossing: Any  # the next level that a budget came to and that no callback was told of
+    current: Any  # the core of the budget that is charged for what the calling code allocates, or None
     events: Any  # those after a number, the oldest first: see ownership.Event
     refusal: Any  # of this thread's last charge that a limit refused, once: the core charged, and that in the way
     aside: Any  # calls a function charged to no budget

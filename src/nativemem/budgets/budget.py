@@ -103,6 +103,8 @@ class Budget(Lending):
         "_warned",
     )
     _backend: ClassVar[Any]
+    #: whether snapshots and events show it
+    _listed: ClassVar[bool] = True
     _depth: int
     _binding: ClassVar[Any]
 
@@ -163,7 +165,7 @@ class Budget(Lending):
             self._core = self._backend.BudgetCore(limit, None if parent is None else parent._core, options)
         except Refusal as r:
             raise_status(self, r.status, r.requested, r.used, r.limit)
-        self._core.belongs_to(name, self)
+        self._core.belongs_to(name, self, listed=self._listed)
 
     def __enter__(self) -> Self:
         self._core.owner()

@@ -11,7 +11,7 @@ import functools
 from ...refusals import coerce_layout, raise_block, raise_exports, raise_status
 from ..protocols import Pressure
 from .allocators import ArenaCore, HeapCore, PoolCore, SlabCore, StackCore, SystemCore
-from .budget import BudgetCore, aside, asker, crossing, events, refusal
+from .budget import BudgetCore, aside, asker, crossing, current, events, refusal
 from .control import lib
 from .intern import Intern
 from .loader import dataplane
@@ -41,6 +41,7 @@ __all__ = [
     "cdata_new",
     "connect",
     "crossing",
+    "current",
     "events",
     "features",
     "finish",

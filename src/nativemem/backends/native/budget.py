@@ -18,6 +18,10 @@ from .loader import dataplane
 _budgets: weakref.WeakValueDictionary[int, BudgetCore] = weakref.WeakValueDictionary()
 
 
+#: by the identity of its owner object, to tell which budget is charged now
+_entered: weakref.WeakValueDictionary[int, BudgetCore] = weakref.WeakValueDictionary()
+
+
 class BudgetCore(OwnedCore):
     """Control plane of one budget."""
 
@@ -73,6 +77,7 @@ class BudgetCore(OwnedCore):
                 raise errors.OutOfMemory("no memory for the control structures of a scope") from None
             # another thread may have come first; no other runs between the look and the assignment
             self._owner = self._owner or made
+            _entered[id(self._owner)] = self
         return self._owner
 
     def misuse(self, kind: int, another: int, contexts: Any, ended: bool, error: Any) -> NoReturn:
@@ -143,6 +148,11 @@ class BudgetCore(OwnedCore):
     def account(self) -> tuple[int, int, list[tuple[int, int]]] | None:
         return None if self._owner is None else dataplane.scope_account(self._owner)
 
+    def detach(self) -> None:
+        """What the calling thread keeps for its scopes goes back, as far as it is empty."""
+        if self._owner is not None:
+            dataplane.scope_detach(self._owner)
+
     def check(self) -> str | None:
         broken = lib.nm_budget_check(self._ptr)
         return None if broken == ffi.NULL else ffi.string(broken).decode()
@@ -203,6 +213,13 @@ def refusal() -> tuple[BudgetCore, BudgetCore] | None:
         return None
     charged, refuser = _budgets.get(address(out.charged)), _budgets.get(address(out.refuser))
     return None if charged is None or refuser is None else (charged, refuser)
+
+
+def current() -> BudgetCore | None:
+    """The core of the budget that is charged for what the calling code allocates."""
+    owner = dataplane.scope_current()
+    core = None if owner is None else _entered.get(id(owner))
+    return core if core is not None and core._owner is owner else None
 
 
 #: calls a function charged to no budget

@@ -8,7 +8,7 @@ from __future__ import annotations
 from . import packed
 from .arena import ArenaCore
 from .blocks import Block
-from .budget import BudgetCore, aside, connect, crossing, events, refusal
+from .budget import BudgetCore, aside, connect, crossing, current, events, refusal
 from .dataplane import Allocator
 from .failing import FailingCore
 from .heap import HeapCore
@@ -46,6 +46,7 @@ __all__ = [
     "cdata_new",
     "connect",
     "crossing",
+    "current",
     "events",
     "features",
     "finish",

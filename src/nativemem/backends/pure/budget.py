@@ -320,6 +320,9 @@ class BudgetCore(OwnedCore):
         """What the engine has for its scopes: there are none."""
         return None
 
+    def detach(self) -> None:
+        """Nothing: there are no scopes."""
+
     @locked
     def denial(self) -> tuple[int, int, int, Any, int, int] | None:
         """requested, used, allowed, the core that refused, time in ns, why."""
@@ -389,6 +392,11 @@ def refusal() -> tuple[BudgetCore, BudgetCore] | None:
         return None
     charged, refuser = last[0](), last[1]()
     return None if charged is None or refuser is None else (charged, refuser)
+
+
+def current() -> None:
+    """Which budget is charged now: there are no scopes here."""
+    return None
 
 
 def aside(call: Callable[[], Any]) -> Any:

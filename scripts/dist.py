@@ -329,7 +329,7 @@ def main() -> None:
     made = {python.tag for python in pythons if python.native}
     if not any(tag.endswith("-musl") for tag in made):
         print("not made: musllinux wheels (no Python on musl is at hand; --system DIR takes one)")
-    print(f"dist: {len(list(DIST.iterdir()))} files in {DIST}")
+    print(f"dist: {len(list(DIST.iterdir()))} files in {DIST.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

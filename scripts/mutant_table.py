@@ -847,6 +847,12 @@ MUTANTS: tuple[Mutant, ...] = (
         tests=("tests/test_goes_on.py::test_a_thread_starts_with_nothing_left", "tests/test_denials.py"),
     ),
     *_in(
+        "engine/spared.c",
+        ("spared-finders-are-interrupted", "return !spared_is_search(thread, frame);", "return (void)spared_is_search, true;"),
+        ("spared-what-is-imported", "if (strcmp(function, spared_searches[k]) == 0) return true;\n        return false;", "if (strcmp(function, spared_searches[k]) == 0) return true;\n        return true;"),
+        tests=("tests/test_goes_on.py::test_a_finder_works_for_the_import",),
+    ),
+    *_in(
         "engine/insides_check.c",
         ("insides-of-another-version", "return strncmp(Py_GetVersion(), known, (size_t)n) == 0;", "return strncmp(Py_GetVersion(), known, (size_t)n) != 0;"),
         tests=("tests/test_insides.py",),

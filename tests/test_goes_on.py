@@ -50,6 +50,35 @@ except MemoryError:
     assert (done.returncode, done.stdout) == (0, "65536\n"), done.stderr
 
 
+def test_a_finder_works_for_the_import(tmp_path: Path) -> None:
+    """Of whatever package: the interpreter imports modules to show a traceback. What is imported gets its error."""
+    code = """
+import sys
+bound(64)
+chain = {}
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name in ("colorsys", "of_the_program"):
+            for n in range(40_000): chain[name] = (n, chain.get(name))  # more than is had in silence
+sys.meta_path.insert(0, Finder)
+sys.path.insert(0, sys.argv[1])
+def hook(kind, error, trace):
+    try: import MODULE
+    except MemoryError: pass
+    many.clear()
+    chain.clear()
+    print("MODULE" in sys.modules)
+sys.excepthook = hook
+many = {}
+for n in range(10_000_000): many[n] = str(n)
+"""
+    (tmp_path / "of_the_program.py").write_text("kept = None\nfor n in range(60_000): kept = (n, kept)\n")
+    for module, found in (("colorsys", "True\n"), ("of_the_program", "False\n")):
+        done = run(code.replace("MODULE", module), tmp_path)
+        assert (done.returncode, done.stdout) == (1, found), done.stderr
+
+
 def test_the_library_works_for_its_caller() -> None:
     """Code of the standard library is interrupted where its caller may be, and only there."""
     code = """

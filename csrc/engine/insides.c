@@ -103,6 +103,8 @@ PyObject *nm__insides_globals(const PyThreadState *thread, const void **frame) {
     return at == NULL ? NULL : nm__frame_globals(at);
 }
 
+PyObject *nm__insides_function_name(const void *frame) { return nm__frame_code((const nm__frame *)frame)->co_name; }
+
 void nm__insides_note_places(const PyThreadState *thread, nm__place places[NM_INSIDES_PLACES]) {
     const nm__frame *frame = nm__frame_innermost(thread);
     for (int i = 0; i < NM_INSIDES_PLACES; i++) {

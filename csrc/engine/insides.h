@@ -20,6 +20,7 @@ bool nm__insides_is_handling(PyThreadState *thread);
 /* The globals of the Python code that runs; with `*frame` as it was left, of what called it. NULL: there is no more.
  * Pre: *frame is NULL at first. Allocates nothing. */
 PyObject *nm__insides_globals(const PyThreadState *thread, const void **frame);
+PyObject *nm__insides_function_name(const void *frame); /* borrowed: what such a frame runs */
 /* A frame's code, and the byte of it that its instruction is at. */
 typedef struct nm__step {
     PyCodeObject *code; /* borrowed: its frame runs */

@@ -70,7 +70,36 @@ static bool spared_is_library(const char *module) {
                                                spared_compare_to_name) != NULL;
 }
 
+/* Where the import system asks a finder. Finders are of any package of the environment (setuptools puts one into each), and
+ * with an error in one an import of code that is spared fails. What is imported is code as any other. */
+static const char *const spared_import_system[] = {"importlib", "_frozen_importlib", "_frozen_importlib_external"};
+static const char *const spared_searches[] = {"_find_spec", "_get_spec", "_path_hooks"};
+
 static PyObject *spared_name_key; /* "__name__", strong */
+
+/* Of a frame's globals; NULL: there is no such name. */
+static const char *spared_module_of(PyObject *globals) {
+    PyObject *module = PyDict_GetItemWithError(globals, spared_name_key);
+    return module == NULL ? NULL : spared_ascii(module);
+}
+
+/* Whether the innermost of the frames further out that is of the import system has asked a finder. */
+static bool spared_is_search(PyThreadState *thread, const void *frame) {
+    PyObject *globals;
+    for (int i = 0; i < NM_SPARED_FRAMES && (globals = nm__insides_globals(thread, &frame)) != NULL; i++) {
+        const char *text = spared_module_of(globals);
+        if (text == NULL) return false;
+        bool imports = false;
+        for (size_t k = 0; k < sizeof spared_import_system / sizeof *spared_import_system; k++)
+            imports = imports || spared_compare_first_part(text, spared_import_system[k]) == 0;
+        if (!imports) continue;
+        const char *function = spared_ascii(nm__insides_function_name(frame));
+        for (size_t k = 0; function != NULL && k < sizeof spared_searches / sizeof *spared_searches; k++)
+            if (strcmp(function, spared_searches[k]) == 0) return true;
+        return false;
+    }
+    return false;
+}
 
 int nm__spared_add(PyObject *module) {
     (void)module;
@@ -79,16 +108,14 @@ int nm__spared_add(PyObject *module) {
 }
 
 bool nm__spared_may_interrupt(PyThreadState *thread) {
-    PyObject *name = spared_name_key;
     const void *frame = NULL;
-    PyObject *globals = name == NULL ? NULL : nm__insides_globals(thread, &frame);
+    PyObject *globals = spared_name_key == NULL ? NULL : nm__insides_globals(thread, &frame);
     if (globals == NULL) return false;
     for (int i = 0; i < NM_SPARED_FRAMES && globals != NULL; i++) {
-        PyObject *module = PyDict_GetItemWithError(globals, name);
-        const char *text = module == NULL ? NULL : spared_ascii(module);
+        const char *text = spared_module_of(globals);
         if (text == NULL) return true;
         if (spared_is_named(text)) return false;
-        if (!spared_is_library(text)) return true;
+        if (!spared_is_library(text)) return !spared_is_search(thread, frame);
         globals = nm__insides_globals(thread, &frame);
     }
     return true;

@@ -1,7 +1,8 @@
 /* Code that must not be interrupted by an error out of nowhere: with one in its middle a lock is never released, a worker
  * ends without an answer, a loop that serves others ends. It goes on with the overdraft, and what called it gets the error.
  *
- * It is known by the names of modules. It cannot be known of code that has none.
+ * It is known by the names of modules, a finder of imports by the function that asks it. It cannot be known of code that has
+ * neither.
  */
 #ifndef NM__SPARED_H
 #define NM__SPARED_H

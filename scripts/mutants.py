@@ -515,7 +515,8 @@ class PlantedTests:
         if "at_import" not in answer or answer.get("caught_by"):
             caught: str = answer["caught_by"]
             return caught.removeprefix("tests/").replace(".py::", ", ").replace("::", ".")
-        for tests in (tuple(answer["near"]), mutants_random.tests_of(mutant.file)):
+        at_import = (mutants_random.IMPORTS, tuple(answer["near"]), mutants_random.tests_of(mutant.file))
+        for tests in at_import:
             if tests:
                 self.python_tests.unsound |= set(self.unsound)
                 if caught_by := self.python_tests.catch(mutant, tests):

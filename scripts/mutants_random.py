@@ -27,6 +27,8 @@ ROOMS = ("", "contract/", "manager/", "structures/", "observe/")
 COLLECTIONS = ("tests/manager/test_collections.py", "tests/manager/test_collections_models.py")
 #: what is asked first of an atomic operation: it reads the sources
 ORDERS = ("tests/test_atomics.py",)
+#: and of what runs where a module is imported
+IMPORTS = ("tests/test_imports.py",)
 #: the tests of a source, the nearest first, where the C tests see nothing of it
 TESTS = {
     "csrc/binding/capi.c": ("tests/test_capi.py",),
@@ -539,7 +541,8 @@ MORE = (
         f"tests/test_{name}.py"
         for name in (
             "scopes engine numpy_hook core config errors cli cport cffi_hook capi memlib presets machine"
-            " pure_details differential examples run_is_python errors_doc goes_on doctor free_threaded denials"
+            " pure_details differential examples run_is_python errors_doc goes_on doctor probes"
+            " free_threaded denials imports"
         ).split()
     ),
 )

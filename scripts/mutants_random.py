@@ -542,7 +542,7 @@ MORE = (
         for name in (
             "scopes engine numpy_hook core config errors cli cport cffi_hook capi memlib presets machine"
             " pure_details differential examples run_is_python errors_doc goes_on doctor probes"
-            " free_threaded denials imports"
+            " free_threaded denials imports values"
         ).split()
     ),
 )

@@ -1,0 +1,91 @@
+"""Values that are no dataclasses: equal by each of their fields, hashable, printed, pickled, and never changed."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+from typing import Any
+
+import pytest
+
+from nativemem.config import Settings
+from nativemem.engine.install import Installed
+from nativemem.errors import ConfigError
+
+
+def test_what_is_installed() -> None:
+    """ENG-1"""
+    every = [
+        Installed(*values) for values in itertools.product((False, True), (False, True), (False, True), (None, 7))
+    ]
+    for one, other in itertools.product(every, every):
+        assert (one == other) == (one is other) == (not one != other)
+    assert len({*every, *every}) == 16
+    for one in every:
+        assert hash(one) == hash(pickle.loads(pickle.dumps(one))) and pickle.loads(pickle.dumps(one)) == one
+        assert bool(one) is (one.objects or one.arrays or one.raw)
+        assert repr(one) == (
+            f"Installed(objects={one.objects}, arrays={one.arrays}, raw={one.raw}, limit={one.limit})"
+        )
+        assert one != (one.objects, one.arrays, one.raw, one.limit)
+        assert one.__eq__(3) is NotImplemented
+    with pytest.raises(AttributeError, match="what was on when it was asked"):
+        every[0].objects = True
+    with pytest.raises(AttributeError):
+        every[0].more = 1
+
+
+#: without any variable
+DEFAULTS: dict[str, Any] = {
+    "backend": "auto", "disable": False, "test_oom_n": 0, "alloc_histo": False, "autoinstall": False, "limit": None,
+    "arena_hint": None, "arena_cap": None, "profile": None, "profile_rate": 524288, "secure": False,
+    "idle_decay": False, "provider": None, "manager": None, "region": 0, "retain": 268435456, "decay": 1.0,
+}  # fmt: skip
+#: variable, text, and what it changes
+VARIABLES: list[tuple[str, str, dict[str, Any]]] = [
+    ("NATIVEMEM_BACKEND", "pure", {"backend": "pure"}),
+    ("NATIVEMEM_DISABLE", "1", {"disable": True}),
+    ("NATIVEMEM_TEST_OOM_N", "7", {"test_oom_n": 7}),
+    ("NATIVEMEM_ALLOC_HISTO", "1", {"alloc_histo": True}),
+    ("NATIVEMEM_AUTOINSTALL", "1", {"autoinstall": True}),
+    ("NATIVEMEM_LIMIT", "64 MiB", {"limit": 64 << 20}),
+    ("NATIVEMEM_ARENA_HINT", "8 KiB", {"arena_hint": 8192}),
+    ("NATIVEMEM_ARENA_CAP", "9000", {"arena_cap": 9000}),
+    ("NATIVEMEM_PROFILE", "x.nm", {"profile": "x.nm"}),
+    ("NATIVEMEM_PROFILE_RATE", "1 KiB", {"profile_rate": 1024}),
+    ("NATIVEMEM_TEST_OOM_N", "9" * 18, {"test_oom_n": 10**18 - 1}),
+    ("NATIVEMEM_SECURE", "1", {"secure": True}),
+    ("NATIVEMEM_IDLE_DECAY", "1", {"idle_decay": True}),
+    ("NATIVEMEM_PROVIDER", "alloc", {"provider": "alloc"}),
+    ("NATIVEMEM_MANAGER", "server", {"manager": "server"}),
+]
+
+
+def test_settings() -> None:
+    """CFG-1: each variable in its place, and none in another's."""
+    plain = Settings.from_env({})
+    assert {name: getattr(plain, name) for name in Settings.__annotations__} == DEFAULTS
+    assert plain == Settings() and repr(Settings(limit=7, backend="pure")) == "Settings(limit=7, backend='pure')"
+    found = [plain]
+    for variable, text, changed in VARIABLES:
+        settings = Settings.from_env({variable: text})
+        assert {name: getattr(settings, name) for name in DEFAULTS} == DEFAULTS | changed
+        found.append(settings)
+    for one, two in itertools.product(found, found):
+        assert (one == two) == (one is two)
+    assert plain != DEFAULTS and plain.__eq__(DEFAULTS) is NotImplemented
+    with pytest.raises(AttributeError, match="settings do not change"):
+        plain.limit = 3
+    with pytest.raises(ConfigError, match="there is no 'speed'"):
+        Settings(speed=3)
+
+
+@pytest.mark.parametrize("text", ["", "9" * 19, "-1", "1.5", "\u0663", " 1", "x"])
+def test_numbers_and_switches_that_are_none(text: str) -> None:
+    """CFG-1: the message has the variable, what it takes, and the value."""
+    for variable, takes in (("NATIVEMEM_TEST_OOM_N", "a whole number"), ("NATIVEMEM_DISABLE", "1 (on) or 0 (off)")):
+        with pytest.raises(ConfigError) as caught:
+            Settings.from_env({variable: text})
+        assert str(caught.value) == f"{variable}: takes {takes}, not {text!r}"
+    with pytest.raises(ConfigError, match="env: takes a mapping or None, not 3"):
+        Settings.from_env(3)  # type: ignore[arg-type]

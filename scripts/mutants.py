@@ -512,15 +512,15 @@ class PlantedTests:
             answer = self.answer(process)
         if "stillborn" in answer:
             raise Stillborn(f"{mutant.name}: {answer['stillborn']}")
-        if "at_import" not in answer or answer.get("caught_by"):
-            caught: str = answer["caught_by"]
-            return caught.removeprefix("tests/").replace(".py::", ", ").replace("::", ".")
-        at_import = (mutants_random.IMPORTS, tuple(answer["near"]), mutants_random.tests_of(mutant.file))
-        for tests in at_import:
-            if tests:
-                self.python_tests.unsound |= set(self.unsound)
-                if caught_by := self.python_tests.catch(mutant, tests):
-                    return caught_by
+        if caught := answer.get("caught_by"):
+            return str(caught).removeprefix("tests/").replace(".py::", ", ").replace("::", ".")
+        asked = [mutants_random.IMPORTS, tuple(answer["near"])]
+        if answer["at_import"]:
+            asked.append(mutants_random.tests_of(mutant.file))
+        for tests in filter(None, asked):
+            self.python_tests.unsound |= set(self.unsound)
+            if caught_by := self.python_tests.catch(mutant, tests):
+                return caught_by
         return ""
 
 

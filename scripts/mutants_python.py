@@ -352,10 +352,9 @@ class Server:
             asked += len(names)
             if caught := self.ask(mutant, names):
                 return {"caught_by": caught, "asked": asked, "reached": len(reached)}
-        result: dict[str, object] = {"caught_by": "", "asked": asked, "reached": len(reached)}
-        if not reached:  # it may have run where the module was imported
-            result |= {"at_import": True, "near": self.near(path, sound, line)}
-        return result
+        # it may have run where the module was imported, or once for the whole process
+        near = self.near(path, sound, line)
+        return {"caught_by": "", "asked": asked, "reached": len(reached), "near": near, "at_import": not reached}
 
     def starts(self, name: str) -> bool:
         known = self.tests.get(name, {"starts": name.startswith(PROGRAMS), "failed": False})

@@ -81,7 +81,11 @@ TESTS = {
         "tests/test_build_switch.py",
         "tests/test_doctor.py",
     ),
-    "src/nativemem/commands/run.py": ("tests/test_cli.py", "tests/test_run_is_python.py"),
+    "src/nativemem/commands/run.py": (
+        "tests/test_run_words.py",
+        "tests/test_cli.py",
+        "tests/test_run_is_python.py",
+    ),
     "src/nativemem/engine/profiling.py": ("tests/observe/test_run_profile.py",),
     "src/nativemem/engine/startup.py": ("tests/test_cli.py", "tests/test_run_is_python.py"),
     **dict.fromkeys(
@@ -542,7 +546,7 @@ MORE = (
         for name in (
             "scopes engine numpy_hook core config errors cli cport cffi_hook capi memlib presets machine"
             " pure_details differential examples run_is_python errors_doc goes_on doctor probes"
-            " free_threaded denials imports values"
+            " free_threaded denials imports values run_words"
         ).split()
     ),
 )

@@ -1,0 +1,162 @@
+"""CLI-5: the command line of ``nativemem run`` taken apart, and what it becomes, in this process."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import Any
+
+import pytest
+
+from nativemem.commands import run
+from nativemem.engine.install import LEAST_OVER_HELD
+
+#: a line; the own words, the interpreter's options, the kind, the program, what stands before its letter
+LINES: list[tuple[str, list[str], list[str], str | None, list[str], list[str]]] = [
+    ("a.py", [], [], "file", ["a.py"], []),
+    ("a.py -x --budget 3", [], [], "file", ["a.py", "-x", "--budget", "3"], []),
+    ("- x", [], [], "file", ["-", "x"], []),
+    ("-- a.py", [], [], "file", ["--", "a.py"], []),
+    ("--", [], [], None, [], []),
+    ("", [], [], None, [], []),
+    ("-c pass -x", [], [], "c", ["-c", "pass", "-x"], []),
+    ("-cpass x", [], [], "c", ["-cpass", "x"], []),
+    ("-m mod x", [], [], "m", ["-m", "mod", "x"], []),
+    ("-Bm mod", [], [], "m", ["-Bm", "mod"], ["-B"]),
+    ("-BEcpass", [], [], "c", ["-BEcpass"], ["-BE"]),
+    ("-B -E a.py", [], ["-B", "-E"], "file", ["a.py"], []),
+    ("-W ignore a.py", [], ["-W", "ignore"], "file", ["a.py"], []),
+    ("-Wignore -Xdev a.py", [], ["-Wignore", "-Xdev"], "file", ["a.py"], []),
+    ("-BW ignore a.py", [], ["-BW", "ignore"], "file", ["a.py"], []),
+    ("--budget 3 a.py", ["--budget", "3"], [], "file", ["a.py"], []),
+    ("--budget=3 a.py", ["--budget=3"], [], "file", ["a.py"], []),
+    ("--profile a.py", ["--profile"], [], "file", ["a.py"], []),
+    ("-o out --summary s -B a.py", ["-o", "out", "--summary", "s"], ["-B"], "file", ["a.py"], []),
+    ("-h a.py", ["-h"], [], "file", ["a.py"], []),
+    ("--help-all", [], ["--help-all"], None, [], []),
+    ("--version", ["--version"], [], None, [], []),
+    ("--check-hash-based-pycs never a.py", [], ["--check-hash-based-pycs", "never"], "file", ["a.py"], []),
+    ("--other a.py", ["--other"], [], "file", ["a.py"], []),
+    ("--budget", ["--budget"], [], None, [], []),
+]
+
+
+@pytest.mark.parametrize(("line", "own", "options", "kind", "program", "last"), LINES)
+def test_a_line(
+    line: str, own: list[str], options: list[str], kind: str | None, program: list[str], last: list[str]
+) -> None:
+    words = run.split(line.split())
+    assert (words.own, words.options, words.kind, words.program, words.last) == (own, options, kind, program, last)
+
+
+def test_words_that_python_has_not() -> None:
+    for line, says in (
+        ("-c", "-c: give a command, as to python"),
+        ("-Bm", "-m: give a module, as to python"),
+        ("-W", "-W: give a value, as to python"),
+        ("-BX", "-X: give a value, as to python"),
+        ("-Bk a.py", "there is no option -k, here or of python's"),
+    ):
+        with pytest.raises(run._Mistake) as caught:
+            run.split(line.split())
+        assert str(caught.value) == says
+
+
+def test_the_letters_and_the_program_apart() -> None:
+    assert run.letters_of(["-BE", "-Wignore", "-X", "dev", "--help", "-", "x", "-sXm"]) == set("BEWXs")
+    for line, apart in (
+        ("-c pass x", ["-c", "pass", "x"]),
+        ("-cpass x", ["-c", "pass", "x"]),
+        ("-Bm mod", ["-m", "mod"]),
+        ("-Bmmod x", ["-m", "mod", "x"]),
+        ("a.py -c x", ["a.py", "-c", "x"]),
+    ):
+        assert run.split(line.split()).apart() == apart
+    assert run.split(["-B", "-Wx", "-sm", "mod"]).letters() == set("BWs")
+
+
+def test_the_options_of_this_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    for line, options in (
+        ("-B -m nativemem run a.py", ["-B"]),
+        ("-Wignore -Em nativemem run", ["-Wignore", "-E"]),
+        ("-B -m other run", []),
+        ("-B nativemem run", []),
+        ("-B -c nativemem", []),
+        ("-k -m nativemem", []),
+        ("-m nativemem", []),
+    ):
+        monkeypatch.setattr(sys, "orig_argv", ["python", *line.split()])
+        assert run.options_of_this() == options, line
+
+
+class Became(Exception):
+    """With the command and the environment."""
+
+
+def become(monkeypatch: pytest.MonkeyPatch, line: str, files: bool = True) -> tuple[list[str], dict[str, str]]:
+    def taken(command: list[str], env: dict[str, str]) -> int:
+        raise Became(command, env)
+
+    monkeypatch.setattr(run, "_become", taken)
+    monkeypatch.setattr(run, "start_up_files", lambda letters: ["file"] * files)
+    monkeypatch.setattr(run, "options_of_this", lambda: ["-q"])
+    parser = argparse.ArgumentParser("run")
+    run.configure(parser)
+    with pytest.raises(Became) as caught:
+        run.execute(parser, line.split())
+    command, env = caught.value.args
+    return command, env
+
+
+def test_what_it_becomes(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NATIVEMEM_AUTOINSTALL", raising=False)
+    command, env = become(monkeypatch, "--budget 8MiB --summary s.json -B a.py x")
+    assert command == [sys.executable, "-q", "-B", "a.py", "x"]
+    assert env[run.AUTOINSTALL] == "1"
+    assert env[run.VARIABLE] == run.pack(8 << 20, str(tmp_path / "s.json"), None, None, None)
+    monkeypatch.setenv("NATIVEMEM_AUTOINSTALL", "0")
+    _, env = become(monkeypatch, "-o s.json -Bc pass")
+    assert env[run.VARIABLE] == run.pack(None, str(tmp_path / "s.json"), "0", None, None)
+    _, env = become(monkeypatch, "--profile=1KiB -o p.nm --summary s.json -c pass")
+    assert env[run.VARIABLE] == run.pack(None, str(tmp_path / "s.json"), "0", 1024, str(tmp_path / "p.nm"))
+    _, env = become(monkeypatch, "--profile -c pass")
+    assert env[run.VARIABLE] == run.pack(None, None, "0", 512 << 10, None)
+    command, _ = become(monkeypatch, "-Bc pass x", files=False)
+    assert command[:4] == [sys.executable, "-q", "-B", "-c"] and command[5:] == ["c", "-c", "pass", "x"]
+    assert repr(os.path.dirname(os.path.dirname(run.PACKAGE)))[1:-1] in command[4]
+    command, _ = become(monkeypatch, "-V", files=False)
+    assert command[:3] == [sys.executable, "-q", "-V"] and command[5:] == [""]
+    become(monkeypatch, f"--budget {LEAST_OVER_HELD} a.py")
+
+
+def test_mistakes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Any) -> None:
+    def says(line: str) -> str:
+        parser = argparse.ArgumentParser("run")
+        run.configure(parser)
+        with pytest.raises(SystemExit) as caught:
+            run.execute(parser, line.split())
+        assert caught.value.code == 2
+        return capsys.readouterr().err.strip().splitlines()[-1].removeprefix("run: error: ")
+
+    def refused(command: list[str], env: dict[str, str]) -> int:
+        raise OSError(13, "not allowed")
+
+    monkeypatch.setattr(run, "_become", refused)
+    monkeypatch.setattr(run, "_stdin_is_program", lambda: False)
+    needs = f"an interpreter needs more than {LEAST_OVER_HELD}"
+    assert says("--budget 1048575 a.py") == f"--budget: 1048575 bytes is too little; {needs}"
+    assert says("-c") == "-c: give a command, as to python"
+    assert says("") == "name a program: a script, -m MODULE, -c COMMAND, or - for standard input"
+    assert says("-B") == says("")
+    assert says("-o a --summary b x.py") == "-o: the summary has a file already, and there is no --profile"
+    assert says("a.py") == f"{sys.executable} does not start: not allowed"
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert says("-o s.json a.py").startswith("-o: the folder that 's.json' is in is not there: ")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", "")
+    assert says("a.py").startswith("this interpreter does not know its own file (sys.executable)")

@@ -64,14 +64,15 @@ class Finder:
 sys.meta_path.insert(0, Finder)
 sys.path.insert(0, sys.argv[1])
 def hook(kind, error, trace):
+    global many
     try: import MODULE
     except MemoryError: pass
-    many.clear()
+    many = None
     chain.clear()
     print("MODULE" in sys.modules)
 sys.excepthook = hook
-many = {}
-for n in range(10_000_000): many[n] = str(n)
+many = None
+for n in range(10_000_000): many = (n, many)  # small blocks alone: it ends where the limit is
 """
     (tmp_path / "of_the_program.py").write_text("kept = None\nfor n in range(60_000): kept = (n, kept)\n")
     for module, found in (("colorsys", "True\n"), ("of_the_program", "False\n")):

@@ -318,7 +318,8 @@ class Server:
             yield chosen
 
     def seconds(self, name: str) -> float:
-        return float(self.tests.get(name, {"seconds": 0.1})["seconds"])
+        unknown = 1.0 if name.startswith(PROGRAMS) else 0.1
+        return float(self.tests.get(name, {"seconds": unknown})["seconds"])
 
     def judge(
         self, file: str, line: int, old: str, new: str, nearest: list[str], most: float = float("inf")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import gc
 import sys
 import weakref
@@ -846,7 +847,8 @@ def test_what_any_thread_may_do(nm: Binding) -> None:
     """ARENA-5: reading changes nothing."""
     arena = nm.Arena(upstream=nm.System())
     block = arena.alloc(64)
-    assert in_thread(lambda: arena.stats) == arena.stats
+    # what would be served is its own thread's to know
+    assert in_thread(lambda: arena.stats) == dataclasses.replace(arena.stats, largest_free=None)
     assert in_thread(arena.describe) == "Arena > System"
     assert in_thread(lambda: repr(arena)) == repr(arena)
     assert in_thread(arena.blocks) == [block]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import weakref
 
@@ -501,7 +502,8 @@ def test_calls_from_another_thread(nm: Binding) -> None:
             in_thread(call)
         assert is_one_line(caught.value)
     assert content(block) == b"\x06" * 64
-    assert in_thread(lambda: stack.stats) == stack.stats
+    # what would be served is its own thread's to know
+    assert in_thread(lambda: stack.stats) == dataclasses.replace(stack.stats, largest_free=None)
     stack.release(mark)
 
 

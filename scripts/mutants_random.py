@@ -87,7 +87,11 @@ TESTS = {
         "tests/test_run_is_python.py",
     ),
     "src/nativemem/engine/profiling.py": ("tests/observe/test_run_profile.py",),
-    "src/nativemem/engine/startup.py": ("tests/test_cli.py", "tests/test_run_is_python.py"),
+    "src/nativemem/engine/startup.py": (
+        "tests/observe/test_run_profile.py",
+        "tests/test_cli.py",
+        "tests/test_run_is_python.py",
+    ),
     **dict.fromkeys(
         (f"src/nativemem/commands/{name}.py" for name in ("report", "leaks", "diff", "files")),
         ("tests/observe/test_report_commands.py",),

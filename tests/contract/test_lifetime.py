@@ -995,3 +995,40 @@ def test_a_block_that_was_written_over_and_is_collected(monkeypatch: pytest.Monk
     del block
     assert told == [(CorruptionDetected, heap)]
     assert heap.stats.live == 2
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="others find what is out by a collection")
+def test_no_collection_in_a_refusal(nm: Binding) -> None:
+    """It would run finalizers in the midst of a call, and take as long as the program is large."""
+    collections: list[str] = []
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        collections.append(phase)
+
+    arena, heap, stack = nm.Arena(), nm.Heap(), nm.Stack(1000)
+    kept = [(owner, owner.alloc(100)) for owner in (arena, heap, stack)]
+    views = [memoryview(block) for _, block in kept]
+    was_on = gc.isenabled()
+    gc.disable()
+    gc.callbacks.append(note)
+    try:
+        for owner, block in kept:
+            for call in (
+                block.free,
+                owner.close,
+                lambda owner=owner, block=block: owner.resize(block, 200),
+                getattr(owner, "reset", owner.close),
+            ):
+                with pytest.raises(BufferError):
+                    call()
+        assert collections == []
+        for view in views:
+            view.release()
+        for owner, block in kept:
+            block.free()
+            owner.close()
+        assert collections == []
+    finally:
+        gc.callbacks.remove(note)
+        if was_on:
+            gc.enable()

@@ -64,7 +64,8 @@ test-slow: $(VENV)/.installed-test ## the tests that `make test` leaves out, tho
 
 check: test-slow test ## all tests
 
-TRIED_PAGES := README.md docs/allocators.md docs/c.md docs/collections.md docs/manager.md docs/memlib.md docs/structures.md
+TRIED_PAGES := README.md docs/allocators.md docs/c.md docs/collections.md docs/manager.md docs/memlib.md docs/observe.md \
+  docs/structures.md
 
 .PHONY: journal-cache
 journal-cache: $(VENV)/.installed-test ## the journal cache's rebuild within its budget: exit code 1 above it

@@ -59,8 +59,8 @@ chain = {}
 class Finder:
     @staticmethod
     def find_spec(name, path=None, target=None):
-        if name in ("colorsys", "of_the_program"):
-            for n in range(40_000): chain[name] = (n, chain.get(name))  # more than is had in silence
+        if name == "colorsys":
+            for n in range(40_000): chain[name] = (n, chain.get(name))  # more than is had in silence, less than all
 sys.meta_path.insert(0, Finder)
 sys.path.insert(0, sys.argv[1])
 def hook(kind, error, trace):
@@ -74,7 +74,7 @@ sys.excepthook = hook
 many = None
 for n in range(10_000_000): many = (n, many)  # small blocks alone: it ends where the limit is
 """
-    (tmp_path / "of_the_program.py").write_text("kept = None\nfor n in range(60_000): kept = (n, kept)\n")
+    (tmp_path / "of_the_program.py").write_text("kept = None\nfor n in range(40_000): kept = (n, kept)\n")
     for module, found in (("colorsys", "True\n"), ("of_the_program", "False\n")):
         done = run(code.replace("MODULE", module), tmp_path)
         assert (done.returncode, done.stdout) == (1, found), done.stderr

@@ -24,7 +24,10 @@ ROOT = Path(__file__).resolve().parents[1]
 CONTRACT = "tests/contract"
 #: where tests lie
 ROOMS = ("", "contract/", "manager/", "structures/", "observe/")
-COLLECTIONS = ("tests/manager/test_collections.py", "tests/manager/test_collections_models.py")
+COLLECTIONS = (
+    *("tests/manager/test_collections.py", "tests/manager/test_collections_models.py"),
+    "tests/manager/test_references.py",
+)
 #: what is asked first of an atomic operation: it reads the sources
 ORDERS = ("tests/test_atomics.py",)
 #: and of what runs where a module is imported

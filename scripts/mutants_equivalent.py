@@ -84,4 +84,25 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         "if self._used >= self._peak:",
         "it would store what is there",
     ),
+    *(
+        Equivalent(
+            f"src/nativemem/{file}.py", "_PATIENCE = 1000", "_PATIENCE = 1001", "a millisecond more to wait for a pipe"
+        )
+        for file in ("commands/run", "engine/startup")
+    ),
+    Equivalent(
+        "src/nativemem/manager/verification.py", "NEVER = 256", "NEVER = 257", "no importance is above 200, so never"
+    ),
+    Equivalent(
+        "src/nativemem/manager/collections/records.py",
+        "_MOST_FIELDS = 64",
+        "_MOST_FIELDS = 65",
+        "beyond it a record is packed by struct, with the same outcome",
+    ),
+    Equivalent(
+        "src/nativemem/commands/probes.py",
+        "kept.clear()",
+        "pass",
+        "the list is this call's alone, and ends with it",
+    ),
 )

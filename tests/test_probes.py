@@ -135,13 +135,17 @@ def test_blocks(monkeypatch: pytest.MonkeyPatch, broken: str, works: bool) -> No
             return Block()
 
     limit = Limit(0 if broken == "charge" else 65536)
+    sizes: list[int] = []
     binding = SimpleNamespace(
-        name="made", Budget=lambda size, name: limit, Arena=lambda upstream: Arena(0), Limited=lambda *_: None
+        name="made",
+        Budget=lambda size, name: (sizes.append(size), limit)[1],
+        Arena=lambda upstream: Arena(0),
+        Limited=lambda *_: None,
     )
     monkeypatch.setattr(facades, "configured", lambda: binding)
     monkeypatch.setattr(probes, "memoryview", lambda block: block, raising=False)
     row = probes._blocks("blocks")
-    assert row.state == ("works" if works else "declined")
+    assert (row.state, sizes) == ("works" if works else "declined", [1 << 20])
     assert row.cure == ("" if works else BUG)
 
 

@@ -760,7 +760,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("profile-forgets-nothing", "nm__recording_remove(sampler.recording, (uint32_t)taken.site, taken.size);", ""),
         ("profile-goes-on-in-a-child", "if (sampler.recording != NULL) nm__meta_free(sampler_end(false, &count));", "(void)count;"),
         ("profile-charges-nobody", "const nm__owner *o = origin == NM__OF_RAW ? NULL : nm__charge_now.owner;", "const nm__owner *o = NULL;"),
-        ("profile-of-the-gap-before", "if (sampler_run != run) {", "if (sampler_random == 0) {"),
+        ("profile-of-the-gap-before", "if (gate->run != run) {", "if (sampler_random == 0) {"),
         tests=("tests/observe/test_profile.py",),
     ),
     *_in(

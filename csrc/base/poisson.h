@@ -4,6 +4,21 @@
 
 #include "base/base.h"
 
+/* A gate: what passes it is counted, until the next sample. It is one thread's, and may be one of several of that thread, if
+ * each byte passes one of them: processes over parts of the bytes are together one over all.
+ * What is counted down is a part of the gap at most, so that a gate of another run, with a long gap, notices that soon. */
+typedef struct nm__gate {
+    int64_t left;
+    int64_t rest; /* of the gap, beyond what is left */
+    uint64_t run; /* in which the gap was drawn; 0: in none */
+} nm__gate;
+
+/* true: its turn may have come, as the gate's user finds out where it is due. */
+NM_INLINE bool nm__gate_is_due(nm__gate *gate, size_t size) {
+    gate->left -= (int64_t)size;
+    return NM_UNLIKELY(gate->left < 0);
+}
+
 /* Bytes to the next sample, 1 or more: -ln of a random number in (0, 1], times the mean. Of the logarithm's series in
  * (m - 1) / (m + 1) four terms are within 1e-5 for m in [1, 2). *random is Marsaglia's xorshift64 with Vigna's multiplier.
  * Pre: *random != 0. */

@@ -35,15 +35,15 @@ static void *apart_take(size_t size, bool zeroed) {
     return ptr;
 }
 
-NM_COLD void *nm__apart_noted(size_t size, bool zeroed) {
-    void *ptr = nm__sampler_turn(size) ? apart_take(size, zeroed) : NULL;
+NM_COLD void *nm__apart_noted(nm__gate *gate, size_t size, bool zeroed) {
+    void *ptr = nm__sampler_turn(gate, size) ? apart_take(size, zeroed) : NULL;
     if (ptr != NULL) nm__sampler_note(ptr, size, NM__OF_OBJECTS);
     return ptr;
 }
 
 /* A cell that lies apart, or is to, is copied: it would not be charged for its new size where it is. */
 NM_COLD void *nm__apart_move(void *ptr, size_t size, nm__page *page, int mode, bool (*give_it)(void *)) {
-    bool notes = nm__apart_is_due(mode, size) && nm__sampler_turn(size);
+    bool notes = nm__apart_is_due(mode, size) && nm__sampler_turn(&nm__sampler_gate, size);
     void *moved = NULL;
     if (nm__is_cell_apart(page) || (notes && size <= NM_CELL_MAX)) {
         if (notes) moved = apart_take(size, false);

@@ -24,8 +24,8 @@ void *nm__apart_charged(size_t bytes, bool zeroed);
 /* Before it is given back. */
 void nm__apart_forget(void *ptr);
 
-/* An object that a profile notes. NULL: not this way; another is tried, so that a refusal here does not count. */
-void *nm__apart_noted(size_t size, bool zeroed);
+/* An object that a profile notes, if its turn has come at the gate. NULL: not this way; another is tried, so that a refusal here does not count. */
+void *nm__apart_noted(nm__gate *gate, size_t size, bool zeroed);
 /* A realloc of an object that lies apart, or while there is a profile. NULL: refused. mode: nm__mode_now. */
 void *nm__apart_move(void *ptr, size_t size, nm__page *page, int mode, bool (*give_it)(void *));
 

@@ -29,7 +29,9 @@ static NM_COLD void *array_noted(void *ptr, size_t bytes) {
     if (ptr != NULL && nm__is_apart(nm__page_of(ptr))) nm__sampler_note(ptr, bytes, NM__OF_ARRAYS);
     return ptr;
 }
-NM_INLINE bool array_is_to_note(int mode, size_t bytes) { return nm__apart_is_due(mode, bytes) && nm__sampler_turn(bytes); }
+NM_INLINE bool array_is_to_note(int mode, size_t bytes) {
+    return nm__apart_is_due(mode, bytes) && nm__sampler_turn(&nm__sampler_gate, bytes);
+}
 
 /* NumPy survives a refusal, so arrays have no overdraft. */
 static bool array_may_pass_on(void) {

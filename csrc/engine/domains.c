@@ -11,7 +11,7 @@ static struct {
 static __attribute__((noinline)) void *domain_malloc_anyhow(PyMemAllocatorEx *before, size_t size) {
     int mode = nm__mode_now(&nm__engine.objects);
     if (NM_LIKELY(mode != NM__MODE_OFF)) {
-        void *ptr = nm__apart_is_due(mode, size) ? nm__apart_noted(size, false) : NULL;
+        void *ptr = nm__apart_is_due(mode, size) ? nm__apart_noted(&nm__sampler_gate, size, false) : NULL;
         if (NM_UNLIKELY(ptr != NULL)) return ptr;
         ptr = nm__serve_take(size);
         if (NM_LIKELY(ptr != NULL) || !nm__serve_may_pass_on()) return ptr;
@@ -19,15 +19,27 @@ static __attribute__((noinline)) void *domain_malloc_anyhow(PyMemAllocatorEx *be
     return before->malloc(before->ctx, size);
 }
 
-/* What is asked for most, without a call: so no register is saved. */
+/* Counted by the gate of the thread heap, and so by no other. */
+static NM_COLD void *domain_malloc_due(PyMemAllocatorEx *before, size_t size) {
+    void *ptr = nm__apart_noted(&nm__theaps[NM__CLAIMED_SLOT]->gate, size, false);
+    if (ptr == NULL) ptr = nm__serve_take(size);
+    if (NM_LIKELY(ptr != NULL) || !nm__serve_may_pass_on()) return ptr;
+    return before->malloc(before->ctx, size);
+}
+
+/* What is asked for most, without a call: so no register is saved. The gate of a profile is in the thread heap, which is at
+ * hand. */
 NM_INLINE void *domain_malloc(PyMemAllocatorEx *before, size_t size) {
     int mode = atomic_load_explicit(&nm__engine.objects, memory_order_relaxed);
-    if (NM_LIKELY(size <= NM__FINE) && (NM_LIKELY(mode == NM__MODE_ON) || mode == (NM__MODE_ON | NM__MODE_SAMPLED))) {
-        if (NM_LIKELY(mode == NM__MODE_ON) || !nm__sampler_is_due(size)) {
-            void *ptr = nm__theap_alloc(nm__theaps[NM__CLAIMED_SLOT], nm__fine_bin(size));
-            if (NM_LIKELY(ptr != NULL)) return ptr;
+    if (NM_LIKELY(size <= NM__FINE) && NM_LIKELY(mode == NM__MODE_ON)) {
+        void *ptr = nm__theap_alloc(nm__theaps[NM__CLAIMED_SLOT], nm__fine_bin(size));
+        if (NM_LIKELY(ptr != NULL)) return ptr;
+    } else if (NM_LIKELY(size <= NM__FINE) && mode == (NM__MODE_ON | NM__MODE_SAMPLED)) {
+        nm__theap *theap = nm__theaps[NM__CLAIMED_SLOT];
+        if (nm__theap_has(theap, nm__fine_bin(size))) {
+            if (nm__gate_is_due(&theap->gate, size)) return domain_malloc_due(before, size);
+            return nm__theap_alloc(theap, nm__fine_bin(size));
         }
-        if (mode != NM__MODE_ON) nm__sampler_left += (int64_t)size; /* it is counted anew */
     }
     return domain_malloc_anyhow(before, size);
 }
@@ -46,7 +58,7 @@ NM_INLINE void *domain_calloc(PyMemAllocatorEx *before, size_t count, size_t siz
     if (NM_LIKELY(mode != NM__MODE_OFF)) {
         size_t bytes;
         bool fits = nm_mul(count, size, &bytes);
-        void *ptr = fits && nm__apart_is_due(mode, bytes) ? nm__apart_noted(bytes, true) : NULL;
+        void *ptr = fits && nm__apart_is_due(mode, bytes) ? nm__apart_noted(&nm__sampler_gate, bytes, true) : NULL;
         if (NM_UNLIKELY(ptr != NULL)) return ptr;
         if (fits && bytes <= NM__FINE) {
             ptr = nm__serve_take(bytes);

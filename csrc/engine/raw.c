@@ -31,7 +31,8 @@ static int raw_mode(void) {
 
 /* Noted where it is: a free looks it up before the address may be another thread's. */
 static void *raw_served(int mode, void *ptr, size_t size) {
-    if (NM_UNLIKELY(mode & NM__MODE_SAMPLED) && ptr != NULL && nm__sampler_is_due(size) && nm__sampler_turn(size))
+    if (NM_UNLIKELY(mode & NM__MODE_SAMPLED) && ptr != NULL && nm__sampler_is_due(size) &&
+        nm__sampler_turn(&nm__sampler_gate, size))
         nm__sampler_note(ptr, size, NM__OF_RAW);
     return ptr;
 }

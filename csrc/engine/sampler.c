@@ -3,23 +3,20 @@
 #include <errno.h>
 #include <string.h>
 
-#include "base/poisson.h"
 #include "engine/array_charges.h"
 #include "engine/engine.h"
 #include "engine/insides.h"
 #include "engine/owners.h"
+#include "heap/heap.h"
 #include "tuning.h"
 #include "wrap/sites.h"
 
 atomic_bool nm__sampler_on;
-NM_TLS int64_t nm__sampler_left;
+NM_TLS nm__gate nm__sampler_gate;
 _Atomic uint8_t nm__sampler_filter[NM__SAMPLER_FILTER];
 
-/* What the gaps of this thread are drawn with; 0: it has drawn none. Of which profile they are: a gap of one is too short or
- * too long for another. */
+/* What the gaps of this thread are drawn with; 0: it has drawn none. */
 static NM_TLS uint64_t sampler_random;
-static NM_TLS uint64_t sampler_run;
-static NM_TLS int64_t sampler_rest; /* of the gap, beyond what is left */
 
 /* Invariants, under the lock:
  *   recording != NULL == nm__sampler_on
@@ -41,25 +38,23 @@ static struct {
 /* With a rate of 1 each block is noted. The gate lets through what is left, so a gap of 1 leaves nothing. */
 static int64_t sampler_draw(size_t rate) { return rate <= 1 ? -1 : nm__poisson_gap(&sampler_random, rate) - 1; }
 
-/* What the gate counts down is a part of the gap at most, so that a thread that comes from another profile, with a long gap
- * of that, notices soon. */
-static void sampler_go_on(int64_t gap) {
-    nm__sampler_left = gap < NM_SAMPLER_PART ? gap : NM_SAMPLER_PART;
-    sampler_rest = gap - nm__sampler_left;
+static void sampler_go_on(nm__gate *gate, int64_t gap) {
+    gate->left = gap < NM_SAMPLER_PART ? gap : NM_SAMPLER_PART;
+    gate->rest = gap - gate->left;
 }
 
-NM_COLD bool nm__sampler_turn(size_t size) {
+NM_COLD bool nm__sampler_turn(nm__gate *gate, size_t size) {
     uint64_t run = atomic_load_explicit(&sampler.run, memory_order_acquire);
     size_t rate = nm__get(&sampler.rate);
-    int64_t gap = nm__sampler_left + sampler_rest;
-    if (sampler_run != run) {
-        sampler_run = run;
+    int64_t gap = gate->left + gate->rest;
+    if (gate->run != run) { /* a gap of another profile is too short or too long */
+        gate->run = run;
         if (sampler_random == 0) sampler_random = (nm__os_random() ^ (uint64_t)nm__thread_id()) | 1;
         gap = sampler_draw(rate);
         if (rate > 1) gap -= (int64_t)size;
     }
     bool is_its_turn = gap < 0;
-    sampler_go_on(is_its_turn ? sampler_draw(rate) : gap);
+    sampler_go_on(gate, is_its_turn ? sampler_draw(rate) : gap);
     return is_its_turn;
 }
 
@@ -301,7 +296,8 @@ static PyObject *sampler_start(PyObject *module, PyObject *args) {
     sampler_name_outside();
     sampler_tell(about);
     sampler_moments(true);
-    nm__sampler_left = 0; /* this thread notices at once */
+    nm__sampler_gate.left = 0; /* this thread notices at once */
+    if (nm__theaps[NM__CLAIMED_SLOT] != &nm__no_theap) nm__theaps[NM__CLAIMED_SLOT]->gate.left = 0;
     atomic_store(&nm__sampler_on, true);
     pthread_mutex_unlock(&sampler.lock);
     nm__engine_sample(true);

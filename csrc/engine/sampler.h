@@ -7,7 +7,7 @@
 
 #include "engine/python.h"
 
-#include "base/base.h"
+#include "base/poisson.h"
 #include "observe/recording.h"
 
 #pragma GCC visibility push(hidden) /* so that no access takes a detour through a table of the loader's */
@@ -16,17 +16,14 @@
 extern atomic_bool nm__sampler_on;
 NM_INLINE bool nm__sampler_is_on(void) { return atomic_load_explicit(&nm__sampler_on, memory_order_relaxed); }
 
-/* Bytes that the thread may still take until it comes to the next sample. */
-extern NM_TLS int64_t nm__sampler_left;
+/* The thread's gate for what does not pass that of its thread heap. */
+extern NM_TLS nm__gate nm__sampler_gate;
 /* A block whose turn it was was served. Keeps errno and the error that is set; allocates no object. */
 void nm__sampler_note(const void *ptr, size_t size, nm__origin origin);
 /* Counts what is about to be served; true: its turn may have come. */
-NM_INLINE bool nm__sampler_is_due(size_t size) {
-    nm__sampler_left -= (int64_t)size;
-    return NM_UNLIKELY(nm__sampler_left < 0);
-}
+NM_INLINE bool nm__sampler_is_due(size_t size) { return nm__gate_is_due(&nm__sampler_gate, size); }
 /* Whether it has: where it is due. */
-bool nm__sampler_turn(size_t size);
+bool nm__sampler_turn(nm__gate *gate, size_t size);
 
 /* How many noted blocks there may be of an address, by a hash of it: a count that came to 255 stays. */
 #define NM__SAMPLER_FILTER ((size_t)1 << 15)

@@ -5,6 +5,7 @@
 #ifndef NM__HEAP_H
 #define NM__HEAP_H
 
+#include "base/poisson.h"
 #include "heap/region.h"
 #include "tuning.h"
 
@@ -33,6 +34,7 @@ typedef enum nm__theap_state { NM__THEAP_OWNED, NM__THEAP_ORPHANED, NM__THEAP_DR
  *   every cell on `remote` is of a superblock of the thread heap */
 struct nm__theap {
     nm__bin bins[NM_BINS];
+    nm__gate gate; /* of blocks that the inlined way serves, for a profile of the heap's user */
     nm__page *waiting[NM_BINS][NM__GROUPS + 1];
     nm_heap *heap;
     nm__theap *next; /* of the heap's */
@@ -126,6 +128,11 @@ NM_INLINE size_t nm__bin_of(size_t size) {
 
 /* For NM_ASSERT. */
 bool nm__theap_is_mine(const nm__theap *theap);
+
+/* Whether the inlined way has a block. */
+NM_INLINE bool nm__theap_has(const nm__theap *theap, size_t bin) {
+    return NM_LIKELY(theap->bins[bin].current->cells.free != NULL);
+}
 
 /* Pre: the thread heap is the calling thread's and of a heap that is not secure, or nm__no_theap. NULL: take the slow path. */
 NM_INLINE void *nm__theap_alloc(nm__theap *theap, size_t bin) {

@@ -2,9 +2,9 @@
 
 Usage: profile_cost.py [--times] [--rate BYTES] [LOOP ...]
 
-Instructions: of two calls of a loop less those of one, so that the start is not in it; the engine with a profile, over the
-engine without. ``--times``: median CPU time of a call in rounds of processes that take turns, over the default allocator
-without a tool; tracemalloc, and memray where it is installed (the extra ``bench``). Fil is `filprofiler` where that runs.
+Instructions: of two calls of a loop less those of one, so that the start is not in it; the engine with a profile,
+over the engine without. ``--times``: median CPU time of a call in rounds of processes that take turns, over the
+default allocator without a tool; tracemalloc, and memray and Fil where they are installed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ import tempfile
 from pathlib import Path
 
 WORKER = Path(__file__).resolve().parent / "profile_worker.py"
-LOOPS = "json tuples dict_of_str float_lists trees instances strings small_tuples formats async_tree deepcopy xml_etree logging_format"
+LOOPS = (
+    "json tuples dict_of_str float_lists trees instances strings small_tuples formats "
+    "async_tree deepcopy xml_etree logging_format"
+)
 ROUNDS = 5
 
 

@@ -195,6 +195,8 @@ BAD = [
     ("NATIVEMEM_MANAGER", "pc", "embedded, desktop, server, or the path of a .toml file"),
     ("NATIVEMEM_PROFILE", "", "a file or a folder"),
     ("NATIVEMEM_PROFILE_RATE", "0", "least is 1"),
+    ("NATIVEMEM_CONTROL", "", "a socket or a folder"),
+    ("NATIVEMEM_CONTROL_SIGNAL", "usr 2", "such as USR2"),
     ("NATIVEMEM_DISABLE", "yes", "1 (on) or 0 (off)"),
     ("NATIVEMEM_ALLOC_HISTO", "2", "1 (on) or 0 (off)"),
     ("NATIVEMEM_TEST_OOM_N", "-1", "whole number"),

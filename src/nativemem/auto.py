@@ -18,7 +18,7 @@ from .settings import Settings
 
 __all__: list[str] = []
 
-_limit = Settings.from_env().limit
+_settings = Settings.from_env()
 try:
     if in_main_interpreter():
         # taken out first: it is for this process, and for none of its children
@@ -30,14 +30,20 @@ try:
         else:
             from .engine import profiling as _profiling
 
-            _profiled = _profiling.from_environment() if install(limit=_limit) else None
+            _profiled = _profiling.from_environment() if install(limit=_settings.limit) else None
             if _profiled is not None:
                 import atexit
 
                 _profiling.begin(*_profiled)
                 atexit.register(_profiling.end)
+        # only where it is asked for: it brings sockets and json
+        if _settings.control is not None or _settings.control_signal is not None:
+            from .observe.control import from_environment as _answer
+
+            _answer()
 except errors.NativeMemError as error:
     import warnings
 
-    what = "there is no profile" if str(error).startswith("profile:") else "the engine is off"
-    warnings.warn(f"nativemem.auto: {what}: {error}", RuntimeWarning, stacklevel=2)
+    _without = {"profile": "there is no profile", "control": "there is no control socket"}
+    _what = _without.get(str(error).partition(":")[0], "the engine is off")
+    warnings.warn(f"nativemem.auto: {_what}: {error}", RuntimeWarning, stacklevel=2)

@@ -336,6 +336,18 @@ VARIABLES = (
         "a size: bytes between two samples of it in the mean (512 KiB); `1`: each block",
     ),
     Variable(
+        "NATIVEMEM_CONTROL",
+        "running",
+        "where the process answers `nativemem attach` and `top`: a folder, in which it is `PID.sock`, or the path "
+        "of a socket; `%p` is the process's number. For `import nativemem.auto` and `nativemem run` "
+        "([live.md](live.md))",
+    ),
+    Variable(
+        "NATIVEMEM_CONTROL_SIGNAL",
+        "running",
+        "a signal such as `USR2`: when it comes the process begins to answer, in the usual folder",
+    ),
+    Variable(
         "NATIVEMEM_MANAGER",
         "running",
         "`embedded`, `desktop` (default), `server`, or the path of a `.toml` file: what the default manager of "

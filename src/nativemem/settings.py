@@ -77,6 +77,9 @@ class Settings:
     #: where ``nativemem.auto`` and ``nativemem run`` write a profile, and the mean of bytes between its samples
     profile: str | None = None
     profile_rate: int = 512 << 10
+    #: where the process answers ``nativemem attach``, and the signal at which it begins to
+    control: str | None = None
+    control_signal: str | None = None
     secure: bool = False
     #: a thread of the engine gives free memory back while the process does nothing
     idle_decay: bool = False
@@ -126,6 +129,12 @@ class Settings:
         profile = env.get("NATIVEMEM_PROFILE")
         if profile == "":
             raise errors.ConfigError("NATIVEMEM_PROFILE: takes the path of a file or a folder, not ''")
+        control = env.get("NATIVEMEM_CONTROL")
+        if control == "":
+            raise errors.ConfigError("NATIVEMEM_CONTROL: takes the path of a socket or a folder, not ''")
+        signal = env.get("NATIVEMEM_CONTROL_SIGNAL")
+        if signal is not None and not (signal.isascii() and signal.isalnum() and signal.isupper()):
+            raise errors.ConfigError(f"NATIVEMEM_CONTROL_SIGNAL: takes a signal such as USR2, not {signal!r}")
         return cls(
             backend=backend,
             disable=_env_switch(env, "NATIVEMEM_DISABLE"),
@@ -135,6 +144,8 @@ class Settings:
             limit=_env_size(env, "NATIVEMEM_LIMIT"),
             arena_hint=_env_size(env, "NATIVEMEM_ARENA_HINT"),
             arena_cap=_env_size(env, "NATIVEMEM_ARENA_CAP"),
+            control=control,
+            control_signal=signal,
             profile=profile,
             profile_rate=_env_size(env, "NATIVEMEM_PROFILE_RATE") or cls.profile_rate,
             secure=_env_switch(env, "NATIVEMEM_SECURE"),

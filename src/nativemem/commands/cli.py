@@ -15,7 +15,16 @@ from ..engine.startup import USAGE
 
 #: by name, the module of each: it has ``HELP``, a line; ``configure(parser)``, which adds its options; and
 #: ``execute(parser, argv)``, which is given the words after the command, and returns what to exit with
-COMMANDS = {"run": "run", "report": "report", "leaks": "leaks", "diff": "diff", "doctor": "doctor"}
+COMMANDS = {
+    "run": "run",
+    "report": "report",
+    "leaks": "leaks",
+    "diff": "diff",
+    "stats": "stats",
+    "top": "top",
+    "attach": "attach",
+    "doctor": "doctor",
+}
 
 
 class _Parser(argparse.ArgumentParser):

@@ -353,8 +353,8 @@ def _serve_at(name: str) -> None:
 def ask(path: str, /, *, patience: float = 10.0, **request: Any) -> dict[str, Any]:
     """Asks the process that answers at ``path`` (``do="status"``, ``snapshot``, ``save``, ``start``, ``stop``).
 
-    Returns its answer. Raises OSError where none comes within ``patience`` seconds, :class:`NativeMemError` with the
-    process's own text where it declines. Any thread.
+    Returns its answer. Raises OSError where none comes within ``patience`` seconds, :class:`NativeMemError` with
+    the process's own text where it declines. Any thread.
     """
     until = time.monotonic() + patience
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:

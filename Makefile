@@ -67,6 +67,10 @@ check: test-slow test ## all tests
 TRIED_PAGES := README.md docs/allocators.md docs/c.md docs/collections.md docs/manager.md docs/memlib.md docs/observe.md \
   docs/structures.md
 
+.PHONY: browser
+browser: $(VENV)/.installed-test $(VENV)/.installed-browser ## the pages of reports in a browser (Debian: chromium), with the keyboard
+	$(BIN)/python -m pytest tests/observe/test_page_in_browser.py -m '' $(ARGS)
+
 .PHONY: journal-cache
 journal-cache: $(VENV)/.installed-test ## the journal cache's rebuild within its budget: exit code 1 above it
 	$(BIN)/python examples/journal_cache --parallel 2 $(ARGS)

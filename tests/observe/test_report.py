@@ -193,7 +193,7 @@ def test_hostile_names(form: str) -> None:
 
 
 def test_other_formats_and_measures() -> None:
-    with pytest.raises(ConfigError, match="formats are text, json, csv"):
+    with pytest.raises(ConfigError, match="formats are text, html, json, csv"):
         render(example(), "pdf")
     with pytest.raises(ConfigError, match="measures are live, peak, total"):
         render(example(), "csv", by="most")

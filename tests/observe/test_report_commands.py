@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import subprocess
@@ -94,7 +95,7 @@ def test_mistakes_are_one_line(run, file: Path) -> None:  # type: ignore[no-unty
             "--owner",
             "nobody\n",
         ): "no owner 'nobody\\n' in the recording; it has process, cache, request",
-        ("report", file, "-o", "x.pdf"): "-o: the name says no format (.txt, .json, ",
+        ("report", file, "-o", "x.pdf"): "-o: the name says no format (.txt, .html, .json, ",
         ("report", file, "--top", "few"): "argument --top: 'few'",
         ("leaks", file, "--at-least", "much"): "argument --at-least: 'much'",
         ("leaks", file, "--owner", "nobody"): "no owner 'nobody'",
@@ -222,7 +223,7 @@ def test_diff(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     assert "gone" in run("diff", a, b, "--all")[1]
     found = json.loads(run("diff", a, b, "--format", "json")[1])
     assert found["grew"] is True and found["sites"][0]["was_line"] == 12 and len(found["owners"]) == 2
-    for name in ("d.txt", "d.json", "d.md"):
+    for name in ("d.txt", "d.json", "d.md", "d.html"):
         assert run("diff", a, b, "-o", tmp_path / name)[:2] == (GREW, "")
         assert "load" in (tmp_path / name).read_text()
 
@@ -236,6 +237,12 @@ def test_hostile_names_in_a_comparison(form: str) -> None:
         assert {each["owner"] for each in json.loads(made)["sites"]} == set(HOSTILE)
     if form == "markdown":
         assert "<" not in made and "@all" not in made
+    if form == "html":
+        assert "<script" not in made and "<img" not in made and "script-src 'none'" in html.unescape(made)
+        assert (
+            made.count("<caption") == made.count("<table") == 2
+            and made.count('scope="row"') == 2 * len(HOSTILE) + 1
+        )
     assert "\x1b" not in made and "\u202e" not in made
 
 

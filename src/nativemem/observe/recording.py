@@ -29,7 +29,8 @@ _ABOUT = struct.Struct("<2I")
 _ITEMS = (None, _NODE, _SITE, _OWNER, _MOMENT, _MOMENT, _REFUSED, _SIZE, _ABOUT)
 #: by version of the layout, how many sections there are: what was written by an earlier one can be read
 _SECTIONS = {1: 7, _VERSION: len(_ITEMS)}
-_NONE = (1 << 64) - 1
+#: no limit: what a budget without one has (NM_SIZE_MAX), and what is written for it
+_NONE = (1 << 63) - 1
 #: a block in a count, as csrc/observe/recording.h has it
 _WHOLE = 1024
 SOURCES = ("objects", "raw", "arrays", "blocks")
@@ -195,7 +196,7 @@ class _Names:
 
 
 def _limit(number: int) -> int | None:
-    return None if number == _NONE else number
+    return None if number >= _NONE else number
 
 
 def _sections(head: bytes | memoryview, where: str) -> int:

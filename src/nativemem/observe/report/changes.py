@@ -1,17 +1,27 @@
-"""A comparison as text, JSON and Markdown; see html.py for the page."""
+"""A comparison as text, JSON, Markdown and a page."""
 
 from __future__ import annotations
 
 import json
+from html import escape
 from typing import Any
 
 from ...sizes import format_size
-from . import markdown, text
+from . import html, markdown, text
 from .comparison import Comparison, OwnerGrowth, SiteGrowth
 from .tables import Column, Table, called_from
 from .wording import clean, named, number
 
-__all__ = ["FORMATS", "document", "headline", "render_json", "render_markdown", "render_text", "tables"]
+__all__ = [
+    "FORMATS",
+    "document",
+    "headline",
+    "render_html",
+    "render_json",
+    "render_markdown",
+    "render_text",
+    "tables",
+]
 
 #: of the layout of the JSON
 VERSION = 1
@@ -145,5 +155,20 @@ def render_json(comparison: Comparison, *, at_least: int, top: int | None = None
     return json.dumps(document(comparison, at_least=at_least, top=top, every=every), indent=1) + "\n"
 
 
+def render_html(comparison: Comparison, *, at_least: int, top: int = 100, every: bool = False) -> str:
+    """As one page, with nothing to load and nothing that runs."""
+    lines = headline(comparison, at_least)
+    shown = tables(comparison, at_least=at_least, top=top, every=every)
+    body = [
+        "<header><h1>Memory: what grew</h1>",
+        *(f'<p class="quiet">{escape(line)}</p>' for line in lines),
+        '</header><main id="main">',
+        *(f'<section id="{each.name}">{html.table(each)}</section>' for each in shown),
+        *([] if shown else ["<section><p>Nothing did.</p></section>"]),
+        '</main><footer class="quiet">Made by nativemem. This page loads nothing.</footer>',
+    ]
+    return html.document("Memory: what grew", "\n".join(body))
+
+
 #: by name what makes it
-FORMATS = {"text": render_text, "json": render_json, "markdown": render_markdown}
+FORMATS = {"text": render_text, "json": render_json, "markdown": render_markdown, "html": render_html}

@@ -23,6 +23,7 @@ class Format(NamedTuple):
 
 FORMATS = {
     "text": Format("report.text", (".txt",), "tables for people"),
+    "html": Format("report.html", (".html", ".htm"), "one page, with nothing to load"),
     "json": Format("report.as_json", (".json",), "all of it, for programs"),
     "csv": Format("report.as_csv", (".csv",), "the sites, for a spreadsheet"),
     "markdown": Format("report.markdown", (".md", ".markdown"), "tables for a pull request"),

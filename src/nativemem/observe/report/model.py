@@ -128,13 +128,15 @@ class Report:
         for leaf in self.tree.leaves:
             seen[leaf.owner] = seen.get(leaf.owner, Amount()) + leaf.amount
         rows: dict[str, OwnerRow] = {}
+        # the last that there was: at its end `nativemem run` lifts the process's
+        limits = {each.owner: each.limit for each in self.recording.moments if each.limit is not None}
         for each in self.recording.owners:
-            row = rows.get(each.name) or OwnerRow(each.name, 0, 0, each.limit, 0, 0, seen.get(each.name, Amount()))
+            row = rows.get(each.name) or OwnerRow(each.name, 0, 0, None, 0, 0, seen.get(each.name, Amount()))
             rows[each.name] = replace(
                 row,
                 used=row.used + each.used,
                 peak=max(row.peak, each.peak),
-                limit=each.limit if row.count == 0 else None,
+                limit=(each.limit or limits.get(each.name)) if row.count == 0 else None,
                 denials=row.denials + each.denials,
                 count=row.count + 1,
             )

@@ -10,9 +10,10 @@ from .model import Report, SiteRow, error_of
 from .tree import MEASURES, Amount, Place
 from .wording import at_time, clean, named, number, when
 
-__all__ = ["Column", "Table", "called_from", "headline", "leaks", "leaks_headline", "tables"]
+__all__ = ["MEASURED", "Column", "Table", "called_from", "headline", "leaks", "leaks_headline", "tables"]
 
-_MEASURED = {"live": "live at the end", "peak": "at the peak", "total": "in total"}
+#: how each measure is said
+MEASURED = {"live": "live at the end", "peak": "at the peak", "total": "in total"}
 
 
 class Column(NamedTuple):
@@ -80,7 +81,7 @@ def _amounts(amount: Amount, first: str = "peak") -> tuple[str, ...]:
 
 def _measured(first: str) -> tuple[Column, ...]:
     order = (first, *(measure for measure in MEASURES if measure != first))
-    return tuple(Column(_MEASURED[measure], True) for measure in order)
+    return tuple(Column(MEASURED[measure], True) for measure in order)
 
 
 def _limit(limit: int | None) -> str:
@@ -145,10 +146,10 @@ def _site_rows(
 def _sites(report: Report, top: int, by: str) -> Table:
     rest = tuple(measure for measure in MEASURES if measure != by)
     columns = (
-        Column(_MEASURED[by], True),
+        Column(MEASURED[by], True),
         Column("%", True),
         Column("blocks", True),
-        *(Column(_MEASURED[measure], True) for measure in rest),
+        *(Column(MEASURED[measure], True) for measure in rest),
         *(Column("owner"), Column("line"), Column("called from")),
     )
     found = report.sites(by)
@@ -157,7 +158,7 @@ def _sites(report: Report, top: int, by: str) -> Table:
     if report.recording.rate > 1 and found:
         doubt = 2 * error_of(found[0].amount.bytes(by), report.recording.rate)
         note = f"The first is known to about ±{format_size(doubt)} (two standard deviations)."
-    return Table("sites", f"Largest sites {_MEASURED[by]}", columns, tuple(rows), note, len(found) - len(rows))
+    return Table("sites", f"Largest sites {MEASURED[by]}", columns, tuple(rows), note, len(found) - len(rows))
 
 
 def leaks_headline(report: Report, at_least: int) -> str:

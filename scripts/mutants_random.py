@@ -50,6 +50,7 @@ TESTS = {
     "csrc/binding/region.c": ("tests/test_engine.py", "tests/test_address_space.py"),
     "csrc/binding/sources.c": ("tests/test_numpy_hook.py", "tests/test_scopes.py"),
     "csrc/binding/": (CONTRACT,),
+    "csrc/base/events.c": ("tests/observe/test_telemetry.py",),
     "csrc/engine/apart.c": ("tests/observe/test_profile.py", "tests/test_scopes.py", "tests/test_numpy_hook.py"),
     "csrc/engine/sampler.c": ("tests/observe/test_profile.py",),
     "csrc/engine/account.c": ("tests/test_engine.py", "tests/test_cli.py", "tests/test_beside_others.py"),
@@ -151,6 +152,20 @@ TESTS = {
     "src/nativemem/interop/numpy.py": ("tests/test_numpy_hook.py",),
     "src/nativemem/interop/cffi.py": ("tests/test_cffi_hook.py",),
     "src/nativemem/engine/about.py": ("tests/observe/test_recordings.py",),
+    **{
+        f"src/nativemem/observe/{name}.py": (f"tests/observe/test_{test}.py",)
+        for name, test in (
+            ("as_tracemalloc", "as_tracemalloc"),
+            ("changes", "snapshot"),
+            ("measure", "measure"),
+            ("metrics", "metrics"),
+            ("opentelemetry", "metrics"),
+            ("prometheus", "metrics"),
+            ("snapshot", "snapshot"),
+            ("telemetry", "telemetry"),
+        )
+    },
+    "src/nativemem/stats.py": ("tests/observe/test_snapshot.py", "tests/contract/test_stats.py"),
     "src/nativemem/observe/": ("tests/observe",),
     "src/nativemem/testing/": ("tests/testing",),
     "src/nativemem/manager/collections/": COLLECTIONS,

@@ -43,7 +43,7 @@ def test_a_budget_in_a_block(nm: Binding) -> None:
     budget.try_reserve(500)
     assert (same.delta, same.peak, same.count, same.denials) == (-100, 300, 2, 1)
     assert budget.peak == 900 and same.seconds > 0
-    assert str(same).endswith(" s, -100 B more, at most 300 B, 2 charges, 1 denials")
+    assert str(same).endswith(" s, -100 B more, at most 300 B, 2 charges, 1 denial")
     with pytest.raises(RuntimeError, match="was used before"):
         same.__enter__()
 

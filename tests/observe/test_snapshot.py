@@ -177,9 +177,11 @@ def made(used: dict[str, int], sites: dict[tuple[str, int], int] | None = None, 
 
 def test_diff_is_sorted_and_says_what_became_of_each() -> None:
     """OBS-2"""
-    a = made({"same": 5, "grows": 1, "shrinks": 900, "goes": 10}, {("f", 3): 100, ("g", 9): 50})
+    a = made({"same": 5, "grows": 1, "shrinks": 900, "goes": 10}, {("f", 3): 100, ("g", 9): 50, ("none", 1): 0})
     b = made(
-        {"same": 5, "grows": 300, "shrinks": 100, "comes": 7, "zero": 0}, {("f", 3): 100, ("f", 4): 60}, when=2.5
+        {"same": 5, "grows": 300, "shrinks": 100, "comes": 7, "zero": 0},
+        {("f", 3): 100, ("f", 4): 60, ("nothing", 1): 0},
+        when=2.5,
     )
     found = diff(a, b)
     changes = [(change.name, change.how, change.grew) for change in found.owners]

@@ -232,13 +232,17 @@ class Measure:
         assert self.delta is not None and self.peak is not None
         said = [f"{self.seconds:.3f} s", f"{format_size(self.delta)} more", f"at most {format_size(self.peak)}"]
         if self.count is not None:
-            said.append(f"{self.count:,} {'charges' if self.sees == 'budget' else 'blocks'}")
+            said.append(_several(self.count, "charge" if self.sees == "budget" else "block"))
         if self.denials is not None:
-            said.append(f"{self.denials:,} denials")
+            said.append(_several(self.denials, "denial"))
         return ", ".join(said)
 
     def __repr__(self) -> str:
         return f"<Measure by {self.sees}: {self}>"
+
+
+def _several(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def _scopes_work() -> bool:

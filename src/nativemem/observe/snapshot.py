@@ -400,6 +400,8 @@ def _by_owner(whole: Snapshot) -> dict[Key, Part]:
 def _by_site(whole: Snapshot, by: str) -> dict[Key, Part]:
     parts: dict[Key, Part] = {}
     for site in whole.sites:
+        if not site.live:  # all that it took is gone: it is as if it had not come
+            continue
         places = [site.path] if by == "line" else site.path.frames()
         key = (site.owner, site.source, *((at.file, at.line, at.function) for at in places))
         before = parts.get(key, Part())

@@ -53,21 +53,22 @@ class Event:
     number: int
 
     def __str__(self) -> str:
-        used, limit = format_size(self.used), "no limit" if self.limit is None else format_size(self.limit)
+        used, limit = format_size(self.used), "none" if self.limit is None else format_size(self.limit)
+        use = f"{used} in use, no limit" if self.limit is None else f"{used} of {limit} in use"
         asked, more = format_size(self.requested), f" for {self.other}" if self.other else ""
         if self.kind == "denied":
             why = "" if self.detail == "limit" else f" ({self.detail})"
-            return f"{self.owner} refused {asked}{more}: {used} of {limit} in use{why}"
+            return f"{self.owner} refused {asked}{more}: {use}{why}"
         if self.kind == "pressure":
-            return f"{self.owner} is at {self.detail}: {used} of {limit} in use"
+            return f"{self.owner} is at {self.detail}: {use}"
         if self.kind == "limit":
             before = "none" if self.requested >= SIZE_MAX else asked
             return f"{self.owner}: its limit is {limit} and was {before}; {used} in use"
         if self.kind == "lent":
             return f"{self.owner} lent {asked} of limit to {self.other} and has {limit}"
         if self.kind == "engine":
-            return f"the engine serves {self.detail or 'nothing new'}; {used} held, limit {limit}"
-        return f"{self.owner} was {self.kind}: {used} of {limit} in use"
+            return f"the engine serves {self.detail or 'nothing new'}; {used} held, its limit is {limit}"
+        return f"{self.owner} was {self.kind}: {use}"
 
 
 def _event(backend: str, raw: Any) -> Event:

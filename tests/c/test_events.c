@@ -1,0 +1,125 @@
+/* Events, and the figures that telemetry and measuring take from budgets. */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "harness.h"
+
+#include "base/events.h"
+#include "nativemem/budget.h"
+
+static nm__event found[NM_EVENTS];
+
+/* The number of the newest event. */
+static uint64_t newest(void) {
+    size_t count = nm__events_read(0, found, NM_EVENTS);
+    return count == 0 ? 0 : found[count - 1].number;
+}
+
+static nm_budget *named(size_t limit, nm_budget *parent, const char *name) {
+    nm_budget *b = nm_budget_create(limit, parent, NULL);
+    CHECK(b != NULL);
+    nm__budget_introduce(b, name);
+    return b;
+}
+
+static void test_what_is_noted(void) {
+    uint64_t before = newest();
+    nm_budget *parent = named(1000, NULL, "parent"), *child = named(1000, parent, "child");
+    nm_budget *nameless = nm_budget_create(5000, parent, NULL);
+    CHECK(nm_budget_charge(parent, 900) && !nm_budget_charge(child, 200) && !nm_budget_charge(nameless, 300));
+    nm_budget_set_limit(nameless, 400);
+    nm_budget_destroy(nameless);
+    nm_budget_destroy(child);
+    CHECK(nm__events_read(before, found, NM_EVENTS) == 5);
+    CHECK(found[0].kind == NM__EVENT_MADE && strcmp(found[0].name, "parent") == 0 && found[0].number == before + 1);
+    CHECK(found[2].kind == NM__EVENT_DENIED && strcmp(found[2].name, "parent") == 0);
+    CHECK(strcmp(found[2].other, "child") == 0 && found[2].requested == 200 && found[2].used == 900);
+    CHECK(found[3].requested == 300 && found[3].other[0] == 0 && found[3].detail == NM_DENIED_LIMIT);
+    CHECK(found[4].kind == NM__EVENT_CLOSED && found[4].limit == 1000 && found[4].time_ns >= found[0].time_ns);
+    CHECK(nm__events_read(before, found, 2) == 2 && nm__events_read(found[1].number, found, 9) == 3);
+    nm_budget_destroy(parent);
+}
+
+#define WRITERS 3
+static atomic_int writing;
+
+static void *note_on(void *arg) {
+    uint64_t mine = (uint64_t)(uintptr_t)arg;
+    nm__event event = {.kind = NM__EVENT_LIMIT, .requested = mine, .used = mine, .limit = mine};
+    memset(event.name, 'a' + (int)mine, sizeof event.name - 1);
+    for (int i = 0; i < 4000; i++) nm__event_note(event);
+    (void)atomic_fetch_sub(&writing, 1);
+    return NULL;
+}
+
+static void test_no_event_is_mixed_of_two(void) {
+    pthread_t threads[WRITERS];
+    uint64_t seen = newest(), wrong = 0, read = 0;
+    atomic_store(&writing, WRITERS);
+    for (size_t i = 0; i < WRITERS; i++) CHECK(pthread_create(&threads[i], NULL, note_on, (void *)(i + 1)) == 0);
+    for (bool last = false; !last;) {
+        last = atomic_load(&writing) == 0;
+        size_t count = nm__events_read(seen, found, NM_EVENTS);
+        for (size_t i = 0; i < count; i++) {
+            const nm__event *e = &found[i];
+            bool same = e->requested == e->used && e->used == e->limit && e->number > seen;
+            for (size_t c = 0; c < sizeof e->name - 1; c++) same = same && e->name[c] == 'a' + (int)e->used;
+            wrong += !same;
+            seen = e->number;
+        }
+        read += count;
+    }
+    for (int i = 0; i < WRITERS; i++) CHECK(pthread_join(threads[i], NULL) == 0);
+    CHECK(wrong == 0 && read >= NM_EVENTS / 2 && nm__events_read(seen, found, NM_EVENTS) == 0);
+    CHECK(nm__events_read(0, found, NM_EVENTS) == NM_EVENTS && found[NM_EVENTS - 1].number == seen);
+}
+
+static void test_charges_are_counted(void) {
+    nm_budget *root = nm_budget_create(1000, NULL, NULL), *b = nm_budget_create(1000, root, NULL);
+    nm_budget *leaf = nm_budget_create(100, b, NULL);
+    CHECK(nm_budget_charge(root, 10) && nm_budget_charge(b, 20) && nm_budget_charge(leaf, 30) && !nm_budget_charge(leaf, 80));
+    CHECK(nm_budget_release(leaf, 30) == NM_OK && nm_budget_charge(leaf, 40));
+    nm_charges sum = nm_budget_charges(root), of_leaf = nm_budget_charges(leaf);
+    CHECK(sum.count == 4 && sum.bytes == 100 && of_leaf.count == 2 && of_leaf.bytes == 70);
+    nm_budget_destroy(leaf);
+    nm_budget_destroy(b);
+    sum = nm_budget_charges(root);
+    CHECK(sum.count == 4 && sum.bytes == 100 && nm_budget_used(root) == 10);
+    nm_budget_destroy(root);
+}
+
+static void *rise(void *arg) {
+    nm_budget *b = arg;
+    for (int i = 0; i < 20000; i++) CHECK(nm_budget_charge(b, 7) && nm_budget_release(b, 7) == NM_OK);
+    (void)atomic_fetch_sub(&writing, 1);
+    return NULL;
+}
+
+/* Whatever takes the recent peak meanwhile: the peak for life is there, and none is above it. */
+static void test_a_peak_is_taken_while_others_charge(void) {
+    nm_budget *b = nm_budget_create(1000, NULL, NULL);
+    pthread_t threads[2];
+    size_t most = 0;
+    atomic_store(&writing, 2);
+    for (int i = 0; i < 2; i++) CHECK(pthread_create(&threads[i], NULL, rise, b) == 0);
+    while (atomic_load(&writing) != 0) {
+        size_t peak = nm_budget_take_peak(b);
+        if (peak > most) most = peak;
+    }
+    for (int i = 0; i < 2; i++) CHECK(pthread_join(threads[i], NULL) == 0);
+    CHECK(most <= 14 && nm_budget_peak(b) <= 14 && nm_budget_peak(b) >= 7 && nm_budget_check(b) == NULL);
+    (void)nm_budget_take_peak(b);
+    CHECK(nm_budget_take_peak(b) == 0 && nm_budget_charge(b, 5) && nm_budget_take_peak(b) == 5 &&
+          nm_budget_charges(b).count == 40001);
+    CHECK(nm_budget_release(b, 5) == NM_OK && nm_budget_take_peak(b) == 5 && nm_budget_take_peak(b) == 0);
+    nm_budget_destroy(b);
+}
+
+int main(void) {
+    RUN(test_what_is_noted());
+    RUN(test_no_event_is_mixed_of_two());
+    RUN(test_charges_are_counted());
+    RUN(test_a_peak_is_taken_while_others_charge());
+    return finish();
+}

@@ -249,7 +249,8 @@ static PyObject *check_insides(PyObject *module, PyObject *unused) {
         done = check_run_program(thread);
         check_hide_from_tracers(thread, false);
     }
-    if (!done) return NULL;
+    if (PyErr_Occurred() != NULL) return NULL; /* for want of memory nothing is known to have moved */
+    if (!done) return PyErr_NoMemory();        /* a look-up in the program's names swallows it */
     if (check.wrong != NULL) return PyUnicode_FromString(check.wrong);
     passed = true;
     Py_RETURN_NONE;

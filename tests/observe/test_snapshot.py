@@ -153,11 +153,21 @@ def test_open_allocators(nm: Binding) -> None:
     closed = nm.Arena()
     closed.close()
     block = arena.alloc(100)
+
+    class Liar:
+        """It is looked at with all others, and takes no question."""
+
+        @property
+        def __class__(self) -> type:  # type: ignore[override]
+            raise RuntimeError("asked for its class")
+
+    liar = Liar()
     assert snapshot().allocators == ()
     found = {(each.chain, each.id): each for each in snapshot(allocators=True).allocators}
     state = found["Arena > Limited > System", arena.id]
     assert (state.stats, state.owner) == (arena.stats, "of allocators")
     assert closed.describe() not in [each.chain for each in found.values() if each.id == closed.id]
+    del liar
     block.free()
 
 

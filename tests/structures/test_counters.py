@@ -42,7 +42,7 @@ def test_the_health_of_a_pool() -> None:
     assert (health.utilization, health.failure_rate, health.leak_rate) == (0.0, 0.2, 0.25)
     everything = [pool.get(0) for _ in range(5)]  # no slot was lost, and none made twice
     assert figures(pool.health)[:6] == (0, 5, 0, 5, 8, 2) and pool.health.utilization == 1.0
-    with pytest.raises(PoolExhausted, match="none came back within 0 s\n") as caught:
+    with pytest.raises(PoolExhausted, match=r"none came back within 0 s(\n|$)") as caught:
         pool.get(0)
     state = {"requested": 1, "used": 5, "limit": 5, "capacity": 5, "available": 0, "utilization": 1.0}
     assert {key: caught.value.state[key] for key in state} == state

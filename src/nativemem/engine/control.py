@@ -45,7 +45,10 @@ class Engine:
     def start(*, idle_decay: bool) -> None:
         """Makes the heap. Raises :class:`OutOfMemory` where the system refuses its first memory, and what
         :meth:`check_insides` raises."""
-        Engine.check_insides()
+        try:
+            Engine.check_insides()
+        except MemoryError:
+            raise errors.OutOfMemory("the system refused the first memory for the heap") from None
         start_region()
         settings = Settings.from_env()
         if not dataplane.engine_start(settings.secure):

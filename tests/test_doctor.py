@@ -273,6 +273,9 @@ def test_limits_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda which: (2 << 30, -1))
     row = _doctor._address_space("address limit")
     assert (row.state, row.reason.split(" (")[0], row.cure) == ("works", "2.0 GiB", "")
+    for limit, cure in ((1 << 30, ""), ((1 << 30) - 1, "raise it (ulimit -v)")):
+        monkeypatch.setattr(resource, "getrlimit", lambda which, limit=limit: (limit, -1))
+        assert _doctor._address_space("address limit").cure.partition(":")[0] == cure
     monkeypatch.setattr(resource, "getrlimit", lambda which: (resource.RLIM_INFINITY, -1))
     assert _doctor._address_space("address limit").state == "off"
     for found, state in (([512 << 20, 1 << 40], "works"), ([1 << 62], "off"), ([], "off")):

@@ -318,3 +318,13 @@ def test_messages_show_any_value_in_one_short_line(nm: Binding, value: object) -
             call()
         assert "\n" not in str(caught.value)
         assert len(str(caught.value)) < 300
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="notes are from 3.11 on")
+@pytest.mark.parametrize(("sites", "more"), [(1, []), (10, []), (11, ["  and 1 more"]), (13, ["  and 3 more"])])
+def test_the_first_ten_sites_of_a_leak(sites: int, more: list[str]) -> None:
+    """ERR-2"""
+    error = errors.LeakError("leak")._at([f"site {n}" for n in range(sites)])
+    assert error.sites == tuple(f"site {n}" for n in range(sites))
+    assert error.__notes__[-1].splitlines() == [f"  site {n}" for n in range(min(sites, 10))] + more
+    assert len(errors.LeakError("leak")._at([]).__notes__) == len(error.__notes__) - 1

@@ -77,15 +77,18 @@ def test_scopes(
     world: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, used: int, refuses: bool, works: bool
 ) -> None:
     def taken(size: int) -> bytes:
+        taken_sizes.append(size)
         if size == 64 << 20 and refuses:
             raise MemoryError
         return b""
 
     sizes: list[int] = []
+    taken_sizes: list[int] = []
     monkeypatch.setattr(probes, "_scope", lambda size: (sizes.append(size), Limit(used))[1])
     monkeypatch.setattr(probes, "bytes", taken, raising=False)
     row = probes._scopes("scopes")
     assert (row.state, sizes, world.asked) == ("works" if works else "declined", [8 << 20], [{"arrays": False}])
+    assert taken_sizes == [1 << 20, 64 << 20]
     if not works:
         assert row[2:] == (f"charged {used} bytes for 1 MiB; refused: {refuses}", BUG)
 

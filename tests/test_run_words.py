@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from nativemem.commands import run
+from nativemem.engine import startup
 from nativemem.engine.install import LEAST_OVER_HELD
+from nativemem.errors import ConfigError
 
 #: a line; the own words, the interpreter's options, the kind, the program, what stands before its letter
 LINES: list[tuple[str, list[str], list[str], str | None, list[str], list[str]]] = [
@@ -160,3 +162,46 @@ def test_mistakes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "executable", "")
     assert says("a.py").startswith("this interpreter does not know its own file (sys.executable)")
+
+
+@pytest.mark.parametrize(
+    ("error", "says", "code"),
+    [
+        (startup._Refused("what"), b"nativemem run: what\n", 2),
+        (ConfigError("what"), b"nativemem: what\n", 1),
+    ],
+)
+def test_a_program_that_is_not_started(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, says: bytes, code: int
+) -> None:
+    """CLI-5: the interpreter ends at once, with the reason; also where nothing can be written."""
+
+    class Ended(Exception):
+        pass
+
+    def ended(code: int) -> None:
+        raise Ended(code)
+
+    def start(*words: Any) -> None:
+        started.append(words)
+        raise error
+
+    started: list[Any] = []
+    written: list[Any] = []
+    monkeypatch.setattr(startup, "_start", start)
+    monkeypatch.setattr(startup.os, "_exit", ended)
+    monkeypatch.setattr(startup, "_write", lambda *words: written.append(words))
+    monkeypatch.setenv("NATIVEMEM_AUTOINSTALL", "1")
+    with pytest.raises(Ended) as caught:
+        startup.begin(startup.pack(1 << 20, "/s.json", "0", None, None))
+    assert (caught.value.args, written, os.environ["NATIVEMEM_AUTOINSTALL"]) == ((code,), [(2, says)], "0")
+    assert started == [(1 << 20, "/s.json", None)]
+
+    def closed(*words: Any) -> None:
+        raise OSError
+
+    monkeypatch.setattr(startup, "_write", closed)
+    with pytest.raises(Ended) as caught:
+        startup.begin(startup.pack(None, None, None, 1024, "/p.nm"))
+    assert (caught.value.args, "NATIVEMEM_AUTOINSTALL" in os.environ) == ((code,), False)
+    assert started[1:] == [(None, None, ("/p.nm", 1024))]

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 import nativemem
-from nativemem.errors import ConfigError, NativeUnavailable
-from nativemem.testing import Findings, sweep
+from nativemem.errors import ConfigError, NativeMemError, NativeUnavailable
+from nativemem.testing import Findings, injection, sweep
 from nativemem.testing.findings import KINDS
 from nativemem.testing.injection_report import Shared
 from nativemem.testing.stacks import c_frames
@@ -557,3 +557,24 @@ def test_frames_of_c_as_text(tmp_path: Path) -> None:
 
 def test_names() -> None:
     assert sorted(nativemem.testing.__all__) == ["Finding", "Findings", "sweep"]
+
+
+def test_an_answer_in_pieces() -> None:
+    """Of what comes through a pipe just one answer is taken, however it arrives."""
+    end, told = os.pipe()
+    with os.fdopen(end, "rb", buffering=0) as channel:
+        os.write(told, b"ab")
+        watched: list[Any] = []
+
+        class Sweep:
+            def watch(self, shared: Any) -> None:
+                watched.append(shared)
+                os.write(told, b"cdef")
+
+        sweep_: Any = Sweep()
+        shared: Any = object()
+        assert injection._Sweep.received(sweep_, channel, shared, 4) == b"abcd"
+        assert watched == [shared] and channel.read(2) == b"ef"
+        os.close(told)
+        with pytest.raises(NativeMemError, match="ended without a word"):
+            injection._Sweep.received(sweep_, channel, shared, 1)

@@ -23,6 +23,9 @@ static struct {
     size_t lent; /* bytes, to no owner */
 } overdraft_blocks;
 
+static nm__denial_call overdraft_at_denial;
+void nm__overdraft_at_denial(nm__denial_call call) { overdraft_at_denial = call; }
+
 static void overdraft_lock(void) {
     while (NM_UNLIKELY(atomic_exchange_explicit(&overdraft_blocks.locked, true, memory_order_acquire))) sched_yield();
 }
@@ -47,9 +50,11 @@ void nm__overdraft_add_census(nm_census *sum) {
     nm__census_add(sum, &one);
 }
 
-/* As if it had been asked for in vain, though it may have been had from the overdraft. */
-static void overdraft_remember_denial(nm__owner *o, size_t bytes) {
-    if (nm__charge_both(o, bytes, nm__budget_hold)) nm__charge_release(o, bytes);
+/* As if it had been asked for in vain, though it may have been had from the overdraft. false: it would have been served. */
+static bool overdraft_remember_denial(nm__owner *o, size_t bytes) {
+    bool held = nm__charge_both(o, bytes, nm__budget_hold);
+    if (held) nm__charge_release(o, bytes);
+    return !held;
 }
 
 /* What the interpreter takes for itself, between the instructions that bear a refusal and outside of calls, cannot go on
@@ -140,7 +145,7 @@ nm_status nm__overdraft_give(void *ptr) {
 
 static void *overdraft_refuse(nm__owner *o, size_t bytes, bool raw) {
     if (!raw) nm__denial_keep_error_ready();
-    overdraft_remember_denial(o, bytes);
+    (void)overdraft_remember_denial(o, bytes);
     nm__denial_tell(o, raw);
     return NULL;
 }
@@ -197,7 +202,9 @@ void *nm__overdraft_take(size_t size, bool zeroed, bool raw) {
     }
     if (ptr == NULL) return overdraft_refuse(o, bytes, raw);
     if (!silent && nm__denial_put_off(o, thread)) {
-        overdraft_remember_denial(o, bytes);
+        bool denied = overdraft_remember_denial(o, bytes);
+        nm_failure failure = nm_last_failure();
+        if (denied && overdraft_at_denial != NULL) overdraft_at_denial(o, failure.requested, failure.used, failure.limit);
         (void)nm__budget_take_refusal(&nm__denial_here.refusal);
     }
     return ptr;

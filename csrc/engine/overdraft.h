@@ -25,6 +25,10 @@ void *nm__overdraft_take(size_t size, bool zeroed, bool raw);
  * or NULL. With its lock. */
 void *nm__overdraft_take_unbounded(size_t size, bool zeroed);
 
+/* What is called when a request was served beyond a limit and its error is put off: no caller sees that refusal. One. */
+typedef void (*nm__denial_call)(const nm__owner *owner, size_t requested, size_t used, size_t limit);
+void nm__overdraft_at_denial(nm__denial_call call);
+
 extern nm_heap *nm__overdraft_heap; /* NULL before the start */
 /* Pre: the page of a block. */
 NM_INLINE bool nm__overdraft_owns(const nm__page *page) {

@@ -6,6 +6,7 @@
 #include "engine/array_charges.h"
 #include "engine/engine.h"
 #include "engine/insides.h"
+#include "engine/overdraft.h"
 #include "engine/owners.h"
 #include "heap/heap.h"
 #include "tuning.h"
@@ -228,6 +229,10 @@ NM_COLD void nm__sampler_refused(const nm__owner *owner, size_t requested, size_
     errno = before;
 }
 
+static void sampler_denied(const nm__owner *owner, size_t requested, size_t used, size_t limit) {
+    if (nm__sampler_is_on()) nm__sampler_refused(owner, requested, used, limit);
+}
+
 /* ---- beginning and end ------------------------------------------------------------------------------ */
 
 /* Pre: the lock is held. The code objects that are to be let go of once it is not: that may run Python code. */
@@ -381,5 +386,6 @@ int nm__sampler_add(PyObject *module) {
         {"profile_read", sampler_read, METH_NOARGS, "Head and sections of its recording, as bytes; None: there is none."},
         {NULL, NULL, 0, NULL}};
     nm__owner_at_end(sampler_owner_ends);
+    nm__overdraft_at_denial(sampler_denied);
     return PyModule_AddFunctions(module, methods);
 }

@@ -78,6 +78,31 @@ def test_an_owner_that_ends_uses_nothing(tmp_path: Path) -> None:
         assert [m for m in recording.moments if m.number == number][-1].used == 0
 
 
+@pytest.mark.skipif(nativemem.backend != "native", reason="a profile is of the engine, which is native")
+def test_each_refusal_is_noted(tmp_path: Path) -> None:
+    """REP-2: those of small blocks, whose error comes later, as well as large ones."""
+    file = tmp_path / "run.nm"
+    code = (
+        "import sys, nativemem; nativemem.install()\n"
+        "from nativemem.observe.profile import Profile\n"
+        "budget = nativemem.Budget('1 MiB', name='small')\n"
+        "def fill(size):\n"
+        "    kept = []\n"
+        "    while True: kept.append(bytes(size))\n"
+        "with Profile(sys.argv[1]):\n"
+        "    for size in (40, 1000, 300_000):\n"
+        "        try:\n"
+        "            with budget: fill(size)\n"
+        "        except MemoryError: pass\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(file)], check=True)
+    recording = read(file)
+    denials = next(owner.denials for owner in recording.owners if owner.name == "small")
+    assert len(recording.refused) == denials >= 3 and {each.owner for each in recording.refused} == {"small"}
+    assert all("fill" in [at.function for at in each.path] for each in recording.refused)
+    assert {each.limit for each in recording.refused} == {1 << 20}
+
+
 def test_the_first_layout_is_read(first: Path) -> None:
     """PROF-3"""
     recording = read(first)

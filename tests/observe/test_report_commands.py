@@ -246,6 +246,27 @@ def test_hostile_names_in_a_comparison(form: str) -> None:
     assert "\x1b" not in made and "\u202e" not in made
 
 
+def test_snapshots_are_taken_as_recordings(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """REP-6: of one process at two times, on either backend; and one of each kind."""
+    from nativemem.observe.snapshot import snapshot
+
+    budget = nativemem.Budget("64 MiB", name="held")
+    files = [tmp_path / "a.json", tmp_path / "b.json"]
+    snapshot().save(files[0])
+    with budget.reserve(3 * MIB):
+        snapshot().save(files[1])
+    code, out, _ = run("diff", *files, "--format", "json", "--at-least", "3MiB")
+    found = {each["owner"]: each["grew"] for each in json.loads(out)["owners"]}
+    assert code == GREW and found["held"] == 3 * MIB
+    assert run("report", files[1])[0] == 0 and "held" in run("report", files[1])[1]
+    recording = write(tmp_path / "run.nm", example())
+    assert json.loads(run("diff", files[0], recording, "--format", "json")[1])["sites"][0]["before"] == 0
+    for content in (b"{", b'{"snapshot": 99}', b'{"\xff', b"{" + b'"a":{' * 100_000):
+        files[0].write_bytes(content)
+        code, out, err = run("diff", *files)
+        assert code == USAGE and out == "" and err.count("\n") == 1, err
+
+
 LEAKY = """\
 import os, signal, sys
 import nativemem

@@ -45,6 +45,9 @@ def headline(report: Report) -> list[str]:
             f"a sample in {format_size(recording.rate)}, {number(recording.samples)} samples: sites are estimates"
         )
     lines = [clean(recording.about.get("command", "")), rate]
+    if "kind" in recording.about:
+        without = "" if recording.sites else "; no profile was running, so there are no sites"
+        return [f"{clean(recording.about['kind'])}, of process {recording.pid}, {when(recording.began)}{without}"]
     if report.owner is not None:
         lines.append(f"of the owner {clean(report.owner)} alone")
     if recording.lasted is None:

@@ -1,5 +1,11 @@
-"""Tests against memory: fault injection into any code."""
+"""Tests against memory: a pytest plugin, fault injection into any code, growth by repetition, traces."""
 
 from .._lazy import room
 
-__getattr__, __all__ = room(__name__, findings="Finding Findings", injection="sweep")
+__getattr__, __all__ = room(
+    __name__,
+    findings="Finding Findings",
+    injection="sweep",
+    repetitions="Growth growth",
+    trace="Place Trace",
+)

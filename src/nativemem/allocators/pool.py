@@ -52,9 +52,10 @@ class Pool(Allocator):
         self.config = config  # type: ignore[misc]
 
     def _largest_free(self) -> int | None:
-        config: Any = self.config
-        live, cell = self._core.stats()[5], self._usable(config.block_size, 1)
-        return cell if self.config.grow or live < self.config.count else 0
+        plane: Any = self
+        _, _, _, limit, _, live, *_ = self._core.stats()
+        cell = self._usable(plane._natural, 1)
+        return cell if not limit or live * cell < limit else 0
 
     @staticmethod
     def _explain(allocator: Any, refused: Refusal, layout: tuple[int, int] | None) -> tuple[dict[str, Any], str]:

@@ -105,4 +105,25 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         "pass",
         "the list is this call's alone, and ends with it",
     ),
+    Equivalent(
+        "src/nativemem/manager/collections/storage.py", "return False", "return None", "asked for its truth alone"
+    ),
+    Equivalent(
+        "src/nativemem/backends/pure/packed/base.py",
+        "raw.release()",
+        "pass",
+        "nothing else refers to the view, so it ends with this reference",
+    ),
+    Equivalent(
+        "src/nativemem/backends/pure/packed/tables.py",
+        "return i if self._index[i] else -1",
+        "return i if self._index[i] else -2",
+        "as good as any number below zero",
+    ),
+    Equivalent(
+        "src/nativemem/observe/report/comparison.py",
+        "pairs.update({(new, key[2]): old for old, new in zip(sorted(olds), sorted(places), strict=True)})",
+        "pairs.update({(new, key[2]): old for old, new in zip(sorted(olds), sorted(places), strict=False)})",
+        "they are as many, which the line above sees to",
+    ),
 )

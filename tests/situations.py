@@ -383,8 +383,8 @@ add("umask, folder, mask of signals", "import os, signal\nprint(os.umask(0), os.
 # --- options of python's ---
 FLAGS = "import sys\nprint(sys.flags, sys.warnoptions, sorted(sys._xoptions), sys.path[0], sys.dont_write_bytecode)\nassert not __debug__, 'debugging'\n"
 for options in (
-    "-B", "-b", "-bb", "-d", "-E", "-I", "-O", "-OO", "-q", "-R", "-s", "-S", "-SI", "-u", "-x", "-BOu", "-Wignore", "-W error",
-    "-W ignore -W error::DeprecationWarning", "-Xdev", "-X utf8", "-X faulthandler", "-X int_max_str_digits=640",
+    "-B", "-b", "-bb", "-d", "-E", "-I", "-O", "-OO", "-q", "-R", "-s", "-S", "-SI", "-u", "-x", "-Sx", "-BOu", "-Wignore",
+    "-W error", "-W ignore -W error::DeprecationWarning", "-Xdev", "-X utf8", "-X faulthandler", "-X int_max_str_digits=640",
     "-X nonsense", "-X warn_default_encoding", "-X pycache_prefix=cache", "--check-hash-based-pycs never",
     *(["-P", "-X no_debug_ranges", "-X frozen_modules=off"] if sys.version_info >= (3, 11) else []),
     *(["-X thread_inherit_context=1", "-X context_aware_warnings=1"] if sys.version_info >= (3, 14) else []),

@@ -136,6 +136,8 @@ def test_the_table_of_the_environment() -> None:
     """CFG-1: docs/reference.md shows it as it is made from config.py, and it names each variable that is read."""
     text = (Path(__file__).parents[1] / "docs" / "reference.md").read_text(encoding="utf-8")
     assert config.environment_table() + "\n" in text
+    rows = config.environment_table().splitlines()[2:]
+    assert len(rows) == len(config.VARIABLES) and all("NATIVE_MEM" in row or "NATIVEMEM_" in row for row in rows)
     read = set(re.findall(r'"(NATIVEMEM_[A-Z_]+)"', inspect.getsource(settings)))
     named = {name for variable in config.VARIABLES for name in variable.name.split(", ")}
     assert read - named == set()

@@ -7,7 +7,7 @@ from typing import Any
 
 from ._folder import PACKAGE
 
-__all__ = ["Place", "frame_at", "places"]
+__all__ = ["Place", "frame_at", "places", "site"]
 
 #: file, line, function
 Place = tuple[str, int, str]
@@ -37,3 +37,25 @@ def places(depth: int) -> tuple[Place, ...]:
             found.append((code.co_filename, line, getattr(code, "co_qualname", code.co_name)))
         n += 1
     return tuple(found)
+
+
+#: ``file:line`` by a place in a code object: finding the line's number costs more than all the rest
+_sites: dict[tuple[Any, int], str] = {}
+_MOST_SITES = 1000
+
+
+def site(depth: int) -> str:
+    """``file:line`` of the caller of this package. The frames of the ``depth`` innermost calls, from the caller of
+    this function on, are known to be of the package."""
+    n = depth + 1
+    while (frame := frame_at(n)) is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        n += 1
+    if frame is None:
+        return "an unknown place:0"
+    key = frame.f_code, frame.f_lasti
+    found = _sites.get(key)
+    if found is None:
+        if len(_sites) >= _MOST_SITES:
+            _sites.clear()  # code that is made again and again
+        found = _sites[key] = f"{key[0].co_filename}:{frame.f_lineno or key[0].co_firstlineno}"
+    return found

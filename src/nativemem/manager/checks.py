@@ -8,7 +8,7 @@ has a use for. Calls come one at a time, under the room's lock. Of contents it i
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import ConfigError, shown
@@ -193,3 +193,15 @@ def backends_of(value: Any) -> list[Nothing]:
 
 
 _METHODS = tuple(name for name in vars(Nothing) if not name.startswith("_") and name != "name")
+
+
+def told(backends: Sequence[Nothing]) -> dict[str, list[Callable[..., Any]]]:
+    """By method the backends' own: what a backend has from :class:`Nothing` need not be called."""
+    return {
+        name: [
+            getattr(backend, name)
+            for backend in backends
+            if getattr(getattr(backend, name), "__func__", None) is not getattr(Nothing, name)
+        ]
+        for name in _METHODS
+    }

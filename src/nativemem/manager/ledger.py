@@ -10,9 +10,10 @@ import functools
 import time
 import weakref
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .._frames import places
+from .._frames import site
 from ..sizes import parse_size
 from .configuration import PROVIDERS
 from .verification import Event, Verification, lock, new_key
@@ -31,19 +32,30 @@ __all__ = ["verified"]
 TRIES = 50
 
 
+class _Reference(weakref.ref[Any]):
+    """A reference to a block that knows the block's key."""
+
+    __slots__ = ("key",)
+    key: int
+
+
 class _Verified(_Base):
     """The checks in front of the manager's calls."""
 
     _verification: Verification
     #: by key: the block, its ``id()``, its size and its owner
-    _live: dict[int, tuple[weakref.ref[Any], int, int, str]]
+    _live: dict[int, tuple[_Reference, int, int, str]]
     #: keys of blocks that were collected, which may happen anywhere
     _gone: deque[int]
     #: keys by the ``id()`` of the block
     _keys: dict[int, int]
+    #: called with the reference to a block that was collected
+    _drop: Callable[[Any], None]
 
     def _begin(self) -> None:
-        self._live, self._keys, self._gone = {}, {}, deque()
+        gone: deque[int] = deque()
+        self._live, self._keys, self._gone = {}, {}, gone
+        self._drop = lambda reference: gone.append(reference.key)
         self._under_way = self._bytes_under_way = 0
         name, weak = f"ledger of manager {new_key()}", weakref.ref(self)
 
@@ -71,52 +83,70 @@ class _Verified(_Base):
             self._under_way += 1
             self._bytes_under_way += size
 
-    def _ends(self, size: int) -> None:
-        with lock:
-            self._under_way -= 1
-            self._bytes_under_way -= size
+    def _ends(self, size: int) -> bool:
+        """Under the lock. Whether the ledger is due to be reconciled, once it is given up."""
+        self._under_way -= 1
+        self._bytes_under_way -= size
+        return self._verification._is_due()
 
     def allocate(self, owner: str, size: int | str, align: int = 16, *, zero: bool = False) -> Any:
         checks, size = self._verification, parse_size(size, "manager.allocate: size")
-        self._owner(owner)
+        try:
+            self._owners[owner]
+        except (KeyError, TypeError):
+            self._owner(owner)
         provider = PROVIDERS[0 if size <= self._small else self._larger(size)]
-        checks._run("pre_allocate", Event("pre_allocate", 0, owner, size, provider), "allocate")
+        if checks._hooks["pre_allocate"]:
+            checks._run("pre_allocate", Event("pre_allocate", 0, owner, size, provider), "allocate")
         self._begins(size, "alloc")
+        key = 0
         try:
             block = super().allocate(owner, size, align, zero=zero)
             key = self._enter(block, size, owner)
         finally:
-            self._ends(size)
-        self._reconcile_if_due()
-        checks._run("post_allocate", Event("post_allocate", key, owner, size, provider), "allocate")
+            with lock:
+                due = self._ends(size) and key != 0
+        if due:
+            self._reconcile()
+        if checks._hooks["post_allocate"]:
+            checks._run("post_allocate", Event("post_allocate", key, owner, size, provider), "allocate")
         return block
 
     def _enter(self, block: Any, size: int, owner: str) -> int:
-        file, line, _ = (places(1) or (("an unknown place", 0, ""),))[0]
-        key = new_key()
+        asked, key = site(2), new_key()
+        reference = _Reference(block, self._drop)
+        reference.key = key
         with lock:
             self._keys[id(block)] = key
-            reference = weakref.ref(block, functools.partial(_dropped, self._gone, key))
             self._live[key] = reference, id(block), size, owner
-            self._verification._tell("opened", key, size, owner, f"{file}:{line}")
+            self._verification._tell("opened", key, size, owner, asked)
         return key
 
     def deallocate(self, block: Any) -> None:
-        self._must_be_ours(block)
-        checks, route, size = self._verification, block.allocator, block.size
-        with lock:
-            key = self._keys.get(id(block), 0)
-        event = Event("pre_deallocate", key, route.owner_name, size, route.provider)
-        checks._run("pre_deallocate", event, "deallocate")
+        if not self._is_ours(block):
+            self._must_be_ours(block)
+        checks, size = self._verification, block.size
+        hooks = checks._hooks
+        key = self._keys.get(id(block), 0)
+        event = None
+        if hooks["pre_deallocate"] or hooks["post_deallocate"]:
+            route = block.allocator
+            event = Event("pre_deallocate", key, route.owner_name, size, route.provider)
+            checks._run("pre_deallocate", event, "deallocate")
         self._begins(size, "free")
+        done = False
         try:
             super().deallocate(block)
-            with lock:
-                self._leave(key)
+            done = True
         finally:
-            self._ends(size)
-        self._reconcile_if_due()
-        checks._run("post_deallocate", event._replace(hook="post_deallocate"), "deallocate")
+            with lock:
+                if done:
+                    self._leave(key)
+                due = self._ends(size) and done
+        if due:
+            self._reconcile()
+        if event is not None:
+            checks._run("post_deallocate", event._replace(hook="post_deallocate"), "deallocate")
 
     def _leave(self, key: int) -> None:
         """Takes a block that is gone from the ledger. Under the lock."""
@@ -133,14 +163,11 @@ class _Verified(_Base):
             if block is None or not block.alive:
                 self._leave(key)
 
-    def _reconcile_if_due(self) -> None:
-        with lock:
-            due = self._verification._is_due()
-        if due:
-            wrong = self._difference()
-            self._verification._count(wrong)
-            if wrong is not None:
-                self._verification._fail(f"manager: {wrong}")
+    def _reconcile(self) -> None:
+        wrong = self._difference()
+        self._verification._count(wrong)
+        if wrong is not None:
+            self._verification._fail(f"manager: {wrong}")
 
     def _difference(self) -> str | None:
         """How ledger and counters differ, for good; None where they agree."""
@@ -175,10 +202,6 @@ class _Verified(_Base):
             if held.budget.used < total - self._bytes_under_way:
                 return f"owner {name!r} is charged {held.budget.used} bytes, the ledger has {total}"
         return None
-
-
-def _dropped(gone: deque[int], key: int, reference: Any) -> None:
-    gone.append(key)
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 from ..backends import forks
 from ..config import parse_bool, parse_count
 from ..errors import ConfigError, CorruptionDetected, OperationRefused, shown
-from .checks import Entry, Ghost, backends_of
+from .checks import Entry, Ghost, backends_of, told
 from .levels import FUEL, MUTATION, Level
 
 __all__ = ["Event", "Verification", "VerificationStats", "lock"]
@@ -94,6 +94,7 @@ class Verification:
         self._costs = {operation: self._level.cost(operation) for operation in FUEL}
         self._least = _LEAST.get(self._level, NEVER)
         self._backends = backends_of(backend)
+        self._told = told(self._backends)
         self._ghost = next((each for each in self._backends if isinstance(each, Ghost)), None)
         self._debug = parse_bool(debug, "verification.debug")
         self._random = random.Random(None if seed is None else parse_count(seed, "verification.seed"))
@@ -268,9 +269,9 @@ class Verification:
                 self._fail(f"{name}: {wrong}", used=len(used))
 
     def _tell(self, method: str, *args: Any) -> None:
-        """Tells every backend. Under the lock."""
-        for backend in self._backends:
-            getattr(backend, method)(*args)
+        """Tells every backend that has a use for it. Under the lock."""
+        for tell in self._told[method]:
+            tell(*args)
 
     def _run(self, hook: str, event: Event, call: str) -> None:
         """Runs the hooks of one kind. Raises :class:`OperationRefused`."""

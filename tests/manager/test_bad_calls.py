@@ -22,6 +22,7 @@ from nativemem.manager import (
     memory,
     with_memory,
 )
+from nativemem.manager.collections import bound
 
 JUNK: tuple[Any, ...] = (
     *(None, True, -1, 0, 1, 1 << 70, 1.5, float("nan"), "x", "", "1 KiB", b"x", [], {}, (), object(), len, int),
@@ -94,3 +95,69 @@ def test_junk_to_begin_with() -> None:
                     make(**given)
                 except ALLOWED as error:
                     assert str(error)
+
+
+#: what the builtins raise for the same, and what ``unknown`` says
+AS_BUILTINS = (*ALLOWED, IndexError, KeyError, ValueError, OverflowError, RuntimeError)
+SEQUENCE = ("__getitem__", "__setitem__", "__delitem__", "__contains__", "__iadd__", "__eq__", "__lt__")
+MAPPING = ("__getitem__", "__setitem__", "__delitem__", "__contains__", "__ior__", "__eq__")
+SET = (
+    "__contains__",
+    "__or__",
+    "__and__",
+    "__sub__",
+    "__xor__",
+    "__ior__",
+    "__iand__",
+    "__isub__",
+    "__ixor__",
+    "__le__",
+)
+#: of each kind: what it is made with, and its special methods
+COLLECTIONS: dict[str, tuple[tuple[Any, ...], tuple[str, ...]]] = {
+    **{
+        name: ((4, "h", [1, 2, 0]), SEQUENCE)
+        for name in ("BoundedList", "BoundedStack", "BoundedQueue", "BoundedDeque")
+    },
+    "BoundedMap": ((4, "4p", "d", {b"x": 1.0, b"": 0.5}), MAPPING),
+    "BoundedSet": ((4, "d", [1.0, 2.0]), SET),
+    "BoundedBitSet": ((70, [1, 64]), SET),
+    "BoundedString": (
+        (8, "ab\u00e9"),
+        ("__getitem__", "__setitem__", "__delitem__", "__contains__", "__iadd__", "__eq__"),
+    ),
+}
+
+
+def shape(thing: Any) -> Any:
+    """What both backends have to give alike."""
+    if isinstance(thing, (int, float, str, bytes, type(None), tuple)):
+        return repr(thing)
+    return type(thing).__name__
+
+
+def tried(ns: Any, kind: str, name: str, given: tuple[Any, ...]) -> tuple[Any, Any]:
+    """What a call gives or raises, and what is in the collection afterwards."""
+    with getattr(ns, kind)(*COLLECTIONS[kind][0]) as c:
+        before = repr(c)
+        try:
+            out = shape(getattr(c, name)(*given))
+        except AS_BUILTINS as error:
+            assert str(error) or isinstance(error, (BufferError, KeyError, StopIteration)), (kind, name, given)
+            assert repr(c) == before, f"{kind}.{name}{given} was refused, and something has changed"
+            out = type(error).__name__
+        return out, None if c.closed else repr(c)
+
+
+def test_junk_for_collections() -> None:
+    """ERR-4b: on every method of each bounded collection; a refused call changes nothing; both backends agree."""
+    backends = [bound(load(name)) for name in ("pure", "native")]
+    for kind, (_, special) in COLLECTIONS.items():
+        names = [name for name in dir(getattr(backends[0], kind)) if not name.startswith("_")]
+        for name in (*names, *special):
+            if not inspect.isroutine(inspect.getattr_static(getattr(backends[0], kind), name)):
+                continue
+            pairs = itertools.product(JUNK[::2], JUNK[1::3])
+            for given in ((), *((each,) for each in JUNK), *pairs):
+                answers = [tried(ns, kind, name, given) for ns in backends]
+                assert answers[0] == answers[1], (kind, name, given)

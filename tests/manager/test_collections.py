@@ -310,6 +310,21 @@ def test_all_or_nothing(cs: SimpleNamespace) -> None:
     assert list(full) == [1, 2]
 
 
+def test_all_or_nothing_of_what_is_in_one_alone(cs: SimpleNamespace) -> None:
+    """COLL-1c: ``^=`` counts what goes as room for what comes, and checks all that comes first."""
+    s = cs.BoundedSet(4, "b", [1, 2, 3])
+    for values, error in (([1, 4, 5, 6, 7], CapacityExceeded), ([1, 300], InvalidLayout), ([1, []], TypeError)):
+        with pytest.raises(error):
+            s ^= values
+        assert list(s) == [1, 2, 3]
+    s ^= [1, 2, 4, 5, 5.0, 6]
+    assert set(s) == {3, 4, 5, 6}
+    s ^= s
+    assert len(s) == 0
+    with pytest.raises(TypeError):
+        s ^= 5
+
+
 def test_itself_as_what_is_added(cs: SimpleNamespace) -> None:
     """COLL-1c"""
     c = cs.BoundedList(8, "b", [1, 2, 3])

@@ -239,6 +239,21 @@ class BoundedSet(_Hashed, MutableSet[Any]):
         self.update(other)  # type: ignore[attr-defined]
         return self
 
+    def __ixor__(self, other: Any) -> Any:
+        if not isinstance(other, Iterable):
+            return NotImplemented
+        self._open_or_refuse()
+        others = _plain_set(other)
+        gone = [value for value in self if value in others]
+        new = [value for value in others if value not in self]
+        more = len({self._record.pack_key(value) for value in new}) - len(gone)  # equal ones are packed the same
+        if more > self.capacity - len(self):
+            self._refuse("full", more)
+        for value in gone:
+            self.discard(value)
+        self.update(new)
+        return self
+
     def __and__(self, other: Any) -> Any:
         return set(self) & _plain_set(other) if isinstance(other, Iterable) else NotImplemented
 

@@ -162,6 +162,14 @@ class BoundedString(Bounded, MutableSequence[str]):
         del whole[index]
         self._put("".join(whole))
 
+    def index(self, value: Any, start: int = 0, stop: int | None = None) -> int:
+        """Where a character is first found, from ``start`` on and before ``stop``. Raises :class:`ValueError` where
+        it is not."""
+        try:
+            return super().index(value, start, stop)  # type: ignore[arg-type]
+        except ValueError:
+            raise ValueError(f"{shown(value)} is not in the {name_of(self)}") from None
+
     def insert(self, index: int, value: Any) -> None:
         """Puts text in before the character at an index."""
         whole = list(str(self))

@@ -352,6 +352,8 @@ class RingDeque(Ring):
     def rotate(self, n: Any = 1, /) -> None:
         """Moves the last n items to the front."""
         n = operator.index(n)
+        if not -sys.maxsize - 1 <= n <= sys.maxsize:
+            raise OverflowError("cannot fit 'int' into an index-sized integer")
         self._opened()
         if self._used < 2:
             return

@@ -176,4 +176,22 @@
  * call, so not for each block; what a thread serves before it is missed by a profile that notes each block. */
 #define NM_SAMPLER_PART ((int64_t)64 << 10)
 
+/* ---- the intern table: decision 48 ------------------------------------------------------------------- */
+
+/* Bytes of a class's first chunk, so that a small table is small; each is twice the one before, up to a page. The proofs
+ * have them smaller. */
+#ifndef NM_INTERN_CHUNK_FIRST
+#define NM_INTERN_CHUNK_FIRST ((size_t)512)
+#endif
+#define NM_INTERN_CHUNK_LAST ((size_t)4096)
+/* Chunks that a shard has names for at first, 16 bytes each; it doubles. */
+#ifndef NM_INTERN_PLACES_FIRST
+#define NM_INTERN_PLACES_FIRST 8U
+#endif
+/* Numbers that are free beyond as many as there are chunks, before they are forgotten: forgetting raises the floor of
+ * all, so it has to be rare. */
+#ifndef NM_INTERN_NUMBERS_SPARE
+#define NM_INTERN_NUMBERS_SPARE 64U
+#endif
+
 #endif

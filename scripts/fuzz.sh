@@ -6,6 +6,8 @@
 #   FUZZ_KEEP=1   afterwards take what reaches new code into tests/c/corpus, and drop what no longer adds any
 #   CLANG         the compiler (clang-19)
 #
+# Then programs of the intern table (tests/c/intern_program.h) for a quarter of the time, from no corpus.
+#
 # A finding is written to build/fuzz/; build/c-tests/plain/test_corpus FILE tells it step by step.
 set -eu
 cd "$(dirname "$0")/.."
@@ -37,7 +39,22 @@ if ! "$out/fuzz" -max_total_time="$seconds" -max_len=600 -len_control=20 -timeou
     grep -v '^#[0-9]*[[:space:]]*\(NEW\|REDUCE\|pulse\)' "$log" >&2
     exit 1
 fi
-grep -E 'cov:|stat::number_of_executed_units|stat::average_exec_per_sec|stat::peak_rss_mb' "$log" | tail -4
+tell() {
+    grep -E 'cov:|stat::number_of_executed_units|stat::average_exec_per_sec|stat::peak_rss_mb' "$log" | tail -4
+}
+tell
+
+"$clang" -O2 -g -DNM_DEBUG -std=c11 -pthread -Icsrc/include -Icsrc -fsanitize=fuzzer,address,undefined \
+    -fno-sanitize-recover=undefined -fno-omit-frame-pointer -o "$out/fuzz_intern" \
+    tests/c/fuzz_intern.c csrc/base/*.c csrc/alloc/*.c csrc/heap/*.c csrc/wrap/*.c csrc/structures/*.c
+log=$out/log_intern
+mkdir -p "$out/found_intern"
+if ! "$out/fuzz_intern" -max_total_time="$((seconds / 4 + 1))" -max_len=600 -len_control=20 -timeout=20 \
+    -print_final_stats=1 -artifact_prefix="$out/intern-" "$out/found_intern" >"$log" 2>&1; then
+    grep -v '^#[0-9]*[[:space:]]*\(NEW\|REDUCE\|pulse\)' "$log" >&2
+    exit 1
+fi
+tell
 
 if [ "${FUZZ_KEEP:-0}" = 1 ]; then
     # by edges alone: counts of how often one was passed would keep ten times as many

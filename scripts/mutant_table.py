@@ -917,7 +917,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("intern-generations-never-end", "if (NM_UNLIKELY(r->generation++ == s->most)) {", "if (NM_UNLIKELY(r->generation++ == UINT32_MAX)) {"),
         ("intern-number-begins-anew", "    *p = (place){NULL, 0, floor};", "    *p = (place){NULL, 0, 1};"),
         ("intern-forgotten-numbers-begin-anew", "if (floor > s->floor) s->floor = floor;", "(void)floor;"),
-        ("intern-numbers-never-forgotten", "if (s->numbers <= 2 * s->live + NUMBERS_SPARE) return;", "if (s->numbers != 0) return;"),
+        ("intern-numbers-never-forgotten", "if (s->numbers <= 2 * s->live + NM_INTERN_NUMBERS_SPARE) return;", "if (s->numbers != 0) return;"),
         ("intern-empty-chunk-kept", "    if (c->used != 0 || c->retired != 0) return;", "    if (c->used != 0 || c->retired != 0 || c->cells > 1) return;"),
         ("intern-retired-chunk-goes", "    if (c->used != 0 || c->retired != 0) return;", "    if (c->used != 0) return;"),
         ("intern-cleared-ids-live-on", "                if (r->references != 0) r->generation++;\n", ""),

@@ -1,13 +1,9 @@
 #include "structures/intern_store.h"
 
+#include "tuning.h"
+
 enum { SMALL = 16, LARGE = NM__INTERN_CLASSES - 1 };
-#define CHUNK_FIRST ((size_t)512)
-#define CHUNK_LAST ((size_t)4096)
 #define NUMBERS_MAX (1U << (32 - NM__INTERN_CELL_BITS))
-#define PLACES_FIRST 8U
-/* Numbers that are free beyond as many as there are chunks, before they are forgotten: forgetting raises the floor of
- * all, so it has to be rare. */
-#define NUMBERS_SPARE 64U
 
 /* From the 17th class on: as many whole cells as fit a full chunk. */
 static const uint16_t wider[LARGE - SMALL - 1] = {288, 320, 368, 400, 448, 496, 576, 672, 800, 1008, 1344, 2016};
@@ -71,7 +67,7 @@ static uint32_t free_number(store *s) {
         (void)nm__fail(NM_CAPACITY_EXCEEDED, 1, NUMBERS_MAX - 1, NUMBERS_MAX - 1);
         return 0;
     }
-    if (number >= s->capacity && !resize_places(s, s->capacity == 0 ? PLACES_FIRST : 2 * s->capacity)) return 0;
+    if (number >= s->capacity && !resize_places(s, s->capacity == 0 ? NM_INTERN_PLACES_FIRST : 2 * s->capacity)) return 0;
     if (s->numbers == 0) s->places[0] = (place){NULL, 0, 0};
     s->places[number] = (place){NULL, 0, s->floor};
     s->numbers = number + 1;
@@ -80,14 +76,14 @@ static uint32_t free_number(store *s) {
 
 /* Forgets the free numbers at the end, where most of all are free. */
 static void forget_numbers(store *s) {
-    if (s->numbers <= 2 * s->live + NUMBERS_SPARE) return;
+    if (s->numbers <= 2 * s->live + NM_INTERN_NUMBERS_SPARE) return;
     while (s->numbers > 1 && s->places[s->numbers - 1].cells == NULL) {
         uint32_t floor = s->places[--s->numbers].floor;
         if (floor > s->floor) s->floor = floor;
     }
     if (s->lowest > s->numbers) s->lowest = s->numbers;
     uint32_t capacity = s->capacity;
-    while (capacity > PLACES_FIRST && s->numbers <= capacity / 2) capacity /= 2;
+    while (capacity > NM_INTERN_PLACES_FIRST && s->numbers <= capacity / 2) capacity /= 2;
     if (capacity < s->capacity) (void)resize_places(s, capacity);
 }
 
@@ -108,8 +104,8 @@ static void close_chunk(store *s, chunk *c) {
 
 static chunk *take_chunk(store *s, unsigned kind, size_t bytes) {
     size_t cell = kind <= SMALL ? kind * NM_ALIGN_DEFAULT : kind < LARGE ? wider[kind - SMALL - 1] : bytes;
-    size_t most = CHUNK_FIRST << (s->chunks[kind] < 3 ? s->chunks[kind] : 3);
-    if (most > CHUNK_LAST) most = CHUNK_LAST;
+    size_t most = NM_INTERN_CHUNK_FIRST << (s->chunks[kind] < 3 ? s->chunks[kind] : 3);
+    if (most > NM_INTERN_CHUNK_LAST) most = NM_INTERN_CHUNK_LAST;
     size_t cells = most < HEADER + 2 * cell ? 1 : (most - HEADER) / cell;
     if (cells > 1U << NM__INTERN_CELL_BITS) cells = 1U << NM__INTERN_CELL_BITS;
     uint32_t number = free_number(s);

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "harness.h"
+#include "intern_program.h"
 #include "nativemem.h"
 #include "structures/intern_store.h"
 
@@ -432,6 +433,16 @@ static void test_threads(void) {
     run_threads(16);
 }
 
+/* The programs of the fuzzer, some drawn at random. */
+static void test_programs(void) {
+    uint64_t seed = 2026;
+    uint8_t program[400];
+    for (size_t n = 0; n < 2000; n++) {
+        for (size_t i = 0; i < sizeof program; i++) program[i] = (uint8_t)(next_random(&seed) >> 24);
+        run_intern_program(program, n % sizeof program + 1);
+    }
+}
+
 int main(void) {
     if (nm_region_init((size_t)1 << 30, 0, 0) != NM_OK) return 2;
     heap = nm_heap_create(NULL, false);
@@ -450,6 +461,7 @@ int main(void) {
     RUN(test_generations_are_used_once());
     RUN(test_numbers_are_forgotten());
     RUN(test_references_have_an_end());
+    RUN(test_programs());
     RUN(test_threads());
     SOUND(nm_heap_check(heap));
     nm_heap_destroy(heap);

@@ -51,8 +51,11 @@ def finish(situation: Situation, process: subprocess.Popen[bytes], folder: Path)
                 said += byte
             process.send_signal(situation.send)
         out, error = process.communicate(situation.stdin, timeout=60)
-    finally:
+    finally:  # a process that did not end leaves no pipe to the next test
         process.kill()
+        for pipe in filter(None, (process.stdin, process.stdout, process.stderr)):
+            pipe.close()
+        process.wait()
     clean = []
     for text in (said + out, error):
         shown = text.decode("utf-8", "backslashreplace")

@@ -340,7 +340,7 @@ def test_owner():
 
 @pytest.mark.parametrize("how", ["NATIVEMEM_BACKEND=pure", "NATIVEMEM_DISABLE=1"])
 def test_without_the_engine(run: Run, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    """PYT-4: it is said once what cannot be done, and tests are not failed for it; budgets of one's own are bounded."""
+    """PYT-4: what cannot be done is said once, and fails no test; budgets of one's own are bounded."""
     name, _, value = how.partition("=")
     monkeypatch.setenv(name, value)
     result = run(WITHOUT, "-rfE", "--nativemem-budget=1MiB")

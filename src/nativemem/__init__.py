@@ -42,6 +42,13 @@ else:
         return sorted({*globals(), *__getattr__("__all__")})
 
 
+def load_ipython_extension(ipython: object) -> None:
+    """What ``%load_ext nativemem`` calls: brings ``%%nativemem`` to notebooks."""
+    from .testing.notebook import load
+
+    load(ipython)
+
+
 def _asks_doctor() -> bool:
     import sys
 

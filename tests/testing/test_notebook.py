@@ -1,0 +1,99 @@
+"""JUP: cells with a budget, in a real kernel."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+import nativemem
+
+pytestmark = pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, ("ipykernel", "jupyter_client"))),
+    reason="needs ipykernel and jupyter_client",
+)
+native = pytest.mark.skipif(
+    nativemem.backend != "native", reason="cells are charged by the engine, which is native"
+)
+
+KERNEL = """
+import os, sys
+from jupyter_client import KernelManager
+from jupyter_client.kernelspec import KernelSpec
+manager = KernelManager(kernel_name="")
+command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+manager._kernel_spec = KernelSpec(argv=command, display_name="")
+manager.start_kernel(stderr=-3)
+client = manager.client()
+client.start_channels()
+client.wait_for_ready(timeout=60)
+def cell(code):
+    sent, out = client.execute(code), []
+    while True:
+        message = client.get_iopub_msg(timeout=30)
+        if message["parent_header"].get("msg_id") != sent: continue
+        kind, content = message["msg_type"], message["content"]
+        if kind == "execute_result": out.append(content["data"]["text/plain"])
+        elif kind == "stream": out.append(content["text"].strip())
+        elif kind == "display_data":
+            out.append(content["data"]["text/plain"])
+            assert "<svg" in content["data"]["text/html"]
+        elif kind == "error": out.append(content["ename"])
+        elif kind == "status" and content["execution_state"] == "idle":
+            print("\\n".join(out) + "\\n--")
+            return
+try:
+    for code in CELLS: cell(code)
+finally:
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
+"""
+
+
+def outputs(*cells: str, **env: str) -> list[str]:
+    """What each cell shows: its results, errors' names, and what is displayed."""
+    program = f"CELLS = {list(cells)!r}\n{KERNEL}"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        capture_output=True, text=True, timeout=120, env=os.environ | env,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split("--\n")[:-1]
+
+
+@native
+def test_cells_with_a_budget() -> None:
+    """JUP-1, JUP-2"""
+    _, kept, over, alive, small, again, plain, syntax, usage = outputs(
+        "%load_ext nativemem\nx = [1, 2]",
+        "%%nativemem\nrows = [bytes(1000) for _ in range(20_000)]\nlen(rows)",
+        "%%nativemem --budget 16MiB\nmore = []\nwhile True: more.append(bytes(1000))",
+        "x, len(rows), 5000 < len(more) < 20_000",
+        "%%nativemem --budget=16MiB\nbytearray(200 << 20)",
+        "%%nativemem --budget 16MiB\nb = bytearray(4 << 20)",
+        "len(b) >> 20",
+        "%%nativemem\n1/0",
+        "%%nativemem --budget much\n1",
+    )
+    assert kept.startswith("20000\n") and "nativemem: peak 2" in kept and " MiB in " in kept, kept
+    assert "the cell:1 in " in kept, kept
+    assert "MemoryError" in over and "over the cell's budget of 16.0 MiB: " in over, over
+    assert alive == "([1, 2], 20000, True)\n"
+    assert "MemoryError" in small and "200.1 MiB were asked for" in small, small
+    assert re.search(r"nativemem: peak [456]\.", again) and " of 16.0 MiB, about " in again, again
+    assert plain == "4\n"
+    assert "ZeroDivisionError" in syntax
+    assert "the budget takes bytes as an int" in usage, usage
+
+
+def test_a_kernel_without_the_engine() -> None:
+    """JUP-1: cells run, and it is said once that they are not measured."""
+    _, first, second = outputs(
+        "%load_ext nativemem", "%%nativemem --budget 1MiB\nx = 3\nx", "%%nativemem\nx + 1", NATIVEMEM_BACKEND="pure"
+    )
+    assert "neither measured nor bounded here: " in first and first.endswith("\n3\n"), first
+    assert second == "4\n"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import itertools
 import pickle
+import pkgutil
 from typing import Any
 
 import pytest
 
+import nativemem
 from nativemem.config import Settings
 from nativemem.engine.install import Installed
 from nativemem.errors import ConfigError
@@ -64,12 +68,13 @@ VARIABLES: list[tuple[str, str, dict[str, Any]]] = [
 def test_settings() -> None:
     """CFG-1: each variable in its place, and none in another's."""
     plain = Settings.from_env({})
-    assert {name: getattr(plain, name) for name in Settings.__annotations__} == DEFAULTS
+    assert {name: getattr(plain, name) for name in DEFAULTS} == DEFAULTS
     assert plain == Settings() and repr(Settings(limit=7, backend="pure")) == "Settings(limit=7, backend='pure')"
     found = [plain]
     for variable, text, changed in VARIABLES:
         settings = Settings.from_env({variable: text})
-        assert {name: getattr(settings, name) for name in DEFAULTS} == DEFAULTS | changed
+        names = [name for name in Settings.__annotations__ if getattr(settings, name) != getattr(plain, name)]
+        assert {name: getattr(settings, name) for name in names} == changed
         found.append(settings)
     for one, two in itertools.product(found, found):
         assert (one == two) == (one is two)
@@ -89,3 +94,20 @@ def test_numbers_and_switches_that_are_none(text: str) -> None:
         assert str(caught.value) == f"{variable}: takes {takes}, not {text!r}"
     with pytest.raises(ConfigError, match="env: takes a mapping or None, not 3"):
         Settings.from_env(3)  # type: ignore[arg-type]
+
+
+def test_records_do_not_change() -> None:
+    """Each public dataclass is frozen: what was measured stays what it was, and can be a key."""
+    found = []
+    for module in pkgutil.walk_packages(nativemem.__path__, "nativemem."):
+        if module.name.rpartition(".")[2] in ("__main__", "auto", "ffi_build", "_core"):
+            continue
+        if module.name.startswith("nativemem.testing"):  # what an attempt is, is found out step by step
+            continue
+        loaded = importlib.import_module(module.name)
+        for name in getattr(loaded, "__all__", ()):
+            thing = getattr(loaded, name, None)
+            if dataclasses.is_dataclass(thing) and isinstance(thing, type) and thing.__module__ == module.name:
+                found.append(f"{module.name}.{name}")
+                assert thing.__dataclass_params__.frozen, found[-1]  # type: ignore[attr-defined]
+    assert len(found) > 20

@@ -65,7 +65,7 @@ test-slow: $(VENV)/.installed-test ## the tests that `make test` leaves out, tho
 check: test-slow test ## all tests
 
 TRIED_PAGES := README.md docs/allocators.md docs/c.md docs/collections.md docs/manager.md docs/memlib.md docs/observe.md \
-  docs/structures.md
+  docs/report.md docs/structures.md
 
 .PHONY: browser
 browser: $(VENV)/.installed-test $(VENV)/.installed-browser ## the pages of reports in a browser (Debian: chromium), with the keyboard

@@ -102,7 +102,11 @@ TESTS = {
     ),
     "src/nativemem/commands/output.py": ("tests/observe/test_report_commands.py", "tests/test_doctor.py"),
     "src/nativemem/observe/export/": ("tests/observe/test_exports.py",),
-    "src/nativemem/observe/report/": ("tests/observe/test_report.py", "tests/observe/test_report_commands.py"),
+    "src/nativemem/observe/report/": (
+        "tests/observe/test_report.py",
+        "tests/observe/test_report_page.py",
+        "tests/observe/test_report_commands.py",
+    ),
     "src/nativemem/commands/attach.py": ("tests/observe/test_control.py",),
     "src/nativemem/commands/processes.py": ("tests/observe/test_control.py",),
     "src/nativemem/commands/stats.py": ("tests/observe/test_control.py",),

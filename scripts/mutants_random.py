@@ -108,6 +108,8 @@ TESTS = {
         "tests/observe/test_report_commands.py",
     ),
     "src/nativemem/commands/attach.py": ("tests/observe/test_control.py",),
+    "src/nativemem/commands/bench.py": ("tests/observe/test_bench_command.py",),
+    "src/nativemem/commands/workloads.py": ("tests/observe/test_bench_command.py",),
     "src/nativemem/commands/processes.py": ("tests/observe/test_control.py",),
     "src/nativemem/commands/stats.py": ("tests/observe/test_control.py",),
     "src/nativemem/commands/top.py": ("tests/observe/test_control.py",),

@@ -5,6 +5,7 @@
 #include "binding/chain.h"
 #include "binding/hooks.h"
 #include "binding/pressure.h"
+#include "engine/sampler.h"
 
 static void *closed_alloc(void *self, size_t size, size_t align) {
     (void)self, (void)align;
@@ -46,6 +47,22 @@ static NM_COLD char *allocator_retry(AllocatorObject *a, size_t size, size_t ali
     return ptr;
 }
 
+/* A profile runs: whether it notes the block. The name of the budget is asked for before the sampler's lock is taken, as that
+ * runs Python code; the block may be gone then. */
+static NM_COLD void allocator_sample(AllocatorObject *a, BlockObject *b) {
+    size_t size = (size_t)b->size;
+    if (!nm__sampler_is_due(size) || !nm__sampler_turn(&nm__sampler_gate, size)) return;
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *owner = PyObject_GetAttrString((PyObject *)a, "owner");
+    PyObject *name = owner == NULL || owner == Py_None ? NULL : PyObject_GetAttrString(owner, "name");
+    PyErr_Clear(); /* then it is the process's */
+    if (b->state == LIVE) nm__sampler_note_block(b, size, name != NULL && PyUnicode_Check(name) ? name : NULL);
+    Py_XDECREF(name);
+    Py_XDECREF(owner);
+    PyErr_Restore(type, value, traceback);
+}
+
 /* Pre: a layout. NULL with an error set: refused. */
 NM_INLINE PyObject *allocator_make_block(AllocatorObject *a, size_t size, size_t align) {
     if (NM_UNLIKELY(size == 0) && !nm__core_allows(a, "check")) return NULL;
@@ -57,7 +74,9 @@ NM_INLINE PyObject *allocator_make_block(AllocatorObject *a, size_t size, size_t
     }
     char *ptr = a->port.methods->alloc(a->port.self, size, align);
     if (NM_UNLIKELY(ptr == NULL) && (ptr = allocator_retry(a, size, align)) == NULL) return NULL;
-    return nm__block_make(a, ptr, size, align);
+    PyObject *block = nm__block_make(a, ptr, size, align);
+    if (NM_UNLIKELY(nm__sampler_is_on())) allocator_sample(a, (BlockObject *)block);
+    return block;
 }
 
 static const nm__parameters alloc_takes = {"alloc", "a size and an optional alignment", {"size", "align"}, 2, 0},
@@ -153,6 +172,8 @@ static PyObject *allocator_resize(AllocatorObject *a, PyObject *const *args, Py_
             result = Py_NewRef((size_t)b->size == size ? Py_True : Py_False);
         } else if (a->port.methods->resize(a->port.self, b->ptr, (size_t)b->size, size, b->align)) {
             b->size = (Py_ssize_t)size;
+            nm__sampler_freeing(b);
+            if (NM_UNLIKELY(nm__sampler_is_on())) allocator_sample(a, b);
             result = Py_NewRef(Py_True);
         } else if (nm_last_failure().status == NM_OK) {
             result = Py_NewRef(Py_False);

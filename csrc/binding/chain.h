@@ -9,6 +9,7 @@
 
 #include "base/base.h"
 #include "binding/objects.h"
+#include "engine/sampler.h"
 
 /* Pre: the block is on no list. */
 static inline void nm__chain_link(Chain *chain, BlockObject *b) {
@@ -20,6 +21,7 @@ static inline void nm__chain_link(Chain *chain, BlockObject *b) {
 }
 
 static inline void nm__chain_unlink(BlockObject *b) {
+    nm__sampler_freeing(b);
     if (b->newer != NULL) b->newer->older = b->older;
     else b->allocator->chain->newest = b->older;
     if (b->older != NULL) b->older->newer = b->newer;

@@ -193,22 +193,53 @@ static void sampler_remove(const void *ptr) {
     nm__recording_remove(sampler.recording, (uint32_t)taken.site, taken.size);
 }
 
+/* Pre: the lock is held, and there is a recording. */
+static void sampler_put(const void *ptr, size_t size, nm__origin origin, uint32_t owner) {
+    sampler_remove(ptr); /* it was given back where nothing tells the sampler */
+    if (nm__sites_promise(&sampler.table)) {
+        uint32_t site = nm__recording_site(sampler.recording, sampler_path(), owner, origin);
+        nm__sites_add(&sampler.table, (nm__site){(void *)(uintptr_t)ptr, size, site});
+        sampler_count(ptr, true);
+        nm__recording_add(sampler.recording, site, size);
+    }
+    if (sampler_sees_owners()) sampler_moments(false);
+}
+
 NM_COLD void nm__sampler_note(const void *ptr, size_t size, nm__origin origin) {
     int before = errno;
     pthread_mutex_lock(&sampler.lock);
     if (sampler.recording != NULL) {
-        sampler_remove(ptr); /* it was given back where nothing tells the sampler */
-        if (nm__sites_promise(&sampler.table)) {
-            const nm__owner *o = origin == NM__OF_RAW ? NULL : nm__charge_now.owner;
-            uint32_t site = nm__recording_site(sampler.recording, sampler_path(), sampler_owner(o), origin);
-            nm__sites_add(&sampler.table, (nm__site){(void *)(uintptr_t)ptr, size, site});
-            sampler_count(ptr, true);
-            nm__recording_add(sampler.recording, site, size);
-        }
-        if (sampler_sees_owners()) sampler_moments(false);
+        const nm__owner *o = origin == NM__OF_RAW ? NULL : nm__charge_now.owner;
+        sampler_put(ptr, size, origin, sampler_owner(o));
     }
     pthread_mutex_unlock(&sampler.lock);
     errno = before;
+}
+
+/* Under the lock. */
+static PyObject *sampler_sought;
+static const nm__owner *sampler_found;
+static void sampler_compare(const nm__owner *o) {
+    if (o->name != NULL && PyUnicode_Check(o->name) && PyUnicode_Compare(o->name, sampler_sought) == 0) sampler_found = o;
+}
+
+/* A budget that scopes charge is an owner already; another is known by its name. */
+static uint32_t sampler_owner_named(PyObject *name) {
+    if (name == NULL) return 0;
+    sampler_sought = name;
+    sampler_found = NULL;
+    nm__owner_each(sampler_compare);
+    if (sampler_found != NULL) return sampler_owner(sampler_found);
+    bool made;
+    uint32_t owner = nm__recording_owner(sampler.recording, &sampler_sought, sampler_name(name), &made);
+    if (made) nm__recording_name(sampler.recording, owner, sampler_name(name), 0);
+    return owner;
+}
+
+NM_COLD void nm__sampler_note_block(const void *object, size_t size, PyObject *owner) {
+    pthread_mutex_lock(&sampler.lock);
+    if (sampler.recording != NULL) sampler_put(object, size, NM__OF_BLOCKS, sampler_owner_named(owner));
+    pthread_mutex_unlock(&sampler.lock);
 }
 
 NM_COLD void nm__sampler_forget(const void *ptr) {

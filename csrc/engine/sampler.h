@@ -20,6 +20,10 @@ NM_INLINE bool nm__sampler_is_on(void) { return atomic_load_explicit(&nm__sample
 extern NM_TLS nm__gate nm__sampler_gate;
 /* A block whose turn it was was served. Keeps errno and the error that is set; allocates no object. */
 void nm__sampler_note(const void *ptr, size_t size, nm__origin origin);
+/* A block of an allocator's whose turn it was: under the address of its object, which is inside a block of the engine's and
+ * so is no other's. owner: the name of the budget that it is charged to, a str; NULL: there is none. With the interpreter's
+ * lock. Given back, or dropped with its allocator, the object is passed to nm__sampler_freeing. */
+void nm__sampler_note_block(const void *object, size_t size, PyObject *owner);
 /* Counts what is about to be served; true: its turn may have come. */
 NM_INLINE bool nm__sampler_is_due(size_t size) { return nm__gate_is_due(&nm__sampler_gate, size); }
 /* Whether it has: where it is due. */

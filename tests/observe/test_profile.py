@@ -298,3 +298,46 @@ def test_what_is_no_recording(tmp_path: Path) -> None:
         read(tmp_path / "none")
     with pytest.raises(NativeMemError):
         Profile().read()
+
+
+@native
+def test_blocks_of_allocators() -> None:
+    """PROF-1: with the budget that they are charged to; freed, reset, closed, collected or grown they are not live."""
+    run("""
+        from nativemem import Arena, Budget, Heap, Limited, Pool, Stack, System
+        def blocks(recording, **of): return live(recording, "take", source="blocks", **of)
+        budget, scoped = Budget("8 MiB", name="blocks of mine"), Budget("8 MiB", name="scoped")
+        def take(a, n): return [a.alloc(1000) for _ in range(n)]
+        with scoped: pass
+        with Profile(rate=1) as profile:
+            pool, heap, system = Pool(1000, 200), Heap(budget=budget), Limited(System(), budget=scoped)
+            of_pool, of_heap, of_system = take(pool, 100), take(heap, 50), take(system, 20)
+            with scoped: take(pool, 1)  # charged to no budget
+            recording = profile.read()
+            assert blocks(recording, owner="process") == 100_000
+            assert blocks(recording, owner="blocks of mine") == 50_000
+            assert blocks(recording, owner="scoped") == 20_000
+            del of_pool[10:]
+            for block in of_heap[25:]: block.free()
+            del of_system
+            arena = Arena()
+            kept = take(arena, 100)
+            assert blocks(profile.read()) == 135_000
+            arena.reset()
+            assert blocks(profile.read()) == 35_000
+            kept = take(arena, 10)
+            del kept
+            arena.close()
+            stack = Stack(100_000)
+            (top,) = take(stack, 1)
+            assert stack.resize(top, 5000)
+            assert blocks(profile.read()) == 36_000 - 1000
+            assert live(profile.read(), "<module>", source="blocks") == 40_000
+            total = sum(s.total for s in profile.read().sites if s.source == "blocks")
+        assert total == (100 + 50 + 20 + 1 + 100 + 10 + 1) * 1000 + 5000, total
+        with Profile(rate="64 KiB") as profile:
+            kept = [take(heap, 1000) for _ in range(5)]
+            assert 0.5 < blocks(profile.read()) / 5_000_000 < 1.5
+        del kept
+        with Profile(rate=1) as profile: pass
+    """)

@@ -23,6 +23,7 @@ COMMANDS = {
     "stats": "stats",
     "top": "top",
     "attach": "attach",
+    "bench": "bench",
     "doctor": "doctor",
 }
 

@@ -1,4 +1,4 @@
-"""CLI-2: ``nativemem bench``. Its workloads run; the figures are made up, since a timing is of no machine for long."""
+"""CLI-2: ``nativemem bench``. Its workloads run. The figures of the table are made up: timings are not for tests."""
 
 from __future__ import annotations
 

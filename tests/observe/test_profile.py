@@ -302,7 +302,7 @@ def test_what_is_no_recording(tmp_path: Path) -> None:
 
 @native
 def test_blocks_of_allocators() -> None:
-    """PROF-1: with the budget that they are charged to; freed, reset, closed, collected or grown they are not live."""
+    """PROF-1: with their budget; freed, reset, closed, collected or grown they are not live."""
     run("""
         from nativemem import Arena, Budget, Heap, Limited, Pool, Stack, System
         def blocks(recording, **of): return live(recording, "take", source="blocks", **of)

@@ -104,7 +104,7 @@ def _blocks_in(side: str) -> Callable[[], Any]:
     return blocks
 
 
-#: by name: what it is, how it is made for a side, and its sides; the first is ours, the second what it is compared with
+#: by name: what it is, how it is made for a side, and its sides, of which the first is ours
 WORKLOADS: dict[str, tuple[str, Callable[[str], Callable[[], Any]], tuple[str, ...]]] = {
     "objects": (
         "20,000 dicts, strings and tuples, made and dropped",

@@ -1,4 +1,4 @@
-"""CLI-2: ``nativemem bench``. Its workloads run. The figures of the table are made up: timings are not for tests."""
+"""CLI-2: ``nativemem bench``. The figures of its table are made up here: timings are not for tests."""
 
 from __future__ import annotations
 

@@ -130,7 +130,8 @@ def test_what_it_becomes(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None
     assert repr(os.path.dirname(os.path.dirname(run.PACKAGE)))[1:-1] in command[4]
     command, _ = become(monkeypatch, "-V", files=False)
     assert command[:3] == [sys.executable, "-q", "-V"] and command[5:] == [""]
-    become(monkeypatch, f"--budget {LEAST_OVER_HELD} a.py")
+    _, env = become(monkeypatch, f"--budget {LEAST_OVER_HELD} --profile=1 a.py")
+    assert env[run.VARIABLE] == run.pack(LEAST_OVER_HELD, None, "0", 1, None)
 
 
 def test_mistakes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Any) -> None:

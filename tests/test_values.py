@@ -7,11 +7,13 @@ import importlib
 import itertools
 import pickle
 import pkgutil
+import threading
 from typing import Any
 
 import pytest
 
 import nativemem
+from nativemem.backends import forks
 from nativemem.config import Settings
 from nativemem.engine.install import Installed
 from nativemem.errors import ConfigError
@@ -111,3 +113,22 @@ def test_records_do_not_change() -> None:
                 found.append(f"{module.name}.{name}")
                 assert thing.__dataclass_params__.frozen, found[-1]  # type: ignore[attr-defined]
     assert len(found) > 20
+
+
+#: these are made anew in the child
+MADE_ANEW = {"nativemem.engine.install._lock", "nativemem.interop.memlib._lock"}
+
+
+def test_every_lock_is_free_in_a_child_of_fork() -> None:
+    """BLOCK-9: also where another thread has it just then: it is held across each fork."""
+    loaded = []
+    for module in pkgutil.walk_packages(nativemem.__path__, "nativemem."):
+        if module.name.rpartition(".")[2] not in ("__main__", "auto", "ffi_build", "_core"):
+            if not module.name.startswith("nativemem.testing"):
+                loaded.append((module.name, vars(importlib.import_module(module.name))))
+    held = {id(lock) for lock in (*forks._outer, *forks._inner)}
+    kinds = (type(threading.Lock()), type(threading.RLock()))
+    locks = {f"{module}.{name}": thing for module, names in loaded for name, thing in names.items()
+             if isinstance(thing, kinds)}  # fmt: skip
+    assert {name for name, lock in locks.items() if id(lock) not in held} == MADE_ANEW
+    assert len(locks) > 8

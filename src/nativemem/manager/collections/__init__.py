@@ -10,6 +10,7 @@ import threading
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+from ...backends import forks
 from ...facades import Binding, configured
 from . import bits, hashed, sequences, text
 
@@ -37,6 +38,7 @@ _KINDS: dict[str, tuple[type, str | None]] = {
     "BoundedString": (text.BoundedString, None),
 }
 _lock = threading.RLock()
+forks.hold(_lock)
 _bound: dict[str, SimpleNamespace] = {}
 
 

@@ -64,7 +64,7 @@ test-slow: $(VENV)/.installed-test ## the tests that `make test` leaves out, tho
 
 check: test-slow test ## all tests
 
-TRIED_PAGES := README.md docs/allocators.md docs/c.md docs/collections.md docs/manager.md docs/memlib.md docs/observe.md \
+TRIED_PAGES := README.md docs/allocators.md docs/c.md docs/collections.md docs/live.md docs/manager.md docs/memlib.md docs/observe.md \
   docs/report.md docs/structures.md
 
 .PHONY: browser

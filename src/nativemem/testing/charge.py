@@ -107,10 +107,9 @@ class Charge(Scope):
         None."""
         found = self._free_owners()
         if self.on:
-            limit = self.budget.limit
-            self.measured.peak, self.measured.denied = self.budget.peak, self.budget.denied
+            _, self.measured.peak, limit, self.measured.denied = self.budget._core.numbers()
             self.measured.limit = None if limit == SIZE_MAX else limit
-            if self.budget.denied:
+            if self.measured.denied:
                 found.insert(0, (str(self.budget.name), line_of(self.budget, limit, self._label)))
         self.measured.problems[:0] = [line for _, line in found]
         return found[0][0] if found else None

@@ -573,7 +573,7 @@ MORE_IN_C = tuple(
 #: what is asked of a mutant that the nearest tests do not see
 MORE = (
     CONTRACT,
-    *("tests/manager", "tests/structures", "tests/observe"),
+    *("tests/manager", "tests/structures", "tests/observe", "tests/testing"),
     *(
         f"tests/test_{name}.py"
         for name in (

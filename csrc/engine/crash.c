@@ -23,11 +23,15 @@
 /* Bytes of the stack that the handlers run on: the unwinder, the loader's names, and faulthandler after them. */
 #define CRASH_STACK ((size_t)256 << 10)
 
+/* Bytes of the outermost function's code, at most. */
+#define CRASH_OUTERMOST ((uintptr_t)256)
+
 static const int crash_signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGALRM};
 enum { CRASH_SIGNALS = sizeof crash_signals / sizeof *crash_signals };
 
 static struct {
     nm__crash_report *report;
+    uintptr_t outermost;
     struct sigaction before[CRASH_SIGNALS];
     volatile sig_atomic_t entered;
 } crash;
@@ -102,6 +106,7 @@ static void crash_note(int number, const siginfo_t *info, const void *context) {
     int count = nm__crash_unwind(frames, NM__CRASH_FRAMES), start = 0;
     while (start < count && (uintptr_t)frames[start] != place) start++;
     if (start < count) {
+        count = start + nm__crash_within(frames + start, count - start);
         r->end.count = count - start;
         for (int i = start; i < count; i++) r->end.addresses[i - start] = (uintptr_t)frames[i];
     }
@@ -124,12 +129,19 @@ static void crash_met(int number, siginfo_t *info, void *context) {
     (void)raise(number);
 }
 
-bool nm__crash_watch(nm__crash_report *report) {
+int nm__crash_within(void *const *frames, int count) {
+    for (int i = 0; i < count; i++)
+        if ((uintptr_t)frames[i] - crash.outermost < CRASH_OUTERMOST) return i;
+    return count;
+}
+
+bool nm__crash_watch(nm__crash_report *report, const void *outermost) {
     void *memory = mmap(NULL, CRASH_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) return false;
     stack_t stack = {.ss_sp = memory, .ss_size = CRASH_STACK};
     if (sigaltstack(&stack, NULL) != 0) return false;
     crash.report = report;
+    crash.outermost = (uintptr_t)outermost;
     struct sigaction action = {.sa_sigaction = crash_met, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
     for (int i = 0; i < CRASH_SIGNALS; i++) {
         struct sigaction there;

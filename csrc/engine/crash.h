@@ -35,11 +35,14 @@ typedef struct nm__crash_report {
     char python[NM__CRASH_TEXT]; /* Python's stack at the refusal: file, line and function, tabs between them */
 } nm__crash_report;
 
-/* For the calling thread, and for all signals that end a process by its own fault. false: errno says why not. */
-bool nm__crash_watch(nm__crash_report *report);
+/* For the calling thread, and for all signals that end a process by its own fault. Stacks end before the frame of the
+ * function `outermost`, a small one. false: errno says why not. */
+bool nm__crash_watch(nm__crash_report *report, const void *outermost);
 /* The calling thread's return addresses, innermost first; 0: the system's library has none to give. The first call may take
  * memory. */
 int nm__crash_unwind(void **frames, int most);
+/* How many of these frames are within what the outermost function called. */
+int nm__crash_within(void *const *frames, int count);
 /* Names the addresses of a stack: module, offset in it, symbol and offset from that, tabs between them. Takes the loader's
  * lock, and no memory. The first is exact where a signal met it; all others are return addresses. */
 void nm__crash_describe(nm__crash_stack *stack, bool first_is_exact);

@@ -32,7 +32,6 @@ static struct {
     bool sticky;
     uint64_t *sites; /* by number, from 1 on at [0]; NULL: not noted */
     size_t site_room;
-    int outside; /* frames of C that called the function, of which none is the function's */
 } injection;
 
 static NM_TLS bool injection_is_armed; /* the thread runs the function */
@@ -107,7 +106,7 @@ static NM_COLD void injection_note(unsigned domain, size_t size, const void *fro
     nm__crash_report *r = injection.report;
     void *frames[NM__CRASH_FRAMES];
     int count = injection_stack_from(from, frames, NM__CRASH_FRAMES);
-    if (count > injection.outside && count < NM__CRASH_FRAMES) count -= injection.outside;
+    count = nm__crash_within(frames, count);
     for (int i = 0; i < count; i++) r->refusal.addresses[i] = (uintptr_t)frames[i];
     r->refusal.count = count;
     r->site = injection_site(from);
@@ -207,6 +206,14 @@ static void *injection_memory(PyObject *object, size_t least, size_t *size) {
     return NULL;
 }
 
+/* Stacks end before it. */
+static __attribute__((noinline)) PyObject *injection_run(PyObject *function) {
+    injection_is_armed = true;
+    PyObject *result = PyObject_CallNoArgs(function);
+    injection_is_armed = false;
+    return result;
+}
+
 static PyObject *injection_open(PyObject *module, PyObject *shared) {
     (void)module;
     size_t size;
@@ -219,7 +226,10 @@ static PyObject *injection_open(PyObject *module, PyObject *shared) {
         injection.report = report;
         injection_put_hooks();
     }
-    if (!nm__crash_watch(report)) return PyErr_SetFromErrno(PyExc_OSError);
+    PyObject *(*run)(PyObject *) = injection_run;
+    const void *outermost;
+    memcpy(&outermost, &run, sizeof outermost);
+    if (!nm__crash_watch(report, outermost)) return PyErr_SetFromErrno(PyExc_OSError);
     Py_RETURN_NONE;
 }
 
@@ -241,12 +251,7 @@ static PyObject *injection_call(PyObject *module, PyObject *args) {
     injection.nth = nth;
     injection.sticky = sticky != 0;
     injection.report->allocations = injection.report->refused = injection.report->site = 0;
-    void *frames[NM__CRASH_FRAMES];
-    injection.outside = nm__crash_unwind(frames, NM__CRASH_FRAMES);
-    injection_is_armed = true;
-    PyObject *result = PyObject_CallNoArgs(function);
-    injection_is_armed = false;
-    return result;
+    return injection_run(function);
 }
 
 static PyObject *injection_named(PyObject *module, PyObject *none) {

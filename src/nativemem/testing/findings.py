@@ -33,7 +33,7 @@ class Finding:
     ``kind`` is one of :data:`KINDS`, ``detail`` says more in a line. ``numbers`` are the allocations, from 1 on,
     whose refusal showed it, ``nth`` is the first of them; ``domain`` and ``size`` (bytes) are what that one asked
     for. ``python`` and ``c`` are the stacks that asked for it, ``end_python`` and ``end_c`` those of the end where
-    there is one, all innermost first. ``output`` is what the process wrote last, ``command`` how to see it again.
+    there is one, all innermost first. ``output`` is what the process wrote first, ``command`` shows it again.
     ``known``, in ``Findings.interpreter``, says which of the interpreter's own faults it is.
     """
 
@@ -65,7 +65,7 @@ class Finding:
         if self.end_python or self.end_c:
             lines += ["  and it ended at", *_stack(self.end_python, self.end_c)]
         if self.output:
-            lines += [f"  it wrote: {line}" for line in self.output.splitlines()[-3:]]
+            lines += [f"  it wrote: {line}" for line in self.output.splitlines()[:3]]
         if self.known:
             lines.append(f"  the interpreter's own: {self.known}")
         if self.command:

@@ -97,16 +97,16 @@ def _plan(
     if not all(isinstance(each, type) and issubclass(each, BaseException) for each in classes):
         raise errors.ConfigError(f"sweep.allowed: takes classes of exceptions, not {errors.shown(allowed)}")
     return Plan(
-        function,
-        source_of(source),
-        None if nth is None else parse_count(nth, "sweep.nth", least=1),
-        parse_bool(sticky, "sweep.sticky"),
-        tuple(classes),
-        parse_bool(leaks, "sweep.leaks"),
-        None if per_site is None else parse_count(per_site, "sweep.per_site", least=1),
-        _at_most(parse_count(most, "sweep.most", least=1), "sweep.most"),
-        _time(seconds, "sweep.seconds"),
-        _time(timeout, "sweep.timeout"),
+        function=function,
+        nth=None if nth is None else parse_count(nth, "sweep.nth", least=1),
+        sticky=parse_bool(sticky, "sweep.sticky"),
+        allowed=tuple(classes),
+        leaks=parse_bool(leaks, "sweep.leaks"),
+        per_site=None if per_site is None else parse_count(per_site, "sweep.per_site", least=1),
+        most=_at_most(parse_count(most, "sweep.most", least=1), "sweep.most"),
+        seconds=_time(seconds, "sweep.seconds"),
+        timeout=_time(timeout, "sweep.timeout"),
+        source=source_of(source),  # last: it may want the core
     )
 
 

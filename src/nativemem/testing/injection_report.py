@@ -81,9 +81,6 @@ class Shared:
         """Blocks that were taken and not freed, since the hooks are there."""
         return _HEAD.unpack_from(self.memory, 0)[5] if self.native else 0  # type: ignore[no-any-return]
 
-    def site(self) -> int:
-        return _HEAD.unpack_from(self.memory, 0)[2] if self.native else 0  # type: ignore[no-any-return]
-
     def counted(self) -> tuple[int, int]:
         """Allocations of the last call, and how many of them were refused."""
         return _HEAD.unpack_from(self.memory, 0)[:2] if self.native else (0, 0)

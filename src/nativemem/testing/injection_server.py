@@ -12,7 +12,6 @@ import dis
 import faulthandler
 import functools
 import gc
-import itertools
 import mmap
 import os
 import pickle
@@ -32,9 +31,10 @@ from .injection_report import Attempt, Shared
 
 __all__ = ["Plan", "Server", "Source", "forked", "send"]
 
-#: runs before anything is counted: imports, caches, free lists, specialized instructions
-_WARM = 3
-#: failing runs in one process; after the first, which fills caches, all but one have to keep blocks for a leak
+#: runs before anything is counted: imports, caches, and instructions that are specialized after some eight runs; at
+#: least the first number, at most the second, and no more of them once so many seconds are over
+_WARM = (3, 12, 0.2)
+#: failing runs in one process; after the first, which fills caches, most of them have to keep blocks for a leak
 _REPEATS = 6
 #: bytes that are read of what an attempt wrote
 _TEXT = 4096
@@ -237,16 +237,16 @@ class Server:
         self.shared.say(**said)
 
     def repeat(self, nth: int, said: dict[str, Any]) -> None:
-        site, live = self.shared.site(), array.array("q", bytes(8 * _REPEATS))
+        live = array.array("q", bytes(8 * _REPEATS))
         for i in range(_REPEATS):
             self.fail(nth)
             gc.collect()
-            if self.shared.site() != site or not self.plan.source.counted(self.shared)[1]:
-                return  # another allocation than the first time: what it keeps is not compared
+            if not self.plan.source.counted(self.shared)[1]:
+                return  # it does not come so far any more
             live[i] = self.plan.source.live(self.shared)
-        grown = sorted(after - before for before, after in itertools.pairwise(live))
-        kept = grown[len(grown) // 2]
-        if grown[1] > 0:
+        grown = live[-1] - live[0]
+        if grown > (_REPEATS - 1) // 2:  # what looks on, at collections say, may take or give a block
+            kept = max(1, round(grown / (_REPEATS - 1)))
             said |= {"kind": "leak", "detail": f"{kept} block{'s' * (kept != 1)} each time"}
 
     def fail(self, nth: int) -> None:
@@ -316,10 +316,14 @@ class Server:
             assert attempt.said is not None
             self.warm_each = attempt.said["threads"] > 1
         if self.exits is None and not self.warm_each:
-            results = [self.call(0) for _ in range(_WARM)]
-            self.result = results[-1]
-            self.comparable = _same(results[-1], results[-2])
-            del results
+            least, most, seconds = _WARM
+            began = time.monotonic()
+            for i in range(most):
+                before, self.result = self.result, self.call(0)
+                if i + 1 >= least and time.monotonic() - began > seconds:
+                    break
+            self.comparable = _same(before, self.result)
+            del before
         gc.collect()
         gc.disable()  # from now on, the same allocations each time
         gc.freeze()
@@ -361,9 +365,8 @@ class Server:
             yield from ((numbers[turn], turn > 0) for numbers in turns if turn < len(numbers))
 
     def written(self, attempt: Attempt) -> None:
-        """What it wrote last, and what faulthandler wrote first: the innermost frames."""
-        size = os.fstat(self.output.fileno()).st_size
-        attempt.output = os.pread(self.output.fileno(), _TEXT, max(size - _TEXT, 0)).decode("utf-8", "replace")
+        """What it wrote first: a panic's message, faulthandler's innermost frames."""
+        attempt.output = os.pread(self.output.fileno(), _TEXT, 0).decode("utf-8", "replace")
         attempt.end_python = os.pread(self.faults.fileno(), _TEXT, 0).decode("utf-8", "replace")
 
 

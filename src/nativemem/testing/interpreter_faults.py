@@ -16,11 +16,13 @@ __all__ = ["FAULTS", "Fault", "known_fault"]
 
 @dataclass(frozen=True)
 class Fault:
-    """``functions``: C functions that are all on the stack of the refusal, innermost first; ``kinds``: what comes
-    of it. The versions that have it are from ``since`` to before ``until``."""
+    """``functions``: C functions that are all on the stack of the refusal, innermost first; ``end``: the one that
+    a crash is in, empty: any; ``kinds``: what comes of it. The versions that have it are from ``since`` to before
+    ``until``."""
 
     name: str
     functions: tuple[str, ...]
+    end: str
     kinds: tuple[str, ...]
     since: tuple[int, int]
     until: tuple[int, int]
@@ -30,7 +32,16 @@ FAULTS = (
     Fault(
         "an exception that leaves a function is lost where its frame object has no memory",
         ("_PyFrame_MakeAndSetFrameObject", "_PyFrame_Clear"),
+        "",
         ("no exception", "wrong exception", "wrong result", "crash"),
+        (3, 11),
+        (3, 12),
+    ),
+    Fault(
+        "an iterator over a dict's items that has no memory for its pair is freed before it is tracked",
+        ("PyTuple_Pack", "PyObject_GetIter"),
+        "dictiter_dealloc",
+        ("crash",),
         (3, 11),
         (3, 12),
     ),
@@ -47,6 +58,7 @@ def known_fault(finding: Finding) -> str:
             fault.since <= sys.version_info[:2] < fault.until
             and finding.kind in fault.kinds
             and all(function in rest for function in fault.functions)
+            and (not fault.end or any(frame.function == fault.end for frame in finding.end_c[:1]))
         ):
             return fault.name
     return ""

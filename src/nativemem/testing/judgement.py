@@ -74,8 +74,10 @@ class Judge:
             attempt.output.strip(),
             self.command(attempt.nth),
         )
-        culprit = self.modules.others(inner(c)) or self.modules.others(inner(end_c))
-        if culprit is None and not (attempt.signal and attempt.code == _SENT):
+        finding = replace(finding, known=known_fault(finding))
+        others = self.modules.others
+        culprit = others(inner(c)) or others(inner(end_c)) or others(c) or others(end_c)
+        if culprit is None and not finding.known and not (attempt.signal and attempt.code == _SENT):
             finding = replace(finding, known=self.interpreters(finding, said))
         # the extension's call, or the Python code that dealt with the refusal, or the line that was refused
         place: tuple[Any, ...] = (culprit.module, culprit.offset) if culprit else python[:1]
@@ -106,10 +108,7 @@ class Judge:
         return "exit", f"the process ended with status {os.WEXITSTATUS(status)}"
 
     def interpreters(self, finding: Finding, said: dict[str, Any]) -> str:
-        """Which of the interpreter's own faults it is; empty: none. Pre: no extension has a part in it."""
-        known = known_fault(finding)
-        if known:
-            return known
+        """Why it is the interpreter's own; empty: it is not. Pre: no extension is on the stacks."""
         if finding.kind == "crash" and finding.c and finding.end_c:
             place = finding.end_c[0].function or finding.end_c[0]
             return f"{finding.detail}, in {place}, and no extension on the stacks"

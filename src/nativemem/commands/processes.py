@@ -84,14 +84,13 @@ def _is_open(path: str, number: int) -> bool:
     import socket
     import stat
 
-    from ..observe.control import _peer
+    from ..observe.control import _peer, connect
 
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
             return False
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as tried:
-            tried.settimeout(PATIENCE)
-            tried.connect(path)
+            connect(tried, path, time.monotonic() + PATIENCE)
             return _peer(tried)[0] in (0, number)
     except OSError:
         return False

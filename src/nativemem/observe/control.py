@@ -350,6 +350,19 @@ def _serve_at(name: str) -> None:
     signal.signal(number, opens)
 
 
+def connect(connection: socket.socket, path: str, until: float) -> None:
+    """Connects, and waits where too many wait already: a socket with a timeout is refused at once then."""
+    while True:
+        connection.settimeout(max(until - time.monotonic(), 0.001))
+        try:
+            connection.connect(path)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise TimeoutError("too many wait for an answer") from None
+            time.sleep(0.02)
+
+
 def ask(path: str, /, *, patience: float = 10.0, **request: Any) -> dict[str, Any]:
     """Asks the process that answers at ``path`` (``do="status"``, ``snapshot``, ``save``, ``start``, ``stop``).
 
@@ -358,8 +371,7 @@ def ask(path: str, /, *, patience: float = 10.0, **request: Any) -> dict[str, An
     """
     until = time.monotonic() + patience
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(patience)
-        connection.connect(path)
+        connect(connection, path, until)
         connection.sendall(json.dumps(request).encode() + b"\n")
         line = _receive(connection, until, None)
     if not line.endswith(b"\n"):

@@ -269,7 +269,7 @@ def test_another_user_gets_no_answer(tmp_path: Path) -> None:
     client = (
         "import os, socket, sys\nos.setgid(65534); os.setuid(65534)\ns = socket.socket(socket.AF_UNIX)\n"
         "s.settimeout(30)\ntry: s.connect(sys.argv[1])\nexcept PermissionError: sys.exit(3)\n"
-        "try:\n    s.sendall(b'{\"do\": \"status\"}\\n')\n    print(s.recv(100))\n"
+        'try:\n    s.sendall(b\'{"do": "status"}\\n\')\n    print(s.recv(100))\n'
         "except ConnectionError: print(b'')\n"
     )
     try:

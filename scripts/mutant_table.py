@@ -603,7 +603,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("block-resized-under-a-view", "else if (b->exports != 0) nm__raise_exported(b, action);", "else if (b->exports != 0 && action[0] == 'f') nm__raise_exported(b, action);"),
         ("foreign-block-taken", "if (b->allocator != a) nm__raise_block(a, arg, \"foreign\");\n    else if", "if"),
         ("resize-trusts-what-was-before", "(b = nm__allocator_own_block(a, args[0], \"resize\", \"freed\")) != NULL) { /* each", "(b = (BlockObject *)args[0]) != NULL) { /* each"),
-        ("resize-keeps-the-size", "b->size = (Py_ssize_t)size;\n            result", "result"),
+        ("resize-keeps-the-size", "b->size = (Py_ssize_t)size;\n            nm__sampler_freeing(b);", "nm__sampler_freeing(b);"),
         ("orphans-not-asked-before-a-refusal", "if (a->chain->orphans != 0 && nm__chain_sweep(a->chain)) ptr", "if (false) ptr"),
         tests=CONTRACT,
     ),

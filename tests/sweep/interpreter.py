@@ -253,7 +253,7 @@ class Swept:
                 kind = type(error).__name__
             if kind != self.outcome:
                 found.append(f"again: {kind}, not {self.outcome}")
-        elif not w.allocator.closed and not self.scenario.changes:
+        elif not w.allocator.closed and not self.scenario.changes and not any(b.locked for b in w.budgets):
             try:
                 w.allocator.alloc(64).free()
             except (errors.NativeMemError, BufferError) as error:

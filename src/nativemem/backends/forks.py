@@ -33,7 +33,9 @@ def _before() -> None:
 
 
 def _after() -> None:
-    for lock in reversed(_held):
+    global _held
+    locks, _held = _held, ()  # where there was no memory to call what comes before a fork, there are none
+    for lock in reversed(locks):
         lock.release()
 
 

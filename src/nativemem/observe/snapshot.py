@@ -314,16 +314,18 @@ def _stats_of(core: Any) -> Stats:
     return Stats(used, peak, used, limit, total, 0, count, 0, denied)
 
 
-def _allocators() -> Iterable[AllocatorState]:
+def _allocators() -> list[AllocatorState]:
+    """A list, since a tuple that is being made is among the objects that it looks at, and could not grow then."""
+    found = []
     for each in gc.get_objects():
         if issubclass(type(each), Allocator):  # isinstance asks the object, which may be anybody's
             try:
                 owner = each.owner
-                yield AllocatorState(
-                    each.describe(), each.id, None if owner is None else _path(owner._core), each.stats
-                )
+                path = None if owner is None else _path(owner._core)
+                found.append(AllocatorState(each.describe(), each.id, path, each.stats))
             except (NativeMemError, AttributeError):  # closed meanwhile, or not made yet
                 continue
+    return found
 
 
 def _engine() -> EngineState | None:

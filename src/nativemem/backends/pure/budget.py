@@ -61,8 +61,8 @@ class BudgetCore(OwnedCore):
         if not at._shown:
             return
         name = other._shown if other is not None and other is not at else ""
-        numbers = requested, at._used, at._limit
         try:
+            numbers = requested, at._used, at._limit
             when, ident = time.time_ns(), threading.get_ident()
             _events.append(Event(next(_numbers), when, ident, kind, detail, *numbers, at._shown, name or None))
         except (MemoryError, AttributeError, TypeError):  # or the interpreter is at its end, as in __del__
@@ -117,8 +117,8 @@ class BudgetCore(OwnedCore):
 
     @locked
     def lock(self) -> None:
-        self._locked = True
         self._note(_LOCKED)
+        self._locked = True
 
     def is_locked(self) -> bool:
         return self._locked

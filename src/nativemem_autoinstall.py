@@ -3,6 +3,8 @@
 Interpreters up to 3.17 run the line of ``nativemem_autoinstall.pth``; from 3.15 on they call what
 ``nativemem_autoinstall.start`` names (PEP 829), and pass over the line where that file stands beside it. Those come
 here at each start, so nothing else is imported before the variable was looked at.
+
+pytest is not to warn that this is imported already when it looks for what to rewrite: PYTEST_DONT_REWRITE.
 """
 
 from __future__ import annotations

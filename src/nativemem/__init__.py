@@ -1,4 +1,7 @@
-"""nativemem: the memory engine for CPython programs."""
+"""nativemem: the memory engine for CPython programs.
+
+Where it is imported at the start, pytest is not to warn that it comes too late to rewrite it: PYTEST_DONT_REWRITE.
+"""
 
 from __future__ import annotations
 

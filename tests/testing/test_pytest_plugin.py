@@ -350,6 +350,16 @@ def test_without_the_engine(run: Run, monkeypatch: pytest.MonkeyPatch, how: str)
     assert result.stdout.str().count(note) == 1 and f"{name}={value} is set" in result.stdout.str()
 
 
+@native
+def test_the_engine_is_there_before_pytest(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PYT-6: pytest does not warn that what the start-up files import can no longer be rewritten."""
+    monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
+    monkeypatch.setenv("NATIVEMEM_AUTOINSTALL", "1")
+    others = (f"-pno:{name}" for name in ("asyncio", "memray", "rerunfailures"))
+    result = run("def test_nothing(): pass", *others)
+    assert result.ret == 0 and "arning" not in result.stdout.str() + result.stderr.str(), result.stdout.str()
+
+
 XDIST = """
 import pytest
 @pytest.mark.nativemem_budget("8 MiB")

@@ -12,6 +12,7 @@ import dis
 import faulthandler
 import functools
 import gc
+import itertools
 import mmap
 import os
 import pickle
@@ -246,7 +247,7 @@ class Server:
             live[i] = self.plan.source.live(self.shared)
         grown = live[-1] - live[0]
         if grown > (_REPEATS - 1) // 2:  # what looks on, at collections say, may take or give a block
-            kept = max(1, round(grown / (_REPEATS - 1)))
+            kept = max(1, sorted(b - a for a, b in itertools.pairwise(live))[(_REPEATS - 1) // 2])  # of most runs
             said |= {"kind": "leak", "detail": f"{kept} block{'s' * (kept != 1)} each time"}
 
     def fail(self, nth: int) -> None:

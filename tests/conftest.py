@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import signal
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -60,6 +62,16 @@ def pytest_configure(config: pytest.Config) -> None:
         plugin = planted.Planted([load(name) for name in names], n, config.getoption(planted.OPTION))
         del os.environ[planted.VARIABLE]
         config.pluginmanager.register(plugin)
+
+
+@pytest.fixture(scope="module")
+def old_objects_apart() -> Iterator[None]:
+    """The collector passes over what earlier tests left: for modules whose tests collect again and again, each time
+    all that a long run of tests has imported."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture

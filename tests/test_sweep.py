@@ -22,6 +22,8 @@ from sweep.kept import kept
 from sweep.planted import PLANTED
 from sweep.scenarios import NOT_SWEPT, Scenario, scenarios
 
+pytestmark = pytest.mark.usefixtures("old_objects_apart")
+
 HERE = Path(__file__).resolve().parent
 GROUPS = [group for group, rows in scenarios().items() if rows]
 #: not in other states, nor in front of each other

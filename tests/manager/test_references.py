@@ -15,6 +15,8 @@ from nativemem._api import load
 from nativemem.manager.collections import bound
 from nativemem.structures import InternTable
 
+pytestmark = pytest.mark.usefixtures("old_objects_apart")
+
 #: of objects in general
 OTHERS = {"__class__", "__new__", "__init_subclass__", "__subclasshook__", "__class_getitem__", "__sizeof__"}
 KINDS: dict[str, Callable[[SimpleNamespace, Any], Any]] = {

@@ -167,9 +167,9 @@ def test_prometheus() -> None:
     parser = pytest.importorskip("prometheus_client.parser", reason="prometheus-client is not installed")
     for recording in (example(), hostile()):
         families = {f.name: f for f in parser.text_string_to_metric_families(str(render(recording, "prometheus")))}
-        used = {s.labels["owner"]: s.value for s in families["nativemem_used_bytes"].samples}
+        used = {s.labels["owner"]: s.value for s in families["nativemem_owner_used_bytes"].samples}
         assert len(used) == len({owner.name for owner in recording.owners})
-        assert "process" not in {s.labels["owner"] for s in families["nativemem_limit_bytes"].samples}
+        assert "process" not in {s.labels["owner"] for s in families["nativemem_owner_limit_bytes"].samples}
         sites = families["nativemem_site_bytes"].samples
         assert sorted(s.value for s in sites) == sorted(row.amount.peak for row in Report(recording).sites())
     assert used["process"] == MIB

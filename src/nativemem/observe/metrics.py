@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from .snapshot import OwnerState, Snapshot
 
-__all__ = ["METRICS", "Metric", "read"]
+__all__ = ["DENIALS", "LIMIT", "METRICS", "PEAK", "USED", "Metric", "read"]
 
 
 @dataclass(frozen=True)
@@ -38,18 +38,18 @@ def _process(what: str, unit: str, said: str, counts: bool = False) -> Metric:
     return Metric(f"nativemem_{what}{suffix}", f"nativemem.{what.replace('_', '.')}", unit, said, counts)
 
 
-_USED = _owner("used", "By", "Bytes charged to the budget now.")
-_PEAK = _owner("peak", "By", "The most bytes that were charged to the budget.")
-_LIMIT = _owner("limit", "By", "The most bytes that the budget allows.")
-_DENIALS = _owner("denials", "{request}", "Requests that the budget refused.", True)
+USED = _owner("used", "By", "Bytes charged to the budget now.")
+PEAK = _owner("peak", "By", "The most bytes that were charged to the budget.")
+LIMIT = _owner("limit", "By", "The most bytes that the budget allows.")
+DENIALS = _owner("denials", "{request}", "Requests that the budget refused.", True)
 _PRESSURE = _owner("pressure", "{level}", "How full the budget is: 0 normal, 1 warn, 2 critical, 3 full.")
 
 #: by metric, what it is of one owner
 _OF_OWNER: tuple[tuple[Metric, Callable[[OwnerState], int]], ...] = (
-    (_USED, lambda owner: owner.used),
-    (_PEAK, lambda owner: owner.peak),
-    (_LIMIT, lambda owner: owner.limit),
-    (_DENIALS, lambda owner: owner.denials),
+    (USED, lambda owner: owner.used),
+    (PEAK, lambda owner: owner.peak),
+    (LIMIT, lambda owner: owner.limit),
+    (DENIALS, lambda owner: owner.denials),
     (_PRESSURE, lambda owner: ("normal", "warn", "critical", "full").index(owner.pressure)),
 )
 

@@ -12,6 +12,8 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from ..wrappers.sites import Frame as PythonFrame
+
 __all__ = ["CFrame", "PythonFrame", "Modules", "c_frames", "inner", "python_frames", "within"]
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
@@ -19,18 +21,6 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 _PASSED = ("libc.so", "libc-", "libpthread", "libm.so", "libm-", "ld-linux", "ld-musl", "libdl", "linux-vdso")
 #: the function of the interpreter in which Python code runs; what is outside of it called that code
 EVAL = "_PyEval_EvalFrameDefault"
-
-
-@dataclass(frozen=True)
-class PythonFrame:
-    """A line of Python code that runs."""
-
-    file: str
-    line: int
-    function: str
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line} in {self.function}"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~&$:@-])")
 
 
 def escaped(text: str) -> str:
-    r"""``text`` as Markdown shows it: nothing in it is markup, a link, or somebody's name.
+    r"""``text`` as Markdown shows it: nothing in it is markup, a link, or the mention of an account.
 
     >>> print(escaped("<b>|@all"))
     &lt;b&gt;&#124;&#64;all

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from .. import metrics
 from .model import Report
 from .wording import clean
 
@@ -41,15 +42,17 @@ def render(report: Report, *, top: int = 20, by: str = "peak", **_: Any) -> str:
         for row in report.sites(by, top)
     ]
 
-    def by_owner(name: str, of: str) -> _Samples:
+    def by_owner(metric: metrics.Metric, of: str) -> list[str]:
+        """Under the name that a running process gives it."""
         values = ((row.name, getattr(row, of)) for row in owners)
-        return [({"owner": owner}, value) for owner, value in values if value is not None]
+        samples: _Samples = [({"owner": owner}, value) for owner, value in values if value is not None]
+        return _family(metric.name, "counter" if metric.counts else "gauge", metric.help, samples)
 
     lines = [
-        *_family("nativemem_used_bytes", "gauge", "What the owner used last.", by_owner("used", "used")),
-        *_family("nativemem_peak_bytes", "gauge", "The most that the owner used.", by_owner("peak", "peak")),
-        *_family("nativemem_limit_bytes", "gauge", "The owner's limit.", by_owner("limit", "limit")),
-        *_family("nativemem_denials_total", "counter", "Requests refused.", by_owner("denials", "denials")),
+        *by_owner(metrics.USED, "used"),
+        *by_owner(metrics.PEAK, "peak"),
+        *by_owner(metrics.LIMIT, "limit"),
+        *by_owner(metrics.DENIALS, "denials"),
         *_family(
             "nativemem_profile_bytes",
             "gauge",

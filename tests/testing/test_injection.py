@@ -344,6 +344,14 @@ def test_a_function_that_forks() -> None:
                 return 5
             return os.waitpid(child, 0)[1]
 
+        def function_and_locks():
+            "Also how many locks were released that had not been taken."
+            wrong = []
+            sys.unraisablehook = lambda told: wrong.append(told.exc_type) if told.exc_type is RuntimeError else None
+            return function(1), len(wrong)
+
+        findings = sweep(function_and_locks)
+        assert findings.attempts == findings.allocations > 0 and list(findings) == [], str(findings)
         findings = sweep(lambda: function(1))
         assert not {"logging", "concurrent.futures"} & set(sys.modules)
         assert list(findings) == [], str(findings)

@@ -108,6 +108,16 @@ def test_threads(nm: Binding) -> None:
     assert numbers == sorted(set(numbers))
 
 
+def test_times_do_not_change_the_order(nm: Binding, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OBS-2: events are in the order of their numbers, though a later one has an earlier time."""
+    reader = Reader(new=True)
+    budgets = [nm.Budget(1000, name) for name in ("first", "second")]
+    raw = nm.backend.events(0)[-2:]
+    swapped = [raw[0]._replace(time_ns=raw[1].time_ns + 10**9), raw[1]]
+    monkeypatch.setattr(nm.backend, "events", lambda seen: swapped)
+    assert [event.owner for event in reader.read()] == ["first", "second"] and len(budgets) == 2
+
+
 def test_as_text(nm: Binding) -> None:
     """OBS-2"""
     reader = Reader(new=True)

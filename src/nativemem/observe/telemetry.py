@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import heapq
 import logging
 import math
 import threading
@@ -115,17 +116,18 @@ class Reader:
             self.lost = 0
 
     def read(self) -> list[Event]:
-        """Those that came since, the oldest first."""
+        """Those that came since, the oldest first; of a backend in the order of their numbers, also where a thread was
+        put aside between number and time, or the clock was set back."""
         with self._lock:
-            found: list[Event] = []
+            found: list[list[Event]] = []
             for binding in _bindings():
                 seen = self._seen.get(binding.name, 0)
                 raw = binding.backend.events(seen)
                 if raw:
-                    found += [_event(binding.name, each) for each in raw]
+                    found.append([_event(binding.name, each) for each in raw])
                     self._seen[binding.name] = raw[-1].number
                     self.lost += raw[-1].number - seen - len(raw)
-        return sorted(found, key=lambda event: event.when)
+        return [*heapq.merge(*found, key=lambda event: event.when)]
 
 
 def events() -> list[Event]:

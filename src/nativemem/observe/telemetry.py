@@ -116,8 +116,8 @@ class Reader:
             self.lost = 0
 
     def read(self) -> list[Event]:
-        """Those that came since, the oldest first; of a backend in the order of their numbers, also where a thread was
-        put aside between number and time, or the clock was set back."""
+        """Those that came since, the oldest first; of a backend in the order of their numbers, also where a thread
+        was put aside between number and time, or the clock was set back."""
         with self._lock:
             found: list[list[Event]] = []
             for binding in _bindings():

@@ -35,8 +35,8 @@ __all__ = ["Plan", "Server", "Source", "forked", "send"]
 #: runs before anything is counted: imports, caches, and instructions that are specialized after some eight runs; at
 #: least the first number, at most the second, and no more of them once so many seconds are over
 _WARM = (3, 12, 0.2)
-#: failing runs in one process; after the first, which fills caches, most of them have to keep blocks for a leak
-_REPEATS = 6
+#: failing runs in one process, of which the last ones count: what fails has its instructions specialized, too
+_REPEATS, _COUNTED = 14, 6
 #: bytes that are read of what an attempt wrote
 _TEXT = 4096
 #: attempts that are all made, before sites are sampled
@@ -245,9 +245,12 @@ class Server:
             if not self.plan.source.counted(self.shared)[1]:
                 return  # it does not come so far any more
             live[i] = self.plan.source.live(self.shared)
-        grown = live[-1] - live[0]
-        if grown > (_REPEATS - 1) // 2:  # what looks on, at collections say, may take or give a block
-            kept = max(1, sorted(b - a for a, b in itertools.pairwise(live))[(_REPEATS - 1) // 2])  # of most runs
+        counted = live[-_COUNTED:]
+        grown = counted[-1] - counted[0]
+        if grown > (_COUNTED - 1) // 2:  # what looks on, at collections say, may take or give a block
+            kept = max(
+                1, sorted(b - a for a, b in itertools.pairwise(counted))[(_COUNTED - 1) // 2]
+            )  # of most runs
             said |= {"kind": "leak", "detail": f"{kept} block{'s' * (kept != 1)} each time"}
 
     def fail(self, nth: int) -> None:

@@ -144,6 +144,8 @@ CORE_SOURCES := $(filter-out csrc/binding/% csrc/engine/% csrc/use/memlib_system
 C_TESTS := $(sort $(wildcard tests/c/test_*.c))
 # test_x.link: what the linker is told when it links test_x.c
 C_TEST_HEADERS := $(wildcard tests/c/*.h tests/c/*.link)
+# a test that hangs fails (124): the slowest take some two minutes under qemu or Valgrind, 300 ms without
+C_TEST_LIMIT := timeout --kill-after=10 900
 ASAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 TSAN := -fsanitize=thread -fno-omit-frame-pointer
 
@@ -188,7 +190,7 @@ build/c-tests/load-musl: tests/c/load.c
 $(C_SOURCES:%.c=build/c-tests/musl/obj/%.o) $(C_TESTS:%.c=build/c-tests/musl/obj/%.o): build/c-tests/load-musl
 
 build/c-tests/musl/%.passed: build/c-tests/musl/%
-	build/c-tests/load-musl ./$<
+	$(C_TEST_LIMIT) build/c-tests/load-musl ./$<
 	@touch $@
 
 # What qemu's user mode cannot do, by the test that needs it. It does not pass RLIMIT_AS on, which would bind qemu itself;
@@ -198,7 +200,7 @@ NOT_UNDER_QEMU := test_region:test_address_space() test_memlib:test_ends() \
 	test_idle:test_forks_of_a_busy_process() test_idle:test_forks_beside_a_heap_with_a_budget()
 
 build/c-tests/aarch64/%.passed: build/c-tests/aarch64/%
-	@status=0; $(QEMU_AARCH64) ./$< >$@.log 2>&1 || status=$$?; \
+	@status=0; $(C_TEST_LIMIT) $(QEMU_AARCH64) ./$< >$@.log 2>&1 || status=$$?; \
 	for name in $$(sed -n 's/^FAILED //p' $@.log); do \
 	  case ' $(NOT_UNDER_QEMU) ' in \
 	    *" $*:$$name "*) echo "$*: $$name fails under emulation, as is known" ;; \
@@ -213,7 +215,7 @@ build/c-tests/aarch64/%.passed: build/c-tests/aarch64/%
 .SECONDARY:
 # a request that no machine can serve is part of the contract: it must come back as NULL
 %.passed: %
-	ASAN_OPTIONS=allocator_may_return_null=1 ./$<
+	ASAN_OPTIONS=allocator_may_return_null=1 $(C_TEST_LIMIT) ./$<
 	@touch $@
 
 ##@ A library for C programs: the core, or memlib alone on the C library's malloc; docs/memlib.md
@@ -309,11 +311,11 @@ python-tests-asan: ## the Python tests on an extension with AddressSanitizer; so
 build/c-tests/valgrind/%.passed: build/c-tests/valgrind/%
 	@command -v valgrind >/dev/null || \
 	  { echo "missing: valgrind; on Debian or Ubuntu: apt-get install valgrind"; exit 1; }
-	NM_TEST_EVERY=13 $(VALGRIND) ./$<
+	NM_TEST_EVERY=13 $(C_TEST_LIMIT) $(VALGRIND) ./$<
 	@touch $@
 
 build/c-tests/tsan/%.passed: build/c-tests/tsan/%
-	TSAN_OPTIONS=allocator_may_return_null=1 ./$<
+	TSAN_OPTIONS=allocator_may_return_null=1 $(C_TEST_LIMIT) ./$<
 	@touch $@
 
 $(foreach kind,plain asan valgrind tsan musl aarch64,build/c-tests/$(kind)/test_corpus.passed): $(CORPUS)

@@ -3,7 +3,7 @@ or a scope, though the traceback still holds what did. Each program is a process
 
 from __future__ import annotations
 
-import importlib.util
+import itertools
 import os
 import subprocess
 import sys
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from kernel import needs_a_kernel, outputs
 from test_scopes import native
 
 pytestmark = native
@@ -303,52 +304,29 @@ sys.exit(9)
     assert (done.returncode, done.stdout, done.stderr) == (9, "interrupted True\n", "")
 
 
-@pytest.mark.skipif(
-    not all(map(importlib.util.find_spec, ("ipykernel", "jupyter_client"))),
-    reason="needs ipykernel and jupyter_client",
-)
+@needs_a_kernel
 def test_a_notebook_kernel() -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", KERNEL], capture_output=True, text=True, timeout=120,
-        env=os.environ | {"NATIVEMEM_AUTOINSTALL": "0"},
-    )  # fmt: skip
-    expected = ["MemoryError", "2", "(42, 'ab')", "ZeroDivisionError", "50", "'deleted'"] * 6
-    assert (done.returncode, done.stdout.splitlines()) == (0, expected), done.stderr
-
-
-KERNEL = """
-import os, sys
-from jupyter_client import KernelManager
-manager = KernelManager(kernel_name="")
-from jupyter_client.kernelspec import KernelSpec
-command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-manager._kernel_spec = KernelSpec(argv=command, display_name="")
-manager.start_kernel(env=os.environ | {"NATIVEMEM_AUTOINSTALL": "1", "NATIVEMEM_LIMIT": "150 MiB"}, stderr=-3)
-client = manager.client()
-client.start_channels()
-client.wait_for_ready(timeout=60)
-def cell(code):
-    sent, out = client.execute(code), []
-    while True:
-        message = client.get_iopub_msg(timeout=30)
-        if message["parent_header"].get("msg_id") != sent: continue
-        kind, content = message["msg_type"], message["content"]
-        if kind == "execute_result": out.append(content["data"]["text/plain"])
-        elif kind == "error": out.append(content["ename"])
-        elif kind == "status" and content["execution_state"] == "idle": return " ".join(out)
-try:
-    cell("import gc, sys, warnings, nativemem; warnings.simplefilter('ignore')")
-    cell("x = 42; y = 'a' + 'b'; budget = nativemem.Budget('32 MiB')")
-    for scope in "if True:", "with budget:":
-        for make in "[len(kept)]", "bytearray(3 << 20)", "bytearray(20_000)":
-            print(cell(f"{scope}\\n  kept = []\\n  while True: kept.append({make})"))
-            for code in "1+1", "x, y", "1/0", "len([i for i in range(50)])": print(cell(code))
-            cell("del kept; sys.last_value = sys.last_traceback = sys.last_exc = None")
-            print(cell("gc.collect(); 'deleted'"))
-finally:
-    client.stop_channels()
-    manager.shutdown_kernel(now=True)
-"""
+    scopes, makers = ("if True:", "with budget:"), ("[len(kept)]", "bytearray(3 << 20)", "bytearray(20_000)")
+    cells = []
+    for scope, make in itertools.product(scopes, makers):
+        cells += [
+            f"{scope}\n  kept = []\n  while True: kept.append({make})",
+            "1+1",
+            "x, y",
+            "1/0",
+            "len([i for i in range(50)])",
+            "del kept; sys.last_value = sys.last_traceback = sys.last_exc = None",
+            "gc.collect(); 'deleted'",
+        ]
+    first, second, *shown = outputs(
+        "import gc, sys, warnings, nativemem; warnings.simplefilter('ignore')",
+        "x = 42; y = 'a' + 'b'; budget = nativemem.Budget('32 MiB')",
+        *cells,
+        NATIVEMEM_AUTOINSTALL="1",
+        NATIVEMEM_LIMIT="150 MiB",
+    )
+    expected = ["MemoryError\n", "2\n", "(42, 'ab')\n", "ZeroDivisionError\n", "50\n", "\n", "'deleted'\n"]
+    assert (first, second, shown) == ("\n", "\n", expected * 6)
 
 
 # All threads of the program together may have a little beyond every limit; here they have it, and keep it.

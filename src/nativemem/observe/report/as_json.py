@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from .model import Report, SiteRow
@@ -61,7 +62,7 @@ def document(report: Report, *, top: int | None = None, by: str = "peak") -> dic
             "exact": histogram.exact,
             "total": _percentiles(histogram.total),
             "live": _percentiles(histogram.live),
-            "classes": [row._asdict() for row in histogram.rows],
+            "classes": [asdict(row) for row in histogram.rows],
         },
         "timelines": {name: [list(point) for point in line] for name, line in report.timelines.items()},
     }

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from ...errors import ConfigError, shown
 from ...wrappers.histogram import percentiles
-from ..recording import Moment, Recording, Sampled
+from ..recording import Moment, Recording, Sampled, Sized
 from .tree import MEASURES, Amount, Leaf, Place, Tree, tree_of
 
-__all__ = ["Histogram", "OwnerRow", "Point", "RefusalRow", "Report", "SiteRow", "SizeRow", "error_of"]
+__all__ = ["Histogram", "OwnerRow", "Point", "RefusalRow", "Report", "SiteRow", "error_of"]
 
 
 @dataclass(frozen=True)
@@ -59,22 +59,12 @@ class RefusalRow:
     path: tuple[Place, ...]
 
 
-class SizeRow(NamedTuple):
-    """Blocks of up to ``most`` bytes."""
-
-    most: int
-    live: int
-    live_blocks: int
-    total: int
-    total_blocks: int
-
-
 @dataclass(frozen=True)
 class Histogram:
     """Blocks by size, ascending, and the percentiles 50, 90 and 99 of all blocks and of those that are live (None:
     no blocks). Not ``exact``: each site's blocks count as of their mean size."""
 
-    rows: tuple[SizeRow, ...]
+    rows: tuple[Sized, ...]
     total: dict[int, int] | None
     live: dict[int, int] | None
     exact: bool
@@ -196,7 +186,7 @@ class Report:
     @cached_property
     def histogram(self) -> Histogram:
         """Blocks by size; by the mean size of each site where the recording has no sizes, or is of one owner."""
-        rows = [SizeRow(s.most, s.live, s.live_blocks, s.total, s.total_blocks) for s in self.recording.sizes]
+        rows = list(self.recording.sizes)
         exact = bool(rows) or not self.recording.sites
         if not exact:
             rows = _by_mean(self.recording.sites)
@@ -251,14 +241,14 @@ def _sum(amounts: Iterable[Amount]) -> Amount:
     return total
 
 
-def _by_mean(sites: Iterable[Sampled]) -> list[SizeRow]:
-    found: dict[int, SizeRow] = {}
+def _by_mean(sites: Iterable[Sampled]) -> list[Sized]:
+    found: dict[int, Sized] = {}
     for site in sites:
         size = -(-site.total // max(site.total_blocks, 1))
         step = max(1 << max(size.bit_length() - 3, 0), 1)  # four classes to a doubling
         most = -(-size // step) * step
-        row = found.get(most, SizeRow(most, 0, 0, 0, 0))
-        found[most] = SizeRow(
+        row = found.get(most, Sized(most, 0, 0, 0, 0))
+        found[most] = Sized(
             most,
             row.live + site.live,
             row.live_blocks + site.live_blocks,

@@ -82,6 +82,18 @@ doctest: $(VENV)/.installed-test ## the examples in docstrings, README.md and do
 	  NATIVEMEM_BACKEND=$$backend $(BIN)/python -m pytest --doctest-glob="*.md" $(TRIED_PAGES) || exit; \
 	done
 
+##@ The site
+
+.PHONY: docs docs-links
+SITE := build/docs
+
+docs: $(VENV)/.installed-docs ## the site, in build/docs; a warning is an error, and so is a link that leads nowhere
+	$(BIN)/sphinx-build -b html -W -n --keep-going -q -c docs . $(SITE)
+	@$(MAKE) --no-print-directory docs-links
+
+docs-links: ## whether each link of the site leads somewhere; no network
+	$(PYTHON) scripts/check_site.py $(SITE)
+
 ##@ Style and warnings
 
 # the table of cffi's declarations is no C of ours to break

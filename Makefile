@@ -388,7 +388,7 @@ bench: $(VENV)/.installed-bench ## run the benchmarks
 instructions: ## count the instructions of the fast paths anew, into bench/instructions.csv
 	$(PYTHON) bench/instructions.py --write
 
-.PHONY: pyperformance soak
+.PHONY: pyperformance soak profile-hour
 SECONDS ?= 3600
 
 pyperformance: $(VENV)/.installed-bench ## pyperformance, engine off and on, some hours (ARGS='--fast --benchmarks go,chaos')
@@ -396,6 +396,9 @@ pyperformance: $(VENV)/.installed-bench ## pyperformance, engine off and on, som
 
 soak: $(VENV)/.installed-demo ## everything at once in one process on the engine, for SECONDS (3600): its memory is to stay flat
 	$(BIN)/python scripts/soak.py --seconds $(SECONDS) $(ARGS)
+
+profile-hour: $(VENV)/.installed-demo ## a profile for SECONDS (3600): its file within 64 MiB, read all along and after kill -9
+	$(BIN)/python bench/profile_hour.py --seconds $(SECONDS) $(ARGS)
 
 # the target whose output is kept, and the name of the file
 WHAT ?= bench

@@ -19,19 +19,30 @@ _Atomic uint8_t nm__sampler_filter[NM__SAMPLER_FILTER];
 /* What the gaps of this thread are drawn with; 0: it has drawn none. */
 static NM_TLS uint64_t sampler_random;
 
+/* A place in a program: the strings of the recording, and the line; and how to know the code again that they are of. */
+typedef struct sampler_line {
+    const void *code; /* NULL: none. An address, which may be another's by now. */
+    int at, first;
+    uint64_t table; /* a sum of the table of its lines */
+    uint32_t file, function;
+    int line;
+} sampler_line;
+
+/* How many are kept: the places that a program allocates at again and again. A power of two. */
+#define SAMPLER_LINES ((size_t)4096)
+
 /* Invariants, under the lock:
  *   recording != NULL == nm__sampler_on
  *   a block that is in the table is counted by the filter, and its bytes are in its site's live sums
- *   codes: each code object that a node's key names, a strong reference */
+ *   lines: what was looked up last, by the address of a code object; no reference is held, so it is compared at each use */
 static struct {
     pthread_mutex_t lock;
     nm__recording *recording;
     nm__sites table; /* noted blocks that live; site: the recording's */
     _Atomic uint64_t run; /* of the process's profiles, never used again; both are read without the lock */
     nm__counter rate;
-    uint32_t outside; /* the node of what no Python code asked for */
-    PyObject **codes;
-    size_t code_count, code_room;
+    uint32_t outside;    /* the node of what no Python code asked for */
+    sampler_line *lines; /* SAMPLER_LINES of them */
 } sampler = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* ---- when to note a block --------------------------------------------------------------------------- */
@@ -67,14 +78,26 @@ NM_COLD bool nm__sampler_turn(nm__gate *gate, size_t size) {
 /* Bytes of a name that are noted: a longer one is cut. */
 #define SAMPLER_NAME 1024
 
-/* The recording's string of a str. Its bytes are made here: the interpreter would make an object to keep. */
-static uint32_t sampler_name(PyObject *text) {
-    if (text == NULL || !PyUnicode_Check(text)) return 0;
+/* A str in UTF-8. Where it is not ASCII its bytes are made in `room`: the interpreter would make an object to keep. */
+typedef struct sampler_text {
+    const char *bytes;
+    size_t size;
+    char room[SAMPLER_NAME];
+} sampler_text;
+
+static void sampler_encode(PyObject *text, sampler_text *made) {
+    made->bytes = made->room;
+    made->size = 0;
+    if (text == NULL || !PyUnicode_Check(text)) return;
     Py_ssize_t length = PyUnicode_GET_LENGTH(text);
-    if (PyUnicode_IS_ASCII(text)) return nm__recording_string(sampler.recording, PyUnicode_DATA(text), (size_t)length);
-    char bytes[SAMPLER_NAME];
+    if (PyUnicode_IS_ASCII(text)) {
+        made->bytes = PyUnicode_DATA(text);
+        made->size = (size_t)length;
+        return;
+    }
+    char *bytes = made->room;
     size_t n = 0;
-    for (Py_ssize_t i = 0; i < length && n + 4 <= sizeof bytes; i++) {
+    for (Py_ssize_t i = 0; i < length && n + 4 <= sizeof made->room; i++) {
         Py_UCS4 c = PyUnicode_READ_CHAR(text, i);
         if (c >= 0xD800 && c < 0xE000) c = 0xFFFD; /* a surrogate is no UTF-8 */
         if (c < 0x80) {
@@ -93,37 +116,68 @@ static uint32_t sampler_name(PyObject *text) {
             bytes[n++] = (char)(0x80 | (c & 0x3F));
         }
     }
-    return nm__recording_string(sampler.recording, bytes, n);
+    made->size = n;
 }
 
-/* A node is known by the address of its code, so that must not become another's. */
-static bool sampler_keep(PyCodeObject *code) {
-    if (sampler.code_count == sampler.code_room) {
-        size_t room = sampler.code_room == 0 ? 256 : sampler.code_room * 2;
-        PyObject **moved = nm__meta_alloc(room * sizeof *moved);
-        if (moved == NULL) return false;
-        if (sampler.codes != NULL) memcpy(moved, sampler.codes, sampler.code_count * sizeof *moved);
-        nm__meta_free(sampler.codes);
-        sampler.codes = moved;
-        sampler.code_room = room;
+static uint32_t sampler_name(PyObject *text) {
+    sampler_text encoded;
+    sampler_encode(text, &encoded);
+    return nm__recording_string(sampler.recording, encoded.bytes, encoded.size);
+}
+
+static bool sampler_is(uint32_t string, PyObject *text) {
+    sampler_text encoded;
+    sampler_encode(text, &encoded);
+    return nm__recording_is(sampler.recording, string, encoded.bytes, encoded.size);
+}
+
+/* Of the length of a code's table of lines, and of its first and last bytes. */
+#define SAMPLER_TABLE ((size_t)64)
+static uint64_t sampler_sum(const PyCodeObject *code) {
+    if (code->co_linetable == NULL || !PyBytes_Check(code->co_linetable)) return 0;
+    const char *bytes = PyBytes_AS_STRING(code->co_linetable);
+    size_t size = (size_t)PyBytes_GET_SIZE(code->co_linetable), end = size < SAMPLER_TABLE ? size : SAMPLER_TABLE;
+    uint64_t sum = size, word;
+    for (size_t i = 0; i < end; i += sizeof word) {
+        word = 0;
+        memcpy(&word, bytes + i, end - i < sizeof word ? end - i : sizeof word);
+        sum = (sum ^ word) * UINT64_C(0x9E3779B97F4A7C15);
+        memcpy(&word, bytes + size - end + i, end - i < sizeof word ? end - i : sizeof word);
+        sum = (sum ^ word ^ sum >> 32) * UINT64_C(0x9E3779B97F4A7C15);
     }
-    sampler.codes[sampler.code_count++] = Py_NewRef((PyObject *)code);
-    return true;
+    return sum;
+}
+
+/* To look up a place's names and line takes longer than all the rest of a note. What was found for a code object is what it
+ * says as long as it is the same one. Another at its address has other names, or another first line, or other lines: they are
+ * compared, where a reference would keep code, and all of its constants, for as long as the profile runs. */
+static const sampler_line *sampler_look_up(nm__step step) {
+    PyCodeObject *code = step.code;
+#if PY_VERSION_HEX >= 0x030B0000
+    PyObject *function = code->co_qualname;
+#else
+    PyObject *function = code->co_name;
+#endif
+    uint64_t hash = ((uint64_t)(uintptr_t)code ^ (uint64_t)step.at << 32) * UINT64_C(0x9E3779B97F4A7C15),
+             table = sampler_sum(code);
+    sampler_line *l = &sampler.lines[hash >> 32 & (SAMPLER_LINES - 1)];
+    if (l->code == code && l->at == step.at && l->first == code->co_firstlineno && l->table == table &&
+        sampler_is(l->function, function) && sampler_is(l->file, code->co_filename))
+        return l;
+    *l = (sampler_line){code,
+                        step.at,
+                        code->co_firstlineno,
+                        table,
+                        sampler_name(code->co_filename),
+                        sampler_name(function),
+                        PyCode_Addr2Line(code, step.at)};
+    if (l->file == 0 || l->function == 0) l->code = NULL; /* there is no room for its names */
+    return l->code == NULL ? NULL : l;
 }
 
 static uint32_t sampler_node(uint32_t parent, nm__step step) {
-    bool made;
-    uint32_t node = nm__recording_node(sampler.recording, parent, step.code, step.at, &made);
-    if (!made) return node;
-    if (!sampler_keep(step.code)) return 0;
-#if PY_VERSION_HEX >= 0x030B0000
-    PyObject *function = step.code->co_qualname;
-#else
-    PyObject *function = step.code->co_name;
-#endif
-    nm__recording_fill(sampler.recording, node, sampler_name(step.code->co_filename), sampler_name(function),
-                       PyCode_Addr2Line(step.code, step.at));
-    return node;
+    const sampler_line *l = sampler_look_up(step);
+    return l == NULL ? 0 : nm__recording_node(sampler.recording, parent, l->file, l->function, l->line);
 }
 
 /* Whether the calling thread holds the lock of an interpreter: what of it is read stays as it is. */
@@ -266,36 +320,30 @@ static void sampler_denied(const nm__owner *owner, size_t requested, size_t used
 
 /* ---- beginning and end ------------------------------------------------------------------------------ */
 
-/* Pre: the lock is held. The code objects that are to be let go of once it is not: that may run Python code. */
-static PyObject **sampler_end(bool finish, size_t *count) {
+/* Pre: the lock is held. */
+static void sampler_end(bool finish) {
     atomic_store(&nm__sampler_on, false);
     nm__recording_destroy(sampler.recording, finish);
     sampler.recording = NULL;
     nm__sites_destroy(&sampler.table);
     sampler.table = (nm__sites){NULL, 0, 0, 0};
     for (size_t i = 0; i < NM__SAMPLER_FILTER; i++) atomic_store_explicit(&nm__sampler_filter[i], 0, memory_order_relaxed);
-    PyObject **codes = sampler.codes;
-    *count = sampler.code_count;
-    sampler.codes = NULL;
-    sampler.code_count = sampler.code_room = 0;
-    return codes;
+    nm__meta_free(sampler.lines);
+    sampler.lines = NULL;
 }
 
 static void sampler_before_fork(void) { pthread_mutex_lock(&sampler.lock); }
 static void sampler_in_parent(void) { pthread_mutex_unlock(&sampler.lock); }
-/* The recording goes on in the parent. The references stay: there may be no interpreter's lock to let go of them with. */
+/* The recording goes on in the parent. */
 static void sampler_in_child(void) {
-    size_t count;
-    if (sampler.recording != NULL) nm__meta_free(sampler_end(false, &count));
+    if (sampler.recording != NULL) sampler_end(false);
     pthread_mutex_unlock(&sampler.lock);
 }
 
 static void sampler_name_outside(void) {
     static const char name[] = "(no Python code)";
-    bool made;
-    sampler.outside = nm__recording_node(sampler.recording, 0, &sampler, 0, &made);
     uint32_t text = nm__recording_string(sampler.recording, name, sizeof name - 1);
-    nm__recording_fill(sampler.recording, sampler.outside, 0, text, 0);
+    sampler.outside = nm__recording_node(sampler.recording, 0, 0, text, 0);
 }
 
 /* `about`: names and texts in turn. */
@@ -325,8 +373,14 @@ static PyObject *sampler_start(PyObject *module, PyObject *args) {
     forks = true;
     nm__recording *made = nm__recording_create(path == Py_None ? NULL : PyBytes_AS_STRING(path), (size_t)bound, (size_t)rate);
     if (made == NULL) return PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, path == Py_None ? NULL : path);
+    sampler_line *lines = nm__meta_alloc(SAMPLER_LINES * sizeof *lines);
+    if (lines == NULL) {
+        nm__recording_destroy(made, false);
+        return PyErr_NoMemory();
+    }
     pthread_mutex_lock(&sampler.lock);
     sampler.recording = made;
+    sampler.lines = lines;
     nm__set(&sampler.rate, (size_t)rate);
     atomic_fetch_add(&sampler.run, 1);
     sampler_name_outside();
@@ -359,18 +413,14 @@ static PyObject *sampler_state(PyObject *module, PyObject *unused) {
 static PyObject *sampler_stop(PyObject *module, PyObject *unused) {
     (void)module, (void)unused;
     nm__engine_sample(false);
-    size_t count = 0;
-    PyObject **codes = NULL;
     pthread_mutex_lock(&sampler.lock);
     nm__recording_head head = {.size = 0};
     if (sampler.recording != NULL) {
         sampler_moments(true);
         head = *nm__recording_view(sampler.recording);
-        codes = sampler_end(true, &count);
+        sampler_end(true);
     }
     pthread_mutex_unlock(&sampler.lock);
-    for (size_t i = 0; i < count; i++) Py_DECREF(codes[i]);
-    nm__meta_free(codes);
     return sampler_describe(&head);
 }
 

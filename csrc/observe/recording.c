@@ -43,12 +43,7 @@ typedef struct finder {
     size_t cap, count;
 } finder;
 
-/* How a node and an owner are known; their items do not say it. */
-typedef struct node_key {
-    const void *code;
-    uint32_t parent;
-    int place;
-} node_key;
+/* How an owner is known; its item does not say it. */
 typedef struct owner_key {
     const void *key;
     uint64_t number, last_ns, last_used, last_limit;
@@ -58,8 +53,6 @@ struct nm__recording {
     nm__recording_head *head;
     char *base;
     finder strings, nodes, sites, owners;
-    node_key *node_keys; /* cap: room for as many as there are slots in nodes.slots / 2 */
-    size_t node_cap;
     owner_key *owner_keys;
     size_t owner_cap;
     int64_t began; /* monotonic */
@@ -137,8 +130,8 @@ static uint64_t recording_hash_bytes(const char *bytes, size_t size) {
     for (size_t i = 0; i < size; i++) hash = recording_mix(hash, (unsigned char)bytes[i]);
     return hash;
 }
-static uint64_t recording_hash_node(node_key k) {
-    return recording_mix(recording_mix((uintptr_t)k.code, k.parent), (uint64_t)(int64_t)k.place);
+static uint64_t recording_hash_node(const nm__node *n) {
+    return recording_mix(recording_mix(n->parent, (uint64_t)n->file << 32 | n->function), n->line);
 }
 static uint64_t recording_hash_site(const nm__site_sums *s) {
     return recording_mix(recording_mix(s->node, s->owner), s->source);
@@ -157,7 +150,7 @@ static uint64_t recording_hash_of(const nm__recording *r, const finder *f, uint3
         const char *bytes = recording_text(r, i, &size);
         return recording_hash_bytes(bytes, size);
     }
-    if (f == &r->nodes) return recording_hash_node(r->node_keys[i]);
+    if (f == &r->nodes) return recording_hash_node(recording_node_at(r, i));
     return f == &r->sites ? recording_hash_site(recording_site_at(r, i)) : recording_hash_owner(r->owner_keys[i]);
 }
 
@@ -181,13 +174,13 @@ static bool finder_reserve(const nm__recording *r, finder *f) {
     return true;
 }
 
-/* The private keys beside a section's items. */
-static bool keys_reserve(void **keys, size_t *cap, size_t count, size_t item) {
+/* The private keys beside the owners. */
+static bool keys_reserve(owner_key **keys, size_t *cap, size_t count) {
     if (NM_LIKELY(count < *cap)) return true;
     size_t larger = *cap == 0 ? 256 : *cap * 2;
-    void *moved = nm__meta_alloc(larger * item);
+    owner_key *moved = nm__meta_alloc(larger * sizeof *moved);
     if (moved == NULL) return false;
-    if (*keys != NULL) memcpy(moved, *keys, *cap * item);
+    if (*keys != NULL) memcpy(moved, *keys, *cap * sizeof *moved);
     nm__meta_free(*keys);
     *keys = moved;
     *cap = larger;
@@ -256,8 +249,7 @@ nm__recording *nm__recording_create(const char *path, size_t bound, size_t rate)
     r->head = (nm__recording_head *)(void *)r->base;
     memcpy(r->base, &head, sizeof head);
     r->began = nm__os_monotonic_ns();
-    bool ready = keys_reserve((void **)&r->node_keys, &r->node_cap, 1, sizeof *r->node_keys) &&
-                 keys_reserve((void **)&r->owner_keys, &r->owner_cap, 1, sizeof *r->owner_keys);
+    bool ready = keys_reserve(&r->owner_keys, &r->owner_cap, 1);
     for (int s = NM__STRINGS; s <= NM__OWNERS; s++) { /* item 0; of strings an empty one */
         size_t first = s == NM__STRINGS ? sizeof(uint32_t) : 1;
         ready = ready && recording_has_room(r, (nm__section)s, first);
@@ -289,7 +281,6 @@ void nm__recording_destroy(nm__recording *r, bool finish) {
     nm__meta_free(r->nodes.slots);
     nm__meta_free(r->sites.slots);
     nm__meta_free(r->owners.slots);
-    nm__meta_free(r->node_keys);
     nm__meta_free(r->owner_keys);
     nm__meta_free(r);
 }
@@ -316,14 +307,19 @@ static uint32_t recording_drop(nm__recording *r) {
 /* A string is cut where it would be longer. */
 #define LONGEST ((size_t)4096)
 
+bool nm__recording_is(const nm__recording *r, uint32_t string, const char *bytes, size_t size) {
+    uint32_t had;
+    const char *text = recording_text(r, string, &had);
+    return had == (size > LONGEST ? LONGEST : size) && memcmp(text, bytes, had) == 0;
+}
+
 uint32_t nm__recording_string(nm__recording *r, const char *bytes, size_t size) {
     if (size > LONGEST) size = LONGEST;
     uint64_t hash = recording_hash_bytes(bytes, size);
     for (size_t at = (size_t)hash & (r->strings.cap - 1); r->strings.cap != 0; at = (at + 1) & (r->strings.cap - 1)) {
-        uint32_t i = r->strings.slots[at], had;
+        uint32_t i = r->strings.slots[at];
         if (i == 0) break;
-        const char *text = recording_text(r, i, &had);
-        if (had == size && memcmp(text, bytes, size) == 0) return i;
+        if (nm__recording_is(r, i, bytes, size)) return i;
     }
     size_t begin = recording_count(r, NM__STRINGS), needed = (sizeof(uint32_t) + size + 3) & ~(size_t)3;
     if (!recording_has_room(r, NM__STRINGS, needed) || !finder_reserve(r, &r->strings)) return recording_drop(r);
@@ -336,33 +332,21 @@ uint32_t nm__recording_string(nm__recording *r, const char *bytes, size_t size) 
     return (uint32_t)begin;
 }
 
-uint32_t nm__recording_node(nm__recording *r, uint32_t parent, const void *code, int place, bool *made) {
-    node_key key = {code, parent, place};
-    uint64_t hash = recording_hash_node(key);
-    *made = false;
+uint32_t nm__recording_node(nm__recording *r, uint32_t parent, uint32_t file, uint32_t function, int line) {
+    nm__node sought = {parent, file, function, line < 0 ? 0 : (uint32_t)line};
+    uint64_t hash = recording_hash_node(&sought);
     for (size_t at = (size_t)hash & (r->nodes.cap - 1); r->nodes.cap != 0; at = (at + 1) & (r->nodes.cap - 1)) {
         uint32_t i = r->nodes.slots[at];
         if (i == 0) break;
-        node_key had = r->node_keys[i];
-        if (had.code == code && had.parent == parent && had.place == place) return i;
+        const nm__node *had = recording_node_at(r, i);
+        if (had->parent == parent && had->file == file && had->function == function && had->line == sought.line) return i;
     }
     size_t i = recording_count(r, NM__NODES);
-    if (!recording_has_room(r, NM__NODES, 1) || !finder_reserve(r, &r->nodes) ||
-        !keys_reserve((void **)&r->node_keys, &r->node_cap, i, sizeof *r->node_keys))
-        return recording_drop(r);
-    *recording_node_at(r, i) = (nm__node){.parent = parent};
-    r->node_keys[i] = key;
+    if (!recording_has_room(r, NM__NODES, 1) || !finder_reserve(r, &r->nodes)) return recording_drop(r);
+    *recording_node_at(r, i) = sought;
     recording_publish(r, NM__NODES, i + 1);
     finder_put(&r->nodes, hash, (uint32_t)i);
-    *made = true;
     return (uint32_t)i;
-}
-
-void nm__recording_fill(nm__recording *r, uint32_t node, uint32_t file, uint32_t function, int line) {
-    nm__node *n = recording_node_at(r, node);
-    n->file = file;
-    n->function = function;
-    n->line = line < 0 ? 0 : (uint32_t)line;
 }
 
 uint32_t nm__recording_site(nm__recording *r, uint32_t node, uint32_t owner, nm__origin origin) {
@@ -463,7 +447,7 @@ uint32_t nm__recording_owner(nm__recording *r, const void *key, uint64_t number,
     }
     size_t i = recording_count(r, NM__OWNERS);
     if (!recording_has_room(r, NM__OWNERS, 1) || !finder_reserve(r, &r->owners) ||
-        !keys_reserve((void **)&r->owner_keys, &r->owner_cap, i, sizeof *r->owner_keys))
+        !keys_reserve(&r->owner_keys, &r->owner_cap, i))
         return recording_drop(r);
     *recording_owner_at(r, i) = (nm__owner_sums){.limit = UINT64_MAX};
     r->owner_keys[i] = sought;

@@ -115,10 +115,11 @@ void nm__recording_tell(nm__recording *r, uint32_t name, uint32_t text);
 
 /* The offset of such a string; 0: no room. */
 uint32_t nm__recording_string(nm__recording *r, const char *bytes, size_t size);
-/* The node below `parent` for a key of the caller's (code, place); `made` is set where it is new, and then to be filled in
- * by nm__recording_fill. 0: no room. */
-uint32_t nm__recording_node(nm__recording *r, uint32_t parent, const void *code, int place, bool *made);
-void nm__recording_fill(nm__recording *r, uint32_t node, uint32_t file, uint32_t function, int line);
+/* Whether a string is of those bytes. */
+bool nm__recording_is(const nm__recording *r, uint32_t string, const char *bytes, size_t size);
+/* The node below `parent` of a place in a program: it is known by what it says, so that it names nothing that may go, and code
+ * that is made anew is where it was. file, function: strings. 0: no room. */
+uint32_t nm__recording_node(nm__recording *r, uint32_t parent, uint32_t file, uint32_t function, int line);
 uint32_t nm__recording_site(nm__recording *r, uint32_t node, uint32_t owner, nm__origin origin);
 /* A sampled block of `bytes` comes and goes; it stands for as many of its size as its chance says. */
 void nm__recording_add(nm__recording *r, uint32_t site, size_t bytes);

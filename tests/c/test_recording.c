@@ -24,17 +24,15 @@ static uint32_t string(nm__recording *r, const char *text) { return nm__recordin
 
 static void test_names_and_paths_are_kept_once(void) {
     nm__recording *r = nm__recording_create(NULL, BOUND, 1);
-    static int code[2];
-    bool made;
     uint32_t a = string(r, "a.py"), b = string(r, "b.py");
     CHECK(a != 0 && b != 0 && a != b && string(r, "a.py") == a && string(r, "") != a);
-    uint32_t outer = nm__recording_node(r, 0, &code[0], 2, &made);
-    CHECK(outer != 0 && made);
-    nm__recording_fill(r, outer, a, b, 12);
-    uint32_t inner = nm__recording_node(r, outer, &code[1], 4, &made), other = nm__recording_node(r, outer, &code[1], 6, &made);
-    CHECK(made && inner != other && inner != outer);
-    CHECK(nm__recording_node(r, 0, &code[0], 2, &made) == outer && !made);
-    CHECK(nm__recording_node(r, 0, &code[1], 4, &made) != inner);
+    CHECK(nm__recording_is(r, a, "a.py", 4) && !nm__recording_is(r, a, "b.py", 4) && !nm__recording_is(r, a, "a.pyc", 5));
+    uint32_t outer = nm__recording_node(r, 0, a, b, 12), inner = nm__recording_node(r, outer, b, a, 4);
+    CHECK(outer != 0 && inner != 0 && inner != outer);
+    uint32_t others[] = {nm__recording_node(r, outer, b, a, 6), nm__recording_node(r, outer, a, a, 4),
+                         nm__recording_node(r, outer, b, b, 4), nm__recording_node(r, 0, b, a, 4)};
+    for (int i = 0; i < 4; i++) CHECK(others[i] > inner && (i == 0 || others[i] > others[i - 1]));
+    CHECK(nm__recording_node(r, 0, a, b, 12) == outer && nm__recording_node(r, outer, b, a, 4) == inner);
     const nm__node *n = item(nm__recording_view(r), NM__NODES, outer);
     CHECK(n->parent == 0 && n->file == a && n->function == b && n->line == 12);
     uint32_t site = nm__recording_site(r, inner, 0, NM__OF_OBJECTS);
@@ -42,7 +40,8 @@ static void test_names_and_paths_are_kept_once(void) {
     CHECK(nm__recording_site(r, inner, 0, NM__OF_ARRAYS) != site && nm__recording_site(r, outer, 0, NM__OF_OBJECTS) != site);
     char *text = malloc(100000); /* longer than a string may be: cut */
     memset(text, 'x', 100000);
-    CHECK(nm__recording_string(r, text, 100000) != 0 && nm__recording_string(r, text, 99999) != 0);
+    uint32_t cut = nm__recording_string(r, text, 100000);
+    CHECK(cut != 0 && nm__recording_string(r, text, 99999) == cut && nm__recording_is(r, cut, text, 99999));
     free(text);
     SOUND(nm__recording_check(r));
     nm__recording_destroy(r, true);
@@ -60,8 +59,7 @@ static void test_each_sites_share_of_the_peak(void) {
     } blocks[3000];
     size_t held = 0;
     for (int i = 0; i < MOST_SITES; i++) {
-        bool made;
-        sites[i] = nm__recording_site(r, nm__recording_node(r, 0, r, i, &made), 0, NM__OF_OBJECTS);
+        sites[i] = nm__recording_site(r, nm__recording_node(r, 0, 0, 0, i), 0, NM__OF_OBJECTS);
     }
     for (int step = 0; step < 20000; step++) {
         if (held < 3000 && below(&state, 100) < (step / 2000 % 2 ? 40 : 60)) {
@@ -142,8 +140,7 @@ static void test_samples_stand_for_the_rest(void) {
     uint64_t state = 11;
     for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
         nm__recording *r = nm__recording_create(NULL, BOUND, rate);
-        bool made;
-        uint32_t site = nm__recording_site(r, nm__recording_node(r, 0, r, 1, &made), 0, NM__OF_OBJECTS);
+        uint32_t site = nm__recording_site(r, nm__recording_node(r, 0, 0, 0, 1), 0, NM__OF_OBJECTS);
         size_t n = 2000 * (sizes[k] < rate ? rate / sizes[k] : 1);
         /* each byte is sampled with the same small chance, and a block with one of its bytes */
         for (size_t i = 0; i < n; i++) {
@@ -166,11 +163,10 @@ static void test_samples_stand_for_the_rest(void) {
 
 static void test_what_finds_no_room_is_counted(void) {
     nm__recording *r = nm__recording_create(NULL, NM__RECORDING_LEAST, 1);
-    bool made;
     uint32_t last = 1;
     int nodes = 0;
-    for (; last != 0 && nodes < 1000000; nodes++) last = nm__recording_node(r, 0, r, nodes, &made);
-    CHECK(last == 0 && !made && nodes > 1000 && nm__recording_view(r)->dropped == 1);
+    for (; last != 0 && nodes < 1000000; nodes++) last = nm__recording_node(r, 0, 0, 0, nodes);
+    CHECK(last == 0 && nodes > 1000 && nm__recording_view(r)->dropped == 1);
     uint32_t site = nm__recording_site(r, last, 0, NM__OF_RAW);
     nm__recording_add(r, site, 100);
     for (uint32_t node = 1; (site = nm__recording_site(r, node, 0, NM__OF_RAW)) != 0; node++) {}
@@ -233,9 +229,7 @@ static void test_what_a_killed_process_leaves(void) {
     pid_t child = fork();
     if (child == 0) {
         nm__recording *r = nm__recording_create(path, BOUND, 1);
-        bool made;
-        uint32_t node = nm__recording_node(r, 0, r, 1, &made);
-        nm__recording_fill(r, node, string(r, "killed.py"), string(r, "main"), 3);
+        uint32_t node = nm__recording_node(r, 0, string(r, "killed.py"), string(r, "main"), 3);
         nm__recording_add(r, nm__recording_site(r, node, 0, NM__OF_ARRAYS), 12345);
         (void)raise(SIGKILL);
     }
@@ -278,10 +272,9 @@ int __wrap_posix_fallocate(int file, off_t offset, off_t size) {
 static void test_a_disk_that_is_full(void) {
     nm__recording *r = nm__recording_create(path, BOUND, 1);
     blocks_left = 2;
-    bool made;
     uint32_t node = 1;
     int nodes = 0;
-    for (; node != 0 && nodes < 1000000; nodes++) node = nm__recording_node(r, 0, r, nodes, &made);
+    for (; node != 0 && nodes < 1000000; nodes++) node = nm__recording_node(r, 0, 0, 0, nodes);
     CHECK(node == 0 && nm__recording_view(r)->dropped == 1);
     CHECK(count_of(r, NM__NODES) < nm__recording_view(r)->section[NM__NODES].room);
     for (size_t i = 0; i < 5000; i++) nm__recording_moment(r, 0, i, i, SIZE_MAX, 0);
@@ -301,8 +294,7 @@ static void test_a_program_that_closes_the_file(void) {
     int own = open("/dev/null", O_RDONLY), file = own - 1; /* the recording's is the last before it */
     struct stat theirs;
     CHECK(dup2(own, file) == file);
-    bool made;
-    for (int i = 0; i < 100000; i++) (void)nm__recording_node(r, 0, r, i, &made);
+    for (int i = 0; i < 100000; i++) (void)nm__recording_node(r, 0, 0, 0, i);
     CHECK(nm__recording_view(r)->dropped > 0);
     nm__recording_destroy(r, true);
     CHECK(fstat(file, &theirs) == 0 && S_ISCHR(theirs.st_mode)); /* it is still open */

@@ -209,14 +209,12 @@ static void test_forks_beside_a_heap_with_a_budget(void) {
     pthread_t other;
     atomic_store(&go_on, true);
     CHECK(pthread_create(&other, NULL, go_up_and_down, NULL) == 0);
-    (void)alarm(100); /* for locks that wait for one another */
     for (int i = 0; i < 300; i++) {
         pid_t child = fork();
         if (child == 0) _exit(nm_budget_used(budget) % PAGE != 0);
         int state = -1;
         CHECK(waitpid(child, &state, 0) == child && state == 0);
     }
-    (void)alarm(0);
     atomic_store(&go_on, false);
     pthread_join(other, NULL);
     CHECK(nm_budget_used(budget) == 0);

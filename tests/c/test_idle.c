@@ -81,7 +81,7 @@ static void test_what_is_used_again_stays(void) {
         from = now; /* others had the processor */
         clean = 0;
     }
-    CHECK(clean == 0);
+    CHECK(clean == 0 || now - from < 3 * DECAY); /* the second: others never left it the processor for so long */
     CHECK(nm_region_init(0, (size_t)1 << 30, 10) == NM_OK);
     CHECK(comes(nothing_kept) && comes(nobody_there));
 }

@@ -2,11 +2,12 @@
 
 The programs do not know about nativemem: the same files run as `python FILE` and as
 `python -m nativemem run FILE`. The two sides take turns, must print the same, and are measured
-from outside: wall time, and the kernel's figure of each child's peak RSS.
+from outside: wall time, and the kernel's figure of each child's peak RSS. After that each runs once
+more with a profile, which is no part of the figures, and its report is written as a page.
 
     python scripts/demo.py
     python scripts/demo.py --repeat 5
-    python scripts/demo.py --quick
+    python scripts/demo.py --quick --reports FOLDER
 
 Exit codes: 0; 1 when a run fails or the two sides differ; 2 when something needed is missing.
 """
@@ -30,11 +31,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = ROOT / "examples"
+REPORTS = ROOT / "build" / "demo"
 SIDES = ("default", "nativemem")
 UNKNOWN = "\N{EN DASH}"
 # ru_maxrss counts KiB, except on macOS.
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024
+# Often enough for a picture of small inputs, too.
+PROFILE_RATE = "64KiB"
 # Wide enough for the table, so nothing is cut when the output goes to a file or a pipe.
 PIPED_WIDTH = 100
 
@@ -138,15 +143,17 @@ def environment() -> dict[str, str]:
     return kept
 
 
-def run_child(program: Program, side: str, quick: bool, folder: Path) -> Run:
-    """Run the program once, in a child of its own, and measure it."""
+def run_child(program: Program, side: str, quick: bool, folder: Path, profile: Path | None = None) -> Run:
+    """Run the program once, in a child of its own, and measure it; with a profile, which goes into that file."""
     arguments = [str(program.script), *(program.quick if quick else ())]
     report = folder / "summary.json"
     report.unlink(missing_ok=True)
     if side == "default":
         command = [sys.executable, *arguments]
     else:
-        options = ["--budget", program.budget, "-o", str(report)]
+        options = ["--budget", program.budget, "--summary", str(report)]
+        if profile is not None:
+            options += [f"--profile={PROFILE_RATE}", "-o", str(profile)]
         command = [sys.executable, "-m", "nativemem", "run", *options, *arguments]
     # Files, not pipes: nobody has to read while wait4 waits.
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
@@ -195,6 +202,29 @@ def compare(program: Program, repeat: int, quick: bool, folder: Path, say: Calla
                     f"{first_difference(expected, run.output)}"
                 )
     return results
+
+
+def write_reports(programs: list[Program], quick: bool, folder: Path, reports: Path) -> Iterator[str]:
+    """Run each program once more with a profile, and write its report as a page; yield a line on each."""
+    from nativemem.observe.recording import read
+    from nativemem.observe.report import render
+
+    reports.mkdir(parents=True, exist_ok=True)
+    for program in programs:
+        recording, page = folder / f"{program.name}.nm", reports / f"{program.name}.html"
+        run = run_child(program, "nativemem", quick, folder, recording)
+        if not recording.exists():
+            backend = run.summary.get("backend")
+            yield f"{program.name} has no report: a profile is the engine's, and this was {backend}"
+            continue
+        page.write_bytes(as_bytes(render(read(recording), "html", where=program.name)))
+        near = page.relative_to(Path.cwd()) if page.is_relative_to(Path.cwd()) else page
+        yield f"{near}: where the memory of {program.name} went, from one more run; open it in a browser"
+
+
+def as_bytes(made: str | bytes) -> bytes:
+    """Return what `render` made as the bytes of a file."""
+    return made if isinstance(made, bytes) else made.encode()
 
 
 def first_difference(expected: bytes, printed: bytes) -> str:
@@ -272,6 +302,7 @@ def main() -> int:
         action="store_true",
         help="tiny inputs, and one run unless --repeat is given: shows that all works, not how fast",
     )
+    parser.add_argument("--reports", type=Path, default=REPORTS, help="where the reports go (default: build/demo)")
     options = parser.parse_args()
     repeat = options.repeat or (1 if options.quick else 3)
     for needed, remedy in (("rich", "pip install rich"), ("nativemem", "build or install it")):
@@ -315,6 +346,14 @@ def main() -> int:
     else:
         console.print("One run a side shows that all works, not how fast.")
     console.print("Both sides printed the same output in every run.")
+    programs = [result.program for result in results if result.side == "nativemem"]
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            for line in write_reports(programs, options.quick, Path(folder), options.reports.resolve()):
+                console.print(line, soft_wrap=True)
+        except (DemoError, OSError) as error:
+            print(f"demo: {error}", file=sys.stderr)
+            return 1
     return 0
 
 

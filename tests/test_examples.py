@@ -288,16 +288,24 @@ class TestDemo:
 
         return fake
 
-    def test_runs_both_sides_through_the_real_command_line(self) -> None:
-        done = start(DEMO, "--quick")
+    def test_runs_both_sides_through_the_real_command_line(self, tmp_path: Path) -> None:
+        done = start(DEMO, "--quick", "--reports", str(tmp_path))
         assert (done.returncode, done.stderr) == (0, "")
         assert "index_stdlib, default, run 1 of 1:" in done.stdout
         assert "index_stdlib, nativemem, run 1 of 1:" in done.stdout
         assert re.search(r"^ *wall time( +\d+\.\d\d s){2,4} *$", done.stdout, re.M)
         assert re.search(r"^ *budget +\N{EN DASH} +2\.00 GiB", done.stdout, re.M)
         assert re.search(r"^ *backend +\N{EN DASH} +(native|pure)", done.stdout, re.M)
-        assert done.stdout.endswith("Both sides printed the same output in every run.\n")
         assert "…" not in done.stdout, "a cell was cut"
+        after = done.stdout.partition("Both sides printed the same output in every run.\n")[2]
+        pages = sorted(tmp_path.iterdir())
+        if nativemem.backend == "native":
+            assert [page.stem for page in pages][-1:] == ["index_stdlib"]
+            assert "examples/index_stdlib.py" in pages[-1].read_text(), "the lines of the program"
+            for page, line in zip(pages, sorted(after.splitlines()), strict=True):
+                assert line.startswith(f"{page}: where the memory of {page.stem} went"), line
+        else:
+            assert pages == [] and "index_stdlib has no report: a profile is the engine's" in after
 
     def test_fails_when_the_two_sides_print_different_things(self, fake: Callable[[str], str]) -> None:
         done = start(DEMO, "--quick", PYTHONPATH=fake("print('noise')"))

@@ -99,10 +99,17 @@ docs-links: ## whether each link of the site leads somewhere; no network
 # the table of cffi's declarations is no C of ours to break
 FORMATTED_C := $(shell git ls-files '*.c' '*.h' 2>/dev/null | grep -v cdef.h)
 
-lint: $(VENV)/.installed-dev ## ruff, mypy, and whether `make format` would change something
+.PHONY: guardrails mypy
+lint: $(VENV)/.installed-dev guardrails mypy ## ruff, mypy, the rules of guardrails, and whether `make format` would change something
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/clang-format --dry-run -Werror $(FORMATTED_C)
+
+guardrails: ## no call of the C library's allocator but where it belongs; names of public headers that say whose memory it is
+	scripts/check-no-raw-allocs.sh
+	$(PYTHON) scripts/check-ownership.py
+
+mypy: $(VENV)/.installed-dev ## the types of the package
 	$(BIN)/mypy
 
 format: $(VENV)/.installed-dev ## break the lines of Python and C as .clang-format and pyproject.toml say
@@ -147,6 +154,31 @@ $(LINT)/header/%.ok: %.h $(C_HEADERS) Makefile
 	$(GCC) -x c -std=c11 $(WARNINGS) -Icsrc/include -Ibuild/config/1 $(PYTHON_INCLUDE) -fsyntax-only -include $< /dev/null
 	$(CXX17) -x c++ -std=c++17 $(WARNINGS) -Icsrc/include -Ibuild/config/1 $(PYTHON_INCLUDE) -fsyntax-only -include $< /dev/null
 	@touch $@
+
+# --- a deeper look: .clang-tidy and scripts/cppcheck-suppressed.txt say what is left out, and why ---
+
+.PHONY: lint-c-deep clang-tidy cppcheck
+CLANG_TIDY ?= $(firstword $(foreach name,clang-tidy clang-tidy-21 clang-tidy-20 clang-tidy-19,$(shell command -v $(name))))
+CPPCHECK ?= cppcheck
+
+lint-c-deep: clang-tidy cppcheck ## clang-tidy with clang's analyzer, and cppcheck, over each C file of ours; a minute
+
+clang-tidy: $(C_SOURCES:%.c=$(LINT)/tidy/%.ok)
+	@echo "clang-tidy: $(words $(C_SOURCES)) sources, nothing to say"
+
+# with its asserts: they tell the analyzer what holds
+$(LINT)/tidy/csrc/use/memlib_system.ok: C_FLAGS += -DUSE_NATIVE_MEM=0
+$(LINT)/tidy/%.ok: %.c $(C_HEADERS) .clang-tidy Makefile
+	@[ -n "$(CLANG_TIDY)" ] || { echo "missing: clang-tidy 19 or later; on Debian: apt-get install clang-tidy-19"; exit 1; }
+	@mkdir -p $(@D)
+	@$(CLANG_TIDY) --quiet $< -- -DNM_DEBUG $(C_FLAGS) $(PYTHON_INCLUDE) 2>$@.log || { cat $@.log; exit 1; }
+	@touch $@
+
+# its own description of Python's macros; headers of the system are not looked for
+cppcheck: $(CONFIG)
+	@command -v $(CPPCHECK) >/dev/null || { echo "missing: cppcheck; on Debian or Ubuntu: apt-get install cppcheck"; exit 1; }
+	$(CPPCHECK) --quiet --std=c11 --enable=warning,performance,portability --library=python --force \
+	  --suppressions-list=scripts/cppcheck-suppressed.txt --error-exitcode=1 -Icsrc/include -Icsrc -Ibuild/config/1 csrc
 
 ##@ Tests in C
 

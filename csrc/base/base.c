@@ -10,10 +10,12 @@ _Alignas(4096) char nm_empty_block[4096];
 
 nm_failure nm_last_failure(void) { return last_failure; }
 
+#ifndef __clang_analyzer__
 nm_status nm__fail(nm_status status, size_t requested, size_t used, size_t limit) {
     last_failure = (nm_failure){status, requested, used, limit};
     return status;
 }
+#endif
 
 void *nm_refuse(nm_status status, size_t requested, size_t used, size_t limit) {
     (void)nm__fail(status, requested, used, limit);

@@ -107,16 +107,16 @@ void nm__os_prefer_huge(void *ptr, size_t size, bool prefer) {
 uint64_t nm__os_now_ms(void) {
     struct timespec t;
 #ifdef CLOCK_MONOTONIC_COARSE
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+    (void)clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
 #else
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
 #endif
     return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
 int64_t nm__os_time_ns(void) {
     struct timespec t;
-    clock_gettime(CLOCK_REALTIME, &t);
+    (void)clock_gettime(CLOCK_REALTIME, &t);
     return (int64_t)t.tv_sec * 1000000000 + (int64_t)t.tv_nsec;
 }
 int64_t nm__os_monotonic_ns(void) {

@@ -250,7 +250,7 @@ static PyTypeObject Ring_Type = {
         .tp_basicsize = sizeof(Ring),                                          \
         .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,                  \
         .tp_base = &Ring_Type,                                                 \
-        .tp_methods = methods,                                                 \
+        .tp_methods = (methods),                                               \
     }
 KIND_OF_RING(RingStack_Type, "RingStack", stack_methods);
 KIND_OF_RING(RingDeque_Type, "RingDeque", deque_methods);

@@ -37,7 +37,7 @@ static void ending_at_exit(int status, void *unused) {
         if (n > 0 && n < (int)sizeof field) (void)!pwrite(ending.fd, field, (size_t)n, ending.at);
     }
     if (is_over) {
-        fflush(NULL);
+        (void)fflush(NULL);
         _exit(code);
     }
 }

@@ -134,7 +134,7 @@ static void injection_has(int64_t more) { __atomic_fetch_add(&injection.report->
     do {                                \
         bool was = injection_is_inside; \
         injection_is_inside = true;     \
-        result = (call);                \
+        (result) = (call);              \
         injection_is_inside = was;      \
         if (was) return result;         \
     } while (0)

@@ -143,9 +143,10 @@ static bool insides_calls_without_safe_point(int special) {
  * lost, and it may be any exception, whatever the instruction is. */
 static bool insides_is_for_traceback(size_t size, const PyCodeObject *code) {
     const size_t head = sizeof(PyGC_Head);
-    size_t slots = (size_t)(code->co_nlocals + code->co_stacksize);
 #if PY_VERSION_HEX >= 0x030B0000
-    slots = (size_t)(code->co_nlocalsplus + code->co_stacksize);
+    const size_t slots = (size_t)code->co_nlocalsplus + (size_t)code->co_stacksize;
+#else
+    const size_t slots = (size_t)code->co_nlocals + (size_t)code->co_stacksize;
 #endif
     return size == head + (size_t)PyTraceBack_Type.tp_basicsize ||
            size == head + (size_t)PyFrame_Type.tp_basicsize + slots * (size_t)PyFrame_Type.tp_itemsize;
@@ -162,7 +163,7 @@ bool nm__insides_is_for_frame(const PyThreadState *thread, size_t size) {
     if (frame == NULL || frame->frame_obj != NULL) return false;
     const PyCodeObject *code = nm__frame_code(frame);
     return size == sizeof(PyGC_Head) + (size_t)PyFrame_Type.tp_basicsize +
-                       (size_t)(code->co_nlocalsplus + code->co_stacksize) * (size_t)PyFrame_Type.tp_itemsize;
+                       ((size_t)code->co_nlocalsplus + (size_t)code->co_stacksize) * (size_t)PyFrame_Type.tp_itemsize;
 #else
     return (void)thread, (void)size, false; /* each has one from the start */
 #endif

@@ -79,7 +79,7 @@ bool nm__secure_extend(nm_heap *h, nm__cells *c, char *base) {
     uint32_t n = (c->end - c->fresh) / c->cell;
     for (uint32_t i = 0; i < n; i++) {
         uint32_t j = (uint32_t)(secure_next_random(h) % (i + 1));
-        order[i] = order[j];
+        if (j != i) order[i] = order[j];
         order[j] = (uint16_t)i;
     }
     for (uint32_t i = 0; i < n; i++) {

@@ -374,7 +374,10 @@ static double recording_chance(double x) {
     if (x > 40) return 1;
     int k = 0;
     double y = x;
-    for (; y > 0.0625; y /= 2) k++;
+    while (y > 0.0625) {
+        y /= 2;
+        k++;
+    }
     double less = y * (1 - y / 2 * (1 - y / 3 * (1 - y / 4 * (1 - y / 5)))); /* 1 - exp(-y): small, and exact */
     for (; k > 0; k--) less = less * (2 - less);
     return less;

@@ -138,6 +138,7 @@ static void fit_slots(shard *s) {
 
 static NM_COLD nm_status refuse_want(shard *s) {
     nm_status status = nm_last_failure().status;
+    NM_ASSERT(status != NM_OK);
     if (nm__is_want(status)) nm__bump(&s->failures, 1);
     return status;
 }
@@ -228,6 +229,7 @@ nm_status nm_intern_acquire(nm_intern *t, const void *bytes, size_t size, nm_int
 static void fetch_ahead(const shard *s, const uint64_t *hashes, const uint16_t *order, size_t count) {
     if (s->count == 0) return;
     size_t mask = s->count - 1;
+    /* NOLINTNEXTLINE(clang-analyzer-core.uninitialized.ArraySubscript): counting has written all of `order` */
     for (size_t i = 0; i < count; i++) __builtin_prefetch(&s->slots[tag_of(hashes[order[i]]) & mask]);
     for (size_t i = 0; i < count; i++) {
         uint32_t tag = tag_of(hashes[order[i]]);
@@ -256,6 +258,7 @@ static nm_status acquire_batch(nm_intern *t, const nm_intern_value *values, size
         pthread_mutex_lock(&s->lock);
         fetch_ahead(s, hashes, order + i, ends[which] - i);
         for (; i < ends[which] && status == NM_OK; i++) {
+            /* NOLINTNEXTLINE(clang-analyzer-core.uninitialized.ArraySubscript): as above */
             const nm_intern_value *v = &values[order[i]];
             status = acquire(t, which, tag_of(hashes[order[i]]), v->bytes, v->size, &out[order[i]]);
         }

@@ -88,11 +88,16 @@ doctest: $(VENV)/.installed-test ## the examples in docstrings, README.md and do
 SITE := build/docs
 
 docs: $(VENV)/.installed-docs ## the site, in build/docs; a warning is an error, and so is a link that leads nowhere
+	@rm -rf $(SITE)
 	$(BIN)/sphinx-build -b html -W -n --keep-going -q -c docs . $(SITE)
 	@$(MAKE) --no-print-directory docs-links
 
 docs-links: ## whether each link of the site leads somewhere; no network
 	$(PYTHON) scripts/check_site.py $(SITE)
+
+.PHONY: docstrings
+docstrings: $(VENV)/.installed-test ## what the docstrings of public names lack (ARGS=--gaps: name by name)
+	$(BIN)/python scripts/docstrings.py $(ARGS)
 
 ##@ Style and warnings
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 import runpy
@@ -63,10 +64,11 @@ def test_links_lead_to_files(page: Path) -> None:
         assert target.is_relative_to(ROOT), address
 
 
-def checker() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("check_site", ROOT / "scripts" / "check_site.py")
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look there
     spec.loader.exec_module(module)
     return module
 
@@ -97,13 +99,37 @@ def test_links_of_a_built_site(tmp_path: Path, element: str, fault: str) -> None
     (site / "b.html").write_text('<p id="there">')
     (site / "a.html").write_text(f'<p id="here">\n{element}')
     address = re.findall(r'(?:href|src)="([^"]*)"', element)[0]
-    assert checker().faults(site) == [f"a.html:2: {address}: {fault}"] * bool(fault)
+    assert script("check_site").faults(site) == [f"a.html:2: {address}: {fault}"] * bool(fault)
 
 
 def test_the_check_has_an_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = tmp_path / "a.html"
     monkeypatch.setattr(sys, "argv", ["check_site.py", str(tmp_path)])
     page.write_text("<p>")
-    assert checker().main() == 0
+    assert script("check_site").main() == 0
     page.write_text('<a href="absent.html">')
-    assert checker().main() == 1
+    assert script("check_site").main() == 1
+
+
+def is_ours(thing: object) -> bool:
+    return callable(thing) and str(getattr(thing, "__module__", "")).startswith("nativemem")
+
+
+def test_the_reference_has_each_public_name() -> None:
+    """Each name of the package, and of each module that docs/reference.md lists, is there from its docstring."""
+    described = {id(name.thing) for name in script("docstrings").names()}
+    rows = re.findall(
+        r"^\| (`nativemem\..+?`) \|", (DOCS / "reference.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    modules = {name for row in rows for name in re.findall(r"`(nativemem\.[\w.]+)`", row)} - {"nativemem.auto"}
+    assert len(modules) > 10
+    for module in map(importlib.import_module, ["nativemem", *sorted(modules)]):
+        public = {name: getattr(module, name) for name in getattr(module, "__all__", ())}
+        missing = [name for name, thing in public.items() if is_ours(thing) and id(thing) not in described]
+        assert missing == [], module.__name__
+
+
+def test_the_reference_has_each_public_header() -> None:
+    headers = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc" / "include").rglob("*.h"))
+    page = (DOCS / "reference" / "c_headers.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^```\{literalinclude\} \.\./\.\./(\S+)$", page, re.MULTILINE)) == headers

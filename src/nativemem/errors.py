@@ -73,7 +73,7 @@ class Status:
 
 
 class Refusal(Exception):
-    """A status other than OK on its way to :func:`raise_status`, and the numbers that go with it (bytes)."""
+    """A status other than OK on its way to ``raise_status``, and the numbers that go with it (bytes)."""
 
     def __init__(self, status: int, requested: int = 0, used: int = 0, limit: int = 0) -> None:
         self.status, self.requested, self.used, self.limit = status, requested, used, limit

@@ -21,6 +21,7 @@ class Format(NamedTuple):
     help: str
 
 
+#: the formats, by their names: how each is written, the ends of its files, what it is for
 FORMATS = {
     "text": Format("report.text", (".txt",), "tables for people"),
     "html": Format("report.html", (".html", ".htm"), "one page, with nothing to load"),

@@ -68,7 +68,11 @@ TRIED_PAGES := README.md docs/allocators.md docs/c.md docs/collections.md docs/l
   docs/report.md docs/structures.md
 
 .PHONY: browser
-browser: $(VENV)/.installed-test $(VENV)/.installed-browser ## the pages of reports in a browser (Debian: chromium), with the keyboard
+# the package is there: pip adds what the extra asks for, and builds nothing
+browser: $(VENV)/.installed-test ## the pages of reports in a browser (Debian: chromium), with the keyboard
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
+	  { echo "missing: Chromium; on Debian: apt-get install chromium"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'nativemem[browser]'
 	$(BIN)/python -m pytest tests/observe/test_page_in_browser.py -m '' $(ARGS)
 
 .PHONY: journal-cache

@@ -37,12 +37,15 @@ $(VENV)/.python: FORCE
 	  echo "making $(VENV)" && $(PYTHON) -m venv --clear $(VENV) && echo "$$id" >$@; \
 	fi
 
+# 0: an environment without the C core
+CORE ?= 1
+
 # A stale build/lib would put modules that were deleted since, or the C core before a change of
 # flags, into the environment.
 $(VENV)/.installed-%: $(VENV)/.python $(INPUTS)
 	@echo "installing nativemem[$*] into $(VENV)"
 	@rm -rf build/lib* build/bdist*
-	@USE_NATIVE_MEM=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check '.[$*]'
+	@USE_NATIVE_MEM=$(CORE) $(BIN)/python -m pip install --quiet --disable-pip-version-check '.[$*]'
 	@touch $@
 
 ##@ First
@@ -205,6 +208,9 @@ TSAN := -fsanitize=thread -fno-omit-frame-pointer
 c-tests: $(C_TESTS:tests/c/%.c=build/c-tests/plain/%.passed) ## the C tests
 	@[ -n "$(C_TESTS)" ] || { echo "there are no tests in tests/c"; exit 1; }
 
+.PHONY: c-tests-clang
+c-tests-clang: $(C_TESTS:tests/c/%.c=build/c-tests/clang/%.passed) ## the C tests, compiled by clang
+
 c-tests-asan: $(C_TESTS:tests/c/%.c=build/c-tests/asan/%.passed) ## the C tests under the sanitizers
 	@[ -n "$(C_TESTS)" ] || { echo "there are no tests in tests/c"; exit 1; }
 
@@ -221,6 +227,7 @@ $(eval $(call C_TESTS_OF,plain,))
 $(eval $(call C_TESTS_OF,asan,$(ASAN)))
 $(eval $(call C_TESTS_OF,valgrind,-DNM_VALGRIND))
 $(eval $(call C_TESTS_OF,tsan,$(TSAN)))
+$(eval $(call C_TESTS_OF,clang,,$(CLANG)))
 
 # --- other platforms: docs/platforms.md ---
 
@@ -371,7 +378,7 @@ build/c-tests/tsan/%.passed: build/c-tests/tsan/%
 	TSAN_OPTIONS=allocator_may_return_null=1 $(C_TEST_LIMIT) ./$<
 	@touch $@
 
-$(foreach kind,plain asan valgrind tsan musl aarch64,build/c-tests/$(kind)/test_corpus.passed): $(CORPUS)
+$(foreach kind,plain asan clang valgrind tsan musl aarch64,build/c-tests/$(kind)/test_corpus.passed): $(CORPUS)
 
 differential: $(VENV)/.installed-test ## 200,000 generated operations on both backends and a model; some minutes
 	$(BIN)/python scripts/differential.py $(ARGS)
@@ -400,6 +407,28 @@ test-oom: $(VENV)/.installed-test ## the contract suite with the 1st, 3rd, 7th, 
 test-disabled: $(VENV)/.installed-test ## the contract suite under the kill switch
 	NATIVEMEM_DISABLE=1 $(CONTRACT)
 
+.PHONY: test-contract test-pure test-python test-pythons
+test-contract: $(VENV)/.installed-test ## the contract suite, and nothing else; as many at once as there are cores
+	$(PYTEST) -q tests/contract $(ARGS)
+
+# CI: there it would be an error that the core is missing
+test-pure: ## the contract, structures, manager and command line in an environment without the C core
+	env -u CI $(MAKE) --no-print-directory test-python VERSION_TESTS="$(PURE_TESTS)" CORE=0 VENV=build/venvs/pure ARGS="-r fE $(ARGS)"
+
+PURE_TESTS := tests/contract tests/structures tests/manager tests/test_cli.py tests/test_doctor.py tests/test_pure_details.py
+# what depends on an interpreter's insides; scripts/test_newest.sh has the same
+VERSION_TESTS ?= tests/contract tests/test_core.py tests/test_engine.py tests/test_scopes.py tests/test_denials.py \
+	tests/test_numpy_hook.py tests/test_cffi_hook.py tests/test_cli.py tests/test_run_is_python.py
+
+test-python: $(VENV)/.installed-test ## what depends on the interpreter, on PYTHON (PYTHON=python3.12 VENV=.venv-3.12)
+	$(PYTEST) -q -m 'not slow' $(VERSION_TESTS) $(ARGS)
+
+test-pythons: ## the same on each CPython at hand, or on those that PYTHONS names, each in an environment of its own
+	set -e; for python in $(if $(filter command environment,$(origin PYTHONS)),$(PYTHONS),\
+	    $$($(PYTHON) scripts/dist.py --list | sed -n 's/.* native .*(\(.*\))$$/\1/p')); do \
+	  $(MAKE) --no-print-directory test-python PYTHON=$$python VENV=build/venvs/$$(basename $$python); \
+	done
+
 test-orders: $(VENV)/.installed-test ## the contract suite on every order of wrappers; some minutes
 	NATIVEMEM_TEST_ALL_ORDERS=1 $(CONTRACT)
 
@@ -418,6 +447,12 @@ OVERCOMMIT = /proc/sys/vm/overcommit_memory
 test-overcommit: $(VENV)/.installed-test ## the engine where the system counts what is committed (vm.overcommit_memory=2)
 	before=$$(cat $(OVERCOMMIT)); trap "echo $$before >$(OVERCOMMIT)" EXIT; echo 2 >$(OVERCOMMIT) && \
 	  $(BIN)/python -m pytest tests/test_engine.py tests/test_scopes.py tests/test_numpy_hook.py $(ARGS)
+
+##@ Everything
+
+.PHONY: check-all
+check-all: ## each variant of docs/ci.md in turn, hours; logs in build/check-all (ARGS='--only tsan,cbmc', '--list')
+	$(PYTHON) scripts/check_all.py $(ARGS)
 
 ##@ Measured
 

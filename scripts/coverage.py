@@ -19,10 +19,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TOP = ROOT / "build" / "coverage"
 TREE, VENV = TOP / "tree", TOP / "venv"
-PARTS = ("csrc", "src", "tests", "docs", "examples", "scripts", "bench")
+PARTS = (".ci", "csrc", "src", "tests", "docs", "examples", "scripts", "bench")
 FILES = (
     *("setup.py", "pyproject.toml", "README.md", "Makefile", "LICENSE", "MANIFEST.in"),
-    *("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
+    *("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "CITATION.cff", ".clang-tidy", ".pre-commit-config.yaml"),
 )
 
 

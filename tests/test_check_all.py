@@ -1,0 +1,89 @@
+"""`make check-all`: the table of variants is that of docs/ci.md, of the Makefile and of .ci/run."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / "scripts" / "check_all.py"
+
+
+@pytest.fixture
+def check_all() -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location("nativemem_check_all", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_has_the_table(check_all: types.ModuleType) -> None:
+    assert check_all.markdown() in (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
+
+
+def test_each_variant_is_a_target(check_all: types.ModuleType) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z][a-z0-9-]*):", makefile, re.MULTILINE))
+    assert {each.make.split()[0] for each in check_all.VARIANTS} <= targets
+    names = [each.name for each in check_all.VARIANTS]
+    assert len(set(names)) == len(names) > 20
+
+
+def test_ci_runs_those_that_say_so_and_no_others(check_all: types.ModuleType) -> None:
+    stages = re.findall(
+        r"^stage (.+?)(?: \|\| .*)?$", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert set(stages) == {each.in_ci for each in check_all.VARIANTS} - {""}
+
+
+PLANTED = """
+good:
+\t@echo all is well
+bad:
+\t@echo it is not; exit 3
+elsewhere:
+\t@exit 75
+"""
+
+
+def test_one_that_fails_stops_nothing(
+    check_all: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "Makefile").write_text(PLANTED, encoding="utf-8")
+    variant = check_all.Variant
+    monkeypatch.setattr(check_all, "ROOT", tmp_path)
+    monkeypatch.setattr(check_all, "LOGS", tmp_path / "logs")
+    for variable in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+        monkeypatch.delenv(variable, raising=False)
+    everything = (
+        variant("bad", "bad", ""),
+        variant("good", "good", ""),
+        variant("elsewhere", "elsewhere", ""),
+        variant("tool", "good", "", needs=("nativemem-has-no-such-tool",)),
+    )
+    for only, code, verdict in (
+        (everything, 1, "1 passed, 1 failed, 2 not here"),
+        (everything[1:], 75, "1 passed, 0 failed, 2 not here"),
+        (everything[1:2], 0, "1 passed, 0 failed, 0 not here"),
+    ):
+        monkeypatch.setattr(check_all, "VARIANTS", only)
+        monkeypatch.setattr(sys, "argv", ["check_all.py"])
+        assert check_all.main() == code
+        shown = capsys.readouterr().out
+        assert shown.splitlines()[-1] == verdict
+        assert (tmp_path / "logs" / "summary.txt").read_text(encoding="utf-8") == shown
+    assert (tmp_path / "logs" / "good.log").read_text(encoding="utf-8") == "all is well\n"
+
+
+def test_an_unknown_variant(check_all: types.ModuleType) -> None:
+    done = subprocess.run([sys.executable, str(SCRIPT), "--only", "lint,nothing"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "no variant is called nothing" in done.stderr

@@ -154,6 +154,10 @@
  * and its answer, is waited for in vain. */
 #define NM_OVERDRAFT_INT_SIZE ((size_t)32)
 #define NM_OVERDRAFT_LENT_TO_SPARED ((size_t)16 << 10)
+/* What the interpreter does for itself, with no code of the program's on its stack, is bounded by this alone: when it shows
+ * the error that has ended the program it imports some 40 modules (2.4 MiB of objects in 3.15) and reads sources.
+ * Its table of interned strings, which a program may fill, has no more than half of that. */
+#define NM_OVERDRAFT_LENT_TO_INTERPRETER ((size_t)16 << 20)
 /* Where a thread cannot be called back: so many overdrawn blocks after an error belong to its handling. */
 #define NM_DENIAL_HANDLING_BLOCKS 64
 /* Frames of the standard library, the innermost ones, that are looked at for the code that called it. */

@@ -840,6 +840,16 @@ MUTANTS: tuple[Mutant, ...] = (
         tests=("tests/test_denials.py::TestProgress::test_ints_of_one_call", "tests/test_address_space.py::test_a_handler_far_into_a_function_when_the_system_has_no_more"),
     ),
     *_in(
+        "engine/overdraft.c",
+        ("overdraft-last-traceback-refused", "return own ? NM_OVERDRAFT_LENT_TO_INTERPRETER : 0;", "return (void)own, 0;"),
+        tests=("tests/test_run_is_python.py::test_the_last_traceback_under_a_limit",),
+    ),
+    *_in(
+        "engine/spared.c",
+        ("spared-program-taken-for-the-interpreter", "if (!is_own && !spared_is_search(thread, frame)) return false;", "(void)is_own;"),
+        tests=("tests/test_denials.py::test_nothing_of_a_programs_is_beyond_its_limit",),
+    ),
+    *_in(
         "engine/charge.c",
         ("overdraft-owners-charge-stays", "    if (o != NULL) (void)nm_budget_release(o->budget, bytes);\n    (void)nm_budget_release(nm__charge_process, bytes);", "    (void)o;\n    (void)nm_budget_release(nm__charge_process, bytes);"),
         tests=("tests/test_denials.py",),

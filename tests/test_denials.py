@@ -471,6 +471,42 @@ for name in ("cells", "instances", "text", "functions", "generators", "code", "e
 
 
 @native
+def test_nothing_of_a_programs_is_beyond_its_limit() -> None:
+    """ENG-8a: what the interpreter has for itself no code of a program's gets, nor the library's that it calls."""
+    done = run("""
+        import copy, sys
+        import nativemem
+        nativemem.install(limit="12 MiB")
+        thing = list(range(1000))
+        for make in (lambda: [0] * 1000, lambda: copy.deepcopy(thing), lambda: copy.copy(thing)):
+            kept = []
+            try:
+                while True: kept.append(make())
+            except MemoryError: pass
+            size, kept = len(kept) * sys.getsizeof(thing), None
+            print(6 << 20 < size < 12 << 20)
+        """)
+    assert (done.stdout.splitlines(), done.stderr) == (["True"] * 3, "")
+
+
+@native
+def test_interned_strings() -> None:
+    """ENG-9d: the interpreter drops the error of its table of them, and 3.13.0 counts one that is not there."""
+    assert output(
+        """
+kept, tight = [], Budget("4 MiB")
+try:
+    with tight:
+        while True: kept.append(sys.intern(f"name {len(kept)}"))
+except MemoryError: pass
+print(len(kept) > 10_000, tight.denied < 10 or sys.version_info < (3, 12))  # it cannot be read there
+others = [sys.intern(f"other {i}") for i in range(150_000)]
+print(all(sys.intern(f"other {i}") is others[i] for i in range(150_000)), len(set(kept)) == len(kept))
+"""
+    ) == ["True True", "True True"]
+
+
+@native
 @pytest.mark.skipif(
     sys.implementation.name != "cpython" or sys.version_info[:2] != (3, 11),
     reason="only CPython 3.11 is known to stand allocations that fail by itself",

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import BACKENDS
 from situations import SITUATIONS, Situation
 
 PYTHON = [sys.executable]
@@ -108,6 +109,54 @@ def test_it_is_as_python_on_the_pure_backend(situation: Situation, tmp_path: Pat
     python, run, summaries = both(situation, tmp_path, NATIVEMEM_BACKEND="pure")
     assert run == python
     assert summaries == situation.summary
+
+
+#: each fills the limit in its last line; with the lines that its traceback has below the first
+FULL = {
+    "lists": ("kept = []\nwhile True: kept.append([0] * 1000)\n", [("<module>", 2)]),
+    "buffers": ("kept = []\nwhile True: kept.append(bytes(300_000))\n", [("<module>", 2)]),
+    "in functions": (
+        "kept = []\ndef fill(n):\n    if n: fill(n - 1)\n    while True: kept.append(str(n) * 9)\nfill(2)\n",
+        [("<module>", 5), ("fill", 3), ("fill", 3), ("fill", 4)],
+    ),
+    "in a long line": ("kept = []\nwhile True: kept.append({1: 2}) #" + 600_000 * "x" + "\n", [("<module>", 2)]),
+}
+
+
+def last_words(text: str, steps: list[tuple[str, int]], name: str, shows_lines: bool) -> list[str]:
+    """The traceback of a program, but for the marks below its lines."""
+    lines = ["Traceback (most recent call last):"]
+    for function, number in steps:
+        lines.append(f'  File "{name}", line {number}, in {function}')
+        if shows_lines:
+            lines.append(f"    {text.splitlines()[number - 1].strip()}")
+    return [*lines, "MemoryError"]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("limit", ["4 MiB", "12 MiB"])
+def test_the_last_traceback_under_a_limit(
+    limit: str, backend: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """CLI-5, ENG-9: what shows the error that has ended the program is not refused, however full the limit is. On
+    3.13.0 a refusal there ended the process by a signal."""
+    if backend == "native":
+        request.getfixturevalue("needs_native")
+    runs = []
+    for name, (text, steps) in FULL.items():
+        by_hand = ("-S", "program.py") if len(text) > 100_000 else ("-S", "-c", text)  # no word is that long
+        for words in (("program.py",), by_hand):
+            program = Situation(name, text, words)
+            folder = tmp_path / f"{len(runs)}"
+            prepare(program, folder)
+            process = start(program, [*RUN, "--budget", limit], folder, NATIVEMEM_BACKEND=backend)
+            runs.append((program, steps, process, folder))
+    ended = [(program, steps, finish(program, process, folder)) for program, steps, process, folder in runs]
+    for program, steps, (_, error, code) in ended:
+        is_file = program.words[-1] == "program.py"
+        expected = last_words(program.text, steps, "FOLDER/program.py" if is_file else "<string>", is_file)
+        shown = [line for line in re.sub(r"nativemem: .*\n", "", error).splitlines() if line.strip(" ~^")]
+        assert (shown, code) == (expected, 3), (program.name, program.words[:2])
 
 
 def test_there_are_enough_situations() -> None:

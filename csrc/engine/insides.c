@@ -288,3 +288,24 @@ bool nm__insides_is_finalizing(void) {
     return _Py_IsFinalizing();
 #endif
 }
+
+#if PY_VERSION_HEX >= 0x030C0000
+/* As new_keys_object() of Objects/dictobject.c makes keys that are all strings, in a table of `1 << bits` places. */
+static size_t insides_keys_size(unsigned bits) {
+    size_t places = (size_t)1 << bits, index = bits < 8 ? 1 : bits < 16 ? 2 : bits < 32 ? 4 : 8;
+    return sizeof(PyDictKeysObject) + places * index + (places << 1) / 3 * sizeof(PyDictUnicodeEntry);
+}
+
+bool nm__insides_is_for_interned(const PyThreadState *thread, size_t size) {
+    const PyObject *table = thread->interp->cached_objects.interned_strings;
+    if (table == NULL || !PyDict_CheckExact(table)) return false;
+    const PyDictObject *dict = (const PyDictObject *)table;
+    if (dict->ma_keys->dk_usable > 0) return false;
+    /* it grows to three times what it has, so one table is as large as the next or the one after */
+    for (unsigned bits = dict->ma_keys->dk_log2_size; bits <= dict->ma_keys->dk_log2_size + 2U; bits++)
+        if (size == insides_keys_size(bits)) return true;
+    return false;
+}
+#else
+bool nm__insides_is_for_interned(const PyThreadState *thread, size_t size) { return (void)thread, (void)size, false; }
+#endif

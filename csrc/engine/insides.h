@@ -51,6 +51,9 @@ void nm__insides_note_places(const PyThreadState *thread, nm__place places[NM_IN
 /* Whether an exception that is raised now goes to the same `try`. True where no places were noted. */
 bool nm__insides_is_still_at(const PyThreadState *thread, const nm__place places[NM_INSIDES_PLACES]);
 bool nm__insides_is_finalizing(void);
+/* Whether a block of that size is the one that the interpreter's table of interned strings needs to grow: a refusal
+ * becomes no error there, and 3.13.0 miscounts its entries then. Always false before 3.12, where the table cannot be read. */
+bool nm__insides_is_for_interned(const PyThreadState *thread, size_t size);
 
 /* Of the frame of a generator or coroutine: its item on the stack of handled exceptions, which a thread has it on while it
  * runs. NULL: it has ended. To be compared, not to be read. */

@@ -10,6 +10,9 @@
 #include "engine/python.h"
 
 #include <internal/pycore_interp.h>
+#if PY_VERSION_HEX >= 0x030C0000
+#include <internal/pycore_dict.h>
+#endif
 #include <opcode.h>
 #if PY_VERSION_HEX >= 0x03100000
 #error "the insides of CPython are known up to 3.15; USE_NATIVE_MEM=0 builds the pure backend"

@@ -15,12 +15,13 @@ nm_heap *nm__overdraft_heap; /* has no budget: its blocks are charged, not what 
 #define SITE_OF_PROCESS ((uintptr_t)1)
 #define SITE_LENT ((uintptr_t)2)           /* to no owner, beyond every limit */
 #define SITE_LENT_TO_SPARED ((uintptr_t)3) /* within NM_OVERDRAFT_LENT_TO_SPARED */
-#define SITE_UNCOUNTED ((uintptr_t)4)      /* beyond all that: an int or a frame */
+#define SITE_LENT_TO_INTERPRETER ((uintptr_t)4) /* within NM_OVERDRAFT_LENT_TO_INTERPRETER */
+#define SITE_UNCOUNTED ((uintptr_t)5)      /* beyond all that: an int or a frame */
 
 static struct {
     atomic_bool locked;
     nm__sites table;
-    size_t lent; /* bytes, to no owner */
+    size_t lent, lent_to_interpreter; /* bytes, to no owner */
 } overdraft_blocks;
 
 static nm__denial_call overdraft_at_denial;
@@ -91,12 +92,31 @@ static uintptr_t overdraft_lend(size_t bytes, size_t size, PyThreadState *thread
     return nm__insides_is_for_frame(thread, size) || overdraft_may_be_for_handler(size) ? SITE_UNCOUNTED : 0;
 }
 
+/* What no code of the program's has asked for, or would be told of: how much of that may be lent; 0: it is none. */
+static size_t overdraft_most_for_interpreter(PyThreadState *thread, size_t size) {
+    if (nm__insides_is_for_interned(thread, size)) return NM_OVERDRAFT_LENT_TO_INTERPRETER / 2;
+    bool own = nm__spared_is_without_program(thread) && nm__denial_has_safe_points();
+    return own ? NM_OVERDRAFT_LENT_TO_INTERPRETER : 0;
+}
+
+static bool overdraft_lend_to_interpreter(size_t bytes, size_t most) {
+    overdraft_lock();
+    bool may = overdraft_blocks.lent_to_interpreter <= most && bytes <= most - overdraft_blocks.lent_to_interpreter;
+    if (may) overdraft_blocks.lent_to_interpreter += bytes;
+    overdraft_unlock();
+    return may;
+}
+
 static void overdraft_give_back(uintptr_t site, size_t bytes) {
     if (site == SITE_LENT) {
         overdraft_lock();
         overdraft_blocks.lent -= bytes;
         overdraft_unlock();
         nm__denial_here.lent -= bytes < nm__denial_here.lent ? bytes : nm__denial_here.lent;
+    } else if (site == SITE_LENT_TO_INTERPRETER) {
+        overdraft_lock();
+        overdraft_blocks.lent_to_interpreter -= bytes;
+        overdraft_unlock();
     } else if (site == SITE_LENT_TO_SPARED) {
         nm__denial_here.lent_to_spared -= bytes < nm__denial_here.lent_to_spared ? bytes : nm__denial_here.lent_to_spared;
     } else if (site == SITE_OF_PROCESS) {
@@ -167,7 +187,8 @@ void *nm__overdraft_take(size_t size, bool zeroed, bool raw) {
     nm__owner *o = raw ? NULL : nm__charge_now.owner;
     size_t bytes = nm_heap_usable(nm__overdraft_heap, size + (size == 0), 1); /* what it would take */
     if (nm__denial_here.making) return overdraft_serve(size, bytes, zeroed, SITE_UNCOUNTED);
-    if (size > NM_OVERDRAFT_SMALL_IF_URGENT) return overdraft_refuse(o, bytes, raw);
+    if (size > NM_OVERDRAFT_SMALL_IF_URGENT && (raw || overdraft_most_for_interpreter(thread, size) == 0))
+        return overdraft_refuse(o, bytes, raw);
     /* The code itself does not use up what is there for its errors. */
     if (by_system && !raw &&
         (size <= NM_OVERDRAFT_INT_SIZE ? !overdraft_may_be_for_handler(size)
@@ -180,6 +201,10 @@ void *nm__overdraft_take(size_t size, bool zeroed, bool raw) {
         nm__charge_settle(o);
         if (!raw && atomic_load(&nm__denial_is_told)) nm__denial_look_for_recovery();
         return ptr;
+    }
+    if (!raw && overdraft_lend_to_interpreter(bytes, overdraft_most_for_interpreter(thread, size))) {
+        void *ptr = overdraft_serve(size, bytes, zeroed, SITE_LENT_TO_INTERPRETER);
+        return ptr != NULL ? ptr : overdraft_refuse(o, bytes, raw);
     }
     bool ends = nm__insides_is_finalizing();
     bool urgent = raw || ends || overdraft_is_urgent(thread);

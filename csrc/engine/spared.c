@@ -118,5 +118,23 @@ bool nm__spared_may_interrupt(PyThreadState *thread) {
         if (!spared_is_library(text)) return !spared_is_search(thread, frame);
         globals = nm__insides_globals(thread, &frame);
     }
-    return true;
+    return globals != NULL; /* with nothing but the library on the stack, what called it is the interpreter */
+}
+
+/* Below it stand the frames of the command by which `nativemem run` starts a program without a start-up file. */
+static const char spared_starter[] = "nativemem.commands.start";
+
+bool nm__spared_is_without_program(PyThreadState *thread) {
+    if (spared_name_key == NULL) return false;
+    const void *frame = NULL;
+    for (int i = 0; i < NM_SPARED_FRAMES; i++) {
+        PyObject *globals = nm__insides_globals(thread, &frame);
+        if (globals == NULL) return true;
+        const char *text = spared_module_of(globals);
+        if (text == NULL) return false;
+        if (strcmp(text, spared_starter) == 0) return true;
+        bool is_own = spared_is_library(text) || spared_compare_first_part(text, "nativemem") == 0;
+        if (!is_own && !spared_is_search(thread, frame)) return false;
+    }
+    return false;
 }

@@ -25,6 +25,7 @@ from . import profiling
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from types import FrameType
     from typing import Any
 
 __all__ = ["AUTOINSTALL", "OVER_BUDGET", "USAGE", "VARIABLE", "begin"]
@@ -40,8 +41,9 @@ _HIGH = 200
 #: a reader that has not made room for a few lines after so many milliseconds reads nothing any more
 _PATIENCE = 1000
 
-# by these names, because a program may put others into `os`
+# by these names, because a program may put others into `os` and `sys`
 _open, _write, _close, _fstat, _lseek, _getpid = os.open, os.write, os.close, os.fstat, os.lseek, os.getpid
+_current_frames = sys._current_frames
 
 
 def pack(
@@ -140,6 +142,7 @@ class _PureMeter:
     def __init__(self, why: str) -> None:
         self.note = self.note.format(why=why)
         self._ended = _thread.allocate_lock()
+        self._thread = _thread.get_ident()
         self._denial: tuple[int, int, int] | None = None
         self._denials = 0
         try:
@@ -156,9 +159,10 @@ class _PureMeter:
         import ctypes
 
         raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
-        target, error = ctypes.c_ulong(_thread.get_ident()), ctypes.py_object(MemoryError)
+        target, error = ctypes.c_ulong(self._thread), ctypes.py_object(MemoryError)
         self._ended.acquire()
-        _thread.start_new_thread(self._watch, (budget, lambda: raise_in(target, error)))
+        refuse, take_back = lambda: raise_in(target, error), lambda: raise_in(target, None)
+        _thread.start_new_thread(self._watch, (budget, refuse, take_back))
 
     def pass_on(self, budget: int | None) -> None:
         """Nothing: a thread watches this process alone."""
@@ -168,16 +172,21 @@ class _PureMeter:
         self.note += "; there is no profile, which is of the engine"
         return False
 
-    def _watch(self, budget: int, refuse: Any) -> None:
+    def _watch(self, budget: int, refuse: Any, take_back: Any) -> None:
         wait = self.interval
         while not self._ended.acquire(timeout=wait):
             used = self._traced()[0]
             wait = self.interval
-            if used > budget:
+            if used > budget and self._runs_program():
                 self._denial = used - budget, used, budget
                 self._denials += 1
                 refuse()
+                if not self._runs_program():  # it has ended since it was looked at
+                    take_back()
                 wait = 20 * self.interval  # for the program to let go of something
+
+    def _runs_program(self) -> bool:
+        return _runs_program(_current_frames().get(self._thread))
 
     def lift(self) -> int:
         if self._ended.locked():
@@ -191,6 +200,28 @@ class _PureMeter:
             "denials": self._denials,
             "denial": _denial(self._denial),
         }
+
+
+#: frames of the import system in which it asks a finder, which is of any package
+_SEARCHES = "_find_spec", "_get_spec", "_path_hooks"
+
+
+def _runs_program(frame: FrameType | None) -> bool:
+    """Whether code of the program's is on the stack: else the interpreter shows the error that has ended it, say.
+
+    As ``nm__spared_is_without_program`` of csrc/engine/spared.c.
+    """
+    while frame is not None:
+        module = frame.f_globals.get("__name__")
+        if module == "nativemem.commands.start":  # below it is the command that runs the program
+            return False
+        caller = frame.f_back
+        part = module.partition(".")[0] if isinstance(module, str) else ""
+        is_own = part in sys.stdlib_module_names or part == "nativemem" or part.startswith("namedtuple_")
+        if not is_own and (caller is None or caller.f_code.co_name not in _SEARCHES):
+            return True
+        frame = caller
+    return False
 
 
 def _denial(values: tuple[int, int, int] | None) -> dict[str, int] | None:

@@ -107,6 +107,7 @@ TESTS = {
         "tests/observe/test_report_page.py",
         "tests/observe/test_report_commands.py",
     ),
+    "src/nativemem/commands/live.py": ("tests/test_run_live.py",),
     "src/nativemem/commands/attach.py": ("tests/observe/test_control.py",),
     "src/nativemem/commands/bench.py": ("tests/observe/test_bench_command.py",),
     "src/nativemem/commands/workloads.py": ("tests/observe/test_bench_command.py",),

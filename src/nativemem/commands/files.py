@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from ..observe.recording import Recording
 
-__all__ = ["add_common", "opened", "size"]
+__all__ = ["add_common", "opened", "seconds", "size"]
 
 
 def add_common(parser: argparse.ArgumentParser, description: str, examples: str) -> None:
@@ -48,3 +48,16 @@ def size(text: str) -> int:
         return parse_size(text, "it")
     except InvalidLayout as error:
         raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+
+
+def seconds(text: str) -> float:
+    """An argument that is a time between two looks."""
+    import argparse
+
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.05 <= value <= 86400:
+        raise argparse.ArgumentTypeError(f"{text!r}: takes 0.05 to 86400 seconds")
+    return value

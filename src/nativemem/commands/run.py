@@ -16,6 +16,7 @@ from ..engine.install import LEAST_OVER_HELD
 from ..engine.startup import AUTOINSTALL, VARIABLE, pack
 from ..settings import Settings
 from ..sizes import parse_size
+from .files import seconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ examples:
   nativemem run --budget 512MiB script.py
   nativemem run --profile script.py              # writes nativemem-PID.nm, for nativemem report
   nativemem run --profile=64KiB -o run.nm -m package
+  nativemem run --live --budget 4GiB script.py   # what it has and had at most, each second
   nativemem run -X dev --summary numbers.json -m json.tool data.json
 
 exit code: the program's own, or its signal; 2 for a mistake in the command line; 3 when the program ended
@@ -243,7 +245,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = _DESCRIPTION
     parser.epilog = _EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    own = "[--budget SIZE] [--profile[=RATE]] [-o FILE] [--summary FILE]"
+    own = "[--budget SIZE] [--profile[=RATE]] [-o FILE] [--summary FILE] [--live[=SECONDS]]"
     parser.usage = f"nativemem run {own} [options of python's] PROGRAM ..."
     parser.add_argument(
         "--budget",
@@ -267,6 +269,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "summary, as JSON",
     )
     parser.add_argument("--summary", metavar="FILE", help="write the summary as JSON")
+    parser.add_argument(
+        "--live",
+        type=seconds,
+        nargs="?",
+        const=0.0,
+        metavar="=SECONDS",
+        help="show on stderr how long the program has run, what is resident, and the most that was: each second in "
+        "a terminal, as a line that is written over, else each 10 s",
+    )
 
 
 def execute(parser: argparse.ArgumentParser, argv: list[str]) -> int:
@@ -311,6 +322,13 @@ def execute(parser: argparse.ArgumentParser, argv: list[str]) -> int:
     else:
         instead = f"exec({_INSTEAD.format(root=_root())!r}, dict(__name__=__name__))"
         command += [*words.last, "-c", instead, words.kind or "", *words.apart()]
+    if options.live is not None and not by_itself:
+        from . import live
+
+        lacking = live.missing()
+        if lacking is not None:
+            mistake(f"--live: there is no {lacking} here")
+        live.begin(options.live or None)
     try:
         return _become(command, env)
     except OSError as error:

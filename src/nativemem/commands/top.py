@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from .files import add_common
+from .files import add_common, seconds
 
 if TYPE_CHECKING:
     import argparse
@@ -38,16 +38,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
     add_common(parser, _DESCRIPTION, _EXAMPLES)
     parser.add_argument("pid", type=pid, metavar="PID")
-    parser.add_argument("--interval", type=_seconds, default=1.0, metavar="SECONDS", help="between two looks (1)")
+    parser.add_argument("--interval", type=seconds, default=1.0, metavar="SECONDS", help="between two looks (1)")
     parser.add_argument("--count", type=_count, metavar="N", help="so many looks")
     add_process(parser)
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0.05 <= value <= 86400:
-        raise ValueError(text)
-    return value
 
 
 def _count(text: str) -> int:

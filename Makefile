@@ -464,7 +464,7 @@ bench: $(VENV)/.installed-bench ## run the benchmarks
 instructions: ## count the instructions of the fast paths anew, into bench/instructions.csv
 	$(PYTHON) bench/instructions.py --write
 
-.PHONY: pyperformance soak profile-hour
+.PHONY: pyperformance soak profile-hour beside-memray
 SECONDS ?= 3600
 
 pyperformance: $(VENV)/.installed-bench ## pyperformance, engine off and on, some hours (ARGS='--fast --benchmarks go,chaos')
@@ -472,6 +472,9 @@ pyperformance: $(VENV)/.installed-bench ## pyperformance, engine off and on, som
 
 soak: $(VENV)/.installed-demo ## everything at once in one process on the engine, for SECONDS (3600): its memory is to stay flat
 	$(BIN)/python scripts/soak.py --seconds $(SECONDS) $(ARGS)
+
+beside-memray: $(VENV)/.installed-bench ## the largest lines of a program by memray and by a profile; some minutes (ARGS=PROGRAM)
+	$(BIN)/python bench/beside_memray.py $(ARGS)
 
 profile-hour: $(VENV)/.installed-demo ## a profile for SECONDS (3600): its file within 64 MiB, read all along and after kill -9
 	$(BIN)/python bench/profile_hour.py --seconds $(SECONDS) $(ARGS)

@@ -32,6 +32,9 @@
 #define NM_TRACED_SLOTS 8
 /* Entries of a table of sites at first, a power of two. At most half of them are used. */
 #define NM_SITES_FIRST ((size_t)64)
+/* Bytes that both sums of an Adler-32 take before they are reduced: the most with which the second still fits 32 bits
+ * (zlib's NMAX). */
+#define NM_ADLER_RUN ((size_t)5552)
 /* What a program's first heap makes of the machine where the program has not made the region: bytes of addresses, bytes of
  * free spans that are kept at most, and milliseconds until they go. The same as the engine's defaults but for the machine. */
 #define NM_MEMLIB_REGION ((size_t)64 << 30)

@@ -72,6 +72,7 @@ TESTS = {
     "csrc/engine/": ("tests/test_engine.py", "tests/test_numpy_hook.py", "tests/test_scopes.py"),
     "csrc/": (CONTRACT, "tests/test_scopes.py", "tests/test_engine.py"),
     "src/nativemem/_lazy.py": ("tests/test_imports.py", "tests/test_config.py"),
+    "src/nativemem/levels.py": ("tests/manager/test_verification.py", "tests/contract/test_verified.py"),
     "src/nativemem/backends/forks.py": (
         "tests/test_pure_details.py",
         "tests/test_scopes.py",

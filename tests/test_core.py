@@ -32,6 +32,7 @@ GLOBALS = {
     "nm__heaps": "every heap, for fork and the end of a thread",
     "slabs": "every slab, for the same",
     "traceds": "every traced, for the same",
+    "verifieds_lock": "over what verified wrappers know of blocks",
     "plains": "who is called by functions without a context",
     "memlib": "where memlib's memory comes from",
     "log_most": "what is logged",

@@ -95,10 +95,12 @@ def shared(nm: Binding, kind: str) -> Any:
         return nm.Traced(nm.Heap(), histogram=True, stacks=2)
     if kind == "Locked":
         return nm.Locked(nm.Slab())
+    if kind == "Verified":
+        return nm.Verified(nm.Heap(), "redundant")
     return nm.Heap()
 
 
-SHARED = ("System", "Heap", "Limited", "Traced", "Locked")
+SHARED = ("System", "Heap", "Limited", "Traced", "Locked", "Verified")
 
 
 @pytest.mark.parametrize("kind", SHARED)

@@ -172,7 +172,7 @@ def undeclared(csrc: Path, layers: Sequence[str]) -> Iterator[str]:
 PY_LAYERS = (
     ("_folder", "_version", "errors"),
     ("_lazy",),
-    ("_frames", "_unraisable", "sizes", "stats"),
+    ("_frames", "_unraisable", "levels", "sizes", "stats"),
     ("settings", "refusals"),
     ("config",),
     ("backends",),

@@ -68,6 +68,7 @@ port: nativemem.CPort = heap.c_port()
 made: nativemem.Arena = nativemem.Arena.from_config(ArenaConfig.debug(cap="1 MiB"), upstream=heap)
 with nativemem.Locked(arena).owning() as below:
     below.close()
+looked_at: int = nativemem.Verified(heap, "full", seed=1).verify()
 tried: int = nativemem.Failing.sweep(lambda failing: failing.alloc(100))
 index: int = nativemem.TypedArena("d", align=64).append(1.0)
 name: str = nativemem.backend + nativemem.__version__ + nativemem.get_include()
@@ -173,6 +174,7 @@ WRONG = {
     "nativemem.Traced(histogram=3)": "bool",
     "nativemem.Failing(n='a')": "int",
     "nativemem.Locked(budget)": "Allocator",
+    "nativemem.Verified(level=3)": "Level",
     "nativemem.CPort(budget)": "Allocator",
     "nativemem.Allocator().reset()": "reset",
     "stats.liv": "liv",

@@ -19,6 +19,7 @@ NM__OWNED(heap, (void **place, nm_budget *budget, bool secure), (budget, secure)
 NM__OWNED(limited, (void **place, nm_allocator upstream, nm_budget *budget), (upstream, budget))
 NM__OWNED(traced, (void **place, nm_allocator upstream, nm_traced_options options), (upstream, options))
 NM__OWNED(failing, (void **place, nm_allocator upstream, size_t n, bool sticky), (upstream, n, sticky))
+NM__OWNED(verified, (void **place, nm_allocator upstream, nm_verification level, uint64_t seed), (upstream, level, seed))
 NM__OWNED(plain, (void **place, nm_allocator upstream, const nm_heap *heap), (upstream, heap))
 NM__OWNED(locked, (void **place, nm_allocator upstream), (upstream))
 

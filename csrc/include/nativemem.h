@@ -33,5 +33,6 @@
 #include "nativemem/system.h"
 #include "nativemem/traced.h"
 #include "nativemem/utilities.h"
+#include "nativemem/verified.h"
 
 #endif

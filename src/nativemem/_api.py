@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .wrappers.limited import Limited
     from .wrappers.locked import Locked
     from .wrappers.traced import Traced
+    from .wrappers.verified import Verified
 
     backend: str
     utilities: Utilities
@@ -58,6 +59,7 @@ else:
     System = _bound.System
     Traced = _bound.Traced
     TypedArena = _bound.TypedArena
+    Verified = _bound.Verified
     utilities = _bound.utilities
 
 __all__ = [
@@ -84,6 +86,7 @@ __all__ = [
     "System",
     "Traced",
     "TypedArena",
+    "Verified",
     "__version__",
     "backend",
     "get_include",

@@ -31,6 +31,7 @@ from .wrappers.histogram import show_all
 from .wrappers.limited import Limited
 from .wrappers.locked import Locked
 from .wrappers.traced import Traced
+from .wrappers.verified import Verified
 
 __all__ = ["FACADES", "configured", "load", "loaded"]
 
@@ -48,6 +49,7 @@ FACADES: tuple[type[Any], ...] = (
     Traced,
     Failing,
     Locked,
+    Verified,
     CPort,
     Budget,
     Utilities,

@@ -356,6 +356,7 @@ RECIPES: dict[str, Recipe] = {
     "Traced": _of(lambda w: w.nm.Traced(w.system, histogram=True, stacks=4)),
     "Failing": _of(lambda w: w.nm.Failing(w.system)),
     "Locked": _of(lambda w: w.nm.Locked(w.system)),
+    "Verified": _of(lambda w: w.nm.Verified(w.system, "full")),
     "TypedArena": _typed_arena,
     # what they give
     "Block": _block(lambda w: w.heap()),
@@ -502,6 +503,8 @@ GOOD: dict[str, Callable[[World], Any]] = {
     "cancel_futures": lambda w: False,
     "executor": lambda w: w.another("executor", lambda: _Executor()),
     "sample": lambda w: 1000,
+    "Verified.__init__.level": lambda w: "full",
+    "seed": lambda w: 3,
     # constructors
     "hint": lambda w: 4096,
     "cap": lambda w: 1 << 20,

@@ -37,6 +37,7 @@ GLUE(heap) { return nm_heap_check(core); }
 GLUE(limited) { return core == NULL ? "no core" : NULL; }
 GLUE(traced) { return nm_traced_check(core); }
 GLUE(failing) { return core == NULL ? "no core" : NULL; }
+GLUE(verified) { return nm_verified_check(core); }
 GLUE(locked) { return core == NULL ? "no core" : NULL; }
 #define CONFINED(noun) \
     static nm_status noun##_hand_over(void *core, uintptr_t thread) { return nm_##noun##_hand_over(core, thread); }
@@ -138,6 +139,12 @@ static void wrap_failing(chain *c) { /* which does not */
     link_core(c, f, nm_failing_port(f), failing_destroy, failing_check);
     c->limited = false;
 }
+static void wrap_verified(chain *c) { /* at each level in turn but OFF, which counts nothing of its own */
+    static unsigned turn;
+    nm_verified *v = nm_verified_create(c->port, (nm_verification)(1 + turn++ % 5), 1);
+    link_core(c, v, nm_verified_port(v), verified_destroy, verified_check);
+    c->limited = false;
+}
 static void wrap_locked(chain *c) {
     nm_locked *l = nm_locked_create(c->port);
     for (int i = c->links; i-- > 0;)
@@ -170,14 +177,15 @@ static const struct {
 static const struct {
     char letter;
     void (*wrap)(chain *);
-} wraps[] = {{'L', wrap_limited}, {'T', wrap_traced}, {'F', wrap_failing}, {'K', wrap_locked}};
+} wraps[] = {{'L', wrap_limited}, {'T', wrap_traced}, {'F', wrap_failing}, {'K', wrap_locked}, {'V', wrap_verified}};
 #define WRAPS (sizeof wraps / sizeof *wraps)
-#define ORDERS 65 /* of none, one, two, three or four of four */
+#define DEEPEST 3
+#define ORDERS 86 /* of none, one, two or three of five */
 static char orders[ORDERS][WRAPS + 1];
 
 static size_t find_orders(const char *begin, size_t count) {
     strcpy(orders[count++], begin);
-    for (size_t i = 0; i < WRAPS; i++) {
+    for (size_t i = 0; strlen(begin) < DEEPEST && i < WRAPS; i++) {
         char longer[WRAPS + 1] = {0};
         if (strchr(begin, wraps[i].letter) != NULL) continue;
         strcpy(longer, begin);

@@ -342,6 +342,16 @@ static void on_wrappers(void) {
     if (budget != NULL) nm_budget_destroy(budget);
 }
 
+static void on_verified(void) {
+    nm_verified *v = nm_verified_create(upstream(), NM_VERIFY_REDUNDANT, 1);
+    if (!is_made(v)) return;
+    blocks b = {.port = nm_verified_port(v)};
+    use(&b);
+    SOUND(nm_verified_check(v));
+    give_all(&b);
+    nm_verified_destroy(v);
+}
+
 static uintptr_t here(void *context) { return (uintptr_t)context; }
 
 static void on_tracing(nm_traced_options options) {
@@ -471,6 +481,7 @@ int main(void) {
     RUN(test_each_failure(on_secure_heap));
     RUN(test_each_failure(on_budgets));
     RUN(test_each_failure(on_wrappers));
+    RUN(test_each_failure(on_verified));
     RUN(test_each_failure(on_a_wiping_traced));
     RUN(test_each_failure(on_a_traced_with_sites));
     RUN(test_each_failure(on_threads_of_a_heap));

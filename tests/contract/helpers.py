@@ -44,6 +44,7 @@ WRAPPERS: dict[str, Callable[[Binding, Allocator], Allocator]] = {
     "Traced": lambda nm, upstream: nm.Traced(upstream, histogram=True),
     "Failing": lambda nm, upstream: nm.Failing(upstream),  # which does not
     "Locked": lambda nm, upstream: nm.Locked(upstream),
+    "Verified": lambda nm, upstream: nm.Verified(upstream, "redundant"),
 }
 
 
@@ -95,9 +96,9 @@ ALL_ORDERS = tuple(
 #: a handful, in which each stands above and below each other one
 SOME_ORDERS = (
     "Limited > Traced > Arena",
-    "Traced > Limited > Locked > Failing > Slab",
-    "Failing > Locked > Limited > Traced > Stack",
-    "Locked > Failing > Traced > Limited > Pool",
+    "Traced > Verified > Limited > Locked > Failing > Slab",
+    "Failing > Locked > Limited > Traced > Verified > Stack",
+    "Verified > Locked > Failing > Traced > Limited > Pool",
 )
 CHAINS = (
     *NOUNS,

@@ -21,7 +21,7 @@ from nativemem.errors import ConfigError
 
 BOUND = (
     *("System", "Arena", "TypedArena", "Stack", "Pool", "Slab", "Heap"),
-    *("Limited", "Traced", "Failing", "Locked", "CPort", "Budget", "Block"),
+    *("Limited", "Traced", "Failing", "Locked", "Verified", "CPort", "Budget", "Block"),
 )
 
 PUBLIC = {

@@ -279,7 +279,7 @@ class Allocator(_Base):
         """Whether any thread may use it."""
         link: Any = self
         kinds = self._binding
-        while isinstance(link, (kinds.Limited, kinds.Traced, kinds.Failing)):
+        while isinstance(link, (kinds.Limited, kinds.Traced, kinds.Failing, kinds.Verified)):
             link = link.upstream
         return isinstance(link, (kinds.System, kinds.Heap, kinds.Locked))
 

@@ -127,6 +127,7 @@ class Backend(Protocol):
     TracedCore: Any
     FailingCore: Any
     LockedCore: Any
+    VerifiedCore: Any
     Intern: Any  # the table of structures.intern: of an allocator, shards and what keeps that open
     MemlibCore: Any  # what nativemem.memlib takes from
     cdata_new: Any  # None, or what makes the callable of hooks.cffi: see csrc/binding/cdata.h

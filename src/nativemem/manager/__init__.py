@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .levels import Level
+from ..levels import Level
 from .linear import LinearMemory
 from .manager import MemoryManager
 from .memory import Memory, memory, with_memory

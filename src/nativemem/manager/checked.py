@@ -10,8 +10,8 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CorruptionDetected
+from ..levels import CRITICAL, INITIALIZATION, MUTATION, READ, Level
 from .buffers import plain
-from .levels import CRITICAL, INITIALIZATION, MUTATION, READ, Level
 from .verification import Verification, lock, new_key
 
 if TYPE_CHECKING:

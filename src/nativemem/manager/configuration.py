@@ -10,8 +10,8 @@ from typing import Any
 
 from ..config import Settings
 from ..errors import ConfigError, NativeMemError, shown
+from ..levels import Level
 from ..sizes import parse_size
-from .levels import Level
 
 __all__ = ["PRESETS", "Configuration", "OwnerConfiguration"]
 

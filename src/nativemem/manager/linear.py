@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..config import parse_count
 from ..errors import ConfigError, OutOfBounds, shown
-from .levels import Level
+from ..levels import Level
 from .providers import CappedProvider
 
 if TYPE_CHECKING:

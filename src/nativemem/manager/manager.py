@@ -19,11 +19,11 @@ from ..backends import forks
 from ..budgets.lending import Loan, Move, SharingPolicy
 from ..errors import BudgetExceeded, CapacityExceeded, ConfigError, ForeignBlock, shown
 from ..facades import configured
+from ..levels import Level
 from ..refusals import name_of, space
 from ..sizes import format_size, parse_size
 from . import configuration
 from .configuration import MAX_SINGLE, PRESETS, PROVIDERS, Configuration
-from .levels import Level
 from .provider import Provider, source
 from .providers import default_provider
 from .scoped import Scoped, caller

@@ -15,10 +15,10 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 from ..allocators.base import Allocator, wipe
 from ..errors import CapacityExceeded, ConfigError, CorruptionDetected, OutOfBounds, StaleHandle, shown
 from ..facades import configured
+from ..levels import Level
 from ..refusals import space
 from ..sizes import SIZE_MAX, parse_size
 from .buffers import plain
-from .levels import Level
 from .verification import Verification
 
 __all__ = ["Provider", "ProviderStats", "source"]

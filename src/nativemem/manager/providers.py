@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import Settings
 from ..errors import ConfigError, UninitializedRead, shown
+from ..levels import Level
 from ..sizes import parse_size
 from .buffers import plain
-from .levels import Level
 from .provider import Provider, ProviderStats, wipe_range
 
 if TYPE_CHECKING:

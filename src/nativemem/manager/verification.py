@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 from ..backends import forks
 from ..config import parse_bool, parse_count
 from ..errors import ConfigError, CorruptionDetected, OperationRefused, shown
+from ..levels import FUEL, MUTATION, Level
 from .checks import Entry, Ghost, backends_of, told
-from .levels import FUEL, MUTATION, Level
 
 __all__ = ["Event", "Verification", "VerificationStats", "lock"]
 

@@ -301,7 +301,7 @@ def _check_upstream(upstream: Any) -> None:
         raise_status(upstream, Status.CLOSED)
     check_source(upstream, "intern.upstream")
     names, link = upstream._binding, upstream
-    while isinstance(link, (names.Limited, names.Traced, names.Failing)):
+    while isinstance(link, (names.Limited, names.Traced, names.Failing, names.Verified)):
         link = link.upstream
     if not isinstance(link, (names.Heap, names.System, names.Locked)):
         raise ConfigError(

@@ -10,6 +10,7 @@ __getattr__, __all__ = room(
     traced="Traced",
     failing="Failing",
     locked="Locked",
+    verified="Verified",
     cport="CPort",
     sites="Frame Site",
 )

@@ -17,7 +17,7 @@ from .intern import Intern
 from .loader import dataplane
 from .plain import MemlibCore, PlainCore
 from .utilities import Utilities
-from .wrappers import FailingCore, LimitedCore, LockedCore, TracedCore, histograms
+from .wrappers import FailingCore, LimitedCore, LockedCore, TracedCore, VerifiedCore, histograms
 
 __all__ = [
     "Allocator",
@@ -37,6 +37,7 @@ __all__ = [
     "SystemCore",
     "TracedCore",
     "Utilities",
+    "VerifiedCore",
     "aside",
     "cdata_new",
     "connect",

@@ -232,6 +232,21 @@ void nm_failing_arm(nm_failing *f, size_t n, bool sticky);
 size_t nm_failing_calls(const nm_failing *f);
 size_t nm_failing_failed(const nm_failing *f);
 
+/* verified */
+typedef enum {
+    NM_VERIFY_OFF, NM_VERIFY_BASIC, NM_VERIFY_SAMPLING, NM_VERIFY_STANDARD, NM_VERIFY_FULL, NM_VERIFY_REDUNDANT, ...
+} nm_verification;
+nm_status nm_verified_seal(nm_verified *v, void *ptr);
+nm_status nm_verified_unseal(nm_verified *v, void *ptr);
+typedef struct {
+    const void *ptr;
+    size_t size, compared;
+    ...;
+} nm_verified_finding;
+nm_status nm_verified_verify(nm_verified *v, nm_verified_finding *out);
+size_t nm_verified_checks(const nm_verified *v);
+size_t nm_verified_failures(const nm_verified *v);
+
 /* locked */
 uintptr_t nm_locked_thread(const nm_locked *l);
 size_t nm_locked_contended(const nm_locked *l);

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..._folder import PACKAGE
+from ...errors import Refusal, Status
 from .budget import BudgetCore
 from .control import ffi, lib
 from .core import Core
@@ -145,3 +146,35 @@ class LockedCore(WrapperCore):
 
     def contended(self) -> int:
         return lib.nm_locked_contended(self._ptr)
+
+
+class VerifiedCore(WrapperCore):
+    """Control plane of Verified."""
+
+    __slots__ = ()
+
+    def __init__(self, upstream: Any, level: str, seed: int) -> None:
+        self._upstream = upstream
+        self._open("verified", (upstream,), upstream._port, getattr(lib, f"NM_VERIFY_{level}"), seed)
+
+    def seal(self, block: Any) -> None:
+        self._answer(lib.nm_verified_seal(self._ptr, ffi.cast("void *", block.address)))
+
+    def unseal(self, block: Any) -> None:
+        self._answer(lib.nm_verified_unseal(self._ptr, ffi.cast("void *", block.address)))
+
+    @staticmethod
+    def _answer(status: int) -> None:
+        if status:
+            raise Refusal(status)
+
+    def verify(self) -> tuple[int, tuple[int, int] | None]:
+        """How many were compared; None, or address and size of a block that is damaged (0: the ledger is)."""
+        found = ffi.new("nm_verified_finding *")
+        if lib.nm_verified_verify(self._ptr, found) == Status.OK:
+            return found.compared, None
+        return found.compared, (int(ffi.cast("uintptr_t", found.ptr)), found.size)
+
+    def counts(self) -> tuple[int, int]:
+        """Comparisons, and those that found something."""
+        return lib.nm_verified_checks(self._ptr), lib.nm_verified_failures(self._ptr)

@@ -24,6 +24,7 @@ from .system import SystemCore
 from .threads import this_thread
 from .traced import TracedCore, histograms
 from .utilities import Utilities
+from .verified import VerifiedCore
 
 __all__ = [
     "Allocator",
@@ -42,6 +43,7 @@ __all__ = [
     "SystemCore",
     "TracedCore",
     "Utilities",
+    "VerifiedCore",
     "aside",
     "cdata_new",
     "connect",

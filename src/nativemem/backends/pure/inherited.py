@@ -145,6 +145,9 @@ class _Inherited(Block):
     def _address(self) -> int:
         return address_of(self)
 
+    def _view(self) -> memoryview:
+        return memoryview(self)  # type: ignore[arg-type]
+
     def _exported(self) -> bool:
         return type(self) is self._live_type and is_exported(self)
 

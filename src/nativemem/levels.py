@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from typing import Any
 
-from ..errors import ConfigError, shown
+from .errors import ConfigError, shown
 
 __all__ = ["CRITICAL", "FUEL", "INITIALIZATION", "MUTATION", "READ", "Level"]
 

@@ -448,6 +448,15 @@ test-overcommit: $(VENV)/.installed-test ## the engine where the system counts w
 	before=$$(cat $(OVERCOMMIT)); trap "echo $$before >$(OVERCOMMIT)" EXIT; echo 2 >$(OVERCOMMIT) && \
 	  $(BIN)/python -m pytest tests/test_engine.py tests/test_scopes.py tests/test_numpy_hook.py $(ARGS)
 
+##@ Security
+
+.PHONY: audit entry-points
+audit: $(VENV)/.installed-audit ## known vulnerabilities of what is installed with the package (network; exit code 75 without)
+	$(BIN)/python scripts/audit.py
+
+entry-points: ## the ways from Python into C, and which take a raw pointer (docs/security.md)
+	$(PYTHON) scripts/entry_points.py $(ARGS)
+
 ##@ Everything
 
 .PHONY: check-all
@@ -495,6 +504,10 @@ record: ## run the target WHAT, and keep what it prints in docs/measured/NAME.tx
 dist: $(VENV)/.installed-dev ## source archive, manylinux wheels, pure wheel, each tried (PYTHONS=..., SYSTEM=DIR); some minutes
 	$(BIN)/python scripts/dist.py $(if $(filter command environment,$(origin PYTHONS)),--pythons $(PYTHONS)) \
 	  $(if $(SYSTEM),--system $(SYSTEM)) $(ARGS)
+
+.PHONY: test-wheel
+test-wheel: ## the wheels of dist/ in a Debian 12 without a compiler: pip install, README, the ten-minute page; as root
+	scripts/test_wheel_without_compiler.sh
 
 # no cache: pip would hand out the native wheel that it built from the same sources as the pure one
 PIP_WHEEL := -m pip wheel --no-cache-dir --no-deps

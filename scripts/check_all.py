@@ -93,6 +93,10 @@ VARIANTS = (
     Variant("overcommit", "test-overcommit", "vm.overcommit_memory=2", "", (), True),
     Variant("dist", "dist", "sdist -> wheel -> fresh environment -> tests, for each CPython; the pure wheel"),
     Variant(
+        "wheel", "test-wheel", "those wheels where there is no compiler, with the ten-minute page", "", (), True
+    ),
+    Variant("audit", "audit", "known vulnerabilities of what is installed with the package"),
+    Variant(
         "suites-fast",
         "suites-fast",
         "a part of the suites of CPython and NumPy, engine off and on",

@@ -87,3 +87,32 @@ def test_an_unknown_variant(check_all: types.ModuleType) -> None:
     done = subprocess.run([sys.executable, str(SCRIPT), "--only", "lint,nothing"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "no variant is called nothing" in done.stderr
+
+
+# --- scripts/audit.py: what it makes of pip-audit's answers ---
+
+
+@pytest.mark.parametrize(
+    ("answers", "code", "said"),
+    [
+        ([{"dependencies": [{"name": "a", "version": "1", "vulns": []}]}, None], 0, "nothing is known against a 1"),
+        ([{"dependencies": [{"name": "a", "skip_reason": "not found"}]}, None], 75, "not asked about a"),
+        ([None, None], 75, "not asked about a"),
+        (
+            [
+                None,
+                {"dependencies": [{"name": "a", "version": "1", "vulns": [{"id": "X-1", "fix_versions": ["2"]}]}]},
+            ],
+            1,
+            "a 1: X-1, repaired in 2",
+        ),
+    ],
+)
+def test_what_was_not_asked_is_not_sound(answers: list[dict[str, object] | None], code: int, said: str) -> None:
+    """pip-audit alone says that nothing is known where it could not ask."""
+    spec = importlib.util.spec_from_file_location("nativemem_audit", ROOT / "scripts" / "audit.py")
+    assert spec is not None and spec.loader is not None
+    audit = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(audit)
+    outcome, text = audit.verdict(answers, {"a": "1"})
+    assert (outcome, said in text) == (code, True), text

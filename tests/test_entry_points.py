@@ -1,0 +1,97 @@
+"""How many ways lead from Python into C, how many take a raw pointer, and that docs/security.md has them."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "security.md"
+
+
+@pytest.fixture(scope="module")
+def script() -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location("nativemem_entry_points", ROOT / "scripts" / "entry_points.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_numbers_are_those_of_the_page(script: types.ModuleType) -> None:
+    """One more, or one less, above all a raw one: look at it, then `make entry-points ARGS=--write`."""
+    page = PAGE.read_text(encoding="utf-8")
+    counts = script.counts(script.entries())
+    assert "\n> " + ", ".join(f"{name} {number}" for name, number in counts.items()) + "\n" in page
+    assert script.markdown(script.entries()) in page
+    assert script.written(page, script.entries()) == page
+    assert counts["slots, raw"] == 0
+    assert counts["methods"] > 100 and counts["slots"] > 20 and counts["cdef"] > counts["cdef, raw"]
+
+
+def test_the_page_says_of_each_raw_one_what_is_checked(script: types.ModuleType) -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    section = text.split("### The raw ones")[1].split("## ")[0]
+    named = [
+        name
+        for line in section.strip().splitlines()
+        for name in re.findall(r"`(\w+)`", line.split(" | ")[0])
+        if line[0] == "|"
+    ]
+    assert sorted(named) == sorted(each.name for each in script.entries() if each.way != "cdef" and each.raw)
+
+
+def test_each_test_that_the_page_names_is_there() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    for name in re.findall(r"(?:tests/)?(?:\w+/)*(test_\w+\.(?:py|c))", text):
+        assert list((ROOT / "tests").rglob(name)), name
+    for file, name in re.findall(r"`(test_\w+\.py)::(test_\w+)`", text):
+        (path,) = (ROOT / "tests").rglob(file)
+        assert f"def {name}(" in path.read_text(encoding="utf-8")
+
+
+PLANTED = """
+static int followed(unsigned long long a) { return *(int *)(uintptr_t)a; }
+static PyObject *direct(PyObject *m, PyObject *args) {
+    unsigned long long a;
+    if (!PyArg_ParseTuple(args, "K", &a)) return NULL;
+    return PyLong_FromLong(*(long *)(uintptr_t)a);
+}
+static PyObject *by_another(PyObject *m, PyObject *args) {
+    return PyLong_FromLong(followed(1));
+}
+static PyObject *sound(PyObject *m, PyObject *o) {
+    /* PyLong_AsVoidPtr(o) */
+    return PyLong_FromVoidPtr(&table);
+}
+static PyMethodDef methods[] = {
+    {"direct", direct, METH_VARARGS, NULL},
+    {"by_another", (PyCFunction)by_another, METH_VARARGS, "PyLong_AsVoidPtr(x)"},
+    {"sound", sound, METH_O, NULL},
+};
+static PyGetSetDef attributes[] = {{"address", (getter)direct, NULL, NULL, NULL}};
+"""
+
+
+def test_planted_ones_are_seen(script: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(script, "ROOT", tmp_path)
+    path = tmp_path / "csrc" / "binding" / "planted.c"
+    path.parent.mkdir(parents=True)
+    path.write_text(PLANTED, encoding="utf-8")
+    found = {each.name: each.raw for each in script.of_types(path)}
+    assert found == {"direct": True, "by_another": True, "sound": False, "address": True}
+    declared = "nm_failure nm_last(void);\nsize_t nm_of(const nm_heap *h);\nbool nm_with(nm_allocator a, int b);\n"
+    assert [each.raw for each in script.of_cdef(declared, "")] == [False, True, True]
+
+
+def test_the_list_is_that_of_cffi(script: types.ModuleType) -> None:
+    """The functions that are counted are those that the module has."""
+    lib = pytest.importorskip("nativemem._core").lib
+    counted = {each.name for each in script.entries() if each.way == "cdef"}
+    assert counted == {name for name in dir(lib) if callable(getattr(lib, name))}

@@ -667,6 +667,28 @@ def test_items_by_format(cs: SimpleNamespace, item_format: str, good: list[Any],
     assert len(items) == len(good)
 
 
+def test_a_refused_item_says_what_to_do(cs: SimpleNamespace) -> None:
+    """COLL-4b: a stranger's first mistakes: text, a value too few, one that is too long, a type for a format."""
+    queue = cs.BoundedQueue(3, "I16pH")
+    for job, advice in (
+        ((1, "resize", 5), "text is encoded first, as name.encode(), and decoded when it comes back"),
+        ((1, b"resize"), "an item is a tuple of 3 values"),
+        (1, "an item is a tuple of 3 values"),
+        ((1, b"resize", 1 << 16), "values are those that struct.pack takes"),
+        ((1, b"x" * 20, 5), "shorten it, or make the field wider"),
+    ):
+        with pytest.raises(InvalidLayout, match="does not fit the format") as caught:
+            queue.push(job)
+        assert caught.value.suggestion.startswith(advice)
+    for bad in (int, "str", "resize"):
+        with pytest.raises(InvalidLayout, match="takes a struct format") as caught:
+            cs.BoundedQueue(3, bad)
+        assert "'16p' bytes of at most 15" in caught.value.suggestion
+    with pytest.raises(InvalidLayout) as caught:
+        cs.BoundedMap(1, "f", "I")[0.1] = 1
+    assert caught.value.suggestion == "take a format that holds such keys exactly"
+
+
 def test_keys_by_format(cs: SimpleNamespace) -> None:
     """COLL-4c: a key comes back as it was, or is refused; equal keys are one key."""
     m = cs.BoundedMap(9, "d", "i")

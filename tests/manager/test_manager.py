@@ -488,6 +488,28 @@ def test_ten_threads(nm: Binding, turns: int) -> None:
     assert sum(budget.denied for budget in m.owners.values()) > 0
 
 
+def test_no_two_blocks_have_the_same_id(nm: Binding) -> None:
+    """MGR-3: not even one after the other at the same address, of two managers, or of several threads."""
+    checks = room.Verification("basic")
+    ids: list[int] = []
+    checks.on("post_allocate")(lambda event: ids.append(event.id))
+    managers = [MemoryManager({"a": 20_000}, upstream=nm.Heap(), verification=checks) for _ in range(2)]
+
+    def take(m: MemoryManager) -> None:
+        for _ in range(100):
+            m.deallocate(m.allocate("a", 64))
+
+    threads = [threading.Thread(target=take, args=(managers[n % 2],)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    kept = [m.allocate("a", 64) for m in managers]
+    assert len(set(ids)) == len(ids) == 402
+    assert [entry.id for entry in checks.ledger()] == ids[-2:]
+    del kept
+
+
 def test_threads_that_check(nm: Binding) -> None:
     """MGR-7 VER-7: a ledger that is reconciled every 100 operations gives no false alarm."""
     checks = room.Verification("full", debug=True)

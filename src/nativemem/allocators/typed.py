@@ -83,30 +83,50 @@ def _values(repeat: str, kind: str) -> int:
     return 0 if kind == "x" else int(repeat or 1)
 
 
+_FORMATS = (
+    "'I' is an int, 'd' a float, '?' a bool, '16p' bytes of at most 15, 'I16p' a tuple of an int and such bytes; "
+    "others are in the struct module's documentation"
+)
+
+
 class _Record:
     """A struct format; values of one field stand for themselves, those of several are tuples."""
 
-    __slots__ = ("format", "single", "size", "struct")
+    __slots__ = ("format", "places", "single", "size", "struct")
 
     def __init__(self, fmt: Any, label: str) -> None:
         try:
             self.struct = struct.Struct(fmt)
         except (struct.error, TypeError, ValueError):  # which one is another matter in each version
-            raise InvalidLayout(f"{label}: takes a struct format, not {shown(fmt)}") from None
+            raise InvalidLayout(f"{label}: takes a struct format, not {shown(fmt)}", suggestion=_FORMATS) from None
         self.format, self.size = self.struct.format, self.struct.size
         if not self.size:
             raise InvalidLayout(f"{label}: {shown(fmt)} is a format of no bytes")
         # counted, not unpacked: a record may be larger than memory
-        self.single = sum(_values(*item) for item in _ITEM.findall(self.format)) == 1
+        self.places = sum(_values(*item) for item in _ITEM.findall(self.format))
+        self.single = self.places == 1
 
     def pack(self, value: Any, label: str) -> bytes:
         try:
             return self.struct.pack(value) if self.single else self.struct.pack(*value)
         except (struct.error, TypeError, OverflowError):
-            raise InvalidLayout(f"{label}: {shown(value)} does not fit the format {shown(self.format)}") from None
+            raise self.misfit(value, label) from None
         except MemoryError:
             message = f"{label}: the system has no {self.size} bytes to give"
             raise OutOfMemory(message, requested=self.size) from None
+
+    def misfit(self, value: Any, label: str, why: str = "", advice: str = "") -> InvalidLayout:
+        """The error for a value that cannot be packed."""
+        text = f"{label}: {shown(value)} does not fit the format {shown(self.format)}{why}"
+        return InvalidLayout(text, suggestion=advice or self._advice(value))
+
+    def _advice(self, value: Any) -> str:
+        fields = value if type(value) in (tuple, list) else (value,)
+        if any(type(field) is str for field in fields):
+            return "text is encoded first, as name.encode(), and decoded when it comes back"
+        if len(fields) != self.places:
+            return f"an item is {'one value' if self.single else f'a tuple of {self.places} values'}"
+        return "values are those that struct.pack takes: ints in the range of their field, bytes for s and p"
 
     def unpack(self, raw: Any, offset: int) -> Any:
         fields = self.struct.unpack_from(raw, offset)

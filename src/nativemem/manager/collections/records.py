@@ -88,23 +88,21 @@ class Record(_Record):
         [(_, letter)] = letters
         return letter if struct.calcsize(letter) == self.size else ""
 
-    def _misfit(self, value: Any, why: str = "") -> InvalidLayout:
-        return InvalidLayout(f"{self.label}: {shown(value)} does not fit the format {shown(self.format)}{why}")
-
     def pack_item(self, value: Any) -> bytes:
         """Bytes of an item. Raises :class:`InvalidLayout` for what is of another type, out of range or too long."""
         if self._widths or self._singles:
             try:
                 value = (value,) if self.single else tuple(value)
             except TypeError:
-                raise self._misfit(value) from None
+                raise self.misfit(value, self.label) from None
             for place, width in self._widths.items():
                 text = value[place] if place < len(value) else b""
                 if isinstance(text, (bytes, bytearray)) and len(text) > width:
-                    raise self._misfit(text, f": it has {len(text)} bytes, and the field {width}")
+                    why = f": it has {len(text)} bytes, and the field {width}"
+                    raise self.misfit(text, self.label, why, "shorten it, or make the field wider")
             for place in self._singles:
                 if place < len(value) and _overflows(value[place]):
-                    raise self._misfit(value[place])
+                    raise self.misfit(value[place], self.label, "", "take d, of twice the size")
             value = value[0] if self.single else value
         return self.pack(value, self.label)
 
@@ -120,7 +118,7 @@ class Record(_Record):
         hash(key)
         fields = (key,) if self.single else key
         if not isinstance(fields, tuple):
-            raise self._misfit(key)
+            raise self.misfit(key, self.label)
         fields = tuple(map(_as_struct_takes_it, fields))
         packed = self.pack_item(fields[0] if self.single else fields)
         back = self.unpack(packed, 0)
@@ -129,7 +127,8 @@ class Record(_Record):
             if isinstance(fields[place], bytes) and came[place].rstrip(b"\0") == fields[place].rstrip(b"\0"):
                 came = (*came[:place], fields[place], *came[place + 1 :])
         if came != fields:
-            raise self._misfit(key, f": it would come back as {shown(back)}")
+            why = f": it would come back as {shown(back)}"
+            raise self.misfit(key, self.label, why, "take a format that holds such keys exactly")
         return packed
 
 

@@ -92,7 +92,7 @@ static bool verified_is_sound(nm_verified *v, live_block *b, bool compare) {
 
 nm__verified_block *nm__verified_find(const nm_verified *v, const void *ptr) {
     const nm__site *entry = nm__sites_find(&v->ledger, ptr);
-    return entry == NULL ? NULL : (live_block *)entry->site; /* NOLINT(performance-no-int-to-ptr) */
+    return entry == NULL ? NULL : (live_block *)entry->site;
 }
 
 /* Pre: room is promised. */

@@ -465,6 +465,10 @@ check-all: ## each variant of docs/ci.md in turn, hours; logs in build/check-all
 
 ##@ Measured
 
+.PHONY: metrics
+metrics: $(VENV)/.installed-test ## write docs/metrics.md: baseline, target, current; what takes long, from its last run here
+	$(BIN)/python scripts/metrics.py $(ARGS)
+
 .PHONY: record instructions
 bench: $(VENV)/.installed-bench ## run the benchmarks
 	$(BIN)/python -m pytest bench $(ARGS)

@@ -3,8 +3,8 @@
 Usage: metrics.py [--print]
 
 Each figure has what it was at the baseline, its target, and what it is now; none is typed in. The baseline is the
-commit below: its figures come out of git. What takes long is taken from the last run, if its output lies in ``build/``:
-the C tests under the sanitizers (``make -k c-tests-asan c-tests-tsan c-tests-valgrind``), coverage
+commit below: its figures come out of git. What takes long is taken from the last run, if its output lies in
+``build/``: the C tests under the sanitizers (``make -k c-tests-asan c-tests-tsan c-tests-valgrind``), coverage
 (``make coverage``), the variants (``make check-all``). What was not run says so.
 """
 
@@ -244,9 +244,9 @@ METRICS = (
 
 TEXT = """# Metrics
 
-`make metrics` writes this page; nothing on it is typed in. The baseline is commit {baseline}; `-` is what it did not
-have, or what its tree does not tell. What takes long comes from its last run in the same tree, by the command beside
-it; what was not run says so.
+`make metrics` writes this page; nothing on it is typed in. The baseline is commit {baseline}; `-` is what it did
+not have, or what its tree does not tell. What takes long comes from its last run in the same tree, by the command
+beside it; what was not run says so.
 
 | metric | baseline | target | current | measured by |
 | --- | --- | --- | --- | --- |

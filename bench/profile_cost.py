@@ -1,6 +1,6 @@
 """What a profile costs: instructions, counted by callgrind, and CPU time beside other tools.
 
-Usage: profile_cost.py [--times] [--rate BYTES] [LOOP ...]
+Usage: profile_cost.py [--times] [--rounds N] [--rate BYTES] [LOOP ...]
 
 Instructions: of two calls of a loop less those of one, so that the start is not in it; the engine with a profile,
 over the engine without. ``--times``: median CPU time of a call in rounds of processes that take turns, over the
@@ -27,7 +27,6 @@ LOOPS = (
     "json tuples dict_of_str float_lists trees instances strings small_tuples formats "
     "async_tree deepcopy xml_etree logging_format"
 )
-ROUNDS = 5
 
 
 def _environment() -> dict[str, str]:
@@ -76,7 +75,7 @@ def _time(loop: str, tool: str, rate: int) -> float:
     return json.loads(lines[-1])["time"]
 
 
-def times(loops: list[str], rate: int) -> None:
+def times(loops: list[str], rate: int, count: int) -> None:
     """Prints the table of times."""
     tools = ["engine", "profile", "tracemalloc"]
     if importlib.util.find_spec("memray"):
@@ -86,7 +85,7 @@ def times(loops: list[str], rate: int) -> None:
     print(f"{'loop':16}" + "".join(f"{tool:>15}" for tool in tools))
     for loop in loops:
         rounds = []
-        for i in range(ROUNDS):
+        for i in range(count):
             order = ["default", *tools][:: 1 if i % 2 == 0 else -1]
             rounds.append({tool: _time(loop, tool, rate) for tool in order})
         medians = (statistics.median(each[tool] / each["default"] for each in rounds) for tool in tools)
@@ -99,12 +98,16 @@ def main() -> int:
         "--times", action="store_true", help="CPU times beside other tools, rather than instructions"
     )
     parser.add_argument("--rate", type=int, default=512 << 10, help="bytes between samples in the mean")
+    parser.add_argument("--rounds", type=int, default=5, help="of --times")
     parser.add_argument("loops", nargs="*", metavar="LOOP", default=LOOPS.split())
     options = parser.parse_args()
     if not options.times and shutil.which("valgrind") is None:
         print("missing: valgrind; on Debian or Ubuntu: apt-get install valgrind", file=sys.stderr)
         return 1
-    (times if options.times else instructions)(options.loops, options.rate)
+    if options.times:
+        times(options.loops, options.rate, options.rounds)
+    else:
+        instructions(options.loops, options.rate)
     return 0
 
 

@@ -98,6 +98,8 @@ def test_the_commands(tmp_path: Path) -> None:
         taken = Snapshot.from_dict(json.loads(command("stats", program.pid, "--json", *where)))
         assert taken.process.pid == program.pid and taken.owner("cache").used == 1000
         assert any("make" in site.path.function for site in taken.sites)
+        in_lines = [line for line in command("stats", program.pid, *where).splitlines() if " in make" in line]
+        assert len(in_lines) == 1, "a line of the program is one line, however it was called"
         command("attach", program.pid, "snapshot", now, *where)
         assert load(now).owner("cache").limit == 1 << 20
         assert command("attach", program.pid, "stop", *where).startswith(str(file))
@@ -165,7 +167,11 @@ def test_hostile_clients(tmp_path: Path) -> None:
                 client.connect(at)
                 client.sendall(said)
                 assert b"a request is a line of JSON" in client.recv(4096)
-        for request in ({"do": "snapshot", "sites": -1}, {"do": "save", "file": "x", "path": 3}):
+        for request in (
+            {"do": "snapshot", "sites": -1},
+            {"do": "snapshot", "by": "x"},
+            {"do": "save", "file": "x", "path": 3},
+        ):
             with pytest.raises(NativeMemError):
                 control.ask(at, **request)
         with pytest.raises(NativeMemError):

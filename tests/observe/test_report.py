@@ -207,22 +207,26 @@ def test_an_empty_recording(form: str) -> None:
         assert render(recording, form) or form == "collapsed"
 
 
-def test_rich_where_it_is_installed() -> None:
-    """REP-1, CLI-4"""
-    pytest.importorskip("rich", reason="rich is not installed")
+@pytest.mark.parametrize("with_rich", [True, False])
+@pytest.mark.parametrize("width", [80, 120, 300])
+def test_in_a_terminal(with_rich: bool, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """REP-1, CLI-4: no figure is broken, and what finds no room is named; with rich and without."""
     from nativemem.observe.report.text import show
 
+    if with_rich:
+        pytest.importorskip("rich", reason="rich is not installed")
+    else:
+        monkeypatch.setitem(sys.modules, "rich", None)
+    monkeypatch.setenv("COLUMNS", str(width))
     for recording in (example(), hostile()):
         out = io.StringIO()
-        assert show(Report(recording), out)
+        show(Report(recording), out)
         assert not CONTROL.search(out.getvalue()) and "Largest sites at the peak" in out.getvalue()
         assert recording.owners[1].name[:5] in out.getvalue()
-
-
-def test_without_rich(monkeypatch: pytest.MonkeyPatch) -> None:
-    """REP-1"""
-    from nativemem.observe.report.text import show
-
-    monkeypatch.setitem(sys.modules, "rich", None)
-    out = io.StringIO()
-    assert not show(Report(example()), out) and out.getvalue() == ""
+    show(Report(example()), out := io.StringIO())
+    text, figure = out.getvalue(), re.compile(r"\d+\.\d [KM]iB")
+    assert ("called from" in text.partition("Left out")[0]) == (width == 300)
+    assert (f"Left out, as the terminal has {width} columns: " in text) == (width < 300)
+    figures = figure.findall(str(render(example())))
+    assert set(figure.findall(text)) <= set(figures) and len(figure.findall(text)) > 15
+    assert not re.search(r"^ *[KM]iB", text, re.M), "a unit stands below its number"

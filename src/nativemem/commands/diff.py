@@ -75,8 +75,8 @@ def execute(parser: argparse.ArgumentParser, argv: list[str]) -> int:
     rest = {"at_least": least, "top": options.top, "every": options.all}
     if form == "text" and options.output is None and is_terminal():
         head = "\n".join(changes.headline(comparison, least))
-        if text.rich_tables(head, changes.tables(comparison, **rest), sys.stdout):
-            return code
+        text.show_tables(head, changes.tables(comparison, **rest), sys.stdout)
+        return code
     try:
         write(changes.FORMATS[form](comparison, **rest), options.output)
     except OSError as error:

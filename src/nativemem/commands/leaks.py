@@ -84,7 +84,8 @@ def execute(parser: argparse.ArgumentParser, argv: list[str]) -> int:
             *[markdown.table(table)] * bool(found),
         ]
         made = "\n\n".join(parts) + "\n"
-    elif is_terminal() and text.rich_tables(head, [table] * bool(found), sys.stdout):
+    elif is_terminal():
+        text.show_tables(head, [table] * bool(found), sys.stdout)
         return code
     else:
         made = "\n\n".join([head, *[text.plain(table)] * bool(found)]) + "\n"

@@ -67,8 +67,8 @@ def execute(parser: argparse.ArgumentParser, argv: list[str]) -> int:
         if form == "text" and options.output is None and is_terminal():
             from ..observe.report.text import show
 
-            if show(Report(recording, where=options.file, owner=options.owner), sys.stdout, by=options.by, **rest):
-                return 0
+            show(Report(recording, where=options.file, owner=options.owner), sys.stdout, by=options.by, **rest)
+            return 0
         made = render(recording, form, by=options.by, owner=options.owner, where=options.file, **rest)
     except ConfigError as error:
         parser.error(str(error).partition("\n")[0].removeprefix("report: "))

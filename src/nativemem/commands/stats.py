@@ -51,7 +51,7 @@ def execute(parser: argparse.ArgumentParser, argv: list[str]) -> int:
 
     options = parser.parse_args(argv)
     try:
-        taken = _taken(parser, options.of, options.socket)
+        taken = _taken(parser, options.of, options.socket, "path" if options.json else "line")
     except Unreachable as error:
         print(f"nativemem stats: {error}", file=sys.stderr)
         return 1
@@ -59,13 +59,13 @@ def execute(parser: argparse.ArgumentParser, argv: list[str]) -> int:
     return 0
 
 
-def _taken(parser: argparse.ArgumentParser, of: str, socket: str | None) -> Snapshot:
+def _taken(parser: argparse.ArgumentParser, of: str, socket: str | None, by: str) -> Snapshot:
     from ..observe.snapshot import Snapshot, from_recording, load
     from .files import opened
     from .processes import ask, pid
 
     if of.isascii() and of.isdecimal():
-        return Snapshot.from_dict(ask(pid(of), socket, do="snapshot", sites=50))
+        return Snapshot.from_dict(ask(pid(of), socket, do="snapshot", sites=50, by=by))
     if socket is not None:
         parser.error("--socket is of a process, and a file was named")
     try:

@@ -121,7 +121,7 @@ def _looks(path: str, options: argparse.Namespace) -> Any:
         if seen:
             time.sleep(options.interval)
         try:
-            yield Snapshot.from_dict(ask(path, do="snapshot", sites=_SITES))
+            yield Snapshot.from_dict(ask(path, do="snapshot", sites=_SITES, by="line"))
         except (OSError, ValueError) as error:
             if seen and isinstance(error, (FileNotFoundError, ConnectionError)):
                 return  # it has ended

@@ -13,7 +13,7 @@ __all__ = ["OWNERS", "SITES", "line_of", "owner_rows", "site_rows", "text_of", "
 
 #: the heads of the tables; the first is set to the left
 OWNERS = ("owner", "used", "limit", "peak", "denials", "pressure")
-SITES = ("live", "blocks", "owner", "site")
+SITES = ("live", "blocks", "owner", "line")
 
 
 def _clean(text: str) -> str:
@@ -22,7 +22,7 @@ def _clean(text: str) -> str:
 
 
 def _size(size: int | None) -> str:
-    return "-" if size is None else format_size(size)
+    return "none" if size is None else format_size(size)
 
 
 def title_of(taken: Snapshot) -> str:
@@ -58,9 +58,16 @@ def owner_rows(taken: Snapshot) -> list[tuple[str, ...]]:
 
 
 def site_rows(taken: Snapshot, most: int) -> list[tuple[str, ...]]:
-    """A row for each of the largest sites by what is live."""
-    sites = sorted(taken.sites, key=lambda site: -site.live)[:most]
-    return [(_size(s.live), f"{s.live_blocks:,}", _clean(s.owner), _clean(str(s.path))) for s in sites]
+    """A row for each of the lines that have most that is live."""
+    from ..observe.report.tree import Place
+    from ..observe.report.wording import named
+    from ..observe.snapshot import by_line
+
+    rows: list[tuple[str, ...]] = []
+    for site in by_line(taken.sites)[:most]:
+        at = Place(site.path.file, site.path.line, site.path.function)
+        rows.append((_size(site.live), f"{site.live_blocks:,}", _clean(site.owner), _clean(named(at))))
+    return rows
 
 
 def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]], left: tuple[int, ...]) -> str:
@@ -90,5 +97,8 @@ def line_of(taken: Snapshot) -> str:
     import time
 
     when = time.strftime("%H:%M:%S", time.localtime(taken.when))
-    owners = "".join(f", {name} {used}/{limit}" for name, used, limit, *_ in owner_rows(taken)[:8])
+    owners = "".join(
+        f", {name} {used}" + ("" if limit == "none" else f"/{limit}")
+        for name, used, limit, *_ in owner_rows(taken)[:8]
+    )
     return f"{when} {title_of(taken)}{owners}"

@@ -128,10 +128,14 @@ def _state(state: Any) -> dict[str, Any] | None:
 def _take_snapshot(request: dict[str, Any]) -> dict[str, Any]:
     from dataclasses import replace
 
-    from .snapshot import snapshot
+    from .snapshot import by_line, snapshot
 
-    most = _number(request, "sites", 0, 0)
+    most, by = _number(request, "sites", 0, 0), request.get("by", "path")
+    if by not in ("path", "line"):
+        raise ConfigError(f"by: takes 'path' or 'line', not {shown(by)}")
     taken = snapshot(sites=most > 0)
+    if by == "line":
+        taken = replace(taken, sites=by_line(taken.sites))
     if len(taken.sites) > most:
         taken = replace(taken, sites=tuple(sorted(taken.sites, key=lambda site: -site.live)[:most]))
     return taken.to_dict()

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from .._version import __version__
@@ -409,6 +409,24 @@ def _by_site(whole: Snapshot, by: str) -> dict[Key, Part]:
         before = parts.get(key, Part())
         parts[key] = Part(before.bytes + site.live, before.blocks + site.live_blocks, site)
     return parts
+
+
+def by_line(sites: Iterable[Sampled]) -> tuple[Sampled, ...]:
+    """``sites`` added up by line and owner, whatever called it and whichever the source; the largest first."""
+    found: dict[tuple[str, str, int, str], Sampled] = {}
+    for site in sites:
+        at = site.path
+        key = (site.owner, at.file, at.line, at.function)
+        had = found.get(key)
+        if had is None:
+            found[key] = replace(site, path=Path(at.file, at.line, at.function))
+            continue
+        sums = {name: getattr(had, name) + getattr(site, name) for name in _SUMS}
+        found[key] = replace(had, source=had.source if had.source == site.source else "several", **sums)
+    return tuple(sorted(found.values(), key=lambda site: -site.live))
+
+
+_SUMS = ("live", "live_blocks", "total", "total_blocks", "peak", "peak_blocks")
 
 
 def diff(a: Snapshot, b: Snapshot, by: str = "line") -> Difference:

@@ -911,6 +911,18 @@ MUTANTS: tuple[Mutant, ...] = (
         tests=("tests/test_beside_others.py",),
     ),
     *_in(
+        "engine/strays.c",
+        ("strays-not-looked-at", "if (strcmp(name, \"free\") == 0) {", "if (strcmp(name, \"free\") == 1000) {"),
+        ("strays-move-without-their-contents", "    memcpy(moved, ptr, old < size ? old : size);\n", ""),
+        ("strays-moved-are-kept", "    (void)nm__raw_give(ptr);\n    return moved;", "    return moved;"),
+        tests=("tests/test_beside_others.py::test_a_table_from_before_that_is_put_back", "tests/test_beside_others.py::test_what_is_freed_behind_the_engines_back_is_credited"),
+    ),
+    *_in(
+        "engine/raw.c",
+        ("engine-raw-takes-what-is-of-objects", "if (NM_UNLIKELY(!raw_owns(page) && !nm__overdraft_owns(page))) return nm__domain_give(ptr);", "(void)raw_owns(page);"),
+        tests=("tests/test_beside_others.py::test_what_is_freed_behind_the_engines_back_is_credited",),
+    ),
+    *_in(
         "engine/insides.c",
         ("insides-no-breaker", "    insides_trip(thread);\n    return true;", "    return true;"),
         ("insides-handler-unseen", "(insides_goes_first(item->exc_value) || insides_is_within_handler(item->exc_value)))\n            return true;", "(insides_goes_first(item->exc_value) || insides_is_within_handler(item->exc_value)))\n            return false;"),

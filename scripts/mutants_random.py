@@ -63,6 +63,7 @@ TESTS = {
     "csrc/engine/insides_check.c": ("tests/test_insides.py",),
     "csrc/engine/overdraft.c": ("tests/test_denials.py", "tests/test_goes_on.py", "tests/test_scopes.py"),
     "csrc/engine/place.c": ("tests/test_beside_others.py",),
+    "csrc/engine/strays.c": ("tests/test_beside_others.py",),
     "csrc/engine/spared.c": ("tests/test_goes_on.py", "tests/test_denials.py"),
     "csrc/engine/stacks.c": (CONTRACT, "tests/test_scopes.py"),
     **dict.fromkeys(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -57,6 +58,7 @@ PROGRAM = """
         uninstall=nativemem.uninstall,
         trace=trace,
         untrace=untrace,
+        look_0=lambda: others.look(0),
         put_0=lambda: others.put(0),
         restore_0=lambda: others.restore(0),
         put_1=lambda: others.put(1),
@@ -197,6 +199,55 @@ def test_taken_out_it_is_not_on_and_stands_again_with_the_next_install(forwardin
         """
     done = run_beside(code, forwarding)
     assert (done.returncode, done.stderr, done.stdout) == (0, "", "True False True\n")
+
+
+#: whose tables strays.c knows
+catches = pytest.mark.skipif(
+    sys.platform != "linux" or sys.maxsize < 1 << 32 or platform.machine() not in ("x86_64", "aarch64"),
+    reason="blocks that are given to the C library are taken back on Linux alone, on two kinds of machine",
+)
+
+
+@catches
+@pytest.mark.parametrize("which", ["pymalloc", "malloc", "pymalloc_debug"])
+@pytest.mark.parametrize(
+    ("order", "expected", "beneath_debug_hooks"),
+    [
+        ("look_0 install thread restore_0 thread", "off on on off off", "off on on on on"),
+        ("look_0 install restore_0 install put_0 restore_0", "off on off on on on", "off on on on on on"),
+        ("look_0 install_raw thread restore_0 thread install_raw", "off on on off off on", "off on on on on on"),
+        ("look_0 install trace restore_0 untrace uninstall", "off on on off on off", "off on on on on off"),
+        ("install look_0 uninstall put_1 restore_0 install restore_1", *2 * ["on on off off off on on"]),
+    ],
+)
+def test_a_table_from_before_that_is_put_back(
+    order: str, expected: str, beneath_debug_hooks: str, which: str, forwarding: str
+) -> None:
+    """ENG-10c: blocks of the engine are then freed, and resized, by an allocator that does not know them. The debug
+    hooks, which are put back with what they stand on, keep the engine in."""
+    reached = states(order, PYTHONMALLOC=which, FORWARDING=forwarding)
+    assert reached == (beneath_debug_hooks if which == "pymalloc_debug" else expected)
+
+
+@catches
+@pytest.mark.parametrize(("raw", "domains"), [(False, "0 1 2"), (False, "1 2"), (True, "1 2"), (True, "0 1 2")])
+def test_what_is_freed_behind_the_engines_back_is_credited(raw: bool, domains: str, forwarding: str) -> None:
+    """ENG-10c: blocks come back to the heap that they are of, and keep their contents where they are resized."""
+    code = f"""
+        import ctypes, os, nativemem
+        from nativemem.process import usage
+        other = ctypes.CDLL(os.environ["FORWARDING"])
+        other.look(0)
+        nativemem.install(raw={raw})
+        kept, grown = [bytes(5000) for _ in range(2000)], bytearray(b"contents" * 10_000)
+        used = usage().held
+        for domain in {domains.split()}: other.restore_domain(0, int(domain))
+        kept.clear()
+        grown += b"end"
+        print(used - usage().held > 9_000_000, grown == b"contents" * 10_000 + b"end")
+        """
+    done = run_beside(code, forwarding)
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "True True\n")
 
 
 @pytest.mark.parametrize("which", ["debug", "malloc", "malloc_debug", "pymalloc", "pymalloc_debug", "default"])

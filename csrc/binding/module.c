@@ -38,6 +38,7 @@
 #include "engine/scopes.h"
 #include "engine/spared.h"
 #include "engine/stacks.h"
+#include "engine/strays.h"
 
 /* Keeps an object until let_go, also beyond the interpreter's end. */
 static PyObject *module_keep(PyObject *module, PyObject *object) {
@@ -61,11 +62,12 @@ static struct PyModuleDef module_definition = {
 
 /* What each file adds. Each needs what those before it have made. */
 static int (*const module_parts[])(PyObject *module) = {
-    nm__hooks_add,  nm__handles_add,       nm__block_add,         nm__allocator_add, nm__lifetime_add, nm__cdata_add,
-    nm__capi_add,   nm__region_add,        nm__insides_check_add, nm__spared_add,    nm__engine_add,   nm__domain_add,
-    nm__raw_add,    nm__array_charges_add, nm__arrays_add,        nm__owners_add,    nm__entries_add,  nm__active_add,
-    nm__scopes_add, nm__stacks_add,        nm__ending_add,        nm__account_add,   nm__sampler_add,  nm__sources_add,
-    nm__intern_add, nm__ring_add,          nm__table_add,         nm__bits_add,      nm__packed_add,   nm__injection_add,
+    nm__hooks_add,     nm__handles_add, nm__block_add,         nm__allocator_add, nm__lifetime_add, nm__cdata_add,
+    nm__capi_add,      nm__region_add,  nm__insides_check_add, nm__spared_add,    nm__engine_add,   nm__domain_add,
+    nm__raw_add,       nm__strays_add,  nm__array_charges_add, nm__arrays_add,    nm__owners_add,   nm__entries_add,
+    nm__active_add,    nm__scopes_add,  nm__stacks_add,        nm__ending_add,    nm__account_add,  nm__sampler_add,
+    nm__sources_add,   nm__intern_add,  nm__ring_add,          nm__table_add,     nm__bits_add,     nm__packed_add,
+    nm__injection_add,
 };
 
 PyMODINIT_FUNC PyInit__dataplane(void) {

@@ -71,7 +71,7 @@ NM_INLINE void *domain_calloc(PyMemAllocatorEx *before, size_t count, size_t siz
     return before->calloc(before->ctx, count, size);
 }
 
-static bool domain_give(void *ptr) { return nm__apart_give(ptr, nm__page_of(ptr)); }
+bool nm__domain_give(void *ptr) { return nm__apart_give(ptr, nm__page_of(ptr)); }
 
 NM_INLINE void *domain_realloc(PyMemAllocatorEx *before, void *ptr, size_t size) {
     if (ptr == NULL) return domain_malloc(before, size);
@@ -80,12 +80,12 @@ NM_INLINE void *domain_realloc(PyMemAllocatorEx *before, void *ptr, size_t size)
     int mode = nm__mode_now(&nm__engine.objects);
     if (NM_LIKELY(mode != NM__MODE_OFF)) {
         void *moved = NM_UNLIKELY(nm__is_cell_apart(page) || (mode & NM__MODE_SAMPLED))
-                          ? nm__apart_move(ptr, size, page, mode, domain_give)
+                          ? nm__apart_move(ptr, size, page, mode, nm__domain_give)
                           : nm__serve_move(nm__charge_heap(nm__engine.heap), ptr, size, nm__serve_slow, nm__serve_beyond,
-                                           domain_give);
+                                           nm__domain_give);
         if (NM_LIKELY(moved != NULL) || !nm__serve_may_pass_on()) return moved;
     }
-    return nm__serve_move_out(before, ptr, size, mode != NM__MODE_OFF, domain_give);
+    return nm__serve_move_out(before, ptr, size, mode != NM__MODE_OFF, nm__domain_give);
 }
 
 NM_INLINE void domain_free(PyMemAllocatorEx *before, void *ptr) {

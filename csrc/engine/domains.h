@@ -13,6 +13,8 @@
 /* The domain in which the hook of others leaves no place for ours; NULL: none. *file: where that hook is from, or NULL. */
 const char *nm__domain_stranger(const char **file);
 bool nm__domain_serves(void);
+/* false: it is no block of the engine's. Pre: an address of the region. */
+bool nm__domain_give(void *ptr);
 int nm__domain_add(PyObject *module);
 
 #endif

@@ -23,10 +23,14 @@ static const void *place_code_of(const PyMemAllocatorEx *a) {
 }
 
 /* By a function that only a type of the interpreter's points to: the address of an exported one may be a stub's. */
-static bool place_is_of_python(const void *address) {
+const void *nm__place_python_code(void) {
     const void *known;
     memcpy(&known, &PyUnicode_Type.tp_hash, sizeof known);
-    void *python = place_part_of(known, NULL);
+    return known;
+}
+
+static bool place_is_of_python(const void *address) {
+    void *python = place_part_of(nm__place_python_code(), NULL);
     return python != NULL && place_part_of(address, NULL) == python;
 }
 

@@ -17,6 +17,9 @@ typedef enum {
     NM__PLACE_THEIRS /* another's hook is, perhaps above ours */
 } nm__place_state;
 
+/* An address of the interpreter's code. */
+const void *nm__place_python_code(void);
+
 nm__place_state nm__place_look(PyMemAllocatorDomain domain, const PyMemAllocatorEx *hook);
 /* Pre: the place is free. What calls are to be passed on to is in before first, then *told is true; only then does the
  * hook stand in the table, where threads without the interpreter's lock may find it. Lock: the interpreter's. */

@@ -1,5 +1,6 @@
 #include "engine/raw.h" /* first: Python.h wants to be */
 
+#include "engine/domains.h"
 #include "engine/place.h"
 #include "engine/sampler.h"
 #include "engine/serve.h"
@@ -74,8 +75,13 @@ static void *raw_calloc(void *ctx, size_t count, size_t size) {
     return raw.before.calloc(raw.before.ctx, count, size);
 }
 
-/* false: as give. */
-static bool raw_give(void *ptr) {
+static bool raw_owns(const nm__page *page) {
+    return page->theap != NULL ? page->theap->heap == raw.heap : page->kind == NM__SPAN && page->cells.free == raw.heap;
+}
+
+bool nm__raw_give(void *ptr) {
+    nm__page *page = nm__page_of(ptr);
+    if (NM_UNLIKELY(!raw_owns(page) && !nm__overdraft_owns(page))) return nm__domain_give(ptr);
     nm_status status = nm__overdraft_owns(nm__page_of(ptr)) ? nm__overdraft_give(ptr) : nm_heap_free(raw.heap, ptr);
     return NM_LIKELY(status == NM_OK) || !nm__serve_is_of_others(status, ptr);
 }
@@ -84,7 +90,7 @@ static void raw_free(void *ctx, void *ptr) {
     (void)ctx;
     raw_is_ready();
     nm__sampler_freeing(ptr);
-    if (NM_UNLIKELY(nm__page_of(ptr) == NULL) || !raw_give(ptr)) raw.before.free(raw.before.ctx, ptr);
+    if (NM_UNLIKELY(nm__page_of(ptr) == NULL) || !nm__raw_give(ptr)) raw.before.free(raw.before.ctx, ptr);
 }
 
 static void *raw_realloc(void *ctx, void *ptr, size_t size) {
@@ -93,10 +99,10 @@ static void *raw_realloc(void *ctx, void *ptr, size_t size) {
     if (nm__page_of_block(ptr) == NULL) return raw.before.realloc(raw.before.ctx, ptr, size);
     nm__sampler_freeing(ptr); /* also where it is then refused: what stays is not noted any more */
     if (NM_LIKELY(mode != NM__MODE_OFF)) {
-        void *moved = nm__serve_move(raw.heap, ptr, size, raw_take, raw_beyond, raw_give);
+        void *moved = nm__serve_move(raw.heap, ptr, size, raw_take, raw_beyond, nm__raw_give);
         if (NM_LIKELY(moved != NULL) || !raw_may_pass_on()) return raw_served(mode, moved, size);
     }
-    return nm__serve_move_out(&raw.before, ptr, size, mode != NM__MODE_OFF, raw_give);
+    return nm__serve_move_out(&raw.before, ptr, size, mode != NM__MODE_OFF, nm__raw_give);
 }
 
 static PyMemAllocatorEx raw_hook = {NULL, raw_malloc, raw_calloc, raw_realloc, raw_free};

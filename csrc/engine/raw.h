@@ -11,6 +11,9 @@
 
 bool nm__raw_may_stand(void); /* no hook of others is in the way */
 bool nm__raw_serves(void);
+/* Gives back a block of this heap's, or of the objects', which an allocator of the interpreter's did not know. false: it is none.
+ * Pre: an address of the region. */
+bool nm__raw_give(void *ptr);
 void nm__raw_add_census(nm_census *sum);
 int nm__raw_add(PyObject *module);
 

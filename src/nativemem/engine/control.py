@@ -59,6 +59,7 @@ class Engine:
     stranger = staticmethod(dataplane.engine_stranger)
     objects = staticmethod(dataplane.engine_objects)
     raw = staticmethod(dataplane.engine_raw)
+    catch_strays = staticmethod(dataplane.engine_catch_strays)
     hook_arrays = staticmethod(dataplane.engine_hook_arrays)
     arrays = staticmethod(dataplane.engine_arrays)
     lift = staticmethod(dataplane.engine_lift)

@@ -166,6 +166,8 @@ def install(
                 _put_under_numpy(engine)
             else:
                 _waiting.enter()
+        if objects or raw:
+            engine.catch_strays()
         if raw:
             engine.raw(True)
         if objects:

@@ -100,7 +100,7 @@ def _is_of_others(target: str) -> bool:
     return any(hasattr(importlib.import_module(name), first) for name in _PLACES)
 
 
-def source_of_a_facade(app: Sphinx, module: str, name: str) -> str | None:
+def source_of_a_facade(app: Sphinx | None, module: str, name: str) -> str | None:
     """The module that has the source of ``name``: a class that is bound to a backend has a facade's."""
     thing = getattr(sys.modules.get(module), name, None)
     for cls in thing.__mro__[1:] if isinstance(thing, type) else ():
@@ -131,7 +131,39 @@ def source_pages_lead_back(
     context["body"] = re.sub(r'<li><a href="builtins\.html">builtins</a></li>\n?', "", body)
 
 
+def name_meant(node: pending_xref) -> str:
+    """The whole name of a class that an annotation names as the module does which has the annotation; else ""."""
+    signature = node.parent
+    while signature is not None and signature.tagname != "desc_signature":
+        signature = signature.parent
+    if signature is None or "." in node["reftarget"]:
+        return ""
+    module, name = signature.get("module"), signature.get("fullname", "").partition(".")[0]
+    home = source_of_a_facade(None, module, name)
+    home = home or getattr(getattr(sys.modules.get(module), name, None), "__module__", module)
+    thing = getattr(sys.modules.get(home), node["reftarget"], None)
+    return f"{thing.__module__}.{thing.__qualname__}" if isinstance(thing, type) else ""
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
+    from sphinx.addnodes import pending_xref
+    from sphinx.transforms.post_transforms import SphinxPostTransform
+
+    class NamesThatAreTwo(SphinxPostTransform):
+        """Before references are resolved: where the reference has two classes of a name, the one that is meant."""
+
+        default_priority = 5
+
+        def run(self, **options: Any) -> None:
+            entries = self.env.domains["py"].data["objects"]
+            for node in self.document.findall(pending_xref):
+                end = f".{node['reftarget']}"
+                if node.get("refdomain") == "py" and sum(name.endswith(end) for name in entries) > 1:
+                    name = name_meant(node)
+                    if name in entries:
+                        node["reftarget"] = name
+
+    app.add_post_transform(NamesThatAreTwo)
     app.connect("autodoc-process-docstring", pages_become_links)
     app.connect("missing-reference", find_short_name)
     app.connect("viewcode-follow-imported", source_of_a_facade)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import ast
 import dataclasses
+import enum
 import functools
 import importlib
 import inspect
@@ -32,6 +33,11 @@ ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("what", "parameters", "returns", "raises", "threads", "example")
 
 _DIRECTIVE = re.compile(r"^\.\. auto(\w+):: ([\w.]+)(\(\))?$", re.MULTILINE)
+#: "Parameters as of :class:`Arena`", "As :meth:`Cache.get`": they are named there
+_AS_OF = re.compile(r"\b[Aa]s\s+(?:of\s+:class|:meth):`(?:\w+\.)*(\w+)`")
+#: "What :func:`measure` returns": what has an example of that has one of this
+_RETURNED = re.compile(r"\b[Ww]hat\s+:\w+:`[~.\w]*?(\w+)`\s+(?:returns|gives|found)")
+_NAMED: dict[str, str] = {}
 _RETURNS = re.compile(r"\b(returns?|gives?|yields?|results?|whether)\b", re.IGNORECASE)
 _NOUNS = {"Arrays", "Blocks", "Bytes", "Counters", "Events", "Figures", "Its", "Names", "This"}
 _VERB = re.compile(r"[A-Z][a-z]+s\b")
@@ -66,8 +72,11 @@ class Name:
 
     def around(self) -> str:
         """The docstrings of its class, of those that the class inherits, and of its module."""
-        classes = [] if self.owner is None else [cls.__doc__ for cls in self.owner.__mro__ if _ours(cls)]
-        return "\n".join(doc for doc in (self.doc, *classes, getattr(self.module, "__doc__", "")) if doc)
+        cls = self.thing if _is_class(self.thing) else self.owner
+        classes = [] if cls is None else [each.__doc__ for each in cls.__mro__ if _ours(each)]
+        text = "\n".join(doc for doc in (self.doc, *classes, getattr(self.module, "__doc__", "")) if doc)
+        others = [_NAMED[other] for other in _AS_OF.findall(text) if other in _NAMED]
+        return "\n".join([text, *others])
 
 
 def _ours(cls: type) -> bool:
@@ -106,6 +115,8 @@ def names() -> list[Name]:
                 if callable(each) and getattr(each, "__module__", "").startswith("nativemem"):
                     for name in _with_members(place, each):
                         found.setdefault(id(name.thing), name)
+    for name in found.values():
+        _NAMED[name.last] = _NAMED.get(name.last, "") + name.doc
     return sorted(found.values(), key=lambda name: name.path)
 
 
@@ -144,19 +155,29 @@ def lacks(name: Name, examples: str) -> list[str]:
     """The parts that the docstring of ``name`` lacks; ``examples``, the lines of all examples."""
     doc, around = name.doc, name.around()
     missing = [] if doc.strip() else ["what"]
-    if any(not re.search(rf"\b{re.escape(each)}\b", around) for each in _parameters(name)):
-        missing.append("parameters")
+    unnamed = [each for each in _parameters(name) if not re.search(rf"\b{re.escape(each)}\b", around)]
+    if unnamed:
+        missing.append(f"parameters ({' '.join(unnamed)})")
     if _returns_something(name) and not _RETURNS.search(doc):
         first = _VERB.match(doc.strip())
         if first is None and not doc.strip() or first is not None and first[0] not in _NOUNS:
             missing.append("returns")
-    if any(not re.search(rf"\b{error}\b", around) for error in _raised(name)):
-        missing.append("raises")
+    untold = [error for error in sorted(_raised(name)) if not re.search(rf"\b{error}\b", around)]
+    if untold:
+        missing.append(f"raises ({' '.join(untold)})")
     if not re.search(r"\bthreads?\b|thread-safe", around, re.IGNORECASE):
         missing.append("threads")
-    if not re.search(rf"\b{re.escape(name.last)}\b", examples):
+    if not _is_shown(name, examples):
         missing.append("example")
     return missing
+
+
+def _is_shown(name: Name, examples: str) -> bool:
+    """An example has the name, or reads a field of it: most values are returned, and no program makes them."""
+    words = [rf"\b{re.escape(each)}\b" for each in (name.last, *_RETURNED.findall(name.doc))]
+    if dataclasses.is_dataclass(name.thing) or isinstance(name.thing, type) and issubclass(name.thing, tuple):
+        words += [rf"\.{each}\b" for each in _parameters(name)]
+    return any(re.search(word, examples) for word in words)
 
 
 def _parameters(name: Name) -> list[str]:
@@ -165,8 +186,8 @@ def _parameters(name: Name) -> list[str]:
         return [field.name for field in dataclasses.fields(thing) if field.init and not field.name.startswith("_")]
     if hasattr(thing, "_fields") and isinstance(thing, type) and issubclass(thing, tuple):
         return list(thing._fields)
-    if isinstance(thing, type) and issubclass(thing, BaseException):
-        return []  # what raises it makes it
+    if isinstance(thing, type) and issubclass(thing, BaseException | enum.Enum):
+        return []  # what raises it makes it, and no call makes another member
     if isinstance(thing, property | functools.cached_property) or inspect.isgetsetdescriptor(thing):
         return []
     try:
@@ -200,7 +221,16 @@ def _examples(public: list[Name]) -> str:
     pages = [ROOT / path for path in re.findall(r"\S+\.md", _tried_pages())]
     texts = [name.doc for name in public] + [page.read_text(encoding="utf-8") for page in pages]
     texts += [name.module.__doc__ or "" for name in public if name.module is not None]
-    return "\n".join(line for text in texts for line in text.splitlines() if re.match(r"\s*(>>>|\.\.\.) ", line))
+    shown = [line for text in texts for line in text.splitlines() if re.match(r"\s*(>>>|\.\.\.) ", line)]
+    # each class of errors.md is raised by the example below it; the others are programs that tests run as they are
+    shown.append((ROOT / "docs" / "errors.md").read_text(encoding="utf-8"))
+    for page in [*(ROOT / "docs" / "how-to").glob("*.md"), *(ROOT / "docs" / f"{name}.md" for name in _RUN)]:
+        shown += re.findall(r"^```(?:python|ipython)\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    return "\n".join(shown)
+
+
+#: pages whose programs tests/ runs in another way than as doctests
+_RUN = ("tutorial", "scopes", "numpy")
 
 
 def _tried_pages() -> str:
@@ -219,7 +249,10 @@ def coverage() -> dict[str, float]:
     """Per cent of the public names that have each of :data:`PARTS`, and ``all`` of them; ``names``, how many there
     are."""
     found = gaps()
-    share = {part: sum(part not in missing for missing in found.values()) for part in PARTS}
+    share = {
+        part: sum(not any(each.startswith(part) for each in missing) for missing in found.values())
+        for part in PARTS
+    }
     share["all"] = sum(not missing for missing in found.values())
     return {"names": len(found), **{part: 100 * count / len(found) for part, count in share.items()}}
 

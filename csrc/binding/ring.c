@@ -173,25 +173,28 @@ static void iter_dealloc(RingIter *it) {
 
 /* The hot ones are copied to each class by packed_own_methods. */
 static PyMethodDef ring_methods[] = {
-    {"append", (PyCFunction)ring_append, METH_O, "append($self, value, /)\n--\n\nAdds an item behind the last."},
-    {"extend", (PyCFunction)nm__ring_extend, METH_O, "extend($self, values, /)\n--\n\nAdds all behind the last item, or none."},
+    {"append", (PyCFunction)ring_append, METH_O, "append($self, value, /)\n--\n\nAdds ``value`` behind the last item."},
+    {"extend", (PyCFunction)nm__ring_extend, METH_O,
+     "extend($self, values, /)\n--\n\nAdds all of ``values`` behind the last item, or none."},
     {"insert", (PyCFunction)(void (*)(void))ring_insert, METH_FASTCALL,
-     "insert($self, index, value, /)\n--\n\nAdds an item before the one at an index."},
+     "insert($self, index, value, /)\n--\n\nAdds ``value`` before the item at ``index``."},
     {"pop", (PyCFunction)(void (*)(void))ring_pop, METH_FASTCALL,
-     "pop($self, index=-1, /)\n--\n\nTakes an item out, the last unless told otherwise."},
+     "pop($self, index=-1, /)\n--\n\nTakes the item at ``index`` out, the last unless told otherwise."},
     {"clear", (PyCFunction)nm__ring_clear, METH_NOARGS, "clear($self, /)\n--\n\nRemoves all items."},
     {"reverse", (PyCFunction)nm__ring_reverse, METH_NOARGS, "reverse($self, /)\n--\n\nTurns the order round, in place."},
     {"index", (PyCFunction)nm__ring_index_of, METH_VARARGS,
-     "index($self, value, start=0, stop=9223372036854775807, /)\n--\n\nIndex of the first item equal to it."},
-    {"count", (PyCFunction)nm__ring_count, METH_O, "count($self, value, /)\n--\n\nHow many items are equal to it."},
-    {"remove", (PyCFunction)nm__ring_remove, METH_O, "remove($self, value, /)\n--\n\nRemoves the first item equal to it."},
+     "index($self, value, start=0, stop=9223372036854775807, /)\n--\n\nIndex of the first item equal to ``value``, from "
+     "``start`` to before ``stop``."},
+    {"count", (PyCFunction)nm__ring_count, METH_O, "count($self, value, /)\n--\n\nHow many items are equal to ``value``."},
+    {"remove", (PyCFunction)nm__ring_remove, METH_O,
+     "remove($self, value, /)\n--\n\nRemoves the first item equal to ``value``."},
     {"__reversed__", (PyCFunction)ring_reversed, METH_NOARGS, NULL},
     {"_attach", (PyCFunction)nm__ring_attach, METH_VARARGS, NULL},
     {"_detach", (PyCFunction)nm__ring_detach, METH_NOARGS, NULL},
     {"_resume", (PyCFunction)nm__ring_resume, METH_O, NULL},
     {NULL, NULL, 0, NULL}};
 
-#define PUSH {"push", (PyCFunction)ring_append, METH_O, "push($self, value, /)\n--\n\nAdds an item behind the last."}
+#define PUSH {"push", (PyCFunction)ring_append, METH_O, "push($self, value, /)\n--\n\nAdds ``value`` behind the last item."}
 
 static PyMethodDef stack_methods[] = {
     PUSH,
@@ -199,9 +202,10 @@ static PyMethodDef stack_methods[] = {
     {NULL, NULL, 0, NULL}};
 
 static PyMethodDef deque_methods[] = {
-    {"appendleft", (PyCFunction)ring_append_left, METH_O, "appendleft($self, value, /)\n--\n\nAdds an item before the first."},
+    {"appendleft", (PyCFunction)ring_append_left, METH_O,
+     "appendleft($self, value, /)\n--\n\nAdds ``value`` before the first item."},
     {"extendleft", (PyCFunction)nm__ring_extend_left, METH_O,
-     "extendleft($self, values, /)\n--\n\nAdds one after the other before the first item, or none."},
+     "extendleft($self, values, /)\n--\n\nAdds ``values`` one after the other before the first item, or none."},
     {"popleft", (PyCFunction)ring_pop_left, METH_NOARGS, "popleft($self, /)\n--\n\nTakes the first item out."},
     {"peek", (PyCFunction)ring_peek, METH_NOARGS, "peek($self, /)\n--\n\nThe last item, which stays."},
     {"peekleft", (PyCFunction)ring_peek_oldest, METH_NOARGS, "peekleft($self, /)\n--\n\nThe first item, which stays."},
@@ -212,7 +216,7 @@ static PyMethodDef deque_methods[] = {
 static PyMethodDef queue_methods[] = {
     PUSH,
     {"pop", (PyCFunction)(void (*)(void))ring_pop_oldest, METH_FASTCALL,
-     "pop($self, index=0, /)\n--\n\nTakes an item out, the oldest unless told otherwise."},
+     "pop($self, index=0, /)\n--\n\nTakes the item at ``index`` out, the oldest unless told otherwise."},
     {"peek", (PyCFunction)ring_peek_oldest, METH_NOARGS, "peek($self, /)\n--\n\nThe oldest item, which stays."},
     {NULL, NULL, 0, NULL}};
 

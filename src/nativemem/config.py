@@ -1,4 +1,7 @@
-"""Configurations: every default, and every check of them. The environment's variables are read in `_settings`."""
+"""Configurations: every default, and every check of them. The environment's variables are read in `_settings`.
+
+Configurations do not change: any thread may use them.
+"""
 
 from __future__ import annotations
 
@@ -158,7 +161,7 @@ class Config:
         return cls._preset("environment", _environment(Settings.from_env(env), cls) | fields)
 
     def replace(self: C, **changes: Any) -> C:
-        """A copy with these fields changed, checked again.
+        """A copy with these fields changed (``changes``), checked again.
 
         >>> PoolConfig(64, 10).replace(count=20)
         PoolConfig(block_size=64, count=20, grow=False)

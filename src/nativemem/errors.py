@@ -3,6 +3,8 @@
 Every class derives from :class:`NativeMemError` and from the builtin that a caller would catch:
 exhaustion is a :class:`MemoryError`, misuse a :class:`ValueError`, a wrong state a :class:`RuntimeError`.
 Live exports are the builtin :class:`BufferError`, as for :class:`bytearray`.
+
+Any thread may raise, catch and read one.
 """
 
 from __future__ import annotations

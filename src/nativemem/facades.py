@@ -1,6 +1,8 @@
 """The classes of the package, in one list, and the backend that they are bound to.
 
 :func:`load` gives the classes bound to one backend; the package's own names are those of the configured one.
+
+Any thread may call what is here.
 """
 
 from __future__ import annotations
@@ -82,7 +84,12 @@ def load(name: str = "auto") -> Binding:
 
 
 def configured() -> Binding:
-    """The binding that the environment asks for."""
+    """The binding that the environment asks for.
+
+    >>> import nativemem
+    >>> configured().name == nativemem.backend, configured() in loaded()
+    (True, True)
+    """
     return load(Settings.from_env().backend)
 
 

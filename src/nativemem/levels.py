@@ -1,4 +1,7 @@
-"""How deep the checks go: the levels, what each compares when, and what an operation costs at it."""
+"""How deep the checks go: the levels, what each compares when, and what an operation costs at it.
+
+Levels do not change: any thread may use them.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,8 @@ class Level(enum.Enum):
 
     @classmethod
     def parse(cls, value: Any, label: str = "verification") -> Level:
-        """``value``, a level or its name in any case. Raises :class:`ConfigError` for anything else. Any thread.
+        """The level that ``value`` is, or names in any case. Raises :class:`ConfigError` for anything else, with
+        ``label`` in front. Any thread.
 
         >>> Level.parse("FULL")
         <Level.FULL: 'full'>
@@ -84,8 +88,9 @@ class Level(enum.Enum):
         return self in (Level.FULL, Level.REDUNDANT)
 
     def cost(self, operation: str) -> int:
-        """Units of work ("fuel") of an operation with the checks of this level: read 1, write 2, copy 3, alloc 10,
-        free 8, grow 50, checksum 20 at OFF, times 1.10 at BASIC, 1.25, 1.50, 2.00, 2.50, rounded to the nearest.
+        """Returns units of work ("fuel") of an operation with the checks of this level: read 1, write 2, copy 3,
+        alloc 10, free 8, grow 50, checksum 20 at OFF, times 1.10 at BASIC, 1.25, 1.50, 2.00, 2.50, rounded to the
+        nearest.
 
         Raises :class:`ConfigError` for another operation. Any thread.
 

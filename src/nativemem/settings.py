@@ -2,6 +2,8 @@
 
 Part of what a process loads that has the engine and nothing else of the package. So the modules of the standard
 library that cost memory and time (dataclasses, inspect, typing) are imported neither here nor in its company.
+
+Any thread may read them.
 """
 
 from __future__ import annotations
@@ -58,7 +60,8 @@ def _env_size(env: Mapping[str, str], name: str) -> int | None:
 
 
 class Settings:
-    """The environment as it was when it was read. Sizes in bytes. Immutable; equal where all values are."""
+    """The environment as it was when it was read. Sizes in bytes. Immutable, so for any thread; equal where all
+    values are."""
 
     backend: str = "auto"
     #: the kill switch: each block from the system, no hooks
@@ -113,7 +116,8 @@ class Settings:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
-        """Reads ``NATIVEMEM_*``. Raises :class:`ConfigError` naming variable, value and what it takes."""
+        """Reads ``NATIVEMEM_*`` from ``env`` (None: the process's environment). Raises :class:`ConfigError` naming
+        variable, value and what it takes."""
         env = _mapping(env)
         backend = env.get("NATIVEMEM_BACKEND", "auto")
         if backend not in ("auto", "native", "pure"):

@@ -1,4 +1,7 @@
-"""The figures that allocators, budgets and the process have alike."""
+"""The figures that allocators, budgets and the process have alike.
+
+They do not change: any thread may read them.
+"""
 
 from __future__ import annotations
 

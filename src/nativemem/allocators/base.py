@@ -72,7 +72,12 @@ class Allocator(_Base):
 
     Use it as a context manager to close it at the end of a block. ``alloc(size, align=16)`` returns a
     :class:`Block`; ``free(block)`` gives it back; ``resize(block, size)`` changes its size in place and
-    returns False, changing nothing, where that is not possible.
+    returns False, changing nothing, where that is not possible. Which thread may call it depends on the allocator:
+    docs/safety.md has the table.
+
+    >>> import nativemem
+    >>> [isinstance(each(), nativemem.Allocator) for each in (nativemem.Arena, nativemem.Heap)]
+    [True, True]
     """
 
     __slots__ = ()
@@ -234,7 +239,7 @@ class Allocator(_Base):
                     self.free(block)
 
     def alloc_value(self, fmt: str, value: Any, align: int = 16) -> Value:
-        """A :class:`Value` of a :mod:`struct` format in a new block at a multiple of ``align``. Raises
+        """A :class:`Value` of ``fmt``, a :mod:`struct` format, in a new block at a multiple of ``align``. Raises
         :class:`InvalidLayout` for a format or a value that does not fit it, and what ``alloc`` raises. Thread
         policy as ``alloc``.
 
@@ -247,8 +252,8 @@ class Allocator(_Base):
         return Value(self, fmt, value, align)
 
     def alloc_array(self, fmt: str, items: Iterable[Any] | int, align: int = 16) -> Array:
-        """An :class:`Array` of a :mod:`struct` format in a new block at a multiple of ``align``: of these items,
-        or of so many zeros. Raises as :meth:`alloc_value`. Thread policy as ``alloc``.
+        """An :class:`Array` of ``fmt``, a :mod:`struct` format, in a new block at a multiple of ``align``: of these
+        items, or of so many zeros. Raises as :meth:`alloc_value`. Thread policy as ``alloc``.
 
         >>> import nativemem
         >>> with nativemem.Heap().alloc_array("i", [1, 2, 3]) as numbers:
@@ -290,7 +295,12 @@ class Allocator(_Base):
 
     def describe(self) -> str:
         """The chain from here to the bottom, ``"Limited > Traced > System"``; of a closed allocator the one that it
-        was on top of."""
+        was on top of.
+
+        >>> import nativemem
+        >>> nativemem.Limited(nativemem.System(), nativemem.Budget(1000)).describe()
+        'Limited > System'
+        """
         if self._left is not None:
             return str(self._left[0])
         names: list[str] = []

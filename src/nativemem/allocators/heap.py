@@ -51,5 +51,11 @@ class Heap(Allocator):
         return self._budget
 
     def trim(self) -> None:
-        """Gives free memory back to the system at once, rather than after the decay time."""
+        """Gives free memory back to the system at once, rather than after the decay time. Any thread.
+
+        >>> import nativemem
+        >>> heap = nativemem.Heap()
+        >>> heap.alloc("1 MiB").free(); heap.trim(); heap.stats.current
+        0
+        """
         self._opened().trim()

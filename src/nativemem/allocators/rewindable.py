@@ -54,7 +54,8 @@ class Rewindable(Allocator):
         """Drops every block newer than ``mark``, which is used up; marks newer than it become invalid.
 
         Raises :class:`InvalidMark` for a mark of another allocator, of an earlier generation, already
-        released, or above the top of a stack, :class:`BufferError` while a view of a dropped block is out.
+        released, or above the top of a stack, :class:`BufferError` while a view of a dropped block is out,
+        :class:`TypeError` for what is no mark.
         """
         if not isinstance(mark, Mark):
             raise TypeError(f"{name_of(self)}.release: takes a Mark, not {type(mark).__name__}")

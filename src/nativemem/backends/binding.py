@@ -1,4 +1,7 @@
-"""Binds the facade classes to a backend."""
+"""Binds the facade classes to a backend.
+
+Any thread may use a binding.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Budget: a limit on bytes, by owner, with ancestors, lending and pressure."""
+"""Budget: a limit on bytes, by owner, with ancestors, lending and pressure.
+
+The values that it returns do not change: any thread may read them.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +36,9 @@ _REASONS = ("limit", "max_single", "locked")
 
 @dataclass(frozen=True)
 class Denial:
-    """A request that a budget refused: bytes requested, used and allowed at the time, the name of the
-    budget that stood in the way, when (seconds since the epoch), and why: ``"limit"``, ``"max_single"`` or
-    ``"locked"``."""
+    """A request that a budget refused: bytes ``requested``, ``used`` and allowed (``limit``) at the time, the name
+    of the budget that stood in the way (``owner``), when (``time``, seconds since the epoch), and the ``reason``:
+    ``"limit"``, ``"max_single"`` or ``"locked"``."""
 
     requested: int
     used: int
@@ -275,7 +278,13 @@ class Budget(Lending):
 
     @property
     def overcommit(self) -> float:
-        """What may be used beyond the limit, as a fraction of it."""
+        """What may be used beyond the limit, as a fraction of it.
+
+        >>> import nativemem
+        >>> budget = nativemem.Budget("1 KiB", overcommit=0.5)
+        >>> budget.overcommit, budget.try_reserve(1500), budget.shared_used
+        (0.5, True, 0)
+        """
         return self._options.overcommit  # type: ignore[no-any-return]
 
     @property

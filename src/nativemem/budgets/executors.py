@@ -20,7 +20,7 @@ class ScopedExecutor(Executor):
         self._scope, self._executor = scope, executor
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """As the other executor's."""
+        """Has the other executor run ``fn`` in the scope; returns its future."""
         return self._executor.submit(self._run, fn, args, kwargs)
 
     def _run(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -28,5 +28,5 @@ class ScopedExecutor(Executor):
             return fn(*args, **kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Shuts the other executor down."""
+        """Shuts the other executor down, with its parameters ``wait`` and ``cancel_futures``."""
         self._executor.shutdown(wait=wait, cancel_futures=cancel_futures)

@@ -1,4 +1,7 @@
-"""Lending: limit that moves between budgets, by a loan or by rebalancing, and the policy for it."""
+"""Lending: limit that moves between budgets, by a loan or by rebalancing, and the policy for it.
+
+The values that it returns do not change: any thread may read them.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,8 @@ _forks.hold(lending)
 
 @dataclass(frozen=True)
 class Move:
-    """``bytes`` of limit that :meth:`Budget.rebalance` took from one budget and gave to another."""
+    """``bytes`` of limit that :meth:`Budget.rebalance` took from one budget, the ``lender``, and gave to another,
+    the ``borrower``."""
 
     lender: Budget
     borrower: Budget
@@ -68,7 +72,8 @@ class SharingPolicy:
             raise ConfigError(f"sharing.rule: takes a callable or None, not {shown(self.rule)}")
 
     def allows(self, lender: Budget, borrower: Budget, n: int) -> bool:
-        """Whether ``lender`` may lend ``n`` more bytes to ``borrower``. Whatever ``rule`` raises goes through."""
+        """Whether ``lender`` may lend ``n`` more bytes to ``borrower``. Whatever ``rule`` raises goes through.
+        Raises :class:`ConfigError` for what is no budget."""
         for label, budget in (("lender", lender), ("borrower", borrower)):
             if not isinstance(budget, Lending):
                 raise ConfigError(f"sharing.allows: {label} takes a Budget, not {type(budget).__name__}")
@@ -197,9 +202,17 @@ class Lending:
 
 
 class Loan:
-    """Limit that one budget has lent to another: what :meth:`Budget.lend` returns.
+    """Limit that one budget has lent to another, ``n`` bytes of the ``lender`` to the ``borrower``: what
+    :meth:`Budget.lend` returns.
 
     Leaving its ``with`` block gives it back. Any thread may do so.
+
+    >>> import nativemem
+    >>> lender, borrower = nativemem.Budget(1000), nativemem.Budget(100)
+    >>> loan = lender.lend(borrower, 400)
+    >>> loan.outstanding; loan.settle(); loan.outstanding
+    400
+    0
     """
 
     __slots__ = ("_borrower", "_bytes", "_lender")

@@ -4,6 +4,8 @@ A core notes that a budget came to a level from below; that happens inside an al
 held, so no callback runs there. The public calls that may charge a budget tell what was noted as their last
 act, when the block is complete and no lock is held. Before such a call raises what a budget refused it asks
 the budgets that stood in the way for room, and makes the request again.
+
+Any thread may be told.
 """
 
 from __future__ import annotations

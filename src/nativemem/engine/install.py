@@ -1,4 +1,7 @@
-"""The engine: the heap under a running interpreter and NumPy."""
+"""The engine: the heap under a running interpreter and NumPy.
+
+The values that it returns do not change: any thread may read them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The engine: the heap under a running interpreter and NumPy."""
+"""The engine: the heap under a running interpreter and NumPy.
+
+The values that it returns do not change: any thread may read them.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,8 @@ class Usage:
     """What the engine served so far; sizes in bytes.
 
     ``held`` and ``peak`` are what it holds, in steps of 64 KiB, and the most it held; ``denials`` counts
-    requests refused because of the limit; ``sizes`` maps the percentiles 50, 90 and 99 to block sizes,
-    rounded up to the cell.
+    requests refused because of the ``limit``, ``last_denial`` has the last of them; ``allocations`` counts blocks
+    served; ``sizes`` maps the percentiles 50, 90 and 99 to block sizes, rounded up to the cell.
     """
 
     held: int

@@ -157,7 +157,7 @@ def hmalloc(size: int | str) -> Any:
 
 
 def hcalloc(size: int | str) -> Any:
-    """As :func:`hmalloc`, of zeros."""
+    """As :func:`hmalloc`, ``size`` bytes, of zeros."""
     block = _served("HCalloc", size)
     wipe(block)
     return block

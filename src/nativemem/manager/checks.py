@@ -3,6 +3,8 @@
 A backend is told of what the manager's room does to memory, and answers whether contents are still what was
 written. :class:`Nothing` is the protocol: each of its methods does nothing, and a backend overrides those that it
 has a use for. Calls come one at a time, under the room's lock. Of contents it is told from SAMPLING on.
+
+The values that it returns do not change: any thread may read them.
 """
 
 from __future__ import annotations
@@ -128,7 +130,8 @@ class Checksum(Nothing):
 
 
 class Entry(NamedTuple):
-    """A live block in the ledger: its id, size in bytes, owner, and where it was asked for (``file:line``)."""
+    """A live block in the ledger: its ``id``, ``size`` in bytes, ``owner``, and ``site``, where it was asked for
+    (``file:line``)."""
 
     id: int
     size: int

@@ -1,4 +1,7 @@
-"""What a manager is made with: presets, TOML files, the environment; every key checked and named with its path."""
+"""What a manager is made with: presets, TOML files, the environment; every key checked and named with its path.
+
+The values that it returns do not change: any thread may read them.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +92,8 @@ class OwnerConfiguration:
 
 @dataclass(frozen=True)
 class Configuration:
-    """What a manager is made with. Sizes in bytes; ``total`` None: the sum of the owners' limits."""
+    """What a manager is made with. Sizes in bytes; ``total`` None: the sum of the owners' limits. Parameters as of
+    :class:`MemoryManager`; ``small``, ``medium`` and ``large`` are its thresholds."""
 
     owners: dict[str, OwnerConfiguration] = field(default_factory=dict)
     total: int | None = None

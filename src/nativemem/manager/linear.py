@@ -75,7 +75,7 @@ class LinearMemory:
         return self._provider.closed
 
     def size(self) -> int:
-        """Pages now."""
+        """The number of pages now."""
         return len(self._provider) // PAGE
 
     def __len__(self) -> int:

@@ -457,8 +457,8 @@ class MemoryManager:
 
     def lend(self, lender: str, borrower: str, n: int | str, timeout: float = 0.0) -> Loan:
         """Moves ``n`` bytes of unused limit from one owner to another until the :class:`Loan` ends, with its
-        ``with`` block or ``settle()``. Parameters and errors otherwise as :meth:`Budget.lend`; the lender's
-        ``lends_to`` names the owners that it may lend to.
+        ``with`` block or ``settle()``, and returns that. ``lender`` and ``borrower`` are names; ``timeout`` and
+        errors as :meth:`Budget.lend` has them; the lender's ``lends_to`` names the owners that it may lend to.
 
         >>> from nativemem.manager import MemoryManager
         >>> manager = MemoryManager({"idle": 1000, "busy": 1000})
@@ -469,8 +469,9 @@ class MemoryManager:
         return self._owner(lender).budget.lend(self._owner(borrower).budget, n, timeout)  # type: ignore[no-any-return]
 
     def borrow(self, borrower: str, n: int | str, lender: str | None = None, timeout: float = 0.0) -> Loan:
-        """As :meth:`lend`, asked for by the borrower. ``lender`` None: that of the others with the most to spare
-        that may lend so much. Raises :class:`BudgetExceeded` where there is none.
+        """As :meth:`lend`, asked for by the borrower: ``n`` bytes, for which it waits up to ``timeout`` seconds.
+        ``lender`` None: that of the others with the most to spare that may lend so much. Raises
+        :class:`BudgetExceeded` where there is none.
 
         >>> from nativemem.manager import MemoryManager
         >>> manager = MemoryManager({"idle": {"limit": 1000, "lends_to": ["busy"]}, "busy": 100})

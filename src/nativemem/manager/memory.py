@@ -1,4 +1,7 @@
-"""Memory, memory() and with_memory: zeroed blocks of the default manager for a while."""
+"""Memory, memory() and with_memory: zeroed blocks of the default manager for a while.
+
+Any thread may call what is here.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +77,7 @@ class Memory(_Memory, metaclass=_Blocks):  # type: ignore[misc]
 
 def memory(size: int | str, owner: str | None = None) -> AbstractContextManager[Block]:
     """A zeroed block of the default manager for a ``with`` block: :meth:`MemoryManager.memory` of
-    :meth:`MemoryManager.default`.
+    :meth:`MemoryManager.default`. Parameters as of :class:`Memory`.
 
     >>> from nativemem.manager import memory
     >>> with memory("1 KiB", "decoder") as block:

@@ -1,4 +1,7 @@
-"""The tiers of providers, growable, capped and static, and the choice between them."""
+"""The tiers of providers, growable, capped and static, and the choice between them.
+
+A provider serves one thread at a time.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The verification engine: hooks, invariants, comparisons, and the account of all of it."""
+"""The verification engine: hooks, invariants, comparisons, and the account of all of it.
+
+The values that it returns do not change: any thread may read them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What is more and what is less of two moments, and the table that shows it."""
+"""What is more and what is less of two moments, and the table that shows it.
+
+The values that it returns do not change: any thread may read them.
+"""
 
 from __future__ import annotations
 
@@ -45,8 +48,8 @@ class Change:
 
 
 def compare(before: Mapping[Key, Part], after: Mapping[Key, Part]) -> tuple[Change, ...]:
-    """A :class:`Change` for each key whose bytes are not what they were, or that came or went; the largest
-    first."""
+    """A :class:`Change` for each key whose bytes are not in ``after`` what they were ``before``, or that came or
+    went; the largest first."""
     found = []
     for key in {**before, **after}:
         a, b = before.get(key), after.get(key)
@@ -61,8 +64,8 @@ def compare(before: Mapping[Key, Part], after: Mapping[Key, Part]) -> tuple[Chan
 
 @dataclass(frozen=True)
 class Difference:
-    """What :func:`~.snapshot.diff` found: ``seconds`` between the two, and a :class:`Change` of each owner and
-    each site that is not as it was, the largest first. ``str()`` of it is a table of at most 20 of each."""
+    """What :func:`~.snapshot.diff` found: ``seconds`` between the two, and a :class:`Change` of each of ``owners``
+    and ``sites`` that is not as it was, the largest first. ``str()`` of it is a table of at most 20 of each."""
 
     seconds: float
     owners: tuple[Change, ...]
@@ -99,8 +102,8 @@ def _signed(n: int) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: Sequence[int] = ()) -> list[str]:
-    """Lines of columns, two spaces apart; those numbered in ``left`` begin on the left, all others end on the
-    right."""
+    """The lines of a table of ``rows`` below ``head``, columns two spaces apart; those numbered in ``left`` begin
+    on the left, all others end on the right."""
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
     return [
         "  ".join(

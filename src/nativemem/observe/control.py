@@ -49,7 +49,11 @@ def usual_folder() -> str:
 
 def usual_path(pid: int, folder: str | None = None) -> str:
     """The socket of process ``pid`` in ``folder``; None: the usual one, ``$XDG_RUNTIME_DIR/nativemem`` or
-    ``/tmp/nativemem-UID``."""
+    ``/tmp/nativemem-UID``. Any thread.
+
+    >>> usual_path(17, "/run/app")
+    '/run/app/17.sock'
+    """
     return os.path.join(usual_folder() if folder is None else folder, f"{pid}.sock")
 
 

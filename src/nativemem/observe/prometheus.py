@@ -3,6 +3,8 @@
 In the client's multiprocess mode (``PROMETHEUS_MULTIPROC_DIR``) what is scraped is read from files that each worker
 writes, and a collector, which is asked when it is scraped, is not asked in the workers. There the figures are
 gauges and counters of each worker, written when :meth:`Publisher.update` is called.
+
+Any thread may call what is here.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 The layout is that of ``csrc/observe/recording.h``. A recording can be read while it is being written, and when its
 process was killed.
+
+The values that it returns do not change: any thread may read them.
 """
 
 from __future__ import annotations
@@ -61,8 +63,9 @@ class Path:
 
 @dataclass(frozen=True)
 class Sampled:
-    """What one call path took for one owner from one ``source`` (objects, raw or arrays). Sums are bytes and
-    blocks: estimates, where not each block was noted. ``peak`` is its share when the process had most."""
+    """What one call ``path`` took for one ``owner`` from one ``source`` (objects, raw or arrays): ``live`` when it
+    was read, in ``total``, and its share at the ``peak``, when the process had most; bytes, and blocks in
+    ``live_blocks``, ``total_blocks`` and ``peak_blocks``. Estimates, where not each block was noted."""
 
     path: Path
     owner: str
@@ -77,8 +80,8 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Owner:
-    """A budget's owner, or the process: ``used``, ``peak`` and ``limit`` (None: there is none) in bytes, as they
-    were last; ``denials`` counts refusals."""
+    """A budget's owner by its ``name``, or the process: ``used``, ``peak`` and ``limit`` (None: there is none) in
+    bytes, as they were last; ``denials`` counts refusals."""
 
     name: str
     limit: int | None
@@ -101,7 +104,8 @@ class Moment:
 
 @dataclass(frozen=True)
 class Refused:
-    """A request of ``requested`` bytes that the limit of ``owner`` refused, at a path."""
+    """A request of ``requested`` bytes that the ``limit`` of ``owner``, of which so much was ``used``, refused at a
+    ``path``, ``seconds`` after the beginning."""
 
     seconds: float
     owner: str
@@ -113,7 +117,8 @@ class Refused:
 
 @dataclass(frozen=True)
 class Sized:
-    """Blocks of up to ``most`` bytes, and of more than those of the class before it; sums are as in a site."""
+    """Blocks of up to ``most`` bytes, and of more than those of the class before it: ``live``, ``live_blocks``,
+    ``total`` and ``total_blocks`` as in a site."""
 
     most: int
     live: int
@@ -126,10 +131,13 @@ class Sized:
 class Recording:
     """A profile as it was when it was read; see :func:`read`. Times are seconds, sizes bytes.
 
-    ``began`` is since the epoch; ``lasted`` is None while it goes on, and for a process that was killed. ``rate``
-    is the mean of bytes between two samples (1: each block was noted). ``dropped`` counts what found no room.
-    ``sizes`` are classes of block sizes, ascending, and ``about`` says what the process is (``python``, ``system``,
-    ``nativemem``, ``command``); neither is in what nativemem wrote before 0.1.
+    ``sites`` are what each path took, ``owners`` what budgets have, ``moments`` what they had over time,
+    ``refused`` the requests that limits refused. ``live`` and ``peak`` are the sums of all sites, ``peak_at`` is
+    when that was, ``pid`` the number of the process, ``samples`` how many there are. ``began`` is since the epoch;
+    ``lasted`` is None while it goes on, and for a process that was killed. ``rate`` is the mean of bytes between
+    two samples (1: each block was noted). ``dropped`` counts what found no room. ``sizes`` are classes of block
+    sizes, ascending, and ``about`` says what the process is (``python``, ``system``, ``nativemem``, ``command``);
+    neither is in what nativemem wrote before 0.1.
     """
 
     pid: int

@@ -1,4 +1,7 @@
-"""Snapshots: what each owner, the engine and the process have at one moment, and what grew between two of them."""
+"""Snapshots: what each owner, the engine and the process have at one moment, and what grew between two of them.
+
+The values that it returns do not change: any thread may read them.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,8 @@ _FORMAT = 1
 class OwnerState:
     """A budget: ``path``, its name after those of its parents, as ``service/cache``; ``held``, bytes that its
     heap in the engine holds, which are part of what is used (None: it was never entered); ``lent``, bytes of its
-    limit that others have; ``pressure``, normal, warn, critical or full. One without a name is called ``budget``
+    limit that others have; ``pressure``, normal, warn, critical or full; ``locked``, whether nothing more may be
+    charged; ``stats``, its figures. One without a name is called ``budget``
     and a number."""
 
     path: str
@@ -98,7 +102,8 @@ class EngineState:
 @dataclass(frozen=True)
 class ProcessState:
     """The process: ``stats`` of what the engine serves (None: there is none), and ``resident`` and
-    ``resident_peak``, the memory that the system counts, in bytes (None: it does not say)."""
+    ``resident_peak``, the memory that the system counts, in bytes (None: it does not say); its number, ``pid``, the
+    versions of ``python`` and ``nativemem``, and the ``backend``."""
 
     pid: int
     python: str
@@ -111,7 +116,7 @@ class ProcessState:
 
 @dataclass(frozen=True)
 class AllocatorState:
-    """An open allocator: its ``chain`` down to the bottom, its number, the path of its ``owner``, and its
+    """An open allocator: its ``chain`` down to the bottom, its number, ``id``, the path of its ``owner``, and its
     ``stats``."""
 
     chain: str
@@ -123,7 +128,8 @@ class AllocatorState:
 @dataclass(frozen=True)
 class Snapshot:
     """What there was at one moment, ``when``, in seconds since the epoch; see :func:`snapshot`. ``sites`` are
-    those of the profile that was running, of one sample in ``rate`` bytes (None: there was none)."""
+    those of the profile that was running, of one sample in ``rate`` bytes (None: there was none); ``owners``,
+    ``allocators``, ``process`` and ``engine`` what each had."""
 
     when: float
     process: ProcessState
@@ -142,7 +148,12 @@ class Snapshot:
         return found[0]
 
     def to_dict(self) -> dict[str, Any]:
-        """As a dictionary that :mod:`json` takes."""
+        """As a dictionary that :mod:`json` takes, and :meth:`from_dict` makes a snapshot of.
+
+        >>> now = snapshot()
+        >>> Snapshot.from_dict(now.to_dict()).when == now.when
+        True
+        """
         nodes: dict[Any, int] = {}
         listed: list[list[Any]] = []
         sites = [_site_out(site, nodes, listed) for site in self.sites]
@@ -153,7 +164,7 @@ class Snapshot:
 
     @classmethod
     def from_dict(cls, given: Any) -> Snapshot:
-        """What :meth:`to_dict` made a dictionary of. Raises :class:`ConfigError` for another."""
+        """The snapshot that ``given`` was made of by :meth:`to_dict`. Raises :class:`ConfigError` for another."""
         try:
             if given["snapshot"] != _FORMAT:
                 raise ConfigError(

@@ -56,7 +56,8 @@ class _Getting(Generic[T]):
 
 
 class AsyncObjectPool(Slots[T]):
-    """An :class:`ObjectPool` for coroutines of one event loop. Each callback may be a coroutine function.
+    """An :class:`ObjectPool` for coroutines of one event loop, in its thread. Each callback may be a coroutine
+    function. Parameters as of :class:`ObjectPool`.
 
     ``async with pool.get(timeout=1) as thing:``; a lease to keep is ``await pool.get()``. A task that is cancelled
     while it waits takes nothing with it, and one that is cancelled while it gives an object back loses no slot.

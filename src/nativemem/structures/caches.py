@@ -3,6 +3,8 @@
 What goes first is decided by a policy of :mod:`cachetools`, which the extra ``nativemem[cache]`` installs.
 Invariant: what is charged to the budget is the policy's ``currsize``, the sum of the sizes of what it holds; each
 method settles the two before it returns.
+
+The values that it returns do not change: any thread may read them.
 """
 
 from __future__ import annotations
@@ -195,7 +197,14 @@ class Cache(Composable):
             return entry.value
 
     def get_stale(self, key: Hashable, default: Any = None) -> Any:
-        """The value of ``key`` if it is there, fresh or not (``stale``), else ``default``; counted nowhere."""
+        """The value of ``key`` if it is there, fresh or not (``stale``), else ``default``; counted nowhere.
+
+        >>> cache = Cache()
+        >>> cache.set("a", 1); cache.get_stale("a"), cache.get_stale("b", 0)
+        (1, 0)
+        >>> cache.invalidate("a"); cache.get_stale("a") is None
+        True
+        """
         with self._held():
             entry = self._policy.get(key)
             return default if entry is None else entry.value
@@ -279,7 +288,8 @@ class Cache(Composable):
             return CacheInfo(self._hits, self._misses, *sizes, self._evicted, self._refused)
 
     def on_pressure(self, level: str, budget: Budget) -> None:
-        """For a :class:`Budget`: before it refuses a request, evicts as much as that lacks.
+        """For a :class:`Budget`: before it refuses a request (``level`` is ``"refusal"``), evicts as much as that
+        lacks.
 
         >>> import nativemem
         >>> caches = []
@@ -320,7 +330,8 @@ class Cache(Composable):
 
 class AsyncCache(Cache):
     """A :class:`Cache` for coroutines: ``compute`` may be a coroutine function, and ``get_or_compute`` is one. All
-    other methods are as quick as a look-up, and plain.
+    other methods are as quick as a look-up, and plain. Parameters as of :class:`Cache`. Any thread, and any event
+    loop.
 
     >>> import asyncio
     >>> async def ask():

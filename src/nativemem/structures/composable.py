@@ -27,11 +27,11 @@ class Composable:
     def with_circuit_breaker(
         self, failures: int = 5, reset_after: float = 60.0, **parameters: Any
     ) -> CircuitBreakerCache:
-        """A :class:`CircuitBreakerCache` around this one; all parameters are its."""
+        """A :class:`CircuitBreakerCache` around this one; parameters as of :class:`CircuitBreakerCache`."""
         made: CircuitBreakerCache = self._layers().CircuitBreakerCache(self, failures, reset_after, **parameters)
         return made
 
     def with_rate_limit(self, rate: float, burst: int | None = None, **parameters: Any) -> RateLimitedCache:
-        """A :class:`RateLimitedCache` around this one; all parameters are its."""
+        """A :class:`RateLimitedCache` around this one; parameters as of :class:`RateLimitedCache`."""
         made: RateLimitedCache = self._layers().RateLimitedCache(self, rate, burst, **parameters)
         return made

@@ -1,4 +1,7 @@
-"""InternTable: equal values once, under a number."""
+"""InternTable: equal values once, under a number.
+
+The values that it returns do not change: any thread may read them.
+"""
 
 from __future__ import annotations
 
@@ -137,8 +140,9 @@ class InternTable:
     def acquire_many(self, values: Iterable[Value]) -> array[int]:
         """The handles of ``values``, in their order, each with one more reference for each time it is there.
 
-        All or none: raises what :meth:`acquire` raises, and then nothing is held. It takes a fraction of the time
-        of as many calls. Other threads of Python wait meanwhile: give it some ten thousand at a time.
+        All or none: raises what :meth:`acquire` raises, TypeError for a single value, and then nothing is held. It
+        takes a fraction of the time of as many calls. Other threads of Python wait meanwhile: give it some ten
+        thousand at a time.
 
         >>> table = InternTable()
         >>> column = table.acquire_many(["de", "fr", "de"])

@@ -39,11 +39,11 @@ class _Layer(Composable):
         return self._inner._layers()
 
     def get(self, key: Hashable, default: Any = None) -> Any:
-        """As the cache's."""
+        """As :meth:`Cache.get`."""
         return self._inner.get(key, default)
 
     def get_stale(self, key: Hashable, default: Any = None) -> Any:
-        """As the cache's."""
+        """As :meth:`Cache.get_stale`."""
         return self._inner.get_stale(key, default)
 
     def set(self, key: Hashable, value: Any) -> None:
@@ -67,7 +67,7 @@ class _Layer(Composable):
         return self._inner.cache_info()  # type: ignore[no-any-return]
 
     def on_pressure(self, level: str, budget: Budget) -> None:
-        """As the cache's."""
+        """As :meth:`Cache.on_pressure`."""
         self._inner.on_pressure(level, budget)
 
     def __repr__(self) -> str:

@@ -92,7 +92,15 @@ class ObjectPool(Slots[T]):
 
     def try_get(self) -> Lease[T] | None:
         """An object that lies idle, or None: it neither waits nor makes one. Raises :class:`StaleHandle` where the
-        pool is closed."""
+        pool is closed.
+
+        >>> pool = ObjectPool(dict)
+        >>> pool.try_get() is None
+        True
+        >>> pool.get().release()
+        >>> lease = pool.try_get(); lease.discard(); pool.health.destroyed, pool.health.leak_rate
+        (1, 0.0)
+        """
         while True:
             grant = self._request(lambda: None, create=False)
             if grant is None:

@@ -28,7 +28,7 @@ T = TypeVar("T")
 class PoolHealth:
     """How a pool does: objects ``idle`` and ``in_use``, callers ``waiting``, ``max_size``; and since it was made:
     ``created``, ``destroyed``, ``checkouts``; ``failures`` of the factory, ``validate``, ``reset`` and the hooks,
-    with the last of them; ``leaked``, leases that were dropped without being given back."""
+    with the last of them, ``last_failure``; ``leaked``, leases that were dropped without being given back."""
 
     idle: int
     in_use: int

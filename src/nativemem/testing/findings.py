@@ -1,4 +1,7 @@
-"""What a sweep found."""
+"""What a sweep found.
+
+The values that it returns do not change: any thread may read them.
+"""
 
 from __future__ import annotations
 
@@ -52,6 +55,7 @@ class Finding:
 
     @property
     def nth(self) -> int:
+        """The first of its ``numbers``."""
         return self.numbers[0]
 
     def __str__(self) -> str:
@@ -82,10 +86,10 @@ def _stack(python: Sequence[PythonFrame], c: Sequence[CFrame]) -> list[str]:
 class Findings(Sequence[Finding]):
     """The result of :func:`sweep`: a sequence of findings, empty where each refusal was borne. ``str()`` shows all.
 
-    ``interpreter`` are the findings in which only the interpreter's own code took part. ``allocations`` counts
-    those of one run of the function, ``sites`` the places they come from, ``attempts`` the runs with a refusal.
-    ``unreached`` counts attempts in which the allocation was not made: the function does not always do the same.
-    ``stopped`` says why not all was tried, empty where it was; ``seconds`` is what it took.
+    ``source`` is what was refused. ``interpreter`` are the findings in which only the interpreter's own code took
+    part. ``allocations`` counts those of one run of the function, ``sites`` the places they come from, ``attempts``
+    the runs with a refusal. ``unreached`` counts attempts in which the allocation was not made: the function does
+    not always do the same. ``stopped`` says why not all was tried, empty where it was; ``seconds`` is what it took.
     """
 
     findings: tuple[Finding, ...] = ()

@@ -1,4 +1,7 @@
-"""Stacks of C code as a report has them, and whose code they are."""
+"""Stacks of C code as a report has them, and whose code they are.
+
+The values that it returns do not change: any thread may read them.
+"""
 
 from __future__ import annotations
 

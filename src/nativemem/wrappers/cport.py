@@ -1,4 +1,7 @@
-"""CPort: an allocator for C libraries, in the shapes that they take."""
+"""CPort: an allocator for C libraries, in the shapes that they take.
+
+The values that it returns do not change: any thread may read them.
+"""
 
 from __future__ import annotations
 

@@ -57,7 +57,12 @@ class Failing(Wrapper):
 
     @property
     def sticky(self) -> bool:
-        """Whether all later ones fail too."""
+        """Whether all later ones fail too.
+
+        >>> import nativemem
+        >>> nativemem.Failing(n=3).sticky
+        False
+        """
         return self._sticky
 
     @property

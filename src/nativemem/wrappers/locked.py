@@ -64,7 +64,12 @@ class Locked(Wrapper):
 
     @property
     def contended(self) -> int:
-        """Calls that had to wait for another. On the pure backend always 0: its one lock is held before."""
+        """Calls that had to wait for another. On the pure backend always 0: its one lock is held before.
+
+        >>> import nativemem
+        >>> nativemem.Locked(nativemem.Arena()).contended
+        0
+        """
         return self._core.contended()  # type: ignore[no-any-return]
 
     @contextmanager

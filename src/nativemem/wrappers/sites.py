@@ -1,4 +1,7 @@
-"""Where blocks were asked for: frames, and the live blocks of each stack of them."""
+"""Where blocks were asked for: frames, and the live blocks of each stack of them.
+
+The values that it returns do not change: any thread may read them.
+"""
 
 from __future__ import annotations
 

@@ -74,7 +74,12 @@ class Traced(Wrapper):
 
     @property
     def sample(self) -> int:
-        """Frames are kept for one block in so many bytes; 0: for each."""
+        """Frames are kept for one block in so many bytes; 0: for each.
+
+        >>> import nativemem
+        >>> nativemem.Traced(None, stacks=4).sample
+        0
+        """
         return self._sample
 
     def sites(self) -> list[Site]:

@@ -36,6 +36,9 @@ class BoundedBitSet(Bounded, MutableSet[int]):
     (True, False, True)
     >>> list(free.runs()), free.next_set(15), free.next_clear(16)
     ([(10, 15), (16, 20)], 16, 20)
+    >>> free.toggle(15); free.remove(10); free.discard(10); free.invert(); len(free)
+    True
+    91
     """
 
     __slots__ = ()
@@ -105,7 +108,7 @@ class BoundedBitSet(Bounded, MutableSet[int]):
         raise IndexError(f"{name_of(self)}: there is no bit {i} of {self.capacity}")
 
     def update(self, *others: Iterable[int]) -> None:
-        """Sets the bits of all iterables, or none."""
+        """Sets the bits of all iterables (``others``), or none."""
         self._open_or_refuse()
         bits = 0
         for each in others:

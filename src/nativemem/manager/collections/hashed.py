@@ -119,6 +119,8 @@ class BoundedMap(_Hashed, MutableMapping[Any, Any]):
     >>> ports[b"http"] = 8080
     >>> list(ports.items()), ports.get(b"ssh")
     ([(b'http', 8080), (b'https', 443)], None)
+    >>> ports.popitem(), ports.setdefault(b"ssh", 22), ports.key_format, ports.value_format
+    ((b'https', 443), 22, '12p', 'H')
     """
 
     __slots__ = ()
@@ -158,8 +160,8 @@ class BoundedMap(_Hashed, MutableMapping[Any, Any]):
         return str(self._value_record.format)
 
     def update(self, other: Any = (), /, **items: Any) -> None:  # type: ignore[override]
-        """Puts in all items of a mapping or of pairs, or none: also where it does not have room for all, or one
-        does not fit a format, or reading them fails."""
+        """Puts in all items of ``other``, a mapping or pairs, or none: also where it does not have room for all, or
+        one does not fit a format, or reading them fails."""
         self._open_or_refuse()
         self._merge(dict(other, **items))
 
@@ -208,6 +210,8 @@ class BoundedSet(_Hashed, MutableSet[Any]):
     >>> seen.add(2); seen |= {3}
     >>> seen & {2, 3, 4} == {2, 3}, len(seen)
     (True, 3)
+    >>> seen.remove(1); seen.discard(7); sorted(seen)
+    [2, 3]
     """
 
     __slots__ = ()
@@ -225,7 +229,7 @@ class BoundedSet(_Hashed, MutableSet[Any]):
         return str(self._record.format)
 
     def update(self, *others: Iterable[Any]) -> None:
-        """Adds all values of all iterables, or none."""
+        """Adds all values of all iterables (``others``), or none."""
         self._open_or_refuse()
         self._merge({value: None for each in others for value in each})
 

@@ -139,6 +139,8 @@ class BoundedList(_Contiguous):
     >>> samples.sort()
     >>> samples[1:], budget.used
     ([2.0, 3.0], 800)
+    >>> samples.insert(0, 9.0); samples.remove(1.0); samples.item_format, list(samples)
+    ('d', [9.0, 2.0, 3.0])
     """
 
     __slots__ = ()
@@ -178,6 +180,9 @@ class BoundedDeque(_Sequence):
     >>> last.appendleft(0); last.rotate(1)
     >>> list(last), last.peekleft()
     ([2, 0, 1], 2)
+    >>> last.popleft(); last.clear(); last.extendleft([7, 8]); list(last)
+    2
+    [8, 7]
     """
 
     __slots__ = ()

@@ -163,8 +163,8 @@ class BoundedString(Bounded, MutableSequence[str]):
         self._put("".join(whole))
 
     def index(self, value: Any, start: int = 0, stop: int | None = None) -> int:
-        """Where a character is first found, from ``start`` on and before ``stop``. Raises :class:`ValueError` where
-        it is not."""
+        """Where ``value``, a character, is first found, from ``start`` on and before ``stop``. Raises
+        :class:`ValueError` where it is not."""
         try:
             return super().index(value, start, stop)  # type: ignore[arg-type]
         except ValueError:
@@ -177,7 +177,7 @@ class BoundedString(Bounded, MutableSequence[str]):
         self._put("".join(whole))
 
     def append(self, value: Any) -> None:
-        """Adds text at the end."""
+        """Adds ``value``, a text, at the end."""
         text = self._text_of(value)
         packed = _encoded(text, name_of(self))
         raw = self._opened()
@@ -188,7 +188,7 @@ class BoundedString(Bounded, MutableSequence[str]):
         self._size, self._length = size, self._length + len(text)  # type: ignore[misc]
 
     def extend(self, values: Iterable[Any]) -> None:
-        """Adds text, or all texts of an iterable, or nothing."""
+        """Adds ``values``, a text, or all texts of an iterable, or nothing."""
         if isinstance(values, (str, BoundedString)):
             self.append(values)
             return

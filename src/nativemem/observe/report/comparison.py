@@ -1,4 +1,7 @@
-"""What grew between two recordings: by owner and by line of the program."""
+"""What grew between two recordings: by owner and by line of the program.
+
+The values that it returns do not change: any thread may read them.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +34,9 @@ class OwnerGrowth:
 
 @dataclass(frozen=True)
 class SiteGrowth:
-    """A line's bytes ``before`` and ``after``, and blocks. ``doubt`` is what chance alone may make of the
-    difference, as estimates are from samples. ``was`` is where the line was, if the code has moved."""
+    """A line's bytes ``before`` and ``after``, and ``blocks``, for one ``owner``. ``place`` is the line, ``path``
+    the largest of its call paths. ``doubt`` is what chance alone may make of the difference, as estimates are from
+    samples. ``was`` is where the line was, if the code has moved."""
 
     place: Place
     owner: str

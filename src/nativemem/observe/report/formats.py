@@ -1,4 +1,7 @@
-"""The formats of a report. Each is a module in this table; a new one touches no other."""
+"""The formats of a report. Each is a module in this table; a new one touches no other.
+
+Any thread may call what is here.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,11 @@ FORMATS = {
 
 
 def format_of(file: str) -> str | None:
-    """The format that the name of a file asks for; None where it does not say."""
+    """The format that the name of a file asks for; None where it does not say.
+
+    >>> format_of("run.speedscope.json"), format_of("run.txt"), format_of("run")
+    ('speedscope', 'text', None)
+    """
     endings = {ending: name for name, each in FORMATS.items() for ending in each.endings}
     found = [ending for ending in endings if file.lower().endswith(ending)]
     return endings[max(found, key=len)] if found else None

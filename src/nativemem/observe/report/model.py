@@ -1,4 +1,7 @@
-"""What a report says, added up from a recording; each format shows this."""
+"""What a report says, added up from a recording; each format shows this.
+
+The values that it returns do not change: any thread may read them.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +36,8 @@ class OwnerRow:
 
 @dataclass(frozen=True)
 class SiteRow:
-    """A line of a program that took memory for one owner: ``sources`` are where from, ``path`` is the largest of
-    its call paths, innermost first, and ``paths`` counts them."""
+    """A line of a program, its ``place``, that took an ``amount`` for one ``owner``: ``sources`` are where from,
+    ``path`` is the largest of its call paths, innermost first, and ``paths`` counts them."""
 
     place: Place
     owner: str
@@ -46,8 +49,9 @@ class SiteRow:
 
 @dataclass(frozen=True)
 class RefusalRow:
-    """Refused requests of one line for one owner: how many were noted (``count``), the ``largest`` of them in
-    bytes, and for the ``last`` of them, in seconds, what was ``used`` and the ``limit``."""
+    """Refused requests of one line, ``place``, with the ``path`` of the last, for one ``owner``: how many were
+    noted (``count``), the ``largest`` of them in bytes, and for the ``last`` of them, in seconds, what was ``used``
+    and the ``limit``."""
 
     place: Place
     owner: str
@@ -61,8 +65,8 @@ class RefusalRow:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Blocks by size, ascending, and the percentiles 50, 90 and 99 of all blocks and of those that are live (None:
-    no blocks). Not ``exact``: each site's blocks count as of their mean size."""
+    """Blocks by size, ascending (``rows``), and the percentiles 50, 90 and 99 of all blocks (``total``) and of
+    those that are ``live`` (None: no blocks). Not ``exact``: each site's blocks count as of their mean size."""
 
     rows: tuple[Sized, ...]
     total: dict[int, int] | None
@@ -71,7 +75,7 @@ class Histogram:
 
 
 class Point(NamedTuple):
-    """What an owner used at a time, in seconds after the beginning."""
+    """What an owner ``used`` at a time, in ``seconds`` after the beginning, and its ``limit`` then (None: none)."""
 
     seconds: float
     used: int
@@ -156,8 +160,8 @@ class Report:
         return tuple(rows)
 
     def sites(self, measure: str = "peak", most: int | None = None, at_least: int = 1) -> tuple[SiteRow, ...]:
-        """Lines of the program by one of ``live``, ``peak`` and ``total``, the largest first: at most ``most``
-        (None: all), and none below ``at_least`` bytes."""
+        """The lines of the program by ``measure``, one of ``live``, ``peak`` and ``total``, the largest first: at
+        most ``most`` (None: all), and none below ``at_least`` bytes."""
         if measure not in MEASURES:
             raise ConfigError(f"report: measures are {', '.join(MEASURES)}, not {shown(measure)}")
         rows = [row for row in self._sites if row.amount.bytes(measure) >= at_least]

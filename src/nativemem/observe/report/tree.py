@@ -1,4 +1,7 @@
-"""The call paths of a recording as one tree, in which paths of equal places are one."""
+"""The call paths of a recording as one tree, in which paths of equal places are one.
+
+The values that it returns do not change: any thread may read them.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,8 @@ class Place(NamedTuple):
 @dataclass(frozen=True)
 class Amount:
     """Bytes and blocks: ``live`` when the recording was read, its share of the process's ``peak``, and in
-    ``total``."""
+    ``total``; ``live_blocks``, ``peak_blocks`` and ``total_blocks``. A ``measure`` is one of the three, by its
+    name."""
 
     live: int = 0
     live_blocks: int = 0
@@ -61,7 +65,7 @@ class Amount:
 
 
 class Leaf(NamedTuple):
-    """What one call path (its innermost node) took for one owner from one source."""
+    """What one call path (its innermost ``node``) took for one ``owner`` from one ``source``: an ``amount``."""
 
     node: int
     owner: str

@@ -173,7 +173,7 @@ class Ring(Packed):
             self._splice(i, i + 1, b"", 0)
 
     def append(self, value: Any, /) -> None:
-        """Adds an item behind the last."""
+        """Adds ``value`` behind the last item."""
         self._opened()
         n = self._used
         if n < self._capacity and self._wrote((self._head + n) % self._capacity, value):
@@ -183,7 +183,7 @@ class Ring(Packed):
             self.insert(sys.maxsize, value)
 
     def insert(self, index: Any, value: Any, /) -> None:
-        """Adds an item before the one at an index."""
+        """Adds ``value`` before the item at ``index``."""
         self._opened()
         at = operator.index(index)
         packed = self._pack(value)
@@ -193,7 +193,7 @@ class Ring(Packed):
         self._splice(at, at, packed, 1)
 
     def extend(self, values: Iterable[Any], /) -> None:
-        """Adds all behind the last item, or none."""
+        """Adds all of ``values`` behind the last item, or none."""
         self._opened()
         packed, n = self._staged(values, 0)
         self._opened()
@@ -214,7 +214,7 @@ class Ring(Packed):
         return value
 
     def pop(self, index: Any = -1, /) -> Any:
-        """Takes an item out, the last unless told otherwise."""
+        """Takes the item at ``index`` out, the last unless told otherwise."""
         return self._take_out(index)
 
     def _peek(self, i: int) -> Any:
@@ -254,7 +254,7 @@ class Ring(Packed):
         return self._find(value, 0, self._used) >= 0
 
     def index(self, value: Any, start: Any = 0, stop: Any = sys.maxsize, /) -> int:
-        """Index of the first item equal to it."""
+        """Index of the first item equal to ``value``, from ``start`` to before ``stop``."""
         self._opened()
         try:
             start, stop = operator.index(start), operator.index(stop)
@@ -268,7 +268,7 @@ class Ring(Packed):
         return i
 
     def count(self, value: Any, /) -> int:
-        """How many items are equal to it."""
+        """How many items are equal to ``value``."""
         self._opened()
         n, i = 0, self._find(value, 0, sys.maxsize)
         while i >= 0:
@@ -276,7 +276,7 @@ class Ring(Packed):
         return n
 
     def remove(self, value: Any, /) -> None:
-        """Removes the first item equal to it."""
+        """Removes the first item equal to ``value``."""
         self._opened()
         version = self._version
         i = self._find(value, 0, self._used)
@@ -311,7 +311,7 @@ class RingStack(Ring):
     __slots__ = ()
 
     def push(self, value: Any, /) -> None:
-        """Adds an item behind the last."""
+        """Adds ``value`` behind the last item."""
         self.append(value)
 
     def peek(self) -> Any:
@@ -325,11 +325,11 @@ class RingDeque(Ring):
     __slots__ = ()
 
     def appendleft(self, value: Any, /) -> None:
-        """Adds an item before the first."""
+        """Adds ``value`` before the first item."""
         self.insert(0, value)
 
     def extendleft(self, values: Iterable[Any], /) -> None:
-        """Adds one after the other before the first item, or none."""
+        """Adds ``values`` one after the other before the first item, or none."""
         self._opened()
         packed, n = self._staged(values, 0)
         self._opened()
@@ -374,11 +374,11 @@ class RingQueue(Ring):
     __slots__ = ()
 
     def push(self, value: Any, /) -> None:
-        """Adds an item behind the last."""
+        """Adds ``value`` behind the last item."""
         self.append(value)
 
     def pop(self, index: Any = 0, /) -> Any:
-        """Takes an item out, the oldest unless told otherwise."""
+        """Takes the item at ``index`` out, the oldest unless told otherwise."""
         return self._take_out(index)
 
     def peek(self) -> Any:

@@ -990,6 +990,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *_in(
         "binding/numbers.h",
         ("numbers-of-others-written-anew", "return o != NULL && Py_REFCNT(o) == 1 ? o : NULL;", "return o != NULL && Py_REFCNT(o) <= 2 ? o : NULL;"),
+        ("numbers-digits-mixed-up", "*out = (int64_t)d[1] << 30 | (int64_t)d[0];", "*out = (int64_t)d[1] << 29 | (int64_t)d[0];"),
         ("numbers-of-another-sign-written-anew", "if (NM_UNLIKELY(o == NULL || nm__long_tag_of(o) != tag)) continue;", "if (NM_UNLIKELY(o == NULL)) continue;"),
         tests=("tests/manager/test_collections.py",),
     ),

@@ -70,9 +70,14 @@ static inline size_t nm__long_split(nm__long_tag tag, bool *negative) {
 /* The value of an int, where it has at most 60 bits. Pre: PyLong_Check(value) */
 static inline bool nm__long_small(PyObject *value, int64_t *out) {
     bool negative;
-    size_t digits = nm__long_split(nm__long_tag_of(value), &negative);
-    if (NM_UNLIKELY(digits > 2)) return false;
+    nm__long_tag tag = nm__long_tag_of(value);
     const digit *d = NM_LONG_DIGITS(value);
+    if (NM_LIKELY(tag == nm__long_tag_for(2, false))) { /* the same as below, in half of the instructions */
+        *out = (int64_t)d[1] << 30 | (int64_t)d[0];
+        return true;
+    }
+    size_t digits = nm__long_split(tag, &negative);
+    if (NM_UNLIKELY(digits > 2)) return false;
     int64_t n = digits == 0 ? 0 : (int64_t)d[0];
     if (digits == 2) n |= (int64_t)d[1] << 30;
     *out = negative ? -n : n;

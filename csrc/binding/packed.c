@@ -123,7 +123,7 @@ static NM_COLD bool pack_large(nm__field_kind kind, PyObject *value, char *to) {
 
 NM_INLINE bool pack_integer(nm__field_kind kind, PyObject *value, char *to) {
     int64_t n;
-    if (!PyLong_Check(value)) return false;
+    if (NM_UNLIKELY(!PyLong_CheckExact(value)) && !PyLong_Check(value)) return false;
     return NM_LIKELY(nm__long_small(value, &n)) ? store_integer(kind, n, to) : pack_large(kind, value, to);
 }
 

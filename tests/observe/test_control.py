@@ -198,6 +198,32 @@ def test_hostile_clients(tmp_path: Path) -> None:
         program.goes_on()
 
 
+def test_several_clients_at_once(tmp_path: Path) -> None:
+    """Commands of every kind, two of each, beside a client that says nothing: each gets its own answer."""
+    with running(str(tmp_path)) as program:
+        at = str(tmp_path / f"{program.pid}.sock")
+        silent = socket.socket(socket.AF_UNIX)
+        silent.connect(at)
+        words = [
+            *(["attach", str(program.pid)], ["stats", str(program.pid), "--json"]),
+            ["top", str(program.pid), "--count", "3", "--interval", "0.05"],
+            ["attach", str(program.pid), "snapshot", str(tmp_path / "now.json")],
+        ]
+        base = [sys.executable, "-m", "nativemem"]
+        started = [
+            subprocess.Popen([*base, *each, "--socket", at], stdout=subprocess.PIPE, text=True)
+            for each in words * 2
+        ]
+        program.goes_on()
+        for each, process in zip(words * 2, started, strict=True):
+            shown, _ = process.communicate(timeout=120)
+            assert process.returncode == 0, (each, shown)
+            assert "cache" in shown or each[2:3] == ["snapshot"]
+        assert load(tmp_path / "now.json").owner("cache").used == 1000
+        silent.close()
+        program.goes_on()
+
+
 @native
 def test_in_a_full_process(tmp_path: Path) -> None:
     program = PROGRAM + textwrap.dedent("""

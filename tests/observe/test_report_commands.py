@@ -278,22 +278,38 @@ def handle(request):
     answer = [bytes(1000) for _ in range(10)]
     kept.append(bytearray(1024))
     return len(answer)
+def some(count):
+    with tenant:
+        for request in range(count): handle(request)
+async def task(count):
+    with tenant:
+        for request in range(count):
+            handle(request)
+            if request % 100 == 0: await asyncio.sleep(0)
+async def tasks(count): await asyncio.gather(*(task(count // 10) for _ in range(10)))
 profile = Profile(sys.argv[1]).start()
-with tenant:
-    for request in range(int(sys.argv[2])): handle(request)
+way, count = sys.argv[2], int(sys.argv[3])
+if way == "plain": some(count)
+elif way == "tasks": import asyncio; asyncio.run(tasks(count))
+else:
+    import threading
+    threads = [threading.Thread(target=some, args=(count // 10,)) for _ in range(10)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
 @pytest.mark.skipif(nativemem.backend != "native", reason="a profile is of the engine, which is native")
-def test_a_planted_leak_of_a_kib_a_request(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("way", ["plain", "tasks", "threads"])
+def test_a_planted_leak_of_a_kib_a_request(run, way: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """REP-3, REP-6: at the usual rate, of processes that were killed. 40 MiB are 80 samples; that fewer than 20 are
     taken has a chance of 1e-15."""
     program = tmp_path / "leaky.py"
     program.write_text(LEAKY)
     files = [tmp_path / "few.nm", tmp_path / "many.nm"]
     for file, requests in zip(files, (100, 40_000), strict=True):
-        assert subprocess.run([sys.executable, program, file, str(requests)]).returncode == -9
+        assert subprocess.run([sys.executable, program, file, way, str(requests)]).returncode == -9
     code, out, err = run("diff", *files, "--format", "json")
     found = json.loads(out)
     assert code == GREW and err == ""

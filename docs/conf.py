@@ -146,6 +146,7 @@ def name_meant(node: pending_xref) -> str:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
+    from pygments.lexers.python import PythonLexer
     from sphinx.addnodes import pending_xref
     from sphinx.transforms.post_transforms import SphinxPostTransform
 
@@ -163,6 +164,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
                     if name in entries:
                         node["reftarget"] = name
 
+    app.add_lexer("ipython", PythonLexer)  # that of cells comes with IPython, which the build need not have
     app.add_post_transform(NamesThatAreTwo)
     app.connect("autodoc-process-docstring", pages_become_links)
     app.connect("missing-reference", find_short_name)

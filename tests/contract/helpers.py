@@ -86,10 +86,10 @@ def make(nm: Binding, chain: str) -> Allocator:
     return allocator
 
 
-#: every order of two and more wrappers over every noun, for ``make test-orders``
+#: every order of two or three wrappers over every noun, for ``make test-orders``
 ALL_ORDERS = tuple(
     " > ".join((*order, noun))
-    for count in range(2, len(WRAPPERS) + 1)
+    for count in (2, 3)
     for order in itertools.permutations(WRAPPERS, count)
     for noun in NOUNS
 )

@@ -238,3 +238,12 @@ def test_what_is_left_out_has_its_reason() -> None:
     suppressed = (ROOT / "scripts" / "cppcheck-suppressed.txt").read_text(encoding="utf-8").splitlines()
     for above, line in zip(suppressed, suppressed[1:], strict=False):
         assert line.startswith("#") or above.startswith("# "), line
+
+
+def test_mypy_is_strict() -> None:
+    """But for one thing, with its reason: what comes out of an untyped core is returned as it was declared."""
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    section = project.split("[tool.mypy]")[1]
+    assert re.search(r"^strict = true$", section, re.MULTILINE)
+    assert re.findall(r"^(\w+) = false$", section, re.MULTILINE) == ["warn_return_any"]
+    assert "ignore_errors" not in section

@@ -166,7 +166,7 @@ class Config:
         >>> PoolConfig(64, 10).replace(count=20)
         PoolConfig(block_size=64, count=20, grow=False)
         """
-        return self._preset("", dataclasses.asdict(self) | changes)  # type: ignore[call-overload,no-any-return]
+        return self._preset("", dataclasses.asdict(self) | changes)  # type: ignore[call-overload]
 
 
 @dataclass(frozen=True)

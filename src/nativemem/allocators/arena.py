@@ -73,8 +73,8 @@ class Arena(Rewindable):
             config.patterns,
         )
         self._open(core, upstream, auto=False)
-        self.config = config  # type: ignore[misc]  # a slot of the bound class
-        self._marks = []  # type: ignore[misc]
+        self.config = config  # a slot of the bound class
+        self._marks = []
 
     def _arena_below(self) -> Any:
         return self

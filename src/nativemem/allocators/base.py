@@ -291,7 +291,7 @@ class Allocator(_Base):
     def c_port(self) -> CPort:
         """This allocator for C code, as a :class:`CPort`. Raises :class:`NativeUnavailable` on the pure backend,
         :class:`StaleHandle` when closed. Thread policy as ``alloc``."""
-        return self._binding.CPort(self)  # type: ignore[no-any-return]
+        return self._binding.CPort(self)
 
     def describe(self) -> str:
         """The chain from here to the bottom, ``"Limited > Traced > System"``; of a closed allocator the one that it

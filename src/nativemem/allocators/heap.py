@@ -42,8 +42,8 @@ class Heap(Allocator):
             )
         core = self._make("HeapCore", self, None if budget is None else budget._core, config.secure)
         self._open(core)
-        self.config = config  # type: ignore[misc]
-        self._budget = budget  # type: ignore[misc]
+        self.config = config
+        self._budget = budget
 
     @property
     def owner(self) -> Budget | None:

@@ -49,7 +49,7 @@ class Pool(Allocator):
         upstream = self._upstream(upstream)
         core = self._make("PoolCore", upstream, upstream._core, config.block_size, config.count, config.grow)
         self._open(core, upstream, natural=config.block_size)
-        self.config = config  # type: ignore[misc]
+        self.config = config
 
     def _largest_free(self) -> int | None:
         plane: Any = self

@@ -39,7 +39,7 @@ class Slab(Allocator):
         upstream = self._upstream(upstream)
         core = self._make("SlabCore", upstream, upstream._core, config.bins, config.zero_on_free)
         self._open(core, upstream)
-        self.config = config  # type: ignore[misc]  # a slot of the bound class
+        self.config = config  # a slot of the bound class
 
     def trim(self) -> None:
         """Gives every empty superblock back to upstream. Only the slab's own thread may call it.

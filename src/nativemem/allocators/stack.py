@@ -52,8 +52,8 @@ class Stack(Rewindable):
         upstream = self._upstream(upstream)
         core = self._make("StackCore", upstream, upstream._core, config.capacity, config.patterns)
         self._open(core, upstream, auto=False)
-        self.config = config  # type: ignore[misc]
-        self._marks = []  # type: ignore[misc]
+        self.config = config
+        self._marks = []
 
     def frame(self) -> AbstractContextManager[Self]:
         """Context manager: drops what was allocated inside, also when the body raises.

@@ -285,12 +285,12 @@ class Budget(Lending):
         >>> budget.overcommit, budget.try_reserve(1500), budget.shared_used
         (0.5, True, 0)
         """
-        return self._options.overcommit  # type: ignore[no-any-return]
+        return self._options.overcommit
 
     @property
     def minimum(self) -> int:
         """Bytes that lending and rebalancing leave of the limit."""
-        return self._options.minimum  # type: ignore[no-any-return]
+        return self._options.minimum
 
     @property
     def shared_used(self) -> int:

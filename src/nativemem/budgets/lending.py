@@ -84,7 +84,7 @@ class SharingPolicy:
         return self._has_share(lender, n) and (self.rule is None or bool(self.rule(lender, borrower, n)))
 
     def _has_share(self, lender: Any, n: int) -> bool:
-        return lender.lent + n <= self.max_share * (lender.limit + lender.lent)  # type: ignore[no-any-return]
+        return lender.lent + n <= self.max_share * (lender.limit + lender.lent)
 
 
 class Lending:
@@ -174,7 +174,7 @@ class Lending:
 
     def _transfer(self, other: Any, n: int) -> bool:
         try:
-            return self._core.lend(other._core, n)  # type: ignore[no-any-return]
+            return self._core.lend(other._core, n)
         except Refusal as r:
             raise_status(self, r.status, r.requested)
 

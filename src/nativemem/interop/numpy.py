@@ -274,4 +274,4 @@ def last_denial() -> Exception | None:
     ...         print(hook.last_denial())
     Limited: 8000 bytes asked for; budget has 0 of 1024 bytes in use
     """
-    return _dataplane().numpy_refusal()  # type: ignore[no-any-return]
+    return _dataplane().numpy_refusal()

@@ -49,7 +49,7 @@ def _one_of(*names: str) -> Callable[[Any], str]:
     def check(value: Any) -> str:
         if value not in names:
             raise ConfigError(f"takes {', '.join(names)}, not {shown(value)}")
-        return value  # type: ignore[no-any-return]
+        return value
 
     return check
 

@@ -466,7 +466,7 @@ class MemoryManager:
         ...     manager.owner("idle").limit, manager.owner("busy").limit
         (600, 1400)
         """
-        return self._owner(lender).budget.lend(self._owner(borrower).budget, n, timeout)  # type: ignore[no-any-return]
+        return self._owner(lender).budget.lend(self._owner(borrower).budget, n, timeout)
 
     def borrow(self, borrower: str, n: int | str, lender: str | None = None, timeout: float = 0.0) -> Loan:
         """As :meth:`lend`, asked for by the borrower: ``n`` bytes, for which it waits up to ``timeout`` seconds.
@@ -486,7 +486,7 @@ class MemoryManager:
         others = [each.budget for each in list(self._owners.values()) if each.budget is not to]
         for other in sorted(others, key=lambda budget: budget.available - budget.minimum, reverse=True):
             try:
-                return other.lend(to, n, timeout)  # type: ignore[no-any-return]
+                return other.lend(to, n, timeout)
             except BudgetExceeded:
                 continue
         raise BudgetExceeded(
@@ -499,7 +499,7 @@ class MemoryManager:
     def rebalance(self) -> list[Move]:
         """Moves unused limit from owners without pressure to those with it, as :meth:`Budget.rebalance`; none goes
         below its ``minimum``. Returns the moves."""
-        return self._total.rebalance()  # type: ignore[no-any-return]
+        return self._total.rebalance()
 
     def lock(self) -> None:
         """From now on nothing is allocated, for good: what a service does when it has started. What there is may

@@ -140,6 +140,6 @@ def with_memory(size: int | str, owner: str | None = None) -> _Decorator:
                 with memory(size, charged) as block:
                     return function(*args[:at], block, *args[at:], **kwargs)
 
-        return functools.wraps(function)(wrapper)  # type: ignore[return-value]
+        return functools.wraps(function)(wrapper)
 
     return decorate

@@ -51,7 +51,7 @@ def source(upstream: Any, label: str) -> Any:
         return configured().default_system
     if not isinstance(upstream, Allocator):
         raise ConfigError(f"{label}: takes an allocator or None, not {shown(upstream)}")
-    if upstream.closed:  # type: ignore[attr-defined]
+    if upstream.closed:
         raise StaleHandle(f"{label}: {type(upstream).__name__} is closed")
     return upstream
 
@@ -85,7 +85,7 @@ class Provider:
         kind: Any = cls
         self: Any = super().__new__(checked(kind))
         self._verification = checks
-        return self  # type: ignore[no-any-return]
+        return self
 
     def _open(self, upstream: Any, limit: int | None) -> None:
         self._block, self._view, self._used, self._windows = None, _NONE, 0, []

@@ -387,4 +387,4 @@ def ask(path: str, /, *, patience: float = 10.0, **request: Any) -> dict[str, An
     answer = json.loads(line)
     if "error" in answer:
         raise NativeMemError(answer["error"])
-    return answer  # type: ignore[no-any-return]
+    return answer

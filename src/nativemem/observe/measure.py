@@ -39,7 +39,7 @@ class _OfBudget:
         return _Figures(used, self.core.charges()[0], denials)
 
     def take_peak(self) -> int:
-        return self.core.take_peak()  # type: ignore[no-any-return]
+        return self.core.take_peak()
 
 
 class _OfEngine:
@@ -53,7 +53,7 @@ class _OfEngine:
         return _Figures(used, sum(blocks for _, blocks in self.core.sizes()), denials)
 
     def take_peak(self) -> int:
-        return self.core.take_peak()  # type: ignore[no-any-return]
+        return self.core.take_peak()
 
 
 class _OfTracemalloc:
@@ -184,7 +184,7 @@ class Measure:
         if self._source is not None:
             with _lock:
                 _turn(self._source)
-                return self._source.figures()  # type: ignore[no-any-return]
+                return self._source.figures()
         return self._end
 
     def reset_peak(self) -> None:

@@ -55,7 +55,7 @@ _OF_OWNER: tuple[tuple[Metric, Callable[[OwnerState], int]], ...] = (
 
 
 def _of_engine(figure: str) -> Callable[[Snapshot], float | None]:
-    return lambda now: None if now.engine is None else getattr(now.engine, figure)  # type: ignore[no-any-return]
+    return lambda now: None if now.engine is None else getattr(now.engine, figure)
 
 
 #: by metric, what it is of the process; None: it has none

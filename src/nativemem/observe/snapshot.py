@@ -319,7 +319,7 @@ def _owners() -> Iterable[OwnerState]:
 def _stats_of(core: Any) -> Stats:
     budget = core.budget()
     if budget is not None:
-        return budget.stats  # type: ignore[no-any-return]
+        return budget.stats
     used, peak, limit, denied = core.numbers()  # those below it keep the core of a budget that is gone
     count, total = core.charges()
     return Stats(used, peak, used, limit, total, 0, count, 0, denied)

@@ -252,4 +252,4 @@ def to_logging(
     seconds = None if interval is None else parse_number(interval, "telemetry.interval")
     if seconds is not None and not 0 < seconds < math.inf:
         raise ConfigError(f"telemetry.interval: takes seconds above 0, or None, not {shown(interval)}")
-    return Bridge(logger, level, seconds)  # type: ignore[arg-type]
+    return Bridge(logger, level, seconds)

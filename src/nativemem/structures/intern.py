@@ -135,7 +135,7 @@ class InternTable:
         result = self._opened().acquire(value)
         if type(result) is tuple:
             result = self._after(result, partial(self._core.acquire, value))
-        return result  # type: ignore[no-any-return]
+        return result
 
     def acquire_many(self, values: Iterable[Value]) -> array[int]:
         """The handles of ``values``, in their order, each with one more reference for each time it is there.
@@ -211,14 +211,14 @@ class InternTable:
         result = self._opened().view(handle)
         if type(result) is tuple:
             self._refused(handle, result)
-        return result  # type: ignore[no-any-return]
+        return result
 
     def str(self, handle: Handle) -> _Text:
         """The value as text. Raises :class:`StaleHandle`, and UnicodeDecodeError where its bytes are no UTF-8."""
         result = self._opened().text(handle)
         if type(result) is tuple:
             self._refused(handle, result)
-        return result  # type: ignore[no-any-return]
+        return result
 
     def _refused(self, handle: Any, failure: tuple[int, int, int, int]) -> NoReturn:
         if failure[0] == Status.CLOSED:

@@ -64,7 +64,7 @@ class _Layer(Composable):
 
     def cache_info(self) -> CacheInfo:
         """The cache's counters."""
-        return self._inner.cache_info()  # type: ignore[no-any-return]
+        return self._inner.cache_info()
 
     def on_pressure(self, level: str, budget: Budget) -> None:
         """As :meth:`Cache.on_pressure`."""

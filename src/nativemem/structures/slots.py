@@ -317,7 +317,7 @@ class Lent(Generic[T]):
         """The object. Raises :class:`StaleHandle` once it was given back."""
         if self._entry is None:
             raise StaleHandle("ObjectPool: the object was given back")
-        return self._entry.value  # type: ignore[no-any-return]
+        return self._entry.value
 
     def _end(self) -> Entry | None:
         """The object, for the one caller that gives it back."""

@@ -18,7 +18,7 @@ __all__ = ["Charge", "Scope", "new_budget"]
 
 @functools.cache
 def _class() -> type[Budget]:
-    return configured().Budget  # type: ignore[no-any-return]
+    return configured().Budget
 
 
 def new_budget(limit: int, name: str) -> Budget:

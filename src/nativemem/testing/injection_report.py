@@ -79,7 +79,7 @@ class Shared:
 
     def live(self) -> int:
         """Blocks that were taken and not freed, since the hooks are there."""
-        return _HEAD.unpack_from(self.memory, 0)[5] if self.native else 0  # type: ignore[no-any-return]
+        return _HEAD.unpack_from(self.memory, 0)[5] if self.native else 0
 
     def counted(self) -> tuple[int, int]:
         """Allocations of the last call, and how many of them were refused."""

@@ -156,7 +156,7 @@ class Magic:
             used = [moment.used for moment in recording.moments if moment.owner == budget.name]
             blocks = sum(site.total_blocks for site in recording.sites if site.owner == budget.name)
         refused = line_of(budget, budget.limit, "cell's budget") if budget.denied else ""
-        display(CellMemory(budget.peak, limit, blocks, places, [*used, budget.used], refused))
+        display(CellMemory(budget.peak, limit, blocks, places, [*used, budget.used], refused))  # type: ignore[no-untyped-call]
 
 
 def load(shell: Any) -> None:

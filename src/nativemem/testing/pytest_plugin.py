@@ -99,7 +99,7 @@ def session_of(config: pytest.Config) -> Session:
 
         session = Session(config)
         config.pluginmanager.register(session, _NAME)
-    return session  # type: ignore[no-any-return]
+    return session
 
 
 @pytest.fixture

@@ -68,12 +68,12 @@ class Failing(Wrapper):
     @property
     def calls(self) -> int:
         """Allocations asked for since it was made or reset."""
-        return self._core.calls()[0]  # type: ignore[no-any-return]
+        return self._core.calls()[0]
 
     @property
     def failed(self) -> int:
         """Of those, how many it made fail."""
-        return self._core.calls()[1]  # type: ignore[no-any-return]
+        return self._core.calls()[1]
 
     def reset(self, n: int | None = None, sticky: bool | None = None) -> None:
         """Counts from zero again; with another ``n`` or ``sticky`` where given."""

@@ -70,7 +70,7 @@ class Locked(Wrapper):
         >>> nativemem.Locked(nativemem.Arena()).contended
         0
         """
-        return self._core.contended()  # type: ignore[no-any-return]
+        return self._core.contended()
 
     @contextmanager
     def owning(self) -> Iterator[Allocator]:

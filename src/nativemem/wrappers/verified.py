@@ -74,12 +74,12 @@ class Verified(Wrapper):
     @property
     def checks(self) -> int:
         """Comparisons so far: of a layout with the ledger, of two copies, of contents, of ledger and counters."""
-        return self._core.counts()[0]  # type: ignore[no-any-return]
+        return self._core.counts()[0]
 
     @property
     def failures(self) -> int:
         """Of those, how many found something."""
-        return self._core.counts()[1]  # type: ignore[no-any-return]
+        return self._core.counts()[1]
 
     def seal(self, block: Block) -> None:
         """From now on the contents of ``block`` are what they are, until :meth:`unseal` or a resize.
@@ -125,7 +125,7 @@ class Verified(Wrapper):
         blocks it compared. Raises :class:`CorruptionDetected`, :class:`StaleHandle` when closed. Any thread."""
         compared, broken = self._opened().verify()
         if broken is None:
-            return compared  # type: ignore[no-any-return]
+            return compared
         address, size = broken
         what = f"a sealed block of {size} bytes at {address:#x} was changed"
         raise CorruptionDetected(

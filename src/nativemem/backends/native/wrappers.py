@@ -75,7 +75,7 @@ class TracedCore(WrapperCore):
 
     def site_of(self, block: Any) -> int:
         """The number for where a live block came from; 0 where that is not known."""
-        return lib.nm_traced_site_of(self._ptr, ffi.cast("void *", block.address))  # type: ignore[no-any-return]
+        return lib.nm_traced_site_of(self._ptr, ffi.cast("void *", block.address))
 
     @staticmethod
     def frames(site: int) -> tuple[tuple[str, int, str], ...]:

@@ -85,7 +85,7 @@ class Block:
     def usable(self) -> int:
         """Bytes actually behind the block."""
         self._must_live()
-        return self._allocator._usable(self._size, self._align)  # type: ignore[attr-defined,no-any-return]
+        return self._allocator._usable(self._size, self._align)
 
     @property
     @_exclusive
@@ -109,7 +109,7 @@ class Block:
     @_exclusive
     def __buffer__(self, flags: int) -> memoryview:
         self._must_live()
-        return self._memory._give_view()  # type: ignore[no-any-return]
+        return self._memory._give_view()
 
     @_exclusive
     def __release_buffer__(self, view: memoryview) -> None:
@@ -119,7 +119,7 @@ class Block:
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         # NumPy asks for the buffer first, and, where that is refused, would make an array of one object
         self._must_live()
-        return importlib.import_module("numpy").asarray(memoryview(self), *args, **kwargs)  # type: ignore[arg-type]
+        return importlib.import_module("numpy").asarray(memoryview(self), *args, **kwargs)
 
     def _dead_word(self) -> str:
         return "freed" if self._state == FREED else "stale"

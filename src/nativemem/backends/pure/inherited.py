@@ -108,7 +108,7 @@ class _Inherited(Block):
     _dead_type: type
 
     @property
-    def _memory(self) -> Any:  # type: ignore[override]
+    def _memory(self) -> Any:
         return self
 
     @property
@@ -136,7 +136,7 @@ class _Inherited(Block):
             with lock:
                 if key in store:
                     store[key] = self  # first: what follows may want memory that is not there
-                    self._allocator = None  # type: ignore[assignment]
+                    self._allocator = None
                     self._end(False)
                     calls = _clear_weak_references(self)
             for call in calls:  # without the lock: any code
@@ -146,13 +146,13 @@ class _Inherited(Block):
         return address_of(self)
 
     def _view(self) -> memoryview:
-        return memoryview(self)  # type: ignore[arg-type]
+        return memoryview(self)
 
     def _exported(self) -> bool:
         return type(self) is self._live_type and is_exported(self)
 
     def _fill(self, byte: int, start: int = 0) -> None:
-        with memoryview(self) as view:  # type: ignore[arg-type]
+        with memoryview(self) as view:
             fill(view, byte, start)
 
     def _end(self, wipe: bool) -> None:
@@ -184,7 +184,7 @@ class _Inherited(Block):
         raise NotImplementedError
 
 
-class _Cells(_Inherited, array.array):  # type: ignore[misc, type-arg]
+class _Cells(_Inherited, array.array):  # type: ignore[type-arg]
     __slots__ = _OWN_SLOTS
     locals().update(_namespace(array.array))
 
@@ -236,7 +236,7 @@ class _Cells(_Inherited, array.array):  # type: ignore[misc, type-arg]
         return size < old  # what is cut off is gone
 
 
-class _DeadCells(_Inherited, array.array, metaclass=_NoBuffer):  # type: ignore[misc, type-arg]
+class _DeadCells(_Inherited, array.array, metaclass=_NoBuffer):  # type: ignore[type-arg]
     __slots__ = _OWN_SLOTS
 
 

@@ -32,7 +32,7 @@ class _Window:
 
 def _decides() -> bool:
     try:
-        memoryview(_Window())  # type: ignore[arg-type]
+        memoryview(_Window())
     except TypeError:
         return False
     return True

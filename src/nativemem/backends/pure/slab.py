@@ -67,7 +67,7 @@ class SlabCore(ConfinedCore):
     def usable(self, size: int, align: int) -> int:
         """Bytes behind a block of this layout."""
         b = self._bin(size, align)
-        return self._upstream.usable(size, align) if b is None else b.cell  # type: ignore[no-any-return]
+        return self._upstream.usable(size, align) if b is None else b.cell
 
     def _reserved(self) -> int:
         return len(self._all) * SUPERBLOCK + self._passed

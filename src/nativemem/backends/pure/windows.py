@@ -35,7 +35,7 @@ class Memory:
 
     def _block(self) -> Any:
         block = object.__new__(Block)
-        block._memory = self  # type: ignore[misc]
+        block._memory = self
         return block
 
     def _keep_in(self, store: dict[int, Any], key: int) -> None:

@@ -15,15 +15,15 @@ class WrapperCore(Counted):
 
     def usable(self, size: int, align: int) -> int:
         """Bytes behind a block of this layout."""
-        return self._upstream.usable(size, align)  # type: ignore[no-any-return]
+        return self._upstream.usable(size, align)
 
     def check(self) -> int:
         """As upstream."""
-        return self._upstream.check()  # type: ignore[no-any-return]
+        return self._upstream.check()
 
     def check_free(self) -> int:
         """As upstream."""
-        return self._upstream.check_free()  # type: ignore[no-any-return]
+        return self._upstream.check_free()
 
     def _free(self, size: int, align: int, memory: Any) -> None:
         self._upstream._free(size, align, memory)

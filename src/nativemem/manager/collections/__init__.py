@@ -11,7 +11,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from ...backends import forks
-from ...facades import Binding, configured
+from ...backends.binding import Binding
+from ...facades import configured
 from . import bits, hashed, sequences, text
 
 __all__ = [

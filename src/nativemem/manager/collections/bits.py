@@ -50,7 +50,7 @@ class BoundedBitSet(Bounded, MutableSet[int]):
         capacity = capacity_of(capacity, name)
         storage = Storage(self._binding, upstream, -(-capacity // 64) * 8, name)
         self._attach(storage.memory, capacity)
-        self._storage = storage  # type: ignore[misc]  # a slot of the bound class
+        self._storage = storage  # a slot of the bound class
         with self._made():
             self.update(bits)
 

@@ -75,26 +75,26 @@ class _Hashed(Bounded):
 
 class _Keys(KeysView[Any]):
     def __iter__(self) -> Iterator[Any]:
-        return iter(self._mapping)  # type: ignore[attr-defined, no-any-return]  # at once: it refuses to go on from now on, not from the first item on
+        return iter(self._mapping)  # type: ignore[attr-defined]  # at once: it refuses to go on from now on, not from the first item on
 
     def __reversed__(self) -> Iterator[Any]:
-        return reversed(self._mapping)  # type: ignore[attr-defined, no-any-return]
+        return reversed(self._mapping)  # type: ignore[attr-defined]
 
 
 class _Items(ItemsView[Any, Any]):
     def __iter__(self) -> Iterator[Any]:
-        return self._mapping._iter(_ITEMS, False)  # type: ignore[attr-defined, no-any-return]
+        return self._mapping._iter(_ITEMS, False)  # type: ignore[attr-defined]
 
     def __reversed__(self) -> Iterator[Any]:
-        return self._mapping._iter(_ITEMS, True)  # type: ignore[attr-defined, no-any-return]
+        return self._mapping._iter(_ITEMS, True)  # type: ignore[attr-defined]
 
 
 class _Values(ValuesView[Any]):
     def __iter__(self) -> Iterator[Any]:
-        return self._mapping._iter(_VALUES, False)  # type: ignore[attr-defined, no-any-return]
+        return self._mapping._iter(_VALUES, False)  # type: ignore[attr-defined]
 
     def __reversed__(self) -> Iterator[Any]:
-        return self._mapping._iter(_VALUES, True)  # type: ignore[attr-defined, no-any-return]
+        return self._mapping._iter(_VALUES, True)  # type: ignore[attr-defined]
 
     def __contains__(self, value: object) -> bool:
         return any(value is each or value == each for each in self)
@@ -159,7 +159,7 @@ class BoundedMap(_Hashed, MutableMapping[Any, Any]):
         """The struct format of its values."""
         return str(self._value_record.format)
 
-    def update(self, other: Any = (), /, **items: Any) -> None:  # type: ignore[override]
+    def update(self, other: Any = (), /, **items: Any) -> None:
         """Puts in all items of ``other``, a mapping or pairs, or none: also where it does not have room for all, or
         one does not fit a format, or reading them fails."""
         self._open_or_refuse()

@@ -45,7 +45,7 @@ class Storage:
         elif isinstance(upstream, Allocator):
             self.memory = upstream.alloc(size)
         elif isinstance(upstream, Budget):
-            self.memory = upstream._binding.Limited(None, upstream).alloc(size)  # type: ignore[attr-defined]
+            self.memory = upstream._binding.Limited(None, upstream).alloc(size)
         elif all(hasattr(upstream, name) for name in ("acquire", "release", "resize", "__len__")):
             if len(upstream):
                 raise ConfigError(f"{label}: upstream takes an empty provider; this one has {len(upstream)} bytes")

@@ -57,8 +57,8 @@ class BoundedString(Bounded, MutableSequence[str]):
         capacity = parse_size(capacity, f"{name}: capacity", least=1)
         storage = Storage(self._binding, upstream, capacity, name)
         # slots of the bound class
-        self._storage, self._capacity = storage, capacity  # type: ignore[misc]
-        self._size, self._length, self._raw = 0, 0, memoryview(storage.memory)  # type: ignore[misc]
+        self._storage, self._capacity = storage, capacity
+        self._size, self._length, self._raw = 0, 0, memoryview(storage.memory)
         with self._made():
             self.append(text)
 
@@ -105,12 +105,12 @@ class BoundedString(Bounded, MutableSequence[str]):
         return raw
 
     def _detach(self) -> None:
-        raw, self._raw = self._raw, None  # type: ignore[misc]
+        raw, self._raw = self._raw, None
         if raw is not None:
             raw.release()
 
     def _resume(self, memory: Any) -> None:
-        self._raw = memoryview(memory)  # type: ignore[misc]
+        self._raw = memoryview(memory)
 
     def _text_of(self, value: Any) -> str:
         if isinstance(value, BoundedString):
@@ -126,7 +126,7 @@ class BoundedString(Bounded, MutableSequence[str]):
         if len(packed) > self._capacity:
             self._refuse("full", len(packed) - self._size)
         raw[: len(packed)] = packed
-        self._size, self._length = len(packed), len(text)  # type: ignore[misc]
+        self._size, self._length = len(packed), len(text)
 
     def __str__(self) -> str:
         return str(self._opened()[: self._size], "utf-8")
@@ -185,7 +185,7 @@ class BoundedString(Bounded, MutableSequence[str]):
         if size > self._capacity:
             self._refuse("full", len(packed))
         raw[self._size : size] = packed
-        self._size, self._length = size, self._length + len(text)  # type: ignore[misc]
+        self._size, self._length = size, self._length + len(text)
 
     def extend(self, values: Iterable[Any]) -> None:
         """Adds ``values``, a text, or all texts of an iterable, or nothing."""

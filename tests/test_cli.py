@@ -301,6 +301,18 @@ def test_help_and_version() -> None:
     assert "examples:" in run("run", "--help").stdout
     assert "run a program" in run("--help").stdout
     assert run("--version").stdout == f"nativemem {nativemem.__version__}\n"
+    assert "name a command: run, report," in run().stderr
+
+
+@pytest.mark.parametrize("name", ["", *cli.COMMANDS])
+def test_help_has_room_in_80_columns(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        cli.main([*name.split(), "--help"])
+    text = capsys.readouterr().out
+    assert text and not [line for line in text.splitlines() if len(line) > 80]
 
 
 # --- the process that becomes the program ---

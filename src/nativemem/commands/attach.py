@@ -17,18 +17,20 @@ __all__ = ["HELP", "configure", "execute"]
 HELP = "start or stop a profile in a running process, or have it write a snapshot"
 
 _DESCRIPTION = """\
-Asks a process that runs on nativemem. It answers if it was started with NATIVEMEM_CONTROL=FOLDER, gets the
-signal of NATIVEMEM_CONTROL_SIGNAL, or called nativemem.observe.control.serve(); on Python 3.14 and later this
-command has it begin to, where the system permits that (the same user, and ptrace).
+Asks a process that runs on nativemem. It answers if it was started with
+NATIVEMEM_CONTROL=FOLDER, gets the signal of NATIVEMEM_CONTROL_SIGNAL, or
+called nativemem.observe.control.serve(); on Python 3.14 and later this command
+has it begin to, where the system permits that (the same user, and ptrace).
 """
 _EXAMPLES = """\
 examples:
-  nativemem attach 4711                          # owners, limits, whether a profile runs
-  nativemem attach 4711 start -o run.nm          # then: nativemem report run.nm, at any time
+  nativemem attach 4711                          # owners, limits, profile
+  nativemem attach 4711 start -o run.nm          # then: report run.nm
   nativemem attach 4711 stop
-  nativemem attach 4711 snapshot now.json        # then: nativemem stats now.json, nativemem diff
+  nativemem attach 4711 snapshot now.json        # then: stats, diff
 
-exit code: 0; 1 where the process does not answer or declines; 2 for a mistake in the command line.
+exit code: 0; 1 where the process does not answer or declines; 2 for a mistake
+in the command line.
 """
 _ACTIONS = ("status", "start", "stop", "snapshot")
 

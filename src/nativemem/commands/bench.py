@@ -22,16 +22,18 @@ __all__ = ["HELP", "configure", "execute"]
 HELP = "compare native, pure, the default allocator and installed peers on this machine"
 
 _DESCRIPTION = """\
-Runs a few workloads on this machine: with the engine or the C core (native), without (default, pure), and with
-what else is installed; each side in processes of its own that take turns, by CPU time. Takes five minutes at
-most. `limit` is the same work without what is measured: nothing can be faster.
+Runs a few workloads on this machine: with the engine or the C core (native),
+without (default, pure), and with what else is installed; each side in
+processes of its own that take turns, by CPU time. Takes five minutes at most.
+`limit` is the same work without what is measured: nothing can be faster.
 """
 _EXAMPLES = """\
 examples:
   nativemem bench --quick
   nativemem bench --json >bench.json
 
-exit code: 0; 1 where nothing could be measured; 2 for a mistake in the command line.
+exit code: 0; 1 where nothing could be measured; 2 for a mistake in the command
+line.
 """
 #: seconds after which no further round begins
 _LONG, _QUICK = 200.0, 20.0

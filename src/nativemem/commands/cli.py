@@ -49,5 +49,7 @@ def main(argv: list[str] | None = None) -> int | str | None:
         module.configure(command)
         if words[:1] == [name]:
             return module.execute(command, words[1:])  # a command takes its own words apart
+    if not words:
+        parser.error(f"name a command: {', '.join(COMMANDS)}")
     parser.parse_args(words)
     raise AssertionError("the parser has exited")

@@ -31,7 +31,8 @@ examples:
   nativemem leaks run.nm --format markdown >>"$GITHUB_STEP_SUMMARY"
 
 exit code: 0; 4 where a line has --at-least as much; 1 where the output cannot
-be written; 2 for a mistake in the command line, or a FILE that is no recording.
+be written; 2 for a mistake in the command line, or a FILE that is no
+recording.
 """
 
 

@@ -40,7 +40,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_common(parser, _DESCRIPTION, _EXAMPLES)
     parser.add_argument("file", metavar="FILE", help="a recording")
     formats = "; ".join(f"{name}: {each.help}" for name, each in FORMATS.items())
-    parser.add_argument("--format", choices=FORMATS, help=f"{formats} (usual: as the name of -o says, else text)")
+    parser.add_argument(
+        "--format", choices=FORMATS, metavar="NAME", help=f"{formats} (usual: as the name of -o says, else text)"
+    )
     parser.add_argument("-o", dest="output", metavar="FILE", help="where to write it (-: standard output)")
     parser.add_argument(
         "--by", choices=("live", "peak", "total"), default="peak", help="what the largest sites have most of"

@@ -28,22 +28,24 @@ __all__ = ["HELP", "configure", "execute", "letters_of", "options_of_this", "spl
 HELP = "run a program on the engine and say what it used"
 
 _DESCRIPTION = """\
-Runs a Python program with the engine under its objects and NumPy arrays; at the end says on stderr what
-it used. PROGRAM and its arguments are what python would be given: a script, folder, zip file or .pyc, -m
-MODULE, -c COMMAND, or - for standard input. Options of python's may stand before it, as -X dev or -W error.
+Runs a Python program with the engine under its objects and NumPy arrays; at
+the end says on stderr what it used. PROGRAM and its arguments are what python
+would be given: a script, folder, zip file or .pyc, -m MODULE, -c COMMAND, or -
+for standard input. Options of python's may stand before it, as -X dev or -W
+error.
 """
 
 _EXAMPLES = """\
 examples:
   nativemem run script.py --its --arguments
   nativemem run --budget 512MiB script.py
-  nativemem run --profile script.py              # writes nativemem-PID.nm, for nativemem report
+  nativemem run --profile script.py            # writes nativemem-PID.nm
   nativemem run --profile=64KiB -o run.nm -m package
-  nativemem run --live --budget 4GiB script.py   # what it has and had at most, each second
+  nativemem run --live --budget 4GiB script.py # what it has, each second
   nativemem run -X dev --summary numbers.json -m json.tool data.json
 
-exit code: the program's own, or its signal; 2 for a mistake in the command line; 3 when the program ended
-with a MemoryError because of the budget.
+exit code: the program's own, or its signal; 2 for a mistake in the command
+line; 3 when the program ended with a MemoryError because of the budget.
 """
 
 #: python's options of one letter: those that stand alone, those with a value, those after which the program stands
@@ -245,8 +247,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = _DESCRIPTION
     parser.epilog = _EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    own = "[--budget SIZE] [--profile[=RATE]] [-o FILE] [--summary FILE] [--live[=SECONDS]]"
-    parser.usage = f"nativemem run {own} [options of python's] PROGRAM ..."
+    own = f"[--budget SIZE] [--profile[=RATE]] [-o FILE]\n{' ' * 21}[--summary FILE] [--live[=SECONDS]]"
+    parser.usage = f"nativemem run {own}\n{' ' * 21}[options of python's] PROGRAM ..."
     parser.add_argument(
         "--budget",
         type=size,

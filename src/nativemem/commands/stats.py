@@ -19,8 +19,9 @@ __all__ = ["HELP", "configure", "execute"]
 HELP = "show what a process, a snapshot or a profile has: owners, limits, peaks"
 
 _DESCRIPTION = """\
-Shows the owners of a running process (see nativemem attach), of a snapshot, or of a profile's recording:
-what each uses, its limit, its peak, what it was refused; and the largest sites, where there is a profile.
+Shows the owners of a running process (see nativemem attach), of a snapshot, or
+of a profile's recording: what each uses, its limit, its peak, what it was
+refused; and the largest sites, where there is a profile.
 """
 _EXAMPLES = """\
 examples:
@@ -29,7 +30,8 @@ examples:
   nativemem stats now.json
   nativemem stats ./4711                         # a file whose name is a number
 
-exit code: 0; 1 where the process does not answer; 2 for a mistake, and for a file that is neither.
+exit code: 0; 1 where the process does not answer; 2 for a mistake, and for a
+file that is neither.
 """
 
 

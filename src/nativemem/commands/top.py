@@ -18,15 +18,17 @@ __all__ = ["HELP", "configure", "execute"]
 HELP = "watch a running process: its owners, limits, peaks and largest sites"
 
 _DESCRIPTION = """\
-Shows a running process (see nativemem attach) again and again, until Ctrl-C, its end, or --count. In a
-terminal, and with rich installed (nativemem[rich]), as tables; otherwise a line each time.
+Shows a running process (see nativemem attach) again and again, until Ctrl-C,
+its end, or --count. In a terminal, and with rich installed (nativemem[rich]),
+as tables; otherwise a line each time.
 """
 _EXAMPLES = """\
 examples:
   nativemem top 4711
   nativemem top 4711 --interval 5 --count 12 >log.txt
 
-exit code: 0; 1 where the process does not answer; 2 for a mistake in the command line.
+exit code: 0; 1 where the process does not answer; 2 for a mistake in the
+command line.
 """
 #: sites that are asked for
 _SITES = 20

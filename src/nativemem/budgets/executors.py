@@ -19,6 +19,12 @@ class ScopedExecutor(Executor):
     def __init__(self, scope: Any, executor: Executor) -> None:
         self._scope, self._executor = scope, executor
 
+    @property
+    def _max_workers(self) -> int:
+        """As the other executor has it: Dask's scheduler of threads asks for it."""
+        executor: Any = self._executor
+        return executor._max_workers
+
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Has the other executor run ``fn`` in the scope; returns its future."""
         return self._executor.submit(self._run, fn, args, kwargs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 import sys
 import types
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 import nativemem
-from nativemem import _lazy
+from nativemem import _api, _lazy
 
 
 def test_what_is_for_type_checkers_alone_is_not_run() -> None:
@@ -30,6 +31,19 @@ def test_a_room_tells_its_names_and_loads_each_with_its_module() -> None:
     assert get("parse_size") is importlib.import_module("nativemem.sizes").parse_size
     with pytest.raises(AttributeError, match=r"^module 'nativemem' has no attribute 'none'$"):
         get("none")
+
+
+def test_a_name_of_a_room_is_told_where_it_is() -> None:
+    """A stranger looks for it in the package first."""
+    rooms = ("nativemem.manager", "nativemem.manager.collections", "nativemem.structures")
+    names = {name: room for room in rooms for name in importlib.import_module(room).__all__ if name != "bound"}
+    assert names == _api.ELSEWHERE
+    for name, room in names.items():
+        said = f"module 'nativemem' has no attribute '{name}'; it is in {room}"
+        with pytest.raises(AttributeError, match=f"^{re.escape(said)}$"):
+            getattr(nativemem, name)
+    with pytest.raises(AttributeError, match=r"^module 'nativemem' has no attribute 'Bounded'$"):
+        _ = nativemem.Bounded  # type: ignore[attr-defined]
 
 
 class Put:

@@ -34,7 +34,8 @@ else:
         if name in names:  # or a module of the package, which is there by now
             return names[name]
         if name not in _api.MOVED:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            where = f"; it is in {_api.ELSEWHERE[name]}" if name in _api.ELSEWHERE else ""
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}{where}")
         import warnings
 
         home = _api.MOVED[name]

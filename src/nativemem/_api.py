@@ -105,3 +105,16 @@ MOVED = {
     **dict.fromkeys(("StaleBlock", "StaleHandle", "WrongThread"), errors),
     **dict.fromkeys(("Frame", "Site"), sites),
 }
+
+#: names of rooms that a program may look for here first, and the modules that have them: for the message alone
+ELSEWHERE = {
+    **dict.fromkeys(("CappedProvider", "Level", "LinearMemory", "Memory", "MemoryManager"), "nativemem.manager"),
+    **dict.fromkeys(("Provider", "StaticProvider", "StdProvider", "Verification"), "nativemem.manager"),
+    **dict.fromkeys(("default_provider", "memory", "with_memory"), "nativemem.manager"),
+    **dict.fromkeys(("BoundedBitSet", "BoundedDeque", "BoundedList"), "nativemem.manager.collections"),
+    **dict.fromkeys(("BoundedMap", "BoundedQueue", "BoundedSet"), "nativemem.manager.collections"),
+    **dict.fromkeys(("BoundedStack", "BoundedString"), "nativemem.manager.collections"),
+    **dict.fromkeys(("AsyncCache", "AsyncObjectPool", "Cache", "CacheInfo"), "nativemem.structures"),
+    **dict.fromkeys(("CircuitBreakerCache", "DedupCache", "Handle", "InternStats"), "nativemem.structures"),
+    **dict.fromkeys(("InternTable", "ObjectPool", "PoolHealth", "RateLimitedCache"), "nativemem.structures"),
+}

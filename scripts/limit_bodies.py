@@ -680,7 +680,8 @@ class Finalized:
         self.made = made
 
     def __del__(self) -> None:
-        self.made.append([len(self.made) + 1000])
+        if hasattr(self, "made"):  # room for it may have been refused
+            self.made.append([len(self.made) + 1000])
 
 
 @body

@@ -872,8 +872,9 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_in(
         "engine/spared.c",
-        ("spared-program-taken-for-the-interpreter", "if (!is_own && !spared_is_search(thread, frame)) return false;", "(void)is_own;"),
-        tests=("tests/test_denials.py::test_nothing_of_a_programs_is_beyond_its_limit",),
+        ("spared-program-taken-for-the-interpreter", "if (strcmp(text, spared_starter) == 0) return is_imported;", "if (strcmp(text, spared_starter) == 0) return true;"),
+        ("spared-package-taken-for-the-interpreter", "if (text == NULL || strcmp(text, \"runpy\") == 0) return false;", "if (text == NULL) return false;"),
+        tests=("tests/test_denials.py::test_nothing_of_a_programs_is_beyond_its_limit", "tests/test_denials.py::test_nothing_of_a_package_that_is_run_is_beyond_its_limit"),
     ),
     *_in(
         "engine/charge.c",

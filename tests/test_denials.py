@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -487,6 +488,18 @@ def test_nothing_of_a_programs_is_beyond_its_limit() -> None:
             print(6 << 20 < size < 12 << 20)
         """)
     assert (done.stdout.splitlines(), done.stderr) == (["True"] * 3, "")
+
+
+@native
+def test_nothing_of_a_package_that_is_run_is_beyond_its_limit(tmp_path: Path) -> None:
+    """ENG-8a: its `__init__` runs with the interpreter's own code alone on the stack."""
+    (tmp_path / "package").mkdir()
+    text = "kept = []\ntry:\n    while True: kept.append([0] * 1000)\nexcept MemoryError: n = len(kept)\n"
+    (tmp_path / "package" / "__init__.py").write_text(f"{text}kept.clear()\nprint(6 << 20 < n * 8056 < 12 << 20)\n")
+    (tmp_path / "package" / "__main__.py").write_text("")
+    words = ["nativemem", "run", "--budget", "12 MiB", "-m", "package"]
+    done = subprocess.run([sys.executable, "-m", *words], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
 
 
 @native

@@ -156,6 +156,8 @@ def test_the_last_traceback_under_a_limit(
         is_file = program.words[-1] == "program.py"
         expected = last_words(program.text, steps, "FOLDER/program.py" if is_file else "<string>", is_file)
         shown = [line for line in re.sub(r"nativemem: .*\n", "", error).splitlines() if line.strip(" ~^")]
+        if not is_file:  # 3.14 shows a command's lines even so
+            shown = [line for line in shown if not line.startswith("    ")]
         assert (shown, code) == (expected, 3), (program.name, program.words[:2])
 
 

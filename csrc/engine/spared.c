@@ -83,16 +83,19 @@ static const char *spared_module_of(PyObject *globals) {
     return module == NULL ? NULL : spared_ascii(module);
 }
 
+static bool spared_is_of_imports(const char *module) {
+    for (size_t i = 0; i < sizeof spared_import_system / sizeof *spared_import_system; i++)
+        if (spared_compare_first_part(module, spared_import_system[i]) == 0) return true;
+    return false;
+}
+
 /* Whether the innermost of the frames further out that is of the import system has asked a finder. */
 static bool spared_is_search(PyThreadState *thread, const void *frame) {
     PyObject *globals;
     for (int i = 0; i < NM_SPARED_FRAMES && (globals = nm__insides_globals(thread, &frame)) != NULL; i++) {
         const char *text = spared_module_of(globals);
         if (text == NULL) return false;
-        bool imports = false;
-        for (size_t k = 0; k < sizeof spared_import_system / sizeof *spared_import_system; k++)
-            imports = imports || spared_compare_first_part(text, spared_import_system[k]) == 0;
-        if (!imports) continue;
+        if (!spared_is_of_imports(text)) continue;
         const char *function = spared_ascii(nm__insides_function_name(frame));
         for (size_t k = 0; function != NULL && k < sizeof spared_searches / sizeof *spared_searches; k++)
             if (strcmp(function, spared_searches[k]) == 0) return true;
@@ -127,14 +130,14 @@ static const char spared_starter[] = "nativemem.commands.start";
 bool nm__spared_is_without_program(PyThreadState *thread) {
     if (spared_name_key == NULL) return false;
     const void *frame = NULL;
+    bool is_imported = true; /* what is further in and not the library's: a finder, or a module of the environment's */
     for (int i = 0; i < NM_SPARED_FRAMES; i++) {
         PyObject *globals = nm__insides_globals(thread, &frame);
-        if (globals == NULL) return true;
-        const char *text = spared_module_of(globals);
-        if (text == NULL) return false;
-        if (strcmp(text, spared_starter) == 0) return true;
-        bool is_own = spared_is_library(text) || spared_compare_first_part(text, "nativemem") == 0;
-        if (!is_own && !spared_is_search(thread, frame)) return false;
+        const char *text = globals == NULL ? spared_starter : spared_module_of(globals);
+        if (text == NULL || strcmp(text, "runpy") == 0) return false;
+        if (strcmp(text, spared_starter) == 0) return is_imported;
+        if (spared_is_of_imports(text)) is_imported = true;
+        else if (!spared_is_library(text) && spared_compare_first_part(text, "nativemem") != 0) is_imported = false;
     }
     return false;
 }

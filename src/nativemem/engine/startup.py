@@ -202,8 +202,7 @@ class _PureMeter:
         }
 
 
-#: frames of the import system in which it asks a finder, which is of any package
-_SEARCHES = "_find_spec", "_get_spec", "_path_hooks"
+_IMPORT_SYSTEM = "importlib", "_frozen_importlib", "_frozen_importlib_external"
 
 
 def _runs_program(frame: FrameType | None) -> bool:
@@ -211,17 +210,20 @@ def _runs_program(frame: FrameType | None) -> bool:
 
     As ``nm__spared_is_without_program`` of csrc/engine/spared.c.
     """
+    is_imported = True  # what is further in and not the library's: a finder, or a module of the environment's
     while frame is not None:
         module = frame.f_globals.get("__name__")
         if module == "nativemem.commands.start":  # below it is the command that runs the program
-            return False
-        caller = frame.f_back
+            break
         part = module.partition(".")[0] if isinstance(module, str) else ""
-        is_own = part in sys.stdlib_module_names or part == "nativemem" or part.startswith("namedtuple_")
-        if not is_own and (caller is None or caller.f_code.co_name not in _SEARCHES):
+        if part == "runpy":
             return True
-        frame = caller
-    return False
+        if part in _IMPORT_SYSTEM:
+            is_imported = True
+        elif part not in sys.stdlib_module_names and part != "nativemem" and not part.startswith("namedtuple_"):
+            is_imported = False
+        frame = frame.f_back
+    return not is_imported
 
 
 def _denial(values: tuple[int, int, int] | None) -> dict[str, int] | None:

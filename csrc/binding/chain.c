@@ -56,7 +56,9 @@ NM_COLD bool nm__chain_sweep(Chain *chain) {
 void nm__chain_retire(BlockObject *b) {
     Chain *chain = b->allocator->chain;
     bool orphan = b->state == ORPHAN;
-    if (!b->allocator->autofree || nm__block_give_back(b, STALE) != NM_OK) {
+    nm_status status = b->allocator->autofree ? nm__block_give_back(b, STALE) : NM_FOREIGN_BLOCK;
+    if (status == NM_CORRUPTED) status = nm__block_give_back(b, STALE); /* as nm_verified has it */
+    if (status != NM_OK) {
         nm__chain_unlink(b);
         b->state = STALE;
     }

@@ -74,15 +74,18 @@ static bool verified_holds(nm_verified *v, bool holds) {
     return holds;
 }
 
+/* Whether both copies of what is known of a block are the same. */
+static bool verified_is_known(const nm_verified *v, const live_block *b) {
+    const nm__site *entry = nm__sites_find(&v->ledger, b->ptr);
+    bool same = entry != NULL && entry->site == (uintptr_t)b && entry->size == b->size;
+    return same && b->next->before == b && b->before->next == b;
+}
+
 /* Whether what is known of a block, and its contents where they are to be compared, are as they were left. */
 static bool verified_is_sound(nm_verified *v, live_block *b, bool compare) {
     if (NM_UNLIKELY(b->told)) return false;
     bool sound = true;
-    if (v->level == NM_VERIFY_REDUNDANT) {
-        const nm__site *entry = nm__sites_find(&v->ledger, b->ptr);
-        bool same = entry != NULL && entry->site == (uintptr_t)b && entry->size == b->size;
-        sound = verified_holds(v, same && b->next->before == b && b->before->next == b);
-    }
+    if (v->level == NM_VERIFY_REDUNDANT) sound = verified_holds(v, verified_is_known(v, b));
     if (sound && b->sealed && compare) sound = verified_holds(v, verified_sum(b->ptr, b->size) == b->sum);
     b->told = !sound;
     return sound;
@@ -112,13 +115,16 @@ static void verified_leave(nm_verified *v, live_block *b) {
     if (v->turn == b) v->turn = b->next == b ? NULL : b->next;
 }
 
-/* The live block, if it may be given back or resized; else NULL with the failure set. Under the lock. */
-static live_block *verified_take_up(nm_verified *v, void *ptr, size_t size, size_t align) {
+/* The live block, if it may be given back or resized; else NULL with the failure set. Under the lock. What is damaged is
+ * refused to be given back once: the caller knows then, and its memory is not lost. */
+static live_block *verified_take_up(nm_verified *v, void *ptr, size_t size, size_t align, bool ends) {
     live_block *b = nm__verified_find(v, ptr);
     nm_status status = NM_OK;
     if (!verified_holds(v, b != NULL)) status = NM_FOREIGN_BLOCK;
-    else if (!verified_is_sound(v, b, verified_is_compared(v, VERIFIED_CRITICAL))) status = NM_CORRUPTED;
-    else if (!verified_holds(v, b->size == size && b->align == align)) status = NM_INVALID_LAYOUT;
+    else if (!(ends && b->refused) && !verified_is_sound(v, b, verified_is_compared(v, VERIFIED_CRITICAL))) {
+        status = NM_CORRUPTED;
+        if (ends) b->refused = verified_is_known(v, b);
+    } else if (!verified_holds(v, b->size == size && b->align == align)) status = NM_INVALID_LAYOUT;
     if (NM_LIKELY(status == NM_OK)) return b;
     return nm_refuse(status, size, 0, 0);
 }
@@ -188,7 +194,7 @@ static bool verified_resize(void *self, void *ptr, size_t old, size_t size, size
     NM_ASSERT(nm__is_layout(size, align));
     nm_verified *v = self;
     pthread_mutex_lock(&verifieds_lock);
-    live_block *b = verified_take_up(v, ptr, old, align);
+    live_block *b = verified_take_up(v, ptr, old, align, false);
     pthread_mutex_unlock(&verifieds_lock);
     if (b == NULL || !v->upstream.methods->resize(v->upstream.self, ptr, old, size, align)) return false;
     pthread_mutex_lock(&verifieds_lock);
@@ -203,7 +209,7 @@ static bool verified_resize(void *self, void *ptr, size_t old, size_t size, size
 static nm_status verified_free(void *self, void *ptr, size_t size, size_t align) {
     nm_verified *v = self;
     pthread_mutex_lock(&verifieds_lock);
-    live_block *b = verified_take_up(v, ptr, size, align);
+    live_block *b = verified_take_up(v, ptr, size, align, true);
     if (b != NULL) {
         verified_leave(v, b);
         v->leaving += size;

@@ -10,7 +10,8 @@ typedef struct nm__verified_block {
     size_t size, align;
     uint32_t sum; /* of a sealed one */
     bool sealed;
-    bool told; /* a call has failed as it was damaged: its memory is not read again */
+    bool told;    /* a call has failed as it was damaged: its memory is not read again */
+    bool refused; /* that call was a free of it: the next one gives it back */
     struct nm__verified_block *next, *before; /* a ring, in which allocs look at one after the other */
 } nm__verified_block;
 

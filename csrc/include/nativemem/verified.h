@@ -2,7 +2,8 @@
  *
  * It keeps a ledger of live blocks, so a free or a resize of what it did not give, or with another layout, is refused, and
  * so is what upstream gives twice. A block that is sealed has its final contents: any byte of it that changes otherwise is
- * found when the block is next compared, and the call fails with NM_CORRUPTED.
+ * found when the block is next compared, and the call fails with NM_CORRUPTED. A free that fails so gives the block back when
+ * it is called once more.
  *
  * It does not see who writes, and adds no bytes to a block: what is written past the end of a block is found where a sealed
  * block is hit, or by a secure heap below. What is below may not drop blocks that are live here (nm_arena_reset and the

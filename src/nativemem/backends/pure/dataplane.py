@@ -371,13 +371,14 @@ class Allocator:
     def _retire(self, block: Any) -> None:
         """Makes a live block stale; through its own chain where that takes single blocks back."""
         owner = block._allocator
-        try:
-            if owner._autofree:
+        for _ in range(2 if owner._autofree else 0):
+            try:
                 owner._give_back(block, STALE)
-            else:
-                owner._end(block, STALE)
-        except Refusal:
-            owner._end(block, STALE)
+                return
+            except Refusal as refusal:
+                if refusal.status != Status.CORRUPTED:  # such a block a Verified gives back at the second call
+                    break
+        owner._end(block, STALE)
 
     def _reset(self) -> None:
         self._collect_buffers()

@@ -18,7 +18,7 @@ _READ, _MUTATION, _CRITICAL = 100, 150, 200
 class _Live:
     """What is known of a live block; ``layout`` is the second copy of its size and alignment."""
 
-    __slots__ = ("align", "block", "layout", "size", "sum", "told")
+    __slots__ = ("align", "block", "layout", "refused", "size", "sum", "told")
 
     def __init__(self, size: int, align: int) -> None:
         self.size, self.align, self.layout = size, align, (size, align)
@@ -27,6 +27,8 @@ class _Live:
         self.sum: int | None = None
         #: a call has failed as it was damaged: its memory is not read again
         self.told = False
+        #: that call was a free of it: the next one gives it back
+        self.refused = False
 
 
 class VerifiedCore(WrapperCore):
@@ -74,12 +76,14 @@ class VerifiedCore(WrapperCore):
         live.told = not sound
         return sound
 
-    def _taken_up(self, size: int, align: int, memory: Any) -> _Live:
-        """The live block, if it may be given back or resized."""
+    def _taken_up(self, size: int, align: int, memory: Any, ends: bool) -> _Live:
+        """The live block, if it may be given back or resized. What is damaged is refused to be given back once: the
+        caller knows then, and its memory is not lost."""
         live = self._ledger.get(id(memory))
         if not self._holds(live is not None) or live is None:
             raise Refusal(Status.FOREIGN_BLOCK, size)
-        if not self._is_sound(live, memory, self._is_compared(_CRITICAL)):
+        if not (ends and live.refused) and not self._is_sound(live, memory, self._is_compared(_CRITICAL)):
+            live.refused |= ends and live.layout == (live.size, live.align)
             raise Refusal(Status.CORRUPTED, size)
         if not self._holds((live.size, live.align) == (size, align)):
             raise Refusal(Status.INVALID_LAYOUT, size)
@@ -111,14 +115,14 @@ class VerifiedCore(WrapperCore):
         return memory
 
     def _free(self, size: int, align: int, memory: Any) -> None:
-        self._taken_up(size, align, memory)
+        self._taken_up(size, align, memory, True)
         self._upstream._free(size, align, memory)
         del self._ledger[id(memory)]
         self._turns.pop(id(memory), None)
         self._count_free(size)
 
     def _resize(self, old: int, size: int, memory: Any, apply: Make) -> bool:
-        live = self._taken_up(old, memory._align, memory)
+        live = self._taken_up(old, memory._align, memory, False)
         if not self._upstream._resize(old, size, memory, apply):
             return False
         live.size, live.layout, live.sum = size, (size, live.align), None

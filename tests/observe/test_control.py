@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -21,7 +22,9 @@ import nativemem
 from nativemem.errors import ConfigError, NativeMemError
 from nativemem.observe import control
 from nativemem.observe.recording import read
-from nativemem.observe.snapshot import Snapshot, load
+from nativemem.observe.snapshot import Snapshot, by_line, load
+
+from .recordings import example, hostile
 
 native = pytest.mark.skipif(
     nativemem.backend != "native", reason="what is asked for is the engine's, which is native"
@@ -196,6 +199,27 @@ def test_hostile_clients(tmp_path: Path) -> None:
             client.close()
         assert control.ask(at, patience=60, do="status")["pid"] == program.pid
         program.goes_on()
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 40)])
+def test_top_in_a_terminal(width: int, height: int) -> None:
+    """CLI-4: what has no room is cut at its beginning, and never wraps."""
+    pytest.importorskip("rich", reason="rich is not installed")
+    from rich.console import Console
+
+    from nativemem.commands.top import _rich
+    from nativemem.observe.snapshot import from_recording
+
+    for recording in (example(), hostile()):
+        taken = from_recording(recording)
+        console = Console(width=width, height=height, file=io.StringIO())
+        console.print(_rich(taken, width, height))
+        lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+        assert max(map(len, lines)) <= width and len(lines) <= height
+        assert "".join(lines).isprintable()
+        shown = [line for line in lines if " in " in line]
+        assert len(shown) >= min(len(by_line(taken.sites)), 3)
+        assert "denials" in "".join(lines) and "blocks" in "".join(lines)
 
 
 def test_several_clients_at_once(tmp_path: Path) -> None:

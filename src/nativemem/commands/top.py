@@ -57,6 +57,15 @@ def _short(text: str, width: int) -> str:
     return text if len(text) <= width else "\N{HORIZONTAL ELLIPSIS}" + text[1 - width :]
 
 
+def _shortened(rows: list[tuple[str, ...]], width: int) -> list[tuple[str, ...]]:
+    """Sites whose last column has what the others leave of ``width``."""
+    from .view import SITES
+
+    rows = [(*row[:2], _short(row[2], width // 4), row[3]) for row in rows]
+    others = sum(2 + max(len(row[i]) for row in (SITES, *rows)) for i in range(3))
+    return [(*row[:3], _short(row[3], max(width - others, 20))) for row in rows]
+
+
 def _rich(taken: Snapshot, width: int, height: int) -> Any:
     from rich.console import Group
     from rich.table import Table
@@ -68,7 +77,7 @@ def _rich(taken: Snapshot, width: int, height: int) -> Any:
     room = max(height - 6, 4)
     for heads, rows, left in (
         (OWNERS, owner_rows(taken), (0, 5)),
-        (SITES, [(*row[:3], _short(row[3], max(width - 40, 20))) for row in site_rows(taken, _SITES)], (2, 3)),
+        (SITES, _shortened(site_rows(taken, _SITES), width), (2, 3)),
     ):
         if not rows or room < 3:
             continue

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,28 @@ def test_the_last_traceback_under_a_limit(
         if not is_file:  # 3.14 shows a command's lines even so
             shown = [line for line in shown if not line.startswith("    ")]
         assert (shown, code) == (expected, 3), (program.name, program.words[:2])
+
+
+@pytest.mark.usefixtures("needs_native")
+@pytest.mark.parametrize("limit", ["6 MiB", "12 MiB"])
+def test_the_traceback_of_a_thread_under_a_limit(limit: str, tmp_path: Path) -> None:
+    """CLI-5, ENG-9: a thread that the error has ended shows it, too, and the program goes on."""
+    text = """
+        import threading
+        kept = []
+        def work():
+            while True: kept.append([0] * 100)
+        made = threading.Thread(target=work, name="worker")
+        made.start()
+        made.join()
+        print(len(kept) > 100)
+        """
+    program = Situation("a thread", textwrap.dedent(text))
+    prepare(program, tmp_path / "of")
+    process = start(program, [*RUN, "--budget", limit], tmp_path / "of")
+    out, error, code = finish(program, process, tmp_path / "of")
+    first, *_, last = [line for line in error.splitlines() if not line.startswith("nativemem: ")]
+    assert (out, first, last, code) == ("True\n", "Exception in thread worker:", "MemoryError", 0), error
 
 
 def test_there_are_enough_situations() -> None:

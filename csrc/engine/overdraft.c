@@ -95,7 +95,9 @@ static uintptr_t overdraft_lend(size_t bytes, size_t size, PyThreadState *thread
 /* What no code of the program's has asked for, or would be told of: how much of that may be lent; 0: it is none. */
 static size_t overdraft_most_for_interpreter(PyThreadState *thread, size_t size) {
     if (nm__insides_is_for_interned(thread, size)) return NM_OVERDRAFT_LENT_TO_INTERPRETER / 2;
-    bool own = nm__spared_is_without_program(thread) && nm__denial_has_safe_points();
+    bool shows, own = nm__spared_is_without_program(thread, &shows) &&
+                      PyThreadState_GetInterpreter(thread) == PyInterpreterState_Main() &&
+                      (shows || nm__denial_is_main_thread()); /* in others the library works for the program's code */
     return own ? NM_OVERDRAFT_LENT_TO_INTERPRETER : 0;
 }
 

@@ -127,7 +127,8 @@ bool nm__spared_may_interrupt(PyThreadState *thread) {
 /* Below it stand the frames of the command by which `nativemem run` starts a program without a start-up file. */
 static const char spared_starter[] = "nativemem.commands.start";
 
-bool nm__spared_is_without_program(PyThreadState *thread) {
+bool nm__spared_is_without_program(PyThreadState *thread, bool *shows) {
+    *shows = false;
     if (spared_name_key == NULL) return false;
     const void *frame = NULL;
     bool is_imported = true; /* what is further in and not the library's: a finder, or a module of the environment's */
@@ -136,6 +137,7 @@ bool nm__spared_is_without_program(PyThreadState *thread) {
         const char *text = globals == NULL ? spared_starter : spared_module_of(globals);
         if (text == NULL || strcmp(text, "runpy") == 0) return false;
         if (strcmp(text, spared_starter) == 0) return is_imported;
+        if (strcmp(text, "traceback") == 0) *shows = true;
         if (spared_is_of_imports(text)) is_imported = true;
         else if (!spared_is_library(text) && spared_compare_first_part(text, "nativemem") != 0) is_imported = false;
     }

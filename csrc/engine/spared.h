@@ -12,8 +12,9 @@
 /* Whether the Python code that runs in the thread may be interrupted. Allocates nothing. */
 bool nm__spared_may_interrupt(PyThreadState *thread);
 /* Whether no code of the program's runs in the thread: the interpreter works for itself, before the program's first
- * line, or when it shows the error that has ended it. The standard library's own code may run. Allocates nothing. */
-bool nm__spared_is_without_program(PyThreadState *thread);
+ * line, or when it shows the error that has ended it. The standard library's own code may run. *shows: that which shows errors
+ * does. Allocates nothing. */
+bool nm__spared_is_without_program(PyThreadState *thread, bool *shows);
 /* What the standard library's modules are called. Without them the library is code as any other. */
 void nm__spared_learn_library(void);
 int nm__spared_add(PyObject *module);

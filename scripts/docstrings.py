@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import builtins
 import dataclasses
 import enum
 import functools
@@ -34,12 +35,13 @@ PARTS = ("what", "parameters", "returns", "raises", "threads", "example")
 
 _DIRECTIVE = re.compile(r"^\.\. auto(\w+):: ([\w.]+)(\(\))?$", re.MULTILINE)
 #: "Parameters as of :class:`Arena`", "As :meth:`Cache.get`": they are named there
-_AS_OF = re.compile(r"\b[Aa]s\s+(?:of\s+:class|:meth):`(?:\w+\.)*(\w+)`")
+_AS_OF = re.compile(r"\b[Aa]s\s+(?:of\s+)?:(?:class|meth|func):`(?:\w+\.)*(\w+)`")
 #: "What :func:`measure` returns": what has an example of that has one of this
 _RETURNED = re.compile(r"\b[Ww]hat\s+:\w+:`[~.\w]*?(\w+)`\s+(?:returns|gives|found)")
 _NAMED: dict[str, str] = {}
+_UNMADE: set[str] = set()
 _RETURNS = re.compile(r"\b(returns?|gives?|yields?|results?|whether)\b", re.IGNORECASE)
-_NOUNS = {"Arrays", "Blocks", "Bytes", "Counters", "Events", "Figures", "Its", "Names", "This"}
+_NOUNS = {"Arrays", "Blocks", "Bytes", "Counters", "Events", "Figures", "Its", "Sizes", "Names", "This"}
 _VERB = re.compile(r"[A-Z][a-z]+s\b")
 
 
@@ -101,9 +103,11 @@ def names() -> list[Name]:
     """What the pages of the reference describe, each object once, members of classes among them."""
     found: dict[int, Name] = {}
     for page in sorted((ROOT / "docs" / "reference").glob("*.md")):
-        for kind, path, _ in _DIRECTIVE.findall(page.read_text(encoding="utf-8")):
+        for kind, path, unmade in _DIRECTIVE.findall(page.read_text(encoding="utf-8")):
             if kind == "data":
                 continue
+            if unmade:  # as the page says, no program makes one
+                _UNMADE.add(path)
             thing = _find(path)
             if not isinstance(thing, ModuleType):
                 places = {path: thing}
@@ -162,7 +166,7 @@ def lacks(name: Name, examples: str) -> list[str]:
         first = _VERB.match(doc.strip())
         if first is None and not doc.strip() or first is not None and first[0] not in _NOUNS:
             missing.append("returns")
-    untold = [error for error in sorted(_raised(name)) if not re.search(rf"\b{error}\b", around)]
+    untold = [error for error in sorted(_raised(name)) if not any(word in around for word in _kinds(error))]
     if untold:
         missing.append(f"raises ({' '.join(untold)})")
     if not re.search(r"\bthreads?\b|thread-safe", around, re.IGNORECASE):
@@ -170,6 +174,12 @@ def lacks(name: Name, examples: str) -> list[str]:
     if not _is_shown(name, examples):
         missing.append("example")
     return missing
+
+
+def _kinds(error: str) -> list[str]:
+    """The error, and of a builtin one those that it is one of, as ``OSError``."""
+    known = getattr(builtins, error, Exception)
+    return [error, *(cls.__name__ for cls in known.__mro__ if cls not in (Exception, BaseException, object))]
 
 
 def _is_shown(name: Name, examples: str) -> bool:
@@ -182,6 +192,8 @@ def _is_shown(name: Name, examples: str) -> bool:
 
 def _parameters(name: Name) -> list[str]:
     thing = name.thing
+    if name.path in _UNMADE:
+        return []
     if dataclasses.is_dataclass(thing):
         return [field.name for field in dataclasses.fields(thing) if field.init and not field.name.startswith("_")]
     if hasattr(thing, "_fields") and isinstance(thing, type) and issubclass(thing, tuple):

@@ -232,7 +232,13 @@ class PoolConfig(Config):
 
 @dataclass(frozen=True)
 class SlabConfig(Config):
-    """What a slab is made with. ``bins``: cell sizes in bytes, ascending multiples of 16 up to 4096."""
+    """What a slab is made with. ``bins``: cell sizes in bytes, ascending multiples of 16 up to 4096;
+    ``zero_on_free``: whether cells are wiped when they are freed.
+
+    >>> import nativemem
+    >>> nativemem.Slab.from_config(SlabConfig(bins=(64, "1 KiB"))).config.bins
+    (64, 1024)
+    """
 
     section = "slab"
     presets = {"low_memory": {"bins": (32, 48, 64, 96, 128, 192, 256)}}
@@ -255,7 +261,11 @@ class SlabConfig(Config):
 
 @dataclass(frozen=True)
 class HeapConfig(Config):
-    """What a heap is made with. ``secure``: what `docs/safety.md` says of the secure mode."""
+    """What a heap is made with. ``secure``: what docs/safety.md says of the secure mode.
+
+    >>> HeapConfig.debug()
+    HeapConfig(secure=True)
+    """
 
     section = "heap"
     presets = {"debug": {"secure": True}}

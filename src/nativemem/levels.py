@@ -37,6 +37,8 @@ class Level(enum.Enum):
 
     >>> Level("full") is Level.FULL, Level.FULL.cost("write"), Level.OFF.cost("grow")
     (True, 4, 50)
+    >>> Level.FULL.hundredths, Level.FULL.keeps_checksums, Level.BASIC.keeps_checksums
+    (200, True, False)
     """
 
     OFF = "off"

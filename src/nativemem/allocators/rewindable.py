@@ -17,7 +17,8 @@ __all__ = ["Mark"]
 
 
 class Mark:
-    """A position in an arena, or a height of a stack, to come back to; made by their ``mark``."""
+    """What :meth:`Arena.mark` returns, and a stack's: a position in an arena, or a height of a stack, to come back
+    to. It belongs to the thread of its allocator."""
 
     __slots__ = ("_core", "_serial")
 

@@ -189,8 +189,8 @@ class _Typed:
 
 
 class Value(_Typed):
-    """One value of a :mod:`struct` format in a block of its own; made by ``alloc_value``. A format of one field
-    stands for that, one of several for a tuple. As thread-safe as the block's allocator."""
+    """What :meth:`Allocator.alloc_value` returns: one value of a :mod:`struct` format in a block of its own. A
+    format of one field stands for that, one of several for a tuple. As thread-safe as the block's allocator."""
 
     __slots__ = ()
 
@@ -215,8 +215,8 @@ class Value(_Typed):
 
 
 class Array(_Typed):
-    """Items of a :mod:`struct` format, one behind the other, in a block of their own; made by ``alloc_array``. As
-    thread-safe as the block's allocator."""
+    """What :meth:`Allocator.alloc_array` returns: items of a :mod:`struct` format, one behind the other, in a block
+    of their own. As thread-safe as the block's allocator."""
 
     __slots__ = ("_n",)
 

@@ -17,7 +17,7 @@ __all__ = ["Binding", "bind"]
 
 
 class Binding(SimpleNamespace):
-    """The facade classes bound to one backend; see :func:`nativemem.facades.load`."""
+    """The facade classes bound to one backend: what :func:`nativemem.facades.load` returns."""
 
 
 def bind(name: str, facades: Iterable[type[Any]], pressure: Pressure) -> Binding:

@@ -13,8 +13,15 @@ T = TypeVar("T")
 
 
 class ScopedExecutor(Executor):
-    """Runs everything in another executor, within ``with scope:``; made by :meth:`Budget.wrap`. Its
-    threads have to be this process's."""
+    """What :meth:`Budget.wrap` returns: runs everything in another executor, within ``with scope:``. Its threads
+    have to be this process's.
+
+    >>> import nativemem
+    >>> from concurrent.futures import ThreadPoolExecutor
+    >>> executor = nativemem.Budget("64 MiB").wrap(ThreadPoolExecutor())
+    >>> isinstance(executor, ScopedExecutor); executor.shutdown()
+    True
+    """
 
     def __init__(self, scope: Any, executor: Executor) -> None:
         self._scope, self._executor = scope, executor

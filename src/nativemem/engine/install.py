@@ -29,9 +29,9 @@ LEAST_OVER_HELD = 1 << 20
 
 
 class Installed:
-    """What is on. ``objects``: the heap serves CPython's objects; ``arrays``: it serves NumPy's arrays,
-    or will from the moment that NumPy is imported; ``raw``: it serves what the interpreter itself and extensions
-    take from its raw domain; ``limit``: bytes, None for none. False where nothing is on."""
+    """What :func:`installed` returns: what is on. ``objects``: the heap serves CPython's objects; ``arrays``: it
+    serves NumPy's arrays, or will from the moment that NumPy is imported; ``raw``: it serves what the interpreter
+    itself and extensions take from its raw domain; ``limit``: bytes, None for none. False where nothing is on."""
 
     __slots__ = ("arrays", "limit", "objects", "raw")
     objects: bool

@@ -58,8 +58,8 @@ KINDS = {
 
 @dataclass(frozen=True)
 class OwnerStats:
-    """An owner at one moment: bytes ``used``, the highest so far (``peak``), the ``limit`` with what was borrowed
-    and lent, bytes ``lent`` to others, requests ``denied``, and the ``pressure``."""
+    """An owner at one moment, for any thread: bytes ``used``, the highest so far (``peak``), the ``limit`` with
+    what was borrowed and lent, bytes ``lent`` to others, requests ``denied``, and the ``pressure``."""
 
     used: int
     peak: int
@@ -71,8 +71,8 @@ class OwnerStats:
 
 @dataclass(frozen=True)
 class ManagerStats:
-    """A manager at one moment: the ``total`` and each of the ``owners`` as :class:`OwnerStats`; live blocks by
-    ``providers`` (small, medium, large, heap), and the ``verification``'s account."""
+    """A manager at one moment, for any thread: the ``total`` and each of the ``owners`` as :class:`OwnerStats`;
+    live blocks by ``providers`` (small, medium, large, heap), and the ``verification``'s account."""
 
     total: OwnerStats
     owners: dict[str, OwnerStats]

@@ -62,6 +62,13 @@ class Provider:
     ``len`` is the number of used bytes. ``read_bytes``, ``write_bytes`` and ``resize`` copy and never do half of
     what was asked. ``acquire`` and ``release`` give and end a window. Equality, order and hash are those of the
     used bytes, across tiers; so a provider that is a key must not change. A context manager that closes.
+
+    Parameters: ``verification``, a level, its name or a :class:`Verification` (None: the tier's); the ``rest`` as
+    the tier has it.
+
+    >>> from nativemem.manager import Provider, StdProvider
+    >>> isinstance(StdProvider(), Provider)
+    True
     """
 
     __slots__ = ("__weakref__", "_block", "_limit", "_upstream", "_used", "_view", "_windows")

@@ -101,7 +101,7 @@ class _Written:
 
 
 class Publisher:
-    """What :func:`publish` returns."""
+    """What :func:`publish` returns; parameters as of :func:`publish`."""
 
     def __init__(self, registry: Any, interval: float | None) -> None:
         client = _client()

@@ -150,8 +150,8 @@ _GRAVE = ("denied", "pressure")
 
 
 class Bridge:
-    """What :func:`to_logging` returns; parameters are its. ``dropped`` counts events that were not logged: for want
-    of memory, or because they came and went between two looks."""
+    """What :func:`to_logging` returns; parameters as of :func:`to_logging`. ``dropped`` counts events that were not
+    logged: for want of memory, or because they came and went between two looks."""
 
     def __init__(self, logger: logging.Logger, level: int | None, interval: float | None) -> None:
         self._logger, self._level, self._interval = logger, level, interval

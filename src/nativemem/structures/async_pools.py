@@ -17,7 +17,7 @@ async def _settled(result: Any) -> Any:
 
 
 class AsyncLease(Lent[T]):
-    """What :meth:`AsyncObjectPool.get` gives: an object, until :meth:`release`."""
+    """What :meth:`AsyncObjectPool.get` gives: an object, until :meth:`release`; in the thread of its event loop."""
 
     async def release(self) -> None:
         """Gives the object back: it is reset, and serves again. Once that is done it does nothing."""

@@ -76,6 +76,7 @@ class _Layer(Composable):
 
 class DedupCache(_Layer):
     """Callers that want one key at the same time share one compute, and its value or its error, which is not kept.
+    What :meth:`Cache.with_dedup` returns, around ``inner``, that cache.
 
     With an :class:`AsyncCache` the compute is a task of its own: a caller that is cancelled leaves the others, and
     the task, as they are. Callers of other event loops compute for themselves. Any thread.
@@ -212,9 +213,10 @@ class CircuitBreakerCache(_Guarded):
     ``reset_after`` seconds; then one, the probe, whose success closes the circuit and whose failure opens it
     again. Hits are served all the time.
 
-    Parameters: ``failures``; ``reset_after``; ``timeout``, seconds for one compute of an :class:`AsyncCache` (None:
-    any), which counts as a failure when they are over; ``serve_stale``, whether a value that is no longer fresh is
-    returned in place of :class:`CircuitOpenError` (the cache keeps it for its ``stale`` seconds); ``clock``.
+    Parameters: ``inner``, a cache, whose ``with_circuit_breaker`` makes it; ``failures``; ``reset_after``;
+    ``timeout``, seconds for one compute of an :class:`AsyncCache` (None: any), which counts as a failure when they
+    are over; ``serve_stale``, whether a value that is no longer fresh is returned in place of
+    :class:`CircuitOpenError` (the cache keeps it for its ``stale`` seconds); ``clock``.
 
     What is cancelled counts as nothing. Any thread.
 
@@ -329,8 +331,9 @@ class CircuitBreakerCache(_Guarded):
 
 
 class RateLimitedCache(_Guarded):
-    """At most ``rate`` computes a second, and ``burst`` at once after a while without (None: one second's); hits
-    are free. Beyond that: :class:`RateLimitExceeded`, which says when. (A token bucket.) Any thread.
+    """What :meth:`Cache.with_rate_limit` returns, around ``inner``, that cache: at most ``rate`` computes a second,
+    and ``burst`` at once after a while without (None: one second's); hits are free. Beyond that:
+    :class:`RateLimitExceeded`, which says when. (A token bucket.) Any thread.
 
     >>> import nativemem.errors
     >>> from nativemem.structures import Cache

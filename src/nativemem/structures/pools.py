@@ -100,6 +100,8 @@ class ObjectPool(Slots[T]):
         >>> pool.get().release()
         >>> lease = pool.try_get(); lease.discard(); pool.health.destroyed, pool.health.leak_rate
         (1, 0.0)
+        >>> pool.health.failure_rate
+        0.0
         """
         while True:
             grant = self._request(lambda: None, create=False)

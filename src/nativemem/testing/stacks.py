@@ -28,7 +28,8 @@ EVAL = "_PyEval_EvalFrameDefault"
 
 @dataclass(frozen=True)
 class CFrame:
-    """A call in C code. ``offset``: in bytes, in ``module``, the file of a program or library."""
+    """A call in C code, of ``function``, ``at`` so many bytes into it. ``offset``: in bytes, in ``module``, the
+    file of a program or library."""
 
     module: str
     offset: int

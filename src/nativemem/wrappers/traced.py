@@ -128,7 +128,13 @@ class Traced(Wrapper):
         return percentiles(self._histograms()[0])
 
     def latencies(self) -> dict[int, int] | None:
-        """As :meth:`percentiles`, of the nanoseconds that upstream took for a block."""
+        """As :meth:`percentiles`, of the nanoseconds that upstream took for a block.
+
+        >>> import nativemem
+        >>> traced = nativemem.Traced(None, histogram=True)
+        >>> block = traced.alloc(8); sorted(traced.latencies())
+        [50, 90, 99]
+        """
         return percentiles(self._histograms()[1])
 
     def print_histogram(self, file: TextIO | None = None) -> None:

@@ -146,8 +146,8 @@ class BoundedList(_Contiguous):
     __slots__ = ()
 
     def sort(self, *, key: Callable[[Any], Any] | None = None, reverse: bool = False) -> None:
-        """Sorts in place, as :meth:`list.sort`; stable. Raises :class:`ValueError` where ``key`` has changed how
-        many items there are."""
+        """Sorts in place by ``key``, or in ``reverse``, as :meth:`list.sort`; stable. Raises :class:`ValueError`
+        where ``key`` has changed how many items there are."""
         items = self[:]
         n = len(items)
         items.sort(key=key, reverse=reverse)

@@ -61,7 +61,7 @@ def render(
     owner: str | None = None,
     where: str = "",
 ) -> str | bytes:
-    """What ``recording`` shows, in one of :data:`FORMATS`: bytes where it is a binary one, else text.
+    """What ``recording`` shows, in ``form``, one of :data:`FORMATS`: bytes where it is a binary one, else text.
 
     Parameters: ``top``, the most rows of a table (None: as the format has it); ``by``, what the largest sites are
     the largest of, ``live``, ``peak`` or ``total``; ``owner``, one owner alone; ``where``, the recording's name.

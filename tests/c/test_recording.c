@@ -33,6 +33,9 @@ static void test_names_and_paths_are_kept_once(void) {
                          nm__recording_node(r, outer, b, b, 4), nm__recording_node(r, 0, b, a, 4)};
     for (int i = 0; i < 4; i++) CHECK(others[i] > inner && (i == 0 || others[i] > others[i - 1]));
     CHECK(nm__recording_node(r, 0, a, b, 12) == outer && nm__recording_node(r, outer, b, a, 4) == inner);
+    uint32_t first = nm__recording_node(r, inner, a, b, 0);
+    for (int round = 0; round < 2; round++) /* many that differ in one thing meet in the table */
+        for (uint32_t i = 0; i < 2000; i++) CHECK(nm__recording_node(r, inner, a, b, (int)i) == first + i);
     const nm__node *n = item(nm__recording_view(r), NM__NODES, outer);
     CHECK(n->parent == 0 && n->file == a && n->function == b && n->line == 12);
     uint32_t site = nm__recording_site(r, inner, 0, NM__OF_OBJECTS);

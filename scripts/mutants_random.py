@@ -177,6 +177,7 @@ TESTS = {
     "src/nativemem/stats.py": ("tests/observe/test_snapshot.py", "tests/contract/test_stats.py"),
     "src/nativemem/observe/": ("tests/observe",),
     "src/nativemem/testing/": ("tests/testing",),
+    "src/nativemem_pytest.py": ("tests/testing/test_pytest_plugin.py",),
     "src/nativemem/manager/collections/": COLLECTIONS,
     "src/nativemem/backends/pure/packed/": COLLECTIONS,
     "src/nativemem/manager/": ("tests/manager",),

@@ -75,8 +75,11 @@ bool nm__budget_has_recovered(const struct nm_budget *b); /* a charge of a quart
 void nm__budget_register_forks(void);
 /* Crossings of its levels are not kept: there is no callback to be told of them. */
 void nm__budget_is_unwatched(struct nm_budget *b);
-/* What it is called in events, UTF-8; cut where it is long. Once, before other threads have it. Without it there are none. */
+/* What it is called in events, UTF-8; cut where it is long. Before other threads have it. Without it there are none. */
 void nm__budget_introduce(struct nm_budget *b, const char *name);
+/* As if it had just been made, by that name, but that what is in use stays charged. Pre: no other thread charges it, it has no
+ * children, and nothing is lent. */
+void nm__budget_renew(struct nm_budget *b, const char *name);
 /* Whether nm_budget_crossed has something. */
 extern atomic_bool nm__pressed;
 

@@ -91,8 +91,21 @@ static NM_COLD void budget_note(nm__event_kind kind, const nm_budget *b, const n
 }
 
 void nm__budget_introduce(nm_budget *b, const char *name) {
-    for (size_t i = 0; i < sizeof b->name - 1 && name[i] != 0; i++) b->name[i] = name[i];
+    size_t i = 0;
+    for (; i < sizeof b->name - 1 && name[i] != 0; i++) b->name[i] = name[i];
+    b->name[i] = 0;
     budget_note(NM__EVENT_MADE, b, NULL, 0, 0);
+}
+
+void nm__budget_renew(nm_budget *b, const char *name) {
+    pthread_mutex_lock(&b->lock);
+    b->has_last = false;
+    pthread_mutex_unlock(&b->lock);
+    nm__counter *counters[] = {&b->count, &b->bytes, &b->denied, &b->overruns};
+    for (size_t i = 0; i < sizeof counters / sizeof *counters; i++) nm__set(counters[i], 0);
+    nm__set(&b->recent, 0);
+    nm__set(&b->peak, budget_used(b));
+    nm__budget_introduce(b, name);
 }
 
 /* ---- levels: under the lock of all ------------------------------------------------------------------ */

@@ -166,6 +166,26 @@ static PyObject *owner_make(PyObject *module, PyObject *args) {
     return (PyObject *)self;
 }
 
+/* (owner, name, most): False, and nothing is changed, where its budget refused a request or has more than `most` bytes in
+ * use. Pre: that of nm__budget_renew. What was noted of the owner until now stays under the name and number that it had. */
+static PyObject *owner_renew(PyObject *module, PyObject *args) {
+    (void)module;
+    PyObject *owner, *name;
+    Py_ssize_t most;
+    if (!PyArg_ParseTuple(args, "O!Un", &nm__owner_type, &owner, &name, &most)) return NULL;
+    nm__owner *o = ((OwnerObject *)owner)->owner;
+    const char *label = PyUnicode_AsUTF8(name);
+    if (label == NULL) return NULL;
+    if (nm_budget_denied(o->budget) != 0 || nm_budget_used(o->budget) > (size_t)most) Py_RETURN_FALSE;
+    if (owner_at_end != NULL) owner_at_end(o);
+    PyObject *before = o->name;
+    o->name = Py_NewRef(name);
+    o->number = ++owner_all.numbers;
+    nm__budget_renew(o->budget, label);
+    Py_XDECREF(before);
+    Py_RETURN_TRUE;
+}
+
 /* The calling thread's superblocks of the owner, where it does not allocate from it now. */
 static PyObject *owner_detach(PyObject *module, PyObject *owner) {
     (void)module;
@@ -181,6 +201,7 @@ static PyObject *owner_detach(PyObject *module, PyObject *owner) {
 
 int nm__owners_add(PyObject *module) {
     static PyMethodDef methods[] = {{"scope_owner", owner_make, METH_VARARGS, "A budget's heap, to be entered."},
+                                    {"scope_renew", owner_renew, METH_VARARGS, "Its budget begins anew, by another name."},
                                     {"scope_detach", owner_detach, METH_O, "What is empty of an owner goes back."},
                                     {NULL, NULL, 0, NULL}};
     static bool watches;

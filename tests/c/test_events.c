@@ -41,6 +41,22 @@ static void test_what_is_noted(void) {
     nm_budget_destroy(parent);
 }
 
+static void test_a_budget_begins_anew(void) {
+    nm_budget *b = named(1000, NULL, "the first of them");
+    nm_denial denial;
+    CHECK(nm_budget_charge(b, 800) && !nm_budget_charge(b, 300) && nm_budget_last_denial(b, &denial));
+    nm_budget_release(b, 700);
+    nm__budget_renew(b, "b");
+    nm_charges charges = nm_budget_charges(b);
+    CHECK(nm_budget_used(b) == 100 && nm_budget_peak(b) == 100 && nm_budget_take_peak(b) == 100 && nm_budget_limit(b) == 1000);
+    CHECK(nm_budget_denied(b) == 0 && !nm_budget_last_denial(b, &denial) && charges.count == 0 && charges.bytes == 0);
+    uint64_t before = newest();
+    CHECK(nm__events_read(before - 1, found, 1) == 1 && found[0].kind == NM__EVENT_MADE && strcmp(found[0].name, "b") == 0);
+    CHECK(!nm_budget_charge(b, 901) && nm__events_read(before, found, 1) == 1 && strcmp(found[0].name, "b") == 0);
+    nm_budget_release(b, 100);
+    nm_budget_destroy(b);
+}
+
 #define WRITERS 3
 static atomic_int writing;
 
@@ -120,6 +136,7 @@ static void test_a_peak_is_taken_while_others_charge(void) {
 
 int main(void) {
     RUN(test_what_is_noted());
+    RUN(test_a_budget_begins_anew());
     RUN(test_no_event_is_mixed_of_two());
     RUN(test_charges_are_counted());
     RUN(test_a_peak_is_taken_while_others_charge());

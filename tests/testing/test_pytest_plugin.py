@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -169,6 +171,51 @@ def test_budgets(run: Run) -> None:
     assert by_name["test_swallowed"]["denied"] == 1
 
 
+ONE_AFTER_ANOTHER = """
+import pytest
+kept = []
+def test_large():
+    for _ in range(3): bytearray(40 << 20)  # the large one
+def test_small(): pass
+def test_swallowed():
+    def little(): return bytes(1 << 19)
+    little()
+    try: bytearray(70 << 20)
+    except MemoryError: pass
+def test_after_a_refusal(): bytearray(50 << 20)
+@pytest.mark.skip
+def test_skipped(): pass
+def test_keeps(): kept.append(bytearray(30 << 20))
+def test_has_all_of_its_own(): bytearray(50 << 20)
+def test_sets_the_limit(request):
+    budget = request.getfixturevalue("memory_budget")
+    assert budget.peak < 4 << 20 and budget.denied == 0 and budget.last_denial is None
+    assert budget.name.endswith("test_sets_the_limit")
+    budget.limit = 100 << 20
+    bytearray(70 << 20)
+def test_has_the_first_limit(): bytearray(70 << 20)
+@pytest.mark.nativemem_budget("128 MiB")
+def test_marked(): bytearray(70 << 20)
+def test_unmarked(): bytearray(70 << 20)
+"""
+
+
+@native
+def test_a_budget_of_its_own(run: Run) -> None:
+    """PYT-5: a test is charged as if it were the first, though tests without a marker have their budget in turn."""
+    result = run(ONE_AFTER_ANOTHER, "--nativemem-budget=64MiB", "--nativemem-report=report.json", "-rf")
+    over = {"test_swallowed", "test_has_the_first_limit", "test_unmarked"}
+    assert set(failed(result)) == over, result.stdout.str()
+    tests = json.loads(Path("report.json").read_text(encoding="utf-8"))["tests"]
+    by_name = {each["test"].partition("::")[2]: each for each in tests}
+    assert 40 << 20 < by_name["test_large"]["peak"] < 44 << 20 and by_name["test_small"]["peak"] < 4 << 20
+    assert by_name["test_marked"]["limit"] == 128 << 20 and by_name["test_unmarked"]["limit"] == 64 << 20
+    at = next(n for n, code in enumerate(ONE_AFTER_ANOTHER.strip().splitlines(), 1) if "the large one" in code)
+    paths = [place["path"] for place in by_name["test_swallowed"]["places"]]
+    assert paths and all(f"test_suite.py:{at} " not in path[0] for path in paths), paths
+    assert "test_suite.py" in str(paths)
+
+
 LEAKS = """
 import functools, logging, unittest, warnings
 import pytest
@@ -307,13 +354,13 @@ def test_mistakes(run: Run) -> None:
 
 
 def test_off_by_default(run: Run) -> None:
-    """PYT-4: nothing of it is loaded, and nothing shows."""
+    """PYT-4: neither it nor the package is loaded, but for its front, and nothing shows."""
     result = run(
         """
 import sys
 def test():
-    ours = [name for name in sys.modules if name.startswith("nativemem")]
-    assert not [name for name in ours if "session" in name or "observe" in name or "allocators" in name]
+    ours = {name for name in sys.modules if name.startswith("nativemem")}
+    assert ours - {"nativemem_autoinstall"} == {"nativemem_pytest"}, ours
 """,
         "-v",
     )
@@ -567,3 +614,18 @@ def test_refused_allocations_on_the_pure_backend(run: Run, monkeypatch: pytest.M
     result = run("import pytest\n@pytest.mark.nativemem_oom\ndef test(oom): assert oom(lambda: []) is None")
     result.assert_outcomes(passed=1)
     assert result.stdout.str().count("no allocation is refused: ") == 1
+
+
+@native
+def test_the_programs_of_the_page(run: Run) -> None:
+    """docs/testing_memory.md: each passes with the plugin; those without tests run by themselves."""
+    page = (Path(__file__).parents[2] / "docs" / "testing_memory.md").read_text(encoding="utf-8")
+    programs = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    suites = [program for program in programs if "def test_" in program]
+    assert len(suites) >= 4 and len(suites) < len(programs)
+    result = run("\n".join(suites), "--nativemem")
+    result.assert_outcomes(passed=sum(len(re.findall(r"^def test_", suite, re.M)) for suite in suites) + 1)
+    assert "memory (nativemem)" in result.stdout.str()
+    for program in set(programs) - set(suites):
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        assert done.returncode == 0 and "grows by" in done.stdout, done.stderr

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..backends.selection import need_native
 from ..errors import ConfigError, NativeMemError, NativeUnavailable, shown
 from ..sizes import parse_size
-from .recording import Recording, read, read_bytes
+
+if TYPE_CHECKING:
+    from .recording import Recording
 
 __all__ = ["Profile"]
 
@@ -98,6 +100,8 @@ class Profile:
 
     def read(self) -> Recording:
         """What was noted so far, a :class:`~.recording.Recording`. Raises NativeMemError before it was started."""
+        from .recording import read, read_bytes
+
         parts = _dataplane().profile_read() if self._running else self._parts
         if parts is not None:
             return read_bytes(parts, self.path or "memory")

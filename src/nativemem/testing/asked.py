@@ -9,9 +9,21 @@ import pytest
 
 from ..errors import ConfigError, InvalidLayout, shown
 from ..sizes import parse_size
-from .repetitions import Repetitions
 
-__all__ = ["Asked", "size_of"]
+__all__ = ["Asked", "is_marked", "size_of"]
+
+_MARKERS = ("nativemem_budget", "nativemem_no_leaks", "nativemem_oom")
+
+
+def is_marked(item: pytest.Item) -> bool:
+    """Whether one of our markers is on it, its class, module or package."""
+    node: Any = item
+    while node is not None:
+        for marker in node.own_markers:
+            if marker.name in _MARKERS:
+                return True
+        node = node.parent
+    return False
 
 
 def size_of(value: Any, where: str) -> int | None:
@@ -61,29 +73,23 @@ def _called(limit: Any, item: pytest.Item) -> Any:
 
 
 class Asked:
-    """What is asked of one test: ``limit``, the most that it may use; ``owners``, the most by name of a budget;
+    """What is asked of a test: ``limit``, the most that it may use; ``owners``, the most by name of a budget;
     ``repetitions``, warm-up and repetitions of a leak check, or None; ``oom``, the parameters of a sweep, or None.
-    ``marked``: the limit is of a marker.
+    ``marked``: the limit is of a marker. As it is made it is what a run asks of tests without a marker."""
 
-    Raises :class:`ConfigError` for a marker with values that will not do.
-    """
-
-    def __init__(self, item: pytest.Item, limit: int | None, no_leaks: bool) -> None:
+    def __init__(self, limit: int | None, no_leaks: bool) -> None:
         self.limit, self.marked = limit, False
         self.owners: dict[str, int | None] = {}
         self.repetitions: tuple[int, int] | None = (1, 3) if no_leaks else None
-        for marker in item.iter_markers("nativemem_budget"):
-            value, owner = _arguments(marker, _budget)
-            if owner is not None and not isinstance(owner, str):
-                raise ConfigError(f"nativemem_budget: the owner is the name of a budget, not {shown(owner)}")
-            if owner in self.owners if owner is not None else self.marked:
-                continue  # a nearer marker says otherwise
-            most = size_of(_called(value, item), "nativemem_budget: the limit")
-            if owner is None:
-                self.limit, self.marked = most, True
-            else:
-                self.owners[owner] = most
         self.oom: dict[str, Any] | None = None
+
+    @classmethod
+    def of(cls, item: pytest.Item, limit: int | None, no_leaks: bool) -> Asked:
+        """What its markers ask for, the nearest first. Raises :class:`ConfigError` for one with values that will
+        not do."""
+        self = cls(limit, no_leaks)
+        for marker in item.iter_markers("nativemem_budget"):
+            self._bound(item, *_arguments(marker, _budget))
         nearest = item.get_closest_marker("nativemem_oom")
         if nearest is not None:
             nth, all_of_them, options = [*_arguments(nearest, _oom), {}][:3]
@@ -94,8 +100,22 @@ class Asked:
             self.oom = {"nth": nth, **options}
         nearest = item.get_closest_marker("nativemem_no_leaks")
         if nearest is not None:
+            from .repetitions import Repetitions
+
             warmup, repeat = _arguments(nearest, _no_leaks)
             self.repetitions = None
             if repeat != 0 or isinstance(repeat, bool):
                 Repetitions(warmup, repeat)  # refuses what will not do
                 self.repetitions = warmup, repeat
+        return self
+
+    def _bound(self, item: pytest.Item, value: Any, owner: Any) -> None:
+        if owner is not None and not isinstance(owner, str):
+            raise ConfigError(f"nativemem_budget: the owner is the name of a budget, not {shown(owner)}")
+        if owner in self.owners if owner is not None else self.marked:
+            return  # a nearer marker says otherwise
+        most = size_of(_called(value, item), "nativemem_budget: the limit")
+        if owner is None:
+            self.limit, self.marked = most, True
+        else:
+            self.owners[owner] = most

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import functools
 import gc
-from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
-from ..budgets.budget import Budget
 from ..facades import configured
 from ..sizes import SIZE_MAX, format_size
-from .asked import Asked
-from .repetitions import Growth
-from .results import Measured
+
+if TYPE_CHECKING:
+    from ..budgets.budget import Budget
+    from .asked import Asked
+    from .repetitions import Growth
+    from .trace import Place
 
 __all__ = ["Charge", "Scope", "new_budget"]
+
+#: bytes that tests may leave in use in a budget that the next one has, too: four of the steps that charges have
+_LEFT = 256 << 10
 
 
 @functools.cache
@@ -31,6 +36,8 @@ def new_budget(limit: int, name: str) -> Budget:
 
 def _named(name: str) -> list[Budget]:
     """Every budget of that name, of either backend."""
+    from ..budgets.budget import Budget
+
     return [each for each in gc.get_objects() if issubclass(type(each), Budget) and each.name == name]
 
 
@@ -62,17 +69,41 @@ class Scope:
 
 
 class Charge(Scope):
-    """What an attempt at a test is charged to. ``measured`` is what became of it, ``details`` lines of text about
-    that, ``remark`` a line about how it came to it."""
+    """What an attempt at a test is charged to, and what became of it: sizes in bytes. ``problems`` are the budget
+    lines and the like, ``details`` lines of text about those, ``remark`` a line about how it came to them.
+    ``lent``: the budget was given to the test."""
 
-    def __init__(self, name: str, asked: Asked, on: bool) -> None:
-        super().__init__(new_budget(SIZE_MAX if asked.limit is None else asked.limit, name), on)
-        self.asked = asked
-        self.measured = Measured(name)
-        self.details: list[str] = []
-        self.remark = ""
+    test: str
+    peak: int | None
+    limit: int | None
+    denied: int
+    growth: float | None
+    problems: tuple[str, ...]
+    places: tuple[Place, ...]
+    details: tuple[str, ...]
+    remark: str
+
+    def __init__(self, test: str, asked: Asked, on: bool) -> None:
+        super().__init__(new_budget(SIZE_MAX if asked.limit is None else asked.limit, test), on)
+        self.asked, self.lent = asked, False
         self._label = "test's budget"
         self._bound: list[tuple[Budget, int, int]] = []
+        self._begin(test)
+
+    def _begin(self, test: str) -> None:
+        self.test, self.peak, self.limit, self.denied, self.growth = test, None, None, 0, None
+        self.problems, self.places, self.details, self.remark = (), (), (), ""
+
+    def renew(self, test: str) -> bool:
+        """Begins anew with another test, of which the same is asked: that costs much less than a new budget. False,
+        and it is as it was, where that test's budget would not be as a new one: it was met or lent, or more than a
+        little is in use."""
+        budget: Any = self.budget
+        if self.lent or not self.on or not budget._core.renew(test, _LEFT):
+            return False
+        budget._name = test
+        self._begin(test)
+        return True
 
     def bind_owners(self) -> None:
         """Bounds the budgets that markers name, as they are when the test begins to run. Where there is none of
@@ -105,25 +136,33 @@ class Charge(Scope):
     def judge(self) -> str | None:
         """Takes the numbers, and a budget line for each limit that was met. Returns the owner of the first, or
         None."""
-        found = self._free_owners()
+        found = self._free_owners() if self.asked.owners else []
         if self.on:
-            _, self.measured.peak, limit, self.measured.denied = self.budget._core.numbers()
-            self.measured.limit = None if limit == SIZE_MAX else limit
-            if self.measured.denied:
+            budget: Any = self.budget
+            _, self.peak, limit, self.denied = budget._core.numbers()
+            self.limit = None if limit == SIZE_MAX else limit
+            if self.denied:
                 found.insert(0, (str(self.budget.name), line_of(self.budget, limit, self._label)))
-        self.measured.problems[:0] = [line for _, line in found]
-        return found[0][0] if found else None
+        if not found:
+            return None
+        self.problems = (*(line for _, line in found), *self.problems)
+        return found[0][0]
 
     def grew(self, found: Growth) -> None:
         """Takes what the test grew by at each repetition."""
-        self.measured.growth = found.bytes
+        self.growth = found.bytes
         if found:
-            lines = str(found).splitlines()
-            self.measured.problems.append(f"nativemem: the test {lines[0]}")
-            self.measured.places = [asdict(place) for place in found.places]
-            self.details += lines[1:]
+            first, *more = str(found).splitlines()
+            self.problems += (f"nativemem: the test {first}",)
+            self.places = found.places
+            self.details += tuple(more)
 
     def text(self) -> str:
         """All that is to be said where it fails."""
-        remark = [self.remark] if self.remark else []
-        return "\n".join([*remark, *self.measured.problems, *self.details])
+        return "\n".join([*([self.remark] if self.remark else []), *self.problems, *self.details])
+
+    def row(self, seconds: float) -> tuple[Any, ...]:
+        """What a report brings, of which another process can make :class:`~.results.Measured`."""
+        places = tuple((place.bytes, place.blocks, place.path) for place in self.places)
+        sizes = self.peak, self.limit, self.denied, self.growth
+        return (self.test, round(seconds, 6), *sizes, self.problems, places)

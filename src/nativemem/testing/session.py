@@ -12,19 +12,20 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ..engine.install import install, installed, uninstall
 from ..errors import ConfigError, NativeMemError, NativeUnavailable
 from ..sizes import SIZE_MAX
-from .asked import Asked, size_of
+from .asked import Asked, is_marked, size_of
 from .charge import Charge, Scope, new_budget
-from .repetitions import Repetitions
 from .results import Results, checked_path
 from .trace import Trace, lines_of, places_of, refused_at
+
+if TYPE_CHECKING:
+    from .repetitions import Repetitions
 
 __all__ = ["Session"]
 
@@ -48,7 +49,7 @@ def _engine() -> str | None:
 
 
 class Session:
-    """A plugin of its own, which :mod:`.pytest_plugin` registers when a test or an option asks for it.
+    """A plugin of its own, which :mod:`nativemem_pytest` registers when a test or an option asks for it.
 
     Raises :class:`pytest.UsageError` for options with values that will not do.
     """
@@ -66,12 +67,14 @@ class Session:
         self.all = bool(option("--nativemem") or config.getini("nativemem") or self.report)
         self.all = self.all or self.limit is not None or self.no_leaks
         self.top: int = option("--nativemem-top")
+        self._asked = Asked(self.limit, self.no_leaks)
         self.results, self._config = Results(), config
         self._engine_on: bool | None = None  # None: not tried yet
         self._was_on = True
         self._trace: Trace | None = None
         self._shared: Any = None  # the scope of fixtures of wider scope, where the engine is on
         self._current: Charge | None = None
+        self._spare: Charge | None = None  # of the last test without a marker, for the next one
 
     # ---- the engine, and the trace of the run
 
@@ -138,33 +141,33 @@ class Session:
     # ---- a test
 
     def charge_of(self, item: pytest.Item) -> Charge:
-        """The charge of the attempt at ``item`` that is under way."""
+        """The charge of the attempt at ``item`` that is under way, for the test's own use."""
         charge = item.stash.get(_CHARGE, None)
         if charge is None:
-            charge = item.stash[_CHARGE] = self._new_charge(item)
+            charge = item.stash[_CHARGE] = self._new_charge(item, is_marked(item))
+        charge.lent = True
         return charge
 
-    def _new_charge(self, item: pytest.Item) -> Charge:
+    def _new_charge(self, item: pytest.Item, marked: bool) -> Charge:
+        spare = self._spare
+        if not marked and spare is not None:
+            self._spare = None
+            if spare.renew(item.nodeid):
+                return spare
         try:
-            asked = Asked(item, self.limit, self.no_leaks)
+            asked = Asked.of(item, self.limit, self.no_leaks) if marked else self._asked
         except ConfigError as error:
             pytest.fail(f"nativemem: {error}", pytrace=False)
         return Charge(item.nodeid, asked, self.on())
 
-    def _wanted(self, item: pytest.Item) -> bool:
-        if self.all:
-            return True
-        names = ("nativemem_budget", "nativemem_no_leaks", "nativemem_oom")
-        return any(marker.name in names for marker in item.iter_markers())
-
-    @pytest.hookimpl(wrapper=True, trylast=True)
-    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, Any, Any]:
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
         self._current = None
         if _CHARGE in item.stash:  # of an earlier attempt
             del item.stash[_CHARGE]
-        if self._wanted(item):
-            self._current = self.charge_of(item)
-        return (yield)
+        marked = is_marked(item)
+        if marked or self.all:
+            self._current = item.stash[_CHARGE] = self._new_charge(item, marked)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: Any) -> Generator[None, Any, Any]:
@@ -186,24 +189,35 @@ class Session:
         charge: Charge | None = item.stash.get(_CHARGE, None)
         if charge is None:
             return (yield)
-        self._current = charge
-        charge.bind_owners()
+        self._current, asked = charge, charge.asked
+        steps = None
         try:
-            with _steps_charged(item, charge):
-                result = yield from self._run(item, charge)
-            if charge.asked.oom is not None and not _failed(item):
-                self.refused(_body(item), **charge.asked.oom)
-        except BaseException:
+            if asked.owners:
+                charge.bind_owners()
+            if charge.on and inspect.iscoroutinefunction(getattr(item, "obj", None)):
+                steps = _Steps(item, charge)
+            if asked.repetitions is not None and charge.on:
+                result = yield from self._repeated(item, charge, asked.repetitions)
+            else:
+                charge.enter()
+                try:
+                    result = yield
+                except BaseException as error:
+                    charge.leave(error)
+                    raise
+                charge.leave(None)
+            if asked.oom is not None and not _failed(item):
+                self.refused(_body(item), **asked.oom)
+        finally:
+            if steps is not None:
+                steps.end()
             self._judge(charge)  # here, where the frames of the test still hold what it took
-            raise
-        self._judge(charge)
-        if charge.measured.problems and not _failed(item):
+        if charge.problems and not _failed(item):
             pytest.fail(charge.text(), pytrace=False)
         return result
 
-    def _run(self, item: pytest.Item, charge: Charge) -> Generator[None, Any, Any]:
-        counts = charge.asked.repetitions
-        repetitions = None if counts is None or not charge.on else self._begin_repetitions(*counts)
+    def _repeated(self, item: pytest.Item, charge: Charge, counts: tuple[int, int]) -> Generator[None, Any, Any]:
+        repetitions = self._begin_repetitions(*counts)
         if repetitions is None:
             return (yield from _charged(charge))
         try:
@@ -237,6 +251,8 @@ class Session:
 
     def _begin_repetitions(self, warmup: int, repeat: int) -> Repetitions | None:
         """Measures with the trace that the test has, or with another in place of the run's."""
+        from .repetitions import Repetitions
+
         exact = self._trace if self._trace is not None and self._trace.exact else None
         repetitions = Repetitions(warmup, repeat, exact)
         if exact is None:
@@ -276,9 +292,9 @@ class Session:
         places = places_of(recording, "live", _PLACES, owner)
         if not places:  # what it took is gone already
             places = places_of(recording, "total", _PLACES, owner)
-        charge.measured.places = [asdict(place) for place in places]
         at = refused_at(recording, owner)
-        charge.details = ([f"  refused at {at}"] if at else []) + lines_of(places)
+        charge.places = tuple(places)
+        charge.details = (*([f"  refused at {at}"] if at else []), *lines_of(places))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -286,7 +302,12 @@ class Session:
     ) -> Generator[None, Any, Any]:
         report = yield
         charge = item.stash.get(_CHARGE, None)
-        if charge is None or call.when == "teardown":
+        if charge is None:
+            return report
+        if call.when == "teardown":
+            del item.stash[_CHARGE]
+            if charge.asked is self._asked:
+                self._spare = charge
             return report
         if call.when == "setup":
             if report.passed:
@@ -294,16 +315,15 @@ class Session:
             self._judge(charge)
         if report.failed:
             _explain(report, charge)
-        charge.measured.seconds = round(report.duration, 6)
-        setattr(report, _ATTRIBUTE, dict(vars(charge.measured)))
+        setattr(report, _ATTRIBUTE, charge.row(report.duration))
         return report
 
     # ---- the run
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        data = getattr(report, _ATTRIBUTE, None)
-        if data is not None:
-            self.results.add({**data, "outcome": report.outcome})
+        row = getattr(report, _ATTRIBUTE, None)
+        if row is not None:
+            self.results.add(row, report.outcome)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
@@ -365,33 +385,26 @@ def _failed(item: pytest.Item) -> bool:
     return bool(getattr(item, "_excinfo", None))
 
 
-@contextlib.contextmanager
-def _steps_charged(item: pytest.Item, charge: Charge) -> Iterator[None]:
+class _Steps:
     """A test that is a coroutine function may run in a context that was made before; so each of its steps is
-    charged."""
-    function = getattr(item, "obj", None)
-    if not charge.on or not inspect.iscoroutinefunction(function):
-        yield
-        return
+    charged, until :meth:`end`."""
 
-    @functools.wraps(function)
-    async def steps(*args: Any, **kwargs: Any) -> Any:
-        with charge.budget:
-            return await function(*args, **kwargs)
+    def __init__(self, item: Any, charge: Charge) -> None:
+        self.item, self.function = item, item.obj
+        # unittest takes the method from its instance
+        self.case = getattr(item, "instance", None) if hasattr(item, "addError") else None
+        charged = charge.budget(self.function)
+        if self.case is not None:
+            setattr(self.case, item.name, charged)
+        else:
+            item.obj = charged
 
-    case = getattr(item, "instance", None)
-    if case is not None and hasattr(item, "addError"):  # unittest takes the method from its instance
-        setattr(case, item.name, steps)
-        try:
-            yield
-        finally:
-            delattr(case, item.name)
-        return
-    item.obj = steps  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        item.obj = function  # type: ignore[attr-defined]
+    def end(self) -> None:
+        """It is the test's own again."""
+        if self.case is not None:
+            delattr(self.case, self.item.name)
+        else:
+            self.item.obj = self.function
 
 
 @contextlib.contextmanager
@@ -416,5 +429,5 @@ def _explain(report: Any, charge: Charge) -> None:
     if text not in report.longreprtext:
         report.sections.append(("memory (nativemem)", text))
     crash = getattr(report.longrepr, "reprcrash", None)
-    if crash is not None and charge.measured.problems and crash.message.startswith("MemoryError"):
-        crash.message = f"MemoryError: {charge.measured.problems[0]}"
+    if crash is not None and charge.problems and crash.message.startswith("MemoryError"):
+        crash.message = f"MemoryError: {charge.problems[0]}"

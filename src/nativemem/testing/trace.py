@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, shown
 from ..observe.profile import Profile
-from ..observe.recording import Path, Recording, Sampled
 from ..sizes import format_size
+
+if TYPE_CHECKING:
+    from ..observe.recording import Path, Recording, Sampled
 
 __all__ = ["Place", "Trace", "lines_of", "places_of"]
 

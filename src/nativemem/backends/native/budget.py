@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import Any, NoReturn
 
-from ... import errors
+from ..._lazy import errors
 from ...config import BudgetOptions
 from ...refusals import raise_scope
 from ...sizes import reserve_of
@@ -56,6 +56,15 @@ class BudgetCore(OwnedCore):
     def introduce(self) -> None:
         """Its events begin."""
         lib.nm__budget_introduce(self._ptr, short(self.label).encode())
+
+    def renew(self, name: str, most: int) -> bool:
+        """Begins anew, by another name, as if it had just been made; what is in use stays charged. False, and
+        nothing is changed, where it refused something, or more than ``most`` bytes are in use, or it was never
+        entered. Pre: only scopes charge it, and none is open; there are neither children nor loans."""
+        if self._owner is None or not dataplane.scope_renew(self._owner, name, most):
+            return False
+        self.name = name
+        return True
 
     def owner(self) -> Any:
         """What a scope is of. Raises :class:`NativeUnavailable` where the engine is not on."""

@@ -1,6 +1,8 @@
 """The pytest plugin's front: what pytest loads at its start. The rest comes when a test or an option asks for it.
 
-Options, ini settings, markers and fixtures are those of docs/testing_memory.md.
+A module of its own: pytest imports each module of a plugin in a slow way, and the package has a dozen at its start.
+Options, ini settings, markers and fixtures are those of docs/testing_memory.md. PYTEST_DONT_REWRITE: it asserts
+nothing.
 """
 
 from __future__ import annotations
@@ -11,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from ..budgets.budget import Budget
-    from .session import Session
-    from .trace import Trace
+    from nativemem.budgets.budget import Budget
+    from nativemem.testing.session import Session
+    from nativemem.testing.trace import Trace
 
 __all__ = ["memory_budget", "memory_trace", "oom"]
 
@@ -36,7 +38,7 @@ def _leave_asserts(pluginmanager: pytest.PytestPluginManager) -> None:
     tests are not in it, and to compile all of it would slow down each suite that imports it."""
     marked: Any = getattr(getattr(pluginmanager, "rewrite_hook", None), "_must_rewrite", None)
     if isinstance(marked, set):
-        marked.difference_update(("nativemem", "nativemem_autoinstall"))
+        marked.difference_update(("nativemem", "nativemem_autoinstall", "nativemem_pytest"))
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
@@ -95,7 +97,7 @@ def session_of(config: pytest.Config) -> Session:
     """What measures, made when it is first asked for."""
     session: Any = config.pluginmanager.get_plugin(_NAME)
     if session is None:
-        from .session import Session
+        from nativemem.testing.session import Session
 
         session = Session(config)
         config.pluginmanager.register(session, _NAME)

@@ -101,7 +101,7 @@ def session_of(config: pytest.Config) -> Session:
 
         session = Session(config)
         config.pluginmanager.register(session, _NAME)
-    return session
+    return session  # type: ignore[no-any-return]
 
 
 @pytest.fixture

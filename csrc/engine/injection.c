@@ -6,6 +6,7 @@
 #include <dlfcn.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/base.h"
 #include "engine/crash.h"
@@ -21,10 +22,14 @@ enum { INJECTION_RAW, INJECTION_MEM, INJECTION_OBJ, INJECTION_DOMAINS };
 typedef struct injection_domain {
     PyMemAllocatorEx before;
     unsigned number;
+    bool is_hooked;
 } injection_domain;
 
+static const PyMemAllocatorDomain injection_ids[] = {PYMEM_DOMAIN_RAW, PYMEM_DOMAIN_MEM, PYMEM_DOMAIN_OBJ};
+
 static struct {
-    nm__crash_report *report; /* NULL: there are no hooks */
+    nm__crash_report *report; /* NULL: there never were hooks */
+    bool tells; /* the report is another process's, and has the stack of what was refused */
     injection_domain domains[INJECTION_DOMAINS];
     /* of the call under way */
     unsigned chosen; /* a bit a domain */
@@ -123,7 +128,7 @@ static NM_COLD bool injection_counts(unsigned domain, size_t size, const void *f
     uint64_t number = ++r->allocations;
     if (injection.sites != NULL && number <= injection.site_room) injection.sites[number - 1] = injection_site(from);
     if (injection.nth == 0 || number < injection.nth || (number > injection.nth && !injection.sticky)) return false;
-    if (r->refused++ == 0) injection_note(domain, size, from);
+    if (r->refused++ == 0 && injection.tells) injection_note(domain, size, from);
     return true;
 }
 
@@ -182,14 +187,46 @@ static void injection_free(void *ctx, void *ptr) {
 static void injection_disarm(void) { injection_is_armed = false; }
 
 static void injection_put_hooks(void) {
-    static const PyMemAllocatorDomain domains[] = {PYMEM_DOMAIN_RAW, PYMEM_DOMAIN_MEM, PYMEM_DOMAIN_OBJ};
     for (unsigned i = 0; i < INJECTION_DOMAINS; i++) {
         injection_domain *d = &injection.domains[i];
+        if (d->is_hooked) continue;
         PyMemAllocatorEx hook = {d, injection_malloc, injection_calloc, injection_realloc, injection_free};
         d->number = i;
-        PyMem_GetAllocator(domains[i], &d->before);
-        PyMem_SetAllocator(domains[i], &hook);
+        d->is_hooked = true;
+        PyMem_GetAllocator(injection_ids[i], &d->before);
+        PyMem_SetAllocator(injection_ids[i], &hook);
     }
+}
+
+/* But for those that a hook of others stands on by now: these stay, and pass on. */
+static void injection_take_hooks(void) {
+    for (unsigned i = 0; i < INJECTION_DOMAINS; i++) {
+        injection_domain *d = &injection.domains[i];
+        PyMemAllocatorEx now;
+        PyMem_GetAllocator(injection_ids[i], &now);
+        if (now.ctx != d || now.malloc != injection_malloc) continue;
+        PyMem_SetAllocator(injection_ids[i], &d->before);
+        d->is_hooked = false;
+    }
+}
+
+static bool injection_report_to(nm__crash_report *report, bool tells) {
+    static bool watches;
+    if (!watches && pthread_atfork(NULL, NULL, injection_disarm) != 0) return false;
+    watches = true;
+    injection.report = report;
+    injection.tells = tells;
+    injection_put_hooks();
+    return true;
+}
+
+static void injection_set(unsigned chosen, uint64_t nth, bool sticky, uint64_t *sites, size_t room) {
+    injection.chosen = chosen;
+    injection.nth = nth;
+    injection.sticky = sticky;
+    injection.sites = sites;
+    injection.site_room = room;
+    injection.report->allocations = injection.report->refused = injection.report->site = 0;
 }
 
 /* ---- what Python calls --------------------------------------------------------------------------------- */
@@ -219,13 +256,9 @@ static PyObject *injection_open(PyObject *module, PyObject *shared) {
     size_t size;
     nm__crash_report *report = injection_memory(shared, sizeof *report, &size);
     if (report == NULL) return NULL;
-    if (injection.report == NULL) {
-        void *first[1];
-        (void)nm__crash_unwind(first, 1); /* which loads what it needs */
-        if (pthread_atfork(NULL, NULL, injection_disarm) != 0) return PyErr_NoMemory();
-        injection.report = report;
-        injection_put_hooks();
-    }
+    void *first[1];
+    (void)nm__crash_unwind(first, 1); /* which loads what it needs */
+    if (!injection_report_to(report, true)) return PyErr_NoMemory();
     PyObject *(*run)(PyObject *) = injection_run;
     const void *outermost;
     memcpy(&outermost, &run, sizeof outermost);
@@ -239,19 +272,68 @@ static PyObject *injection_call(PyObject *module, PyObject *args) {
     unsigned long long nth;
     int chosen, sticky;
     if (!PyArg_ParseTuple(args, "OiKpO", &function, &chosen, &nth, &sticky, &sites)) return NULL;
-    if (injection.report == NULL || injection_is_armed) {
+    if (injection.report == NULL || !injection.tells || injection_is_armed) {
         PyErr_SetString(PyExc_RuntimeError, "the hooks are not there, or a call is under way");
         return NULL;
     }
     size_t size = 0;
-    injection.sites = sites == Py_None ? NULL : injection_memory(sites, 1, &size);
-    if (sites != Py_None && injection.sites == NULL) return NULL;
-    injection.site_room = size / sizeof *injection.sites;
-    injection.chosen = (unsigned)chosen;
-    injection.nth = nth;
-    injection.sticky = sticky != 0;
-    injection.report->allocations = injection.report->refused = injection.report->site = 0;
+    uint64_t *numbers = sites == Py_None ? NULL : injection_memory(sites, 1, &size);
+    if (sites != Py_None && numbers == NULL) return NULL;
+    injection_set((unsigned)chosen, nth, sticky != 0, numbers, size / sizeof *numbers);
     return injection_run(function);
+}
+
+/* ---- within a block of the process itself ---- */
+
+static struct {
+    nm__crash_report counts;
+    PyObject *arguments; /* the name of the attribute: (domains, n) */
+    PyObject *counted;   /* of that which gets (calls, failed) */
+    pid_t process;       /* that is in a block; 0: none is */
+    bool collects;       /* before the block */
+} injection_block;
+
+/* self.__enter__(): in C, as leaving is, so that nothing that the harness takes has a number or is refused. */
+static PyObject *injection_enter(PyObject *module, PyObject *self) {
+    (void)module;
+    int chosen;
+    unsigned long long nth;
+    PyObject *arguments = PyObject_GetAttr(self, injection_block.arguments);
+    if (arguments == NULL) return NULL;
+    bool is_good = PyArg_ParseTuple(arguments, "iK", &chosen, &nth) != 0;
+    Py_DECREF(arguments);
+    if (!is_good) return NULL;
+    if (injection_block.process == getpid() || injection_is_armed) {
+        PyErr_SetString(PyExc_RuntimeError, "one block at a time refuses what a process takes from the interpreter");
+        return NULL;
+    }
+    PyGC_Collect(); /* free lists are emptied by it, so that the numbers are the same each time */
+    if (!injection_report_to(&injection_block.counts, false)) return PyErr_NoMemory();
+    injection_block.collects = PyGC_Disable() != 0;
+    injection_block.process = getpid();
+    injection_set((unsigned)chosen, nth, false, NULL, 0);
+    injection_is_armed = true;
+    return Py_NewRef(self);
+}
+
+static PyObject *injection_exit(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    (void)module;
+    bool is_here = injection_block.process == getpid();
+    if (injection_block.process == 0 || (is_here && !injection_is_armed)) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        is_here ? "the thread that entered the block has to leave it" : "no block was entered");
+        return NULL;
+    }
+    injection_is_armed = false; /* in the child of a fork it is already */
+    injection_block.process = 0;
+    injection_take_hooks();
+    if (injection_block.collects) PyGC_Enable();
+    if (count < 1) return PyErr_Format(PyExc_TypeError, "takes what was entered");
+    const nm__crash_report *r = &injection_block.counts;
+    PyObject *pair = Py_BuildValue("(KK)", (unsigned long long)r->allocations, (unsigned long long)r->refused);
+    bool is_told = pair != NULL && PyObject_SetAttr(args[0], injection_block.counted, pair) == 0;
+    Py_XDECREF(pair);
+    return is_told ? Py_NewRef(Py_False) : NULL;
 }
 
 static PyObject *injection_named(PyObject *module, PyObject *none) {
@@ -272,13 +354,29 @@ static PyObject *injection_python(PyObject *module, PyObject *none) {
     return PyUnicode_DecodeFSDefault(info.dli_fname);
 }
 
+static bool injection_add_method(PyObject *module, PyMethodDef *method) {
+    PyObject *function = PyCFunction_New(method, NULL);
+    PyObject *bound = function == NULL ? NULL : PyInstanceMethod_New(function);
+    Py_XDECREF(function);
+    if (bound != NULL && PyModule_AddObject(module, method->ml_name, bound) == 0) return true;
+    Py_XDECREF(bound);
+    return false;
+}
+
 int nm__injection_add(PyObject *module) {
+    static PyMethodDef enter_method = {"injection_enter", injection_enter, METH_O, "Begins a block that is refused memory."};
+    static PyMethodDef exit_method = {"injection_exit", (PyCFunction)(void (*)(void))injection_exit, METH_FASTCALL,
+                                      "Ends the block that injection_enter began."};
     static PyMethodDef methods[] = {
         {"injection_open", injection_open, METH_O, "Puts the hooks in, and has signals write to the shared report."},
         {"injection_call", injection_call, METH_VARARGS, "Calls a function, whose n-th allocation is refused."},
         {"injection_named", injection_named, METH_NOARGS, "Names the addresses of the refusal's stack, in the report."},
         {"injection_python", injection_python, METH_NOARGS, "The file that has the interpreter's code."},
         {NULL, NULL, 0, NULL}};
+    if (injection_block.arguments == NULL) injection_block.arguments = PyUnicode_InternFromString("_arguments");
+    if (injection_block.counted == NULL) injection_block.counted = PyUnicode_InternFromString("_counted");
+    if (injection_block.arguments == NULL || injection_block.counted == NULL) return -1;
+    if (!injection_add_method(module, &enter_method) || !injection_add_method(module, &exit_method)) return -1;
     if (PyModule_AddIntConstant(module, "injection_size", (long)sizeof(nm__crash_report)) < 0) return -1;
     return PyModule_AddFunctions(module, methods);
 }

@@ -579,7 +579,7 @@ ITERATION = (  # and what the C of the data plane raises, which has no frame
     "multi-dimensional sub-views are not implemented",
 )
 #: types of the package that a call may give; what is not here has to be
-HARMLESS = {"CPort", "Level", "Utilities", "_Reserved"}
+HARMLESS = {"CPort", "FailingInterpreter", "Level", "Utilities", "_Reserved"}
 
 
 def _origin(error: BaseException) -> tuple[str, bool]:

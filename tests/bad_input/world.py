@@ -495,6 +495,7 @@ GOOD: dict[str, Callable[[World], Any]] = {
     "fn": lambda w: lambda allocator: allocator.alloc(8).free(),
     "sticky": lambda w: False,
     "most": lambda w: 100,
+    "domains": lambda w: "obj",
     "histogram": lambda w: True,
     "stacks": lambda w: 2,
     "function": lambda w: lambda: None,

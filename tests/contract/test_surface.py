@@ -67,7 +67,7 @@ STATED = tuple(
     f"nativemem{name}"
     for name in (
         *("", ".budgets.budget", ".budgets.lending", ".budgets.executors", ".config", ".errors"),
-        *(".memlib", ".process", ".wrappers.sites", ".hooks.cffi", ".hooks.numpy"),
+        *(".memlib", ".process", ".testing", ".wrappers.sites", ".hooks.cffi", ".hooks.numpy"),
     )
 )
 MODULES = ("", ".utilities", ".memlib", ".process", ".hooks.numpy", ".hooks.cffi", ".config")

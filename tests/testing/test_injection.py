@@ -271,9 +271,9 @@ def test_each_domain_by_itself() -> None:
     def function() -> object:
         return [bytearray(3000), {i: str(i) for i in range(100)}, "x".encode("utf-16")]
 
-    alone = {name: sweep(function, source=name, nth=1).allocations for name in ("mem", "obj")}
-    together = sweep(function, source=("mem", "obj"), nth=1)
-    assert together.allocations == sum(alone.values()) and together.source == ("mem", "obj")
+    alone = {name: sweep(function, domains=name, nth=1).allocations for name in ("mem", "obj")}
+    together = sweep(function, domains=("mem", "obj"), nth=1)
+    assert together.allocations == sum(alone.values()) and together.domains == ("mem", "obj")
     assert sweep(function, nth=1).allocations >= together.allocations
     assert sweep(big).allocations == 1
 
@@ -287,7 +287,7 @@ def test_the_packages_own_allocators(nm: Any, monkeypatch: pytest.MonkeyPatch) -
             for _ in range(3):
                 arena.alloc(3000)
 
-    findings = sweep(sound, source="allocators", leaks=True)
+    findings = sweep(sound, domains="allocators", leaks=True)
     assert (findings.allocations, findings.attempts, list(findings)) == (2, 2, [])
 
     def keeps_block() -> None:
@@ -299,9 +299,9 @@ def test_the_packages_own_allocators(nm: Any, monkeypatch: pytest.MonkeyPatch) -
             raise
         first.free()
 
-    found = the_one(sweep(keeps_block, source="allocators", leaks=True))
+    found = the_one(sweep(keeps_block, domains="allocators", leaks=True))
     assert (found.kind, found.nth, found.domain) == ("leak", 2, "allocators")
-    assert the_one(sweep(lambda: sound() and None or crash_without(nm), source="allocators")).kind == "crash"
+    assert the_one(sweep(lambda: sound() and None or crash_without(nm), domains="allocators")).kind == "crash"
 
 
 def crash_without(nm: Any) -> None:
@@ -313,7 +313,7 @@ def crash_without(nm: Any) -> None:
 
 def test_malloc_needs_the_preloaded_library() -> None:
     with pytest.raises(NativeUnavailable, match="preloaded library"):
-        sweep(big, source="malloc")
+        sweep(big, domains="malloc")
 
 
 def test_domains_need_the_core() -> None:
@@ -442,10 +442,10 @@ def generator() -> Any:
         ({"function": 5}, "takes a callable, not 5"),
         ({"function": coroutine}, "only makes a coroutine"),
         ({"function": generator}, "only makes a generator"),
-        ({"source": "memory"}, "takes raw, mem and obj"),
-        ({"source": ()}, "takes raw, mem and obj"),
-        ({"source": ("obj", "allocators")}, "takes raw, mem and obj"),
-        ({"source": 3}, "takes raw, mem and obj"),
+        ({"domains": "memory"}, "takes raw, mem and obj"),
+        ({"domains": ()}, "takes raw, mem and obj"),
+        ({"domains": ("obj", "allocators")}, "takes raw, mem and obj"),
+        ({"domains": 3}, "takes raw, mem and obj"),
         ({"nth": 0}, "sweep.nth: takes an integer from 1"),
         ({"sticky": 1}, "sweep.sticky: takes True or False"),
         ({"allowed": 3}, "takes classes of exceptions, not 3"),
@@ -475,7 +475,7 @@ def test_a_function_that_does_not_do_by_itself() -> None:
         with pytest.raises(ConfigError, match=says):
             sweep(function, timeout=0.3)
     with pytest.raises(ConfigError, match="took nothing from raw, so nothing was tried"):
-        sweep(lambda: None, source="raw")
+        sweep(lambda: None, domains="raw")
 
 
 # ---- the interpreter's own ----------------------------------------------------------------------------------
@@ -560,10 +560,10 @@ def test_the_program_of_the_example(records: Path) -> None:
 
 @native
 def test_the_pages_programs() -> None:
-    """docs/injection.md: the first example, and that the interpreter's own fault shows without nativemem."""
+    """docs/injection.md: the examples, and that the interpreter's own fault shows without nativemem."""
     page = (ROOT / "docs" / "injection.md").read_text(encoding="utf-8")
-    first, second = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    for program, says in ((first, ""), (second, "error return without exception set")):
+    first, block, second = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    for program, says in ((first, ""), (block, ""), (second, "error return without exception set")):
         if says and (sys.version_info[:2] != (3, 11) or importlib.util.find_spec("_testcapi") is None):
             continue
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

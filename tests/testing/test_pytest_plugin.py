@@ -587,9 +587,9 @@ def swallows():
     try: return [bytes(1000), bytes(1001)]
     except MemoryError: return []
 def bears(): return [bytes(1000)]
-@pytest.mark.nativemem_oom(source="obj")
+@pytest.mark.nativemem_oom(domains="obj")
 def test_sound(): bears()
-@pytest.mark.nativemem_oom(source="obj")
+@pytest.mark.nativemem_oom(domains="obj")
 def test_swallows(): assert swallows()
 @pytest.mark.nativemem_oom(nth=1)
 def test_one(): bears()

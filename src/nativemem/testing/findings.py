@@ -86,7 +86,7 @@ def _stack(python: Sequence[PythonFrame], c: Sequence[CFrame]) -> list[str]:
 class Findings(Sequence[Finding]):
     """The result of :func:`sweep`: a sequence of findings, empty where each refusal was borne. ``str()`` shows all.
 
-    ``source`` is what was refused. ``interpreter`` are the findings in which only the interpreter's own code took
+    ``domains`` are what was refused. ``interpreter`` are the findings in which only the interpreter's own code took
     part. ``allocations`` counts those of one run of the function, ``sites`` the places they come from, ``attempts``
     the runs with a refusal. ``unreached`` counts attempts in which the allocation was not made: the function does
     not always do the same. ``stopped`` says why not all was tried, empty where it was; ``seconds`` is what it took.
@@ -94,7 +94,7 @@ class Findings(Sequence[Finding]):
 
     findings: tuple[Finding, ...] = ()
     interpreter: tuple[Finding, ...] = ()
-    source: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
     allocations: int = 0
     sites: int = 0
     attempts: int = 0
@@ -116,7 +116,7 @@ class Findings(Sequence[Finding]):
         head = f"{count or 'no'} finding{'s' * (count != 1)}"
         lines = [
             f"{head}: {self.attempts} of {self.allocations} allocations refused, one in each run"
-            f" ({', '.join(self.source)}; {self.sites} sites), in {self.seconds:.1f} s"
+            f" ({', '.join(self.domains)}; {self.sites} sites), in {self.seconds:.1f} s"
         ]
         if self.stopped:
             lines.append(f"not all was tried: {self.stopped}")

@@ -33,7 +33,7 @@ _MOST = 10_000_000
 def sweep(
     function: Callable[[], object],
     *,
-    source: str | Iterable[str] = ("raw", "mem", "obj"),
+    domains: str | Iterable[str] = ("raw", "mem", "obj"),
     nth: int | None = None,
     sticky: bool = False,
     allowed: type[BaseException] | Iterable[type[BaseException]] = (),
@@ -51,8 +51,8 @@ def sweep(
     run, from 1 on, by the thread that runs it. A refusal is borne where a :class:`MemoryError` comes out, or an
     exception that was raised ``from`` one, or the right result.
 
-    Parameters: ``source``, one or more of CPython's domains ``"raw"``, ``"mem"``, ``"obj"``, or ``"allocators"``
-    alone, this package's; ``nth``, the one allocation to refuse; ``sticky``, whether all after it are refused too;
+    Parameters: ``domains``, one or more of CPython's, ``"raw"``, ``"mem"``, ``"obj"``, or ``"allocators"`` alone,
+    this package's; ``nth``, the one allocation to refuse; ``sticky``, whether all after it are refused too;
     ``allowed``, exceptions that may come out as well; ``leaks``, whether to look for blocks that a failing run
     keeps, which takes six more runs each; ``per_site``, how many of the allocations that one place makes are
     tried (None: all where there are at most 2000, else 3); ``most``, allocations that are counted; ``seconds``,
@@ -65,13 +65,13 @@ def sweep(
     >>> len(findings)  # doctest: +SKIP
     0
     """
-    plan = _plan(function, source, nth, sticky, allowed, leaks, per_site, most, seconds, timeout)
+    plan = _plan(function, domains, nth, sticky, allowed, leaks, per_site, most, seconds, timeout)
     return _Sweep(plan).run()
 
 
 def _plan(
     function: Any,
-    source: Any,
+    domains: Any,
     nth: Any,
     sticky: Any,
     allowed: Any,
@@ -106,7 +106,7 @@ def _plan(
         most=_at_most(parse_count(most, "sweep.most", least=1), "sweep.most"),
         seconds=_time(seconds, "sweep.seconds"),
         timeout=_time(timeout, "sweep.timeout"),
-        source=source_of(source),  # last: it may want the core
+        source=source_of(domains),  # last: it may want the core
     )
 
 
@@ -156,7 +156,7 @@ class _Sweep:
             finally:
                 _end(server, shared)
         return self.judge.findings(
-            source=self.plan.source.names,
+            domains=self.plan.source.names,
             allocations=self.allocations,
             sites=self.sites,
             attempts=self.attempts,
@@ -185,7 +185,7 @@ class _Sweep:
         if not self.allocations:
             raise errors.ConfigError(
                 f"sweep: the function took nothing from {names}, so nothing was tried",
-                suggestion="have it do more, or name another source; a thread that it starts is not counted",
+                suggestion="have it do more, or name another domain; a thread that it starts is not counted",
             )
         if self.plan.nth is not None and self.plan.nth > self.allocations:
             made = self.allocations
@@ -255,7 +255,7 @@ def command(plan: Plan, nth: int) -> str:
     given = [f"nth={nth}"]
     if plan.source.names != ("raw", "mem", "obj"):
         names = plan.source.names
-        given.append(f"source={(names[0] if len(names) == 1 else names)!r}")
+        given.append(f"domains={(names[0] if len(names) == 1 else names)!r}")
     given += [f"{name}=True" for name in ("sticky", "leaks") if getattr(plan, name)]
     function = plan.function
     name = getattr(function, "__qualname__", type(function).__qualname__)

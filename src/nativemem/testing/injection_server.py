@@ -35,7 +35,8 @@ __all__ = ["Plan", "Server", "Source", "forked", "send"]
 #: runs before anything is counted: imports, caches, and instructions that are specialized after some eight runs; at
 #: least the first number, at most the second, and no more of them once so many seconds are over
 _WARM = (3, 12, 0.2)
-#: failing runs in one process, of which the last ones count: what fails has its instructions specialized, too
+#: failing runs in one process, of which the last ones count: what fails has its instructions specialized, too.
+#: Where these grow, as many are made once more, and what most of all of these keep is told
 _REPEATS, _COUNTED = 14, 6
 #: bytes that are read of what an attempt wrote
 _TEXT = 4096
@@ -238,19 +239,17 @@ class Server:
         self.shared.say(**said)
 
     def repeat(self, nth: int, said: dict[str, Any]) -> None:
-        live = array.array("q", bytes(8 * _REPEATS))
-        for i in range(_REPEATS):
+        live = array.array("q", bytes(8 * (_REPEATS + _COUNTED)))
+        for i in range(len(live)):
+            if i == _REPEATS and not _grows(live[i - _COUNTED : i]):
+                return
             self.fail(nth)
             gc.collect()
             if not self.plan.source.counted(self.shared)[1]:
                 return  # it does not come so far any more
             live[i] = self.plan.source.live(self.shared)
-        counted = live[-_COUNTED:]
-        grown = counted[-1] - counted[0]
-        if grown > (_COUNTED - 1) // 2:  # what looks on, at collections say, may take or give a block
-            kept = max(
-                1, sorted(b - a for a, b in itertools.pairwise(counted))[(_COUNTED - 1) // 2]
-            )  # of most runs
+        if _grows(live[-_COUNTED:]):
+            kept = max(1, _most_often(live[_REPEATS - _COUNTED :]))
             said |= {"kind": "leak", "detail": f"{kept} block{'s' * (kept != 1)} each time"}
 
     def fail(self, nth: int) -> None:
@@ -372,6 +371,17 @@ class Server:
         """What it wrote first: a panic's message, faulthandler's innermost frames."""
         attempt.output = os.pread(self.output.fileno(), _TEXT, 0).decode("utf-8", "replace")
         attempt.end_python = os.pread(self.faults.fileno(), _TEXT, 0).decode("utf-8", "replace")
+
+
+def _grows(live: Sequence[int]) -> bool:
+    """Whether it does steadily: what looks on, at collections say, may take or give a block now and then."""
+    return live[-1] - live[0] > (len(live) - 1) // 2
+
+
+def _most_often(live: Sequence[int]) -> int:
+    """By how much it grows most often; the more of two."""
+    steps = [after - before for before, after in itertools.pairwise(live)]
+    return max(steps, key=lambda step: (steps.count(step), step))
 
 
 def _spread(numbers: list[int], count: int) -> list[int]:

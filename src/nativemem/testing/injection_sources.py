@@ -6,34 +6,18 @@ import mmap
 from collections.abc import Callable
 from typing import Any
 
-from .._lazy import errors
 from ..facades import configured
+from ..wrappers.domains import DOMAINS, chosen_domains
 from .injection_report import Shared
 
-__all__ = ["Allocators", "Domains", "source_of"]
-
-DOMAINS = ("raw", "mem", "obj")
+__all__ = ["DOMAINS", "Allocators", "Domains", "source_of"]
 
 
 def source_of(names: Any) -> Allocators | Domains:
     """Raises :class:`ConfigError` for names that are no sources, :class:`NativeUnavailable` for the domains where
     there is no core."""
-    try:
-        chosen = (names,) if isinstance(names, str) else tuple(names)
-    except TypeError:
-        chosen = ()
-    if "malloc" in chosen:
-        raise errors.NativeUnavailable(
-            "sweep: malloc can be refused only where a preloaded library stands before the C library's",
-            suggestion="sweep the domains of the interpreter, which most extensions take their memory from",
-        )
-    if chosen == ("allocators",):
-        return Allocators()
-    if not chosen or not all(isinstance(name, str) and name in DOMAINS for name in chosen):
-        raise errors.ConfigError(
-            f"sweep.source: takes raw, mem and obj, one or more, or allocators alone, not {errors.shown(names)}"
-        )
-    return Domains(tuple(name for name in DOMAINS if name in chosen))
+    chosen = chosen_domains(names, "sweep.domains", alone="allocators")
+    return Allocators() if chosen == ("allocators",) else Domains(chosen)
 
 
 class Domains:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import gc
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from ..backends.selection import need_native
 from ..config import parse_bool, parse_count
 from ..errors import ConfigError, CorruptionDetected, LeakError
 from ..sizes import format_size
 from .base import Wrapper
+from .domains import DOMAINS, chosen_domains
 
 if TYPE_CHECKING:
     from ..allocators.base import Allocator
+    from .interpreter import FailingInterpreter
 
 __all__ = ["Failing"]
 
@@ -81,6 +84,38 @@ class Failing(Wrapper):
         sticky = self._sticky if sticky is None else parse_bool(sticky, "failing.sticky")
         self._opened().arm(n, sticky)
         self._n, self._sticky = n, sticky
+
+    @staticmethod
+    def interpreter(n: int = 0, *, domains: str | Iterable[str] = DOMAINS) -> FailingInterpreter:
+        """A context manager that makes the n-th allocation fail which its block takes from CPython itself: what any
+        C code asks of ``PyMem_RawMalloc``, ``PyMem_Malloc``, ``PyObject_Malloc`` and all that stands on these, on
+        the installed interpreter, without a debug build.
+
+        Parameters: ``n`` (0: none fails, they are counted); ``domains``, one or more of ``"raw"``, ``"mem"`` and
+        ``"obj"``. Returns a manager, whose ``calls`` and ``failed`` are known at the block's end. Counted is what
+        the thread asks for that entered; meanwhile the garbage collector is off. Code that does not look at the
+        result crashes: :func:`nativemem.testing.sweep` runs each attempt in a process of its own. Raises
+        :class:`ConfigError` for other values, :class:`NativeUnavailable` without the C core and for ``"malloc"``.
+
+        >>> import nativemem
+        >>> unit = b"ab"
+        >>> with nativemem.Failing.interpreter() as counted:  # doctest: +SKIP
+        ...     data = unit * 1000
+        >>> counted.calls, counted.failed  # doctest: +SKIP
+        (1, 0)
+        >>> try:  # doctest: +SKIP
+        ...     with nativemem.Failing.interpreter(1, domains="obj"):
+        ...         data = unit * 1000
+        ... except MemoryError:
+        ...     print("refused")
+        refused
+        """
+        n = parse_count(n, "failing.n")
+        chosen = chosen_domains(domains, "failing.domains")
+        need_native("Failing.interpreter")
+        from .interpreter import FailingInterpreter
+
+        return FailingInterpreter(chosen, sum(1 << DOMAINS.index(name) for name in chosen), n)
 
     @classmethod
     def sweep(

@@ -205,6 +205,8 @@ def variants() -> str:
     if not path.exists():
         return NOT_RUN
     lines = path.read_text(encoding="utf-8").splitlines()
+    if not re.match(r"\d+ passed, ", lines[-1]):  # it is under way, or was ended
+        return NOT_RUN
     return f"{lines[-1]} ({lines[0].removeprefix('make check-all at ').split(',')[0]})"
 
 

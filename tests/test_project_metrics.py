@@ -69,6 +69,12 @@ def test_what_was_not_run_says_so(
     for name in ("test_a", "test_b", "test_a.passed"):
         (folder / name).touch()
     assert metrics.passes("asan")() == "50 % (1 of 2 programs)"
+    summary = tmp_path / "build" / "check-all" / "summary.txt"
+    summary.parent.mkdir()
+    summary.write_text("make check-all at abc, Linux\nlint passed 1 s\n", encoding="utf-8")
+    assert metrics.variants() == metrics.NOT_RUN
+    summary.write_text("make check-all at abc, Linux\n1 passed, 0 failed, 0 not here\n", encoding="utf-8")
+    assert metrics.variants() == "1 passed, 0 failed, 0 not here (abc)"
     found = tmp_path / "build" / "coverage" / "src.json"
     found.parent.mkdir()
     found.write_text('{"totals": {"covered_lines": 1900, "num_statements": 2000}}', encoding="utf-8")

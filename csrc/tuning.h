@@ -58,6 +58,11 @@
 #define NM_HEAP_WASTE_PART 4
 #define NM_HEAP_STAYS 64
 
+/* A superblock has room for so many cells at least: larger cells have large superblocks. And bytes that a superblock is charged
+ * in: what was never used of it is not charged. Decision 75. */
+#define NM_HEAP_CELLS_LEAST 8
+#define NM_HEAP_CHARGED_AT_ONCE ((size_t)16 << 10)
+
 /* ---- the heap -------------------------------------------------------------------------------------- */
 
 /* Bytes from which calloc asks the region for pages that read as zero. To wipe memory that is resident costs a small part of
@@ -71,9 +76,9 @@
 
 /* ---- the region: decision 23 ----------------------------------------------------------------------- */
 
-/* Bytes of the smallest region that is of use, and of the largest: more than 46 bits of addresses no process has. */
+/* Bytes of the smallest region that is of use, and of the largest: the numbers of its pages fit into 31 bits. */
 #define NM_REGION_SMALLEST ((size_t)64 << 20)
-#define NM_REGION_LARGEST ((size_t)1 << 46)
+#define NM_REGION_LARGEST ((size_t)1 << 43)
 /* Bytes between the region and where the system puts mappings, as far as the addresses allow: they are 47 bits on most
  * machines, and may be as few as 39; a checker leaves even less, and ThreadSanitizer ends a program that asks for more. What
  * the system maps grows down from there, or up. */
@@ -91,7 +96,9 @@
 /* Free spans that are away, at most: each splits a mapping, of which a process may have some 65,000. */
 #define NM_REGION_MOST_AWAY 8192
 /* Pages of holes: with more the region ends where it is. */
-#define NM_REGION_MOST_HOLES ((size_t)1 << 16)
+#define NM_REGION_MOST_HOLES ((size_t)1 << 20)
+/* Free spans of a list that are looked at for one in which a superblock's start lies well; a larger span has a place anyway. */
+#define NM_REGION_LOOKS 16
 /* Bytes that are mapped at a time: an 8th of what is mapped, so that there are few calls and little that is not needed is
  * mapped; at least, and at most. */
 #define NM_REGION_STEP_PART 8

@@ -118,8 +118,8 @@ class ModelSystem(Counted):
 
 
 class ModelHeap(ModelSystem):
-    """Bins of 16-byte steps to 512, then four per doubling to 32 KiB; whole 64 KiB above. A secure one keeps 16
-    bytes behind each block and a page behind each span, which are nobody's."""
+    """Bins of 16-byte steps to 512, eight per doubling to 4 KiB, parts of a superblock to 32 KiB; whole pages
+    above. A secure one keeps 16 bytes behind each block and a page behind each span, which are nobody's."""
 
     def __init__(self, secure: bool) -> None:
         super().__init__()
@@ -127,7 +127,9 @@ class ModelHeap(ModelSystem):
 
     BINS = (
         *range(16, 513, 16),
-        *(base + k * base // 4 for base in (512 << e for e in range(6)) for k in (1, 2, 3, 4)),
+        *(base + k * base // 8 for base in (512, 1024, 2048) for k in range(1, 9)),
+        *(65536 // n // 64 * 64 for n in range(14, 7, -1)),
+        *(262144 // n // 64 * 64 for n in (28, 25, 22, 20, 18, 16, 14, 13, 12, 11, 10, 9, 8)),
     )
 
     def usable(self, size: int, align: int) -> int:
@@ -136,7 +138,7 @@ class ModelHeap(ModelSystem):
     def held(self, size: int, align: int) -> int:
         size += 16 * self.secure
         cells = (cell for cell in self.BINS if cell >= size and cell % align == 0)
-        return next(cells, -(-(size + 4096 * self.secure) // SUPERBLOCK) * SUPERBLOCK)
+        return next(cells, -(-(size + 4096 * self.secure) // 4096) * 4096)
 
     def resize(self, place: object, old: int, new: int, align: int) -> bool:
         if self.held(old, align) != self.held(new, align):

@@ -46,12 +46,17 @@ NM_INLINE void nm__cells_report_at(nm__cells *c, uint32_t used) {
     c->apart = used;
 }
 
+/* How far the next stretch goes. */
+NM_INLINE uint32_t nm__cells_stop(const nm__cells *c) {
+    uint32_t stretch = c->cell < NM_CELLS_STRETCH ? NM_CELLS_STRETCH / c->cell * c->cell : c->cell;
+    return c->end - c->fresh < stretch ? c->end : c->fresh + stretch;
+}
+
 /* false: every cell is in use. Pre: the free list is empty. */
 static inline bool nm__cells_extend(nm__cells *c, char *base) {
     NM_ASSERT(c->free == NULL);
     if (c->fresh == c->end) return false;
-    uint32_t stretch = c->cell < NM_CELLS_STRETCH ? NM_CELLS_STRETCH / c->cell * c->cell : c->cell;
-    uint32_t stop = c->end - c->fresh < stretch ? c->end : c->fresh + stretch;
+    uint32_t stop = nm__cells_stop(c);
     char *at = base + c->fresh, *last = base + stop - c->cell; /* upwards, as memory is fetched ahead */
     c->free = at;
     c->fresh = stop;

@@ -42,10 +42,10 @@ NM_COLD void *nm__apart_noted(nm__gate *gate, size_t size, bool zeroed) {
 }
 
 /* A cell that lies apart, or is to, is copied: it would not be charged for its new size where it is. */
-NM_COLD void *nm__apart_move(void *ptr, size_t size, nm__page *page, int mode, bool (*give_it)(void *)) {
+NM_COLD void *nm__apart_move(void *ptr, size_t size, int mode, bool (*give_it)(void *)) {
     bool notes = nm__apart_is_due(mode, size) && nm__sampler_turn(&nm__sampler_gate, size);
     void *moved = NULL;
-    if (nm__is_cell_apart(page) || (notes && size <= NM_CELL_MAX)) {
+    if (nm__is_cell_apart(ptr) || (notes && size <= NM_CELL_MAX)) {
         if (notes) moved = apart_take(size, false);
         bool noted = moved != NULL;
         if (!noted) moved = nm__serve_slow(size);
@@ -63,7 +63,7 @@ NM_COLD void *nm__apart_move(void *ptr, size_t size, nm__page *page, int mode, b
 }
 
 /* not NM_COLD: gcc would take the fast path that calls it for cold, too */
-__attribute__((noinline)) bool nm__apart_give_elsewhere(void *ptr, nm__page *page) {
-    if (NM_UNLIKELY(nm__is_apart(page))) nm__apart_forget(ptr);
-    return nm__serve_give_elsewhere(ptr, page);
+__attribute__((noinline)) bool nm__apart_give_elsewhere(void *ptr, nm__superblock *sb) {
+    if (NM_UNLIKELY(nm__is_apart(ptr))) nm__apart_forget(ptr);
+    return nm__serve_give_elsewhere(ptr, sb);
 }

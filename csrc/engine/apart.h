@@ -13,9 +13,12 @@
 
 #pragma GCC visibility push(hidden) /* so that no access takes a detour through a table of the loader's */
 
-/* Whether a block may be such. Pre: it is not of the calling thread's own thread heap. */
-NM_INLINE bool nm__is_apart(const nm__page *page) { return page->theap == NULL || page->theap->heap == nm__array_heap; }
-NM_INLINE bool nm__is_cell_apart(const nm__page *page) { return page->theap != NULL && page->theap->heap == nm__array_heap; }
+/* Whether a block may be such. Pre: it is of the region. */
+NM_INLINE bool nm__is_apart(const void *ptr) {
+    const nm__superblock *sb = nm__superblock_of_cell(ptr);
+    return sb == NULL || sb->theap->heap == nm__array_heap;
+}
+NM_INLINE bool nm__is_cell_apart(const void *ptr) { return nm__is_apart(ptr) && nm__superblock_of_cell(ptr) != NULL; }
 
 /* From a heap, aligned as arrays are. */
 void *nm__apart_from(nm_heap *h, size_t bytes, bool zeroed);
@@ -27,11 +30,11 @@ void nm__apart_forget(void *ptr);
 /* An object that a profile notes, if its turn has come at the gate. NULL: not this way; another is tried, so that a refusal here does not count. */
 void *nm__apart_noted(nm__gate *gate, size_t size, bool zeroed);
 /* A realloc of an object that lies apart, or while there is a profile. NULL: refused. mode: nm__mode_now. */
-void *nm__apart_move(void *ptr, size_t size, nm__page *page, int mode, bool (*give_it)(void *));
+void *nm__apart_move(void *ptr, size_t size, int mode, bool (*give_it)(void *));
 
 /* As nm__serve_give, for objects. */
-bool nm__apart_give_elsewhere(void *ptr, nm__page *page);
-NM_INLINE bool nm__apart_give(void *ptr, nm__page *page) { return nm__serve_give_or(ptr, page, nm__apart_give_elsewhere); }
+bool nm__apart_give_elsewhere(void *ptr, nm__superblock *sb);
+NM_INLINE bool nm__apart_give(void *ptr, nm__superblock *sb) { return nm__serve_give_or(ptr, sb, nm__apart_give_elsewhere); }
 
 /* Whether the block that is about to be served may be one to note; it is counted. */
 NM_INLINE bool nm__apart_is_due(int mode, size_t size) {

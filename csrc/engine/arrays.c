@@ -26,7 +26,7 @@ static nm_heap *array_heap(size_t bytes, bool notes) {
     return NM_UNLIKELY(notes) && bytes <= NM_CELL_MAX ? nm__array_heap : nm__engine.heap;
 }
 static NM_COLD void *array_noted(void *ptr, size_t bytes) {
-    if (ptr != NULL && nm__is_apart(nm__page_of(ptr))) nm__sampler_note(ptr, bytes, NM__OF_ARRAYS);
+    if (ptr != NULL && nm__is_apart(ptr)) nm__sampler_note(ptr, bytes, NM__OF_ARRAYS);
     return ptr;
 }
 NM_INLINE bool array_is_to_note(int mode, size_t bytes) {
@@ -91,14 +91,14 @@ static void *array_calloc(void *ctx, size_t count, size_t size) {
 static void array_free(void *ctx, void *ptr, size_t size) {
     (void)ctx;
     if (NM_UNLIKELY(nm__array_sources.live != 0) && nm__array_sources.take_back(ptr)) return;
-    nm__page *page = nm__page_of(ptr);
-    if (NM_UNLIKELY(nm__array_heap != NULL) && page != NULL && nm__is_apart(page)) nm__apart_forget(ptr);
-    if (NM_UNLIKELY(!nm__serve_give(ptr, page))) arrays.before.allocator.free(arrays.before.allocator.ctx, ptr, size);
+    nm__superblock *sb = nm__superblock_of(ptr);
+    if (NM_UNLIKELY(nm__array_heap != NULL) && sb != NULL && nm__is_apart(ptr)) nm__apart_forget(ptr);
+    if (NM_UNLIKELY(!nm__serve_give(ptr, sb))) arrays.before.allocator.free(arrays.before.allocator.ctx, ptr, size);
 }
 
 /* What is charged from now on must not stay in the heap of what no owner has, or its free would not be noticed. */
 static void *array_realloc_owned(const nm__recharge *change, void *ptr, size_t bytes) {
-    if (change->owner == NULL || nm__is_apart(nm__page_of(ptr))) return array_move(nm__array_heap, ptr, bytes);
+    if (change->owner == NULL || nm__is_apart(ptr)) return array_move(nm__array_heap, ptr, bytes);
     size_t old = nm_heap_usable_of(ptr);
     void *moved = nm__apart_from(nm__array_heap, bytes, false);
     if (moved == NULL) return NULL;
@@ -113,7 +113,7 @@ static void *array_realloc(void *ctx, void *ptr, size_t size) {
     if (ptr == NULL) return array_malloc(ctx, size);
     if (NM_UNLIKELY(nm__array_sources.live != 0) && nm__array_sources.gave(ptr))
         return nm__array_sources.move(ptr, size, &array_handler.allocator);
-    if (nm__page_of_block(ptr) == NULL) return arrays.before.allocator.realloc(arrays.before.allocator.ctx, ptr, size);
+    if (nm__superblock_of_block(ptr) == NULL) return arrays.before.allocator.realloc(arrays.before.allocator.ctx, ptr, size);
     int mode = nm__mode_now(&nm__engine.arrays);
     bool on = mode != NM__MODE_OFF, notes = array_is_to_note(mode, array_padded(size));
     if (NM_UNLIKELY(on && nm__engine.has_owners)) {
@@ -183,7 +183,7 @@ static PyObject *array_handler_of(PyObject *module, PyObject *address) {
     } else {
         const void *ptr = PyLong_AsVoidPtr(address);
         if (ptr == NULL && PyErr_Occurred()) return NULL;
-        ours = nm__page_of_block(ptr) != NULL;
+        ours = nm__superblock_of_block(ptr) != NULL;
     }
     return PyUnicode_FromString(ours ? array_handler.name : arrays.before.name);
 }

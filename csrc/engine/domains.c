@@ -71,16 +71,15 @@ NM_INLINE void *domain_calloc(PyMemAllocatorEx *before, size_t count, size_t siz
     return before->calloc(before->ctx, count, size);
 }
 
-bool nm__domain_give(void *ptr) { return nm__apart_give(ptr, nm__page_of(ptr)); }
+bool nm__domain_give(void *ptr) { return nm__apart_give(ptr, nm__superblock_of(ptr)); }
 
 NM_INLINE void *domain_realloc(PyMemAllocatorEx *before, void *ptr, size_t size) {
     if (ptr == NULL) return domain_malloc(before, size);
-    nm__page *page = nm__page_of_block(ptr);
-    if (page == NULL) return before->realloc(before->ctx, ptr, size);
+    if (nm__superblock_of_block(ptr) == NULL) return before->realloc(before->ctx, ptr, size);
     int mode = nm__mode_now(&nm__engine.objects);
     if (NM_LIKELY(mode != NM__MODE_OFF)) {
-        void *moved = NM_UNLIKELY(nm__is_cell_apart(page) || (mode & NM__MODE_SAMPLED))
-                          ? nm__apart_move(ptr, size, page, mode, nm__domain_give)
+        void *moved = NM_UNLIKELY(nm__is_cell_apart(ptr) || (mode & NM__MODE_SAMPLED))
+                          ? nm__apart_move(ptr, size, mode, nm__domain_give)
                           : nm__serve_move(nm__charge_heap(nm__engine.heap), ptr, size, nm__serve_slow, nm__serve_beyond,
                                            nm__domain_give);
         if (NM_LIKELY(moved != NULL) || !nm__serve_may_pass_on()) return moved;
@@ -89,7 +88,7 @@ NM_INLINE void *domain_realloc(PyMemAllocatorEx *before, void *ptr, size_t size)
 }
 
 NM_INLINE void domain_free(PyMemAllocatorEx *before, void *ptr) {
-    if (NM_UNLIKELY(!nm__apart_give(ptr, nm__page_of(ptr)))) before->free(before->ctx, ptr);
+    if (NM_UNLIKELY(!nm__apart_give(ptr, nm__superblock_of(ptr)))) before->free(before->ctx, ptr);
 }
 
 #define DOMAIN(name)                                                   \

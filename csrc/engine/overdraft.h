@@ -30,10 +30,11 @@ typedef void (*nm__denial_call)(const nm__owner *owner, size_t requested, size_t
 void nm__overdraft_at_denial(nm__denial_call call);
 
 extern nm_heap *nm__overdraft_heap; /* NULL before the start */
-/* Pre: the page of a block. */
-NM_INLINE bool nm__overdraft_owns(const nm__page *page) {
-    return page->theap != NULL ? page->theap->heap == nm__overdraft_heap
-                               : page->kind == NM__SPAN && page->cells.free == nm__overdraft_heap;
+/* Pre: an address of the region. */
+NM_INLINE bool nm__overdraft_owns(const void *ptr) {
+    const nm__superblock *sb = nm__superblock_of_cell(ptr);
+    const nm__page *p = nm__page_of(ptr);
+    return sb != NULL ? sb->theap->heap == nm__overdraft_heap : p->kind == NM__SPAN && p->heap == nm__overdraft_heap;
 }
 /* Pre: of its own. */
 nm_status nm__overdraft_give(void *ptr);

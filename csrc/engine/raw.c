@@ -75,14 +75,15 @@ static void *raw_calloc(void *ctx, size_t count, size_t size) {
     return raw.before.calloc(raw.before.ctx, count, size);
 }
 
-static bool raw_owns(const nm__page *page) {
-    return page->theap != NULL ? page->theap->heap == raw.heap : page->kind == NM__SPAN && page->cells.free == raw.heap;
+static bool raw_owns(const void *ptr) {
+    const nm__superblock *sb = nm__superblock_of_cell(ptr);
+    const nm__page *p = nm__page_of(ptr);
+    return sb != NULL ? sb->theap->heap == raw.heap : p->kind == NM__SPAN && p->heap == raw.heap;
 }
 
 bool nm__raw_give(void *ptr) {
-    nm__page *page = nm__page_of(ptr);
-    if (NM_UNLIKELY(!raw_owns(page) && !nm__overdraft_owns(page))) return nm__domain_give(ptr);
-    nm_status status = nm__overdraft_owns(nm__page_of(ptr)) ? nm__overdraft_give(ptr) : nm_heap_free(raw.heap, ptr);
+    if (NM_UNLIKELY(!raw_owns(ptr) && !nm__overdraft_owns(ptr))) return nm__domain_give(ptr);
+    nm_status status = nm__overdraft_owns(ptr) ? nm__overdraft_give(ptr) : nm_heap_free(raw.heap, ptr);
     return NM_LIKELY(status == NM_OK) || !nm__serve_is_of_others(status, ptr);
 }
 
@@ -90,13 +91,13 @@ static void raw_free(void *ctx, void *ptr) {
     (void)ctx;
     raw_is_ready();
     nm__sampler_freeing(ptr);
-    if (NM_UNLIKELY(nm__page_of(ptr) == NULL) || !nm__raw_give(ptr)) raw.before.free(raw.before.ctx, ptr);
+    if (NM_UNLIKELY(nm__superblock_of(ptr) == NULL) || !nm__raw_give(ptr)) raw.before.free(raw.before.ctx, ptr);
 }
 
 static void *raw_realloc(void *ctx, void *ptr, size_t size) {
     if (ptr == NULL) return raw_malloc(ctx, size);
     int mode = raw_mode();
-    if (nm__page_of_block(ptr) == NULL) return raw.before.realloc(raw.before.ctx, ptr, size);
+    if (nm__superblock_of_block(ptr) == NULL) return raw.before.realloc(raw.before.ctx, ptr, size);
     nm__sampler_freeing(ptr); /* also where it is then refused: what stays is not noted any more */
     if (NM_LIKELY(mode != NM__MODE_OFF)) {
         void *moved = nm__serve_move(raw.heap, ptr, size, raw_take, raw_beyond, nm__raw_give);

@@ -37,8 +37,8 @@ NM_COLD bool nm__serve_is_of_others(nm_status status, const void *ptr) {
 }
 
 /* not NM_COLD: gcc would take the fast path that calls it for cold, too */
-__attribute__((noinline)) bool nm__serve_give_elsewhere(void *ptr, nm__page *page) {
-    nm_status status = nm__overdraft_owns(page) ? nm__overdraft_give(ptr) : nm__heap_free_far(nm__engine.heap, ptr, page);
+__attribute__((noinline)) bool nm__serve_give_elsewhere(void *ptr, nm__superblock *sb) {
+    nm_status status = nm__overdraft_owns(ptr) ? nm__overdraft_give(ptr) : nm__heap_free_far(nm__engine.heap, ptr, sb);
     return NM_LIKELY(status == NM_OK) || !nm__serve_is_of_others(status, ptr);
 }
 
@@ -59,7 +59,7 @@ NM_COLD void *nm__serve_move_across(void *ptr, size_t size, void *(*take_it)(siz
                                     bool (*give_it)(void *)) {
     size_t old = nm_heap_usable_of(ptr);
     if (size <= old && nm__heap_stays(size, old)) return ptr;
-    void *moved = nm__overdraft_owns(nm__page_of(ptr)) ? take_it(size) : beyond_it(size, false);
+    void *moved = nm__overdraft_owns(ptr) ? take_it(size) : beyond_it(size, false);
     if (moved == NULL) return size <= old ? ptr : NULL;
     serve_copy_and_give(moved, ptr, old, size, give_it);
     return moved;

@@ -39,17 +39,17 @@ NM_INLINE void *nm__serve_take(size_t size) {
 
 /* Whether the region had to leave the address to a mapping of another allocator. status: why it is no block. */
 NM_COLD bool nm__serve_is_of_others(nm_status status, const void *ptr);
-/* Of a page that is not the calling thread's. */
-bool nm__serve_give_elsewhere(void *ptr, nm__page *page);
+/* Of a superblock that is not the calling thread's, or does not start there, or a span. */
+bool nm__serve_give_elsewhere(void *ptr, nm__superblock *sb);
 
-/* false: the block is for the allocator before us. elsewhere: gives what is of a page that is not the calling thread's. */
-NM_INLINE bool nm__serve_give_or(void *ptr, nm__page *page, bool (*elsewhere)(void *, nm__page *)) {
-    if (NM_UNLIKELY(page == NULL)) return false;
-    if (NM_UNLIKELY(page->theap != nm__theaps[NM__CLAIMED_SLOT])) return elsewhere(ptr, page);
-    if (NM_UNLIKELY(nm__cells_give(&page->cells, ptr, 0))) nm__superblock_trip(page);
+/* false: the block is for the allocator before us. elsewhere: gives what the fast path cannot. */
+NM_INLINE bool nm__serve_give_or(void *ptr, nm__superblock *sb, bool (*elsewhere)(void *, nm__superblock *)) {
+    if (NM_UNLIKELY(sb == NULL)) return false;
+    if (NM_UNLIKELY(sb->theap != nm__theaps[NM__CLAIMED_SLOT])) return elsewhere(ptr, sb);
+    if (NM_UNLIKELY(nm__cells_give(&sb->cells, ptr, 0))) nm__superblock_trip(sb);
     return true;
 }
-NM_INLINE bool nm__serve_give(void *ptr, nm__page *page) { return nm__serve_give_or(ptr, page, nm__serve_give_elsewhere); }
+NM_INLINE bool nm__serve_give(void *ptr, nm__superblock *sb) { return nm__serve_give_or(ptr, sb, nm__serve_give_elsewhere); }
 
 /* To the allocator that was there before. on: the mode; where it is off a block that is large enough stays. */
 NM_COLD void *nm__serve_move_out(PyMemAllocatorEx *before, void *ptr, size_t size, bool on, bool (*give_it)(void *));
@@ -60,7 +60,7 @@ NM_COLD void *nm__serve_move_across(void *ptr, size_t size, void *(*take_it)(siz
 NM_INLINE void *nm__serve_move(nm_heap *h, void *ptr, size_t size, void *(*take_it)(size_t), void *(*beyond_it)(size_t, bool),
                                bool (*give_it)(void *)) {
     void *moved = NULL;
-    if (NM_LIKELY(!nm__overdraft_owns(nm__page_of(ptr)))) moved = nm__heap_try_realloc(h, ptr, size);
+    if (NM_LIKELY(!nm__overdraft_owns(ptr))) moved = nm__heap_try_realloc(h, ptr, size);
     return NM_LIKELY(moved != NULL) ? moved : nm__serve_move_across(ptr, size, take_it, beyond_it, give_it);
 }
 

@@ -29,7 +29,7 @@ static struct {
 
 /* Without the interpreter's lock, perhaps, and for any address that the C library gave. */
 static void strays_free(void *ptr) {
-    if (NM_UNLIKELY(ptr != NULL && nm__page_at(ptr) != NULL)) {
+    if (NM_UNLIKELY(ptr != NULL && nm__superblock_at(ptr) != NULL)) {
         nm__sampler_freeing(ptr);
         if (nm__raw_give(ptr)) return;
     }
@@ -37,7 +37,8 @@ static void strays_free(void *ptr) {
 }
 
 static void *strays_realloc(void *ptr, size_t size) {
-    if (NM_LIKELY(ptr == NULL || nm__page_at(ptr) == NULL) || !nm_region_owns(ptr)) return strays_before.realloc(ptr, size);
+    if (NM_LIKELY(ptr == NULL || nm__superblock_at(ptr) == NULL) || !nm_region_owns(ptr))
+        return strays_before.realloc(ptr, size);
     nm__sampler_freeing(ptr);
     size_t old = nm_heap_usable_of(ptr);
     void *moved = strays_before.realloc(NULL, size);

@@ -60,11 +60,12 @@ void nm__decay_note_need(size_t n) {
     decay_count_demand(n);
 }
 
-/* Purges at most so many pages of the kept span that changed longest ago. Returns how many; 0: the system would not have
- * them. */
+/* Purges so many pages of the kept span that changed longest ago, or all of it if they are fewer; rounded up, so that no call
+ * of the system is for a page or two. Returns how many; 0: the system would not have them. */
 static size_t decay_purge_oldest(size_t most) {
-    nm__page *p = nm__region.oldest->kind == NM__SPARE ? nm__free_span_open_room(nm__region.oldest) : nm__region.oldest;
-    size_t n = nm__min_size(most, p->npages);
+    nm__page *p = nm__free_span_oldest();
+    if (p->kind == NM__SPARE) p = nm__free_span_open_room(p);
+    size_t n = most < p->npages ? nm__min_size(nm__round_up(most, NM__SUPERBLOCK_PAGES), p->npages) : p->npages;
     if (!nm__region_let_go(nm__free_span_cut(p, n), n)) return 0;
     for (unsigned i = 0; i < NM_DECAY_WINDOWS; i++) nm__region.low[i] -= nm__min_size(nm__region.low[i], n);
     nm__region.idle -= nm__min_size(nm__region.idle, n);
@@ -110,13 +111,13 @@ void nm__region_tick_slowly(void) {
 
 void nm__decay_purge_all(void) {
     size_t spans = nm__free_lists_of(NM__DIRTY)->spans + nm__free_lists_of(NM__SPARE)->spans;
-    for (; spans > 0 && nm__region.oldest != NULL; spans--) (void)decay_purge_oldest(SIZE_MAX);
+    for (; spans > 0 && nm__region.oldest != 0; spans--) (void)decay_purge_oldest(SIZE_MAX);
 }
 
 static void *decay_watch(void *unused) {
     (void)unused;
     nm__region_lock();
-    while (!decay_watcher.stop && nm__region.oldest != NULL) {
+    while (!decay_watcher.stop && nm__region.oldest != 0) {
         nm__decay_advance();
         if (decay_due() != 0) {
             size_t before = nm__kept_pages();
@@ -221,7 +222,7 @@ static void decay_count_regret(size_t n) {
 void nm__decay_make_way(size_t n) {
     decay_count_regret(n);
     size_t used = nm__region.used + n, most = nm__max_size(used, nm__region.most) + nm__region.slack;
-    while (nm__region.oldest != NULL && used + nm__kept_pages() > most) {
+    while (nm__region.oldest != 0 && used + nm__kept_pages() > most) {
         size_t purged = decay_purge_oldest(used + nm__kept_pages() - most);
         if (purged == 0) return;
         nm__region.made_way += purged;

@@ -7,7 +7,7 @@
  * Locks, in their order: nm__heaps.lock, a heap's, the region's.
  *
  * Invariants, under the heap's lock:
- *   held == NM_SUPERBLOCK * pages of its superblocks and spans;  what its budgets are charged with == held */
+ *   held == NM_PAGE * pages of its spans and those that its superblocks are charged with;  what its budgets are charged with == held */
 #include "heap/internal.h"
 
 struct nm__heaps nm__heaps = {.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -16,49 +16,52 @@ size_t nm_heap_usable(const nm_heap *h, size_t size, size_t align) {
     if (size == 0) return 0;
     if (h->key != 0) return size; /* the bytes behind it are watched */
     if (size <= NM_CELL_MAX && align <= NM_ALIGN_MAX) return nm__bin_sizes[nm__bin_aligned(size, align)];
-    return nm__pages_for(size) * NM_SUPERBLOCK;
+    return nm__pages_for(size) * NM_PAGE;
 }
 
 size_t nm_heap_usable_of(const void *ptr) {
-    const nm__page *p = nm__page_of(ptr);
-    const nm_heap *h = nm__heap_of_page(p);
-    if (h->key != 0) return nm__secure_usable_of(h, p, ptr);
-    return p->theap != NULL ? p->cells.cell : (size_t)p->npages * NM_SUPERBLOCK;
+    const nm_heap *h = nm__heap_of_block(ptr);
+    if (h->key != 0) return nm__secure_usable_of(h, ptr);
+    const nm__superblock *sb = nm__superblock_of_cell(ptr);
+    return sb != NULL ? sb->cells.cell : (size_t)nm__page_of(ptr)->npages * NM_PAGE;
 }
 
 const nm_heap *nm_heap_of(const void *ptr) {
-    const nm__page *p = nm__page_at(ptr);
-    if (p == NULL) return NULL;
-    const nm__theap *theap = nm__theap_at(p);
+    const nm__superblock *sb = nm__superblock_at(ptr);
+    if (sb == NULL) return NULL;
+    sb = nm__superblock_whole(sb);
+    const nm__theap *theap = nm__theap_at(sb);
     if (theap != NULL) { /* reads only what never changes, so any thread may ask */
-        size_t offset = (size_t)((const char *)ptr - nm__page_base(p));
-        return offset < p->cells.end && offset % p->cells.cell == 0 ? theap->heap : NULL;
+        size_t offset = (size_t)((const char *)ptr - nm__superblock_base(sb));
+        return offset < sb->cells.end && offset % sb->cells.cell == 0 ? theap->heap : NULL;
     }
+    const nm__page *p = nm__page_of(ptr);
     if (!nm__span_at(p) || ptr != nm__page_base(p)) return NULL;
     /* Another thread may be giving it back, and a link may stand there. Orders: with the link it is seen that the page is no
      * span any more. */
-    nm_heap *h = atomic_load_explicit((_Atomic(void *) *)(uintptr_t)&p->cells.free, memory_order_acquire);
+    nm_heap *h = atomic_load_explicit((_Atomic(nm_heap *) *)(uintptr_t)&p->heap, memory_order_acquire);
     return nm__span_at(p) ? h : NULL;
 }
 
 nm_status nm__heap_measure(const void *ptr, size_t *size) {
-    const nm__page *p = nm__page_of(ptr);
-    const nm_heap *h = nm__heap_of_page(p);
-    if (h->key != 0) return nm__secure_measure(h, p, ptr, size);
+    const nm_heap *h = nm__heap_of_block(ptr);
+    if (h->key != 0) return nm__secure_measure(h, ptr, size);
     *size = nm_heap_usable_of(ptr);
     return NM_OK;
 }
 
 /* Follows lists that may change: each step is checked, and there are only so many. */
 bool nm__heap_is_free(const void *ptr) {
-    const nm__page *p = nm__page_at(ptr);
-    nm__theap *theap = p == NULL ? NULL : nm__theap_at(p);
+    const nm__superblock *sb = nm__superblock_at(ptr);
+    if (sb != NULL) sb = nm__superblock_whole(sb);
+    nm__theap *theap = sb == NULL ? NULL : nm__theap_at(sb);
     if (theap == NULL) return false;
     uintptr_t key = theap->heap->key;
-    const char *base = nm__page_base(p);
-    if ((uintptr_t)ptr - (uintptr_t)base >= p->cells.fresh) return true;
-    const void *at = p->cells.free;
-    for (uint32_t n = 0; n < p->cells.capacity && at != NULL && nm__cells_holds(&p->cells, base, 0, at); n++) {
+    const char *base = nm__superblock_base(sb);
+    if ((uintptr_t)ptr - (uintptr_t)base >= sb->cells.fresh || nm__steps_are_shed(sb, (uintptr_t)ptr - (uintptr_t)base))
+        return true;
+    const void *at = sb->cells.free;
+    for (uint32_t n = 0; n < sb->cells.capacity && at != NULL && nm__cells_holds(&sb->cells, base, 0, at); n++) {
         if (at == ptr) return true;
         at = nm__link(key, at, nm__peek(at));
     }
@@ -72,7 +75,7 @@ bool nm__heap_is_free(const void *ptr) {
 
 bool nm__heap_charge(nm_heap *h, size_t npages, bool quiet) {
     bool (*hold)(nm_budget *, size_t) = quiet ? nm__budget_try : nm__budget_hold;
-    size_t bytes = npages * NM_SUPERBLOCK;
+    size_t bytes = npages * NM_PAGE;
     if (h->budget != NULL && !hold(h->budget, bytes)) return false;
     if (h->also != NULL && !hold(h->also, bytes)) {
         (void)nm_budget_release(h->budget, bytes);
@@ -89,34 +92,31 @@ void nm__heap_settle(nm_heap *h) {
 }
 
 void nm__heap_discharge(nm_heap *h, size_t npages) {
-    size_t bytes = npages * NM_SUPERBLOCK;
+    size_t bytes = npages * NM_PAGE;
     nm__atomic_sub(&h->held, bytes);
     if (h->budget != NULL) (void)nm_budget_release(h->budget, bytes);
     if (h->also != NULL) (void)nm_budget_release(h->also, bytes);
 }
 
-nm__page *nm__heap_try_pages(nm_heap *h, size_t npages, nm__kind kind, bool want_zero, bool quiet) {
-    if (!nm__heap_charge(h, npages, quiet)) return NULL;
-    nm__page *p = nm__region_take(npages, kind, want_zero);
-    if (p == NULL) nm__heap_discharge(h, npages);
+static nm__page *heap_settle_for(nm_heap *h, nm__page *p, size_t charged) {
+    if (p == NULL) nm__heap_discharge(h, charged);
     else nm__heap_settle(h);
     return p;
 }
 
-static void heap_make_room(nm_heap *h) {
-    nm__theap *theap = nm__heap_attach(h);
-    if (theap == NULL) return;
-    nm__theap_drain(theap);
-    nm__theap_retire_empty(theap);
+nm__page *nm__heap_try_superblock(nm_heap *h, size_t npages, size_t charged, bool quiet) {
+    if (!nm__heap_charge(h, charged, quiet)) return NULL;
+    return heap_settle_for(h, nm__region_take(npages, NM__SUPERBLOCK_PAGES, NM__SUPERBLOCK, false), charged);
 }
 
-nm__page *nm__heap_take_pages(nm_heap *h, size_t npages, nm__kind kind, bool want_zero, bool quiet) {
-    nm__page *p = nm__heap_try_pages(h, npages, kind, want_zero, true);
-    if (NM_LIKELY(p != NULL)) return p;
-    heap_make_room(h);
-    p = nm__heap_try_pages(h, npages, kind, want_zero, quiet);
-    if (p == NULL && !quiet) nm__atomic_add(&h->failures, 1);
-    return p;
+nm__page *nm__heap_try_span(nm_heap *h, size_t npages, size_t align, bool want_zero, bool quiet) {
+    if (!nm__heap_charge(h, npages, quiet)) return NULL;
+    return heap_settle_for(h, nm__region_take(npages, align, NM__SPAN, want_zero), npages);
+}
+
+void nm__heap_make_room(nm_heap *h) {
+    nm__theap *theap = nm__heap_attach(h);
+    if (theap != NULL) nm__theap_give_up(theap);
 }
 
 nm_heap *nm_heap_create(nm_budget *budget, bool secure) {
@@ -188,10 +188,7 @@ void nm_heap_destroy(nm_heap *h) {
 void nm_heap_trim(nm_heap *h) {
     nm__theap *theap = nm__theap_current(h);
     pthread_mutex_lock(&h->lock);
-    if (theap != NULL) {
-        nm__theap_drain(theap);
-        nm__theap_retire_empty(theap);
-    }
+    if (theap != NULL) nm__theap_give_up(theap);
     pthread_mutex_unlock(&h->lock);
     nm_region_trim();
 }
@@ -216,22 +213,23 @@ const char *nm_heap_check(nm_heap *h) {
     pthread_mutex_lock(&h->lock);
     for (nm__theap *theap = h->theaps; theap != NULL && broken == NULL; theap = theap->next) {
         for (void *at = atomic_load(&theap->remote); at != NULL && broken == NULL; at = nm__link(h->key, at, nm__peek(at)))
-            if (nm__page_of(at) == NULL || nm__page_of(at)->theap != theap) broken = "a queued cell is another thread heap's";
+            if (nm__superblock_of(at) == NULL || nm__superblock_whole(nm__superblock_of(at))->theap != theap)
+                broken = "a queued cell is another thread heap's";
         for (size_t bin = 1; bin < NM_BINS && broken == NULL; bin++) {
-            const nm__page *current = theap->bins[bin].current;
-            if (current != &nm__no_page) broken = nm__superblock_check(current, theap, bin), pages++;
+            const nm__superblock *current = theap->bins[bin].current;
+            if (current != &nm__no_superblock) broken = nm__superblock_check(current, theap, bin), pages += current->charged;
             for (unsigned group = 0; group <= NM__FULL; group++)
-                for (const nm__page *p = theap->waiting[bin][group]; p != NULL && broken == NULL; p = p->next, pages++)
-                    broken = p->group != group ? "a superblock is on the wrong list" : nm__superblock_check(p, theap, bin);
+                for (const nm__superblock *sb = theap->waiting[bin][group]; sb != NULL && broken == NULL;
+                     pages += sb->charged, sb = sb->next)
+                    broken = sb->group != group ? "a superblock is on the wrong list" : nm__superblock_check(sb, theap, bin);
         }
     }
     for (const nm__page *p = h->spans; p != NULL && broken == NULL; p = p->next) {
-        if (p->kind != NM__SPAN || p->theap != NULL || p->cells.free != h) broken = "a span is not the heap's";
+        if (p->kind != NM__SPAN || p->heap != h) broken = "a span is not the heap's";
         span_pages += p->npages;
     }
-    if (broken == NULL && (pages + span_pages) * NM_SUPERBLOCK != nm__get(&h->held)) broken = "held is not what is held";
-    if (broken == NULL && span_pages * NM_SUPERBLOCK != nm__get(&h->live_spans_bytes))
-        broken = "span bytes are not counted right";
+    if (broken == NULL && (pages + span_pages) * NM_PAGE != nm__get(&h->held)) broken = "held is not what is held";
+    if (broken == NULL && span_pages * NM_PAGE != nm__get(&h->live_spans_bytes)) broken = "span bytes are not counted right";
     if (broken == NULL && h->budget != NULL && nm_budget_used(h->budget) != nm__get(&h->held))
         broken = "the budget is not charged with what is held";
     pthread_mutex_unlock(&h->lock);

@@ -12,7 +12,7 @@
 #pragma GCC visibility push(hidden)
 
 typedef struct nm__bin {
-    nm__page *current;  /* takes allocations, and is on no list */
+    nm__superblock *current;  /* takes allocations, and is on no list */
     nm__counter served; /* blocks ever served; also what the cells of the current superblock are counted by, so that one
                          * count does */
 } nm__bin;
@@ -35,7 +35,7 @@ typedef enum nm__theap_state { NM__THEAP_OWNED, NM__THEAP_ORPHANED, NM__THEAP_DR
 struct nm__theap {
     nm__bin bins[NM_BINS];
     nm__gate gate; /* of blocks that the inlined way serves, for a profile of the heap's user */
-    nm__page *waiting[NM_BINS][NM__GROUPS + 1];
+    nm__superblock *waiting[NM_BINS][NM__GROUPS + 1];
     nm_heap *heap;
     nm__theap *next; /* of the heap's */
     void *memory;    /* as it was allocated, to be freed */
@@ -48,7 +48,7 @@ struct nm__theap {
 
 /* What stands for "no thread heap yet" and "no superblock yet": everything in it is empty, so that the fast path
  * needs no test of its own. Never written. */
-extern nm__page nm__no_page;
+extern nm__superblock nm__no_superblock;
 extern nm__theap nm__no_theap;
 
 /* The calling thread's thread heaps. A slot is one heap's alone as long as the heap lives, and is emptied in every thread
@@ -91,10 +91,16 @@ NM_INLINE bool nm__heap_stays(size_t size, size_t cell) {
     NM_ASSERT(size <= cell);
     return nm__wastes_little(size, cell) || cell <= NM_HEAP_STAYS;
 }
-/* Pre: not NULL, and of the start of a block. */
-NM_INLINE nm_heap *nm__heap_of_page(const nm__page *p) {
-    NM_ASSERT(p != NULL && (p->theap != NULL || nm__span_at(p)));
-    return p->theap != NULL ? p->theap->heap : p->cells.free;
+/* The superblock whose cell an address of the region is; NULL: of none, it may be a span. */
+NM_INLINE nm__superblock *nm__superblock_of_cell(const void *ptr) {
+    nm__superblock *sb = nm__superblock_whole(nm__superblock_in(ptr));
+    return sb->theap != NULL ? sb : NULL;
+}
+/* Pre: the start of a block. */
+NM_INLINE nm_heap *nm__heap_of_block(const void *ptr) {
+    const nm__superblock *sb = nm__superblock_of_cell(ptr);
+    NM_ASSERT(sb != NULL || nm__span_at(nm__page_of(ptr)));
+    return sb != NULL ? sb->theap->heap : nm__page_of(ptr)->heap;
 }
 
 /* malloc's calls with an alignment, of secure heaps alone, which watch the bytes behind a block: a size that is rounded up
@@ -106,9 +112,9 @@ void *nm__heap_realloc_at(nm_heap *h, void *ptr, size_t size, size_t align);
 
 nm__theap *nm__heap_attach(nm_heap *h); /* NULL: no memory for a thread heap */
 void *nm__theap_alloc_slow(nm__theap *theap, size_t bin);
-void nm__superblock_trip(nm__page *p);
+void nm__superblock_trip(nm__superblock *sb);
 /* The first argument is not used: it is there so that the fast path has its own where it needs them. */
-nm_status nm__heap_free_far(nm_heap *caller, void *ptr, nm__page *p);
+nm_status nm__heap_free_far(nm_heap *caller, void *ptr, nm__superblock *sb);
 
 /* ---- fast paths ------------------------------------------------------------------------------------ */
 
@@ -117,13 +123,13 @@ extern const uint32_t nm__bin_sizes[NM_BINS];
 /* Up to NM__FINE bytes bins are 16 apart. Bin 0, of no bytes, never has a cell: its way is the slow one. */
 #define NM__FINE 512
 NM_INLINE size_t nm__fine_bin(size_t size) { return (size + 15) >> 4; }
-/* Above it there are four to a power of two. By the number of the 128 bytes in which a size ends. */
-extern const uint8_t nm__coarse_bins[NM_CELL_MAX >> 7];
+/* Above it there are about eight to a power of two. By the number of the 64 bytes in which a size ends. */
+extern const uint8_t nm__coarse_bins[NM_CELL_MAX >> 6];
 
 /* Pre: 1 <= size <= NM_CELL_MAX. */
 NM_INLINE size_t nm__bin_of(size_t size) {
     NM_ASSERT(1 <= size && size <= NM_CELL_MAX);
-    return size <= NM__FINE ? nm__fine_bin(size) : nm__coarse_bins[(size - 1) >> 7];
+    return size <= NM__FINE ? nm__fine_bin(size) : nm__coarse_bins[(size - 1) >> 6];
 }
 
 /* For NM_ASSERT. */
@@ -138,17 +144,17 @@ NM_INLINE bool nm__theap_has(const nm__theap *theap, size_t bin) {
 NM_INLINE void *nm__theap_alloc(nm__theap *theap, size_t bin) {
     NM_ASSERT(nm__theap_is_mine(theap));
     nm__bin *b = &theap->bins[bin];
-    nm__page *page = b->current;
-    if (NM_UNLIKELY(page->cells.free == NULL)) return NULL;
+    nm__superblock *sb = b->current;
+    if (NM_UNLIKELY(sb->cells.free == NULL)) return NULL;
     nm__bump(&b->served, 1);
-    return nm__cells_pop(&page->cells, 0);
+    return nm__cells_pop(&sb->cells, 0);
 }
 
 /* Pre: as above. */
-NM_INLINE nm_status nm__theap_free(nm_heap *caller, nm__theap *theap, void *ptr, nm__page *p) {
+NM_INLINE nm_status nm__theap_free(nm_heap *caller, nm__theap *theap, void *ptr, nm__superblock *sb) {
     NM_ASSERT(nm__theap_is_mine(theap));
-    if (NM_UNLIKELY(p->theap != theap)) return nm__heap_free_far(caller, ptr, p);
-    if (NM_UNLIKELY(nm__cells_give(&p->cells, ptr, 0))) nm__superblock_trip(p);
+    if (NM_UNLIKELY(sb->theap != theap)) return nm__heap_free_far(caller, ptr, sb);
+    if (NM_UNLIKELY(nm__cells_give(&sb->cells, ptr, 0))) nm__superblock_trip(sb);
     return NM_OK;
 }
 

@@ -6,18 +6,20 @@
 #include "heap/internal.h"
 
 /* Not NM_COLD: gcc would take the fast path that calls it for cold, too. */
-__attribute__((noinline)) nm_status nm__heap_free_far(nm_heap *caller, void *ptr, nm__page *p) {
+__attribute__((noinline)) nm_status nm__heap_free_far(nm_heap *caller, void *ptr, nm__superblock *sb) {
     (void)caller;
-    nm__theap *theap = p->theap;
+    sb = nm__superblock_whole(sb);
+    nm__theap *theap = sb->theap;
+    nm__page *p = nm__page_of(ptr);
     if (theap == NULL && p->kind != NM__SPAN) /* neither a cell nor the start of a span */
         return nm__fail(NM_FOREIGN_BLOCK, 0, 0, 0);
     nm_heap *h = theap != NULL ? theap->heap : nm__span_heap(p);
     if (h->key != 0) {
-        nm_status status = nm__secure_free(h, ptr, p);
+        nm_status status = nm__secure_free(h, ptr);
         return status == NM_OK ? NM_OK : nm__fail(status, 0, 0, 0);
     }
     if (theap == NULL) nm__span_free(p);
-    else nm__theap_free_cell(theap, ptr, p);
+    else nm__theap_free_cell(theap, ptr, sb);
     return NM_OK;
 }
 
@@ -25,7 +27,7 @@ static NM_COLD void *heap_malloc_slow(nm_heap *h, size_t size, bool quiet) {
     if (size > NM_SIZE_MAX) return nm_refuse(NM_INVALID_LAYOUT, size, 0, 0);
     size += size == 0;
     if (NM_UNLIKELY(h->key != 0)) return nm__secure_alloc(h, size, 1, NULL, quiet);
-    if (size > NM_CELL_MAX) return nm__span_alloc(h, size, false, NULL, quiet);
+    if (size > NM_CELL_MAX) return nm__span_alloc(h, size, 1, false, NULL, quiet);
     nm__theap *theap = nm__heap_attach(h);
     if (NM_UNLIKELY(theap == NULL)) return NULL;
     size_t bin = nm__bin_of(size);
@@ -51,7 +53,7 @@ static void *heap_calloc(nm_heap *h, size_t bytes, bool quiet) {
     void *ptr;
     if (h->key != 0 && bytes > NM_CELL_MAX) ptr = nm__secure_alloc(h, bytes, 1, &zero, quiet);
     else if (bytes <= NM_CELL_MAX) ptr = heap_malloc(h, bytes, quiet);
-    else ptr = nm__span_alloc(h, bytes, bytes >= NM_HEAP_FRESH_ZERO, &zero, quiet);
+    else ptr = nm__span_alloc(h, bytes, 1, bytes >= NM_HEAP_FRESH_ZERO, &zero, quiet);
     if (ptr != NULL && !zero) memset(ptr, 0, bytes);
     return ptr;
 }
@@ -62,7 +64,7 @@ void *nm_heap_calloc(nm_heap *h, size_t count, size_t size) {
 }
 void *nm__heap_try_calloc(nm_heap *h, size_t bytes) { return heap_calloc(h, bytes, true); }
 
-nm_status nm_heap_free(nm_heap *h, void *ptr) { return nm__theap_free(h, nm__theaps[h->slot], ptr, nm__page_in(ptr)); }
+nm_status nm_heap_free(nm_heap *h, void *ptr) { return nm__theap_free(h, nm__theaps[h->slot], ptr, nm__superblock_in(ptr)); }
 
 void nm__heap_release(void *heap, void *ptr) { (void)nm_heap_free(heap, ptr); }
 
@@ -72,14 +74,15 @@ static void *heap_move(nm_heap *h, void *ptr, size_t old, size_t size, bool quie
 }
 
 NM_INLINE void *heap_realloc(nm_heap *h, void *ptr, size_t size, bool quiet) {
-    nm__page *p = nm__page_of(ptr);
     size_t old;
     if (NM_UNLIKELY(h->key != 0)) return nm__secure_realloc(h, ptr, size, 1, quiet);
-    if (p->theap != NULL) {
-        old = p->cells.cell;
+    const nm__superblock *sb = nm__superblock_of_cell(ptr);
+    if (sb != NULL) {
+        old = sb->cells.cell;
         if (size <= old && nm__heap_stays(size, old)) return ptr;
     } else {
-        old = (size_t)p->npages * NM_SUPERBLOCK;
+        nm__page *p = nm__page_of(ptr);
+        old = (size_t)p->npages * NM_PAGE;
         /* Another heap's span does not grow in place: this heap is the one to be charged, and to refuse. */
         bool may = size <= old || nm__span_heap(p) == h;
         if (may && size > NM_CELL_MAX && size <= NM_SIZE_MAX) {

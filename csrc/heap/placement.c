@@ -29,7 +29,8 @@ static void placement_keep_spare(nm__page *p) {
 static nm__page *placement_take_kept(size_t n) {
     nm__page *p = nm__free_span_find(NM__DIRTY, 2 * n), *others = nm__free_span_find_large(NM__SPARE);
     if (p == NULL) p = nm__free_span_find_large(NM__DIRTY);
-    size_t found = p == NULL ? 0 : p->npages, half = others == NULL ? 0 : others->npages / 2;
+    size_t found = p == NULL ? 0 : p->npages,
+           half = others == NULL ? 0 : others->npages / 2 / nm__region_grain * nm__region_grain;
     if (found < 2 * n && half > found) {
         p = others;
         found = half;
@@ -55,53 +56,66 @@ static nm__page *placement_take_apart(size_t n) {
         nm__free_span_put(p, n + room, NM__AWAY);
         return NULL;
     }
-    nm__region_mark_mapped(p, n, true);
     nm__free_span_enlist(p + n, room, NM__ROOM);
     return p;
 }
 
-/* Of n pages at least, or NULL. */
-static nm__page *placement_find_kept(size_t n) {
-    nm__page *p = nm__free_span_find(NM__DIRTY, n);
-    if (p == NULL) p = nm__free_span_find_large(NM__SPARE);
-    return p == NULL || p->npages < n ? NULL : p;
+/* Pages behind the last n of a span that start at a multiple of align. */
+static size_t placement_behind(const nm__page *p, size_t n, size_t align) {
+    return ((size_t)(p - nm__pages) + p->npages - n) & (align - 1);
 }
 
-static nm__page *placement_take_free(size_t n, bool want_zero, bool *zero) {
-    nm__page *dirty = placement_find_kept(n), *clean = NULL, *p;
-    if (dirty == NULL || want_zero) clean = nm__free_span_find(NM__CLEAN, n);
+/* In which n pages start at a multiple of align, or NULL. */
+static nm__page *placement_find_kept(size_t n, size_t align) {
+    nm__page *p = nm__free_span_find_aligned(NM__DIRTY, n, align);
+    if (p != NULL) return p;
+    p = nm__free_span_find_large(NM__SPARE);
+    return p == NULL || p->npages < n || p->npages < n + placement_behind(p, n, align) ? NULL : p;
+}
+
+/* The last n pages of a spare span that start there. What is behind them is no longer behind the span that it was kept for. */
+static nm__page *placement_cut_spare(nm__page *p, size_t n, size_t align) {
+    size_t behind = placement_behind(p, n, align);
+    p = nm__free_span_cut_back(p, n + behind);
+    if (behind != 0) (void)nm__free_span_put(p + n, behind, NM__DIRTY);
+    return p;
+}
+
+static nm__page *placement_take_free(size_t n, size_t align, bool want_zero, bool *zero) {
+    nm__page *dirty = placement_find_kept(n, align), *clean = NULL, *p;
+    if (dirty == NULL || want_zero) clean = nm__free_span_find_aligned(NM__CLEAN, n, align);
     *zero = clean != NULL || dirty == NULL;
     if (clean != NULL) {
-        p = nm__free_span_cut(clean, n);
+        p = nm__free_span_cut_aligned(clean, n, align);
         nm__decay_make_way(n);
     } else if (dirty != NULL) {
         /* Purging what is there, rather than taking pages never touched: or a loop of zeroed blocks would
          * leave a trail of dirty ones. */
-        p = dirty->kind == NM__SPARE ? nm__free_span_cut_back(dirty, n) : nm__free_span_cut(dirty, n);
+        p = dirty->kind == NM__SPARE ? placement_cut_spare(dirty, n, align) : nm__free_span_cut_aligned(dirty, n, align);
         nm__decay_note_need(n);
         *zero = want_zero && nm__os_purge(nm__page_base(p), nm__bytes_of(n));
     } else {
         nm__decay_make_way(n);
-        p = nm__region_take_fresh(n);
+        p = nm__region_take_fresh(n, align);
         /* A dirty and a clean span that touch, room for others, or what is kept while a limit refuses more. */
-        if (p == NULL && nm__region_release_all()) p = nm__region_take_fresh(n);
+        if (p == NULL && nm__region_release_all()) p = nm__region_take_fresh(n, align);
     }
     return p;
 }
 
-nm__page *nm__region_take(size_t n, nm__kind kind, bool want_zero) {
+nm__page *nm__region_take(size_t n, size_t align, nm__kind kind, bool want_zero) {
+    NM_ASSERT(n % nm__region_grain == 0 && align <= NM__SUPERBLOCK_PAGES);
     if (n == 0 || n > nm__region_pages) return nm_refuse(NM_OUT_OF_MEMORY, n << NM__PAGE_SHIFT, 0, 0);
     nm__region_lock();
     nm__decay_advance();
     bool zero;
-    nm__page *p = placement_take_free(n, want_zero, &zero);
+    nm__page *p = placement_take_free(n, align, want_zero, &zero);
     if (p != NULL) {
         if (zero && n >= NM__PAGES(NM_REGION_HUGE_FROM)) nm__os_prefer_huge(nm__page_base(p), nm__bytes_of(n), true);
         placement_count_used(n);
         p->npages = (uint32_t)n;
         p->zero = zero;
-        p->theap = NULL;
-        p->cells.free = NULL; /* of no heap yet: a free span has a link there */
+        p->heap = NULL; /* of no heap yet: a free span has links there */
         atomic_store_explicit((_Atomic uint8_t *)&p->kind, (uint8_t)kind, memory_order_release);
         if (zero) NM_REOPEN(nm__page_base(p), nm__bytes_of(n));
         else NM_UNPOISON(nm__page_base(p), nm__bytes_of(n));
@@ -114,10 +128,9 @@ nm__page *nm__region_take(size_t n, nm__kind kind, bool want_zero) {
 
 /* Pre: the pages are a live span's. */
 static void placement_end_use(nm__page *first, size_t n) {
-    NM_ASSERT(first->mapped && first[n - 1].mapped && !nm__page_is_free(first));
+    NM_ASSERT(!nm__page_is_free(first));
     nm__page *behind = first + n;
     nm__region.used -= n;
-    first->theap = NULL;
     /* Orders: before a link stands where the heap did, see nm_heap_of; a store alone would not keep later ones behind it. */
     (void)atomic_exchange((_Atomic uint8_t *)&first->kind, (uint8_t)NM__UNUSED);
     if ((size_t)(behind - nm__pages) < nm__region.frontier && nm__kind_is_room(behind->kind))
@@ -166,10 +179,9 @@ nm__page *nm__region_move(nm__page *first, size_t n, size_t to) {
         placement_count_used(to - n); /* what is copied goes from the old one at once */
     }
     if (p != NULL) {
-        p->cells = first->cells; /* says whose span it is, before another thread can see it */
+        p->heap = first->heap; /* before another thread can see it */
         p->npages = (uint32_t)to;
         p->zero = false;
-        p->theap = NULL;
         atomic_store_explicit((_Atomic uint8_t *)&p->kind, (uint8_t)NM__SPAN, memory_order_release);
         NM_UNPOISON(nm__page_base(p), nm__bytes_of(to));
     }

@@ -27,7 +27,7 @@ NM_INLINE void heap_watch_slack(void *ptr, size_t size) { NM_POISON((char *)ptr 
 static NM_COLD void *heap_alloc_slow(nm_heap *h, nm__theap *theap, size_t size, size_t align) {
     void *ptr;
     if (size <= NM_CELL_MAX && align <= NM_ALIGN_MAX) ptr = nm__theap_alloc_slow(theap, nm__bin_aligned(size, align));
-    else ptr = nm__span_alloc(h, size, false, NULL, false); /* spans start at multiples of NM_PORT_ALIGN_MAX */
+    else ptr = nm__span_alloc(h, size, align, false, NULL, false);
     if (ptr == NULL) return NULL;
     heap_watch_slack(ptr, size);
     return theap_count_alloc(theap, ptr, size);
@@ -61,7 +61,7 @@ static size_t heap_size_class(const nm_heap *h, size_t size, size_t align) {
     bool secure = h->key != 0;
     size_t whole = size + (secure ? NM__SECURE_TAIL : 0);
     if (whole <= NM_CELL_MAX && align <= NM_ALIGN_MAX) return nm__bin_sizes[nm__bin_aligned(whole, align)];
-    return nm__pages_for(whole + (secure ? nm__secure_span_guard() : 0)) * NM_SUPERBLOCK;
+    return nm__pages_for(whole + (secure ? nm__secure_span_guard() : 0)) * NM_PAGE;
 }
 
 static bool heap_resize(void *self, void *ptr, size_t old, size_t size, size_t align) {
@@ -88,27 +88,32 @@ NM_INLINE void theap_count_free(nm__theap *theap, size_t size) {
     nm__bump_last(&theap->back, size);
 }
 
-/* Of a secure heap, of another thread, or a span. */
+static bool heap_has(const nm_heap *h, const void *ptr) {
+    const nm__superblock *sb = nm__superblock_of_cell(ptr);
+    const nm__page *p = nm__page_of(ptr);
+    return sb != NULL ? sb->theap->heap == h : p->kind == NM__SPAN && nm__span_heap(p) == h;
+}
+
+/* Of a secure heap, of another thread, a span, a cell in a large superblock but not in its first 64 KiB, or another heap's. */
 static NM_COLD nm_status heap_free_slow(nm_heap *h, nm__theap *theap, void *ptr, size_t size) {
-    nm_status status = nm__heap_free_far(h, ptr, nm__page_of(ptr));
+    nm_status status = heap_has(h, ptr) ? nm__heap_free_far(h, ptr, nm__superblock_of(ptr)) : NM_FOREIGN_BLOCK;
+    if (status == NM_FOREIGN_BLOCK) return nm__fail(NM_FOREIGN_BLOCK, size, 0, 0);
     if (status == NM_OK) theap_count_free(theap, size);
     return status;
 }
 
 /* What the calling thread's own cells cost is counted before they are given back, so that nothing has to be kept across the
- * call that a superblock's report is. */
+ * call that a superblock's report is. Such a cell is of the heap, as its thread heap is. */
 static nm_status heap_free(void *self, void *ptr, size_t size, size_t align) {
     nm_heap *h = self;
     (void)align;
-    nm__page *p = nm__page_of(ptr);
-    if (NM_UNLIKELY(p == NULL)) return nm__fail(NM_FOREIGN_BLOCK, size, 0, 0);
-    if (p->theap != NULL ? p->theap->heap != h : p->kind != NM__SPAN || nm__span_heap(p) != h)
-        return nm__fail(NM_FOREIGN_BLOCK, size, 0, 0);
+    nm__superblock *sb = nm__superblock_of(ptr);
+    if (NM_UNLIKELY(sb == NULL)) return nm__fail(NM_FOREIGN_BLOCK, size, 0, 0);
     nm__theap *theap = nm__theap_current(h);
     if (NM_UNLIKELY(theap == NULL)) return NM_OUT_OF_MEMORY;
-    if (NM_UNLIKELY(h->key != 0 || p->theap != theap)) return heap_free_slow(h, theap, ptr, size);
+    if (NM_UNLIKELY(h->key != 0 || sb->theap != theap)) return heap_free_slow(h, theap, ptr, size);
     theap_count_free(theap, size);
-    if (NM_UNLIKELY(nm__cells_give(&p->cells, ptr, 0))) nm__superblock_trip(p);
+    if (NM_UNLIKELY(nm__cells_give(&sb->cells, ptr, 0))) nm__superblock_trip(sb);
     return NM_OK;
 }
 

@@ -6,16 +6,17 @@
  * The region never moves and is never given up; it cannot grow beyond the size that it was made with.
  *
  * Invariants, under the lock, checked by nm__region_check:
- *   frontier <= described <= nm__region_pages, rounded up to NM__TABLE_STEP;  nm__region_reach == frontier
+ *   frontier <= described <= nm__region_pages, rounded up to NM__TABLE_STEP;  nm__region_reach == frontier, in 64 KiB
  *   every page below the frontier is in exactly one of: superblock, live span, free span, hole
- *   a page is mapped where it is in a superblock, or a live, dirty, spare or clean span
+ *   a page is mapped where it is in a superblock, or a live, dirty, spare or clean span;  a page inside one is NM__UNUSED
  *   nm__region_dirty == bytes of the dirty and the spare spans, which are called kept */
 #include "heap/region_internal.h"
 
 uintptr_t nm__region_base;
-size_t nm__region_pages, nm__region_os_page;
+size_t nm__region_pages, nm__region_os_page, nm__region_grain = 1;
 nm__page *nm__pages;
-uintptr_t nm__page_bias;
+char *nm__superblocks;
+uintptr_t nm__superblock_bias;
 _Atomic size_t nm__region_reach;
 nm__counter nm__region_dirty;
 struct nm__region nm__region = {.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -33,30 +34,51 @@ size_t nm_region_size(void) {
 size_t nm_region_dirty(void) { return nm__get(&nm__region_dirty); }
 bool nm_region_owns(const void *ptr) { return nm__region_has(ptr); }
 
+/* The first page before it, or itself, that something begins or ends at, says what it is in. */
 bool nm__region_has(const void *ptr) {
-    const nm__page *p = nm__page_at(ptr);
-    if (p == NULL) return false;
+    if (nm__superblock_at(ptr) == NULL) return false;
+    const nm__page *p = nm__page_of(ptr);
     nm__region_lock();
-    bool mapped = p->mapped;
+    size_t index = (size_t)(p - nm__pages);
+    while (index > 0 && nm__pages[index].kind == NM__UNUSED) index--;
+    bool mapped = (size_t)(p - nm__pages) < nm__region.frontier && nm__kind_is_mapped(nm__pages[index].kind);
     nm__region_unlock();
     return mapped;
 }
 
-/* The descriptors come first, then the region at a multiple of 2 MiB, where huge pages can lie. */
-static size_t region_table_size(size_t size) {
+/* The tables come first, that of pages and that of superblocks, then the region at a multiple of 2 MiB, where huge pages can
+ * lie. */
+static size_t region_pages_size(size_t size) {
     return nm__round_up((size >> NM__PAGE_SHIFT) * sizeof(nm__page), NM_REGION_HUGE_PAGE);
 }
+static size_t region_superblocks_size(size_t size) {
+    return nm__round_up((size >> NM__SUPERBLOCK_SHIFT) * NM__SUPERBLOCK_ENTRY, NM_REGION_HUGE_PAGE);
+}
+static size_t region_table_size(size_t size) { return region_pages_size(size) + region_superblocks_size(size); }
 
-/* Whether the first page of the table can be mapped, where it stays, and the first step of the region. */
+/* Maps the descriptors of pages from .. to, both multiples of NM__TABLE_UNIT. false: nothing has changed. */
+static bool region_map_table(size_t from, size_t to) {
+    char *entries = nm__superblocks + from / NM__SUPERBLOCK_PAGES * NM__SUPERBLOCK_ENTRY;
+    size_t bytes = (to - from) / NM__SUPERBLOCK_PAGES * NM__SUPERBLOCK_ENTRY;
+    if (nm__os_map(entries, bytes) != NM__MAPPED) return false;
+    if (nm__os_map(&nm__pages[from], (to - from) * sizeof(nm__page)) == NM__MAPPED) return true;
+    (void)nm__os_unmap(entries, bytes);
+    return false;
+}
+
+/* Whether the first part of each table can be mapped, where it stays, and the first step of the region. */
 static bool region_settle_at(uintptr_t base, size_t size) {
-    uintptr_t table = base - region_table_size(size);
-    if (nm__os_map((void *)table, NM__PAGE_SIZE) != NM__MAPPED) return false;
-    bool fits = nm__os_map((void *)base, NM_REGION_STEP_LEAST) == NM__MAPPED;
-    (void)nm__os_unmap((void *)(fits ? base : table), fits ? NM_REGION_STEP_LEAST : NM__PAGE_SIZE);
-    if (!fits) return false;
-    nm__pages = (nm__page *)table;
+    nm__pages = (nm__page *)(base - region_table_size(size));
+    nm__superblocks = (char *)(base - region_superblocks_size(size));
+    if (!region_map_table(0, NM__TABLE_STEP)) return false;
+    if (nm__os_map((void *)base, NM_REGION_STEP_LEAST) != NM__MAPPED) {
+        (void)nm__os_unmap(nm__superblocks, NM__TABLE_STEP / NM__SUPERBLOCK_PAGES * NM__SUPERBLOCK_ENTRY);
+        (void)nm__os_unmap(nm__pages, NM__TABLE_STEP * sizeof(nm__page));
+        return false;
+    }
+    (void)nm__os_unmap((void *)base, NM_REGION_STEP_LEAST);
     nm__region_base = base;
-    nm__page_bias = table - (base >> NM__PAGE_SHIFT) * sizeof(nm__page);
+    nm__superblock_bias = (uintptr_t)nm__superblocks - (base >> NM__SUPERBLOCK_SHIFT) * NM__SUPERBLOCK_ENTRY;
     nm__region.described = NM__TABLE_STEP;
     nm__region_pages = size >> NM__PAGE_SHIFT;
     return true;
@@ -64,7 +86,8 @@ static bool region_settle_at(uintptr_t base, size_t size) {
 
 static bool region_settle(size_t size) {
     nm__region_os_page = nm__os_page_size();
-    if (nm__region_os_page > NM__PAGE_SIZE) return false;
+    if (nm__region_os_page > NM_SUPERBLOCK) return false;
+    nm__region_grain = nm__max_size(nm__region_os_page >> NM__PAGE_SHIFT, 1);
     uintptr_t near = nm__os_landing() & ~(uintptr_t)(NM_REGION_HUGE_PAGE - 1);
     size_t whole = size + region_table_size(size);
     for (size_t distance = NM_REGION_FARTHEST; near != 0 && distance >= NM_REGION_SMALLEST; distance /= 2) {
@@ -92,20 +115,17 @@ nm_status nm_region_init(size_t size, size_t retain, unsigned decay_ms) {
 /* No more than has to be where a limit on address space counts what is mapped. */
 size_t nm__region_step(void) {
     size_t mapped = nm__region.used + nm__kept_pages() + nm__free_pages_of(NM__CLEAN);
-    return nm__region.limited ? NM__PAGES(NM_REGION_STEP_LEAST)
-                              : nm__min_size(nm__max_size(mapped / NM_REGION_STEP_PART, NM__PAGES(NM_REGION_STEP_LEAST)),
-                                             NM__PAGES(NM_REGION_STEP_MOST));
-}
-
-void nm__region_mark_mapped(nm__page *p, size_t n, bool mapped) {
-    for (size_t i = 0; i < n; i++) p[i].mapped = mapped;
+    size_t part = nm__round_up(mapped / NM_REGION_STEP_PART, NM__SUPERBLOCK_PAGES);
+    return nm__region.limited
+               ? NM__PAGES(NM_REGION_STEP_LEAST)
+               : nm__min_size(nm__max_size(part, NM__PAGES(NM_REGION_STEP_LEAST)), NM__PAGES(NM_REGION_STEP_MOST));
 }
 
 /* Maps descriptors for the pages below upto. A mapping in the way of the table ends the region. */
 static bool region_describe(size_t upto) {
     for (size_t unit = NM__TABLE_STEP; upto > nm__region.described; unit = NM__TABLE_UNIT) {
         size_t to = nm__round_up(upto, unit), from = nm__region.described;
-        if (nm__os_map(&nm__pages[from], (to - from) * sizeof(nm__page)) == NM__MAPPED) nm__region.described = to;
+        if (region_map_table(from, to)) nm__region.described = to;
         else if (unit == NM__TABLE_UNIT) return false;
     }
     return true;
@@ -116,7 +136,7 @@ bool nm__region_reach_out(size_t n, size_t generous) {
     if (upto < from + n || nm__region.holes > NM_REGION_MOST_HOLES || !region_describe(upto)) return false;
     nm__region.frontier = upto;
     nm__free_span_put(&nm__pages[from], upto - from, NM__AWAY);
-    atomic_store_explicit(&nm__region_reach, upto, memory_order_release);
+    atomic_store_explicit(&nm__region_reach, (upto + NM__SUPERBLOCK_PAGES - 1) / NM__SUPERBLOCK_PAGES, memory_order_release);
     return true;
 }
 
@@ -131,23 +151,23 @@ nm__page *nm__region_find_away(size_t n, size_t generous) {
 /* Pre: the pages are away, and on no list. What the system maps is clean then. Pages where something else is mapped become
  * holes. false: it refused; some may be mapped all the same. */
 static bool region_map(nm__page *p, size_t n) {
-    NM_ASSERT(!p->mapped && !p[n - 1].mapped && !nm__page_is_free(p));
+    NM_ASSERT(!nm__page_is_free(p));
     nm__mapping result = nm__os_map(nm__page_base(p), nm__bytes_of(n));
     if (result == NM__TAKEN && nm__region.holes > NM_REGION_MOST_HOLES) result = NM__REFUSED;
     if (result == NM__MAPPED) {
         NM_POISON(nm__page_base(p), nm__bytes_of(n));
-        nm__region_mark_mapped(p, n, true);
         nm__free_span_put(p, n, NM__CLEAN);
     } else if (result == NM__REFUSED) {
         nm__free_span_put(p, n, NM__AWAY);
-    } else if (n == 1) {
+    } else if (n <= NM__SUPERBLOCK_PAGES) {
         p->kind = NM__HOLE;
-        p->npages = 1;
-        nm__region.holes++;
+        p->npages = (uint32_t)n;
+        nm__region.holes += n;
     } else {
-        bool mapped = region_map(p, n / 2);
-        if (mapped) return region_map(p + n / 2, n - n / 2);
-        nm__free_span_put(p + n / 2, n - n / 2, NM__AWAY);
+        size_t half = nm__round_up(n / 2, NM__SUPERBLOCK_PAGES);
+        bool mapped = region_map(p, half);
+        if (mapped) return region_map(p + half, n - half);
+        nm__free_span_put(p + half, n - half, NM__AWAY);
         return false;
     }
     return result != NM__REFUSED;
@@ -159,18 +179,19 @@ bool nm__region_map_some(nm__page *p, size_t n, size_t generous) {
     return some > n && p->kind == NM__AWAY && p->npages >= n && region_map(nm__free_span_cut(p, n), n);
 }
 
-nm__page *nm__region_take_fresh(size_t n) {
+nm__page *nm__region_take_fresh(size_t n, size_t align) {
+    size_t most = n + align - nm__min_size(align, nm__region_grain); /* wherever it starts */
     for (;;) {
         size_t generous = nm__region_step();
-        nm__page *p = nm__region_find_away(n, generous);
-        if (p == NULL || !nm__region_map_some(p, n, generous)) return NULL;
-        p = nm__free_span_find(NM__CLEAN, n); /* there may have been a hole */
-        if (p != NULL) return nm__free_span_cut(p, n);
+        nm__page *p = nm__region_find_away(most, generous);
+        if (p == NULL || !nm__region_map_some(p, most, generous)) return NULL;
+        p = nm__free_span_find_aligned(NM__CLEAN, n, align); /* there may have been a hole */
+        if (p != NULL) return nm__free_span_cut_aligned(p, n, align);
     }
 }
 
 bool nm__region_unmap(nm__page *p, size_t n) {
-    NM_ASSERT(p->mapped && p[n - 1].mapped && !nm__page_is_free(p));
+    NM_ASSERT(!nm__page_is_free(p));
     size_t index = (size_t)(p - nm__pages);
     bool joins = (index > 0 && p[-1].kind == NM__AWAY) || (index + n < nm__region.frontier && p[n].kind == NM__AWAY);
     if (!joins && nm__free_lists_of(NM__AWAY)->spans >= NM_REGION_MOST_AWAY) return false;
@@ -179,7 +200,6 @@ bool nm__region_unmap(nm__page *p, size_t n) {
         NM_POISON(nm__page_base(p), nm__bytes_of(n));
         return false;
     }
-    nm__region_mark_mapped(p, n, false);
     nm__free_span_put(p, n, NM__AWAY);
     return true;
 }
@@ -193,7 +213,7 @@ void nm__region_put_clean(nm__page *p, size_t n) {
 }
 
 bool nm__region_let_go(nm__page *p, size_t n) {
-    NM_ASSERT(p->mapped && p[n - 1].mapped && !nm__page_is_free(p));
+    NM_ASSERT(!nm__page_is_free(p));
     if (n >= NM__PAGES(NM_REGION_UNMAP_FROM) && nm__region_unmap(p, n)) return true;
     bool purged = nm__os_purge(nm__page_base(p), nm__bytes_of(n));
     if (purged) nm__region_put_clean(p, n);
@@ -221,10 +241,10 @@ bool nm__region_release_all(void) {
     return nm__kept_pages() + nm__free_pages_of(NM__CLEAN) < before;
 }
 
-void nm__region_withdraw(nm__page *p) {
-    NM_POISON(nm__page_base(p), NM__PAGE_SIZE);
+void nm__region_withdraw(nm__page *p, size_t n) {
+    NM_POISON(nm__page_base(p), nm__bytes_of(n));
     nm__region_lock();
-    p->theap = NULL;
+    p->npages = (uint32_t)n;
     p->kind = NM__SUPERBLOCK; /* of no thread heap */
     nm__region_unlock();
 }
@@ -238,8 +258,8 @@ void nm_region_trim(void) {
 
 static const char *region_check_page(const nm__page *p, size_t n, int before) {
     if (p->kind == NM__UNUSED || n == 0 || (size_t)(p - nm__pages) + n > nm__region.frontier) return "a page is in no span";
-    for (size_t i = 0; i < n; i++)
-        if (p[i].mapped != nm__kind_is_mapped(p->kind)) return "a page is mapped where it should not be, or not";
+    for (size_t i = 1; i < n - nm__page_is_free(p); i++)
+        if (p[i].kind != NM__UNUSED) return "a page inside a span is something by itself";
     if (!nm__page_is_free(p)) return NULL;
     if (nm__kind_is_room(p->kind) && before != NM__SPAN && before != NM__SUPERBLOCK) return "room is behind nothing";
     if (before == p->kind) return "two free spans of one kind touch";
@@ -251,7 +271,8 @@ const char *nm__region_check(void) {
     size_t used = 0, free_pages = 0, listed = 0, demand = 0;
     const char *broken = NULL;
     nm__region_lock();
-    if (nm__region.frontier > nm__region.described || atomic_load(&nm__region_reach) != nm__region.frontier ||
+    if (nm__region.frontier > nm__region.described ||
+        atomic_load(&nm__region_reach) != (nm__region.frontier + NM__SUPERBLOCK_PAGES - 1) / NM__SUPERBLOCK_PAGES ||
         nm__region.described > nm__round_up(nm__region_pages, NM__TABLE_STEP))
         broken = "the frontier is beyond what has descriptors, or that beyond the region";
     for (nm__kind kind = NM__DIRTY; kind <= NM__AWAY && broken == NULL; kind++) {
@@ -261,7 +282,7 @@ const char *nm__region_check(void) {
     int before = NM__UNUSED;
     for (size_t i = 0, n; i < nm__region.frontier && broken == NULL; i += n) {
         const nm__page *p = &nm__pages[i];
-        n = p->kind == NM__SUPERBLOCK ? 1 : p->npages;
+        n = p->npages;
         broken = region_check_page(p, n, before);
         if (p->kind == NM__SUPERBLOCK || p->kind == NM__SPAN) used += n;
         if (nm__page_is_free(p)) free_pages += n;

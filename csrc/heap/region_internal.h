@@ -12,16 +12,16 @@
 
 #define NM__PAGE_SIZE ((size_t)1 << NM__PAGE_SHIFT)
 #define NM__PAGES(bytes) ((bytes) / NM__PAGE_SIZE)
-/* Lists of free spans: one for each size below EXACT, then one for each power of two. */
+/* Lists of free spans: one for each size below EXACT, then eight for each power of two. */
 #define NM__FREE_EXACT 64
-#define NM__FREE_LISTS (NM__FREE_EXACT + 32)
-/* Pages whose descriptors are mapped at a time: those that fill a page of the region, or of the system. */
-#define NM__TABLE_STEP (NM__PAGE_SIZE / sizeof(nm__page))
-#define NM__TABLE_UNIT (nm__region_os_page / sizeof(nm__page))
+#define NM__FREE_LISTS (NM__FREE_EXACT + 8 * 26)
+/* Pages whose descriptors are mapped at a time: the part of each table fills pages of the system. */
+#define NM__TABLE_UNIT (nm__region_os_page / NM__SUPERBLOCK_ENTRY * NM__SUPERBLOCK_PAGES)
+#define NM__TABLE_STEP (4 * NM__TABLE_UNIT)
 
 typedef struct nm__free_lists {
     nm__page *of[NM__FREE_LISTS];
-    uint64_t filled[2];
+    uint64_t filled[(NM__FREE_LISTS + 63) / 64];
     size_t spans, pages;
 } nm__free_lists;
 
@@ -32,7 +32,7 @@ struct nm__region {
     size_t used, most;          /* pages; most is the most ever used */
     size_t holes;               /* pages */
     nm__free_lists free[NM__AWAY - NM__DIRTY + 1];
-    nm__page *oldest, *newest;
+    uint32_t oldest, newest; /* of the queue of kept spans: numbers of pages plus 1, 0 for none */
     size_t retain;
     uint64_t decay_ms;
     /* The fewest pages that were kept in each of the last windows of an eighth of the decay time: as many were not
@@ -74,26 +74,31 @@ nm__page *nm__free_span_put(nm__page *p, size_t n, nm__kind kind);
 nm__page *nm__free_span_open_room(nm__page *room);
 /* Of n pages at least, or NULL. */
 nm__page *nm__free_span_find(nm__kind kind, size_t n);
+/* One in which n pages start at a multiple of align pages, or NULL. */
+nm__page *nm__free_span_find_aligned(nm__kind kind, size_t n, size_t align);
+/* The free span that is kept and changed longest ago, or NULL. */
+nm__page *nm__free_span_oldest(void);
 /* One with most pages, or nearly so, or NULL. */
 nm__page *nm__free_span_find_large(nm__kind kind);
 /* Takes the first n pages of a free span off the lists, or the last. Pre: it has as many. */
 nm__page *nm__free_span_cut(nm__page *p, size_t n);
 nm__page *nm__free_span_cut_back(nm__page *p, size_t n);
+/* Takes n pages that start at a multiple of align pages, the first that do. Pre: there are such. */
+nm__page *nm__free_span_cut_aligned(nm__page *p, size_t n, size_t align);
 const char *nm__free_span_check(nm__kind kind); /* what is broken, or NULL */
 
 /* ---- region.c: what is mapped ---- */
 
 /* How many pages are mapped at a time. As many may stay mapped that are clean. */
 size_t nm__region_step(void);
-void nm__region_mark_mapped(nm__page *p, size_t n, bool mapped);
 /* Moves the frontier by n pages, or up to `generous`. They are away. false: there are no more addresses. */
 bool nm__region_reach_out(size_t n, size_t generous);
 /* A span of at least n pages that are away, or NULL. */
 nm__page *nm__region_find_away(size_t n, size_t generous);
 /* Maps the first pages of a span that is away: as many as are generous, or those that have to be. */
 bool nm__region_map_some(nm__page *p, size_t n, size_t generous);
-/* Pages never used, off the lists; or NULL. */
-nm__page *nm__region_take_fresh(size_t n);
+/* Pages never used, off the lists; or NULL. align: as of nm__region_take. */
+nm__page *nm__region_take_fresh(size_t n, size_t align);
 /* Pre: the pages are mapped, and on no list. false: nothing has changed. */
 bool nm__region_unmap(nm__page *p, size_t n);
 void nm__region_put_clean(nm__page *p, size_t n);

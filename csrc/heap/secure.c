@@ -28,8 +28,10 @@ static size_t secure_guard_size(const nm__page *p) {
     return p->kind == NM__SPAN ? nm__secure_span_guard() : nm__secure_cell_guard();
 }
 
-static size_t secure_room(const nm__page *p) {
-    return (p->theap != NULL ? p->cells.cell : (size_t)p->npages * NM_SUPERBLOCK - nm__secure_span_guard()) - NM__SECURE_TAIL;
+static size_t secure_room(const char *ptr) {
+    const nm__superblock *sb = nm__superblock_of_cell(ptr);
+    size_t whole = sb != NULL ? sb->cells.cell : (size_t)nm__page_of(ptr)->npages * NM_PAGE - nm__secure_span_guard();
+    return whole - NM__SECURE_TAIL;
 }
 static tail *secure_tail(char *ptr, size_t room) { return (tail *)(void *)(ptr + room); }
 static uintptr_t secure_live_canary(const nm_heap *h, const char *ptr, size_t size) {
@@ -58,11 +60,11 @@ static nm_status secure_read_tail(const nm_heap *h, char *ptr, size_t room, size
     return NM_OK;
 }
 
-size_t nm__secure_usable_of(const nm_heap *h, const nm__page *p, const char *ptr) {
-    return secure_tail((char *)(uintptr_t)ptr, secure_room(p))->size ^ h->key ^ (uintptr_t)ptr;
+size_t nm__secure_usable_of(const nm_heap *h, const char *ptr) {
+    return secure_tail((char *)(uintptr_t)ptr, secure_room(ptr))->size ^ h->key ^ (uintptr_t)ptr;
 }
-nm_status nm__secure_measure(const nm_heap *h, const nm__page *p, const char *ptr, size_t *size) {
-    return secure_read_tail(h, (char *)(uintptr_t)ptr, secure_room(p), size);
+nm_status nm__secure_measure(const nm_heap *h, const char *ptr, size_t *size) {
+    return secure_read_tail(h, (char *)(uintptr_t)ptr, secure_room(ptr), size);
 }
 
 static uint64_t secure_next_random(nm_heap *h) { /* splitmix64, Steele, Lea and Flood 2014 */
@@ -77,6 +79,7 @@ static uint64_t secure_next_random(nm_heap *h) { /* splitmix64, Steele, Lea and 
 bool nm__secure_extend(nm_heap *h, nm__cells *c, char *base) {
     uint16_t order[NM_SUPERBLOCK / 32]; /* with its tail no cell is smaller */
     uint32_t n = (c->end - c->fresh) / c->cell;
+    if (n == 0) return false; /* a thread that frees reads what is set below: it is set once, before a cell is out */
     for (uint32_t i = 0; i < n; i++) {
         uint32_t j = (uint32_t)(secure_next_random(h) % (i + 1));
         if (j != i) order[i] = order[j];
@@ -92,32 +95,32 @@ bool nm__secure_extend(nm_heap *h, nm__cells *c, char *base) {
         c->free = cell;
     }
     c->fresh = c->end;
-    return n != 0;
+    return true;
 }
 
-static char *secure_guard_of(const nm__page *p, size_t npages) {
-    return nm__page_base(p) + npages * NM_SUPERBLOCK - secure_guard_size(p);
+static char *secure_guard_of(const nm__page *p) {
+    return nm__page_base(p) + (size_t)p->npages * NM_PAGE - secure_guard_size(p);
 }
 
 /* A system that cannot guard leaves the canaries. */
-void nm__secure_set_guard(const nm__page *p, size_t npages) {
-    if (secure_guard_size(p) != 0) (void)nm__os_guard(secure_guard_of(p, npages), secure_guard_size(p));
+void nm__secure_set_guard(const nm__page *p) {
+    if (secure_guard_size(p) != 0) (void)nm__os_guard(secure_guard_of(p), secure_guard_size(p));
 }
 
-/* Where the system refuses to open the guard, the last page is taken out of use for good: the next block there would run into
- * the guard. */
-size_t nm__secure_unguard(const nm_heap *h, nm__page *p, size_t npages) {
-    if (h->key == 0 || secure_guard_size(p) == 0 || nm__os_open(secure_guard_of(p, npages), secure_guard_size(p)))
-        return npages;
-    nm__region_withdraw(p + npages - 1);
-    return npages - 1;
+/* Where the system refuses to open the guard, its pages are taken out of use for good: the next block there would run into
+ * it. */
+size_t nm__secure_unguard(const nm_heap *h, nm__page *p) {
+    size_t npages = p->npages, guarded = secure_guard_size(p) / NM_PAGE;
+    if (h->key == 0 || guarded == 0 || nm__os_open(secure_guard_of(p), secure_guard_size(p))) return npages;
+    nm__region_withdraw(p + npages - guarded, guarded);
+    return npages - guarded;
 }
 
 /* Whether a free cell is still as its free left it. If not, it was written through a dangling pointer. */
-static bool secure_is_untouched(const nm_heap *h, const nm__page *p, char *ptr) {
-    size_t room = secure_room(p);
+static bool secure_is_untouched(const nm_heap *h, const nm__superblock *sb, char *ptr) {
+    size_t room = secure_room(ptr);
     const void *next = nm__link(h->key, ptr, *(void **)(void *)ptr);
-    if (next != NULL && !nm__cells_holds(&p->cells, nm__page_base(p), 0, next)) return false;
+    if (next != NULL && !nm__cells_holds(&sb->cells, nm__superblock_base(sb), 0, next)) return false;
     if (secure_tail(ptr, room)->canary != secure_freed_canary(h, ptr)) return true; /* its first use */
     for (size_t i = sizeof(void *); i < room + sizeof(uintptr_t); i++)
         if (ptr[i] != 0) return false;
@@ -127,28 +130,28 @@ static bool secure_is_untouched(const nm_heap *h, const nm__page *p, char *ptr) 
 void *nm__secure_alloc(nm_heap *h, size_t size, size_t align, bool *zero, bool quiet) {
     if (size > NM_CELL_MAX - NM__SECURE_TAIL || align > NM_ALIGN_MAX) {
         bool want_zero = zero != NULL && size >= NM_HEAP_FRESH_ZERO;
-        char *ptr = nm__span_alloc(h, size + NM__SECURE_TAIL + nm__secure_span_guard(), want_zero, zero, quiet);
+        size_t whole = size + NM__SECURE_TAIL + nm__secure_span_guard();
+        char *ptr = nm__span_alloc(h, whole, align, want_zero, zero, quiet);
         if (ptr == NULL) return NULL;
-        const nm__page *p = nm__page_of(ptr);
-        nm__secure_set_guard(p, p->npages);
-        return secure_write_tail(h, ptr, size, secure_room(p));
+        nm__secure_set_guard(nm__page_of(ptr));
+        return secure_write_tail(h, ptr, size, secure_room(ptr));
     }
     nm__theap *theap = nm__heap_attach(h);
     if (theap == NULL) return NULL;
     size_t bin = nm__bin_aligned(size + NM__SECURE_TAIL, align);
     nm__bin *b = &theap->bins[bin];
     if (b->current->cells.free == NULL && !nm__theap_provide(theap, bin, quiet)) return NULL;
-    nm__page *p = b->current;
-    NM_REOPEN(p->cells.free, p->cells.cell);
-    if (!secure_is_untouched(h, p, p->cells.free)) return nm_refuse(NM_CORRUPTED, size, 0, 0);
+    nm__superblock *sb = b->current;
+    NM_REOPEN(sb->cells.free, sb->cells.cell);
+    if (!secure_is_untouched(h, sb, sb->cells.free)) return nm_refuse(NM_CORRUPTED, size, 0, 0);
     nm__bump(&b->served, 1);
-    return secure_write_tail(h, nm__cells_pop(&p->cells, h->key), size, secure_room(p));
+    char *ptr = nm__cells_pop(&sb->cells, h->key);
+    return secure_write_tail(h, ptr, size, secure_room(ptr));
 }
 
 nm_status nm__secure_resize(char *ptr, size_t size) {
-    const nm__page *p = nm__page_of(ptr);
-    const nm_heap *h = nm__heap_of_page(p);
-    size_t old, room = secure_room(p);
+    const nm_heap *h = nm__heap_of_block(ptr);
+    size_t old, room = secure_room(ptr);
     nm_status status = secure_read_tail(h, ptr, room, &old);
     if (status != NM_OK) return status;
     if (size > room) return NM_EXHAUSTED;
@@ -157,9 +160,8 @@ nm_status nm__secure_resize(char *ptr, size_t size) {
 }
 
 NM_COLD void *nm__secure_realloc(nm_heap *h, char *ptr, size_t size, size_t align, bool quiet) {
-    const nm__page *p = nm__page_of(ptr);
-    const nm_heap *owner = nm__heap_of_page(p);
-    size_t old, room = secure_room(p);
+    const nm_heap *owner = nm__heap_of_block(ptr);
+    size_t old, room = secure_room(ptr);
     if (size > NM_SIZE_MAX) return nm_refuse(NM_INVALID_LAYOUT, size, 0, 0);
     nm_status status = secure_read_tail(owner, ptr, room, &old);
     if (status != NM_OK) return nm_refuse(status, size, 0, 0);
@@ -183,18 +185,20 @@ void *nm__heap_realloc_at(nm_heap *h, void *ptr, size_t size, size_t align) {
 }
 
 /* Nothing is written before the address is known to be a live block's. */
-nm_status nm__secure_free(nm_heap *h, char *ptr, nm__page *p) {
-    size_t size, room = secure_room(p), offset = (size_t)(ptr - nm__page_base(p));
-    nm__theap *theap = p->theap;
-    if (theap != NULL ? offset % p->cells.cell != 0 || offset >= p->cells.end : offset != 0) return NM_FOREIGN_BLOCK;
+nm_status nm__secure_free(nm_heap *h, char *ptr) {
+    nm__superblock *sb = nm__superblock_of_cell(ptr);
+    nm__page *p = nm__page_of(ptr);
+    if (sb != NULL ? !nm__cells_holds(&sb->cells, nm__superblock_base(sb), 0, ptr) : ptr != nm__page_base(p))
+        return NM_FOREIGN_BLOCK;
+    size_t size, room = secure_room(ptr);
     nm_status status = secure_read_tail(h, ptr, room, &size);
     if (status != NM_OK) return status;
-    if (theap == NULL) {
+    if (sb == NULL) {
         nm__span_free(p);
         return NM_OK;
     }
     nm__wipe(ptr, room);
     *secure_tail(ptr, room) = (tail){0, secure_freed_canary(h, ptr)};
-    nm__theap_free_cell(theap, ptr, p);
+    nm__theap_free_cell(sb->theap, ptr, sb);
     return NM_OK;
 }

@@ -10,7 +10,8 @@
  * Invariants, checked by nm__superblock_check:
  *   a superblock is its bin's current one, or not empty and on its bin's list for how full it is
  *   a superblock that waits reports when its used cells fall to its group's floor;  the current one after
- *   superblock_patience cells at most */
+ *   superblock_patience cells at most
+ *   what it is charged with: steps.c */
 #include "heap/internal.h"
 
 /* A current superblock counts the cells that come back by itself, and those that it serves by its bin's counter: the two
@@ -22,8 +23,8 @@ static uint32_t superblock_patience(const nm__cells *c) {
 
 static uint32_t bin_served(const nm__bin *b) { return (uint32_t)nm__get(&b->served); }
 
-static uint32_t superblock_used(const nm__bin *b, const nm__page *p) {
-    return nm__cells_used(&p->cells) + (p == b->current ? bin_served(b) : 0);
+static uint32_t superblock_used(const nm__bin *b, const nm__superblock *sb) {
+    return nm__cells_used(&sb->cells) + (sb == b->current ? bin_served(b) : 0);
 }
 
 /* Fewer free cells than this put a superblock into group 0. That group is not looked at for each cell that comes back: with
@@ -50,189 +51,258 @@ static unsigned group_for(const nm__cells *c, uint32_t used) {
     return group;
 }
 
-const char *nm__superblock_check(const nm__page *p, const nm__theap *theap, size_t bin) {
+static size_t superblock_pages(const nm__superblock *sb) { return nm__bin_superblock(sb->bin) / NM_PAGE; }
+
+const char *nm__superblock_check(const nm__superblock *sb, const nm__theap *theap, size_t bin) {
     const nm__bin *b = &theap->bins[bin];
-    uint32_t used = superblock_used(b, p);
-    if (p->theap != theap || p->kind != NM__SUPERBLOCK || p->bin != bin)
+    uint32_t used = superblock_used(b, sb);
+    if (sb->theap != theap || nm__page_of(nm__superblock_base(sb))->kind != NM__SUPERBLOCK || sb->bin != bin)
         return "a superblock is another thread heap's or bin's";
-    if (!nm__cells_check(&p->cells, used, nm__page_base(p), 0, theap->heap->key)) return "a superblock's cells do not add up";
-    if (p == b->current)
-        return p->cells.count == 0 || p->cells.count > superblock_patience(&p->cells)
+    if (!nm__cells_check(&sb->cells, used + nm__steps_cells_shed(sb), nm__superblock_base(sb), 0, theap->heap->key))
+        return "a superblock's cells do not add up";
+    const char *broken = nm__steps_check(sb, theap->heap->key != 0);
+    if (broken != NULL) return broken;
+    if (sb == b->current)
+        return sb->cells.count == 0 || sb->cells.count > superblock_patience(&sb->cells)
                    ? "a current superblock's count has run out"
                    : NULL;
     if (used == 0) return "an empty superblock was not returned";
-    if (p->group == NM__FULL ? used != p->cells.capacity : p->group != group_for(&p->cells, used))
+    if (sb->group == NM__FULL ? used != sb->cells.capacity : sb->group != group_for(&sb->cells, used))
         return "a superblock is on the wrong list";
-    if (p->next != NULL && p->next->prev != p) return "a list of superblocks is broken";
-    if (p->cells.count != used - group_floor(&p->cells, p->group)) return "a superblock reports where it should not";
+    if (sb->next != NULL && sb->next->prev != sb) return "a list of superblocks is broken";
+    if (sb->cells.count != used - group_floor(&sb->cells, sb->group)) return "a superblock reports where it should not";
     return NULL;
 }
 
-static nm__page *bin_current(const nm__bin *b) { return b->current == &nm__no_page ? NULL : b->current; }
+static nm__superblock *bin_current(const nm__bin *b) { return b->current == &nm__no_superblock ? NULL : b->current; }
 
 static void superblock_ask_later(nm__cells *c) { nm__cells_report_at(c, nm__cells_used(c) - superblock_patience(c)); }
 
-static void bin_set_current(nm__bin *b, nm__page *p) {
-    b->current = p;
-    superblock_ask_later(&p->cells);
-    p->cells.apart -= bin_served(b);
+static void bin_set_current(nm__bin *b, nm__superblock *sb) {
+    b->current = sb;
+    superblock_ask_later(&sb->cells);
+    sb->cells.apart -= bin_served(b);
 }
 
 /* Pre: there is one. */
-static nm__page *bin_take_current(nm__bin *b) {
+static nm__superblock *bin_take_current(nm__bin *b) {
     NM_ASSERT(bin_current(b) != NULL);
-    nm__page *p = b->current;
-    p->cells.apart += bin_served(b);
-    b->current = &nm__no_page;
-    return p;
+    nm__superblock *sb = b->current;
+    sb->cells.apart += bin_served(b);
+    b->current = &nm__no_superblock;
+    return sb;
 }
 
-/* Pre: p is not current, on no list, and not empty. */
-static void superblock_wait_in(nm__theap *theap, nm__page *p, unsigned group) {
-    NM_ASSERT(p != theap->bins[p->bin].current && nm__cells_used(&p->cells) != 0);
-    p->group = (uint8_t)group;
-    nm__cells_report_at(&p->cells, group_floor(&p->cells, group));
-    nm__list_push(&theap->waiting[p->bin][group], p);
+/* Pre: sb is not current, on no list, and not empty. */
+static void superblock_wait_in(nm__theap *theap, nm__superblock *sb, unsigned group) {
+    NM_ASSERT(sb != theap->bins[sb->bin].current && nm__cells_used(&sb->cells) != 0);
+    sb->group = (uint8_t)group;
+    sb->looked = 0;
+    nm__cells_report_at(&sb->cells, group_floor(&sb->cells, group));
+    nm__superblock_push(&theap->waiting[sb->bin][group], sb);
 }
 
-static void superblock_wait(nm__theap *theap, nm__page *p) {
-    superblock_wait_in(theap, p, group_for(&p->cells, nm__cells_used(&p->cells)));
+static void superblock_wait(nm__theap *theap, nm__superblock *sb) {
+    superblock_wait_in(theap, sb, group_for(&sb->cells, nm__cells_used(&sb->cells)));
 }
 
-static void superblock_stop_waiting(nm__theap *theap, nm__page *p) { nm__list_pull(&theap->waiting[p->bin][p->group], p); }
-
-static bool superblock_extend(nm_heap *h, nm__page *p) {
-    return h->key != 0 ? nm__secure_extend(h, &p->cells, nm__page_base(p)) : nm__cells_extend(&p->cells, nm__page_base(p));
+static void superblock_stop_waiting(nm__theap *theap, nm__superblock *sb) {
+    nm__superblock_pull(&theap->waiting[sb->bin][sb->group], sb);
 }
 
-static void superblock_retire(nm_heap *h, nm__page *p) {
-    p->theap = NULL;
-    if (nm__secure_unguard(h, p, 1) != 0) nm__region_give(p, 1);
-    nm__heap_discharge(h, 1);
+/* false: no cell is left that was never used or shed, or it is refused. */
+static bool superblock_extend(nm_heap *h, nm__superblock *sb) {
+    return h->key != 0 ? nm__secure_extend(h, &sb->cells, nm__superblock_base(sb)) : nm__steps_extend(h, sb);
+}
+
+static bool superblock_serves(nm_heap *h, nm__superblock *sb) { return sb->cells.free != NULL || superblock_extend(h, sb); }
+
+static void superblock_mark_parts(nm__superblock *sb, size_t n, bool are) {
+    for (size_t i = 1; i < n; i++) {
+        _Atomic uint8_t *part = (_Atomic uint8_t *)&((nm__superblock *)((uintptr_t)sb + i * NM__SUPERBLOCK_ENTRY))->part;
+        atomic_store_explicit(part, are ? (uint8_t)i : 0, memory_order_relaxed);
+    }
+}
+
+static void superblock_retire(nm_heap *h, nm__superblock *sb) {
+    size_t charged = sb->charged, parts = superblock_pages(sb) / NM__SUPERBLOCK_PAGES;
+    nm__page *p = nm__page_of(nm__superblock_base(sb));
+    sb->theap = NULL;
+    superblock_mark_parts(sb, parts, false);
+    size_t open = nm__secure_unguard(h, p);
+    if (open != 0) nm__region_give(p, open);
+    nm__heap_discharge(h, charged);
 }
 
 /* Of the superblocks that wait and have cells to give one of the fullest, or NULL. */
-static nm__page *theap_fullest(const nm__theap *theap, size_t bin) {
+static nm__superblock *theap_fullest(const nm__theap *theap, size_t bin) {
     for (unsigned group = 1; group < NM__GROUPS; group++)
         if (theap->waiting[bin][group] != NULL) return theap->waiting[bin][group];
     return NULL;
 }
 
-static void bin_promote(nm__theap *theap, nm__page *p) {
-    superblock_stop_waiting(theap, p);
-    bin_set_current(&theap->bins[p->bin], p);
+static void bin_promote(nm__theap *theap, nm__superblock *sb) {
+    superblock_stop_waiting(theap, sb);
+    bin_set_current(&theap->bins[sb->bin], sb);
 }
 
 /* Called when a superblock's count has fallen to 0. Either it waits and is now less full than its group; or it is current and
  * many cells have come back: then it makes way for a fuller one that waits, or a block that lives long, made after a peak,
  * would keep one alive that the peak left nearly empty. An empty current superblock stays where there is no other. Not NM_COLD: gcc would take the fast path that calls it for cold, too. */
-__attribute__((noinline)) void nm__superblock_trip(nm__page *p) {
-    nm__theap *theap = p->theap;
-    nm__bin *b = &theap->bins[p->bin];
-    if (p == b->current) {
-        nm__page *other = theap_fullest(theap, p->bin);
-        uint32_t used = superblock_used(b, p);
-        if (other == NULL || (used != 0 && other->group >= group_for(&p->cells, used))) {
-            superblock_ask_later(&p->cells);
+__attribute__((noinline)) void nm__superblock_trip(nm__superblock *sb) {
+    nm__theap *theap = sb->theap;
+    nm__bin *b = &theap->bins[sb->bin];
+    if (sb == b->current) {
+        nm__superblock *other = theap_fullest(theap, sb->bin);
+        uint32_t used = superblock_used(b, sb);
+        if (other == NULL || (used != 0 && other->group >= group_for(&sb->cells, used))) {
+            superblock_ask_later(&sb->cells);
             if (++theap->trips % NM_HEAP_TICK_TRIPS == 0) nm__region_tick();
             return;
         }
         bin_take_current(b);
         bin_promote(theap, other);
     } else {
-        superblock_stop_waiting(theap, p);
+        superblock_stop_waiting(theap, sb);
     }
-    if (nm__cells_used(&p->cells) != 0) superblock_wait(theap, p);
-    else superblock_retire(theap->heap, p);
+    if (nm__cells_used(&sb->cells) != 0) superblock_wait(theap, sb);
+    else superblock_retire(theap->heap, sb);
 }
 
-void nm__superblock_give(void *ptr, nm__page *p) {
-    if (nm__cells_give(&p->cells, ptr, p->theap->heap->key)) nm__superblock_trip(p);
+void nm__superblock_give(void *ptr, nm__superblock *sb) {
+    if (nm__cells_give(&sb->cells, ptr, sb->theap->heap->key)) nm__superblock_trip(sb);
 }
 
 void nm__theap_drain(nm__theap *theap) {
     for (void *ptr = nm__remote_take(&theap->remote), *next; ptr != NULL; ptr = next) {
         next = nm__link(theap->heap->key, ptr, nm__peek(ptr));
-        nm__superblock_give(ptr, nm__page_of(ptr));
+        nm__superblock_give(ptr, nm__superblock_of_cell(ptr));
     }
 }
 
 void nm__theap_retire_empty(nm__theap *theap) {
     for (size_t bin = 1; bin < NM_BINS; bin++) {
         nm__bin *b = &theap->bins[bin];
-        const nm__page *p = bin_current(b);
-        if (p != NULL && superblock_used(b, p) == 0) superblock_retire(theap->heap, bin_take_current(b));
+        const nm__superblock *sb = bin_current(b);
+        if (sb != NULL && superblock_used(b, sb) == 0) superblock_retire(theap->heap, bin_take_current(b));
     }
+}
+
+/* One that waits gets no new cells, so it is as it was if it has as many: a refusal looks only where cells came back since the
+ * last, and does not cost more the more superblocks there are. */
+static void theap_shed(nm__theap *theap) {
+    nm_heap *h = theap->heap;
+    if (h->key != 0) return;
+    for (size_t bin = 1; bin < NM_BINS; bin++) {
+        nm__bin *b = &theap->bins[bin];
+        nm__superblock *current = bin_current(b);
+        if (current != NULL) nm__superblock_shed(h, current, superblock_used(b, current));
+        for (unsigned group = 1; group < NM__GROUPS; group++)
+            for (nm__superblock *sb = theap->waiting[bin][group]; sb != NULL; sb = sb->next)
+                if (sb->looked != nm__cells_used(&sb->cells)) nm__superblock_shed(h, sb, nm__cells_used(&sb->cells));
+    }
+}
+
+void nm__theap_give_up(nm__theap *theap) {
+    nm__theap_drain(theap);
+    nm__theap_retire_empty(theap);
+    theap_shed(theap);
 }
 
 /* Finds the bin a current superblock with a free cell: of those that wait one of the fullest, so that others become empty
  * (Berger, McKinley, Blumofe and Wilson 2000, Hoard). false: none has one. */
 static bool theap_refill(nm__theap *theap, size_t bin) {
     nm__bin *b = &theap->bins[bin];
-    nm__page *p = bin_current(b);
-    if (p != NULL) {
-        if (p->cells.free != NULL || superblock_extend(theap->heap, p)) return true;
+    nm__superblock *sb = bin_current(b);
+    if (sb != NULL) {
+        if (superblock_serves(theap->heap, sb)) return true;
         superblock_wait(theap, bin_take_current(b));
     }
-    p = theap_fullest(theap, bin);
-    if (p == NULL) return false;
-    bin_promote(theap, p);
-    return p->cells.free != NULL || superblock_extend(theap->heap, p);
+    sb = theap_fullest(theap, bin);
+    if (sb == NULL) return false;
+    bin_promote(theap, sb);
+    if (superblock_serves(theap->heap, sb)) return true;
+    superblock_wait(theap, bin_take_current(b)); /* what it would be charged with was refused */
+    return false;
 }
 
-/* Where nothing else is left: a superblock with a free cell or two. Pre: the bin has no current one. */
+/* Where nothing else is left: a superblock with a free cell or two, or one that is not charged for more than it has. Pre: the
+ * bin has no current one. */
 static bool theap_scrape(nm__theap *theap, size_t bin) {
     NM_ASSERT(bin_current(&theap->bins[bin]) == NULL);
-    for (nm__page *p; (p = theap->waiting[bin][0]) != NULL; superblock_wait_in(theap, p, NM__FULL)) {
-        if (p->cells.free != NULL) {
-            bin_promote(theap, p);
+    for (unsigned group = 1; group < NM__GROUPS; group++)
+        for (nm__superblock *sb = theap->waiting[bin][group]; sb != NULL; sb = sb->next)
+            if (sb->cells.free != NULL) {
+                bin_promote(theap, sb);
+                return true;
+            }
+    for (nm__superblock *sb; (sb = theap->waiting[bin][0]) != NULL; superblock_wait_in(theap, sb, NM__FULL)) {
+        if (sb->cells.free != NULL) {
+            bin_promote(theap, sb);
             return true;
         }
-        superblock_stop_waiting(theap, p);
+        superblock_stop_waiting(theap, sb);
     }
     return false;
 }
 
-/* As theap_refill, with a new superblock if there has to be one. */
-bool nm__theap_provide(nm__theap *theap, size_t bin, bool quiet) {
-    if (theap_refill(theap, bin)) return true;
-    nm__theap_drain(theap);
-    if (theap_refill(theap, bin)) return true;
+/* A new current superblock. false: refused. Pre: the bin has none. */
+static bool theap_open(nm__theap *theap, size_t bin, bool quiet) {
+    NM_ASSERT(bin_current(&theap->bins[bin]) == NULL);
     nm_heap *h = theap->heap;
-    nm__page *p = nm__heap_try_pages(h, 1, NM__SUPERBLOCK, false, true);
-    if (p == NULL && theap_scrape(theap, bin)) return true;
-    if (p == NULL) p = nm__heap_take_pages(h, 1, NM__SUPERBLOCK, false, quiet);
+    size_t bytes = nm__bin_superblock(bin), npages = bytes / NM_PAGE, parts = npages / NM__SUPERBLOCK_PAGES;
+    nm__cells cells;
+    if (h->key != 0) bytes -= nm__secure_cell_guard();
+    nm__cells_init(&cells, nm__bin_sizes[bin], 0, (uint32_t)bytes);
+    bool secure = h->key != 0, fills = theap->waiting[bin][0] != NULL || theap->waiting[bin][NM__FULL] != NULL;
+    bool ahead = !secure && fills && npages == NM__SUPERBLOCK_PAGES; /* of larger cells few are served between two charges */
+    size_t charged = secure || ahead ? npages : nm__steps_charge(&cells);
+    nm__page *p = nm__heap_try_superblock(h, npages, charged, quiet || ahead);
+    if (p == NULL && ahead) p = nm__heap_try_superblock(h, npages, charged = nm__steps_charge(&cells), quiet);
     if (p == NULL) return false;
-    size_t bytes = NM_SUPERBLOCK;
-    if (h->key != 0) {
-        bytes -= nm__secure_cell_guard();
-        nm__secure_set_guard(p, 1);
-    }
-    nm__cells_init(&p->cells, nm__bin_sizes[bin], 0, (uint32_t)bytes);
-    p->bin = (uint8_t)bin;
-    atomic_store_explicit((_Atomic(nm__theap *) *)&p->theap, theap, memory_order_release);
-    NM_POISON(nm__page_base(p), bytes);
-    bin_set_current(&theap->bins[bin], p);
-    return superblock_extend(h, p);
+    nm__superblock *sb = nm__superblock_in(nm__page_base(p));
+    if (secure) nm__secure_set_guard(p);
+    sb->cells = cells;
+    sb->bin = (uint8_t)bin;
+    sb->charged = (uint8_t)charged;
+    sb->shed = 0;
+    superblock_mark_parts(sb, parts, true);
+    atomic_store_explicit((_Atomic(nm__theap *) *)&sb->theap, theap, memory_order_release);
+    NM_POISON(nm__superblock_base(sb), bytes);
+    bin_set_current(&theap->bins[bin], sb);
+    if (secure) return nm__secure_extend(h, &sb->cells, nm__superblock_base(sb));
+    return nm__cells_extend(&sb->cells, nm__superblock_base(sb)); /* paid for above */
+}
+
+/* As theap_refill, with a new superblock if there has to be one; what other threads have freed is used before cells that never
+ * were. */
+bool nm__theap_provide(nm__theap *theap, size_t bin, bool quiet) {
+    nm__theap_drain(theap);
+    if (theap_refill(theap, bin) || theap_open(theap, bin, true) || theap_scrape(theap, bin)) return true;
+    nm__heap_make_room(theap->heap);
+    if (theap_refill(theap, bin) || theap_open(theap, bin, quiet)) return true;
+    if (!quiet) nm__heap_count_failure(theap->heap);
+    return false;
 }
 
 void *nm__theap_alloc_slow(nm__theap *theap, size_t bin) {
     return nm__theap_provide(theap, bin, false) ? nm__theap_alloc(theap, bin) : NULL;
 }
 
-void nm__superblock_give_aside(nm__theap *theap, void *ptr, nm__page *p) {
-    nm__bin *b = &theap->bins[p->bin];
-    nm__superblock_give(ptr, p);
-    if (p != b->current || superblock_used(b, p) != 0) return; /* where it was retired it is not current any more */
+void nm__superblock_give_aside(nm__theap *theap, void *ptr, nm__superblock *sb) {
+    nm__bin *b = &theap->bins[sb->bin];
+    nm__superblock_give(ptr, sb);
+    if (sb != b->current || superblock_used(b, sb) != 0) return; /* where it was retired it is not current any more */
     superblock_retire(theap->heap, bin_take_current(b));
 }
 
-static void superblock_drop(nm_heap *h, nm__page *p) {
+static void superblock_drop(nm_heap *h, nm__superblock *sb) {
     if (h->key != 0) {
-        NM_UNPOISON(nm__page_base(p), NM_SUPERBLOCK - nm__secure_cell_guard());
-        nm__wipe(nm__page_base(p), NM_SUPERBLOCK - nm__secure_cell_guard());
+        size_t bytes = nm__bin_superblock(sb->bin) - nm__secure_cell_guard();
+        NM_UNPOISON(nm__superblock_base(sb), bytes);
+        nm__wipe(nm__superblock_base(sb), bytes);
     }
-    superblock_retire(h, p);
+    superblock_retire(h, sb);
 }
 
 /* Gives all of a thread heap's superblocks back, with whatever is in them, and counts their blocks as freed. Pre: the heap's
@@ -244,8 +314,8 @@ void nm__theap_clear(nm__theap *theap) {
     for (size_t bin = 1; bin < NM_BINS; bin++) {
         if (bin_current(&theap->bins[bin]) != NULL) superblock_drop(h, bin_take_current(&theap->bins[bin]));
         for (unsigned group = 0; group <= NM__FULL; group++)
-            for (nm__page *p; (p = theap->waiting[bin][group]) != NULL; superblock_drop(h, p))
-                superblock_stop_waiting(theap, p);
+            for (nm__superblock *sb; (sb = theap->waiting[bin][group]) != NULL; superblock_drop(h, sb))
+                superblock_stop_waiting(theap, sb);
     }
     nm__set_last(&theap->back, nm__get(&theap->out));
     nm__set_last(&theap->frees, nm__get(&theap->count));

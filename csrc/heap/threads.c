@@ -14,13 +14,15 @@
  *   drained by the thread that queued them */
 #include "heap/internal.h"
 
-nm__page nm__no_page = {.theap = NULL};
+nm__superblock nm__no_superblock = {.theap = NULL};
 
-#define NO_BIN {.current = &nm__no_page}
+#define NO_BIN {.current = &nm__no_superblock}
 #define NO_BINS4 NO_BIN, NO_BIN, NO_BIN, NO_BIN
 #define NO_BINS16 NO_BINS4, NO_BINS4, NO_BINS4, NO_BINS4
-_Static_assert(NM_BINS == 57, "the initializer below counts the bins");
-nm__theap nm__no_theap = {.bins = {NO_BINS16, NO_BINS16, NO_BINS16, NO_BINS4, NO_BINS4, NO_BIN}};
+_Static_assert(NM_BINS == 77, "the initializer below counts the bins");
+nm__theap nm__no_theap = {
+    .bins = {NO_BINS16, NO_BINS16, NO_BINS16, NO_BINS16, NO_BINS4, NO_BINS4, NO_BINS4, NO_BIN},
+};
 
 #define NO_THEAPS4 &nm__no_theap, &nm__no_theap, &nm__no_theap, &nm__no_theap
 _Static_assert(NM__TLS_SLOTS == 16, "the initializer below counts the slots");
@@ -84,17 +86,17 @@ static void theap_orphan(nm__theap *theap) {
 }
 
 static void theap_free_far(nm__theap *theap, void *ptr) {
-    NM_POISON(ptr, nm__page_in(ptr)->cells.cell);
+    NM_POISON(ptr, nm__superblock_of_cell(ptr)->cells.cell);
     nm__remote_push(&theap->remote, ptr, theap->heap->key);
     if (atomic_load(&theap->state) == NM__THEAP_ORPHANED) theap_drain_orphan(theap);
 }
 
-void nm__theap_free_cell(nm__theap *theap, void *ptr, nm__page *p) {
+void nm__theap_free_cell(nm__theap *theap, void *ptr, nm__superblock *sb) {
     if (nm__theaps[theap->heap->slot] == theap ||
         (theap_looked_up.theap == theap && theap_looked_up.heap == theap->heap->number))
-        nm__superblock_give(ptr, p);
+        nm__superblock_give(ptr, sb);
     else if (atomic_load_explicit(&theap->thread, memory_order_relaxed) == nm__thread_id())
-        nm__superblock_give_aside(theap, ptr, p);
+        nm__superblock_give_aside(theap, ptr, sb);
     else theap_free_far(theap, ptr);
 }
 
@@ -151,7 +153,7 @@ static nm__theap *heap_find_theap(nm_heap *h) {
     }
     theap = (nm__theap *)(((uintptr_t)memory + _Alignof(nm__theap) - 1) & ~(uintptr_t)(_Alignof(nm__theap) - 1));
     theap->memory = memory;
-    for (size_t bin = 0; bin < NM_BINS; bin++) theap->bins[bin].current = &nm__no_page;
+    for (size_t bin = 0; bin < NM_BINS; bin++) theap->bins[bin].current = &nm__no_superblock;
     theap->heap = h;
     theap->next = h->theaps;
     h->theaps = theap;
@@ -199,7 +201,10 @@ void nm__heap_detach(nm_heap *h) {
     if (nm__theaps[NM__CLAIMED_SLOT]->heap == h) nm__theaps[NM__CLAIMED_SLOT] = &nm__no_theap;
     pthread_mutex_lock(&h->lock);
     for (nm__theap *theap = h->theaps; theap != NULL; theap = theap->next)
-        if (atomic_load(&theap->thread) == me) theap_orphan(theap);
+        if (atomic_load(&theap->thread) == me) {
+            nm__theap_give_up(theap); /* no other thread can, and it may be long until one needs the rest */
+            theap_orphan(theap);
+        }
     pthread_mutex_unlock(&h->lock);
 }
 

@@ -23,7 +23,7 @@ class Stats:
 
     Of a budget, blocks are charges: ``current`` is what is charged, which is all that is ``reserved``, and
     ``failures`` are denials. Of the process, they are what the engine serves: ``current`` is what it holds for
-    live blocks, in steps of 64 KiB, ``reserved`` that and what it keeps for reuse, ``total`` an estimate above 32
+    live blocks, in whole pages, ``reserved`` that and what it keeps for reuse, ``total`` an estimate above 32
     KiB. Neither counts what comes back one by one: there ``live`` and ``frees`` are 0.
 
     >>> stats = Stats(300, 400, 1000, None, 1200, 3, 10, 7, 0, 500)

@@ -737,7 +737,7 @@ DIFFERENCES = (
     (r"Block.*: protocols$", r"init (of nothing|again.*)", "a type in C without an __init__ has object's"),
     (r"Block.*: operators", r"(x|del x)(\[|.__reduce_ex__).*", "C looks at the argument before it refuses"),
     (r".*: c_port", r".*", "C takes no memory from the pure backend"),
-    (r"Secure heap: .*", r".*budgets (locked|without room)", "a native heap charges steps of 64 KiB"),
+    (r"Secure heap: .*", r".*budgets (locked|without room)", "a native heap charges whole pages"),
 )
 #: before Python 3.12 a dead block of the pure backend has no buffer, which is a TypeError
 STALE_BUFFERS = (

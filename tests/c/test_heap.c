@@ -10,6 +10,7 @@
 #include "nativemem.h"
 
 #define PAGE NM_SUPERBLOCK
+#define STEP NM_HEAP_CHARGED_AT_ONCE /* what a first block of a size is charged with */
 #define LONG_DECAY 1000000U /* ms: nothing decays within a test unless it says so */
 
 static void sound(nm_heap *h) {
@@ -32,8 +33,8 @@ static void test_bins(void) {
     }
     CHECK(last == NM_BINS - 1 && nm_bin_size(NM_BINS) == 0);
     nm_heap *h = nm_heap_create(NULL, false);
-    CHECK(nm_heap_usable(h, 0, 16) == 0 && nm_heap_usable(h, NM_CELL_MAX + 1, 16) == PAGE);
-    CHECK(nm_heap_usable(h, 100, 4096) == 4096 && nm_heap_usable(h, 9000, 4096) == 12288);
+    CHECK(nm_heap_usable(h, 0, 16) == 0 && nm_heap_usable(h, NM_CELL_MAX + 1, 16) == NM_CELL_MAX + NM_PAGE);
+    CHECK(nm_heap_usable(h, 100, 4096) == 4096 && nm_heap_usable(h, 9000, 4096) == 16384);
     nm_heap_destroy(h);
 }
 
@@ -102,7 +103,7 @@ static void test_realloc(void) {
 
 /* A block that shrinks goes to a smaller cell if there is one: where there is none nothing was denied. */
 static void test_shrinking_is_not_denied(void) {
-    nm_budget *b = nm_budget_create(PAGE, NULL, NULL);
+    nm_budget *b = nm_budget_create(STEP, NULL, NULL);
     nm_heap *h = nm_heap_create(b, false);
     nm_allocator port = nm_heap_port(h);
     char *cell = nm_heap_malloc(h, 1000), *left = NULL;
@@ -115,7 +116,7 @@ static void test_shrinking_is_not_denied(void) {
     port.methods->stats(port.self, &s);
     CHECK(nm_budget_denied(b) == 0 && s.failures == 0);
     CHECK((left = nm_heap_malloc(h, 300)) == NULL && nm_budget_denied(b) != 0);
-    nm_budget_set_limit(b, 2 * PAGE);
+    nm_budget_set_limit(b, 2 * STEP);
     CHECK((left = nm_heap_malloc(h, 300)) != NULL);
     char *moved = nm_heap_realloc(h, cell, 300);
     CHECK(moved != cell && nm_heap_of(moved) == h);
@@ -712,7 +713,7 @@ static void test_the_fullest_serve_first(void) {
             while (free_of[round][s] != most) s++;
             for (size_t i = 0; i < EACH * most / 100; i++) {
                 CHECK((blocks[s][i] = nm_heap_malloc(h, 64)) != NULL);
-                CHECK(nm__page_of(blocks[s][i]) == nm__page_of(blocks[s][EACH - 1]));
+                CHECK(nm__superblock_of(blocks[s][i]) == nm__superblock_of(blocks[s][EACH - 1]));
             }
             sound(h);
         }
@@ -768,17 +769,17 @@ static void test_census(void) {
 static void test_a_heads_count_runs_out(void) {
     nm_heap *h = nm_heap_create(NULL, false);
     void *kept = nm_heap_malloc(h, 5000);
-    nm__page *p = nm__page_of(kept);
+    nm__superblock *p = nm__superblock_of(kept);
     for (int round = 0; round < 2; round++) {
         for (int i = 0; i < 300; i++) {
             void *block = nm_heap_malloc(h, 5000);
-            CHECK(nm__page_of(block) == p);
+            CHECK(nm__superblock_of(block) == p);
             nm_heap_free(h, block);
             sound(h);
         }
         if (round == 0) nm_heap_free(h, kept);
     }
-    CHECK(held(h) == PAGE);
+    CHECK(held(h) == STEP);
     nm_heap_destroy(h);
 }
 
@@ -788,16 +789,16 @@ static void test_a_head_makes_way_for_a_fuller_one(void) {
     static void *blocks[ALL];
     nm_heap *h = nm_heap_create(NULL, false);
     for (size_t i = 0; i < ALL; i++) CHECK((blocks[i] = nm_heap_malloc(h, 64)) != NULL);
-    const nm__page *first = nm__page_of(blocks[0]), *head = nm__page_of(blocks[ALL - 1]);
+    const nm__superblock *first = nm__superblock_of(blocks[0]), *head = nm__superblock_of(blocks[ALL - 1]);
     for (size_t i = 0; i < EACH / 3; i++) nm_heap_free(h, blocks[i]);
     nm_heap_free(h, blocks[ALL - 1]);
-    CHECK((blocks[ALL - 1] = nm_heap_malloc(h, 64)) != NULL && nm__page_of(blocks[ALL - 1]) == head); /* fuller yet */
+    CHECK((blocks[ALL - 1] = nm_heap_malloc(h, 64)) != NULL && nm__superblock_of(blocks[ALL - 1]) == head); /* fuller yet */
     for (size_t i = EACH; i < ALL; i++) { /* the end of the peak */
         nm_heap_free(h, blocks[i]);
         if (i % 64 == 0) sound(h);
     }
     for (size_t i = 0; i < EACH / 3; i++) {
-        CHECK((blocks[i] = nm_heap_malloc(h, 64)) != NULL && nm__page_of(blocks[i]) == first);
+        CHECK((blocks[i] = nm_heap_malloc(h, 64)) != NULL && nm__superblock_of(blocks[i]) == first);
         sound(h);
     }
     CHECK(held(h) == PAGE);
@@ -814,7 +815,7 @@ static void test_slots(void) {
     nm__heap_claim(claimed);
     void *first = nm_heap_malloc(claimed, 100);
     nm__theap *part = nm__theaps[NM__CLAIMED_SLOT];
-    CHECK(part != &nm__no_theap && nm__page_of(first)->theap == part);
+    CHECK(part != &nm__no_theap && nm__superblock_of(first)->theap == part);
     for (int i = 0; i < 2 * NM__TLS_SLOTS; i++) {
         others[i] = nm_heap_create(NULL, false);
         CHECK(nm_heap_malloc(others[i], 100) != NULL && nm__theaps[NM__CLAIMED_SLOT] == part);
@@ -828,7 +829,7 @@ static void test_slots(void) {
     for (int i = 0; i < 2 * NM__TLS_SLOTS; i++) {
         sound(others[i]);
         nm_heap_census(others[i], &c);
-        CHECK(c.threads == 1 && c.held == PAGE);
+        CHECK(c.threads == 1 && c.held == STEP);
         nm_heap_destroy(others[i]);
     }
     for (size_t i = 0; i <= NM__NO_SLOT; i++) CHECK((nm__theaps[i] == &nm__no_theap) == (i != NM__CLAIMED_SLOT));
@@ -868,7 +869,7 @@ static void test_a_slot_is_used_again(void) {
     sound(s.heap);
     nm_census c;
     nm_heap_census(s.heap, &c);
-    CHECK(c.threads == 2 && c.held == 2 * PAGE);
+    CHECK(c.threads == 2 && c.held == 2 * STEP);
     nm_heap_destroy(s.heap);
     (void)pthread_barrier_destroy(&s.step);
 }
@@ -907,12 +908,146 @@ static void test_what_an_address_is_while_it_changes(void) {
 }
 #endif
 
+/* Blocks until the budget refuses one, linked by their first words; sizes in turn. Returns the bytes of all. */
+static size_t fill_up(nm_heap *h, const size_t *in_turn, size_t n) {
+    size_t data = 0, i = 0;
+    for (void *last = NULL, *block; (block = nm_heap_malloc(h, in_turn[i % n])) != NULL; last = block) {
+        data += in_turn[i++ % n];
+        nm__poke(block, last);
+    }
+    return data;
+}
+/* Of a limit 85 in 100 bytes at least are data, whatever the size, and in a mix. Cells are 16 bytes apart, so below 86 bytes
+ * it is four fifths at the worst. */
+static void test_a_budget_takes_data(void) {
+    static const size_t sizes[] = {64,    86,    97,    113,   129,   145,    161,    500,    513,     577,     1025,   1153,
+                                   2049,  2305,  3841,  4097,  4673,  5441,   6529,   7233,   8193,    9345,    10433,  11905,
+                                   14529, 16385, 18689, 20161, 20480, 26177,  29121,  32768,  32769,   33000,   33792,  36865,
+                                   40961, 65536, 66000, 69633, 98305, 131073, 262145, 999999, 1048577, 4194305, 8388609};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        size_t limit = sizes[i] * 16 > (size_t)8 << 20 ? sizes[i] * 16 + PAGE : (size_t)8 << 20;
+        nm_budget *b = nm_budget_create(limit, NULL, NULL);
+        nm_heap *h = nm_heap_create(b, false);
+        size_t data = fill_up(h, &sizes[i], 1);
+        if (data < limit / 100 * 85) fprintf(stderr, "%zu: %zu of %zu\n", sizes[i], data, limit);
+        CHECK(data >= limit / 100 * 85);
+        sound(h);
+        nm_heap_destroy(h);
+        nm_budget_destroy(b);
+    }
+    nm_budget *b = nm_budget_create((size_t)64 << 20, NULL, NULL);
+    nm_heap *h = nm_heap_create(b, false);
+    CHECK(fill_up(h, sizes, 40) >= ((size_t)64 << 20) / 100 * 85);
+    sound(h);
+    nm_heap_destroy(h);
+    nm_budget_destroy(b);
+}
+
+/* Fifty sizes cost their first pages, not as many superblocks. */
+static void test_a_superblock_is_charged_as_it_is_used(void) {
+    nm_budget *b = nm_budget_create(NM_SIZE_MAX, NULL, NULL);
+    nm_heap *h = nm_heap_create(b, false);
+    enum { SIZES = 50 };
+    void *blocks[SIZES];
+    for (size_t i = 0; i < SIZES; i++) blocks[i] = nm_heap_malloc(h, nm_bin_size((unsigned)i + 1));
+    CHECK(nm_budget_used(b) == SIZES * STEP);
+    sound(h);
+    for (size_t i = 0; i < SIZES; i++) nm_heap_free(h, blocks[i]);
+    nm_heap_trim(h);
+    CHECK(nm_budget_used(b) == 0);
+    void *cell = nm_heap_malloc(h, 64);
+    for (size_t i = 1; i < PAGE / 64; i++) {
+        CHECK(nm_budget_used(b) == (i * 64 + STEP - 1) / STEP * STEP);
+        CHECK(nm_heap_malloc(h, 64) == (char *)cell + i * 64);
+    }
+    CHECK(nm_budget_used(b) == PAGE);
+    sound(h);
+    /* With no more to be charged cells that are free serve, wherever they are. */
+    void *large = nm_heap_malloc(h, 16384), *second = nm_heap_malloc(h, 16384);
+    nm_heap_free(h, large);
+    nm_budget_set_limit(b, nm_budget_used(b));
+    CHECK((large = nm_heap_malloc(h, 16384)) != NULL && nm_heap_malloc(h, 16384) == NULL);
+    CHECK(nm_heap_malloc(h, 64) == NULL);
+    nm_heap_free(h, cell);
+    CHECK(nm_heap_malloc(h, 64) == cell);
+    nm_heap_free(h, second);
+    sound(h);
+    nm_heap_destroy(h);
+    nm_budget_destroy(b);
+}
+
+/* Cells of a large superblock begin in other 64 KiB than that itself: its entry is found from there. */
+static void *free_quarters(void *arg) {
+    worker *w = arg;
+    for (int i = 0; i < w->n; i++)
+        if (i % 4 == 1) nm_heap_free(w->heap, w->blocks[i]);
+    return NULL;
+}
+static void test_large_superblocks(void) {
+    enum { N = 64 };
+    static void *blocks[N];
+    nm_heap *h = nm_heap_create(NULL, false);
+    nm_allocator port = nm_heap_port(h);
+    for (size_t size = 8193; size <= NM_CELL_MAX; size += 3001) {
+        worker w = {h, blocks, N, 1};
+        for (int i = 0; i < N; i++) {
+            CHECK((blocks[i] = nm_heap_malloc(h, size)) != NULL && nm_heap_of(blocks[i]) == h);
+            CHECK(nm_heap_of((char *)blocks[i] + 16) == NULL && nm_heap_usable_of(blocks[i]) >= size);
+            fill(blocks[i], size, (unsigned)i);
+        }
+        in_thread(free_quarters, &w);
+        for (int i = 0; i < N; i++) {
+            if (i % 4 == 1) continue;
+            CHECK(filled(blocks[i], size, (unsigned)i));
+            if (i % 4 == 0) blocks[i] = nm_heap_realloc(h, blocks[i], size + 5000);
+            CHECK(filled(blocks[i], size, (unsigned)i));
+            nm_heap_free(h, blocks[i]);
+        }
+        sound(h);
+    }
+    /* What they leave is spans' again, without a trace. */
+    nm_heap_trim(h);
+    CHECK(held(h) == 0);
+    char *span = nm_heap_malloc(h, 100 * PAGE);
+    for (size_t i = 0; i < 100; i++) CHECK((nm_heap_of(span + i * PAGE) == h) == (i == 0));
+    CHECK(nm_heap_free(h, span + 3 * PAGE) == NM_FOREIGN_BLOCK);
+    nm_heap_free(h, span);
+    void *aligned = nm_alloc(port, 10000, 64);
+    CHECK(nm_free(port, aligned, 10000, 64) == NM_OK);
+    nm_heap_destroy(h);
+}
+
+/* Superblocks lie at multiples of 64 KiB, and so does what a slab asks for, among spans that do not. */
+static void test_alignment_among_pages(void) {
+    enum { N = 200 };
+    static void *spans[N], *cells[N], *slabs[N];
+    nm_heap *h = nm_heap_create(NULL, false);
+    nm_allocator port = nm_heap_port(h);
+    for (int round = 0; round < 3; round++) {
+        for (size_t i = 0; i < N; i++) {
+            spans[i] = nm_heap_malloc(h, NM_CELL_MAX + 1 + i * NM_PAGE % 70000);
+            cells[i] = nm_heap_malloc(h, 1000 + 40 * i);
+            slabs[i] = port.methods->alloc(port.self, PAGE, PAGE);
+            CHECK(nm_is_aligned((uintptr_t)spans[i], NM_PAGE) && nm_is_aligned((uintptr_t)slabs[i], PAGE));
+        }
+        sound(h);
+        for (size_t i = 0; i < N; i++) {
+            size_t at = (i * 37 + (size_t)round) % N;
+            nm_heap_free(h, spans[at]);
+            nm_heap_free(h, cells[at]);
+            CHECK(port.methods->free(port.self, slabs[at], PAGE, PAGE) == NM_OK);
+            if (i % 20 == 0) sound(h);
+        }
+    }
+    nm_heap_destroy(h);
+}
+
 static void test_idle_superblocks_make_room(void) {
-    nm_budget *b = nm_budget_create(4 * PAGE, NULL, NULL);
+    nm_budget *b = nm_budget_create(4 * STEP, NULL, NULL);
     nm_heap *h = nm_heap_create(b, false);
     for (size_t size = 16; size <= 64; size += 16) nm_heap_free(h, nm_heap_malloc(h, size));
-    CHECK(nm_budget_used(b) == 4 * PAGE); /* four that are empty, kept for speed */
-    CHECK(nm_heap_malloc(h, 3 * PAGE) != NULL && nm_budget_denied(b) == 0);
+    CHECK(nm_budget_used(b) == 4 * STEP); /* four that are empty, kept for speed */
+    CHECK(nm_heap_malloc(h, 3 * STEP) != NULL && nm_budget_denied(b) == 0);
     sound(h);
     nm_heap_destroy(h);
     nm_budget_destroy(b);
@@ -1024,6 +1159,10 @@ int main(void) {
     RUN(test_what_an_address_is_while_it_changes());
 #endif
     RUN(test_idle_superblocks_make_room());
+    RUN(test_a_budget_takes_data());
+    RUN(test_a_superblock_is_charged_as_it_is_used());
+    RUN(test_large_superblocks());
+    RUN(test_alignment_among_pages());
 #ifndef NM__TSAN
     RUN(test_fork());
 #endif

@@ -76,8 +76,7 @@ static void secure(void) {
     char *span = nm_heap_malloc(h, 100000);
     CHECK(guards == (os_page < PAGE) + 1U);
     memset(span, 1, 100000);
-    const nm__page *p = nm__page_of(cell);
-    CHECK(p->cells.end <= PAGE - (os_page < PAGE ? os_page : 0));
+    CHECK(nm__superblock_of(cell)->cells.end <= PAGE - (os_page < PAGE ? os_page : 0));
     span[100000] ^= 1;
     CHECK(nm_heap_free(h, span) == NM_CORRUPTED);
     span[100000] ^= 1;

@@ -191,7 +191,7 @@ static void test_cells_to_the_last_page(void) {
     CHECK((blocks[n++] = nm_alloc(port, 30000, 16)) != NULL); /* in the superblock that has room */
     while (n > 0) CHECK(nm_free(port, blocks[--n], 30000, 16) == NM_OK);
     sound();
-    CHECK(census().held <= PAGE);
+    CHECK(census().held <= NM_SUPERBLOCK_LARGE);
     nm_heap_trim(heap);
     whole();
 }
@@ -303,7 +303,8 @@ static int a_mapping_in_the_way(void) {
     TRY(large >= many + 300 * PAGE && sound_now(h));
     TRY(atomic_load(&nm__region_reach) > 1300);
     for (char *ptr = many; ptr < many + 300 * PAGE; ptr += 77 * 4096) { /* another allocator's blocks */
-        TRY(nm__page_of(ptr) != NULL && nm__page_of_block(ptr) == NULL && !nm__region_has(ptr) && !nm_region_owns(ptr));
+        TRY(nm__superblock_of(ptr) != NULL && nm__superblock_of_block(ptr) == NULL && !nm__region_has(ptr) &&
+            !nm_region_owns(ptr));
         TRY(nm_heap_free(h, ptr) == NM_FOREIGN_BLOCK && nm_heap_of(ptr) == NULL);
     }
     TRY(!nm__region_has(one) && !nm__region_has(part) && nm__region_has(blocks[0]) && nm_region_owns(blocks[0]));
@@ -375,7 +376,7 @@ static int a_mapping_in_the_table(void) {
     nm_heap *h = start_region();
     char *block = nm_heap_malloc(h, 3000), *table = (char *)nm__pages;
     fill(block, 3000, 5);
-    char *planted = plant(table + 2 * PAGE, 4096); /* the descriptors from page 2048 on */
+    char *planted = plant(table + (128 << 20) / NM_PAGE * sizeof(nm__page), 4096); /* of pages from 128 MiB on */
     TRY(planted != NULL);
     char *most = nm_heap_malloc(h, 1900 * PAGE), *beyond = nm_heap_malloc(h, 300 * PAGE);
     TRY(most != NULL && beyond == NULL && nm_last_failure().status == NM_OUT_OF_MEMORY);

@@ -225,9 +225,10 @@ static void test_what_is_kept_behind_a_block_that_grows(void) {
     CHECK(nm_heap_realloc(heap, ptr, 21 * PAGE) == ptr); /* what lies behind is spare from now on */
     sound();
     /* Another one that grows has the half of it. */
-    CHECK(nm_heap_realloc(heap, fence2, 2 * PAGE) == hole + (HOLE - 29) * PAGE);
+    char *half = hole + HOLE * PAGE - (HOLE - 21) * PAGE / 2;
+    CHECK(nm_heap_realloc(heap, fence2, 2 * PAGE) == half);
     sound();
-    nm_heap_free(heap, hole + (HOLE - 29) * PAGE);
+    nm_heap_free(heap, half);
     nm_heap_free(heap, ptr);
     CHECK(kept() == HOLE + 1);
     ptr = nm_heap_malloc(heap, HOLE * PAGE); /* in one piece, for all */
@@ -247,6 +248,34 @@ static void test_what_is_kept_behind_a_block_that_grows(void) {
     for (int i = 0; i < SMALL + GROWS; i++) nm_heap_free(heap, ones[i]);
     nm_heap_free(heap, fence);
     nm_heap_free(heap, fence3);
+    nm_region_trim();
+    CHECK(used() == 0);
+    sound();
+}
+
+/* A superblock begins at a multiple of 64 KiB: what of a spare span lies behind it is kept for all. */
+static void test_what_is_behind_the_end_of_a_spare_span(void) {
+    enum { HOLE = 80, GROWS = 4, BEHIND = 5, WHOLE = HOLE * PAGE + BEHIND * NM_PAGE };
+    nm_region_trim();
+    forget();
+    char *hole = nm_heap_malloc(heap, WHOLE + (1 + GROWS + 1) * PAGE); /* cut, as what is kept is taken first */
+    CHECK(nm_heap_realloc(heap, hole, WHOLE) == hole);
+    char *fence = nm_heap_malloc(heap, PAGE), *ptr = nm_heap_malloc(heap, GROWS * PAGE), *fence2 = nm_heap_malloc(heap, PAGE);
+    CHECK(nm_is_aligned((uintptr_t)hole, PAGE) && fence == hole + WHOLE && nm_region_dirty() == 0);
+    nm_heap_free(heap, hole);
+    CHECK(nm_heap_realloc(heap, ptr, (GROWS + 1) * PAGE) == hole);
+    char *left = nm_heap_malloc(heap, GROWS * PAGE); /* where it was; all else that is kept is spare */
+    CHECK(left == ptr);
+    size_t before = nm_region_dirty();
+    nm_heap *h = nm_heap_create(NULL, false);
+    CHECK((char *)nm_heap_malloc(h, 64) == hole + (HOLE - 1) * PAGE && nm_region_dirty() == before - PAGE);
+    sound();
+    ptr = nm_heap_malloc(heap, BEHIND * NM_PAGE + NM_CELL_MAX); /* more than that: from the spare span's end */
+    CHECK(ptr == hole + (HOLE - 1) * PAGE - BEHIND * NM_PAGE - NM_CELL_MAX);
+    sound();
+    nm_heap_destroy(h);
+    char *all[] = {hole, ptr, left, fence, fence2};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) nm_heap_free(heap, all[i]);
     nm_region_trim();
     CHECK(used() == 0);
     sound();
@@ -381,6 +410,7 @@ int main(void) {
     RUN(test_a_peak_leaves_little());
     RUN(test_huge_pages_are_for_large_blocks());
     RUN(test_zeroed_blocks_use_what_is_kept());
+    RUN(test_what_is_behind_the_end_of_a_spare_span());
     nm_heap_destroy(heap);
     return finish();
 }

@@ -29,14 +29,19 @@ static size_t live(nm_heap *h) {
 #define LOOKS_AT_FREED true
 #endif
 
+/* Of its cell or span, before the guard. */
+static size_t room_of(const void *ptr) {
+    const nm__superblock *sb = nm__superblock_of_cell(ptr);
+    return sb != NULL ? sb->cells.cell : (size_t)nm__page_of(ptr)->npages * NM_PAGE - nm__region_os_page;
+}
+
 static void test_overflow(void) {
     nm_heap *h = nm_heap_create(NULL, true);
     nm_allocator port = nm_heap_port(h);
     for (size_t i = 0; i < SIZES; i++) {
         size_t size = sizes[i];
         unsigned char *ptr = nm_alloc(port, size, 16);
-        const nm__page *p = nm__page_of(ptr);
-        size_t end = p->theap != NULL ? p->cells.cell : (size_t)p->npages * 65536 - nm__region_os_page;
+        size_t end = room_of(ptr);
         CHECK(nm_heap_usable_of(ptr) == size && end >= size + 16);
         for (size_t at = size; at < end; at += at < size + 40 || at >= end - 40 ? 1 : 13) { /* slack, size, canary */
             ptr[at] ^= 0x41;
@@ -57,8 +62,7 @@ static void test_resize(void) {
     for (size_t i = 0; i < SIZES; i++) {
         size_t size = sizes[i];
         unsigned char *ptr = nm_alloc(port, size, 16);
-        const nm__page *p = nm__page_of(ptr);
-        size_t room = (p->theap != NULL ? p->cells.cell : (size_t)p->npages * 65536 - nm__region_os_page) - 16;
+        size_t room = room_of(ptr) - 16;
         fill(ptr, size, 3);
         (void)nm_refuse(NM_CLOSED, 0, 0, 0);
         for (size_t to = room + 40; to > room; to--) CHECK(!port.methods->resize(port.self, ptr, size, to, 16));
@@ -171,7 +175,7 @@ static void test_guards(void) {
     nm_allocator port = nm_heap_port(h);
     char *cell = nm_alloc(port, 100, 16), *span = nm_alloc(port, 100000, 16);
     char *superblock = (char *)((uintptr_t)cell & ~(uintptr_t)65535);
-    size_t os_page = nm__region_os_page, end = (size_t)nm__page_of(span)->npages * 65536;
+    size_t os_page = nm__region_os_page, end = (size_t)nm__page_of(span)->npages * NM_PAGE;
     if (os_page < 65536) CHECK(is_guarded(superblock + 65536 - os_page) && is_guarded(superblock + 65535));
     CHECK(is_guarded(span + end - os_page) && is_guarded(span + end - 1));
     CHECK(!is_fatal(span + 99999, true) && !is_fatal(span + 99999, false));
@@ -263,21 +267,21 @@ static void *make_all(void *arg) {
     return NULL;
 }
 
-/* Beside its guard page a superblock has room for one of the largest cells. */
+/* Beside its guard page a superblock has room for seven of the largest cells. */
 static void test_the_largest_cells_are_returned(void) {
-    enum { N = 10 };
+    enum { N = 70 };
     void *blocks[N];
     nm_census before, after;
     nm_heap *h = nm_heap_create(NULL, true);
     for (int i = 0; i < N; i++) blocks[i] = nm_heap_malloc(h, 31000);
     nm_heap_census(h, &before);
-    CHECK(before.held == N * NM_SUPERBLOCK);
+    CHECK(before.held == N / 7 * NM_SUPERBLOCK_LARGE);
     for (int i = 0; i < N; i++) {
         CHECK(nm_heap_free(h, blocks[i]) == NM_OK);
         sound(h);
     }
     nm_heap_census(h, &after);
-    CHECK(after.held == NM_SUPERBLOCK); /* the first of the list stays, for the next block */
+    CHECK(after.held == NM_SUPERBLOCK_LARGE); /* the first of the list stays, for the next block */
     nm_heap_trim(h);
     nm_heap_census(h, &after);
     CHECK(after.held == 0);
@@ -289,7 +293,7 @@ static void test_a_page_changes_its_bin(void) {
     nm_budget *one = nm_budget_create(NM_SUPERBLOCK, NULL, NULL);
     nm_heap *h = nm_heap_create(one, true);
     nm_allocator port = nm_heap_port(h);
-    static const size_t two[] = {21104, 80};
+    static const size_t two[] = {7104, 80};
     for (int i = 0; i < 8; i++) {
         void *ptr = nm_alloc(port, two[i % 2], 16);
         CHECK(ptr != NULL);
@@ -324,7 +328,7 @@ static void test_a_secure_heap_claims_nothing(void) {
     void *ptr = nm_heap_malloc(h, 64);
     CHECK(nm__theaps[NM__CLAIMED_SLOT] == &nm__no_theap);
     CHECK(nm__theap_alloc(nm__theaps[NM__CLAIMED_SLOT], nm__fine_bin(64)) == NULL);
-    CHECK(nm__theap_free(h, nm__theaps[NM__CLAIMED_SLOT], ptr, nm__page_of(ptr)) == NM_OK);
+    CHECK(nm__theap_free(h, nm__theaps[NM__CLAIMED_SLOT], ptr, nm__superblock_of(ptr)) == NM_OK);
     sound(h);
     nm_heap_destroy(h);
 }

@@ -36,13 +36,10 @@ static void *take(nm_heap *h, size_t size) {
     return ptr != NULL ? ptr : nm_heap_malloc(h, size);
 }
 static void give(void *ptr) {
-    nm__page *p = nm__page_of(ptr);
-    CHECK(p != NULL && nm__theap_free(plain, nm__theaps[NM__CLAIMED_SLOT], ptr, p) == NM_OK);
+    nm__superblock *sb = nm__superblock_of(ptr);
+    CHECK(sb != NULL && nm__theap_free(plain, nm__theaps[NM__CLAIMED_SLOT], ptr, sb) == NM_OK);
 }
-static nm_heap *heap_of(void *ptr) {
-    nm__page *p = nm__page_of(ptr);
-    return p->theap != NULL ? p->theap->heap : p->cells.free;
-}
+static nm_heap *heap_of(void *ptr) { return nm__heap_of_block(ptr); }
 
 static void test_each_serves_in_its_turn(void) {
     owner a = make(NM_SIZE_MAX, false), b = make(NM_SIZE_MAX, false);

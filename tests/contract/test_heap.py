@@ -11,24 +11,28 @@ from nativemem.errors import BudgetExceeded, ConfigError
 
 from .helpers import collect, content, fill, in_thread, is_one_line
 
+PAGE = max(os.sysconf("SC_PAGE_SIZE"), 4096)
+#: bytes, and how many cells there may be in one: eight at least
+SUPERBLOCKS = ((65536, range(14, 7, -1)), (262144, (28, 25, 22, 20, 18, 16, *range(14, 7, -1))))
 BINS = (
     *range(16, 513, 16),
-    *(base * quarter // 4 for base in (512, 1024, 2048, 4096, 8192, 16384) for quarter in (5, 6, 7, 8)),
+    *(base * eighth // 8 for base in (512, 1024, 2048) for eighth in range(9, 17)),
+    *(superblock // cells // 64 * 64 for superblock, all_cells in SUPERBLOCKS for cells in all_cells),
 )
 
 
 def usable(size: int, align: int) -> int:
-    """HEAP-1 in plain words: the smallest bin that fits size and alignment, else whole 64 KiB."""
+    """HEAP-1 in plain words: the smallest bin that fits size and alignment, else whole pages."""
     for cell in BINS:
         if cell >= size and cell % align == 0:
             return cell
-    return -(-size // 65536) * 65536
+    return -(-size // PAGE) * PAGE
 
 
 def test_the_bins() -> None:
     """HEAP-1: the table above is the one that the clause describes."""
-    assert len(BINS) == 32 + 24
-    assert BINS[32:40] == (640, 768, 896, 1024, 1280, 1536, 1792, 2048)
+    assert len(BINS) == 32 + 24 + 7 + 13
+    assert BINS[32:40] == (576, 640, 704, 768, 832, 896, 960, 1024)
     assert BINS[-1] == 32768
 
 
@@ -36,7 +40,7 @@ def test_the_bins() -> None:
 def test_usable(nm: Binding, align: int) -> None:
     """HEAP-1"""
     heap = nm.Heap()
-    sizes = {n for cell in (*BINS, 65536, 131072) for n in (cell - 1, cell, cell + 1)}
+    sizes = {n for cell in (*BINS, 36864, 65536, 131072) for n in (cell - 1, cell, cell + 1)}
     for size in sorted(sizes):
         block = heap.alloc(size, align)
         assert block.usable == usable(size, align), size
@@ -54,7 +58,7 @@ def test_usable(nm: Binding, align: int) -> None:
         (100, 96, False),
         (1000, 1024, True),
         (1000, 1025, False),
-        (33000, 65536, True),
+        (33000, 36864, True),
         (33000, 65537, False),
         (33000, 32768, False),
         (200000, 196609, True),
@@ -130,7 +134,7 @@ def test_reserved_covers_what_is_live(nm: Binding) -> None:
 
 
 def test_a_heap_charges_what_it_holds(nm: Binding) -> None:
-    """HEAP-3: at least what is used; natively whole steps of 64 KiB, which is what it reserves."""
+    """HEAP-3: at least what is used; natively whole pages, which is what it reserves."""
     budget = nm.Budget("4 MiB", name="b")
     heap = nm.Heap(budget)
     assert heap.owner is budget
@@ -140,7 +144,7 @@ def test_a_heap_charges_what_it_holds(nm: Binding) -> None:
     assert heap.stats.current <= heap.stats.reserved <= budget.used
     if nm.name == "native":
         assert budget.used == heap.stats.reserved
-        assert budget.used % 65536 == 0
+        assert budget.used % PAGE == 0
     charged = budget.used
     heap.alloc(0)
     assert budget.used == charged

@@ -259,8 +259,8 @@ def overrun(size: int, kind: str, far: int) -> tuple[int, str]:
 @pytest.mark.usefixtures("needs_native")
 @pytest.mark.skipif(sys.platform != "linux", reason="how a process dies by its guard page is Linux's here")
 def test_a_guard_page_stops_a_long_overflow() -> None:
-    """HEAP-4: a span ends in a page that nobody can touch; of 200000 bytes 262144 are taken."""
-    to_guard = 262_144 - 4096 - 200_000
+    """HEAP-4: a span ends in a page that nobody can touch; for 200000 bytes 204800 are taken, with it."""
+    to_guard = 204_800 - 4096 - 200_000
     assert overrun(200_000, "secure", to_guard) == (-signal.SIGSEGV, "made\n")
     assert overrun(200_000, "secure", to_guard - 1) == (0, "made\nwritten\n")
     assert overrun(200_000, "plain", to_guard) == (0, "made\nwritten\n")

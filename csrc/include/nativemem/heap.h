@@ -19,10 +19,12 @@
 extern "C" {
 #endif
 
-#define NM_BINS 57                         /* bin 0 is never used */
+#define NM_BINS 77                         /* bin 0 is never used */
 #define NM_SPAN_SIZES 48
 #define NM_CELL_MAX ((size_t)32768)        /* the largest cell */
-#define NM_SUPERBLOCK ((size_t)65536)      /* also the unit of spans: one page of the region */
+#define NM_PAGE ((size_t)4096)             /* the unit of spans: one page of the region */
+#define NM_SUPERBLOCK ((size_t)65536)      /* of cells up to 8 KiB */
+#define NM_SUPERBLOCK_LARGE ((size_t)262144) /* of larger cells */
 #define NM_OWN_MAPPING ((size_t)64 << 20)  /* larger blocks go back to the system as soon as freed */
 
 /* The region, one for the process. Call before the first heap; later calls change retain and decay only.
@@ -36,7 +38,7 @@ void nm_region_trim(void);        /* every free span back to the system */
 
 typedef struct nm_heap nm_heap;
 
-/* budget: charged in steps of 64 KiB for what the heap holds; may be NULL; must outlive the heap.
+/* budget: charged in pages for what the heap holds; may be NULL; must outlive the heap.
  * secure: each block ends in a canary and is wiped when freed; free lists are encoded and handed out in random
  * order; superblocks and spans end in an inaccessible page. A free that finds a canary changed is refused.
  * NULL: out of memory, or the region is not initialised. */
@@ -69,7 +71,7 @@ const char *nm_heap_check(nm_heap *h); /* while no other call is under way */
 /* What a heap holds, and what it ever served: allocations[b] blocks from bin b, span_allocations apart.
  * Safe from any thread. */
 typedef struct nm_census {
-    size_t held;      /* bytes of superblocks and spans held, in steps of 64 KiB */
+    size_t held;      /* bytes of spans, and of superblocks as far as they were ever used */
     size_t held_peak;
     size_t live_span_bytes;
     size_t threads;   /* thread-local parts */

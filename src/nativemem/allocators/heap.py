@@ -17,7 +17,7 @@ __all__ = ["Heap"]
 class Heap(Allocator):
     """The general allocator: any size, any thread may allocate and free.
 
-    Parameters: ``budget``, a :class:`Budget` that is charged for what the heap holds, in steps of 64 KiB
+    Parameters: ``budget``, a :class:`Budget` that is charged for what the heap holds, in whole pages
     (None: none); ``secure``, see docs/safety.md (None: as ``NATIVEMEM_SECURE`` says). A block frees itself
     when collected. In a secure heap a free that finds bytes behind the block changed raises
     :class:`CorruptionDetected`.

@@ -123,7 +123,7 @@ def install(
     Parameters: ``objects`` and ``arrays``, what to switch on (False leaves it as it is); ``raw``, whether CPython's
     raw domain too, which few things take memory from: thread states, tracemalloc, the strings of NumPy's
     ``StringDType``, some extensions (no owner is charged for it, only the limit holds); ``limit``, most bytes that
-    the engine may hold, counted in steps of 64 KiB (None leaves the limit as it is); ``idle_decay``, whether a
+    the engine may hold, counted in whole pages (None leaves the limit as it is); ``idle_decay``, whether a
     thread of the engine gives free memory back while the process does nothing (False leaves it as it is; it is on
     with ``NATIVEMEM_IDLE_DECAY=1``, too, and stays on). Without it there is no thread, and a process that does
     nothing keeps what it let go of last: 32 MiB and what it was using again and again, at most 256 MiB. May be

@@ -22,7 +22,7 @@ __all__ = ["Installed", "Usage", "install", "installed", "owns", "stats", "unins
 class Usage:
     """What the engine served so far; sizes in bytes.
 
-    ``held`` and ``peak`` are what it holds, in steps of 64 KiB, and the most it held; ``denials`` counts
+    ``held`` and ``peak`` are what it holds, in whole pages, and the most it held; ``denials`` counts
     requests refused because of the ``limit``, ``last_denial`` has the last of them; ``allocations`` counts blocks
     served; ``sizes`` maps the percentiles 50, 90 and 99 to block sizes, rounded up to the cell.
     """

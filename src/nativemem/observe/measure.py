@@ -281,7 +281,7 @@ def measure(owner: Budget | str | None = None) -> Measure:
     Parameters: ``owner``, None: what the code in the block allocates, and the tasks and generators that it
     starts, as ``with budget:`` would charge it, with the engine on; it is charged to the owner that is charged
     around it as well. What other threads and tasks do meanwhile does not count, nor does what they free, nor what
-    the block charges to others by their ``with budget:``; sizes are in steps of 64 KiB, and what lives on from
+    the block charges to others by their ``with budget:``; sizes are in whole pages, and what lives on from
     the block keeps them. Without the engine the whole process is measured, by :mod:`tracemalloc` where that
     traces. A :class:`Budget`: what is charged to it meanwhile, whatever code does so, on both backends.
     ``"process"``: all that the engine holds.

@@ -60,7 +60,7 @@ def _of_engine(figure: str) -> Callable[[Snapshot], float | None]:
 
 #: by metric, what it is of the process; None: it has none
 _OF_PROCESS: tuple[tuple[Metric, Callable[[Snapshot], float | None]], ...] = (
-    (_process("held", "By", "Bytes that the engine holds, in steps of 64 KiB."), _of_engine("held")),
+    (_process("held", "By", "Bytes that the engine holds, in whole pages."), _of_engine("held")),
     (_process("held_peak", "By", "The most bytes that the engine held."), _of_engine("peak")),
     (_process("limit", "By", "The most bytes that the engine may hold."), _of_engine("limit")),
     (_process("kept", "By", "Bytes of free memory that the engine has not given back."), _of_engine("kept")),

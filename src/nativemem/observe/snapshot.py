@@ -83,7 +83,7 @@ class OwnerState:
 @dataclass(frozen=True)
 class EngineState:
     """The engine: what it serves (``objects``, ``arrays``, ``raw``); ``held``, ``peak`` and ``limit`` (None:
-    there is none), bytes in steps of 64 KiB; ``kept``, bytes of free memory that it has not given back;
+    there is none), bytes in whole pages; ``kept``, bytes of free memory that it has not given back;
     ``denials``, requests that the limit refused; ``allocations``, blocks served so far, and the percentiles 50,
     90 and 99 of their ``sizes``."""
 

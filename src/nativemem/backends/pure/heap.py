@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from typing import Any
 
 from ...errors import Refusal
 from .budget import BudgetCore
-from .chunks import SUPERBLOCK
 from .counted import Make
 from .system import SystemCore
+
+#: the cell sizes of csrc/heap/bins.c
+_BINS = (
+    *range(16, 513, 16),
+    *(base + base // 8 * i for base in (512, 1024, 2048) for i in range(1, 9)),
+    *((64 << 10) // n // 64 * 64 for n in range(14, 7, -1)),
+    *((256 << 10) // n // 64 * 64 for n in (28, 25, 22, 20, 18, 16, *range(14, 7, -1))),
+)
 
 
 class HeapCore(SystemCore):
@@ -18,6 +26,8 @@ class HeapCore(SystemCore):
 
     #: what the native secure heap adds to a block, and to a span: there it is a page of the system
     _TAIL, _GUARD = 16, os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+    #: the unit of spans
+    _PAGE = max(_GUARD, 4096)
 
     def __init__(self, budget: BudgetCore | None, secure: bool) -> None:
         super().__init__()
@@ -30,19 +40,17 @@ class HeapCore(SystemCore):
     def _class(self, size: int, align: int) -> int:
         if self._wipes:
             size += self._TAIL
-        if size > 32768:
+        if size > _BINS[-1]:
             size += self._GUARD * self._wipes
-            return -(-size // SUPERBLOCK) * SUPERBLOCK
-        cell = -(-size // 16) * 16
-        if size > 512:
-            step = 1 << ((size - 1).bit_length() - 3)
-            cell = -(-size // step) * step
-        while cell % align:
-            cell += 16 if cell < 512 else 1 << (cell.bit_length() - 3)
-        return cell
+            return -(-size // self._PAGE) * self._PAGE
+        place = bisect_left(_BINS, size)
+        while _BINS[place] % align:  # the last has every alignment that may be asked for
+            place += 1
+        return _BINS[place]
 
     def _alloc(self, size: int, align: int, make: Make) -> Any:
-        """The budget is charged what the block's cell or span takes; a native heap charges whole superblocks."""
+        """The budget is charged what the block's cell or span takes; a native heap charges pages of
+        superblocks and spans."""
         held = self._class(size, align)
         if self._budget is not None:
             try:

@@ -1,0 +1,154 @@
+/* Steps: what a superblock is charged in, and gives up by (decision 75).
+ *
+ * A step is 16 KiB of a superblock. Its heap is charged with it when a cell that touches it is first used, or with all of the
+ * superblock at once, where the bin has filled others: a charge costs as much as some cells. A step that no used
+ * cell touches any more can be shed: its memory goes back to the system, the heap is discharged, and the cells that touch it
+ * leave the free list. They come back, charged again, before cells that never were used. Superblocks shed when a heap is trimmed
+ * and before it refuses a block; so what a cell that stays keeps then is the steps that it touches, not its superblock.
+ *
+ * What it cannot do: shed a step of another thread's superblock. A secure superblock is charged wholly and sheds nothing: where
+ * its free cells lie is not to be learnt.
+ *
+ * Invariants, checked by nm__steps_check:
+ *   a step that is shed is touched by a cell below fresh, by no used one, and by none on the free list
+ *   charged == pages of the steps that cells below fresh touch, but those that are shed;  of a secure superblock: all
+ *   but where none is shed it may be charged with some that follow, ahead */
+#include "heap/internal.h"
+
+#define STEP ((uint32_t)NM_HEAP_CHARGED_AT_ONCE)
+#define STEP_PAGES ((unsigned)(NM_HEAP_CHARGED_AT_ONCE / NM_PAGE))
+_Static_assert(NM_SUPERBLOCK % NM_HEAP_CHARGED_AT_ONCE == 0, "a superblock has whole steps");
+_Static_assert(NM_SUPERBLOCK_LARGE / NM_HEAP_CHARGED_AT_ONCE <= 16, "a superblock's mask has a bit for each");
+
+/* The steps of the first so many bytes. */
+static unsigned steps_below(uint32_t offset) { return (1U << (offset + STEP - 1) / STEP) - 1; }
+/* Those that the cell at an offset touches. */
+static unsigned steps_of(const nm__cells *c, uint32_t offset) {
+    return steps_below(offset + c->cell) & ~((1U << offset / STEP) - 1);
+}
+static unsigned steps_count(unsigned steps) { return (unsigned)__builtin_popcount(steps); }
+
+/* Pages that it has to be charged with. */
+static unsigned steps_paid(const nm__superblock *sb) {
+    return steps_count(steps_below(sb->cells.fresh) & ~(unsigned)sb->shed) * STEP_PAGES;
+}
+
+size_t nm__steps_charge(const nm__cells *c) { return (nm__cells_stop(c) + STEP - 1) / STEP * STEP_PAGES; }
+
+bool nm__steps_are_shed(const nm__superblock *sb, size_t offset) {
+    return (steps_of(&sb->cells, (uint32_t)offset) & sb->shed) != 0;
+}
+
+uint32_t nm__steps_cells_shed(const nm__superblock *sb) {
+    uint32_t n = 0;
+    for (uint32_t at = 0; sb->shed != 0 && at < sb->cells.fresh; at += sb->cells.cell) n += nm__steps_are_shed(sb, at);
+    return n;
+}
+
+const char *nm__steps_check(const nm__superblock *sb, bool secure) {
+    const char *base = nm__superblock_base(sb);
+    unsigned below = steps_below(sb->cells.fresh);
+    size_t pages = nm__bin_superblock(sb->bin) / NM_PAGE;
+    if ((sb->shed & ~below) != 0 || (secure && sb->shed != 0)) return "a superblock shed what it never had";
+    bool ahead = !secure && sb->shed == 0 && sb->charged > steps_paid(sb);
+    if (sb->charged > pages || (!ahead && sb->charged != (secure ? pages : steps_paid(sb))))
+        return "a superblock is charged with more or less than it has";
+    for (const char *at = sb->cells.free; sb->shed != 0 && at != NULL; at = nm__peek(at))
+        if (nm__steps_are_shed(sb, (size_t)(at - base))) return "a cell that was shed is on the free list";
+    return NULL;
+}
+
+static bool steps_pay(nm_heap *h, nm__superblock *sb, unsigned pages) {
+    if (!nm__heap_charge(h, pages, true)) return false;
+    nm__heap_settle(h);
+    sb->charged = (uint8_t)(sb->charged + pages);
+    return true;
+}
+
+/* Takes back the steps that the first cell that is shed touches, and puts the cells there on the free list. false: refused. */
+static bool steps_take_back(nm_heap *h, nm__superblock *sb) {
+    nm__cells *c = &sb->cells;
+    uint32_t lowest = (uint32_t)__builtin_ctz(sb->shed) * STEP / c->cell * c->cell;
+    unsigned back = steps_of(c, lowest) & sb->shed;
+    if (!steps_pay(h, sb, steps_count(back) * STEP_PAGES)) return false;
+    sb->shed = (uint16_t)(sb->shed & ~back);
+    char *base = nm__superblock_base(sb);
+    for (uint32_t at = c->fresh; at > lowest;) { /* downwards: the list leads upwards, as memory is fetched ahead */
+        at -= c->cell;
+        unsigned steps = steps_of(c, at);
+        if ((steps & back) == 0 || (steps & sb->shed) != 0) continue;
+        nm__poke(base + at, c->free);
+        c->free = base + at;
+    }
+    return true;
+}
+
+bool nm__steps_extend(nm_heap *h, nm__superblock *sb) {
+    nm__cells *c = &sb->cells;
+    NM_ASSERT(c->free == NULL && h->key == 0);
+    if (NM_UNLIKELY(sb->shed != 0)) return steps_take_back(h, sb);
+    /* Mostly the next stretch is paid for: that is seen without a division. */
+    uint32_t paid = sb->charged * (uint32_t)NM_PAGE, stretch = c->cell < NM_CELLS_STRETCH ? NM_CELLS_STRETCH : c->cell;
+    if (c->fresh + stretch > paid) {
+        uint32_t stop = nm__cells_stop(c);
+        if (stop > paid && !steps_pay(h, sb, (stop - paid + STEP - 1) / STEP * STEP_PAGES)) return false;
+    }
+    return nm__cells_extend(c, nm__superblock_base(sb));
+}
+
+/* Cells on the free list, by number. */
+typedef struct cell_set {
+    uint64_t bits[NM_SUPERBLOCK / 16 / 64]; /* a larger superblock has fewer */
+} cell_set;
+static bool cell_set_has(const cell_set *set, uint32_t cell) { return (set->bits[cell / 64] >> cell % 64 & 1) != 0; }
+
+static cell_set superblock_free_cells(const nm__superblock *sb) {
+    cell_set set = {{0}};
+    for (const char *at = sb->cells.free; at != NULL; at = nm__peek(at)) {
+        uint32_t cell = (uint32_t)(at - nm__superblock_base(sb)) / sb->cells.cell;
+        set.bits[cell / 64] |= (uint64_t)1 << cell % 64;
+    }
+    return set;
+}
+
+/* What the system does not take stays charged. */
+static unsigned steps_purge(const nm__superblock *sb, unsigned steps) {
+    unsigned gone = 0;
+    for (unsigned rest = steps, first, n; rest != 0; rest &= ~(((1U << n) - 1) << first)) {
+        first = (unsigned)__builtin_ctz(rest);
+        n = (unsigned)__builtin_ctz(~(rest >> first));
+        if (nm__os_purge(nm__superblock_base(sb) + (size_t)first * STEP, (size_t)n * STEP)) gone |= ((1U << n) - 1) << first;
+    }
+    return gone;
+}
+
+/* Pre: the heap is not secure, and so many cells are used. */
+void nm__superblock_shed(nm_heap *h, nm__superblock *sb, uint32_t used) {
+    nm__cells *c = &sb->cells;
+    NM_ASSERT(h->key == 0);
+    sb->looked = (uint16_t)used;
+    unsigned ahead = sb->charged - steps_paid(sb);
+    if (ahead != 0) {
+        sb->charged = (uint8_t)(sb->charged - ahead);
+        nm__heap_discharge(h, ahead);
+    }
+    if (nm__region_os_page > STEP) return;
+    /* Nor can it be where fewer bytes are in no used cell. */
+    if (nm__bin_superblock(sb->bin) - (size_t)used * c->cell < (steps_count(sb->shed) + 1) * (size_t)STEP) return;
+    cell_set list = superblock_free_cells(sb);
+    unsigned busy = 0;
+    for (uint32_t at = 0, i = 0; at < c->fresh; at += c->cell, i++)
+        if (!cell_set_has(&list, i) && !nm__steps_are_shed(sb, at)) busy |= steps_of(c, at);
+    unsigned idle = steps_purge(sb, steps_below(c->fresh) & ~busy & ~(unsigned)sb->shed);
+    if (idle == 0) return;
+    sb->shed = (uint16_t)(sb->shed | idle);
+    c->free = NULL;
+    for (uint32_t i = c->fresh / c->cell; i-- > 0;) {
+        char *cell = nm__superblock_base(sb) + (size_t)i * c->cell;
+        if (!cell_set_has(&list, i) || nm__steps_are_shed(sb, (size_t)i * c->cell)) continue;
+        nm__poke(cell, c->free);
+        c->free = cell;
+    }
+    sb->charged = (uint8_t)(sb->charged - steps_count(idle) * STEP_PAGES);
+    nm__heap_discharge(h, steps_count(idle) * STEP_PAGES);
+}

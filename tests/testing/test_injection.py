@@ -23,7 +23,7 @@ import pytest
 
 import nativemem
 from nativemem.errors import ConfigError, NativeMemError, NativeUnavailable
-from nativemem.testing import Findings, injection, sweep
+from nativemem.testing import Findings, injection, stacks, sweep
 from nativemem.testing.findings import KINDS
 from nativemem.testing.injection_report import Shared
 from nativemem.testing.stacks import c_frames
@@ -170,7 +170,8 @@ def test_a_kind_of_finding(kind: str) -> None:
     assert [frame.function for frame in found.python[:2]] == ["big", "function"]
     assert str(ROOT) in found.python[0].file or "test_injection" in found.python[0].file
     if sys.platform == "linux":
-        assert any("bytes" in frame.function.lower() for frame in found.c), found.c
+        stripped = not stacks._functions(found.c[0].module)[0]  # as Debian's, which names no static function
+        assert stripped or any("bytes" in frame.function.lower() for frame in found.c), found.c
     if kind in ("crash", "hang"):
         assert found.end_python[0].function == act.__name__
     assert str(found.nth) in found.command and found.kind in str(findings)

@@ -431,7 +431,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("heap-steps-shed-twice", "steps_purge(sb, steps_below(c->fresh) & ~busy & ~(unsigned)sb->shed);", "steps_purge(sb, steps_below(c->fresh) & ~busy);"),
         ("heap-steps-shed-in-name", "if (nm__os_purge(nm__superblock_base(sb) + (size_t)first * STEP, (size_t)n * STEP)) gone", "if (first < 32) gone"),
         ("heap-steps-shed-serve", "if (!cell_set_has(&list, i) || nm__steps_are_shed(sb, (size_t)i * c->cell)) continue;", "if (!cell_set_has(&list, i)) continue;"),
-        ("heap-steps-shed-and-charged", "    nm__heap_discharge(h, steps_count(idle) * STEP_PAGES);\n", "    (void)nm__heap_discharge;\n"),
+        ("heap-steps-shed-and-charged", "    nm__heap_discharge(h, (size_t)steps_count(idle) * STEP_PAGES);\n", "    (void)nm__heap_discharge;\n"),
         ("heap-steps-shed-and-counted", "sb->charged = (uint8_t)(sb->charged - steps_count(idle) * STEP_PAGES);", "(void)0;"),
         ("heap-steps-ahead-are-kept", "    if (ahead != 0) {\n", "    if (false) {\n"),
         ("heap-steps-ahead-stay-charged", "        nm__heap_discharge(h, ahead);\n", "        (void)ahead;\n"),

@@ -33,7 +33,7 @@ static unsigned steps_paid(const nm__superblock *sb) {
     return steps_count(steps_below(sb->cells.fresh) & ~(unsigned)sb->shed) * STEP_PAGES;
 }
 
-size_t nm__steps_charge(const nm__cells *c) { return (nm__cells_stop(c) + STEP - 1) / STEP * STEP_PAGES; }
+size_t nm__steps_charge(const nm__cells *c) { return (size_t)((nm__cells_stop(c) + STEP - 1) / STEP) * STEP_PAGES; }
 
 bool nm__steps_are_shed(const nm__superblock *sb, size_t offset) {
     return (steps_of(&sb->cells, (uint32_t)offset) & sb->shed) != 0;
@@ -150,5 +150,5 @@ void nm__superblock_shed(nm_heap *h, nm__superblock *sb, uint32_t used) {
         c->free = cell;
     }
     sb->charged = (uint8_t)(sb->charged - steps_count(idle) * STEP_PAGES);
-    nm__heap_discharge(h, steps_count(idle) * STEP_PAGES);
+    nm__heap_discharge(h, (size_t)steps_count(idle) * STEP_PAGES);
 }

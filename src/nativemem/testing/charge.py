@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Charge", "Scope", "new_budget"]
 
-#: bytes that tests may leave in use in a budget that the next one has, too: four of the steps that charges have
+#: bytes that tests may leave in use in a budget that the next one has, too
 _LEFT = 256 << 10
 
 

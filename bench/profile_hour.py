@@ -33,13 +33,13 @@ MIB = 1 << 20
 
 
 def resident(pid: int) -> int:
-    """Bytes resident in memory: of its own, and of the file."""
+    """Bytes of its own that are resident: not those of the file."""
     fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return int(fields["RssAnon"].split()[0]) << 10
 
 
 def leaked(recording: Recording) -> tuple[int, str]:
-    """The line of the program with most live bytes, and what it has."""
+    """What the function with most live bytes has, and its file and name."""
     lines: dict[str, int] = {}
     for site in recording.sites:
         where = f"{Path(site.path.file).name}:{site.path.function}"

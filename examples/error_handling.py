@@ -47,7 +47,7 @@ def with_a_cache(budget: nativemem.Budget) -> int:
 
 
 def answered(budget: nativemem.Budget, size: int) -> str:
-    """At the edge of a service: what was asked for, of whom, and what to do, without a traceback."""
+    """At the edge of a service: the owner, what was asked for and what is allowed, without a traceback."""
     try:
         nativemem.Limited(None, budget).alloc(size).free()
     except MemoryError:  # BudgetExceeded is one, and so is what the interpreter raises

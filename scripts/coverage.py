@@ -2,7 +2,7 @@
 
 Usage: coverage.py [--fail-under PERCENT] [pytest arguments]
 
-Works on a copy of the tree below build/coverage, so that the extension with counters is nobody else's. Prints
+Works on a copy of the tree below build/coverage, so that nothing else uses the extension with counters. Prints
 both tables and their sum; exit code 1 where either language is below the limit.
 """
 

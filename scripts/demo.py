@@ -155,7 +155,7 @@ def run_child(program: Program, side: str, quick: bool, folder: Path, profile: P
         if profile is not None:
             options += [f"--profile={PROFILE_RATE}", "-o", str(profile)]
         command = [sys.executable, "-m", "nativemem", "run", *options, *arguments]
-    # Files, not pipes: nobody has to read while wait4 waits.
+    # Files, not pipes: nothing has to read while wait4 waits.
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         start = time.perf_counter()
         child = subprocess.Popen(command, stdout=output, stderr=errors, env=environment())

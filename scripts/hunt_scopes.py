@@ -1,11 +1,11 @@
-"""Random programs of scopes, generators, contexts, tasks and threads, against a model of who is charged.
+"""Random programs of scopes, generators, contexts, tasks and threads, against a model of what is charged.
 
 Usage: hunt_scopes.py [--seconds N] [--seed N]
 
-A program keeps which scopes each frame has open in which context, and asks the engine after each step who is
-charged, and with NumPy whom an array is charged to. The model: the innermost running frame that has a scope open in
-this context, or, of a generator, in one that is not below on this stack of contexts; where none has, what the
-context was copied with. Scopes are entered and left in all ways, and left wrongly, too.
+A program keeps which scopes each frame has open in which context, and asks the engine after each step which
+budget is charged, and with NumPy which one an array is charged to. The model: the innermost running frame that
+has a scope open in this context, or, of a generator, in one that is not below on this stack of contexts; where none
+has, what the context was copied with. Scopes are entered and left in all ways, and left wrongly, too.
 Generators go on in other threads.
 """
 
@@ -37,7 +37,7 @@ DEPTH = 5
 
 
 class Context:
-    """A context and, by the model, who is charged in it when none of its frames is in a scope."""
+    """A context and, by the model, which budget is charged in it when none of its frames is in a scope."""
 
     def __init__(self, inherits: Budget | None, is_copy: bool = False) -> None:
         self.inherits, self.is_copy = inherits, is_copy
@@ -478,7 +478,7 @@ def one(seed: int) -> int:
         t.start()
     for t in threads:
         t.join()
-    thread(-1)  # what nobody has taken
+    thread(-1)  # what no thread has taken
     if failures:
         raise failures[0]
     left.clear()

@@ -120,7 +120,7 @@ def library(name: str) -> str:
 
 def watched(*, leaks: bool) -> dict[str, str]:
     """The environment of a process that has the sanitizers."""
-    # Leaks are told apart by who is in the stack. Without frame pointers in the interpreter the fast way of finding
+    # Leaks are told apart by their stacks. Without frame pointers in the interpreter the fast way of finding
     # that out stops at the first of its frames; the slow one is bearable for a few.
     stacks = "fast_unwind_on_malloc=0:malloc_context_size=6" if leaks else "fast_unwind_on_malloc=1"
     return {

@@ -48,7 +48,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 MIB = 1 << 20
-#: below this many seconds nobody can tell growth from noise
+#: below this many seconds growth cannot be told from noise
 JUDGED = 600
 RISE = 0.05
 #: cycles; seconds, more than what is kept for reuse stays
@@ -183,7 +183,7 @@ class Soak:
         kinds = [kind for kind in self.kinds if number % self.rare.get(kind, 1) == 0]
         self.rng.shuffle(kinds)
         for kind in kinds:
-            signal.alarm(HANGS)  # nobody catches it: the process ends
+            signal.alarm(HANGS)  # nothing catches it: the process ends
             try:
                 self.kinds[kind]()
             except Exception as error:
@@ -463,7 +463,7 @@ def main() -> int:
         soak.rare.clear()
     options.log.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    # an object that stays for good keeps 64 KiB of whatever it is among, most of all an owner's: one more for each
+    # an object that stays for good keeps 16 KiB or more of whatever it is among, an owner's above all: one for each
     # cycle would be a growth of our own
     times, rss, held = array("d"), array("d"), array("d")
     pauses, settled, engines = array("d"), array("d"), array("d")

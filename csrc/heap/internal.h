@@ -160,7 +160,7 @@ void nm__heap_register_hooks(void); /* once */
 /* ---- secure.c ---- */
 
 #define NM__SECURE_TAIL (2 * sizeof(uintptr_t)) /* bytes that a block's tail takes */
-/* Bytes of the guard behind a span, and behind a superblock; the latter has none where the system's page is as large. */
+/* Bytes of the guard behind a span, and behind a superblock: 0 where the system's page is as large as the smaller ones. */
 size_t nm__secure_span_guard(void);
 size_t nm__secure_cell_guard(void);
 void nm__secure_set_guard(const nm__page *p);

@@ -20,8 +20,8 @@ typedef struct tail {
 } tail;
 _Static_assert(sizeof(tail) == NM__SECURE_TAIL, "what the header says of a tail");
 
-/* The guard is a page of the system's. Where that is as large as a superblock, superblocks have none: the canaries are
- * left. */
+/* The guard is a page of the system's. Where that is as large as the smaller superblocks, no superblock has one: the
+ * canaries are left. */
 size_t nm__secure_span_guard(void) { return nm__region_os_page; }
 size_t nm__secure_cell_guard(void) { return nm__region_os_page < NM_SUPERBLOCK ? nm__region_os_page : 0; }
 static size_t secure_guard_size(const nm__page *p) {

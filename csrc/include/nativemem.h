@@ -3,9 +3,9 @@
  * Glossary, used verbatim in C, Python, tests and docs:
  *   block       memory handed to a user          size      bytes asked for
  *   usable      bytes actually behind a block    cell      memory of a fixed size
- *   superblock  64 KiB, 64 KiB-aligned run of cells of one bin
- *   bin         a cell size                      span      a run of superblock-sized pages for one larger block
- *   chunk       one backing unit of an arena     region    the reserved address range of superblocks and spans
+ *   superblock  cells of one bin, at a multiple of 64 KiB: 64 KiB of them, in a heap 256 KiB of those above 8 KiB
+ *   bin         a cell size                      span      whole pages of the region for one larger block
+ *   chunk       one backing unit of an arena     region    the addresses that superblocks and spans come from
  *   used / reserved / peak / limit
  *               bytes in live blocks / taken from upstream / highest used / most allowed
  *   upstream    the allocator that another takes its memory from

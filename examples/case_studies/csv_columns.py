@@ -61,7 +61,7 @@ def rss() -> int:
 
 
 def measure(side: str, rows: int) -> dict[str, Any]:
-    sum(map(len, lines(min(rows, BATCH))))  # what that leaves is nobody's
+    sum(map(len, lines(min(rows, BATCH))))  # what that leaves is of neither side
     gc.collect()
     held, start = rss(), time.perf_counter()
     columns, text = {"before": before, "after": after}[side](rows)

@@ -1,7 +1,7 @@
 """Rebuilds the cache's index under an arena. Nothing of it outlives the rebuild but plain numbers and a digest.
 
-Who takes what: rows of the index from the arena; paths and object ids from the intern table; a record for each
-path, and telemetry, from the slab; the path of the snapshot from the heap. One stack of contexts gives all of it
+Rows of the index come from the arena; paths and object ids from the intern table; a record for each path, and
+telemetry, from the slab; the path of the snapshot from the heap. One stack of contexts gives all of it
 back, whatever fails.
 """
 

@@ -6,7 +6,7 @@
 Each tenant has a queue of at most 16 jobs and, with nativemem, a budget. What its jobs allocate (texts, dicts,
 lists, ints: objects of ordinary code) is charged to that. A job that would have more is refused with a 503, which
 names the owner and the line that asked; no other tenant is, since none of their memory was taken. ``Server-Timing``
-in an answer is the processor time of the service, whoever's jobs it was for, from the request's arrival on.
+in an answer is the processor time of the service, for jobs of any tenant, from the request's arrival on.
 """
 
 from __future__ import annotations

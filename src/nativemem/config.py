@@ -1,4 +1,4 @@
-"""Configurations: every default, and every check of them. The environment's variables are read in `_settings`.
+"""Configurations: every default, and every check of them. The environment's variables are in `settings`.
 
 Configurations do not change: any thread may use them.
 """

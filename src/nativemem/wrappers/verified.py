@@ -21,9 +21,9 @@ class Verified(Wrapper):
     """Checks what passes through, as deep as its level says, and sealed contents with it.
 
     It keeps a ledger of live blocks: what C code frees or resizes that it did not give, or with another layout,
-    is refused, and so is memory that upstream gives twice. A block that is sealed has its final contents: any
-    byte that changes otherwise raises :class:`CorruptionDetected` when the block is next compared. A second
-    ``free`` gives such a block back.
+    is refused, and so is memory that upstream gives twice. A block that is sealed has its final contents: a
+    byte that changes raises :class:`CorruptionDetected` when the block is next compared. A second ``free`` gives
+    such a block back.
 
     Parameters: ``upstream``, an allocator (None: the system); ``level``, a :class:`nativemem.manager.Level` or its
     name; ``seed``, for the dice of SAMPLING (None: another each time). As thread-safe as its upstream.

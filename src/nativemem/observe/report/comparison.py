@@ -75,11 +75,11 @@ class Comparison:
         self.sites = self._sites()
 
     def grown_owners(self, at_least: int) -> list[OwnerGrowth]:
-        """Those that have ``at_least`` so many bytes more; the largest growth first."""
+        """The owners that grew by ``at_least`` bytes or more; the largest growth first."""
         return [each for each in self.owners if each.grew >= at_least]
 
     def grown_sites(self, at_least: int) -> list[SiteGrowth]:
-        """Those that have ``at_least`` so many bytes more, beyond what chance makes; the largest growth first."""
+        """The lines that grew by ``at_least`` bytes or more, beyond what chance makes; the largest growth first."""
         return [each for each in self.sites if each.grew >= at_least and each.is_certain]
 
     def _owners(self) -> tuple[OwnerGrowth, ...]:

@@ -28,7 +28,7 @@ from nativemem.sizes import parse_size
 
 WORKER = Path(__file__).resolve().parent / "hour_worker.py"
 BOUND = 64 << 20
-LEAK = 1024
+LEAK = 1024  #: bytes a request, as hour_worker.py keeps them
 MIB = 1 << 20
 
 
@@ -57,7 +57,8 @@ def main() -> int:
     parser.add_argument("--templates", type=int, default=1, help="pieces of new code a request makes")
     parser.add_argument("--keep", type=Path, help="where the recording is left")
     options = parser.parse_args()
-    folder = Path(tempfile.mkdtemp())
+    holder = tempfile.TemporaryDirectory()  # removed with it
+    folder = Path(holder.name)
     file = options.keep or folder / "hour.nm"
     print(f"CPython {platform.python_version()}, {platform.system()} {platform.release()}, {os.cpu_count()} CPUs")
     print(

@@ -127,10 +127,17 @@ def markdown(found: list[Entry]) -> str:
     return "\n".join(rows)
 
 
+def told(found: list[Entry]) -> str:
+    """The numbers as a line."""
+    parts = []
+    for way, words in (("cdef", "functions of cdef"), ("methods", "methods"), ("slots", "slots")):
+        parts.append(f"{counts(found)[way]} {words} ({counts(found)[f'{way}, raw']} raw)")
+    return ", ".join(parts)
+
+
 def written(page: str, found: list[Entry]) -> str:
     """The page with the numbers and the table of today."""
-    numbers = "> " + ", ".join(f"{name} {number}" for name, number in counts(found).items())
-    page = re.sub(r"^> cdef \d+.*$", numbers, page, flags=re.MULTILINE)
+    page = re.sub(r"^> \d+ functions of cdef.*$", f"> {told(found)}", page, flags=re.MULTILINE)
     return re.sub(r"^\| file \|.*?\n(?=\n)", markdown(found) + "\n", page, flags=re.MULTILINE | re.DOTALL)
 
 
@@ -145,7 +152,7 @@ def main() -> None:
     if not options.count:
         for each in found:
             print(f"{each.way:7} {'raw' if each.raw else '-':4} {each.file:26} {each.name}")
-    print(", ".join(f"{name} {number}" for name, number in counts(found).items()))
+    print(told(found))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
  * found when the block is next compared, and the call fails with NM_CORRUPTED. A free that fails so gives the block back when
  * it is called once more.
  *
- * It does not see who writes, and adds no bytes to a block: what is written past the end of a block is found where a sealed
+ * It does not see what writes, and adds no bytes to a block: what is written past the end of a block is found where a sealed
  * block is hit, or by a secure heap below. What is below may not drop blocks that are live here (nm_arena_reset and the
  * like). */
 #ifndef NATIVEMEM_VERIFIED_H

@@ -102,13 +102,17 @@ typedef struct cell_set {
 } cell_set;
 static bool cell_set_has(const cell_set *set, uint32_t cell) { return (set->bits[cell / 64] >> cell % 64 & 1) != 0; }
 
-static cell_set superblock_free_cells(const nm__superblock *sb) {
-    cell_set set = {{0}};
+/* false: the list leads elsewhere, or to a cell twice, as a block was freed twice, or written to after its free. */
+static bool superblock_free_cells(const nm__superblock *sb, cell_set *set) {
+    const char *base = nm__superblock_base(sb);
+    memset(set, 0, sizeof *set);
     for (const char *at = sb->cells.free; at != NULL; at = nm__peek(at)) {
-        uint32_t cell = (uint32_t)(at - nm__superblock_base(sb)) / sb->cells.cell;
-        set.bits[cell / 64] |= (uint64_t)1 << cell % 64;
+        if (!nm__cells_holds(&sb->cells, base, 0, at)) return false;
+        uint32_t cell = (uint32_t)(at - base) / sb->cells.cell;
+        if (cell_set_has(set, cell)) return false;
+        set->bits[cell / 64] |= (uint64_t)1 << cell % 64;
     }
-    return set;
+    return true;
 }
 
 /* What the system does not take stays charged. */
@@ -135,7 +139,8 @@ void nm__superblock_shed(nm_heap *h, nm__superblock *sb, uint32_t used) {
     if (nm__region_os_page > STEP) return;
     /* Nor can it be where fewer bytes are in no used cell. */
     if (nm__bin_superblock(sb->bin) - (size_t)used * c->cell < (steps_count(sb->shed) + 1) * (size_t)STEP) return;
-    cell_set list = superblock_free_cells(sb);
+    cell_set list;
+    if (!superblock_free_cells(sb, &list)) return;
     unsigned busy = 0;
     for (uint32_t at = 0, i = 0; at < c->fresh; at += c->cell, i++)
         if (!cell_set_has(&list, i) && !nm__steps_are_shed(sb, at)) busy |= steps_of(c, at);

@@ -128,7 +128,10 @@ void nm__heap_thread_ends(void) {
     for (nm_heap *h = nm__heaps.first; h != NULL; h = h->next) {
         pthread_mutex_lock(&h->lock);
         for (nm__theap *theap = h->theaps; theap != NULL; theap = theap->next)
-            if (atomic_load(&theap->thread) == me) theap_orphan(theap);
+            if (atomic_load(&theap->thread) == me) {
+                if (h->shares) nm__theap_give_up(theap); /* of others the next thread has it */
+                theap_orphan(theap);
+            }
         pthread_mutex_unlock(&h->lock);
     }
     pthread_mutex_unlock(&nm__heaps.lock);

@@ -222,7 +222,7 @@ void *nm__overdraft_take(size_t size, bool zeroed, bool raw) {
         if (ptr != NULL) nm__charge_settle(o);
     } else {
         uintptr_t lent = overdraft_lend(bytes, size, thread);
-        if (lent == 0 && ends) lent = SITE_UNCOUNTED;
+        if (lent == 0 && ends && size <= NM_OVERDRAFT_SMALL_IF_URGENT) lent = SITE_UNCOUNTED;
         if (lent != 0 && !raw && nm__denial_has_safe_points())
             nm__denial_wait_for_safe_point(); /* it may have as much again then */
         if (lent != 0) ptr = overdraft_serve(size, bytes, zeroed, lent);

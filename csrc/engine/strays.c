@@ -21,11 +21,31 @@
 #define STRAYS_IS_SLOT(type) ((type) == R_AARCH64_JUMP_SLOT || (type) == R_AARCH64_GLOB_DAT)
 #endif
 
-/* What stood in the places. */
+/* What stood in the places. From the start something stands here: a thread may see a place taken before it sees this. */
 static struct {
     void *(*realloc)(void *ptr, size_t size);
     void (*free)(void *ptr);
-} strays_before;
+} strays_before = {realloc, free};
+/* Another tool that took a place after us calls what it found there, which is ours, and we call it once it was found there. */
+static NM_TLS bool strays_inside;
+
+static NM_COLD void strays_free_beneath(void *ptr) {
+    if (strays_inside) {
+        free(ptr);
+        return;
+    }
+    strays_inside = true;
+    strays_before.free(ptr);
+    strays_inside = false;
+}
+
+static void *strays_realloc_beneath(void *ptr, size_t size) {
+    if (strays_inside) return realloc(ptr, size);
+    strays_inside = true;
+    void *moved = strays_before.realloc(ptr, size);
+    strays_inside = false;
+    return moved;
+}
 
 /* Without the interpreter's lock, perhaps, and for any address that the C library gave. */
 static void strays_free(void *ptr) {
@@ -33,15 +53,16 @@ static void strays_free(void *ptr) {
         nm__sampler_freeing(ptr);
         if (nm__raw_give(ptr)) return;
     }
-    strays_before.free(ptr);
+    if (NM_LIKELY(strays_before.free == free)) free(ptr);
+    else strays_free_beneath(ptr);
 }
 
 static void *strays_realloc(void *ptr, size_t size) {
     if (NM_LIKELY(ptr == NULL || nm__superblock_at(ptr) == NULL) || !nm_region_owns(ptr))
-        return strays_before.realloc(ptr, size);
+        return strays_realloc_beneath(ptr, size);
     nm__sampler_freeing(ptr);
     size_t old = nm_heap_usable_of(ptr);
-    void *moved = strays_before.realloc(NULL, size);
+    void *moved = strays_realloc_beneath(NULL, size);
     if (moved == NULL) return NULL;
     memcpy(moved, ptr, old < size ? old : size);
     (void)nm__raw_give(ptr);

@@ -103,8 +103,9 @@ void nm__budget_renew(nm_budget *b, const char *name) {
     pthread_mutex_unlock(&b->lock);
     nm__counter *counters[] = {&b->count, &b->bytes, &b->denied, &b->overruns};
     for (size_t i = 0; i < sizeof counters / sizeof *counters; i++) nm__set(counters[i], 0);
-    nm__set(&b->recent, 0);
-    nm__set(&b->peak, budget_used(b));
+    size_t used = budget_used(b);
+    nm__set(&b->recent, used); /* first: it is never above the peak */
+    nm__set(&b->peak, used);
     nm__budget_introduce(b, name);
 }
 

@@ -121,7 +121,8 @@ static live_block *verified_take_up(nm_verified *v, void *ptr, size_t size, size
     live_block *b = nm__verified_find(v, ptr);
     nm_status status = NM_OK;
     if (!verified_holds(v, b != NULL)) status = NM_FOREIGN_BLOCK;
-    else if (!(ends && b->refused) && !verified_is_sound(v, b, verified_is_compared(v, VERIFIED_CRITICAL))) {
+    else if (!(ends && b->refused && verified_is_known(v, b)) &&
+             !verified_is_sound(v, b, verified_is_compared(v, VERIFIED_CRITICAL))) {
         status = NM_CORRUPTED;
         if (ends) b->refused = verified_is_known(v, b);
     } else if (!verified_holds(v, b->size == size && b->align == align)) status = NM_INVALID_LAYOUT;

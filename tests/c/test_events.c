@@ -47,6 +47,7 @@ static void test_a_budget_begins_anew(void) {
     CHECK(nm_budget_charge(b, 800) && !nm_budget_charge(b, 300) && nm_budget_last_denial(b, &denial));
     nm_budget_release(b, 700);
     nm__budget_renew(b, "b");
+    SOUND(nm_budget_check(b));
     nm_charges charges = nm_budget_charges(b);
     CHECK(nm_budget_used(b) == 100 && nm_budget_peak(b) == 100 && nm_budget_take_peak(b) == 100 && nm_budget_limit(b) == 1000);
     CHECK(nm_budget_denied(b) == 0 && !nm_budget_last_denial(b, &denial) && charges.count == 0 && charges.bytes == 0);

@@ -62,6 +62,9 @@
  * in: what was never used of it is not charged. Decision 75. */
 #define NM_HEAP_CELLS_LEAST 8
 #define NM_HEAP_CHARGED_AT_ONCE ((size_t)16 << 10)
+/* Superblocks that wait, of which each refusal looks at so many in the mean, where that finds nothing: some 5 ns each. Beyond all
+ * limits there is a refusal for each small block. Decision 75. */
+#define NM_HEAP_LOOKS_A_REFUSAL 64
 
 /* ---- the heap -------------------------------------------------------------------------------------- */
 

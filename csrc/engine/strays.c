@@ -21,17 +21,19 @@
 #define STRAYS_IS_SLOT(type) ((type) == R_AARCH64_JUMP_SLOT || (type) == R_AARCH64_GLOB_DAT)
 #endif
 
-/* What stood in the places. From the start something stands here: a thread may see a place taken before it sees this. */
-static struct {
+typedef struct {
     void *(*realloc)(void *ptr, size_t size);
     void (*free)(void *ptr);
-} strays_before = {realloc, free};
+} strays_calls;
+static const strays_calls strays_libc = {realloc, free};
+/* What stood in the places. From the start something stands here: a thread may see a place taken before it sees this. */
+static strays_calls strays_before = {realloc, free};
 /* Another tool that took a place after us calls what it found there, which is ours, and we call it once it was found there. */
 static NM_TLS bool strays_inside;
 
 static NM_COLD void strays_free_beneath(void *ptr) {
     if (strays_inside) {
-        free(ptr);
+        strays_libc.free(ptr);
         return;
     }
     strays_inside = true;
@@ -40,7 +42,7 @@ static NM_COLD void strays_free_beneath(void *ptr) {
 }
 
 static void *strays_realloc_beneath(void *ptr, size_t size) {
-    if (strays_inside) return realloc(ptr, size);
+    if (strays_inside) return strays_libc.realloc(ptr, size);
     strays_inside = true;
     void *moved = strays_before.realloc(ptr, size);
     strays_inside = false;
@@ -53,7 +55,7 @@ static void strays_free(void *ptr) {
         nm__sampler_freeing(ptr);
         if (nm__raw_give(ptr)) return;
     }
-    if (NM_LIKELY(strays_before.free == free)) free(ptr);
+    if (NM_LIKELY(strays_before.free == strays_libc.free)) strays_libc.free(ptr);
     else strays_free_beneath(ptr);
 }
 

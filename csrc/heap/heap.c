@@ -116,7 +116,7 @@ nm__page *nm__heap_try_span(nm_heap *h, size_t npages, size_t align, bool want_z
 
 void nm__heap_make_room(nm_heap *h) {
     nm__theap *theap = nm__heap_attach(h);
-    if (theap != NULL) nm__theap_give_up(theap);
+    if (theap != NULL) nm__theap_make_room(theap);
 }
 
 nm_heap *nm_heap_create(nm_budget *budget, bool secure) {

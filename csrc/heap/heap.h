@@ -36,10 +36,15 @@ struct nm__theap {
     nm__bin bins[NM_BINS];
     nm__gate gate; /* of blocks that the inlined way serves, for a profile of the heap's user */
     nm__superblock *waiting[NM_BINS][NM__GROUPS + 1];
+    struct {
+        const nm__superblock *current;
+        uint32_t served, used;
+    } looked[NM_BINS]; /* at what there was when current ones were last looked at for idle steps */
     nm_heap *heap;
     nm__theap *next; /* of the heap's */
     void *memory;    /* as it was allocated, to be freed */
     _Atomic uintptr_t thread; /* number of the owner; 0: it has none */
+    size_t rest;    /* refusals that look at no superblock that waits */
     unsigned trips; /* how often a current superblock was asked whether it still is the one to serve */
     nm__counter total, count, frees, out, back, peak; /* of the port's calls, by the owner */
     _Alignas(64) nm__remote remote; /* cells that other threads have freed */

@@ -30,8 +30,7 @@ static uint32_t superblock_used(const nm__bin *b, const nm__superblock *sb) {
 /* Fewer free cells than this put a superblock into group 0. That group is not looked at for each cell that comes back: with
  * blocks freed all over a large heap, superblocks would change lists with each free, and again with each allocation. What
  * waits there is at most a 32nd of a superblock, and theap_scrape finds it before a block is refused: it looks at each once,
- * and puts those that are full aside until a cell comes back. So a refusal does not cost more the more superblocks there
- * are. */
+ * and puts those that are full aside until a cell comes back. So a refusal searches none of their lists twice. */
 static uint32_t superblock_quorum(const nm__cells *c) {
     return c->capacity < 2 * NM_HEAP_QUORUM_PART ? 1 : c->capacity / NM_HEAP_QUORUM_PART;
 }
@@ -188,25 +187,49 @@ void nm__theap_retire_empty(nm__theap *theap) {
     }
 }
 
-/* One that waits gets no new cells, so it is as it was if it has as many: a refusal looks only where cells came back since the
- * last, and does not cost more the more superblocks there are. */
-static void theap_shed(nm__theap *theap) {
+/* Cells that came or went since the bin's current superblock was looked at last. Pre: it has one. */
+static bool bin_has_changed(nm__theap *theap, size_t bin) {
+    const nm__bin *b = &theap->bins[bin];
+    uint32_t served = bin_served(b), used = superblock_used(b, b->current);
+    if (theap->looked[bin].current == b->current && theap->looked[bin].served == served && theap->looked[bin].used == used)
+        return false;
+    theap->looked[bin].current = b->current;
+    theap->looked[bin].served = served;
+    theap->looked[bin].used = used;
+    return true;
+}
+
+/* One that waits gets no new cells, so it is as it was if it has as many: free lists are followed only where cells came back
+ * since the last time. Returns how many of those that wait were looked at. */
+static size_t theap_shed(nm__theap *theap, bool waiting_too) {
     nm_heap *h = theap->heap;
-    if (h->key != 0) return;
+    size_t n = 0;
+    if (h->key != 0) return 0;
     for (size_t bin = 1; bin < NM_BINS; bin++) {
         nm__bin *b = &theap->bins[bin];
         nm__superblock *current = bin_current(b);
-        if (current != NULL) nm__superblock_shed(h, current, superblock_used(b, current));
-        for (unsigned group = 1; group < NM__GROUPS; group++)
-            for (nm__superblock *sb = theap->waiting[bin][group]; sb != NULL; sb = sb->next)
+        if (current != NULL && bin_has_changed(theap, bin)) nm__superblock_shed(h, current, superblock_used(b, current));
+        for (unsigned group = 1; waiting_too && group < NM__GROUPS; group++)
+            for (nm__superblock *sb = theap->waiting[bin][group]; sb != NULL; sb = sb->next, n++)
                 if (sb->looked != nm__cells_used(&sb->cells)) nm__superblock_shed(h, sb, nm__cells_used(&sb->cells));
     }
+    return n;
 }
 
 void nm__theap_give_up(nm__theap *theap) {
     nm__theap_drain(theap);
     nm__theap_retire_empty(theap);
-    theap_shed(theap);
+    (void)theap_shed(theap, true);
+}
+
+void nm__theap_make_room(nm__theap *theap) {
+    size_t held = nm__heap_held(theap->heap);
+    nm__theap_drain(theap);
+    nm__theap_retire_empty(theap);
+    bool all = theap->rest == 0;
+    size_t looked = theap_shed(theap, all);
+    if (nm__heap_held(theap->heap) != held) theap->rest = 0;
+    else theap->rest = all ? looked / NM_HEAP_LOOKS_A_REFUSAL : theap->rest - 1;
 }
 
 /* Finds the bin a current superblock with a free cell: of those that wait one of the fullest, so that others become empty

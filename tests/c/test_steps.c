@@ -280,6 +280,25 @@ static void test_programs(void) {
     }
 }
 
+/* Of a large heap not every refusal looks at all that wait, but soon one does. */
+static void test_a_refusal_looks_at_so_many(void) {
+    enum { SUPERBLOCKS = 10 * NM_HEAP_LOOKS_A_REFUSAL, CELL = 8192, IN = NM_SUPERBLOCK / CELL, N = SUPERBLOCKS * IN };
+    static void *all[N];
+    nm_budget *b = nm_budget_create((size_t)SUPERBLOCKS * NM_SUPERBLOCK, NULL, NULL);
+    nm_heap *h = nm_heap_create(b, false);
+    for (size_t i = 0; i < N; i++) CHECK((all[i] = nm_heap_malloc(h, CELL)) != NULL);
+    for (size_t i = 0; i < N; i += IN) nm_heap_free(h, all[i]); /* they wait, with a cell each */
+    CHECK(nm_heap_malloc(h, (size_t)SUPERBLOCKS * NM_SUPERBLOCK / 2) == NULL);
+    for (size_t i = 0; i < N; i++)
+        if (i % IN != 0 && i % IN != IN - 1) nm_heap_free(h, all[i]);
+    size_t refused = 0;
+    while (nm_heap_malloc(h, (size_t)SUPERBLOCKS * NM_SUPERBLOCK / 2) == NULL && refused < 100) refused++;
+    CHECK(refused > 0 && refused <= SUPERBLOCKS / NM_HEAP_LOOKS_A_REFUSAL);
+    sound(h);
+    nm_heap_destroy(h);
+    nm_budget_destroy(b);
+}
+
 /* The thread ends, and a block of each size lives: as where it leaves a scope, no other thread could give the rest up later. */
 static void *leave_some(void *heap) {
     nm_heap *h = heap;
@@ -347,6 +366,7 @@ int main(void) {
     RUN(test_free_cells_serve_where_no_more_may_be_charged());
     RUN(test_cells_freed_afar());
     RUN(test_programs());
+    RUN(test_a_refusal_looks_at_so_many());
     RUN(test_what_an_ended_thread_leaves());
 #ifndef NM__TSAN
     RUN(test_a_free_list_that_is_broken());

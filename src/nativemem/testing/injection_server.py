@@ -296,6 +296,8 @@ class Server:
                 stopped = f"{self.plan.seconds:g} seconds were over"
                 break
             attempt = self.attempt(nth, functools.partial(self.refuse, nth))
+            if "broken" in (attempt.said or {}):  # of the function that says nothing
+                attempt = self.attempt(nth, functools.partial(self.refuse, nth))
             attempts += 1
             if attempt.said is not None and not attempt.said.get("refused", 1):
                 unreached += 1

@@ -105,6 +105,8 @@ class Judge:
             where = f" at address {attempt.address:#x}" if name in ("SIGSEGV", "SIGBUS") else ""
             when = " after the function" if attempt.said is not None else ""
             return "crash", f"{name}{where}{when}"
+        if "broken" in said:
+            return "exit", f"it could not be judged: {said['broken'].strip().rpartition(chr(10))[2]}"
         return "exit", f"the process ended with status {os.WEXITSTATUS(status)}"
 
     def interpreters(self, finding: Finding, said: dict[str, Any]) -> str:

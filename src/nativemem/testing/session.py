@@ -199,13 +199,7 @@ class Session:
             if asked.repetitions is not None and charge.on:
                 result = yield from self._repeated(item, charge, asked.repetitions)
             else:
-                charge.enter()
-                try:
-                    result = yield
-                except BaseException as error:
-                    charge.leave(error)
-                    raise
-                charge.leave(None)
+                result = yield from _charged(charge)
             if asked.oom is not None and not _failed(item):
                 self.refused(_body(item), **asked.oom)
         finally:

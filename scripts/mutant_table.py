@@ -963,6 +963,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_in(
         "engine/strays.c",
+        ("strays-call-one-another", "    strays_inside = true;\n    strays_before.free(ptr);", "    strays_before.free(ptr);"),
         ("strays-not-looked-at", "if (strcmp(name, \"free\") == 0) {", "if (strcmp(name, \"free\") == 1000) {"),
         ("strays-move-without-their-contents", "    memcpy(moved, ptr, old < size ? old : size);\n", ""),
         ("strays-moved-are-kept", "    (void)nm__raw_give(ptr);\n    return moved;", "    return moved;"),

@@ -18,7 +18,7 @@ import nativemem
 
 pytestmark = pytest.mark.skipif(nativemem.backend != "native", reason="the engine needs the C core")
 
-SOURCE = Path(__file__).parent / "beside" / "forwarding.c"
+SOURCES = Path(__file__).parent / "beside"
 
 # Objects of every kind are made and freed between the steps, so that blocks cross all of them.
 PROGRAM = """
@@ -84,14 +84,18 @@ PROGRAM = """
 """
 
 
-@pytest.fixture(scope="module")
-def forwarding(tmp_path_factory: pytest.TempPathFactory) -> str:
+def built(name: str, folder: Path) -> str:
     compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
     if shutil.which(compiler) is None:
         pytest.skip(f"no {compiler} to build another tool's hook with")
-    library = tmp_path_factory.mktemp("beside") / "forwarding.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, SOURCE], check=True)
+    library = folder / f"{name}.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, SOURCES / f"{name}.c"], check=True)
     return str(library)
+
+
+@pytest.fixture(scope="module")
+def forwarding(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return built("forwarding", tmp_path_factory.mktemp("beside"))
 
 
 def steps(text: str, *flags: str, **env: str) -> list[str]:
@@ -249,6 +253,24 @@ def test_what_is_freed_behind_the_engines_back_is_credited(raw: bool, domains: s
         """
     done = run_beside(code, forwarding)
     assert (done.returncode, done.stderr, done.stdout) == (0, "", "True True\n")
+
+
+@catches
+def test_a_tool_that_calls_what_it_found_in_the_loaders_table(tmp_path: Path) -> None:
+    """ENG-10c: which is ours; with the next install() the two would call one another without end."""
+    code = """
+        import ctypes, os, nativemem
+        print(nativemem.install().objects, end=" ")
+        other = ctypes.CDLL(os.environ["FORWARDING"])
+        taken = other.chain()
+        print(nativemem.install().objects, end=" ")
+        api = ctypes.pythonapi
+        api.PyMem_RawMalloc.restype = ctypes.c_void_p
+        for _ in range(100): api.PyMem_RawFree(ctypes.c_void_p(api.PyMem_RawMalloc(ctypes.c_size_t(100))))
+        print(taken == 0 or ctypes.c_ulong.in_dll(other, "calls").value >= 100)
+        """
+    done = run_beside(code, built("chaining", tmp_path))
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "True True True\n")
 
 
 @pytest.mark.parametrize("which", ["debug", "malloc", "malloc_debug", "pymalloc", "pymalloc_debug", "default"])

@@ -11,21 +11,8 @@ place=$root/build/free-threaded
 tests=(tests/test_free_threaded.py tests/contract tests/test_pure_details.py tests/test_config.py tests/test_cli.py
   tests/test_doctor.py tests/test_memlib.py tests/test_differential.py)
 
-fail() {
-  echo "$name: $*" >&2
-  exit 1
-}
-say() { echo "$name: $SECONDS s: $*"; }
-
-# does the rest of its words; what they print is shown where they fail
-quietly() {
-  local what=$1
-  shift
-  "$@" >"$place/log" 2>&1 </dev/null || {
-    tail -n 40 "$place/log" >&2
-    fail "failed: $what"
-  }
-}
+# shellcheck source=scripts/debian_system.sh
+. "$root/scripts/debian_system.sh" # fail, say, quietly, archive
 
 build() {
   local apt mirror folder
@@ -34,8 +21,7 @@ build() {
   quietly "apt-get update" apt-get update -qq
   quietly "apt-get install" apt-get install -qq -y --no-install-recommends \
     dpkg-dev gcc libbz2-dev libc6-dev libffi-dev liblzma-dev libsqlite3-dev libssl-dev make xz-utils zlib1g-dev
-  mirror=$(apt-get indextargets --format '$(ORIGIN) $(LABEL) $(REPO_URI)' 'Created-By: Packages' |
-    awk '$1 == "Debian" && $2 == "Debian" { print $3; exit }')
+  mirror=$(archive)
   [ -n "$mirror" ] || fail "apt of this machine has no archive of Debian's"
   # lists of its own: this machine's sources stay as they are
   mkdir -p "$place/apt/lists/partial" "$place/apt/cache/archives/partial" "$place/source"

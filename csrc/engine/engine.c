@@ -119,6 +119,15 @@ static PyObject *engine_take_peak(PyObject *module, PyObject *unused) {
     return PyLong_FromSize_t(nm_budget_take_peak(nm__charge_process));
 }
 
+bool nm__engine_add_method(PyObject *module, PyMethodDef *method) {
+    PyObject *function = PyCFunction_New(method, NULL);
+    PyObject *bound = function == NULL ? NULL : PyInstanceMethod_New(function);
+    Py_XDECREF(function);
+    if (bound != NULL && PyModule_AddObject(module, method->ml_name, bound) == 0) return true;
+    Py_XDECREF(bound);
+    return false;
+}
+
 int nm__engine_add(PyObject *module) {
     static PyMethodDef methods[] = {
         {"engine_start", engine_start, METH_O, "Makes the engine's heap, once. False: no memory."},

@@ -50,6 +50,8 @@ void nm__engine_look_for_scopes(bool on);
 void nm__engine_sample(bool on);
 nm_heap *nm__engine_own_heap(nm_budget *of); /* as secure as the engine's */
 bool nm__engine_is_missing(void);            /* it was not started; then an error is set */
+/* Of a class in Python, which takes it from the module: called on an instance it gets that as its argument. */
+bool nm__engine_add_method(PyObject *module, PyMethodDef *method);
 int nm__engine_add(PyObject *module);
 
 #pragma GCC visibility pop

@@ -10,6 +10,7 @@
 
 #include "base/base.h"
 #include "engine/crash.h"
+#include "engine/engine.h"
 #include "engine/insides.h"
 
 /* Frames that make a site: what is further out tells calls of one place apart, and not places. */
@@ -354,15 +355,6 @@ static PyObject *injection_python(PyObject *module, PyObject *none) {
     return PyUnicode_DecodeFSDefault(info.dli_fname);
 }
 
-static bool injection_add_method(PyObject *module, PyMethodDef *method) {
-    PyObject *function = PyCFunction_New(method, NULL);
-    PyObject *bound = function == NULL ? NULL : PyInstanceMethod_New(function);
-    Py_XDECREF(function);
-    if (bound != NULL && PyModule_AddObject(module, method->ml_name, bound) == 0) return true;
-    Py_XDECREF(bound);
-    return false;
-}
-
 int nm__injection_add(PyObject *module) {
     static PyMethodDef enter_method = {"injection_enter", injection_enter, METH_O, "Begins a block that is refused memory."};
     static PyMethodDef exit_method = {"injection_exit", (PyCFunction)(void (*)(void))injection_exit, METH_FASTCALL,
@@ -376,7 +368,7 @@ int nm__injection_add(PyObject *module) {
     if (injection_block.arguments == NULL) injection_block.arguments = PyUnicode_InternFromString("_arguments");
     if (injection_block.counted == NULL) injection_block.counted = PyUnicode_InternFromString("_counted");
     if (injection_block.arguments == NULL || injection_block.counted == NULL) return -1;
-    if (!injection_add_method(module, &enter_method) || !injection_add_method(module, &exit_method)) return -1;
+    if (!nm__engine_add_method(module, &enter_method) || !nm__engine_add_method(module, &exit_method)) return -1;
     if (PyModule_AddIntConstant(module, "injection_size", (long)sizeof(nm__crash_report)) < 0) return -1;
     return PyModule_AddFunctions(module, methods);
 }

@@ -367,15 +367,6 @@ static PyObject *scope_current(PyObject *module, PyObject *unused) {
     return Py_NewRef(e == NULL ? Py_None : (PyObject *)e->owner);
 }
 
-static bool scope_add_method(PyObject *module, PyMethodDef *method) {
-    PyObject *function = PyCFunction_New(method, NULL);
-    PyObject *bound = function == NULL ? NULL : PyInstanceMethod_New(function);
-    Py_XDECREF(function);
-    if (bound != NULL && PyModule_AddObject(module, method->ml_name, bound) == 0) return true;
-    Py_XDECREF(bound);
-    return false;
-}
-
 int nm__scopes_add(PyObject *module) {
     static PyMethodDef enter_method = {"scope_enter", scope_enter, METH_O, "Begins a scope of the budget."};
     static PyMethodDef exit_method = {"scope_exit", (PyCFunction)(void (*)(void))scope_exit, METH_FASTCALL,
@@ -383,7 +374,7 @@ int nm__scopes_add(PyObject *module) {
     static PyMethodDef methods[] = {{"scope_aside", scope_aside, METH_O, "Calls something at no owner's charge."},
                                     {"scope_current", scope_current, METH_NOARGS, "The owner that is charged now, or None."},
                                     {NULL, NULL, 0, NULL}};
-    if (!scope_add_method(module, &enter_method) || !scope_add_method(module, &exit_method)) return -1;
+    if (!nm__engine_add_method(module, &enter_method) || !nm__engine_add_method(module, &exit_method)) return -1;
     if (scope_names.core == NULL) scope_names.core = PyUnicode_InternFromString("_core");
     if (scope_names.owner == NULL) scope_names.owner = PyUnicode_InternFromString("_owner");
     if (scope_names.make == NULL) scope_names.make = PyUnicode_InternFromString("owner");

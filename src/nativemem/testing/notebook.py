@@ -144,6 +144,7 @@ class Magic:
     def _show(self, budget: Any, limit: int | None, trace: Trace) -> None:
         from IPython.display import display
 
+        show: Any = display  # has types in some versions only
         recording = trace.recording
         trace.stop()
         places, used, blocks = [], [], 0
@@ -156,7 +157,7 @@ class Magic:
             used = [moment.used for moment in recording.moments if moment.owner == budget.name]
             blocks = sum(site.total_blocks for site in recording.sites if site.owner == budget.name)
         refused = line_of(budget, budget.limit, "cell's budget") if budget.denied else ""
-        display(CellMemory(budget.peak, limit, blocks, places, [*used, budget.used], refused))  # type: ignore[no-untyped-call]
+        show(CellMemory(budget.peak, limit, blocks, places, [*used, budget.used], refused))
 
 
 def load(shell: Any) -> None:

@@ -70,10 +70,11 @@ class TracedCore(WrapperCore):
         return memory
 
     def _free(self, size: int, align: int, memory: Any) -> None:
+        key = id(memory)  # takes memory: not once upstream has the block
         super()._free(size, align, memory)
+        self._sites.pop(key, None)
         if self._zeroes:
             memory._fill(0)
-        self._sites.pop(id(memory), None)
 
     def _resize(self, old: int, size: int, memory: Any, apply: Make) -> bool:
         if not super()._resize(old, size, memory, apply):

@@ -116,12 +116,11 @@ class VerifiedCore(WrapperCore):
 
     def _free(self, size: int, align: int, memory: Any) -> None:
         self._taken_up(size, align, memory, True)
-        # all that takes memory comes before upstream has the block, which it may not be given twice
-        key, used, count, frees = id(memory), self._used - size, self._live - 1, self._frees + 1
+        key = id(memory)  # takes memory: not once upstream has the block, which is not to be given back twice
         self._upstream._free(size, align, memory)
         del self._ledger[key]
         self._turns.pop(key, None)
-        self._used, self._live, self._frees = used, count, frees
+        self._count_free(size)
 
     def _resize(self, old: int, size: int, memory: Any, apply: Make) -> bool:
         live = self._taken_up(old, memory._align, memory, False)

@@ -6,12 +6,13 @@ a number.
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from loading import load
 
 pytest.importorskip("cffi")
 
@@ -27,11 +28,7 @@ OWNED = re.compile(r"NM__OWNED\((\w+),\s*\((.*?)\),\s*\((.*?)\)\)", re.DOTALL)
 
 
 def ffi_build() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("ffi_build", NATIVE / "ffi_build.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load(NATIVE / "ffi_build.py")
 
 
 def plain(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -11,18 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from loading import load
+
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "scripts" / "check_all.py"
 
 
 @pytest.fixture
 def check_all() -> types.ModuleType:
-    spec = importlib.util.spec_from_file_location("nativemem_check_all", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load(SCRIPT)
 
 
 def test_the_page_has_the_table(check_all: types.ModuleType) -> None:
@@ -110,9 +106,6 @@ def test_an_unknown_variant(check_all: types.ModuleType) -> None:
 )
 def test_what_was_not_asked_is_not_sound(answers: list[dict[str, object] | None], code: int, said: str) -> None:
     """pip-audit alone says that nothing is known where it could not ask."""
-    spec = importlib.util.spec_from_file_location("nativemem_audit", ROOT / "scripts" / "audit.py")
-    assert spec is not None and spec.loader is not None
-    audit = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(audit)
+    audit = load(ROOT / "scripts" / "audit.py")
     outcome, text = audit.verdict(answers, {"a": "1"})
     assert (outcome, said in text) == (code, True), text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import platform
 import re
 import shutil
@@ -14,18 +13,14 @@ from pathlib import Path
 import pytest
 
 import nativemem
+from loading import load
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
 def dist() -> types.ModuleType:
-    spec = importlib.util.spec_from_file_location("nativemem_dist", ROOT / "scripts" / "dist.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load(ROOT / "scripts" / "dist.py")
 
 
 @pytest.mark.skipif(

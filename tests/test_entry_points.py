@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 import types
 from pathlib import Path
 
 import pytest
+
+from loading import load
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "security.md"
@@ -16,12 +16,7 @@ PAGE = ROOT / "docs" / "security.md"
 
 @pytest.fixture(scope="module")
 def script() -> types.ModuleType:
-    spec = importlib.util.spec_from_file_location("nativemem_entry_points", ROOT / "scripts" / "entry_points.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load(ROOT / "scripts" / "entry_points.py")
 
 
 def test_the_numbers_are_those_of_the_page(script: types.ModuleType) -> None:

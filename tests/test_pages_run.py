@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from conftest import require_native
+from loading import load
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "docs" / "tutorial.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
@@ -20,11 +19,7 @@ IN_C = ROOT / "docs" / "how-to" / "c_programs.md"
 
 
 def runner() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("try_page", ROOT / "scripts" / "try_page.py")
-    assert spec is not None and spec.loader is not None
-    module = sys.modules["try_page"] = importlib.util.module_from_spec(spec)  # dataclasses look there
-    spec.loader.exec_module(module)
-    return module
+    return load(ROOT / "scripts" / "try_page.py")
 
 
 def tried(page: Path, folder: Path, **more: str) -> list[str]:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import types
 from pathlib import Path
 
 import pytest
+
+from loading import load
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
 def metrics() -> types.ModuleType:
-    spec = importlib.util.spec_from_file_location("nativemem_metrics", ROOT / "scripts" / "metrics.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load(ROOT / "scripts" / "metrics.py")
 
 
 def test_the_page_has_each_metric(metrics: types.ModuleType) -> None:

@@ -14,6 +14,8 @@ from urllib.parse import unquote
 
 import pytest
 
+from loading import load
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 CONF = runpy.run_path(str(DOCS / "conf.py"))
@@ -65,12 +67,7 @@ def test_links_lead_to_files(page: Path) -> None:
 
 
 def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    return module
+    return load(ROOT / "scripts" / f"{name}.py")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -36,6 +37,13 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
         )
 
     return run
+
+
+def needs(plugin: str) -> None:
+    """Skips without importing it: what a test with `pytester` imports is taken out of sys.modules after it, and a
+    package that was there in part, as rich may be, would have classes twice."""
+    if importlib.util.find_spec(plugin) is None:
+        pytest.skip(f"{plugin} is not installed")
 
 
 def failed(result: pytest.RunResult) -> dict[str, str]:
@@ -418,7 +426,7 @@ def test_over(i): bytearray((4 + 2 * i) << 20)
 @native
 def test_with_xdist(run: Run) -> None:
     """PYT-4: reports of workers come together."""
-    pytest.importorskip("xdist")
+    needs("xdist")
     result = run(XDIST, "-p", "xdist", "-n2", "-rfE", "--nativemem-report=report.json")
     assert set(failed(result)) == {"test_over[2]", "test_over[3]"}, result.stdout.str()
     assert "MemoryError: nativemem: over the test's" in failed(result)["test_over[3]"]
@@ -428,7 +436,7 @@ def test_with_xdist(run: Run) -> None:
 
 
 def test_notes_of_workers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("xdist")
+    needs("xdist")
     monkeypatch.setenv("NATIVEMEM_BACKEND", "pure")
     result = run(XDIST, "-p", "xdist", "-n2")
     result.assert_outcomes(passed=4)
@@ -438,8 +446,8 @@ def test_notes_of_workers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 @native
 def test_asynchronous_tests(run: Run) -> None:
     """PYT-4"""
-    pytest.importorskip("pytest_asyncio")
-    pytest.importorskip("anyio")
+    needs("pytest_asyncio")
+    needs("anyio")
     result = run(
         """
 import asyncio, unittest
@@ -496,7 +504,7 @@ class Case(unittest.IsolatedAsyncioTestCase):
 @native
 def test_reruns_and_subtests(run: Run) -> None:
     """PYT-4: each attempt is charged from the start."""
-    pytest.importorskip("pytest_rerunfailures")
+    needs("pytest_rerunfailures")
     result = run(
         """
 import unittest
@@ -532,7 +540,7 @@ def test_no_leak(subtests):
 @native
 def test_beside_pytest_memray(run: Run) -> None:
     """No name is in both."""
-    pytest.importorskip("pytest_memray")
+    needs("pytest_memray")
     result = run(
         """
 import pytest

@@ -179,6 +179,18 @@ def test_a_kind_of_finding(kind: str) -> None:
 
 
 @native
+def test_names_in_the_interpreters_cache_are_no_leak() -> None:
+    """A lookup leaves its name in the cache of attributes, and may free another's there."""
+    numbers = iter(range(10**6))
+
+    def looks_up() -> None:
+        getattr(Kept, f"no_{next(numbers)}", None)
+        raise MemoryError
+
+    assert list(sweep(on_want(looks_up), leaks=True)) == []
+
+
+@native
 def test_what_is_not_usable_afterwards() -> None:
     def function() -> object:
         if Kept.broken:

@@ -29,6 +29,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, NoReturn, Protocol
 
 from .injection_report import Attempt, Shared
+from .repetitions import settle
 
 __all__ = ["Plan", "Server", "Source", "forked", "send"]
 
@@ -244,7 +245,7 @@ class Server:
             if i == _REPEATS and not _grows(live[i - _COUNTED : i]):
                 return
             self.fail(nth)
-            gc.collect()
+            settle()
             if not self.plan.source.counted(self.shared)[1]:
                 return  # it does not come so far any more
             live[i] = self.plan.source.live(self.shared)

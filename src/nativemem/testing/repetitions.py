@@ -22,7 +22,7 @@ from ..errors import ConfigError, shown
 from ..sizes import format_size
 from .trace import Place, Trace, by_path, lines_of, made_place
 
-__all__ = ["Growth", "Repetitions", "growth"]
+__all__ = ["Growth", "Repetitions", "growth", "settle"]
 
 #: windows of repetitions, each of which has to grow
 _WINDOWS = 3
@@ -92,7 +92,7 @@ def judge(marks: Sequence[tuple[int, dict[Any, tuple[int, int]]]], warmup: int) 
     return Growth(steady if leaks else 0.0, tuple(totals), places if leaks else (), warmup, repeat)
 
 
-def _settle() -> None:
+def settle() -> None:
     """Empties what the interpreter keeps for reuse: garbage, free lists, and its cache of attributes."""
     for _ in range(_COLLECTIONS):
         if not gc.collect():
@@ -129,7 +129,7 @@ class Repetitions:
     def before(self, done: int) -> None:
         """Measures where a window begins or ends. ``done``: how many repetitions are over."""
         if done in self._at:
-            _settle()
+            settle()
             recording = self.trace.recording
             assert recording is not None
             self._marks.append((done, by_path(recording, "live")))

@@ -352,7 +352,7 @@ class Server:
     def is_fault(self, attempt: Attempt) -> bool:
         if attempt.said is None:
             return attempt.status != self.exits
-        return "kind" in attempt.said or "broken" in attempt.said or attempt.status != 0
+        return "kind" in attempt.said or "broken" in attempt.said or attempt.status not in (0, self.exits)
 
     def numbers_of(self, seen: Sequence[int]) -> Iterator[tuple[int, bool]]:
         """Which allocations are refused, in turn, and whether that place has been tried before."""

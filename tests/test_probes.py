@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 import sysconfig
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -201,6 +202,15 @@ def test_the_interpreters_lock(
     monkeypatch.setattr(probes, "_lock_is_on", lambda: next(seen))
     row = probes._threads("lock")
     assert (row.state, row.cure) == (state, cure)
+
+
+def test_whether_the_lock_is_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is where the interpreter cannot say so: those before 3.13 have it always."""
+    for says in (True, False):
+        monkeypatch.setattr(sys, "_is_gil_enabled", lambda says=says: says, raising=False)
+        assert probes._lock_is_on() is says
+    monkeypatch.delattr(sys, "_is_gil_enabled")
+    assert probes._lock_is_on() is True
 
 
 @pytest.mark.usefixtures("needs_native")

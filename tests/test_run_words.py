@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import site
 import sys
 from typing import Any
 
@@ -163,6 +164,42 @@ def test_mistakes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "executable", "")
     assert says("a.py").startswith("this interpreter does not know its own file (sys.executable)")
+
+
+@pytest.mark.parametrize(
+    ("version", "kinds"),
+    [
+        ((3, 10), ["pth"]),
+        ((3, 14, 99), ["pth"]),
+        ((3, 15), ["start", "pth"]),
+        ((3, 17), ["start", "pth"]),
+        ((3, 18), ["start"]),
+        ((4, 0), ["start"]),
+    ],
+)
+def test_the_files_by_which_it_starts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any, version: tuple[int, ...], kinds: list[str]
+) -> None:
+    """CLI-5: those that each version reads, of the folders that it looks in with these options."""
+    all_users, own = tmp_path / "all", tmp_path / "own"
+    for folder in (all_users, own):
+        folder.mkdir()
+        for kind in ("pth", "start", "other"):
+            (folder / f"nativemem_autoinstall.{kind}").touch()
+    monkeypatch.setattr(sys, "version_info", version)
+    monkeypatch.setattr(site, "getsitepackages", lambda: [str(all_users), str(tmp_path / "none")])
+    monkeypatch.setattr(site, "getusersitepackages", lambda: str(own))
+    for enabled, letters, folders in (
+        (True, set(), [all_users, own]),
+        (True, {"B"}, [all_users, own]),
+        (True, {"s"}, [all_users]),
+        (True, {"I", "B"}, [all_users]),
+        (False, set(), [all_users]),
+        (True, {"S"}, []),
+    ):
+        monkeypatch.setattr(site, "ENABLE_USER_SITE", enabled)
+        found = [str(folder / f"nativemem_autoinstall.{kind}") for folder in folders for kind in kinds]
+        assert run.start_up_files(letters) == found
 
 
 @pytest.mark.parametrize(

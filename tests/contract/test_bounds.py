@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import io
+import re
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from nativemem.backends.binding import Binding
-from nativemem.errors import ConfigError
-from nativemem.manager import MemoryManager
+from nativemem.errors import ConfigError, InvalidLayout
+from nativemem.manager import (
+    CappedProvider,
+    LinearMemory,
+    MemoryManager,
+    StaticProvider,
+    StdProvider,
+    default_provider,
+)
+from nativemem.manager.collections import BoundedString
+from nativemem.structures import Cache, CircuitBreakerCache, InternTable, ObjectPool, RateLimitedCache
 from nativemem.wrappers import histogram
 
 
@@ -80,3 +92,89 @@ def test_a_minimum_is_at_most_the_limit(nm: Binding) -> None:
     assert m.owner("a").minimum == 1000
     with pytest.raises(ConfigError, match="owners.a.minimum: is 1001 bytes, above the limit of 1000"):
         MemoryManager({"a": {"limit": 1000, "minimum": 1001}})
+
+
+def _set_limit(budget: Any, limit: int) -> None:
+    budget.limit = limit
+
+
+#: parameter, the least that it takes, and a call with a value of it
+LEAST: list[tuple[str, int, Callable[[Binding, int], Any]]] = [
+    ("arena.hint", 1, lambda nm, n: nm.Arena(hint=n)),
+    ("arena.cap", 1, lambda nm, n: nm.Arena(hint=1, cap=n)),
+    ("stack.capacity", 1, lambda nm, n: nm.Stack(n)),
+    ("pool.block_size", 1, lambda nm, n: nm.Pool(n, 1)),
+    ("pool.count", 1, lambda nm, n: nm.Pool(16, n)),
+    ("slab.bins", 16, lambda nm, n: nm.Slab((n,))),
+    ("budget.limit", 1, lambda nm, n: nm.Budget(n)),
+    ("budget.limit", 1, lambda nm, n: _set_limit(nm.Budget(9), n)),
+    ("failing.n", 0, lambda nm, n: nm.Failing(nm.System(), n)),
+    ("traced.stacks", 0, lambda nm, n: nm.Traced(nm.System(), stacks=n)),
+    ("verified.seed", 1, lambda nm, n: nm.Verified(nm.System(), seed=n)),
+    ("CappedProvider.max_size", 1, lambda nm, n: CappedProvider(n, upstream=nm.System())),
+    ("StaticProvider.capacity", 1, lambda nm, n: StaticProvider(n, upstream=nm.System())),
+    ("default_provider.size", 1, lambda nm, n: default_provider("alloc", n, upstream=nm.System())),
+    ("linear.pages", 0, lambda nm, n: LinearMemory(n, upstream=nm.System())),
+    ("linear.maximum", 0, lambda nm, n: LinearMemory(0, n, upstream=nm.System())),
+    ("linear.grow: n", 0, lambda nm, n: LinearMemory(0, upstream=nm.System()).grow(n)),
+    ("BoundedString: capacity", 1, lambda nm, n: BoundedString(n, upstream=nm.System())),
+    ("BoundedString: capacity", 1, lambda nm, n: BoundedString.from_str_truncate("", n, upstream=nm.System())),
+    ("cache.maxsize", 1, lambda nm, n: Cache(n)),
+    ("cache.max_bytes", 1, lambda nm, n: Cache(max_bytes=n)),
+    ("pool.max_size", 1, lambda nm, n: ObjectPool(list, max_size=n)),
+    ("breaker.failures", 1, lambda nm, n: CircuitBreakerCache(Cache(), n)),
+    ("ratelimit.burst", 1, lambda nm, n: RateLimitedCache(Cache(), 1, n)),
+]
+
+
+@pytest.mark.parametrize(("name", "least", "call"), LEAST, ids=[name for name, *_ in LEAST])
+def test_the_least_that_a_parameter_takes(
+    nm: Binding, name: str, least: int, call: Callable[[Binding, int], Any]
+) -> None:
+    """It is taken; one less is refused by a message that has the parameter and the least."""
+    call(nm, least)
+    told = rf"^{re.escape(name)}.*(the least is {least}\b|from {least} to|not the negative -1\b)"
+    with pytest.raises((ConfigError, InvalidLayout), match=told):
+        call(nm, least - 1)
+
+
+#: parameter, the most that it takes, and a call with a value of it
+MOST: list[tuple[str, int, Callable[[Binding, int], Any]]] = [
+    ("traced.stacks", 128, lambda nm, n: nm.Traced(nm.System(), stacks=n)),
+    ("budget.overcommit", 1000, lambda nm, n: nm.Budget(1, overcommit=n)),
+    ("linear.maximum", 65536, lambda nm, n: LinearMemory(0, n, upstream=nm.System())),
+    ("intern.shards", 256, lambda nm, n: InternTable(nm.Heap(), shards=n if n == 256 else 512)),
+]
+
+
+@pytest.mark.parametrize(("name", "most", "call"), MOST, ids=[name for name, *_ in MOST])
+def test_the_most_that_a_parameter_takes(
+    nm: Binding, name: str, most: int, call: Callable[[Binding, int], Any]
+) -> None:
+    call(nm, most)
+    with pytest.raises(ConfigError, match=rf"^{re.escape(name)}: .*\b{most}\b"):
+        call(nm, most + 1)
+
+
+def test_the_runs_of_a_sweep(nm: Binding) -> None:
+    """One allocation takes two: one in which it fails, one in which it does not."""
+
+    def one(allocator: Any) -> None:
+        allocator.alloc(16).free()
+
+    assert nm.Failing.sweep(one, nm.System(), most=2) == 1
+    with pytest.raises(ConfigError, match="^failing.most: still not done after 1 allocations"):
+        nm.Failing.sweep(one, nm.System(), most=1)
+    with pytest.raises(ConfigError, match="^failing.most: takes an integer from 1 to"):
+        nm.Failing.sweep(one, nm.System(), most=0)
+
+
+def test_a_provider_counts_so_many_regions(nm: Binding) -> None:
+    with StdProvider(upstream=nm.System()) as provider:
+        provider.write_bytes(0, bytes(5000))
+        for i in range(4094):
+            provider.read_bytes(i, 1)
+        assert provider.stats.regions == 4095
+        for i in range(4094, 4100):
+            provider.read_bytes(i, 1)
+        assert provider.stats.regions == 4096

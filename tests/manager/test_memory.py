@@ -81,9 +81,11 @@ def test_a_view_that_is_out_at_the_end(nm: Binding) -> None:
     m = MemoryManager({"a": 1000}, upstream=nm.Heap())
     with pytest.raises(BufferError), m.memory(10, "a") as block:
         view = memoryview(block)
-    with pytest.raises(KeyError), m.memory(10, "a") as block:
+    with pytest.raises(KeyError) as caught, m.memory(10, "a") as block:
         other = memoryview(block)
         raise KeyError
+    if hasattr(caught.value, "add_note"):
+        assert "in use by 1 block with a memoryview" in caught.value.__notes__[0]
     view.release()
     other.release()
     del block

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from nativemem.observe.recording import Moment, Owner, Recording
 from nativemem.observe.report import Report, render
-from nativemem.observe.report.timeline import POINTS, chart
+from nativemem.observe.report.timeline import OWNERS, POINTS, chart
 
 from .recordings import HOSTILE, MAIN, MIB, example, hostile, path, sampled
 
@@ -192,6 +193,19 @@ def test_the_timeline() -> None:
     assert cache["used"] == [None, *[5 * MIB] * 5, *[31 * MIB] * 3] and cache["limit"][-1] == 32 * MIB
     assert request["used"][2:5] == [5 * MIB, 11 * MIB, 6 * MIB]
     assert [each[0] for each in line["refused"]] == [5.5, 6.5] and line["refused"][0][2] == 2 * MIB
+
+
+def test_what_a_timeline_does_not_name() -> None:
+    """REP-2: an owner that the page has no name for has the number -1; so many owners and refusals are shown."""
+    refusal = example().refused[0]
+    names = [f"o{i}" for i in range(OWNERS + 1)]
+    moments = tuple(Moment(1.0, name, 100 - i, None, i) for i, name in enumerate(names))
+    refused = (refusal, replace(refusal, owner="o3"), *[replace(refusal, seconds=7.0)] * 1999)
+    made = chart(Report(example(moments=moments, refused=refused)), {"o3": 5, "o9": 0})
+    numbers = [5 if name == "o3" else 0 if name == "o9" else -1 for name in names]
+    found = [(each["name"], each["number"]) for each in made["owners"]]
+    assert found == list(zip(names, numbers, strict=True))[:-1]
+    assert [each[:2] for each in made["refused"]] == [[5.5, -1], [5.5, 5], *[[7.0, -1]] * 1998]
 
 
 def test_a_long_timeline_keeps_its_peaks() -> None:

@@ -312,6 +312,10 @@ def test_the_page_is_a_table() -> None:
     assert _doctor._shown({"python": "CPython 3", "variables": "A=1 B=2 " * 12}, rows) == PAGE
     page = "python     x\n\nworks     one  it does\n\nNothing is declined.\n"
     assert _doctor._shown({"python": "x"}, rows[:1]) == page
+    paths = f"/{'a-' * 45}b /{'c' * 90}"  # what cannot be read where it is broken stays whole
+    about, reason = _doctor._shown({"python": paths}, [row("one", "works", paths)]).split("\n\n")[:2]
+    assert about == f"python     {paths}".replace(" /c", "\n" + " " * 11 + "/c")
+    assert reason == f"works     one  {paths}".replace(" /c", "\n" + " " * 15 + "/c")
 
 
 def test_huge_pages(monkeypatch: pytest.MonkeyPatch) -> None:

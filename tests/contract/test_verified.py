@@ -106,6 +106,27 @@ def test_what_each_call_compares(nm: Binding) -> None:
         assert found == {"basic": set(), "standard": set(calls) - {"alloc"}}.get(level, set(calls)), level
 
 
+@pytest.mark.parametrize("level", COMPARING[1:])
+def test_only_a_second_free_gives_a_damaged_block_back(nm: Binding, level: str) -> None:
+    """VER-10c: whatever else was refused before, and however often."""
+    calls: dict[str, Any] = {
+        "resize": lambda v, b: v.resize(b, 60),
+        "same": lambda v, b: v.resize(b, 64),
+        "seal": lambda v, b: v.seal(b),
+        "unseal": lambda v, b: v.unseal(b),
+    }
+    for before in ("", "resize same", "seal unseal", "resize unseal same seal resize"):
+        verified = nm.Verified(nm.Heap(), level)
+        block = sealed(verified)
+        flip(block)
+        for name in (*before.split(), *before.split(), "free", *before.split()):
+            with unchanged(verified), pytest.raises(CorruptionDetected, match=r"^Verified: "):
+                block.free() if name == "free" else calls[name](verified, block)
+            assert block.alive and block.size == 64
+        block.free()
+        assert (block.alive, verified.stats.live, verified.failures) == (False, 0, 1)
+
+
 def test_a_failure_is_told_once_by_alloc(nm: Binding) -> None:
     """VER-10c: the program may go on; what is damaged is refused for itself."""
     verified = nm.Verified(nm.Heap(), "full")

@@ -51,6 +51,21 @@ def test_report(run, file: Path) -> None:  # type: ignore[no-untyped-def]
     assert code == 0 and found["owner"] == "cache" and len(found["sites"]) == 1
 
 
+def test_so_many_rows(run, file: Path) -> None:  # type: ignore[no-untyped-def]
+    """CLI-2, CLI-3: each command shows as many as --top says, the largest, and in words how many more there are."""
+    for command, key, usual in (
+        (("report", file), "sites", 3),
+        (("leaks", file, "--at-least", "1"), "leaks", 3),
+        (("diff", write(file.with_name("a.nm"), example(sites=())), file, "--at-least", "1"), "sites", 3),
+    ):
+        shown = json.loads(run(*command, "--format", "json")[1])[key]
+        assert len(shown) >= usual
+        for top in (1, 2):
+            assert json.loads(run(*command, "--format", "json", "--top", str(top))[1])[key] == shown[:top]
+            assert f"and {len(shown) - top} more" in run(*command, "--top", str(top))[1]
+        assert "\nand " not in run(*command, "--top", str(len(shown)))[1]
+
+
 @pytest.mark.parametrize(
     ("name", "begins"),
     [("x.txt", "python main.py"), ("x.json", "{"), ("x.csv", "owner,"), ("x.MD", "## "), ("x.prom", "# HELP")],

@@ -1,4 +1,4 @@
-"""Worker of P4: a loop of P3, or NumPy expressions, while somebody keeps account of what they allocate."""
+"""Worker of P4: a loop of P3, or NumPy expressions, while an account is kept of what it allocates."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def arrays(size: int) -> Callable[[], int]:
     return lambda: int(sum(float(expression()[-1]) for _ in range(times)) * 1e6)
 
 
-def nobody(folder: str) -> Account:
+def no_account(folder: str) -> Account:
     return nullcontext(), lambda: 0
 
 
@@ -67,7 +67,7 @@ def memray(folder: str) -> Account:
     return memray.Tracker(path, trace_python_allocators=True), lambda: os.stat(path).st_size
 
 
-ACCOUNTS = {each.__name__: each for each in (nobody, owner, outside, tracemalloc, memray)}
+ACCOUNTS = {each.__name__: each for each in (no_account, owner, outside, tracemalloc, memray)}
 
 
 def main() -> None:

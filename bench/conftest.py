@@ -27,7 +27,7 @@ _TABLES = {
         "Each loop and side in processes of its own, in turns; peak RSS is the whole process's.",
     ),
     "P4": (
-        "P4: what it costs to know who allocated what",
+        "P4: what it costs to charge each allocation to an owner",
         "native: the engine charges an owner with all of it (with budget:). outside: it has owners, but the",
         "work is done for none of them. limit: the engine, no accounts. default, tracemalloc, memray (with",
         "Python's allocators): on CPython's own allocator. arrays: nested of P2.",

@@ -30,7 +30,7 @@ def _command(workload: str, quick: bool, engine: bool, account: str) -> Command:
 
 def _peers(table: Table) -> dict[str, str]:
     """By the peer's name, the account that the worker keeps."""
-    found = {"default": "nobody", "tracemalloc": "tracemalloc"}
+    found = {"default": "no_account", "tracemalloc": "tracemalloc"}
     if importlib.util.find_spec("memray") is None:
         table.skip("memray: not installed")
     else:
@@ -65,7 +65,7 @@ def test_accounts(
     close = {
         "native": native,
         "outside": _command(name, quick, True, "outside"),
-        "limit": _command(name, quick, True, "nobody"),
+        "limit": _command(name, quick, True, "no_account"),
     }
     far = {"native": native, **{peer: _command(name, quick, False, kind) for peer, kind in _peers(table).items()}}
     near = turns(close, 1 if quick else ROUNDS)

@@ -77,5 +77,5 @@ def peak_rss() -> int | None:
 
 
 def report(**values: Any) -> None:
-    """Hands the results to whoever started the worker."""
+    """Hands the results to the process that started the worker."""
     print(json.dumps(values))

@@ -1,4 +1,4 @@
-"""Cross-reference index of a Python source tree: where names are defined, and who uses them.
+"""Cross-reference index of a Python source tree: where names are defined, and where they are used.
 
 By default the tree is the standard library of the running Python, without its test suites.
 

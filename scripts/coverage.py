@@ -3,7 +3,8 @@
 Usage: coverage.py [--fail-under PERCENT] [pytest arguments]
 
 Works on a copy of the tree below build/coverage, so that nothing else uses the extension with counters. Prints
-both tables and their sum; exit code 1 where either language is below the limit.
+both tables and their sum; exit code 1 where either language is below the limit, or where a test failed: the tables
+are shown all the same.
 """
 
 from __future__ import annotations
@@ -34,12 +35,16 @@ DISTURBED = (
 )
 
 
+def outcome(*command: object, env: dict[str, str] | None = None) -> int:
+    """Runs it in the copy of the tree; its exit code."""
+    return subprocess.run([str(word) for word in command], cwd=TREE, env=os.environ | (env or {})).returncode
+
+
 def run(*command: object, env: dict[str, str] | None = None) -> None:
-    """Runs it in the copy of the tree; ends the program with its code where it fails."""
-    words = [str(word) for word in command]
-    code = subprocess.run(words, cwd=TREE, env=os.environ | (env or {})).returncode
+    """Runs it in the copy of the tree; ends the program where it fails."""
+    code = outcome(*command, env=env)
     if code:
-        sys.exit(f"coverage: {' '.join(words)} ended with {code}")
+        sys.exit(f"coverage: {' '.join(map(str, command))} ended with {code}")
 
 
 def copy_tree() -> None:
@@ -76,8 +81,10 @@ def main() -> int:
     run("make", "c-tests", "CC=gcc", "C_FLAGS=-std=c11 -pthread -Icsrc/include -Icsrc --coverage -O0 -Wno-error")
     data = {"COVERAGE_FILE": str(TOP / "data"), "COVERAGE_CORE": "ctrace"}
     run(python, "-m", "coverage", "erase", env=data)
-    suite = (python, "-m", "coverage", "run", "-m", "pytest", "-q", "-p", "no:cacheprovider", *pytest_arguments)
-    run(*suite, *(f"--deselect={test}" for test in DISTURBED), env=data)
+    # the workers are processes of their own, which coverage's patch of subprocess counts
+    workers = ("-n", os.cpu_count() or 1, "--dist", "loadfile")
+    suite = (python, "-m", "coverage", "run", "-m", "pytest", "-q", "-p", "no:cacheprovider", *workers)
+    tests = outcome(*suite, *(f"--deselect={test}" for test in DISTURBED), *pytest_arguments, env=data)
     run(python, "-m", "coverage", "combine", "--quiet", env=data)
     ours = "--include=src/nativemem/*"  # not the copies that the tests of the build switch make
     run(python, "-m", "coverage", "report", ours, env=data)
@@ -95,7 +102,9 @@ def main() -> int:
     print("lines     covered   all   percent")
     for name, (covered, lines) in table.items():
         print(f"{name:8} {covered:8} {lines:6} {percent(covered, lines):8.1f}")
-    return int(any(percent(*row) < options.fail_under for row in table.values()))
+    if tests:
+        print(f"coverage: the tests ended with {tests}")
+    return int(tests != 0 or any(percent(*row) < options.fail_under for row in table.values()))
 
 
 if __name__ == "__main__":

@@ -229,7 +229,7 @@ def sdist() -> Path:
 
 
 def wheel(python: Python, archive: Path, native: bool) -> Path:
-    """Built from the archive, as anyone would who has no wheel; a native one gets its platform's tag."""
+    """Built from the archive, as pip does where there is no wheel; a native one gets its platform's tag."""
     made = ROOT / "build" / "wheels" / python.tag
     made.mkdir(parents=True)
     env = {"USE_NATIVE_MEM": str(int(native))}

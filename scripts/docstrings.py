@@ -7,7 +7,8 @@ Public is what docs/reference/*.md describes. Of each name it is asked whether
 * ``returns``: what a function returns is said: by "returns" and the like, or by a first sentence that is no verb;
 * ``raises``: each error that its own lines raise is named in it or in its class's;
 * ``threads``: it, its class or its module has a word about threads;
-* ``example``: an example that is run (a docstring's, a page's) uses it.
+* ``example``: an example that is run (a docstring's, a page's) uses it. A line that doctest skips is none on a
+  page; in a docstring it is, since tests/test_engine.py runs each of those, in a process of its own.
 
 It needs nativemem, as it is installed. Exit code 1 below ``--least`` per cent with all of these.
 """
@@ -38,6 +39,8 @@ _DIRECTIVE = re.compile(r"^\.\. auto(\w+):: ([\w.]+)(\(\))?$", re.MULTILINE)
 _AS_OF = re.compile(r"\b[Aa]s\s+(?:of\s+)?:(?:class|meth|func):`(?:\w+\.)*(\w+)`")
 #: "What :func:`measure` returns": what has an example of that has one of this
 _RETURNED = re.compile(r"\b[Ww]hat\s+:\w+:`[~.\w]*?(\w+)`\s+(?:returns|gives|found)")
+_CODE = re.compile(r"\s*(>>>|\.\.\.) ")
+SKIPPED = re.compile(r"# doctest: *\+SKIP\b")
 _NAMED: dict[str, str] = {}
 _UNMADE: set[str] = set()
 _RETURNS = re.compile(r"\b(returns?|gives?|yields?|results?|whether)\b", re.IGNORECASE)
@@ -203,12 +206,12 @@ def _parameters(name: Name) -> list[str]:
     if isinstance(thing, property | functools.cached_property) or inspect.isgetsetdescriptor(thing):
         return []
     try:
-        parameters = list(inspect.signature(name.function).parameters)
+        found = inspect.signature(name.function).parameters.values()
+        # a method of any arguments passes them on, and has each that it knows in its text
+        parameters = [each.name for each in found if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
     except (TypeError, ValueError):
         return []
-    return [
-        each for each in parameters if each not in ("self", "cls", "args", "kwargs") and not each.startswith("_")
-    ]
+    return [each for each in parameters if each not in ("self", "cls") and not each.startswith("_")]
 
 
 def _returns_something(name: Name) -> bool:
@@ -225,20 +228,35 @@ def _raised(name: Name) -> set[str]:
     tree = ast.parse(textwrap.dedent(inspect.getsource(name.function)))
     calls = [node.exc for node in ast.walk(tree) if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call)]
     raised = {call.func.id for call in calls if isinstance(call.func, ast.Name)}
-    return {each for each in raised if re.fullmatch(r"[A-Z]\w+", each)} - {"Refusal", "AttributeError"}
+    internal = {"Refusal", "AttributeError", "AssertionError"}
+    return {each for each in raised if re.fullmatch(r"[A-Z]\w+", each)} - internal
 
 
 def _examples(public: list[Name]) -> str:
     """The lines of the examples that `make doctest` runs."""
     pages = [ROOT / path for path in re.findall(r"\S+\.md", _tried_pages())]
-    texts = [name.doc for name in public] + [page.read_text(encoding="utf-8") for page in pages]
+    texts = [name.doc for name in public]
     texts += [name.module.__doc__ or "" for name in public if name.module is not None]
-    shown = [line for text in texts for line in text.splitlines() if re.match(r"\s*(>>>|\.\.\.) ", line)]
+    texts += [run_by_doctest(page.read_text(encoding="utf-8")) for page in pages]
+    shown = [line for text in texts for line in text.splitlines() if _CODE.match(line)]
     # each class of errors.md is raised by the example below it; the others are programs that tests run as they are
     shown.append((ROOT / "docs" / "errors.md").read_text(encoding="utf-8"))
     for page in [*(ROOT / "docs" / "how-to").glob("*.md"), *(ROOT / "docs" / f"{name}.md" for name in _RUN)]:
         shown += re.findall(r"^```(?:python|ipython)\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
     return "\n".join(shown)
+
+
+def run_by_doctest(page: str) -> str:
+    """The page without the examples that doctest skips."""
+    left, skipped = [], False
+    for line in page.splitlines():
+        if line.lstrip().startswith(">>> "):
+            skipped = SKIPPED.search(line) is not None
+        elif not line.lstrip().startswith("... "):
+            skipped = False
+        if not skipped:
+            left.append(line)
+    return "\n".join(left)
 
 
 #: pages whose programs tests/ runs in another way than as doctests

@@ -6,7 +6,7 @@ For each interpreter there is an environment below build/suites, with nativemem 
 
 off     NATIVEMEM_AUTOINSTALL is not set
 on      it is 1: the engine, in the tests' process and in the programs that tests start
-scoped  that, and the main thread of each enters a budget with a limit that nobody reaches
+scoped  that, and the main thread of each enters a budget with a limit that no test reaches
 
 Each file (of pandas and scikit-learn: each package) runs in a process of its own, both sides one after the other,
 with the same hash seed, locale and time zone, in an empty folder that is also its home and its place for temporary

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The tests of the pure backend on a free-threaded CPython. Debian has none as a package, so it is built from the source
-# of trixie's python3.13, once, below build/; the package is installed with pip as anybody would, and tested there.
+# of trixie's python3.13, once, below build/; the package is installed with pip as a user would, and tested there.
 #
 # Usage: test_free_threaded.sh [arguments for pytest: other tests, or options]   as root on Debian; some minutes
 #   FREE_THREADED_PYTHON   one that is there already: nothing is built then, and it needs no root

@@ -54,7 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
             signal.signal(getattr(signal, name), signal.SIG_DFL)
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda *_: None)
-    # programs that tests start are not to fail: nobody looks at what becomes of their memory
+    # programs that tests start are not to fail: no test looks at what becomes of their memory
     config.addinivalue_line("markers", planted.MARKER)
     n = Settings.from_env().test_oom_n
     if n:

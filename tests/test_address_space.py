@@ -1,4 +1,4 @@
-"""ENG-8, ENG-11: the engine beside limits on address space, and beside those who count it, threads, and forks."""
+"""ENG-8, ENG-11: the engine beside limits on address space, and beside code that counts it, threads, and forks."""
 
 from __future__ import annotations
 

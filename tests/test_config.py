@@ -290,7 +290,7 @@ def broken_extension(without_extension: Path) -> Path:
 
 @pytest.mark.parametrize("choice", ["auto", "native", None])
 def test_a_broken_extension_shows(broken_extension: Path, choice: str | None) -> None:
-    """It is not fallen back from in silence: whoever built it wants it."""
+    """It is not fallen back from in silence: it was built because it is wanted."""
     env = {} if choice is None else {"NATIVEMEM_BACKEND": choice}
     done = run(SHOW, path=broken_extension, **env)
     assert (done.returncode, done.stdout) == (1, "")

@@ -35,7 +35,7 @@ GLOBALS = {
     "slabs": "every slab, for the same",
     "traceds": "every traced, for the same",
     "verifieds_lock": "over what verified wrappers know of blocks",
-    "plains": "who is called by functions without a context",
+    "plains": "what is called by functions without a context",
     "memlib": "where memlib's memory comes from",
     "log_most": "what is logged",
     "log_sink": "and where to",
@@ -52,7 +52,7 @@ GLOBALS = {
     "last_failure": "why its last call failed",
     "budget_refusal": "which budget refused its last charge",
     "nm__thread_number": "its number",
-    "known_tallies": "what it has counted for whom",
+    "known_tallies": "what it has counted, by owner",
     "nm__acting_as": "whose confined allocators it may use",
     "nm__theaps": "its thread heaps",
     "theap_looked_up": "its thread heap of the heap without a slot that it used last",
@@ -70,7 +70,7 @@ def compiler(*names: str) -> str:
 
 @pytest.mark.parametrize("header", HEADERS, ids=lambda path: path.stem)
 def test_each_public_header_compiles_alone(header: Path, tmp_path: Path) -> None:
-    """PORT-4: whoever includes one needs no other first, in C11 and in C++17."""
+    """PORT-4: a program that includes one needs no other first, in C11 and in C++17."""
     config = (CSRC / "nm_config.h.in").read_text().replace("@USE_NATIVE_MEM@", "1")
     (tmp_path / "nm_config.h").write_text(config)
     flags = ["-Wall", "-Wextra", "-Werror", "-fsyntax-only", f"-I{CSRC / 'include'}", f"-I{tmp_path}"]

@@ -119,7 +119,7 @@ class ModelSystem(Counted):
 
 class ModelHeap(ModelSystem):
     """Bins of 16-byte steps to 512, eight per doubling to 4 KiB, parts of a superblock to 32 KiB; whole pages
-    above. A secure one keeps 16 bytes behind each block and a page behind each span, which are nobody's."""
+    above. A secure one keeps 16 bytes behind each block and a page behind each span, which belong to no block."""
 
     def __init__(self, secure: bool) -> None:
         super().__init__()
@@ -1496,7 +1496,7 @@ TestMachine.settings = settings(
 
 
 def test_operations_were_counted(capsys: pytest.CaptureFixture[str]) -> None:
-    """Last in this file: how many there were, for those who run it for long."""
+    """Last in this file: how many there were, for a run that lasts long."""
     with capsys.disabled():
         if not FIXED:
             print(f"\n{Program.operations} operations")

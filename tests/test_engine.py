@@ -74,17 +74,16 @@ LEFT_OUT = "  # doctest: +SKIP"
 
 def left_out() -> list[tuple[str, str]]:
     """Modules, and names in them, with examples that change the whole process: doctest leaves them out."""
-    return [
-        (module, test.name)
-        for module in (
-            "nativemem.engine.install",
-            "nativemem.engine.process",
-            "nativemem.budgets.budget",
-            "nativemem.interop.numpy",
-        )
-        for test in doctest.DocTestFinder().find(importlib.import_module(module))
-        if LEFT_OUT in (test.docstring or "")
-    ]
+    found = []
+    package = Path(nativemem.__file__).parent
+    for path in sorted(package.rglob("*.py")):
+        if LEFT_OUT in path.read_text(encoding="utf-8"):
+            module = ".".join(("nativemem", *path.relative_to(package).with_suffix("").parts))
+            tests = doctest.DocTestFinder().find(importlib.import_module(module))
+            names = [(module, test.name) for test in tests if LEFT_OUT in (test.docstring or "")]
+            assert names, f"{module} has such lines where no test finds them"
+            found += names
+    return found
 
 
 @native
@@ -94,9 +93,10 @@ def test_examples_that_change_the_process(module: str, name: str) -> None:
     assert output(
         f"""
         import doctest, importlib
-        found = doctest.DocTestFinder().find(importlib.import_module({module!r}))
-        text = next(test.docstring for test in found if test.name == {name!r})
-        whole = doctest.DocTestParser().get_doctest(text.replace({LEFT_OUT!r}, ""), {{}}, {name!r}, None, 0)
+        module = importlib.import_module({module!r})
+        text = next(test.docstring for test in doctest.DocTestFinder().find(module) if test.name == {name!r})
+        names = vars(module).copy()
+        whole = doctest.DocTestParser().get_doctest(text.replace({LEFT_OUT!r}, ""), names, {name!r}, None, 0)
         print(doctest.DocTestRunner().run(whole).failed)
         """
     ) == ["0"]

@@ -64,7 +64,7 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], ModuleType]:
 
 @pytest.mark.skipif(nativemem.backend != "native", reason="scopes need the engine")
 def test_of_two_subsystems_one_is_refused_and_the_other_is_not() -> None:
-    """OWN-2. How long the requests take is for who runs it to see."""
+    """OWN-2. How long the requests take is not asked."""
     lines = output_of(SUBSYSTEMS, "400").splitlines()
     refused = re.match(r"cache: +\d+ entries filled in, refused (\d+) times, <Budget 'cache' ", lines[0])
     assert refused is not None

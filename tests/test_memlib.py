@@ -407,7 +407,7 @@ for below in (None, nm.System(), nm.Heap(secure=True)):
         )
 
     def test_freed_by_many_threads_at_once(self) -> None:
-        """Of those who free one address one succeeds, and the others are told."""
+        """Of the threads that free one address one succeeds, and the others are told."""
         run(
             "native",
             """

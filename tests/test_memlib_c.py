@@ -70,7 +70,7 @@ Check = Callable[[Path], Iterator[str]]
 
 
 def redirect(tree: Path) -> Iterator[str]:
-    """REQ-MEM-001: six function-like macros with the flag, six externs without; nobody takes an address."""
+    """REQ-MEM-001: six function-like macros with the flag, six externs without; no code takes an address."""
     include = tree / "csrc" / "include"
     for flag in (0, 1):
         run(tree, "make", "-s", f"build/config/{flag}/nm_config.h")

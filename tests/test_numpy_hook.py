@@ -316,7 +316,7 @@ class TestWhere:
         thread.start()
         thread.join()
         assert before >= 5
-        with hook.using(allocator):  # what came back too late is seen to here, by whoever owns it
+        with hook.using(allocator):  # what came back too late is seen to here, by the thread that owns it
             assert np.zeros(10).sum() == 0
 
     def test_threads_share_one(self) -> None:

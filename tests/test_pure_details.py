@@ -168,7 +168,7 @@ def test_looking_for_exports_changes_nothing(pure: Binding, size: int, align: in
 @pytest.mark.parametrize("size", [64, memory.LARGE])
 @pytest.mark.parametrize("align", [16, 64])
 def test_a_view_taken_while_the_block_is_freed(pure: Binding, align: int, size: int) -> None:
-    """As another thread may: the free passes, and the view keeps bytes that are nobody else's."""
+    """As another thread may: the free passes, and the view keeps bytes that no other block has."""
     system = pure.System()
     block = system.alloc(size, align)
     core, views = system._core, []

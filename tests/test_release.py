@@ -34,6 +34,14 @@ def test_quoted_figures_were_measured(page: Path) -> None:
         assert [line for line in block.splitlines() if line and line not in known] == [], name
 
 
+def test_the_first_version_is_one_and_the_same() -> None:
+    """The notes of the tree's version are there, and the pages name the first that is published."""
+    assert nativemem.__version__ in {notes.stem for notes in NOTES}
+    first = NOTES[0].stem
+    for page in ("CHANGELOG.md", "docs/how-to/rolling_back.md", "docs/how-to/migrating.md"):
+        assert first in (ROOT / page).read_text(encoding="utf-8"), page
+
+
 def test_the_notes_have_what_a_release_needs() -> None:
     assert NOTES
     for notes in NOTES:

@@ -1,4 +1,4 @@
-"""OWN-1 to OWN-4: who is charged for what the code allocates. Each program is a process of its own."""
+"""OWN-1 to OWN-4: which budget is charged for what the code allocates. Each program is a process of its own."""
 
 from __future__ import annotations
 
@@ -375,7 +375,7 @@ class TestWhere:
         ) == ["inherited True", "True True True"]
 
     def test_what_is_inherited_lasts(self) -> None:
-        """OWN-1: though who started the task has left the scope, and the task has been in others since."""
+        """OWN-1: though the starter of the task has left the scope, and the task has been in others since."""
         assert output(
             """
             async def child(go):
@@ -1281,7 +1281,7 @@ class TestDenials:
         ) == ["locked"]
 
     def test_a_scope_ends_when_there_is_nothing_left(self) -> None:
-        """OWN-2: whatever the limit, and whatever fills it; somebody is told all the same."""
+        """OWN-2: whatever the limit, and whatever fills it; the end is told all the same."""
         assert output(
             """
             def fill(budget, size):
@@ -1352,7 +1352,7 @@ class TestArrays:
             print((b.used - 24_000) % 4096)
             x.resize(500, refcheck=False)
             print((b.used - 16_000) % 4096, x.sum())
-            z = np.arange(8)  # nobody's; it has room enough where it is
+            z = np.arange(8)  # no budget's; it has room enough where it is
             with b: z.resize(7, refcheck=False)
             print((b.used - 16_064) % 4096, z.sum())
             del z
@@ -1400,7 +1400,7 @@ class TestArrays:
         ) == ["True", "True", "10.0"]
 
     def test_an_array_alone_outlives_its_budget(self) -> None:
-        """OWN-4: with its object in nobody's heap."""
+        """OWN-4: with its object in no owner's heap."""
         pytest.importorskip("numpy")
         assert output(
             """
@@ -1462,7 +1462,7 @@ class TestLife:
         ) == ["True", "True", "True"]
 
     def test_another_interpreter(self) -> None:
-        """ENG-3: it is nobody's owner, whatever ours have entered."""
+        """ENG-3: it has no owner, whatever ours have entered."""
         assert output(
             """
             try:
@@ -1601,7 +1601,7 @@ class TestLife:
         ) == ["True"]
 
     def test_a_stranger_in_the_variable(self) -> None:
-        """OWN-1: who copies contexts by hand, as some frameworks do, sets it."""
+        """OWN-1: code that copies contexts by hand, as some frameworks do, sets it."""
         assert output(
             """
             import contextvars

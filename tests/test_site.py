@@ -133,11 +133,10 @@ def test_the_reference_has_each_public_header() -> None:
 
 
 def test_docstrings_say_what_callers_need() -> None:
-    """Of 100 public names 98 have a docstring, 90 with all its parts: `make docstrings ARGS=--gaps`."""
+    """Of 100 public names 98 have a docstring with all its parts: `make docstrings ARGS=--gaps`."""
     found = script("docstrings").coverage()
     assert found["names"] > 600
-    assert found["what"] >= 98
-    assert found["all"] >= 90
+    assert found["all"] >= 98
 
 
 def test_what_a_docstring_lacks_is_found() -> None:
@@ -160,3 +159,15 @@ def test_what_a_docstring_lacks_is_found() -> None:
     assert lacks(bare, "") == everything
     assert lacks(told, ">>> told(2)") == []
     assert lacks(told, ">>> untold(2)") == ["example"]
+
+
+def test_what_doctest_skips_is_no_example_of_a_page() -> None:
+    page = """
+>>> run()
+>>> with skipped():  # doctest: +SKIP
+...     inner()
+>>> after(1)
+1
+"""
+    shown = script("docstrings").run_by_doctest(page)
+    assert [name for name in ("run", "skipped", "inner", "after") if f"{name}(" in shown] == ["run", "after"]

@@ -45,7 +45,7 @@ static inline void give(void *ptr) { free(ptr); }
 static inline void set_up(void) {}
 #endif
 
-/* Keeps a block that nobody reads, and the calls in their order. */
+/* Keeps a block that is not read, and the calls in their order. */
 static inline void keep(void *ptr) { __asm__ volatile("" : : "r"(ptr) : "memory"); }
 
 /* ---- samples ---- */

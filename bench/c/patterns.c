@@ -19,7 +19,7 @@ static size_t nthreads;
 
 static double cpu(void) { return seconds(CLOCK_PROCESS_CPUTIME_ID); }
 
-/* One byte is written: who allocates memory uses it. */
+/* One byte is written: a program uses what it allocates. */
 static inline void *take_used(size_t bytes) {
     char *ptr = take(bytes);
     if (__builtin_expect(ptr == NULL, 0)) die("out of memory");

@@ -96,7 +96,7 @@ __all__ = [
     "utilities",
 ]
 
-#: names that were the package's own before there were 40, and the modules that have them; gone in 0.2
+#: names that were the package's own before there were 40, and the modules that have them; gone in 0.3
 MOVED = {
     **dict.fromkeys(("ArenaConfig", "HeapConfig", "PoolConfig", "SlabConfig", "StackConfig"), config),
     **dict.fromkeys(("ArenaExhausted", "BudgetUnderflow", "CapacityExceeded", "ConfigError"), errors),

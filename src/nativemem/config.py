@@ -104,6 +104,9 @@ class Config:
     """What the configurations of the allocators share. Immutable; safe from any thread.
 
     Each is checked when it is made; a message starts with the section and the field (``arena.cap: …``).
+
+    >>> isinstance(ArenaConfig(cap="1 MiB"), Config), ArenaConfig.section
+    (True, 'arena')
     """
 
     #: names what messages call the configuration

@@ -54,7 +54,11 @@ ALIGN_MAX = 4096
 
 
 class Status:
-    """Status codes of the core; the C enum ``nm_status`` has the same values."""
+    """Status codes of the core; the C enum ``nm_status`` has the same values.
+
+    >>> Status.OK, Status.OUT_OF_MEMORY
+    (0, 1)
+    """
 
     OK = 0
     OUT_OF_MEMORY = 1
@@ -75,7 +79,14 @@ class Status:
 
 
 class Refusal(Exception):
-    """A status other than OK on its way to ``raise_status``, and the numbers that go with it (bytes)."""
+    """A status other than OK on its way to ``raise_status``, and the numbers that go with it (bytes).
+
+    Cores raise it; no public call lets one out.
+
+    >>> refusal = Refusal(Status.OVER_BUDGET, requested=100, used=950, limit=1000)
+    >>> refusal.status, refusal.requested > refusal.limit - refusal.used
+    (3, True)
+    """
 
     def __init__(self, status: int, requested: int = 0, used: int = 0, limit: int = 0) -> None:
         self.status, self.requested, self.used, self.limit = status, requested, used, limit

@@ -61,7 +61,11 @@ def _env_size(env: Mapping[str, str], name: str) -> int | None:
 
 class Settings:
     """The environment as it was when it was read. Sizes in bytes. Immutable, so for any thread; equal where all
-    values are."""
+    values are.
+
+    >>> Settings().profile_rate, Settings() == Settings(disable=True)
+    (524288, False)
+    """
 
     backend: str = "auto"
     #: the kill switch: each block from the system, no hooks

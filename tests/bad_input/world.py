@@ -126,7 +126,7 @@ class World:
         return self.another(f"budget {nm.name}", lambda: nm.Budget(ROOMY, name=f"beside {nm.name}"))
 
     def knows(self, thing: Any) -> bool:
-        """Whether it is one of those that stand here, to be ended by nobody but the world."""
+        """Whether it is one of those that stand here, that only the world may end."""
         here = (self.subject, self.system, self.nm.default_system, self.allocator, self.block, self.sentinel)
         return any(thing is other for other in (*here, *self.opened, *self.budgets, *self.aside.values()))
 

@@ -1,5 +1,5 @@
 /* Mistakes, one a run, for the checkers to find: `planted NAME`. Each is inside memory that libc has handed out
- * whole, so that only who is told of blocks can see it. What a run prints is of no interest; that the checker ends
+ * whole, so that only a checker that is told of blocks can see it. What a run prints is of no interest; that the checker ends
  * it with an error is. test_checkers.py runs them. */
 #include <pthread.h>
 #include <stdio.h>

@@ -60,7 +60,7 @@ typedef struct noun {
     nm_status (*release)(run *, const mark *);
     bool (*is_valid)(const run *, const mark *);
     void (*misuse)(run *, unsigned how, block *);
-    bool outlived; /* some blocks are its upstream's, or nobody's: its destroy leaves them */
+    bool outlived; /* some blocks are its upstream's, or have no owner: its destroy leaves them */
     bool lifo;    /* frees the newest block only */
     bool refuses; /* may say no to what a machine has memory for */
     bool heap;    /* has malloc's shape too */
@@ -516,7 +516,7 @@ static void model_free(run *r, size_t size) {
     }
     model_release(r, size);
 }
-/* A NULL from alloc: who counted it as a failure, and whether anybody may have refused at all. */
+/* A NULL from alloc: which allocator counted it as a failure, and whether any of them may have refused at all. */
 static void model_refusal(run *r, size_t size, size_t refuser, bool root, bool certain) {
     nm_status status = nm_last_failure().status;
     bool want = status == NM_OUT_OF_MEMORY || status == NM_EXHAUSTED || status == NM_OVER_BUDGET ||

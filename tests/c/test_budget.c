@@ -1,4 +1,4 @@
-/* What budgets do beyond a limit: pressure, options, lending, sharing; and that no limit is exceeded whoever does what. */
+/* What budgets do beyond a limit: pressure, options, lending, sharing; and that no limit is exceeded, whichever thread does what. */
 #define _GNU_SOURCE /* pthread_barrier_t */
 #include <pthread.h>
 #include <stdatomic.h>

@@ -1053,7 +1053,7 @@ static void test_idle_superblocks_make_room(void) {
     nm_budget_destroy(b);
 }
 
-/* ThreadSanitizer lets nobody start a thread in the child of a process that had several. */
+/* ThreadSanitizer lets no code start a thread in the child of a process that had several. */
 #ifndef NM__TSAN
 static pthread_barrier_t barrier;
 static void *hold_blocks(void *arg) {

@@ -226,7 +226,7 @@ static void test_forks_beside_a_heap_with_a_budget(void) {
 
 int main(void) {
     if (nm_region_init((size_t)1 << 30, (size_t)1 << 30, 10) != NM_OK || (heap = nm_heap_create(NULL, false)) == NULL) return 2;
-    free_one(MUCH); /* nobody asked for it yet */
+    free_one(MUCH); /* no call asked for it yet */
     CHECK(!nm__region_watched());
     nm_region_trim();
     nm__region_watch();

@@ -10,7 +10,7 @@
 
 #include "nativemem.h"
 
-/* Whoever comes first makes the heap; there is one in the end. */
+/* The thread that comes first makes the heap; there is one in the end. */
 static pthread_barrier_t gate;
 static void *first_use(void *unused) {
     (void)unused;

@@ -107,7 +107,7 @@ static void test_refusals(bottom *b) {
         CHECK(too_much[i] <= NM_SIZE_MAX - NM_PORT_ALIGN_MAX || no_layout_of(too_much[i]));
         CHECK(nm_plain_calloc(p, too_much[i], 1) == NULL && nm_plain_calloc(p, 2, too_much[i]) == NULL);
     }
-    CHECK(nm_plain_calloc(p, SIZE_MAX / 8 + 2, 8) == NULL && no_layout_of(SIZE_MAX)); /* 8, to who does not look */
+    CHECK(nm_plain_calloc(p, SIZE_MAX / 8 + 2, 8) == NULL && no_layout_of(SIZE_MAX)); /* 8, if the product is not checked */
     char *kept = nm_plain_malloc(p, 1000);
     fill(kept, 1000, 1);
     size_t used = nm_budget_used(b->budget);
@@ -135,7 +135,7 @@ static void test_refusals(bottom *b) {
     nm_plain_destroy(p);
 }
 
-/* With a head, or in a secure heap, and while nobody else has the memory. */
+/* With a head, or in a secure heap, and while no other block has the memory. */
 static void test_twice(void) {
     nm_system *s = nm_system_create();
     nm_arena *a = nm_arena_create(nm_system_port(s), (nm_arena_options){.hint = 4096, .grow = true});

@@ -94,7 +94,7 @@ static void test_double_free(void) {
     void *span = nm_alloc(port, 100000, 16);
     CHECK(nm_free(port, (char *)span + 65536, 100, 16) == NM_FOREIGN_BLOCK);
     CHECK(nm_free(port, span, 100000, 16) == NM_OK);
-    CHECK(nm_free(port, span, 100000, 16) == NM_FOREIGN_BLOCK); /* its pages are nobody's by now */
+    CHECK(nm_free(port, span, 100000, 16) == NM_FOREIGN_BLOCK); /* its pages belong to no block by now */
     nm_heap_destroy(other);
     nm_heap_destroy(h);
 }
@@ -182,7 +182,7 @@ static void test_guards(void) {
     CHECK(nm_free(port, cell, 100, 16) == NM_OK && nm_free(port, span, 100000, 16) == NM_OK);
     nm_heap_trim(h);
     nm_heap_destroy(h);
-    h = nm_heap_create(NULL, false); /* who gets the pages next can write all of them */
+    h = nm_heap_create(NULL, false); /* the heap that gets the pages next can write all of them */
     span = nm_heap_malloc(h, 4 * 65536);
     memset(span, 1, 4 * 65536);
     CHECK(nm_heap_free(h, span) == NM_OK);

@@ -534,7 +534,7 @@ static void test_a_slab_outlives_its_thread(void) {
     CHECK(stats(o.upstream).live == 1 && filled(o.blocks[CELLS - 1], 60, CELLS - 1));
     o.from = CELLS - 1, o.to = CELLS;
     in_thread(free_some, &o);
-    CHECK(stats(o.upstream).live == 0); /* no spare is kept for nobody */
+    CHECK(stats(o.upstream).live == 0); /* no spare is kept for a thread that is gone */
     CHECK(stats(nm_slab_port(o.slab)).used == 0 && stats(nm_slab_port(o.slab)).reserved == 0);
     SOUND(nm_slab_check(o.slab));
     nm_slab_destroy(o.slab);
@@ -595,7 +595,7 @@ static void test_frees_while_the_thread_ends(void) {
     nm_system_destroy(upstream);
 }
 
-/* An upstream that does something before it takes a block back, which for a slab of nobody is while it is busy. */
+/* An upstream that does something before it takes a block back, which for a slab without an owner is while it is busy. */
 static struct {
     nm_allocator under;
     void (*before_free)(void);
@@ -657,7 +657,7 @@ static void *free_the_last(void *unused) {
     atomic_store(&freed, true);
     return NULL;
 }
-/* The thread has collected for the last time, and its slab is nobody's only in a moment. */
+/* The thread has collected for the last time, and its slab has an owner for a moment more. */
 static void test_the_last_free_while_the_thread_ends(void) {
     nm_system *upstream = nm_system_create();
     pthread_t thread;
@@ -704,7 +704,7 @@ static void test_fork_while_the_thread_ends(void) {
     nm_system_destroy(upstream);
 }
 
-/* A child has the slabs of the threads that it does not have: owned, or nobody's. */
+/* A child has the slabs of the threads that it does not have: owned, or without an owner. */
 static orphan left;
 static void free_the_owned(void) {
     left.from = 100, left.to = CELLS;
@@ -771,7 +771,7 @@ static bool all_bytes(const unsigned char *ptr, size_t size, unsigned char byte)
     return true;
 }
 #ifdef NM__WATCHED
-#define SEEN_DEAD(ptr, size, byte) true /* the checker lets nobody look */
+#define SEEN_DEAD(ptr, size, byte) true /* the checker lets no code look */
 #else
 #define SEEN_DEAD(ptr, size, byte) all_bytes(ptr, size, byte)
 #endif
@@ -806,7 +806,7 @@ static void test_patterns(void) {
     nm_stack_destroy(s);
 }
 
-/* What the user may have written goes, not only what was asked for. A checker lets nobody write that. */
+/* What the user may have written goes, not only what was asked for. A checker lets no code write that. */
 #ifndef NM__WATCHED
 static void test_a_slab_wipes_whole_cells(void) {
     static const size_t bins[] = {64};

@@ -1,4 +1,4 @@
-/* What any thread may call, called by several at once: nobody's memory is anybody else's, and the sums are exact.
+/* What any thread may call, called by several at once: no block is given to two threads, and the sums are exact.
  * What else goes wrong between threads is ThreadSanitizer's to see. */
 #define _GNU_SOURCE /* pthread_barrier_t */
 #include <pthread.h>

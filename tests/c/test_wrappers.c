@@ -151,7 +151,7 @@ static void test_a_slab_ends_with_who_took_it_back(void) {
     CHECK(pthread_create(&thread, NULL, take_back, s) == 0 && pthread_join(thread, &block) == 0);
     CHECK(stats(nm_system_port(system)).live == 1);
     CHECK(nm_free(nm_slab_port(s), block, 100, 16) == NM_OK);
-    CHECK(stats(nm_system_port(system)).live == 0); /* nobody else would give the superblock back */
+    CHECK(stats(nm_system_port(system)).live == 0); /* no other call would give the superblock back */
     nm_locked_destroy(lock);
     nm_slab_destroy(s);
     nm_system_destroy(system);

@@ -307,7 +307,7 @@ def test_many_owners(nm: Binding) -> None:
 
 
 def test_threads_never_exceed_the_limit(nm: Binding) -> None:
-    """BUDGET-2: not at any instant that anyone can see."""
+    """BUDGET-2: not at any instant that a thread can see."""
     top = nm.Budget(1000)
     leaves = [nm.Budget(600, parent=top) for _ in range(2)]
     start = threading.Barrier(8)

@@ -760,7 +760,7 @@ def test_python_code_inside_reset_and_release_shares_no_bytes(nm: Binding) -> No
 
 
 def test_what_upstream_does_not_take_back_stays_in_use_there(nm: Binding) -> None:
-    """LIFE-9: below the top of a stack, or from a thread that is not upstream's; who gives it back is not told."""
+    """LIFE-9: below the top of a stack, or from a thread that is not upstream's; its caller is not told."""
     stack = nm.Stack("1 MiB")
     arena = nm.Arena(hint=64, upstream=stack)
     for n in (60, 100, 200):

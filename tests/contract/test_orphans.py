@@ -121,7 +121,7 @@ def test_nobody_sees_them(nm: Binding) -> None:
 
 
 def test_a_wrapper_ends_with_an_orphan_above_a_live_block(nm: Binding) -> None:
-    """LIFE-8: newest first, whether anybody refers to it or not."""
+    """LIFE-8: newest first, whether a reference to it is left or not."""
     stack = nm.Stack(1000)
     one, other = (nm.Limited(stack, nm.Budget(1000)) for _ in range(2))
     kept, dropped, top = one.alloc(10), one.alloc(20), other.alloc(30)

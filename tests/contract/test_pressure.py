@@ -1,4 +1,4 @@
-"""BUDGET-3, 5, 6, 7: pressure and who is told, and what a budget can be made with."""
+"""BUDGET-3, 5, 6, 7: pressure and which callbacks are told, and what a budget can be made with."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_ancestors_are_told(nm: Binding) -> None:
     assert told == [("warn", "leaf")]
     other.reserve(5)
     assert told[1:] == [("warn", "root")]
-    assert not other.try_reserve(40)  # refused by the root: nobody crossed anything
+    assert not other.try_reserve(40)  # refused by the root: no budget crossed a level
     assert len(told) == 2 and other.pressure == "normal"
 
 

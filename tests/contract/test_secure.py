@@ -55,7 +55,7 @@ def test_configuration(nm: Binding, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_usable_is_size(nm: Binding, size: int) -> None:
-    """HEAP-4: what follows is watched, so it is nobody's."""
+    """HEAP-4: what follows is watched, so no block has it."""
     heap = nm.Heap(secure=True)
     for align in (1, 16, 64, 4096):
         block = heap.alloc(size, align)
@@ -206,7 +206,7 @@ def test_a_write_after_free() -> None:
 @pytest.mark.touches_freed
 @pytest.mark.usefixtures("needs_native")
 def test_a_forged_link() -> None:
-    """HEAP-4: who writes an address into a freed cell does not get it from the next allocation."""
+    """HEAP-4: an address written into a freed cell does not come out of the next allocation."""
     heap = load("native").Heap(secure=True)
     blocks = [heap.alloc(200) for _ in range(4)]
     address = blocks[2].address
@@ -259,7 +259,7 @@ def overrun(size: int, kind: str, far: int) -> tuple[int, str]:
 @pytest.mark.usefixtures("needs_native")
 @pytest.mark.skipif(sys.platform != "linux", reason="how a process dies by its guard page is Linux's here")
 def test_a_guard_page_stops_a_long_overflow() -> None:
-    """HEAP-4: a span ends in a page that nobody can touch; for 200000 bytes 204800 are taken, with it."""
+    """HEAP-4: a span ends in a page that no code can touch; for 200000 bytes 204800 are taken, with it."""
     to_guard = 204_800 - 4096 - 200_000
     assert overrun(200_000, "secure", to_guard) == (-signal.SIGSEGV, "made\n")
     assert overrun(200_000, "secure", to_guard - 1) == (0, "made\nwritten\n")

@@ -140,7 +140,7 @@ def test_a_stack_may_be_shorter(nm: Binding) -> None:
 
 
 def test_frames_of_the_package_are_left_out(nm: Binding) -> None:
-    """TRACE-6: who called it is meant."""
+    """TRACE-6: the line that called the package is meant."""
     traced = nm.Traced(nm.System(), stacks=1)
     kept = [traced.alloc_many([10, 20]), traced.alloc_value("d", 1.0), traced.array("d", 3)]
     assert {frame.file for site in traced.sites() for frame in site.frames} == {HERE}

@@ -290,7 +290,7 @@ def test_frees_from_another_thread(nm: Binding) -> None:
 
 
 def test_an_empty_block_freed_by_another_thread(nm: Binding) -> None:
-    """SLAB-3: who frees need not know whether there is anything in it."""
+    """SLAB-3: code that frees need not know whether there is anything in it."""
     slab = nm.Slab()
     block = slab.alloc(0)
     in_thread(block.free)
@@ -395,7 +395,7 @@ def test_the_end_of_the_owners_thread(nm: Binding) -> None:
 
 
 def test_frees_race_with_the_end_of_the_owners_thread(nm: Binding) -> None:
-    """SLAB-5: nothing stays behind, whoever comes last."""
+    """SLAB-5: nothing stays behind, whichever thread comes last."""
     system = nm.System()
     for _ in range(30):
         handed: queue.SimpleQueue = queue.SimpleQueue()

@@ -205,7 +205,7 @@ def test_padding_goes_with_its_block(nm: Binding, first: int, align: int) -> Non
         block = stack.alloc(50, align)
         assert block.address % align == 0
         assert full(stack, 1, 1) == (1, start + 50, start + 50)
-        assert stack.stats.current == first + 50, "padding is nobody's"
+        assert stack.stats.current == first + 50, "padding belongs to no block"
         block.free()
     assert stack.alloc(start + 50 - first, 1).alive
 

@@ -532,7 +532,7 @@ def test_what_is_refused_is_not_wiped(nm: Binding) -> None:
 
 
 def test_threads_are_counted_exactly(nm: Binding) -> None:
-    """TRACE-1, TRACE-7: whoever frees what, and also of threads that have ended."""
+    """TRACE-1, TRACE-7: whichever thread frees what, and also of threads that have ended."""
     traced = nm.Traced(nm.Heap())
     with ThreadPoolExecutor(4) as pool:
         batches = pool.map(lambda n: [traced.alloc(n) for _ in range(100)], (10, 20, 30, 40))

@@ -319,7 +319,7 @@ def test_the_environment() -> None:
 
 
 def test_lend_and_borrow(manager: Manager) -> None:
-    """MGR-1: a loan moves unused limit; who may lend to whom is the lender's lends_to."""
+    """MGR-1: a loan moves unused limit; which owner may lend to which is the lender's lends_to."""
     m = manager(
         {"rich": {"limit": 1000, "lends_to": ["poor"]}, "poor": 100, "other": {"limit": 500, "minimum": 400}}
     )

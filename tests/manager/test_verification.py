@@ -297,7 +297,7 @@ def test_the_ledger(nm: Binding) -> None:
     assert len({each.id for each in checks.ledger()}) == 3
     assert checks.check() == 1
     with nm.Limited(None, m.owner("a")).alloc(10):
-        checks.check()  # a charge of somebody else's is none of the ledger's
+        checks.check()  # a charge that the manager did not make is none of the ledger's
     ghost = checks._ghost
     entry = ghost._entries[checks.ledger()[0].id]
     ghost._entries[entry.id] = entry._replace(size=99)
@@ -347,7 +347,7 @@ def test_a_manager_that_is_gone_leaves_no_invariant() -> None:
 
 
 def test_invariants() -> None:
-    """VER-8: callables that anybody registers; what came of it is in the stats."""
+    """VER-8: callables that any code registers; what came of it is in the stats."""
     checks = Verification("basic")
     good = [True, None, "too many", False]
     checks.invariant("queue", lambda: good[0])

@@ -355,8 +355,8 @@ def test_a_process_that_was_not_asked_at_its_start(tmp_path: Path) -> None:
         assert "cache" in shown
 
 
-def test_waits_for_no_one_at_the_end() -> None:
-    """A process ends at once, whoever is connected."""
+def test_waits_for_no_client_at_the_end() -> None:
+    """A process ends at once, whatever is connected."""
     program = PROGRAM + "import tempfile, socket\nfolder = tempfile.mkdtemp()\nmade = control.serve(folder)\n"
     program += "s = socket.socket(socket.AF_UNIX); s.connect(made.path)\n"
     began = time.monotonic()

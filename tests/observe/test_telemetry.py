@@ -235,7 +235,7 @@ def test_what_a_bridge_does_not_take(given: dict[str, Any]) -> None:
 
 @native
 def test_within_a_budget_that_is_full() -> None:
-    """OBS-2: the refusal of a scope is noted in the core, and logged at nobody's charge."""
+    """OBS-2: the refusal of a scope is noted in the core, and logged without a charge to any budget."""
     run("""
         import io, logging, warnings
         import nativemem

@@ -272,7 +272,7 @@ class Swept:
                 continue
             if not isinstance(row, tuple) or not all(isinstance(r, tuple) for r in rows):
                 return False
-            if len(row) == 3:  # bytes, blocks, of which somebody refers to
+            if len(row) == 3:  # bytes, blocks, of which some reference is left
                 if row[2] > max(r[2] for r in rows):
                     return False
             elif row[1:] not in [r[1:] for r in rows]:  # a budget: used, and the rest

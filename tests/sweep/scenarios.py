@@ -47,7 +47,7 @@ def _entered(run: Callable[[World], Any]) -> Callable[[World], Any]:
 
     def inside(w: World) -> Any:
         given = run(w)
-        if type(given).__name__ == "CPort":  # should there be no memory to close it, who has it tries again
+        if type(given).__name__ == "CPort":  # should there be no memory to close it, its holder tries again
             w.stays = given
         with given:
             w.inside()
@@ -72,7 +72,7 @@ def _full(w: World) -> None:
 
 
 def _pressed(w: World) -> None:
-    """The next charge brings the budget to a level of which somebody is told."""
+    """The next charge brings the budget to a level of which a callback is told."""
     for budget in w.budgets:
         budget.limit = budget.used + 70
 

@@ -53,6 +53,8 @@ class Utilities:
     >>> import nativemem
     >>> nativemem.utilities.align_up(100, 64), nativemem.utilities.align_up(2**64 - 1, 16)
     (128, None)
+    >>> isinstance(nativemem.utilities, Utilities)
+    True
     """
 
     __slots__ = ()

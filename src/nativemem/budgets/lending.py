@@ -148,7 +148,7 @@ class Lending:
                 if not (allowed and (self._sharing is None or self._sharing._has_share(self, n))):
                     raise BudgetExceeded(
                         f"{self._label()} may not lend {n} bytes to {borrower._label()}",
-                        suggestion="its SharingPolicy says to whom it lends, and how much",
+                        suggestion="its SharingPolicy says to which budgets it lends, and how much",
                         **space(n, self.used, self.limit),
                         owner=self._name,
                     )

@@ -52,7 +52,8 @@ def allocator(ffi: Any, allocator: Allocator, *, zero: bool = False, align: int 
     block goes when that object does. As in cffi nothing else holds it: no slice, no ``p + 1``, no cast, no pointer
     that C was given. What has an initialiser other than a length is made by ``ffi.new`` first and copied.
 
-    ``new`` raises what ``allocator.alloc`` raises, and what ``ffi.new`` does. Raises :class:`ConfigError` for an
+    ``new`` raises what ``allocator.alloc`` raises, and what ``ffi.new`` does, :class:`TypeError` for what is no
+    pointer or array type among it. Raises :class:`ConfigError` for an
     argument of another kind. Thread policy as ``alloc``.
 
     >>> import cffi, nativemem

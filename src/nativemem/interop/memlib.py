@@ -214,7 +214,18 @@ def hfree(block: Any) -> None:
 
 def detach(block: Any) -> Any:
     """Makes a block of memlib C's: returns its ``void *``, for C's ``HFree`` or :func:`hfree`, and the block is as
-    one that was freed. Raises as :meth:`Allocator.free`; :class:`NativeUnavailable` on the pure backend."""
+    one that was freed. Raises as :meth:`Allocator.free`; :class:`NativeUnavailable` on the pure backend.
+
+    >>> import nativemem
+    >>> block = hmalloc(100)
+    >>> if nativemem.backend == "native":
+    ...     pointer = detach(block)  # a C function may keep it, and call HFree
+    ...     hfree(pointer)
+    ... else:
+    ...     hfree(block)
+    >>> block.alive
+    False
+    """
     need_native("a block for C")
     memlib = _memlib()
     # first, as there may be no memory for it
@@ -224,14 +235,24 @@ def detach(block: Any) -> Any:
 
 
 def mem_init() -> bool:
-    """May be called first, and again; not needed. Logs at ``logging.INFO`` and returns True."""
+    """May be called first, and again; not needed. Logs at ``logging.INFO`` and returns True.
+
+    >>> mem_init()
+    True
+    """
     _memlib()
     _say(Level.INFO, f"mem_init(): the {configured().name} backend")
     return True
 
 
 def mem_uninit() -> bool:
-    """Gives memory that is not in use back to the system. Blocks stay. Logs and returns as :func:`mem_init`."""
+    """Gives memory that is not in use back to the system. Blocks stay. Logs and returns as :func:`mem_init`.
+
+    >>> block = hmalloc(100)
+    >>> mem_uninit(), block.alive
+    (True, True)
+    >>> hfree(block)
+    """
     _memlib()._core.trim()
     _say(Level.INFO, "mem_uninit(): done")
     return True

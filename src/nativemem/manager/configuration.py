@@ -81,7 +81,7 @@ def _level(value: Any) -> str:
 @dataclass(frozen=True)
 class OwnerConfiguration:
     """What an owner is made with: ``limit`` and ``minimum`` in bytes, ``warn`` and ``critical``, fractions of the
-    limit where pressure begins, ``lends_to``, names of those who may borrow (None: any)."""
+    limit where pressure begins, ``lends_to``, names of the owners that may borrow (None: any)."""
 
     limit: int
     minimum: int = 0

@@ -234,6 +234,16 @@ class MemoryManager:
         Parameters: ``path`` of the file; ``upstream`` and ``verification`` as for the class, where the file cannot
         say it. Raises :class:`ConfigError` that names every key that is wrong, as ``owners.cache.limit``, for what
         is no TOML, and on Python 3.10 without ``tomli``; :class:`OSError` where there is no file. Any thread.
+
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from nativemem.manager import MemoryManager
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "memory.toml")
+        ...     _ = path.write_text("total = '1 MiB'\\nowners = {cache = '256 KiB'}")
+        ...     manager = MemoryManager.from_toml(path)
+        >>> manager.total.limit, manager.owner("cache").limit
+        (1048576, 262144)
         """
         made = configuration.read_toml(path)
         return cls._made(made, upstream, verification)

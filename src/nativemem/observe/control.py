@@ -191,7 +191,15 @@ def _answer(line: bytes) -> bytes:
 
 
 class Control:
-    """An open socket; see :func:`serve`. ``path`` is its file."""
+    """An open socket; see :func:`serve`. ``path`` is its file.
+
+    >>> import os, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     control = serve(folder)
+    ...     isinstance(control, Control), os.path.exists(control.path)
+    ...     control.close()
+    (True, True)
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path

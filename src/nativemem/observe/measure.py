@@ -101,8 +101,8 @@ def _turn(source: Any) -> None:
 
 
 class Measure:
-    """What :func:`measure` returns. Its figures are those of now while its block runs, and of the end of it
-    afterwards; each is None where nothing counts it.
+    """What :func:`measure` returns, for its ``owner``. Its figures are those of now while its block runs, and of
+    the end of it afterwards; each is None where nothing counts it.
 
     ``delta``, bytes in use at the end that were not at the start (less than 0: more went than came); ``peak``,
     the most that it had more than at the start; ``count``, blocks, of a budget charges; ``denials``, requests
@@ -188,7 +188,18 @@ class Measure:
         return self._end
 
     def reset_peak(self) -> None:
-        """Has :attr:`peak` begin anew, with what is in use now. Those of other blocks, around and inside, stay."""
+        """Has :attr:`peak` begin anew, with what is in use now. Those of other blocks, around and inside, stay.
+
+        >>> import nativemem
+        >>> budget = nativemem.Budget("1 MiB")
+        >>> with measure(budget) as taken:
+        ...     with budget.reserve(700):
+        ...         pass
+        ...     first = taken.peak
+        ...     taken.reset_peak()
+        ...     first, taken.peak
+        (700, 0)
+        """
         if self._state == "open":
             self._top = self._now().used
             if self._scope is not None:

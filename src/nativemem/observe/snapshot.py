@@ -278,7 +278,18 @@ def snapshot(*, allocators: bool = False, sites: bool = True) -> Snapshot:
 
 def from_recording(recording: Recording) -> Snapshot:
     """What a profile's recording shows last, as a :class:`Snapshot`: owners and sites, of the process its pid
-    alone."""
+    alone. Any thread.
+
+    >>> import nativemem
+    >>> from nativemem.observe.profile import Profile
+    >>> installed = nativemem.install()  # doctest: +SKIP
+    >>> rows = nativemem.Budget("8 MiB", name="rows")
+    >>> with Profile(rate=1) as profile, rows:  # doctest: +SKIP
+    ...     kept = [bytes(1000) for _ in range(1000)]
+    >>> last = from_recording(profile.read())  # doctest: +SKIP
+    >>> "rows" in {owner.path for owner in last.owners if owner.stats.current > 1_000_000}  # doctest: +SKIP
+    True
+    """
     owners = [
         OwnerState(
             path=owner.name,
@@ -329,7 +340,7 @@ def _allocators() -> list[AllocatorState]:
     """A list, since a tuple that is being made is among the objects that it looks at, and could not grow then."""
     found = []
     for each in gc.get_objects():
-        if issubclass(type(each), Allocator):  # isinstance asks the object, which may be anybody's
+        if issubclass(type(each), Allocator):  # isinstance asks the object, which may run code of the program's
             try:
                 owner = each.owner
                 path = None if owner is None else _path(owner._core)

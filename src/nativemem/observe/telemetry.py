@@ -178,7 +178,16 @@ class Bridge:
 
     def flush(self) -> int:
         """Logs what has happened since the last time, charged to no budget, and returns how many events that
-        were: none where another flush is under way. What logging itself causes is not logged. Any thread."""
+        were: none where another flush is under way. What logging itself causes is not logged. Any thread.
+
+        >>> import logging, nativemem
+        >>> logger = logging.getLogger("memory")
+        >>> logger.propagate = False
+        >>> with to_logging(logger) as bridge:
+        ...     _ = nativemem.Budget("1 KiB", "cache").try_reserve("2 KiB")
+        ...     bridge.flush() >= 1, bridge.flush()
+        (True, 0)
+        """
         if not self._busy.acquire(blocking=False):
             return 0
         try:

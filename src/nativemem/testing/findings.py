@@ -38,6 +38,10 @@ class Finding:
     for. ``python`` and ``c`` are the stacks that asked for it, ``end_python`` and ``end_c`` those of the end where
     there is one, all innermost first. ``output`` is what the process wrote first, ``command`` shows it again.
     ``known``, in ``Findings.interpreter``, says which of the interpreter's own faults it is.
+
+    >>> found = Finding("crash", "SIGSEGV", (3, 7), "obj", 64, python=(), c=())
+    >>> found.nth, str(found).splitlines()[0]
+    (3, 'crash: SIGSEGV')
     """
 
     kind: str

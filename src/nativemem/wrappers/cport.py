@@ -19,7 +19,7 @@ __all__ = ["BrotliCalls", "BzipCalls", "CPort", "LuaCalls", "PlainCalls", "ZlibC
 
 class PlainCalls(NamedTuple):
     """C functions without a context, as the C library's own: ``malloc``, ``realloc``, ``free``, ``calloc``,
-    ``usable_size``."""
+    ``usable_size``. See :attr:`CPort.plain`."""
 
     malloc: Any
     realloc: Any
@@ -36,7 +36,7 @@ class LuaCalls(NamedTuple):
 
 
 class ZlibCalls(NamedTuple):
-    """What a ``z_stream`` has fields for: ``zalloc``, ``zfree``, ``opaque``."""
+    """What a ``z_stream`` has fields for: ``zalloc``, ``zfree``, ``opaque``. What :attr:`CPort.zlib` returns."""
 
     zalloc: Any
     zfree: Any
@@ -44,7 +44,8 @@ class ZlibCalls(NamedTuple):
 
 
 class BzipCalls(NamedTuple):
-    """What a ``bz_stream`` has fields for: ``bzalloc``, ``bzfree``, ``opaque``."""
+    """What a ``bz_stream`` has fields for: ``bzalloc``, ``bzfree``, ``opaque``. What
+    :attr:`CPort.bzip2` returns."""
 
     bzalloc: Any
     bzfree: Any
@@ -52,7 +53,8 @@ class BzipCalls(NamedTuple):
 
 
 class ZstdCalls(NamedTuple):
-    """What a ``ZSTD_customMem`` has fields for: ``customAlloc``, ``customFree``, ``opaque``."""
+    """What a ``ZSTD_customMem`` has fields for: ``customAlloc``, ``customFree``, ``opaque``. What
+    :attr:`CPort.zstd` returns."""
 
     customAlloc: Any
     customFree: Any
@@ -61,7 +63,7 @@ class ZstdCalls(NamedTuple):
 
 class BrotliCalls(NamedTuple):
     """What ``BrotliEncoderCreateInstance`` and ``BrotliDecoderCreateInstance`` take: ``alloc_func``, ``free_func``,
-    ``opaque``."""
+    ``opaque``. What :attr:`CPort.brotli` returns."""
 
     alloc_func: Any
     free_func: Any
@@ -93,6 +95,7 @@ class CPort:
     ...     nothing = ffi.NULL
     ...     with nativemem.Heap().c_port() as port:
     ...         assert as_lua_does(*port.lua) and port.stats.count == 1
+    ...         assert isinstance(port, nativemem.CPort)
     """
 
     __slots__ = ("__weakref__", "_allocator", "_closed", "_core")
@@ -162,7 +165,22 @@ class CPort:
     @property
     def expat(self) -> Any:
         """Points to an ``XML_Memory_Handling_Suite`` (cast it), for ``XML_ParserCreate_MM``. Takes a set as
-        :attr:`plain` does."""
+        :attr:`plain` does.
+
+        >>> import nativemem
+        >>> if nativemem.backend == "native":
+        ...     from cffi import FFI
+        ...     ffi = FFI()
+        ...     ffi.cdef(
+        ...         "typedef struct { void *(*malloc)(size_t); void *(*realloc)(void *, size_t);"
+        ...         "  void (*free)(void *); } XML_Memory_Handling_Suite;"
+        ...     )
+        ...     with nativemem.Heap().c_port() as port:
+        ...         calls = ffi.cast("XML_Memory_Handling_Suite *", port.expat)
+        ...         block = calls.malloc(200)
+        ...         assert port.stats.live == 1 and port.stats.current >= 200
+        ...         calls.free(block)
+        """
         return self._place("expat")
 
     @property
@@ -174,6 +192,19 @@ class CPort:
         as it is by the import of Python's ``sqlite3`` where that is linked with the same library,
         ``sqlite3_config`` changes nothing and answers ``SQLITE_MISUSE`` (21), which is to be looked at.
         ``sqlite3_shutdown``, with every connection closed, makes it possible again.
+
+        >>> import nativemem
+        >>> if nativemem.backend == "native":
+        ...     from cffi import FFI
+        ...     ffi = FFI()
+        ...     ffi.cdef(
+        ...         "typedef struct { void *(*xMalloc)(int); void (*xFree)(void *); } sqlite3_mem_methods;"
+        ...     )
+        ...     with nativemem.Heap().c_port() as port:
+        ...         calls = ffi.cast("sqlite3_mem_methods *", port.sqlite)
+        ...         block = calls.xMalloc(200)
+        ...         assert port.stats.live == 1 and port.stats.current >= 200
+        ...         calls.xFree(block)
         """
         return self._place("sqlite")
 
@@ -184,38 +215,106 @@ class CPort:
 
     @property
     def zlib(self) -> ZlibCalls:
-        """For the fields of a ``z_stream``, before ``deflateInit`` or ``inflateInit``."""
+        """For the fields of a ``z_stream``, before ``deflateInit`` or ``inflateInit``, a :class:`ZlibCalls`.
+
+        >>> import nativemem
+        >>> if nativemem.backend == "native":
+        ...     with nativemem.Heap().c_port() as port:
+        ...         alloc, free, context = port.zlib
+        ...         block = alloc(context, 10, 20)
+        ...         assert port.stats.live == 1 and port.stats.current >= 200
+        ...         free(context, block)
+        """
         core = self._opened()
         return ZlibCalls(core.zalloc, core.zfree, self.context)
 
     @property
     def bzip2(self) -> BzipCalls:
-        """For the fields of a ``bz_stream``, before ``BZ2_bzCompressInit`` or ``BZ2_bzDecompressInit``."""
+        """For the fields of a ``bz_stream``, before ``BZ2_bzCompressInit`` or ``BZ2_bzDecompressInit``, a
+        :class:`BzipCalls`.
+
+        >>> import nativemem
+        >>> if nativemem.backend == "native":
+        ...     with nativemem.Heap().c_port() as port:
+        ...         alloc, free, context = port.bzip2
+        ...         block = alloc(context, 10, 20)
+        ...         assert port.stats.live == 1 and port.stats.current >= 200
+        ...         free(context, block)
+        """
         core = self._opened()
         return BzipCalls(core.bzalloc, core.zfree, self.context)
 
     @property
     def zstd(self) -> ZstdCalls:
-        """For the fields of a ``ZSTD_customMem``, which ``ZSTD_createCCtx_advanced`` and the like take."""
+        """For the fields of a ``ZSTD_customMem``, which ``ZSTD_createCCtx_advanced`` and the like take, a
+        :class:`ZstdCalls`.
+
+        >>> import nativemem
+        >>> if nativemem.backend == "native":
+        ...     with nativemem.Heap().c_port() as port:
+        ...         alloc, free, context = port.zstd
+        ...         block = alloc(context, 200)
+        ...         assert port.stats.live == 1 and port.stats.current >= 200
+        ...         free(context, block)
+        """
         core = self._opened()
         return ZstdCalls(core.alloc, core.zfree, self.context)
 
     @property
     def brotli(self) -> BrotliCalls:
-        """For ``BrotliEncoderCreateInstance`` and ``BrotliDecoderCreateInstance``."""
+        """For ``BrotliEncoderCreateInstance`` and ``BrotliDecoderCreateInstance``, a :class:`BrotliCalls`.
+
+        >>> import nativemem
+        >>> if nativemem.backend == "native":
+        ...     with nativemem.Heap().c_port() as port:
+        ...         alloc, free, context = port.brotli
+        ...         block = alloc(context, 200)
+        ...         assert port.stats.live == 1 and port.stats.current >= 200
+        ...         free(context, block)
+        """
         core = self._opened()
         return BrotliCalls(core.alloc, core.zfree, self.context)
 
     @property
     def lzma(self) -> Any:
         """Points to an ``lzma_allocator`` (cast it), for the field of an ``lzma_stream`` and the functions that
-        take one. It stays where it is."""
+        take one. It stays where it is.
+
+        >>> import nativemem
+        >>> if nativemem.backend == "native":
+        ...     from cffi import FFI
+        ...     ffi = FFI()
+        ...     ffi.cdef(
+        ...         "typedef struct { void *(*alloc)(void *, size_t, size_t);"
+        ...         "  void (*free)(void *, void *); void *opaque; } lzma_allocator;"
+        ...     )
+        ...     with nativemem.Heap().c_port() as port:
+        ...         calls = ffi.cast("lzma_allocator *", port.lzma)
+        ...         block = calls.alloc(calls.opaque, 10, 20)
+        ...         assert port.stats.live == 1 and port.stats.current >= 200
+        ...         calls.free(calls.opaque, block)
+        """
         return self._opened().lzma()
 
     @property
     def freetype(self) -> Any:
         """Points to an ``FT_MemoryRec_`` (cast it to ``FT_Memory``), for ``FT_New_Library``. It stays where it
-        is."""
+        is.
+
+        >>> import nativemem
+        >>> if nativemem.backend == "native":
+        ...     from cffi import FFI
+        ...     ffi = FFI()
+        ...     ffi.cdef(
+        ...         "typedef struct memory { void *user; void *(*alloc)(struct memory *, long);"
+        ...         "  void (*free)(struct memory *, void *); } *FT_Memory;"
+        ...     )
+        ...     with nativemem.Heap().c_port() as port:
+        ...         calls = ffi.cast("FT_Memory", port.freetype)
+        ...         block = calls.alloc(calls, 200)
+        ...         assert port.stats.live == 1 and port.stats.current >= 200
+        ...         calls.free(calls, block)
+        """
         return self._opened().freetype()
 
     @property

@@ -140,7 +140,16 @@ class Traced(Wrapper):
     def print_histogram(self, file: TextIO | None = None) -> None:
         """Prints the histograms of sizes and latencies, their percentiles, and what they were measured on, to
         ``file`` (None: stderr). Raises as :meth:`percentiles`. With ``NATIVEMEM_ALLOC_HISTO=1`` the process prints
-        those of everything that was traced when it ends."""
+        those of everything that was traced when it ends.
+
+        >>> import io, nativemem
+        >>> with nativemem.Traced(histogram=True) as traced:
+        ...     traced.alloc(100).free()
+        ...     shown = io.StringIO()
+        ...     traced.print_histogram(shown)
+        >>> shown.getvalue().startswith("Traced")
+        True
+        """
         sizes, latencies = self._histograms()
         show("Traced", sizes, latencies, self._backend.name, file)
 

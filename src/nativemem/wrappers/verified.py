@@ -102,7 +102,17 @@ class Verified(Wrapper):
 
     def unseal(self, block: Block) -> None:
         """The contents of ``block`` may change again; they are compared first, as the level has it. Does nothing
-        for one that is not sealed. Raises as :meth:`seal`. Any thread."""
+        for one that is not sealed. Raises as :meth:`seal`. Any thread.
+
+        >>> import nativemem
+        >>> with nativemem.Verified(level="full") as verified:
+        ...     block = verified.alloc(4)
+        ...     verified.seal(block)
+        ...     verified.unseal(block)
+        ...     memoryview(block)[:] = b"next"  # now it is no failure
+        ...     verified.seal(block)
+        ...     block.free()
+        """
         self._set(block, "unseal")
 
     def _set(self, block: Any, verb: str) -> None:

@@ -116,7 +116,7 @@ class BoundedBitSet(Bounded, MutableSet[int]):
         self._put(self._bits() | bits)
 
     def remove(self, value: int) -> None:
-        """Clears a bit. Raises :class:`KeyError` where it is not set."""
+        """Clears the bit ``value``, a number from 0 on. Raises :class:`KeyError` where it is not set."""
         if value not in self:
             raise KeyError(value)
         self.discard(value)

@@ -171,7 +171,7 @@ class BoundedString(Bounded, MutableSequence[str]):
             raise ValueError(f"{shown(value)} is not in the {name_of(self)}") from None
 
     def insert(self, index: int, value: Any) -> None:
-        """Puts text in before the character at an index."""
+        """Puts the text ``value`` in before the character at ``index``. Raises as :meth:`append`."""
         whole = list(str(self))
         whole.insert(index, self._text_of(value))
         self._put("".join(whole))

@@ -65,6 +65,23 @@ class Comparison:
 
     A line whose number differs, because code was added above it, is found again by its file, its function and its
     order there. Raises :class:`ConfigError` for another measure. Any thread.
+
+    >>> import nativemem
+    >>> from nativemem.observe.profile import Profile
+    >>> from nativemem.observe.report.comparison import Comparison
+    >>> from nativemem.observe.report.model import Report
+    >>> installed = nativemem.install()  # doctest: +SKIP
+    >>> rows = nativemem.Budget("8 MiB", name="rows")
+    >>> def run(n):
+    ...     with Profile(rate=1) as profile, rows:
+    ...         kept = [bytes(1000) for _ in range(n)]
+    ...     return Report(profile.read())
+    >>> compared = Comparison(run(100), run(1000))  # doctest: +SKIP
+    >>> "rows" in {each.owner for each in compared.grown_owners(500_000)}  # doctest: +SKIP
+    True
+    >>> line = compared.grown_sites(500_000)[0]  # doctest: +SKIP
+    >>> line.owner, line.is_certain, line.grew > 800_000  # doctest: +SKIP
+    ('rows', True, True)
     """
 
     def __init__(self, a: Report, b: Report, *, measure: str = "live") -> None:

@@ -17,7 +17,11 @@ __all__ = ["FORMATS", "Format", "format_of", "render"]
 
 class Format(NamedTuple):
     """``module`` has ``render(report, *, top, by, ...)``; ``endings`` are those of its files, the usual first;
-    ``help`` is a line."""
+    ``help`` is a line.
+
+    >>> isinstance(FORMATS["html"], Format), FORMATS["html"].endings
+    (True, ('.html', '.htm'))
+    """
 
     module: str
     endings: tuple[str, ...]
@@ -67,8 +71,14 @@ def render(
     the largest of, ``live``, ``peak`` or ``total``; ``owner``, one owner alone; ``where``, the recording's name.
     Raises :class:`ConfigError` for another format or measure, and for an owner that there is not. Any thread.
 
-    >>> from nativemem.observe.recording import read
-    >>> print(render(read("run.nm"), "markdown", top=10))  # doctest: +SKIP
+    >>> import nativemem
+    >>> from nativemem.observe.profile import Profile
+    >>> installed = nativemem.install()  # doctest: +SKIP
+    >>> with Profile(rate=1) as profile:  # doctest: +SKIP
+    ...     data = [bytes(1000) for _ in range(100)]
+    >>> text = render(profile.read(), "markdown", top=10)  # doctest: +SKIP
+    >>> text.splitlines()[0]  # doctest: +SKIP
+    '## Memory'
     """
     found = FORMATS.get(form)
     if found is None:

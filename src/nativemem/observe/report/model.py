@@ -96,6 +96,23 @@ class Report:
     """What there is to say of ``recording``; ``where`` names it, ``owner`` leaves all others out.
 
     Raises :class:`ConfigError` for an owner that the recording does not have. Any thread.
+
+    >>> import nativemem
+    >>> from nativemem.observe.profile import Profile
+    >>> from nativemem.observe.report.model import Report
+    >>> installed = nativemem.install()  # doctest: +SKIP
+    >>> rows = nativemem.Budget("2 MiB", name="rows")
+    >>> with Profile(rate=1) as profile, rows:  # doctest: +SKIP
+    ...     kept = [bytes(1000) for _ in range(1000)]
+    ...     try:
+    ...         bytes(4_000_000)
+    ...     except MemoryError:
+    ...         pass
+    >>> report = Report(profile.read())  # doctest: +SKIP
+    >>> report.sources[0][0], "rows" in report.timelines  # doctest: +SKIP
+    ('objects', True)
+    >>> report.refusals[0].owner, report.refusals[0].largest >= 4_000_000  # doctest: +SKIP
+    ('rows', True)
     """
 
     def __init__(self, recording: Recording, *, where: str = "", owner: str | None = None) -> None:

@@ -77,6 +77,12 @@ class Tree:
     """Nodes are numbers; 0 is the root, which stands for the process, and a node's parent has a smaller number.
 
     ``parents`` and ``places`` are by node, and ``leaves`` are what was taken. Not safe while it is being built.
+
+    >>> tree = Tree()
+    >>> main = tree.node(0, Place("app.py", 9, "main"))
+    >>> rows = tree.node(main, Place("app.py", 4, "rows"))
+    >>> [place.function for place in tree.path(rows)], tree.node(0, Place("app.py", 9, "main")) == main
+    (['rows', 'main'], True)
     """
 
     def __init__(self) -> None:

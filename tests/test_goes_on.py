@@ -349,6 +349,38 @@ def use_up():
 """
 
 
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("constants", [0, 300])
+def test_functions_that_are_refused(constants: int, traced: bool) -> None:
+    """CPython 3.12 and 3.13 give the code object of a refused function back twice: they crash soon, and would here.
+    constants: as many that stand before it, so that its number takes two units of code."""
+    code = """
+import sys, threading
+lines = ["def fill(slots):", *(f"  i = {n}.5" for n in range(CONSTANTS)), "  for i in numbers:"]
+exec(chr(10).join([*lines, "    slots[i] = lambda: None"]))
+def work():
+    if TRACED: sys.settrace(lambda frame, event, argument: None if event == "call" else 1)
+    for slots in lists:
+        try: fill(slots)
+        except MemoryError:
+            slots.clear()
+            refused[0] += 1
+refused = [0]
+numbers = list(range(60_000))
+lists = [[None] * len(numbers) for _ in range(6)]
+(code,) = (each for each in fill.__code__.co_consts if hasattr(each, "co_code"))
+kept = [code] * 20  # what would be lost is counted
+before = sys.getrefcount(code)
+bound(4)
+thread = threading.Thread(target=work)  # one without a scope asks for functions until they are refused
+thread.start()
+thread.join()
+print(refused[0], before - sys.getrefcount(code))
+"""
+    done = run(code.replace("CONSTANTS", str(constants)).replace("TRACED", str(traced)))
+    assert (done.returncode, done.stdout) == (0, "6 0\n"), done.stderr
+
+
 def test_a_thread_starts_with_nothing_left() -> None:
     """Its starter would wait for it for ever."""
     done = run(

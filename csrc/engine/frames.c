@@ -54,6 +54,20 @@ int nm__frame_opcode(const nm__frame *frame, int *special) {
     return _PyOpcode_Deopt[*special];
 }
 
+#if PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030E0000
+PyObject *nm__frame_constant_before(const nm__frame *frame) {
+    const PyCodeObject *code = nm__frame_code(frame);
+    const _Py_CODEUNIT *first = (const _Py_CODEUNIT *)(const void *)code->co_code_adaptive, *at = frame_instruction(frame);
+    size_t number = 0;
+    /* a unit has eight bits of it, the ones before have the higher ones; a tracer's opcode in its place leaves them */
+    for (int shift = 0; at > first && shift < 32; shift += 8) {
+        number |= (size_t)(--at)->op.arg << shift;
+        if (at > first && at[-1].op.code != EXTENDED_ARG) break;
+    }
+    return number < (size_t)PyTuple_GET_SIZE(code->co_consts) ? PyTuple_GET_ITEM(code->co_consts, (Py_ssize_t)number) : NULL;
+}
+#endif
+
 /* One of the exception table's numbers: six bits a byte, all but the last marked. */
 static int frame_next_number(const uint8_t **at) {
     int number = **at & 63;

@@ -1,5 +1,6 @@
 #include "engine/serve.h" /* first: Python.h wants to be */
 
+#include "engine/insides.h"
 #include "engine/sampler.h"
 
 NM_COLD void nm__serve_stop_if_corrupted(nm_status status) {
@@ -18,7 +19,10 @@ bool nm__serve_may_pass_on(void) {
 
 void *nm__serve_beyond(size_t size, bool zeroed) {
     nm__serve_stop_if_corrupted(nm_last_failure().status);
-    void *ptr = nm__engine_is_bounded() ? nm__overdraft_take(size, zeroed, false) : nm__overdraft_take_unbounded(size, zeroed);
+    bool bounded = nm__engine_is_bounded(); /* what is refused is passed on to no other then */
+    void *ptr = bounded ? nm__overdraft_take(size, zeroed, false) : nm__overdraft_take_unbounded(size, zeroed);
+    PyThreadState *thread = ptr == NULL && bounded ? nm__thread_state() : NULL;
+    if (thread != NULL) nm__insides_prepare_refusal(thread);
     nm__serve_watch_pressure();
     return ptr;
 }

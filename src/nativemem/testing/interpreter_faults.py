@@ -17,8 +17,9 @@ __all__ = ["FAULTS", "Fault", "known_fault"]
 @dataclass(frozen=True)
 class Fault:
     """``functions``: C functions that are all on the stack of the refusal, innermost first; ``end``: the one that
-    a crash is in, empty: any; ``kinds``: what comes of it. The versions that have it are from ``since`` to before
-    ``until``."""
+    a crash is in, empty: any; ``kinds``: what comes of it, empty: anything. The versions that have it are from
+    ``since`` to before ``until``. ``through``: an instruction called the last of ``functions``, itself or through
+    these; None: however it was called."""
 
     name: str
     functions: tuple[str, ...]
@@ -26,6 +27,7 @@ class Fault:
     kinds: tuple[str, ...]
     since: tuple[int, int]
     until: tuple[int, int]
+    through: tuple[str, ...] | None = None
 
 
 FAULTS = (
@@ -45,6 +47,16 @@ FAULTS = (
         (3, 11),
         (3, 12),
     ),
+    # what is freed too early may be used by anything, whenever that comes
+    Fault(
+        "a function object that has no memory gives its code object back twice",
+        ("PyFunction_NewWithQualName",),
+        "",
+        (),
+        (3, 12),
+        (3, 14),
+        ("PyFunction_New",),
+    ),
 )
 
 
@@ -56,8 +68,9 @@ def known_fault(finding: Finding) -> str:
         rest = iter(stack)
         if (
             fault.since <= sys.version_info[:2] < fault.until
-            and finding.kind in fault.kinds
+            and (not fault.kinds or finding.kind in fault.kinds)
             and all(function in rest for function in fault.functions)
+            and (fault.through is None or set(rest) <= set(fault.through))
             and (not fault.end or any(frame.function == fault.end for frame in finding.end_c[:1]))
         ):
             return fault.name

@@ -398,14 +398,20 @@ cbmc: ## prove the C core's sequential parts up to bounds (docs/proofs.md); ARGS
 .PHONY: test-oom test-disabled test-orders
 CONTRACT = $(BIN)/python -m pytest -q -o faulthandler_timeout=120 tests/contract $(ARGS)
 
-# N:how many tests have to meet the failure at least
-test-oom: $(VENV)/.installed-test ## the contract suite with the 1st, 3rd, 7th, 37th allocation of each test failing
-	for run in 1:3000 3:300 7:100 37:50; do \
-	  NATIVEMEM_TEST_OOM_N=$${run%:*} $(CONTRACT) --planted-at-least=$${run#*:} || exit; \
-	done
+# N:how many tests have to meet the failure at least. A process each: with -j2 two run side by side
+OOM_RUNS := 1:3000 3:300 7:100 37:50
+OOM_TARGETS := $(foreach run,$(OOM_RUNS),test-oom-$(firstword $(subst :, ,$(run))))
+.PHONY: $(OOM_TARGETS)
+test-oom: $(OOM_TARGETS) ## the contract suite with the 1st, 3rd, 7th, 37th allocation of each test failing
+
+define OOM_RUN
+test-oom-$(1): $(VENV)/.installed-test
+	NATIVEMEM_TEST_OOM_N=$(1) $$(CONTRACT) -p no:cacheprovider --planted-at-least=$(2)
+endef
+$(foreach run,$(OOM_RUNS),$(eval $(call OOM_RUN,$(firstword $(subst :, ,$(run))),$(lastword $(subst :, ,$(run))))))
 
 test-disabled: $(VENV)/.installed-test ## the contract suite under the kill switch
-	NATIVEMEM_DISABLE=1 $(CONTRACT)
+	NATIVEMEM_DISABLE=1 $(CONTRACT) -p no:cacheprovider
 
 .PHONY: test-contract test-pure test-python test-pythons
 test-contract: $(VENV)/.installed-test ## the contract suite, and nothing else; as many at once as there are cores

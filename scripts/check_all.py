@@ -53,8 +53,8 @@ VARIANTS = (
     ),
     Variant("slow", "test-slow", "the tests that take long by nature", "make test-slow"),
     Variant("pure", "test-pure", "an environment without the C core", "make test-pure"),
-    Variant("disabled", "test-disabled", "the kill switch, NATIVEMEM_DISABLE=1", "make test-disabled"),
-    Variant("oom", "test-oom", "the contract with allocations that fail", "make test-oom"),
+    Variant("disabled", "test-disabled", "the kill switch, NATIVEMEM_DISABLE=1", "make -j2 test-oom test-disabled"),
+    Variant("oom", "test-oom", "the contract with allocations that fail", "make -j2 test-oom test-disabled"),
     Variant("orders", "test-orders", "the contract on every order of wrappers"),
     Variant("clang", "c-tests-clang", "the C tests, compiled by clang", "make -j2 c-tests-clang", ("clang-19",)),
     Variant("asan", "c-tests-asan", "AddressSanitizer, UBSan, LeakSanitizer: the C tests", "make test"),
@@ -190,6 +190,9 @@ def main() -> int:
             outcome, seconds, last = run(each)
             outcomes.append(outcome)
             tell(f"{each.name:14} {outcome:9} {seconds:7.0f} s  {last[:150]}")
+        left_out = [each.name for each in VARIANTS if each not in chosen]
+        if left_out:
+            tell(f"not asked: {', '.join(left_out)}")
         tell(", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in ("passed", "failed", "not here")))
     return 1 if "failed" in outcomes else NOT_HERE if "not here" in outcomes else 0
 

@@ -207,7 +207,8 @@ def variants() -> str:
     lines = path.read_text(encoding="utf-8").splitlines()
     if not re.match(r"\d+ passed, ", lines[-1]):  # it is under way, or was ended
         return NOT_RUN
-    return f"{lines[-1]} ({lines[0].removeprefix('make check-all at ').split(',')[0]})"
+    left_out = f", {lines[-2]}" if lines[-2].startswith("not asked: ") else ""
+    return f"{lines[-1]}{left_out} ({lines[0].removeprefix('make check-all at ').split(',')[0]})"
 
 
 METRICS = (

@@ -77,6 +77,13 @@ def test_one_that_fails_stops_nothing(
         assert shown.splitlines()[-1] == verdict
         assert (tmp_path / "logs" / "summary.txt").read_text(encoding="utf-8") == shown
     assert (tmp_path / "logs" / "good.log").read_text(encoding="utf-8") == "all is well\n"
+    monkeypatch.setattr(check_all, "VARIANTS", everything)
+    monkeypatch.setattr(sys, "argv", ["check_all.py", "--only", "good"])
+    assert check_all.main() == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "not asked: bad, elsewhere, tool",
+        "1 passed, 0 failed, 0 not here",
+    ]
 
 
 def test_an_unknown_variant(check_all: types.ModuleType) -> None:

@@ -88,3 +88,24 @@ def test_imports_that_the_interpreter_put_off_are_done(monkeypatch: pytest.Monke
         assert vars(module)["second"] == 7
     assert vars(loads)["fourth"] == "fourth, loaded"
     assert type(vars(others)["first"]) is Put
+
+
+@pytest.mark.usefixtures("needs_native")
+def test_where_the_core_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PYV-3: every finder is asked, also beside those that have no find_spec; without a file it is not there."""
+    from nativemem.backends.native import loader
+
+    def finder(found: object) -> types.SimpleNamespace:
+        return types.SimpleNamespace(find_spec=lambda name, path: (asked.append((name, list(path))), found)[1])
+
+    asked: list[Any] = []
+    nowhere = [types.SimpleNamespace(), finder(None), finder(types.SimpleNamespace(origin=None))]
+    there = [finder(types.SimpleNamespace(origin="/x/_core.so")), finder(types.SimpleNamespace(origin="/later"))]
+    changed = types.SimpleNamespace(meta_path=nowhere + there, modules=sys.modules)
+    monkeypatch.setattr(loader, "sys", changed)
+    assert loader._shared_object() == "/x/_core.so"
+    assert asked == [("nativemem._core", list(nativemem.__path__))] * 3
+    changed.meta_path = nowhere
+    with pytest.raises(ModuleNotFoundError, match="^No module named 'nativemem._core'$") as caught:
+        loader._shared_object()
+    assert caught.value.name == "nativemem._core"

@@ -10,6 +10,46 @@
 
 #include "nativemem.h"
 
+/* What another thread does while this one makes the heap and the port: at the `moment`-th memory for a structure. */
+void *__real_nm__meta_alloc(size_t size);
+void *__wrap_nm__meta_alloc(size_t size);
+static int moment;
+static nm_plain *given, *found;
+void *__wrap_nm__meta_alloc(size_t size) {
+    if (moment > 0 && --moment == 0) {
+        if (given != NULL) nm_memlib_use(given);
+        found = nm_memlib_now();
+    }
+    return __real_nm__meta_alloc(size);
+}
+
+/* In a process of its own: it happens once. 0: as it should be; 1: not; 2: there is no such moment. */
+static int first_use_at(int when, bool gives) {
+    if (nm_region_init((size_t)1 << 30, (size_t)1 << 20, 1000) != NM_OK) return 1;
+    nm_heap *heap = nm_heap_create(NULL, false);
+    if (gives) given = nm_plain_create(nm_heap_port(heap), heap);
+    moment = when;
+    nm_plain *now = nm_memlib_now();
+    if (moment != 0) return 2;
+    void *block = nm_hmalloc(10);
+    bool right = now == found && now == nm_memlib_now() && (!gives || now == given) && nm_heap_of(block) != NULL;
+    nm_hfree(block);
+    return right && (nm_heap_of(nm_hmalloc(10)) == heap) == gives ? 0 : 1;
+}
+
+static void test_first_use_beside_another(void) {
+    for (int gives = 0; gives < 2; gives++) {
+        int when = 1, status = 0;
+        for (;; when++) {
+            pid_t child = fork();
+            if (child == 0) _exit(first_use_at(when, gives == 1));
+            CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) != 1);
+            if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) break;
+        }
+        CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 2 && when > 2); /* a heap and a port at least */
+    }
+}
+
 /* The thread that comes first makes the heap; there is one in the end. */
 static pthread_barrier_t gate;
 static void *first_use(void *unused) {
@@ -183,6 +223,7 @@ static void test_fork(void) {
 }
 
 int main(void) {
+    RUN(test_first_use_beside_another()); /* before any other */
     RUN(test_first_use_by_many());
     RUN(test_levels());
     RUN(test_what_is_said());

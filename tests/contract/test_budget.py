@@ -11,7 +11,7 @@ import pytest
 
 from nativemem.backends.binding import Binding
 from nativemem.budgets.budget import Budget
-from nativemem.errors import BudgetExceeded, BudgetUnderflow, ConfigError, InvalidLayout
+from nativemem.errors import BudgetExceeded, BudgetUnderflow, ConfigError, InvalidLayout, ScopeError
 from nativemem.sizes import SIZE_MAX
 
 from .helpers import collect, figures, is_one_line
@@ -405,3 +405,13 @@ def test_what_was_shared_goes_back_first(nm: Binding) -> None:
     for n, left in ((200, (1000, 100)), (600, (500, 0)), (500, (0, 0))):
         budget.release(n)
         assert (budget.used, shared.used) == left
+
+
+@pytest.mark.parametrize(("name", "shown"), [("x", "budget 'x'"), (None, "a budget without a name")])
+def test_left_without_being_entered(nm: Binding, name: str | None, shown: str) -> None:
+    """OWN-1: also where scopes cannot be entered; what was on its way is its context."""
+    error = KeyError()
+    for arguments, context in (((None, None, None), None), ((KeyError, error, None), error), ((), None)):
+        with pytest.raises(ScopeError, match=f"^the scope of {shown} was left, but is not open: ") as caught:
+            nm.Budget(10, name).__exit__(*arguments)
+        assert caught.value.__context__ is context

@@ -27,6 +27,7 @@ from nativemem.backends.pure import memory
 from nativemem.backends.pure.dataplane import storage
 from nativemem.errors import OutOfMemory, Status
 from nativemem.sizes import SIZE_MAX
+from nativemem.structures import InternTable
 
 SRC = str(Path(__file__).resolve().parent.parent / "src")
 
@@ -520,3 +521,20 @@ def test_wiped_before_it_is_given_back(pure: Binding) -> None:
     bytes_ = [collected._memory._bytes]
     del collected
     assert not bytes_[0].tobytes().count(b"s")
+
+
+def test_the_check_of_an_intern_table_notices(pure: Binding) -> None:
+    """INTERN-1: each of its invariants in turn is not what it says."""
+    table = InternTable(pure.Heap())
+    table.acquire("a")
+    core = table._core
+    assert core.check() is None
+    core._references += 1
+    assert core.check() == "references is not the sum of the records'"
+    core._references -= 1
+    (number,) = core._by_id
+    record = core._by_id.pop(number)
+    assert core.check() == "the two dictionaries have different records"
+    core._by_id[number] = record
+    assert core.check() is None
+    table.close()

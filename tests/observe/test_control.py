@@ -14,7 +14,9 @@ import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -362,3 +364,25 @@ def test_waits_for_no_client_at_the_end() -> None:
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
     assert signal.getsignal(signal.SIGUSR2) is signal.SIG_DFL and time.monotonic() - began < 30
+
+
+def test_sites_of_a_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CTL-2: by path or by line, so many of the largest; none are asked for where none are wanted."""
+    from nativemem.observe import snapshot as module
+
+    made = replace(module.snapshot(), sites=tuple(reversed(example().sites)) * 2, rate=1)
+    asked: list[bool] = []
+    monkeypatch.setattr(module, "snapshot", lambda sites: (asked.append(sites), made)[1])
+
+    def lives(**request: Any) -> list[int]:
+        return [site.live for site in Snapshot.from_dict(control._take_snapshot(request)).sites]
+
+    every = [site.live for site in made.sites]
+    lines = [site.live for site in by_line(made.sites)]
+    assert len(lines) == 5 and sorted(lines)[-1] == 2 * max(every)
+    assert lives(sites=99) == lives(sites=99, by="path") == lives(sites=len(every)) == every
+    assert lives(sites=2) == [max(every)] * 2
+    assert lives(sites=99, by="line") == lines and lives(sites=1, by="line") == [max(lines)]
+    assert lives() == [] and asked == [True] * 6 + [False]
+    with pytest.raises(ConfigError, match="^by: takes 'path' or 'line', not 'lines'"):
+        lives(by="lines")

@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from nativemem.errors import ConfigError
-from nativemem.observe.recording import read
+from nativemem.observe.recording import Owner, read
 from nativemem.observe.report import FORMATS, Report, render
+from nativemem.observe.report.loading import of_snapshot
 from nativemem.observe.report.model import error_of
 from nativemem.observe.report.tables import tables
+from nativemem.observe.snapshot import EngineState, snapshot
 
 from .recordings import HOSTILE, MIB, example, hostile, path, sampled, write
 
@@ -230,3 +232,21 @@ def test_in_a_terminal(with_rich: bool, width: int, monkeypatch: pytest.MonkeyPa
     figures = figure.findall(str(render(example())))
     assert set(figure.findall(text)) <= set(figures) and len(figure.findall(text)) > 15
     assert not re.search(r"^ *[KM]iB", text, re.M), "a unit stands below its number"
+
+
+@pytest.mark.parametrize("rate", [None, 1, 4096])
+def test_a_snapshot_as_a_recording(rate: int | None) -> None:
+    """REP-6: what a snapshot has is there, and nothing over time."""
+    sites = example().sites
+    taken = replace(snapshot(), when=5.0, sites=sites, rate=rate, engine=None)
+    process = replace(taken.process, pid=7, resident=1000, resident_peak=None)
+    made = of_snapshot(replace(taken, process=process))
+    assert (made.pid, made.began, made.lasted, made.rate) == (7, 5.0, 0.0, rate or 1)
+    assert (made.samples, made.dropped, made.peak_at, made.moments, made.refused) == (0, 0, 0.0, (), ())
+    assert (made.live, made.peak) == (sum(s.live for s in sites), sum(s.peak for s in sites))
+    assert made.sites == sites and len(made.owners) == 1 + len(taken.owners)
+    assert made.owners[0] == Owner("process", None, 1000, 0, 0)
+    assert made.about["kind"] == "a snapshot without the engine: the process has its resident memory"
+    engine = EngineState(True, True, False, 10, 20, 30, 40, 50, 60, None)
+    made = of_snapshot(replace(taken, engine=engine))
+    assert made.owners[0] == Owner("process", 30, 10, 20, 50) and made.about["kind"] == "a snapshot"

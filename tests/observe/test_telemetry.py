@@ -263,3 +263,11 @@ def test_within_a_budget_that_is_full() -> None:
         engine = [event.detail for event in reader.read() if event.kind == "engine"]
         assert engine[:1] == [""] or engine[:2] == ["arrays", ""], engine
     """)
+
+
+def test_a_flush_while_another_is_under_way(logger: logging.Logger) -> None:
+    """TEL-2: it logs nothing, and says so."""
+    bridge = to_logging(logger)
+    with bridge._busy:
+        assert bridge.flush() == 0
+    bridge.flush()

@@ -367,3 +367,41 @@ def test_bad_timeouts(timeout: Any) -> None:
     assert pool.health.in_use == 0
     with pytest.raises(TypeError, match="cannot copy"):
         copy.copy(pool)
+
+
+@pytest.mark.parametrize("granted", ["nothing", "object", "slot", "closed", "object, then closed"])
+def test_an_interrupt_while_it_waits(monkeypatch: pytest.MonkeyPatch, granted: str) -> None:
+    """POOLOBJ-1: what it was granted meanwhile is the next one's."""
+    pool = ObjectPool(Thing, max_size=1)
+    lease = pool.get()
+
+    class Event:
+        def set(self) -> None:
+            pass
+
+        def wait(self, timeout: float | None) -> bool:
+            if granted == "slot":
+                lease.discard()
+            elif granted.startswith("object"):
+                lease.release()
+            if granted.endswith("closed"):
+                pool.close()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading, "Event", Event)
+    with pytest.raises(KeyboardInterrupt):
+        pool.get()
+    monkeypatch.undo()
+    health = pool.health
+    assert health.waiting == 0 and health.in_use == (granted in ("nothing", "closed"))
+    assert (health.idle, health.created, health.destroyed) == (
+        int(granted == "object"), 1, int(granted in ("slot", "object, then closed"))
+    )  # fmt: skip
+    if not pool.closed:
+        lease.release()
+        with pool.get(timeout=0):
+            assert pool.health.created == 1 + (granted == "slot")
+    else:
+        lease.release()
+        assert (pool.health.in_use, pool.health.destroyed) == (0, 1)
+    assert pool._slots == int(not pool.closed)

@@ -79,6 +79,7 @@ def main() -> int:
 
     # -O0 at the end, where it wins over the tests' own level
     run("make", "c-tests", "CC=gcc", "C_FLAGS=-std=c11 -pthread -Icsrc/include -Icsrc --coverage -O0 -Wno-error")
+    (TOP / "asked.txt").write_text(" ".join(pytest_arguments), encoding="utf-8")
     data = {"COVERAGE_FILE": str(TOP / "data"), "COVERAGE_CORE": "ctrace"}
     run(python, "-m", "coverage", "erase", env=data)
     # the workers are processes of their own, which coverage's patch of subprocess counts

@@ -82,7 +82,9 @@ def coverage(file: str, covered: Callable[[dict[str, int]], tuple[int, int]]) ->
         if not path.exists():
             return NOT_RUN
         lines, of = covered(json.loads(path.read_text(encoding="utf-8")))
-        return f"{100 * lines / of:.1f} % of {of:,} lines"
+        asked = path.with_name("asked.txt")  # of pytest: then it was not every test
+        part = asked.read_text(encoding="utf-8").strip() if asked.exists() else ""
+        return f"{100 * lines / of:.1f} % of {of:,} lines" + f", by a part of the tests: `{part}`" * bool(part)
 
     return now
 
@@ -251,7 +253,7 @@ TEXT = """# Metrics
 not have, or what its tree does not tell. What takes long comes from its last run in the same tree, by the command
 beside it; what was not run says so.
 
-| metric | baseline | target | current | measured by |
+| metric | current | target | baseline | measured by |
 | --- | --- | --- | --- | --- |
 {rows}
 
@@ -269,7 +271,7 @@ def page() -> str:
     commit = done.stdout.strip() or "unknown"
     machine = f"{platform.machine()}, {cores} cores, {platform.system()} {platform.release()}"
     rows = [
-        f"| {each.name} | {each.before()} | {each.target} | {each.now()} | `{each.command}` |" for each in METRICS
+        f"| {each.name} | {each.now()} | {each.target} | {each.before()} | `{each.command}` |" for each in METRICS
     ]
     return TEXT.format(
         baseline=BASELINE,

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import nativemem
+from nativemem.errors import ConfigError
 
 native = pytest.mark.skipif(nativemem.backend != "native", reason="the engine needs the C core")
 numpy = pytest.mark.skipif(importlib.util.find_spec("numpy") is None, reason="NumPy is not installed")
@@ -67,6 +68,12 @@ def test_the_pure_backend_declines_and_says_what_to_do() -> None:
     assert lines[0].startswith("True NM-NATIVE-UNAVAILABLE the engine needs the native core")
     assert lines[1].startswith("leave NATIVEMEM_BACKEND unset") and "USE_NATIVE_MEM=1" in lines[1]
     assert lines[2] == "False"
+
+
+def test_a_limit_is_given_by_its_name() -> None:
+    with pytest.raises(ConfigError, match=r"^install\.objects: takes True or False, not '64 MiB'") as caught:
+        nativemem.install("64 MiB")  # type: ignore[arg-type]
+    assert caught.value.suggestion == "a limit is given by its name: install(limit='64 MiB')"
 
 
 LEFT_OUT = "  # doctest: +SKIP"

@@ -74,3 +74,11 @@ def test_what_was_not_run_says_so(
     found.parent.mkdir()
     found.write_text('{"totals": {"covered_lines": 1900, "num_statements": 2000}}', encoding="utf-8")
     assert metrics.coverage("src.json", metrics.of_python)() == "95.0 % of 2,000 lines"
+    (found.parent / "asked.txt").write_text("-m 'not slow'", encoding="utf-8")
+    assert metrics.coverage("src.json", metrics.of_python)() == (
+        "95.0 % of 2,000 lines, by a part of the tests: `-m 'not slow'`"
+    )
+    summary.write_text(
+        "make check-all at abc, Linux\nnot asked: cbmc\n1 passed, 0 failed, 0 not here\n", encoding="utf-8"
+    )
+    assert metrics.variants() == "1 passed, 0 failed, 0 not here, not asked: cbmc (abc)"

@@ -149,8 +149,10 @@ def test_mistakes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 
     monkeypatch.setattr(run, "_become", refused)
     monkeypatch.setattr(run, "_stdin_is_program", lambda: False)
-    needs = f"an interpreter needs more than {LEAST_OVER_HELD}"
+    needs = f"an interpreter needs more than {LEAST_OVER_HELD}; a number and its unit are one word, as 64MiB"
     assert says("--budget 1048575 a.py") == f"--budget: 1048575 bytes is too little; {needs}"
+    assert says("--budget 64 MiB a.py") == f"--budget: 64 bytes is too little; {needs}"
+    assert says("--budget 64XB a.py").count("64XB") == 1
     assert says("-c") == "-c: give a command, as to python"
     assert says("") == "name a program: a script, -m MODULE, -c COMMAND, or - for standard input"
     assert says("-B") == says("")

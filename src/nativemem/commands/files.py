@@ -47,7 +47,7 @@ def size(text: str) -> int:
     try:
         return parse_size(text, "it")
     except InvalidLayout as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def seconds(text: str) -> float:

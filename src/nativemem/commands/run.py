@@ -242,7 +242,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         try:
             return parse_size(text, "it", least=1)
         except errors.InvalidLayout as error:
-            raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+            raise argparse.ArgumentTypeError(str(error)) from None
 
     parser.description = _DESCRIPTION
     parser.epilog = _EXAMPLES
@@ -302,7 +302,8 @@ def execute(parser: argparse.ArgumentParser, argv: list[str]) -> int:
         (options.output, options.summary) if rate is not None else (None, options.summary or options.output)
     )
     if budget is not None and budget < LEAST_OVER_HELD:
-        mistake(f"--budget: {budget} bytes is too little; an interpreter needs more than {LEAST_OVER_HELD}")
+        needs = f"an interpreter needs more than {LEAST_OVER_HELD}; a number and its unit are one word, as 64MiB"
+        mistake(f"--budget: {budget} bytes is too little; {needs}")
     if not sys.executable:
         mistake("this interpreter does not know its own file (sys.executable), so it cannot be started again")
     words.options[:0] = options_of_this()

@@ -144,7 +144,11 @@ def install(
     """
     for label, value in (("objects", objects), ("arrays", arrays), ("raw", raw), ("idle_decay", idle_decay)):
         if not isinstance(value, bool):
-            raise errors.ConfigError(f"install.{label}: takes True or False, not {errors.shown(value)}")
+            # the first word that a caller who wants a limit thinks of
+            advice = "a limit is given by its name: install(limit='64 MiB')" if label == "objects" else ""
+            raise errors.ConfigError(
+                f"install.{label}: takes True or False, not {errors.shown(value)}", suggestion=advice
+            )
     most = None if limit is None else parse_size(limit, "install.limit:", least=1)
     if Settings.from_env().disable:
         return installed()

@@ -232,7 +232,7 @@ def test_sites_are_sampled() -> None:
     """INJ-2: of each place so many; a place that has failed is not tried again."""
 
     def function() -> list[bytes]:
-        return [bytes(1000 + i) for i in range(800)]
+        return [bytes(1000 + i) for i in range(2100)]  # since 3.14 the ints take nothing
 
     findings = sweep(function)
     assert findings.allocations > 2000 > 3 * findings.sites >= findings.attempts > findings.sites

@@ -63,6 +63,54 @@ class TestObjects:
             """
         ) == ["0", "True", "True 0", "True True"]
 
+    def test_what_an_entry_takes_is_not_charged(self) -> None:
+        """OWN-1: 5,000 of them take more than 1 MB."""
+        assert output(
+            """
+            for _ in range(5000): a.__enter__()
+            inside = a.used
+            for _ in range(5000): a.__exit__(None, None, None)
+            print(inside < 300_000)
+            """
+        ) == ["True"]
+
+    def test_a_context_is_left_as_it_was(self) -> None:
+        """OWN-1: it has no variable more than before."""
+        assert output(
+            """
+            from contextvars import copy_context
+            before = [*copy_context()]
+            with a:
+                with b, a: print(len(copy_context()) - len(before))
+                print(len(copy_context()) - len(before))
+            print([*copy_context()] == before)
+            async def task():
+                with b: await asyncio.sleep(0)
+                return len(copy_context()) - len(before)
+            async def main():
+                with a: inherits = asyncio.create_task(task())
+                return await inherits, await asyncio.create_task(task())
+            print(asyncio.run(main()))
+            """
+        ) == ["1", "1", "True", "(1, 0)"]
+
+    def test_what_is_no_budget(self) -> None:
+        """OWN-1"""
+        assert (
+            output(
+                """
+            class Other: __slots__ = "_core"
+            with a: pass
+            for other in 5, Other(), a._core:
+                for method in Budget.__enter__, Budget.__exit__:
+                    try: method(other)
+                    except AttributeError as error: print("_core" in str(error))
+            with a: print(charged(a, 0))
+            """
+            )
+            == ["True"] * 7
+        )
+
     def test_how_much_data_a_budget_takes(self) -> None:
         """HEAP-6"""
         assert output(

@@ -14,7 +14,7 @@ EntryObject *nm__active_innermost(void) {
 
 /* Before 3.12 a collection may run in the midst of it, and finalizers that set variables as well: the interpreter is not
  * made for that. */
-bool nm__active_set_innermost(EntryObject *e) {
+bool nm__active_set_innermost(EntryObject *e, PyObject **kept) {
     int was_on = PyGC_Disable();
     PyObject *token = PyContextVar_Set(active_variable, e == NULL ? Py_None : (PyObject *)e);
     if (was_on) PyGC_Enable();
@@ -29,8 +29,17 @@ bool nm__active_set_innermost(EntryObject *e) {
         Py_XDECREF(error);
         Py_XDECREF(trace);
     }
-    Py_XDECREF(token);
+    if (kept != NULL) *kept = token;
+    else Py_XDECREF(token);
     return true;
+}
+
+bool nm__active_set_back(PyObject *token) {
+    int was_on = PyGC_Disable();
+    bool done = PyContextVar_Reset(active_variable, token) == 0;
+    if (was_on) PyGC_Enable();
+    if (!done) PyErr_Clear();
+    return done;
 }
 
 /* If it is of a generator that runs further in. */

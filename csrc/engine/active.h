@@ -12,7 +12,12 @@
 extern PyInterpreterState *nm__scope_home;
 /* The innermost entry of the context, borrowed; NULL: none. */
 EntryObject *nm__active_innermost(void);
-bool nm__active_set_innermost(EntryObject *e); /* false with an error set */
+/* false with an error set. *token: what nm__active_set_back takes, a new reference, or NULL where there is no memory for it;
+ * a NULL pointer where none is wanted. */
+bool nm__active_set_innermost(EntryObject *e, PyObject **token);
+/* Has the variable as it was before it was set with the token, which ends: with no copy of its own for a value that it had
+ * not. false: it is as it was, and no error is set. */
+bool nm__active_set_back(PyObject *token);
 /* Whether the context is the thread's, or one that was left for it for a while. */
 bool nm__active_is_entered(const PyObject *context, const PyThreadState *thread);
 /* How deep an entry's generator runs in this thread, if another context has resumed it; else SIZE_MAX, also where the entry's

@@ -15,6 +15,7 @@ static int entry_traverse(EntryObject *e, visitproc visit, void *arg) {
     Py_VISIT(e->callers);
     Py_VISIT(e->stray);
     Py_VISIT(e->context);
+    Py_VISIT(e->token);
     Py_VISIT(e->asleep);
     return 0;
 }
@@ -85,6 +86,7 @@ static void entry_dealloc(EntryObject *e) {
         Py_SET_REFCNT((PyObject *)e, 1); /* the list's; nothing else has it */
         entry_orphan(e);
         Py_CLEAR(e->outer);
+        Py_CLEAR(e->token);
         return;
     }
     PyObject_GC_UnTrack(e);
@@ -96,6 +98,7 @@ static void entry_dealloc(EntryObject *e) {
     Py_XDECREF(e->callers);
     Py_XDECREF(e->stray);
     Py_XDECREF(e->context);
+    Py_XDECREF(e->token);
     Py_XDECREF(e->asleep);
     PyObject_GC_Del(e);
     nm__charge_scopes.entries--;

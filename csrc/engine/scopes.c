@@ -8,10 +8,17 @@
 #if PY_VERSION_HEX < 0x030B0000
 #include <frameobject.h>
 #endif
+#if PY_VERSION_HEX < 0x030C0000
+#include <structmember.h>
+#define Py_T_OBJECT_EX T_OBJECT_EX
+#endif
 
 static struct {
     PyObject *core, *owner, *make, *misuse;
 } scope_names;
+
+/* Slots of the budget's class and its core's, as they were met first: they are read at each entry and each exit. */
+static PyMemberDescrObject *scope_core_slot, *scope_owner_slot;
 
 static uint64_t scope_entered;
 
@@ -72,9 +79,26 @@ static PyObject *scope_asleep(const EntryObject *outer, const PyThreadState *thr
     return tuple;
 }
 
+/* The class's slot of that name, a new reference; NULL: it has none. */
+static PyMemberDescrObject *scope_slot_of(PyTypeObject *class_, PyObject *name) {
+    PyMemberDescrObject *found = (PyMemberDescrObject *)PyObject_GetAttr((PyObject *)class_, name);
+    if (found == NULL) PyErr_Clear();
+    else if (!Py_IS_TYPE((PyObject *)found, &PyMemberDescr_Type) || found->d_member->type != Py_T_OBJECT_EX) Py_CLEAR(found);
+    return found;
+}
+
+/* As PyObject_GetAttr: of a slot without a search. */
+static PyObject *scope_read(PyObject *object, PyObject *name, PyMemberDescrObject **slot) {
+    if (*slot == NULL) *slot = scope_slot_of(Py_TYPE(object), name);
+    PyObject *value = NULL;
+    if (*slot != NULL && PyObject_TypeCheck(object, PyDescr_TYPE(*slot)))
+        value = *(PyObject **)((char *)object + (*slot)->d_member->offset);
+    return value != NULL ? Py_NewRef(value) : PyObject_GetAttr(object, name);
+}
+
 /* budget._core: a new reference; NULL with an error set. */
 static PyObject *scope_core_of(PyObject *budget) {
-    if (PyInterpreterState_Get() == nm__scope_home) return PyObject_GetAttr(budget, scope_names.core);
+    if (PyInterpreterState_Get() == nm__scope_home) return scope_read(budget, scope_names.core, &scope_core_slot);
     PyErr_SetString(PyExc_RuntimeError, "only the interpreter that imported nativemem first has owners");
     return NULL;
 }
@@ -82,7 +106,7 @@ static PyObject *scope_core_of(PyObject *budget) {
 /* budget._core._owner, made if need be: a new reference; NULL with an error set, as where the engine is off and it is to
  * be entered. Slots: to read them takes nothing. */
 static PyObject *scope_owner_of(PyObject *core, bool to_enter) {
-    PyObject *owner = PyObject_GetAttr(core, scope_names.owner);
+    PyObject *owner = scope_read(core, scope_names.owner, &scope_owner_slot);
     if (to_enter && (owner == Py_None || (owner != NULL && !nm__engine_is_on()))) {
         Py_DECREF(owner);
         owner = PyObject_CallMethodNoArgs(core, scope_names.make);
@@ -91,6 +115,20 @@ static PyObject *scope_owner_of(PyObject *core, bool to_enter) {
     Py_DECREF(owner);
     PyErr_SetString(PyExc_TypeError, "takes a budget");
     return NULL;
+}
+
+/* What the entry itself takes is no owner's: it comes and goes while none is entered, and what a scope holds is what its code
+ * has allocated. */
+static int scope_step_aside(void) {
+    int was_on = PyGC_Disable();
+    nm__charge_now.aside = true;
+    nm__owner_enter(NULL);
+    return was_on;
+}
+
+static void scope_step_back(int was_on) {
+    nm__charge_now.aside = false;
+    if (was_on) PyGC_Enable();
 }
 
 static bool scope_push(OwnerObject *owner, PyThreadState *thread) {
@@ -103,8 +141,11 @@ static bool scope_push(OwnerObject *owner, PyThreadState *thread) {
     if (is_plain) Py_CLEAR(frame);
     EntryObject *outer = (EntryObject *)Py_XNewRef((PyObject *)nm__active_innermost());
     PyObject *asleep = callers == NULL ? NULL : !is_plain && ends_first ? Py_NewRef(Py_None) : scope_asleep(outer, thread);
+    int was_on = scope_step_aside();
     EntryObject *e = asleep == NULL ? NULL : PyObject_GC_New(EntryObject, &nm__entry_type);
     if (e == NULL) {
+        scope_step_back(was_on);
+        nm__active_sync(thread);
         Py_XDECREF(callers);
         Py_XDECREF(asleep);
         Py_XDECREF(outer);
@@ -124,21 +165,23 @@ static bool scope_push(OwnerObject *owner, PyThreadState *thread) {
     e->frame = frame;
     e->callers = callers;
     e->item = nm__entry_home(e) == NULL ? NULL : nm__insides_item_of(nm__entry_home(e));
-    e->context = NULL;
+    e->context = e->token = NULL;
+    e->covered = outer;
     e->asleep = asleep;
     e->ended = e->elsewhere = false;
     e->of_generators = e->frame != NULL || (outer != NULL && outer->of_generators);
     e->roams = (flags & SCOPE_ROAMS) != 0;
     e->of_with = ends_first;
     e->list = NULL;
-    bool done = nm__active_set_innermost(e);
+    bool done = nm__active_set_innermost(e, &e->token);
     if (done) {
         e->context = Py_NewRef(thread->context);
         nm__entry_list(e);
     }
     PyObject_GC_Track(e);
     Py_DECREF(e);
-    if (done) nm__active_sync(thread);
+    scope_step_back(was_on);
+    nm__active_sync(thread);
     return done;
 }
 
@@ -242,6 +285,7 @@ static void scope_drop_ended(EntryObject *top, const PyThreadState *thread) {
     for (EntryObject *e = top; e != NULL && e->context == thread->context; e = e->outer)
         for (EntryObject *o = e->outer; o != NULL && nm__entry_is_over(o) && o->context == thread->context; o = e->outer) {
             e->outer = (EntryObject *)Py_XNewRef((PyObject *)o->outer);
+            Py_CLEAR(e->token); /* which has it, too */
             Py_DECREF(o);
         }
 }
@@ -255,20 +299,21 @@ static bool scope_end_entry(EntryObject *e, PyThreadState *thread) {
     /* one that another context has ended is still inherited here */
     while (top != NULL && (top == e || (nm__entry_is_over(top) && top->context == thread->context))) top = top->outer;
     scope_drop_ended(top, thread);
-    return top == before || nm__active_set_innermost(top);
+    if (top == before) return true;
+    /* Mostly the scope ends as it began: then the context has no more variables than before it. */
+    bool nests = before == e && top == e->covered && e->token != NULL && e->context == thread->context;
+    return (nests && nm__active_set_back(e->token)) || nm__active_set_innermost(top, NULL);
 }
 
 /* Whatever is needed to leave must not be refused by the very budget that is full. */
 static bool scope_leave(OwnerObject *owner, PyThreadState *thread, ScopeMisuse *wrong) {
-    int was_on = PyGC_Disable();
-    nm__charge_now.aside = true;
-    nm__owner_enter(NULL);
+    int was_on = scope_step_aside();
     PyFrameObject *frame = scope_calling_frame(thread);
     if (frame == NULL) PyErr_Clear(); /* as if a plain function left it */
     else if (scope_flags_of(frame) == 0) Py_CLEAR(frame);
     EntryObject *e = scope_entry_to_end(owner, frame, thread, wrong);
     Py_XDECREF(frame); /* the code that runs in it holds it */
-    PyObject *held[4] = {NULL, NULL, NULL, NULL};
+    PyObject *held[5] = {NULL, NULL, NULL, NULL, NULL};
     bool done = true;
     if (e != NULL) {
         /* The frames would keep what the variables hold, and an entry stays until those inside have ended. */
@@ -277,15 +322,15 @@ static bool scope_leave(OwnerObject *owner, PyThreadState *thread, ScopeMisuse *
         held[2] = (PyObject *)e->stray, e->stray = NULL;
         held[3] = e->asleep, e->asleep = NULL;
         done = scope_end_entry(e, thread);
+        held[4] = e->token, e->token = NULL;
     }
-    nm__charge_now.aside = false;
-    if (was_on) PyGC_Enable();
+    scope_step_back(was_on);
     nm__owner_leave(owner->owner);
     nm__active_sync(thread);
     nm__owner_stop_looking();
     if (done) nm__owner_collect_retired();
     nm__entry_collect_orphans();
-    for (int i = 0; i < 4; i++) Py_XDECREF(held[i]); /* may run code */
+    for (int i = 0; i < 5; i++) Py_XDECREF(held[i]); /* may run code */
     return done;
 }
 
@@ -332,7 +377,7 @@ int nm__scope_without(int (*call)(void)) {
     nm__owner_enter(NULL);
     PyObject *context = PyContext_CopyCurrent();
     bool scope_entered = context != NULL && PyContext_Enter(context) == 0,
-         ready = scope_entered && nm__active_set_innermost(NULL);
+         ready = scope_entered && nm__active_set_innermost(NULL, NULL);
     now->aside = false;
     now->thread = NULL;
     if (was_on) PyGC_Enable();

@@ -31,7 +31,8 @@ typedef enum nm__theap_state { NM__THEAP_OWNED, NM__THEAP_ORPHANED, NM__THEAP_DR
  * from elsewhere never races with a change of owner.
  * Invariants:
  *   a superblock is its bin's current one, or not empty and on its bin's list for how full it is
- *   every cell on `remote` is of a superblock of the thread heap */
+ *   every cell on `remote` is of a superblock of the thread heap
+ *   a bin that has a superblock is in `opened` */
 struct nm__theap {
     nm__bin bins[NM_BINS];
     nm__gate gate; /* of blocks that the inlined way serves, for a profile of the heap's user */
@@ -40,6 +41,7 @@ struct nm__theap {
         const nm__superblock *current;
         uint32_t served, used;
     } looked[NM_BINS]; /* at what there was when current ones were last looked at for idle steps */
+    uint64_t opened[(NM_BINS + 63) / 64]; /* a bit for each bin that may have a superblock */
     nm_heap *heap;
     nm__theap *next; /* of the heap's */
     void *memory;    /* as it was allocated, to be freed */

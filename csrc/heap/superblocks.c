@@ -52,9 +52,25 @@ static unsigned group_for(const nm__cells *c, uint32_t used) {
 
 static size_t superblock_pages(const nm__superblock *sb) { return nm__bin_superblock(sb->bin) / NM_PAGE; }
 
+/* What goes through a thread heap passes over the bins that it does not use: most threads use few of them. */
+static void theap_mark_opened(nm__theap *theap, size_t bin) { theap->opened[bin / 64] |= (uint64_t)1 << bin % 64; }
+static bool theap_is_opened(const nm__theap *theap, size_t bin) { return (theap->opened[bin / 64] >> bin % 64 & 1) != 0; }
+
+/* The lowest bin from there on that may have a superblock; NM_BINS: there is none. */
+static size_t theap_opened_from(const nm__theap *theap, size_t bin) {
+    for (uint64_t rest; bin < NM_BINS; bin = (bin / 64 + 1) * 64)
+        if ((rest = theap->opened[bin / 64] >> bin % 64) != 0) return bin + (size_t)__builtin_ctzll(rest);
+    return NM_BINS;
+}
+#define EACH_OPENED(bin, theap)               \
+    size_t bin = theap_opened_from(theap, 0); \
+    bin < NM_BINS;                            \
+    bin = theap_opened_from(theap, bin + 1)
+
 const char *nm__superblock_check(const nm__superblock *sb, const nm__theap *theap, size_t bin) {
     const nm__bin *b = &theap->bins[bin];
     uint32_t used = superblock_used(b, sb);
+    if (!theap_is_opened(theap, bin)) return "a bin's superblock would be passed over";
     if (sb->theap != theap || nm__page_of(nm__superblock_base(sb))->kind != NM__SUPERBLOCK || sb->bin != bin)
         return "a superblock is another thread heap's or bin's";
     if (!nm__cells_check(&sb->cells, used + nm__steps_cells_shed(sb), nm__superblock_base(sb), 0, theap->heap->key))
@@ -179,11 +195,18 @@ void nm__theap_drain(nm__theap *theap) {
     }
 }
 
+static bool theap_has_bin(const nm__theap *theap, size_t bin) {
+    bool waits = false;
+    for (unsigned group = 0; group <= NM__FULL; group++) waits = waits || theap->waiting[bin][group] != NULL;
+    return waits || bin_current(&theap->bins[bin]) != NULL;
+}
+
 void nm__theap_retire_empty(nm__theap *theap) {
-    for (size_t bin = 1; bin < NM_BINS; bin++) {
+    for (EACH_OPENED(bin, theap)) {
         nm__bin *b = &theap->bins[bin];
         const nm__superblock *sb = bin_current(b);
         if (sb != NULL && superblock_used(b, sb) == 0) superblock_retire(theap->heap, bin_take_current(b));
+        if (!theap_has_bin(theap, bin)) theap->opened[bin / 64] &= ~((uint64_t)1 << bin % 64);
     }
 }
 
@@ -205,7 +228,7 @@ static size_t theap_shed(nm__theap *theap, bool waiting_too) {
     nm_heap *h = theap->heap;
     size_t n = 0;
     if (h->key != 0) return 0;
-    for (size_t bin = 1; bin < NM_BINS; bin++) {
+    for (EACH_OPENED(bin, theap)) {
         nm__bin *b = &theap->bins[bin];
         nm__superblock *current = bin_current(b);
         if (current != NULL && bin_has_changed(theap, bin)) nm__superblock_shed(h, current, superblock_used(b, current));
@@ -292,6 +315,7 @@ static bool theap_open(nm__theap *theap, size_t bin, bool quiet) {
     superblock_mark_parts(sb, parts, true);
     atomic_store_explicit((_Atomic(nm__theap *) *)&sb->theap, theap, memory_order_release);
     NM_POISON(nm__superblock_base(sb), bytes);
+    theap_mark_opened(theap, bin);
     bin_set_current(&theap->bins[bin], sb);
     if (secure) return nm__secure_extend(h, &sb->cells, nm__superblock_base(sb));
     return nm__cells_extend(&sb->cells, nm__superblock_base(sb)); /* paid for above */
@@ -334,7 +358,7 @@ void nm__theap_clear(nm__theap *theap) {
     nm_heap *h = theap->heap;
     NM_ASSERT(nm__is_held(&h->lock));
     atomic_store(&theap->remote, NULL);
-    for (size_t bin = 1; bin < NM_BINS; bin++) {
+    for (EACH_OPENED(bin, theap)) {
         if (bin_current(&theap->bins[bin]) != NULL) superblock_drop(h, bin_take_current(&theap->bins[bin]));
         for (unsigned group = 0; group <= NM__FULL; group++)
             for (nm__superblock *sb; (sb = theap->waiting[bin][group]) != NULL; superblock_drop(h, sb))

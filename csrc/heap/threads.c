@@ -177,23 +177,20 @@ NM_COLD nm__theap *nm__theap_current_slow(nm_heap *h) {
         theap_looked_up.theap = theap;
     } else {
         nm__theaps[h->slot] = theap;
+        if (h->slot == NM__CLAIMED_SLOT) theap_turns[h->number % NM_HEAP_TURNS] = (known_theap){h->number, theap};
     }
     return theap;
 }
 
 nm__theap *nm__heap_attach(nm_heap *h) { return nm__theap_current(h); }
 
-/* A thread that has ended, and a secure heap, have nothing in a slot: their calls look the thread heap up. */
+/* The thread heap is looked for with the first block, as scopes are entered in which nothing is allocated. A thread that has
+ * ended, and a secure heap, have nothing in a slot: their calls look the thread heap up. */
 void nm__heap_enter(nm_heap *h) {
     nm__theaps[NM__CLAIMED_SLOT] = &nm__no_theap;
     if (h->key != 0 || this_thread.ended) return;
-    known_theap *turn = &theap_turns[h->number % NM_HEAP_TURNS];
-    if (turn->heap != h->number) {
-        nm__theap *theap = heap_find_theap(h);
-        if (theap == NULL) return;
-        *turn = (known_theap){h->number, theap};
-    }
-    nm__theaps[NM__CLAIMED_SLOT] = turn->theap;
+    const known_theap *turn = &theap_turns[h->number % NM_HEAP_TURNS];
+    if (turn->heap == h->number) nm__theaps[NM__CLAIMED_SLOT] = turn->theap;
 }
 
 void nm__heap_detach(nm_heap *h) {

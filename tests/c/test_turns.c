@@ -85,6 +85,57 @@ static void test_what_is_freed_after_it_was_left(void) {
     destroy(a);
 }
 
+static size_t threads_of(nm_heap *h) {
+    nm_census census;
+    nm_heap_census(h, &census);
+    return census.threads;
+}
+
+/* To enter a heap and to leave it asks nothing of it: its thread heap is looked for with the first block, and found at once
+ * when its turn comes again. */
+static void test_entered_for_nothing(void) {
+    owner a = make(NM_SIZE_MAX, false), b = make(NM_SIZE_MAX, false);
+    nm__heap_enter(a.heap);
+    nm__heap_detach(a.heap);
+    CHECK(threads_of(a.heap) == 0 && nm__theaps[NM__CLAIMED_SLOT] == &nm__no_theap);
+    nm__heap_enter(a.heap);
+    void *block = take(a.heap, 100);
+    const nm__theap *theap = nm__theaps[NM__CLAIMED_SLOT];
+    CHECK(theap->heap == a.heap && threads_of(a.heap) == 1);
+    nm__heap_enter(b.heap);
+    nm__heap_enter(a.heap);
+    CHECK(nm__theaps[NM__CLAIMED_SLOT] == theap);
+    nm__heap_detach(a.heap);
+    nm__heap_enter(a.heap);
+    CHECK(nm__theaps[NM__CLAIMED_SLOT] == &nm__no_theap); /* another thread may have it by now */
+    nm__heap_enter(plain);
+    give(block);
+    destroy(a);
+    destroy(b);
+}
+
+/* What goes through a thread heap passes over bins without superblocks: those that lost theirs, too, and have one again. */
+static void test_bins_that_are_passed_over(void) {
+    owner a = make(NM_SIZE_MAX, false);
+    const size_t sizes[] = {16, 1024, 2048, NM_CELL_MAX}; /* in both words of the thread heap's bits */
+    enum { SIZES = sizeof sizes / sizeof *sizes, EACH = 600 };
+    static void *blocks[SIZES][EACH];
+    for (int round = 0; round < 2; round++) {
+        nm__heap_enter(a.heap);
+        for (size_t i = 0; i < SIZES; i++)
+            for (size_t k = 0; k < EACH; k++) CHECK((blocks[i][k] = nm_heap_malloc(a.heap, sizes[i])) != NULL);
+        nm__heap_detach(a.heap);
+        nm__heap_enter(a.heap);
+        CHECK(take(a.heap, 16) != NULL);
+        SOUND(nm_heap_check(a.heap)); /* all that wait are seen */
+        nm_heap_clear(a.heap);
+        CHECK(nm__heap_held(a.heap) == 0);
+        nm__heap_detach(a.heap);
+    }
+    nm__heap_enter(plain);
+    destroy(a);
+}
+
 static void test_refused_by_the_second(void) {
     owner a = make(NM_SIZE_MAX, false);
     size_t used = nm_budget_used(process);
@@ -186,6 +237,8 @@ int main(void) {
     nm__heap_enter(plain);
     RUN(test_each_serves_in_its_turn());
     RUN(test_what_is_freed_after_it_was_left());
+    RUN(test_entered_for_nothing());
+    RUN(test_bins_that_are_passed_over());
     RUN(test_refused_by_the_second());
     RUN(test_the_reserves_of_ancestors());
     RUN(test_a_secure_one());

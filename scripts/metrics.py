@@ -68,7 +68,11 @@ def passes(kind: str) -> Callable[[], str]:
             if (folder / f"{name}.passed").exists()
             and (folder / f"{name}.passed").stat().st_mtime >= (folder / name).stat().st_mtime
         ]
-        return f"{100 * len(passed) / len(names):.0f} % ({len(passed)} of {len(names)} programs)"
+        sources = [path for place in ("csrc", "tests/c") for path in (ROOT / place).rglob("*.[ch]")]
+        changed = max(path.stat().st_mtime for path in sources)
+        ran = min((folder / name).stat().st_mtime for name in built)
+        old = ", before the last change of the sources" if ran < changed else ""
+        return f"{100 * len(passed) / len(names):.0f} % ({len(passed)} of {len(names)} programs{old})"
 
     return now
 

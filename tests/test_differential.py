@@ -118,7 +118,7 @@ class ModelSystem(Counted):
 
 
 class ModelHeap(ModelSystem):
-    """Bins of 16-byte steps to 512, eight per doubling to 4 KiB, parts of a superblock to 32 KiB; whole pages
+    """Bins of 16-byte steps to 512, 16 per doubling to 2 KiB, parts of a superblock to 32 KiB; whole pages
     above. A secure one keeps 16 bytes behind each block and a page behind each span, which belong to no block."""
 
     def __init__(self, secure: bool) -> None:
@@ -127,9 +127,9 @@ class ModelHeap(ModelSystem):
 
     BINS = (
         *range(16, 513, 16),
-        *(base + k * base // 8 for base in (512, 1024, 2048) for k in range(1, 9)),
-        *(65536 // n // 64 * 64 for n in range(14, 7, -1)),
-        *(262144 // n // 64 * 64 for n in (28, 25, 22, 20, 18, 16, 14, 13, 12, 11, 10, 9, 8)),
+        *(base + k * base // 16 for base in (512, 1024) for k in range(1, 17)),
+        *(65536 // n // 64 * 64 for n in (30, 28, 26, *range(24, 7, -1))),
+        *(262144 // n // 64 * 64 for n in (30, 28, 26, 24, 22, *range(20, 7, -1))),
     )
 
     def usable(self, size: int, align: int) -> int:

@@ -29,7 +29,7 @@ static bool account_append(PyObject *list, size_t size, uint64_t count) {
 static PyObject *account_sizes(const nm_census *census) {
     PyObject *sizes = PyList_New(0);
     bool added = sizes != NULL;
-    for (unsigned b = 0; b < NM_BINS && added; b++) added = account_append(sizes, nm_bin_size(b), census->allocations[b]);
+    for (unsigned b = 0; b < NM__BINS && added; b++) added = account_append(sizes, nm_bin_size(b), census->allocations[b]);
     for (unsigned k = 0; k < NM_SPAN_SIZES && added; k++)
         added = account_append(sizes, (size_t)1 << k, census->span_allocations[k]);
     if (!added) Py_CLEAR(sizes);

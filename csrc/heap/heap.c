@@ -200,7 +200,7 @@ void nm_heap_census(nm_heap *h, nm_census *out) {
     pthread_mutex_lock(&h->lock);
     for (const nm__theap *theap = h->theaps; theap != NULL; theap = theap->next) {
         out->threads++;
-        for (size_t bin = 1; bin < NM_BINS; bin++) {
+        for (size_t bin = 1; bin < NM__BINS; bin++) {
             out->allocations[bin] += nm__get(&theap->bins[bin].served);
         }
     }
@@ -215,7 +215,7 @@ const char *nm_heap_check(nm_heap *h) {
         for (void *at = atomic_load(&theap->remote); at != NULL && broken == NULL; at = nm__link(h->key, at, nm__peek(at)))
             if (nm__superblock_of(at) == NULL || nm__superblock_whole(nm__superblock_of(at))->theap != theap)
                 broken = "a queued cell is another thread heap's";
-        for (size_t bin = 1; bin < NM_BINS && broken == NULL; bin++) {
+        for (size_t bin = 1; bin < NM__BINS && broken == NULL; bin++) {
             const nm__superblock *current = theap->bins[bin].current;
             if (current != &nm__no_superblock) broken = nm__superblock_check(current, theap, bin), pages += current->charged;
             for (unsigned group = 0; group <= NM__FULL; group++)

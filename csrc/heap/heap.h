@@ -11,6 +11,10 @@
 
 #pragma GCC visibility push(hidden)
 
+/* Bins that there are. A census has room for more, so that a heap may get some and its layout stays. */
+#define NM__BINS 103
+_Static_assert(NM__BINS <= NM_BINS, "a census has room for each");
+
 typedef struct nm__bin {
     nm__superblock *current;  /* takes allocations, and is on no list */
     nm__counter served; /* blocks ever served; also what the cells of the current superblock are counted by, so that one
@@ -34,14 +38,14 @@ typedef enum nm__theap_state { NM__THEAP_OWNED, NM__THEAP_ORPHANED, NM__THEAP_DR
  *   every cell on `remote` is of a superblock of the thread heap
  *   a bin that has a superblock is in `opened` */
 struct nm__theap {
-    nm__bin bins[NM_BINS];
+    nm__bin bins[NM__BINS];
     nm__gate gate; /* of blocks that the inlined way serves, for a profile of the heap's user */
-    nm__superblock *waiting[NM_BINS][NM__GROUPS + 1];
+    nm__superblock *waiting[NM__BINS][NM__GROUPS + 1];
     struct {
         const nm__superblock *current;
         uint32_t served, used;
-    } looked[NM_BINS]; /* at what there was when current ones were last looked at for idle steps */
-    uint64_t opened[(NM_BINS + 63) / 64]; /* a bit for each bin that may have a superblock */
+    } looked[NM__BINS]; /* at what there was when current ones were last looked at for idle steps */
+    uint64_t opened[(NM__BINS + 63) / 64]; /* a bit for each bin that may have a superblock */
     nm_heap *heap;
     nm__theap *next; /* of the heap's */
     void *memory;    /* as it was allocated, to be freed */
@@ -125,18 +129,19 @@ nm_status nm__heap_free_far(nm_heap *caller, void *ptr, nm__superblock *sb);
 
 /* ---- fast paths ------------------------------------------------------------------------------------ */
 
-extern const uint32_t nm__bin_sizes[NM_BINS];
+extern const uint32_t nm__bin_sizes[NM__BINS];
 
 /* Up to NM__FINE bytes bins are 16 apart. Bin 0, of no bytes, never has a cell: its way is the slow one. */
 #define NM__FINE 512
 NM_INLINE size_t nm__fine_bin(size_t size) { return (size + 15) >> 4; }
-/* Above it there are about eight to a power of two. By the number of the 64 bytes in which a size ends. */
-extern const uint8_t nm__coarse_bins[NM_CELL_MAX >> 6];
+/* Above it they are further apart. By the number of the NM__COARSE bytes in which a size ends. */
+#define NM__COARSE 32
+extern const uint8_t nm__coarse_bins[NM_CELL_MAX / NM__COARSE];
 
 /* Pre: 1 <= size <= NM_CELL_MAX. */
 NM_INLINE size_t nm__bin_of(size_t size) {
     NM_ASSERT(1 <= size && size <= NM_CELL_MAX);
-    return size <= NM__FINE ? nm__fine_bin(size) : nm__coarse_bins[(size - 1) >> 6];
+    return size <= NM__FINE ? nm__fine_bin(size) : nm__coarse_bins[(size - 1) / NM__COARSE];
 }
 
 /* For NM_ASSERT. */

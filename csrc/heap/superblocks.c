@@ -56,15 +56,15 @@ static size_t superblock_pages(const nm__superblock *sb) { return nm__bin_superb
 static void theap_mark_opened(nm__theap *theap, size_t bin) { theap->opened[bin / 64] |= (uint64_t)1 << bin % 64; }
 static bool theap_is_opened(const nm__theap *theap, size_t bin) { return (theap->opened[bin / 64] >> bin % 64 & 1) != 0; }
 
-/* The lowest bin from there on that may have a superblock; NM_BINS: there is none. */
+/* The lowest bin from there on that may have a superblock; NM__BINS: there is none. */
 static size_t theap_opened_from(const nm__theap *theap, size_t bin) {
-    for (uint64_t rest; bin < NM_BINS; bin = (bin / 64 + 1) * 64)
+    for (uint64_t rest; bin < NM__BINS; bin = (bin / 64 + 1) * 64)
         if ((rest = theap->opened[bin / 64] >> bin % 64) != 0) return bin + (size_t)__builtin_ctzll(rest);
-    return NM_BINS;
+    return NM__BINS;
 }
 #define EACH_OPENED(bin, theap)               \
     size_t bin = theap_opened_from(theap, 0); \
-    bin < NM_BINS;                            \
+    bin < NM__BINS;                           \
     bin = theap_opened_from(theap, bin + 1)
 
 const char *nm__superblock_check(const nm__superblock *sb, const nm__theap *theap, size_t bin) {

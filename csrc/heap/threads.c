@@ -16,12 +16,8 @@
 
 nm__superblock nm__no_superblock = {.theap = NULL};
 
-#define NO_BIN {.current = &nm__no_superblock}
-#define NO_BINS4 NO_BIN, NO_BIN, NO_BIN, NO_BIN
-#define NO_BINS16 NO_BINS4, NO_BINS4, NO_BINS4, NO_BINS4
-_Static_assert(NM_BINS == 77, "the initializer below counts the bins");
 nm__theap nm__no_theap = {
-    .bins = {NO_BINS16, NO_BINS16, NO_BINS16, NO_BINS16, NO_BINS4, NO_BINS4, NO_BINS4, NO_BIN},
+    .bins = {[0 ... NM__BINS - 1] = {.current = &nm__no_superblock}},
 };
 
 #define NO_THEAPS4 &nm__no_theap, &nm__no_theap, &nm__no_theap, &nm__no_theap
@@ -156,7 +152,7 @@ static nm__theap *heap_find_theap(nm_heap *h) {
     }
     theap = (nm__theap *)(((uintptr_t)memory + _Alignof(nm__theap) - 1) & ~(uintptr_t)(_Alignof(nm__theap) - 1));
     theap->memory = memory;
-    for (size_t bin = 0; bin < NM_BINS; bin++) theap->bins[bin].current = &nm__no_superblock;
+    for (size_t bin = 0; bin < NM__BINS; bin++) theap->bins[bin].current = &nm__no_superblock;
     theap->heap = h;
     theap->next = h->theaps;
     h->theaps = theap;

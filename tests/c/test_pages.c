@@ -68,6 +68,45 @@ static void use(nm_heap *h) {
     }
 }
 
+/* What is charged is at least what may be resident: each of the system's pages that a cell touches. And once only the cells
+ * that stay are left, no more than these touch. */
+static size_t touched(char **blocks, size_t n, size_t cell) {
+    size_t pages = 0;
+    uintptr_t last = 0; /* addresses rise within a superblock; one that begins lower starts anew */
+    for (size_t i = 0; i < n; i++) {
+        uintptr_t from = (uintptr_t)blocks[i] / os_page, to = ((uintptr_t)blocks[i] + cell - 1) / os_page;
+        pages += to - from + 1 - (from == last);
+        last = to;
+    }
+    return pages * os_page;
+}
+static void charged(void) {
+    static const size_t sizes[] = {16, 1000, 3000, 8192, 12000, 20000, 32768};
+    enum { BLOCKS = 40, STAY = 10 };
+    char *blocks[BLOCKS];
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+        nm_budget *b = nm_budget_create(NM_SIZE_MAX, NULL, NULL);
+        nm_heap *h = nm_heap_create(b, false);
+        size_t step = os_page > NM_HEAP_CHARGED_AT_ONCE ? os_page : NM_HEAP_CHARGED_AT_ONCE;
+        for (size_t i = 0; i < BLOCKS; i++) {
+            CHECK((blocks[i] = nm_heap_malloc(h, sizes[s])) != NULL);
+            size_t all = touched(blocks, i + 1, nm_heap_usable(h, sizes[s], 1));
+            CHECK(nm_budget_used(b) % step == 0 && nm_budget_used(b) >= all);
+        }
+        for (size_t i = 0; i < BLOCKS; i++)
+            if (i % (BLOCKS / STAY) == 0) blocks[i / (BLOCKS / STAY)] = blocks[i];
+            else nm_heap_free(h, blocks[i]);
+        nm_heap_trim(h);
+        SOUND(nm_heap_check(h));
+        if (os_page == step) CHECK(nm_budget_used(b) == touched(blocks, STAY, nm_heap_usable(h, sizes[s], 1)));
+        for (size_t i = 0; i < STAY; i++) nm_heap_free(h, blocks[i]);
+        nm_heap_trim(h);
+        CHECK(nm_budget_used(b) == 0);
+        nm_heap_destroy(h);
+        nm_budget_destroy(b);
+    }
+}
+
 /* The last page of a superblock and of a span is the guard, where a superblock has more than one. */
 static void secure(void) {
     nm_heap *h = nm_heap_create(NULL, true);
@@ -101,6 +140,7 @@ static void in_pages(size_t size) {
         nm_heap *h = nm_heap_create(NULL, false);
         use(h);
         nm_heap_destroy(h);
+        charged();
         secure();
         CHECK(requests > 10);
         fflush(NULL);

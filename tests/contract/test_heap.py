@@ -13,10 +13,10 @@ from .helpers import collect, content, fill, in_thread, is_one_line
 
 PAGE = max(os.sysconf("SC_PAGE_SIZE"), 4096)
 #: bytes, and how many cells there may be in one: eight at least
-SUPERBLOCKS = ((65536, range(14, 7, -1)), (262144, (28, 25, 22, 20, 18, 16, *range(14, 7, -1))))
+SUPERBLOCKS = ((65536, (30, 28, 26, *range(24, 7, -1))), (262144, (30, 28, 26, 24, 22, *range(20, 7, -1))))
 BINS = (
     *range(16, 513, 16),
-    *(base * eighth // 8 for base in (512, 1024, 2048) for eighth in range(9, 17)),
+    *(base * part // 16 for base in (512, 1024) for part in range(17, 33)),
     *(superblock // cells // 64 * 64 for superblock, all_cells in SUPERBLOCKS for cells in all_cells),
 )
 
@@ -31,8 +31,8 @@ def usable(size: int, align: int) -> int:
 
 def test_the_bins() -> None:
     """HEAP-1: the table above is the one that the clause describes."""
-    assert len(BINS) == 32 + 24 + 7 + 13
-    assert BINS[32:40] == (576, 640, 704, 768, 832, 896, 960, 1024)
+    assert len(BINS) == 32 + 32 + 20 + 18
+    assert BINS[32:36] == (544, 576, 608, 640) and BINS[48:52] == (1088, 1152, 1216, 1280)
     assert BINS[-1] == 32768
 
 

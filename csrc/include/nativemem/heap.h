@@ -19,7 +19,7 @@
 extern "C" {
 #endif
 
-#define NM_BINS 77                         /* bin 0 is never used */
+#define NM_BINS 128                        /* that a census has room for; 0 and the last ones are never used */
 #define NM_SPAN_SIZES 48
 #define NM_CELL_MAX ((size_t)32768)        /* the largest cell */
 #define NM_PAGE ((size_t)4096)             /* the unit of spans: one page of the region */
@@ -79,7 +79,7 @@ typedef struct nm_census {
     uint64_t span_allocations[NM_SPAN_SIZES]; /* by power of two: [k] counts sizes in (2^(k-1), 2^k] */
 } nm_census;
 void nm_heap_census(nm_heap *h, nm_census *out);
-size_t nm_bin_size(unsigned bin);
+size_t nm_bin_size(unsigned bin); /* 0: there is no such bin */
 
 #ifdef __cplusplus
 }

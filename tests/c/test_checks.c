@@ -81,6 +81,7 @@ static void test_of_a_heap(void) {
         BROKEN(nm_heap_check(h), sb->theap, NULL, "a superblock is another thread heap's or bin's");
         BROKEN(nm_heap_check(h), sb->cells.apart, sb->cells.apart + 1, "a superblock's cells do not add up");
         BROKEN(nm_heap_check(h), sb->cells.fresh, sb->cells.fresh - sb->cells.cell, "a superblock's cells do not add up");
+        BROKEN(nm_heap_check(h), sb->cells.free, (void *)(blocks[0] + 1), "a superblock's cells do not add up");
         BROKEN(nm_heap_check(h), sb->charged, 0, "a superblock is charged with more or less than it has");
         BROKEN(nm_heap_check(h), sb->charged, 255, "a superblock is charged with more or less than it has");
     }

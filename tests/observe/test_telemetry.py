@@ -265,9 +265,20 @@ def test_within_a_budget_that_is_full() -> None:
     """)
 
 
-def test_a_flush_while_another_is_under_way(logger: logging.Logger) -> None:
-    """TEL-2: it logs nothing, and says so."""
+def test_a_flush_that_comes_to_nothing(
+    nm: Binding, logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OBS-2: while another is under way, or where there is no memory to read; what happened is logged later."""
+    logger.addHandler(seen := Seen())
     bridge = to_logging(logger)
+    assert not nm.Budget(10, "small").try_reserve(20)
     with bridge._busy:
         assert bridge.flush() == 0
-    bridge.flush()
+
+    def no_memory() -> int:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bridge, "_pass_on", no_memory)
+        assert bridge.flush() == 0
+    assert seen.records == [] and bridge.flush() >= 2

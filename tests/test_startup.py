@@ -43,8 +43,9 @@ def test_the_least_budget_counts_from_what_is_in_use() -> None:
 
 
 def test_what_children_get(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NATIVEMEM_LIMIT", raising=False)
-    monkeypatch.setenv("NATIVEMEM_AUTOINSTALL", "0")
+    for name in ("NATIVEMEM_LIMIT", "NATIVEMEM_AUTOINSTALL"):
+        monkeypatch.setenv(name, "0")  # as they were before it is what they are after the test, not there too
+    monkeypatch.delenv("NATIVEMEM_LIMIT")
     native().pass_on(None)
     assert (os.environ["NATIVEMEM_AUTOINSTALL"], "NATIVEMEM_LIMIT" in os.environ) == ("1", False)
     native().pass_on(7)

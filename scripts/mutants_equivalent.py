@@ -126,4 +126,28 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         "pairs.update({(new, key[2]): old for old, new in zip(sorted(olds), sorted(places), strict=False)})",
         "they are as many, which the line above sees to",
     ),
+    Equivalent(
+        "csrc/base/move.h",
+        "memcpy(to, from, old < size ? old : size);",
+        "memcpy(to, from, old <= size ? old : size);",
+        "the lesser of two that are equal is either",
+    ),
+    Equivalent(
+        "csrc/heap/heap.h",
+        "if (NM_UNLIKELY(sb->theap != theap)) return nm__heap_free_far(caller, ptr, sb);",
+        "if (true) return nm__heap_free_far(caller, ptr, sb);",
+        "the way for cells of others takes a thread's own, too, and gives them to the same list: it is slower",
+    ),
+    Equivalent(
+        "src/nativemem/backends/pure/pool.py",
+        "return Status.OK",
+        "return None",
+        "of clear(), at whose status no caller looks",
+    ),
+    Equivalent(
+        "src/nativemem/commands/cli.py",
+        'raise AssertionError("the parser has exited")',
+        "pass",
+        "for type checkers: the parser's error() does not return",
+    ),
 )

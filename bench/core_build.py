@@ -60,6 +60,11 @@ def library() -> Path:
     return _compile(OUT / "libnativemem.so", [*LIBRARY_FLAGS, *INCLUDES, "-shared", *core])
 
 
+def loaded(name: str, source: str) -> Path:
+    """A shared object of one file in ``bench/c``, which a process loads; it knows nothing of nativemem."""
+    return _compile(OUT / name, [*LIBRARY_FLAGS, "-shared", PROGRAMS / source])
+
+
 def program(name: str, *sources: str, side: str = "") -> Path:
     """The program ``name`` of ``sources`` in ``bench/c``. ``side``: SIDE_HEAP or SIDE_MALLOC where it has
     sides; one that is SIDE_MALLOC knows nothing of nativemem."""

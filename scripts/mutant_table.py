@@ -837,6 +837,10 @@ MUTANTS: tuple[Mutant, ...] = (
         ("recording-past-its-room", "if (r->head->section[s].room - count < more) return false;", ""),
         ("recording-past-the-disk", "if (!recording_reserve(r, r->head->section[s].offset + r->reserved[s], step)) return false;", "(void)recording_reserve(r, r->head->section[s].offset + r->reserved[s], step);"),
         ("recording-into-anothers-file", "&& device == r->device && inode == r->inode;", ";"),
+        ("recording-asks-a-full-disk", "r->unasked = (1U << r->refused) - 1;", "r->unasked = 0;"),
+        ("recording-gives-a-full-disk-up", "if (errno == 0) r->refused = 0;\n    else if (r->refused < MOST_REFUSED) r->refused++;", "r->refused = errno == 0 ? 0 : 31;"),
+        ("recording-left-that-was-not-made", "if (r->file >= 0) (void)unlink(r->made);", ""),
+        ("recording-before-it-is-whole", "r->file = mkostemp(r->made, O_CLOEXEC);", "(void)unlink(path);\n    r->file = mkostemp(r->made, O_CLOEXEC);"),
         ("recording-of-any-line", "had->function == function && had->line == sought.line", "had->function == function"),
         ("recording-keeps-all-moments", "if (k->last_ns != UINT64_MAX && m->ns / head->tick == k->last_ns / head->tick) continue;", ""),
     ),
@@ -882,6 +886,12 @@ MUTANTS: tuple[Mutant, ...] = (
         ("engine-moves-old-memory-without-its-contents", "if (nm__superblock_of_block(ptr) == NULL) return before->realloc(before->ctx, ptr, size);", "if (nm__superblock_of_block(ptr) == NULL) return domain_malloc(before, size);"),
         ("engine-calloc-not-zeroed", "return memset(ptr, 0, bytes);", "return ptr;"),
         tests=ENGINE,
+    ),
+    *_in(
+        "engine/domains.c",
+        ("profile-misses-what-grows", "due || nm__is_apart(ptr) ? nm__apart_move", "nm__is_apart(ptr) ? nm__apart_move"),
+        ("profile-keeps-what-moved", "due || nm__is_apart(ptr) ? nm__apart_move", "due ? nm__apart_move"),
+        tests=("tests/observe/test_profile.py",),
     ),
     *_in(
         "engine/serve.c",

@@ -42,8 +42,8 @@ NM_COLD void *nm__apart_noted(nm__gate *gate, size_t size, bool zeroed) {
 }
 
 /* A cell that lies apart, or is to, is copied: it would not be charged for its new size where it is. */
-NM_COLD void *nm__apart_move(void *ptr, size_t size, int mode, bool (*give_it)(void *)) {
-    bool notes = nm__apart_is_due(mode, size) && nm__sampler_turn(&nm__sampler_gate, size);
+NM_COLD void *nm__apart_move(void *ptr, size_t size, bool due, bool (*give_it)(void *)) {
+    bool notes = due && nm__sampler_turn(&nm__sampler_gate, size);
     void *moved = NULL;
     if (nm__is_cell_apart(ptr) || (notes && size <= NM_CELL_MAX)) {
         if (notes) moved = apart_take(size, false);

@@ -29,8 +29,9 @@ void nm__apart_forget(void *ptr);
 
 /* An object that a profile notes, if its turn has come at the gate. NULL: not this way; another is tried, so that a refusal here does not count. */
 void *nm__apart_noted(nm__gate *gate, size_t size, bool zeroed);
-/* A realloc of an object that lies apart, or while there is a profile. NULL: refused. mode: nm__mode_now. */
-void *nm__apart_move(void *ptr, size_t size, int mode, bool (*give_it)(void *));
+/* A realloc of an object that may lie apart, or whose turn may have come (due: nm__apart_is_due). NULL: refused. All others are
+ * moved as they are without a profile: none of them is noted. */
+void *nm__apart_move(void *ptr, size_t size, bool due, bool (*give_it)(void *));
 
 /* As nm__serve_give, for objects. */
 bool nm__apart_give_elsewhere(void *ptr, nm__superblock *sb);

@@ -78,10 +78,10 @@ NM_INLINE void *domain_realloc(PyMemAllocatorEx *before, void *ptr, size_t size)
     if (nm__superblock_of_block(ptr) == NULL) return before->realloc(before->ctx, ptr, size);
     int mode = nm__mode_now(&nm__engine.objects);
     if (NM_LIKELY(mode != NM__MODE_OFF)) {
-        void *moved = NM_UNLIKELY(nm__is_cell_apart(ptr) || (mode & NM__MODE_SAMPLED))
-                          ? nm__apart_move(ptr, size, mode, nm__domain_give)
-                          : nm__serve_move(nm__charge_heap(nm__engine.heap), ptr, size, nm__serve_slow, nm__serve_beyond,
-                                           nm__domain_give);
+        bool due = nm__apart_is_due(mode, size);
+        void *moved = due || nm__is_apart(ptr) ? nm__apart_move(ptr, size, due, nm__domain_give)
+                                               : nm__serve_move(nm__charge_heap(nm__engine.heap), ptr, size, nm__serve_slow,
+                                                                nm__serve_beyond, nm__domain_give);
         if (NM_LIKELY(moved != NULL) || !nm__serve_may_pass_on()) return moved;
     }
     return nm__serve_move_out(before, ptr, size, mode != NM__MODE_OFF, nm__domain_give);

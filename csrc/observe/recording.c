@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -57,6 +59,8 @@ struct nm__recording {
     size_t owner_cap;
     int64_t began; /* monotonic */
     int file;      /* -1: none. The program may close it, so it is looked at before it is used. */
+    char *made;    /* NULL, or the file's name until it has its own */
+    unsigned refused, unasked; /* how often the disk was full in a row, up to MOST_REFUSED; requests that do not ask it again */
     uint64_t device, inode;
     uint64_t reserved[NM__SECTIONS]; /* bytes on disk */
     uint64_t last_tick;
@@ -96,11 +100,22 @@ static bool recording_is_open(const nm__recording *r) {
     return r->file >= 0 && recording_look(r->file, &device, &inode) && device == r->device && inode == r->inode;
 }
 
+/* A disk that is full may take a millisecond to say so, and may have room again later: it is asked less and less often, at
+ * the least each 1024th time. */
+#define MOST_REFUSED 10
+
 /* false: the disk is full, or the program has closed the file. */
 static NM_COLD bool recording_reserve(nm__recording *r, uint64_t offset, uint64_t bytes) {
+    if (r->unasked != 0) {
+        r->unasked--;
+        return false;
+    }
     if (!recording_is_open(r)) return false;
     errno = posix_fallocate(r->file, (off_t)offset, (off_t)bytes);
-    return errno == 0;
+    if (errno == 0) r->refused = 0;
+    else if (r->refused < MOST_REFUSED) r->refused++;
+    r->unasked = (1U << r->refused) - 1;
+    return r->refused == 0;
 }
 
 static bool recording_has_room(nm__recording *r, nm__section s, size_t more) {
@@ -201,9 +216,16 @@ static size_t recording_lay_out(nm__recording_head *head, size_t bound) {
     return at;
 }
 
+/* Beside `path`, whose name it takes once it is a recording: where there is no room for one, what was there stays. */
 static bool recording_open(nm__recording *r, const char *path, size_t size) {
-    (void)unlink(path); /* a reader that has the old file open keeps it */
-    r->file = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, S_IRUSR | S_IWUSR);
+    static const char own[] = ".nativemem-XXXXXX";
+    const char *last = strrchr(path, '/');
+    size_t folder = last == NULL ? 0 : (size_t)(last - path) + 1;
+    r->made = nm__meta_alloc(folder + sizeof own);
+    if (r->made == NULL) return false;
+    memcpy(r->made, path, folder);
+    memcpy(r->made + folder, own, sizeof own);
+    r->file = mkostemp(r->made, O_CLOEXEC);
     if (r->file < 0 || !recording_look(r->file, &r->device, &r->inode)) return false;
     return ftruncate(r->file, (off_t)size) == 0 && recording_reserve(r, 0, HEAD_ROOM);
 }
@@ -228,26 +250,9 @@ static uint64_t recording_largest(size_t class) {
     return class < 8 ? class + 1 : (uint64_t)(5 + (class - 8) % 4) << ((class - 8) / 4 + 1);
 }
 
-nm__recording *nm__recording_create(const char *path, size_t bound, size_t rate) {
-    nm__recording *r = nm__meta_alloc(sizeof *r);
-    if (r == NULL) return NULL;
-    nm__recording_head head = {.version = NM__RECORDING_VERSION, .sections = NM__SECTIONS};
-    head.size = recording_lay_out(&head, bound);
-    r->file = -1;
-    if (!recording_map(r, path, head.size)) {
-        int why = errno;
-        if (r->file >= 0) (void)close(r->file);
-        nm__meta_free(r);
-        errno = why;
-        return NULL;
-    }
-    head.began = (uint64_t)nm__os_time_ns();
-    head.pid = (uint64_t)getpid();
-    head.rate = rate;
-    head.tick = FIRST_TICK;
-    head.times = NM__TIMES;
+static bool recording_begin(nm__recording *r, const nm__recording_head *head) {
     r->head = (nm__recording_head *)(void *)r->base;
-    memcpy(r->base, &head, sizeof head);
+    memcpy(r->base, head, sizeof *head);
     r->began = nm__os_monotonic_ns();
     bool ready = keys_reserve(&r->owner_keys, &r->owner_cap, 1);
     for (int s = NM__STRINGS; s <= NM__OWNERS; s++) { /* item 0; of strings an empty one */
@@ -255,19 +260,41 @@ nm__recording *nm__recording_create(const char *path, size_t bound, size_t rate)
         ready = ready && recording_has_room(r, (nm__section)s, first);
         if (ready) recording_publish(r, (nm__section)s, first);
     }
-    ready = ready && recording_has_room(r, NM__SIZES, NM__SIZE_CLASSES);
-    if (!ready) {
-        int why = errno;
-        nm__recording_destroy(r, false);
-        errno = why;
-        return NULL;
-    }
+    if (!ready || !recording_has_room(r, NM__SIZES, NM__SIZE_CLASSES)) return false;
     recording_owner_at(r, 0)->limit = UINT64_MAX;
     for (size_t i = 0; i < NM__SIZE_CLASSES; i++) recording_size_at(r, i)->most = recording_largest(i);
     recording_publish(r, NM__SIZES, NM__SIZE_CLASSES);
     /* last: a file that does not begin so is none */
     memcpy(r->head->magic, NM__RECORDING_MAGIC, sizeof r->head->magic);
-    return r;
+    return true;
+}
+
+/* A reader that has an earlier file open keeps it. */
+static bool recording_take_name(nm__recording *r, const char *path) {
+    if (path != NULL && rename(r->made, path) != 0) return false;
+    nm__meta_free(r->made);
+    r->made = NULL;
+    return true;
+}
+
+nm__recording *nm__recording_create(const char *path, size_t bound, size_t rate) {
+    nm__recording *r = nm__meta_alloc(sizeof *r);
+    if (r == NULL) return NULL;
+    nm__recording_head head = {.version = NM__RECORDING_VERSION,
+                               .sections = NM__SECTIONS,
+                               .began = (uint64_t)nm__os_time_ns(),
+                               .pid = (uint64_t)getpid(),
+                               .rate = rate,
+                               .tick = FIRST_TICK,
+                               .times = NM__TIMES};
+    head.size = recording_lay_out(&head, bound);
+    r->file = -1;
+    if (recording_map(r, path, head.size) && recording_begin(r, &head) && recording_take_name(r, path)) return r;
+    int why = errno;
+    if (r->file >= 0) (void)unlink(r->made);
+    nm__recording_destroy(r, false);
+    errno = why;
+    return NULL;
 }
 
 static uint64_t recording_now(const nm__recording *r) { return (uint64_t)(nm__os_monotonic_ns() - r->began); }
@@ -275,8 +302,9 @@ static uint64_t recording_now(const nm__recording *r) { return (uint64_t)(nm__os
 void nm__recording_destroy(nm__recording *r, bool finish) {
     if (r == NULL) return;
     if (finish) r->head->ended = recording_now(r);
-    (void)munmap(r->base, r->head->size);
+    if (r->head != NULL) (void)munmap(r->base, r->head->size);
     if (recording_is_open(r)) (void)close(r->file);
+    nm__meta_free(r->made);
     nm__meta_free(r->strings.slots);
     nm__meta_free(r->nodes.slots);
     nm__meta_free(r->sites.slots);

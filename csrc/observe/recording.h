@@ -103,7 +103,7 @@ typedef struct nm__recording nm__recording;
 /* The least that a recording may be bounded to, in bytes. */
 #define NM__RECORDING_LEAST ((size_t)1 << 20)
 
-/* path: NULL for memory of its own. An existing file is replaced. NULL: errno says why. Pre: bound >= NM__RECORDING_LEAST. */
+/* path: NULL for memory of its own. An existing file is replaced by a whole one, or stays. NULL: errno says why. Pre: bound >= NM__RECORDING_LEAST. */
 nm__recording *nm__recording_create(const char *path, size_t bound, size_t rate);
 /* Unmaps it; the file, if there is one, stays. `finish`: it has come to its end here, rather than in a process that forked
  * from its own. */

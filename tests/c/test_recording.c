@@ -13,7 +13,7 @@
 #include "observe/recording.h"
 
 #define BOUND ((size_t)4 << 20)
-static char path[64];
+static char folder[64], path[80];
 
 static const void *item(const nm__recording_head *head, nm__section s, size_t i) {
     return (const char *)head + head->section[s].offset + i * head->section[s].item;
@@ -264,10 +264,11 @@ static void test_a_file_takes_what_it_needs(void) {
 }
 
 /* The linker has the recording call this. */
-static int blocks_left = 1 << 30;
+static int blocks_left = 1 << 30, times_asked;
 int __real_posix_fallocate(int file, off_t offset, off_t size);
 int __wrap_posix_fallocate(int file, off_t offset, off_t size);
 int __wrap_posix_fallocate(int file, off_t offset, off_t size) {
+    times_asked++;
     return blocks_left-- > 0 ? __real_posix_fallocate(file, offset, size) : ENOSPC;
 }
 
@@ -282,13 +283,32 @@ static void test_a_disk_that_is_full(void) {
     CHECK(count_of(r, NM__NODES) < nm__recording_view(r)->section[NM__NODES].room);
     for (size_t i = 0; i < 5000; i++) nm__recording_moment(r, 0, i, i, SIZE_MAX, 0);
     SOUND(nm__recording_check(r));
+    times_asked = 0;
+    for (int i = 0; i < 20480; i++) CHECK(nm__recording_node(r, 0, 0, 0, 2000000 + i) == 0);
+    CHECK(1 <= times_asked && times_asked <= 30);
+    blocks_left = 1 << 30;
+    int again = 0; /* there is room: it is found within 1024 */
+    while (again < 1024 && nm__recording_node(r, 0, 0, 0, 3000000 + again) == 0) again++;
+    CHECK(again < 1024 && nm__recording_node(r, 0, 0, 0, 4000000) != 0);
+    SOUND(nm__recording_check(r));
     nm__recording_destroy(r, true);
+    size_t size;
+    struct stat before, after;
+    CHECK(stat(path, &before) == 0);
     for (int n = 0; n < 6; n++) { /* the head, and the first of five sections */
         blocks_left = n;
         CHECK(nm__recording_create(path, BOUND, 1) == NULL && errno == ENOSPC);
     }
     blocks_left = 1 << 30;
+    CHECK(stat(path, &after) == 0 && after.st_ino == before.st_ino); /* the one before is still there, and whole */
+    const nm__recording_head *whole = opened(&size);
+    CHECK(memcmp(whole->magic, NM__RECORDING_MAGIC, 8) == 0);
+    (void)munmap((void *)(uintptr_t)whole, size);
     CHECK(nm__recording_create("/dev/null/x", BOUND, 1) == NULL && errno == ENOTDIR);
+    CHECK(unlink(path) == 0 && mkdir(path, 0700) == 0);
+    CHECK(nm__recording_create(path, BOUND, 1) == NULL && errno == EISDIR);
+    CHECK(rmdir(path) == 0 && rmdir(folder) == 0); /* of those that could not be made nothing is left */
+    CHECK(mkdir(folder, 0700) == 0);
 }
 
 /* The program may close every descriptor, and open files of its own in their places. */
@@ -307,7 +327,9 @@ static void test_a_program_that_closes_the_file(void) {
 
 int main(void) {
     (void)signal(SIGXFSZ, SIG_IGN); /* as Python does */
-    (void)snprintf(path, sizeof path, "/tmp/nm-recording-%ld", (long)getpid());
+    (void)snprintf(folder, sizeof folder, "/tmp/nm-recording-%ld", (long)getpid());
+    (void)snprintf(path, sizeof path, "%s/recording", folder);
+    CHECK(mkdir(folder, 0700) == 0);
     RUN(test_names_and_paths_are_kept_once());
     RUN(test_each_sites_share_of_the_peak());
     RUN(test_blocks_by_size());
@@ -319,6 +341,6 @@ int main(void) {
     RUN(test_a_file_takes_what_it_needs());
     RUN(test_a_disk_that_is_full());
     RUN(test_a_program_that_closes_the_file());
-    (void)unlink(path);
+    CHECK(unlink(path) == 0 && rmdir(folder) == 0);
     return finish();
 }

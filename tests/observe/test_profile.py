@@ -135,6 +135,34 @@ def test_what_is_freed_and_moved_leaves_nothing() -> None:
 
 
 @native
+def test_what_grows_and_shrinks_is_noted_anew() -> None:
+    """PROF-1: with its new size, whether it was there before the profile, was noted, or takes pages of its own."""
+    run("""
+        def make(n, size): return [bytearray(size) for _ in range(n)]
+        def resize(blocks, size):
+            for block in blocks:
+                if len(block) < size: block.extend(b"x" * (size - len(block)))
+                else: del block[size:]
+        before = make(200, 100), make(20, 100_000)
+        with Profile(rate=1) as profile:
+            resize(before[0], 3000)
+            resize(before[1], 200_000)
+            grown = live(profile.read(), "resize")
+            resize(before[0], 100)
+            resize(before[1], 200)
+            shrunk = live(profile.read(), "resize")
+        assert 4_600_000 < grown < 1.2 * 4_600_000, grown
+        assert 24_000 < shrunk < 60_000, shrunk
+        with Profile(rate="256 KiB") as profile:
+            huge = make(50, 8 << 20)  # each is noted, but for one time in e**32
+            assert live(profile.read(), "make") > 50 << 23
+            resize(huge, 50_000)  # and one in six is now
+            left = live(profile.read(), "make") + live(profile.read(), "resize")
+        assert left < 20_000_000, left
+    """)
+
+
+@native
 def test_arrays() -> None:
     """PROF-1"""
     pytest.importorskip("numpy")

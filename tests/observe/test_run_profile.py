@@ -106,9 +106,12 @@ def test_of_the_environment(tmp_path: Path) -> None:
 
 @native
 def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
-    done = run("--profile", "-o", "no/such.nm", "-c", "print(1)", cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("nativemem run: profile: ") and done.stderr.count("\n") == 1
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("no/such.nm", "pipe"):  # a pipe, as a device, is not replaced by a file
+        done = run("--profile", "-o", name, "-c", "print(1)", cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("nativemem run: profile: ") and done.stderr.count("\n") == 1
+    assert os.listdir(tmp_path) == ["pipe"] and (tmp_path / "pipe").is_fifo()
     env = {"NATIVEMEM_PROFILE": "no/such.nm"}
     done = python("-c", "import nativemem.auto; print(bool(nativemem.installed()))", cwd=tmp_path, env=env)
     assert (done.returncode, done.stdout) == (0, "True\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -88,7 +89,12 @@ class Engine:
 
     @staticmethod
     def profile_start(path: str | None, bound: int, rate: int) -> None:
-        """Begins a profile. Raises OSError where its file cannot be made, RuntimeError where one runs already."""
+        """Begins a profile. Raises OSError where its file cannot be made, RuntimeError where one runs already.
+
+        A file that is there is replaced; a pipe, a terminal or a device is not.
+        """
+        if path is not None and os.path.exists(path) and not os.path.isfile(path):
+            raise FileExistsError(errno.EEXIST, "It is there and no regular file", path)
         dataplane.profile_start(None if path is None else os.fsencode(path), bound, rate, about())
         Engine._profile_path = path
 

@@ -74,7 +74,8 @@ class Profile:
 
     def start(self) -> Profile:
         """Begins. Returns itself. Raises :class:`NativeUnavailable` where there is no engine, NativeMemError where
-        there is a profile already, OSError where the file cannot be written."""
+        there is a profile already, OSError where the file cannot be written, or what is there is no regular file.
+        What was there stays then."""
         dataplane = _dataplane()
         from ..engine.control import Engine
 

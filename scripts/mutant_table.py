@@ -952,7 +952,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *_in(
         "engine/spared.c",
         ("spared-code-is-interrupted", "if (spared_is_named(text)) return false;", "(void)spared_is_named;"),
-        tests=("tests/test_goes_on.py::test_a_thread_starts_with_nothing_left", "tests/test_denials.py"),
+        tests=("tests/test_goes_on.py::test_a_server_of_asyncio", "tests/test_denials.py"),
     ),
     *_in(
         "engine/spared.c",

@@ -410,7 +410,7 @@ def test_what_was_shared_goes_back_first(nm: Binding) -> None:
 
 @pytest.mark.parametrize(("name", "shown"), [("x", "budget 'x'"), (None, "a budget without a name")])
 def test_left_without_being_entered(nm: Binding, name: str | None, shown: str) -> None:
-    """OWN-1: also where scopes cannot be entered; what was on its way is its context. Nothing under the kill switch."""
+    """OWN-1: also where scopes cannot be entered, but for the kill switch; what was on its way is its context."""
     error = KeyError()
     for arguments, context in (((None, None, None), None), ((KeyError, error, None), error), ((), None)):
         budget = nm.Budget(10, name)

@@ -33,7 +33,7 @@ def fill(kind):
 
 def run(code: str, *args: object, **how: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "ignore", "-c", HEAD + textwrap.dedent(code), *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, **how)  # type: ignore[call-overload]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **how)  # type: ignore[call-overload]
 
 
 def test_a_handler_in_the_handler() -> None:
@@ -115,7 +115,7 @@ def test_an_interactive_interpreter(colors: str) -> None:
     lines += again * 5
     lines += ["del kept", "print(len(bytes(1 << 20)))", "raise SystemExit(7)"]
     done = subprocess.run(
-        [sys.executable, "-i", "-q"], input="\n".join(lines) + "\n", capture_output=True, text=True, timeout=60,
+        [sys.executable, "-i", "-q"], input="\n".join(lines) + "\n", capture_output=True, text=True, timeout=300,
         env=os.environ | {"NATIVEMEM_AUTOINSTALL": "1", "NATIVEMEM_LIMIT": "80 MiB", "PYTHON_COLORS": colors},
     )  # fmt: skip
     assert done.returncode == 7
@@ -149,7 +149,7 @@ def test_a_run_of_pytest(tmp_path: Path) -> None:
     program.write_text(RUN)
     options = ("-q", "-p", "no:cacheprovider", "-W", "ignore", "--tb=short")
     command = [sys.executable, "-m", "pytest", *options, str(program)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
     lines = done.stdout.splitlines()
     failed = sorted(line.split("::")[1].split()[0] for line in lines if line.startswith("FAILED "))
     assert failed == ["test_differs", "test_fill", "test_fill_large"], done.stdout + done.stderr
@@ -186,7 +186,7 @@ def results(executor, filling):
         calls = [(filling, i // 5 % 4) if i % 5 == 0 else (job, i) for i in range(40)]
         futures = [executor.submit(*call) for call in calls]
         for i, future in enumerate(futures):
-            try: result = future.result(timeout=50)
+            try: result = future.result(timeout=250)
             except BaseException as error:
                 held.append(error)
                 result = type(error)
@@ -275,7 +275,7 @@ thread = threading.Thread(target=server.serve_forever)
 thread.start()
 def ask(path):
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}{path}", timeout=20) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}{path}", timeout=100) as answer:
             return answer.status
     except urllib.error.HTTPError as error: return error.code
 for kind in range(4): print(ask(f"/fill{kind}"), *[ask("/") for _ in range(5)])
@@ -440,7 +440,7 @@ if sys.argv[1] == "True":
         except MemoryError: pass
 with futures.ThreadPoolExecutor(4) as executor:
     jobs = [budget.wrap(executor).submit(job, i) for i in range(5000)]
-    kinds = {type(each.exception(timeout=50)) for each in jobs}
+    kinds = {type(each.exception(timeout=250)) for each in jobs}
 print(kinds - {type(None)})
 """,
         filled,

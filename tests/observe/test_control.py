@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -87,6 +87,25 @@ def command(*words: object, code: int = 0, **env: str) -> str:
     return done.stdout + done.stderr
 
 
+def unread(*words: object) -> tuple[int, str]:
+    """Exit code and messages of a command whose output nothing reads any more."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as file:
+        return into(file, *words)
+
+
+def unwritten(*words: object) -> tuple[int, str]:
+    with open("/dev/full", "wb") as file:
+        return into(file, *words)
+
+
+def into(file: BinaryIO, *words: object) -> tuple[int, str]:
+    line = [sys.executable, "-m", "nativemem", *map(str, words)]
+    done = subprocess.run(line, stdout=file, stderr=subprocess.PIPE, text=True, timeout=300)
+    return done.returncode, done.stderr
+
+
 @native
 def test_the_commands(tmp_path: Path) -> None:
     with running(str(tmp_path)) as program:
@@ -112,6 +131,10 @@ def test_the_commands(tmp_path: Path) -> None:
         assert sum(s.live for s in read(file).sites if "make" in s.path.function.split(".")[0]) > 900_000
         lines = command("top", program.pid, "--count", 2, "--interval", 0.05, *where).splitlines()
         assert len(lines) == 2 and all("cache 1000 B/1.0 MiB" in line for line in lines)
+        for name in ("top", "stats", "attach"):
+            words = (name, program.pid, *where)
+            assert unread(*words) == (0, "")  # `top` would go on for ever
+            assert unwritten(*words) == (1, f"nativemem {name}: standard output: No space left on device\n")
         program.goes_on()
     for made, owner in ((now, "cache"), (file, "process")):
         assert owner in command("stats", made)

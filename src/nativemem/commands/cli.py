@@ -48,7 +48,15 @@ def main(argv: list[str] | None = None) -> int | str | None:
         command = commands.add_parser(name, help=module.HELP, allow_abbrev=False)
         module.configure(command)
         if words[:1] == [name]:
-            return module.execute(command, words[1:])  # a command takes its own words apart
+            try:
+                return module.execute(command, words[1:])  # a command takes its own words apart
+            except OSError as error:
+                from .output import Unwritten
+
+                if not isinstance(error, Unwritten):
+                    raise
+                print(f"nativemem {name}: standard output: {error.strerror}", file=sys.stderr)
+                return 1
     if not words:
         parser.error(f"name a command: {', '.join(COMMANDS)}")
     parser.parse_args(words)

@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import sys
 
-__all__ = ["is_terminal", "say", "write"]
+__all__ = ["Unwritten", "is_terminal", "say", "write"]
+
+
+class Unwritten(OSError):
+    """Standard output cannot be written: the disk is full, for instance."""
 
 
 def is_terminal() -> bool:
@@ -13,12 +17,12 @@ def is_terminal() -> bool:
     return sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def say(text: str | bytes) -> None:
-    """Prints ``text`` whatever standard output can show, and where nothing reads it any more. Raises OSError where
-    it cannot be written."""
+def say(text: str | bytes) -> bool:
+    """Prints ``text`` whatever standard output can show. Returns False where nothing reads it any more. Raises
+    :class:`Unwritten` where it cannot be written."""
     out = sys.stdout
     if out is None:
-        return
+        return False
     try:
         if isinstance(text, bytes):
             out.flush()
@@ -30,7 +34,9 @@ def say(text: str | bytes) -> None:
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())  # the interpreter would complain at its end
         if not isinstance(error, BrokenPipeError):
-            raise
+            raise Unwritten(error.errno, error.strerror) from None
+        return False
+    return True
 
 
 def write(text: str | bytes, file: str | None) -> None:

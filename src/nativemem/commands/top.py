@@ -145,7 +145,8 @@ def _watch(path: str, options: argparse.Namespace) -> None:
     from .view import line_of
 
     for taken in _looks(path, options):
-        say(line_of(taken) + "\n")
+        if not say(line_of(taken) + "\n"):
+            return
 
 
 def _watch_live(path: str, options: argparse.Namespace, live_class: Any) -> None:

@@ -307,7 +307,7 @@ import sys
 before = set(sys.modules)
 import nativemem.auto, nativemem
 heavy = {"dataclasses", "inspect", "typing", "threading", "re", "enum", "functools", "collections", "contextlib"}
-heavy |= {"_cffi_backend", "nativemem.backends.native.control", "nativemem.errors"}
+heavy |= {"importlib", "warnings", "_cffi_backend", "nativemem.backends.native.control", "nativemem.errors"}
 print(nativemem.installed().objects, sorted(heavy & (set(sys.modules) - before)))
 print(nativemem.Budget.__name__, "Arena" in dir(nativemem), nativemem.process.usage().denials)
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 
 TYPE_CHECKING = False
@@ -10,7 +9,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["errors", "import_what_was_put_off", "room"]
+__all__ = ["errors", "import_module", "import_what_was_put_off", "room"]
+
+
+def import_module(name: str) -> Any:
+    """The module of that name, in full: `importlib` brings `warnings`, which a process may do without."""
+    __import__(name)
+    return sys.modules[name]
 
 
 class _Lazy:
@@ -20,7 +25,7 @@ class _Lazy:
         self._name = f"{__package__}.{name}"
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(importlib.import_module(self._name), name)
+        return getattr(import_module(self._name), name)
 
 
 def room(package: str, **modules: str) -> tuple[Callable[[str], Any], list[str]]:
@@ -34,7 +39,7 @@ def room(package: str, **modules: str) -> tuple[Callable[[str], Any], list[str]]
     def get(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
+        return getattr(import_module(f"{package}.{homes[name]}"), name)
 
     return get, sorted(homes)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 
 from .._folder import PACKAGE
-from .._lazy import errors
+from .._lazy import errors, import_module
 from ..settings import Settings
 from .machine import is_free_threaded
 
@@ -22,14 +21,12 @@ NOT_WITHOUT_LOCK = "the core does not run on a free-threaded interpreter"
 
 def in_main_interpreter() -> bool:
     """Whether this is the interpreter that the process started with."""
-    for name in ("_interpreters", "_xxsubinterpreters"):  # since 3.13, and before
-        try:
-            interpreters = importlib.import_module(name)
-        except ImportError:
-            continue
-        # each is a number, since 3.13 the first of a tuple
-        return bool(interpreters.get_current() == interpreters.get_main())
-    return True
+    try:
+        interpreters = import_module("_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters")
+    except ImportError:
+        return True
+    # each is a number, since 3.13 the first of a tuple
+    return bool(interpreters.get_current() == interpreters.get_main())
 
 
 def _has_core() -> bool:

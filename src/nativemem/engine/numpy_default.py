@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 
 from .._lazy import errors
 
@@ -81,6 +80,8 @@ class WhenImported:
         try:
             self._action()
         except Exception as error:  # an import must not fail for it
+            import warnings
+
             warnings.warn(f"nativemem: arrays stay with NumPy's allocator: {error}", stacklevel=3)
 
     @property

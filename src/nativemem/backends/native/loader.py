@@ -4,7 +4,8 @@ process that only runs on the engine never loads."""
 from __future__ import annotations
 
 import sys
-from importlib.machinery import ExtensionFileLoader, ModuleSpec
+from _frozen_importlib import ModuleSpec  # as `importlib.machinery` has them, without the rest of that
+from _frozen_importlib_external import ExtensionFileLoader
 
 from ..._lazy import errors
 from ...settings import Settings

@@ -54,7 +54,7 @@ python=$place/venv/bin/python
 quietly "pip install" env -u USE_NATIVE_MEM "$python" -m pip install --disable-pip-version-check "$root"
 # the newer hypothesis has a core of its own, which has no wheel for 3.13t
 quietly "pip install of the tests' tools" "$python" -m pip install --disable-pip-version-check --prefer-binary \
-  "hypothesis>=6.100,<6.140" "pytest>=8" "pytest-xdist>=3.5"
+  "cachetools>=5" "hypothesis>=6.100,<6.140" "pytest>=8" "pytest-xdist>=3.5"
 
 say "the tests"
 cd "$root"

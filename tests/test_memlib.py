@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from nativemem.backends.machine import is_free_threaded
 from nativemem.memlib import Level
 
 HERE = Path(__file__).resolve().parent
@@ -207,6 +208,8 @@ memlib.hfree(memlib.hmalloc(10))
         assert uninit == ["20 mem_uninit(): done"] * 2
 
     def test_the_end_gives_back_what_is_kept(self, backend: str) -> None:
+        if is_free_threaded():
+            pytest.skip("without the lock the interpreter itself keeps what it gets back: of a bytearray, too")
         run(
             backend,
             """

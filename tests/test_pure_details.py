@@ -248,7 +248,8 @@ def test_a_block_that_goes_in_the_midst_of_another_threads_call(pure: Binding) -
     thread = threading.Thread(target=drop)
     thread.start()
     thread.join()
-    assert (stack.stats.live, stack.blocks()) == (1, [])
+    # without the lock an object's last reference is dropped in the thread that made it, whose stack takes its block
+    assert (stack.stats.live, stack.blocks()) == (0 if is_free_threaded() else 1, [])
     stack.reset()
     assert stack.stats.live == 0
 
@@ -388,6 +389,8 @@ def test_under_other_allocators(preloaded: str, monkeypatch: pytest.MonkeyPatch)
     library = ctypes.util.find_library(preloaded)
     if library is None:
         pytest.skip(f"lib{preloaded} is not installed")
+    if is_free_threaded():
+        pytest.skip("a free-threaded interpreter has mimalloc alone")
     monkeypatch.setenv("LD_PRELOAD", library)
     monkeypatch.setenv("PYTHONMALLOC", "malloc")
     assert run(ALIGNED) == "2214"

@@ -839,7 +839,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("recording-into-anothers-file", "&& device == r->device && inode == r->inode;", ";"),
         ("recording-asks-a-full-disk", "r->unasked = (1U << r->refused) - 1;", "r->unasked = 0;"),
         ("recording-gives-a-full-disk-up", "if (errno == 0) r->refused = 0;\n    else if (r->refused < MOST_REFUSED) r->refused++;", "r->refused = errno == 0 ? 0 : 31;"),
-        ("recording-left-that-was-not-made", "if (r->file >= 0) (void)unlink(r->made);", ""),
+        ("recording-left-that-was-not-made", "(void)unlink(r->made);\n        (void)close(r->file);", "(void)close(r->file);"),
         ("recording-before-it-is-whole", "r->file = mkostemp(r->made, O_CLOEXEC);", "(void)unlink(path);\n    r->file = mkostemp(r->made, O_CLOEXEC);"),
         ("recording-of-any-line", "had->function == function && had->line == sought.line", "had->function == function"),
         ("recording-keeps-all-moments", "if (k->last_ns != UINT64_MAX && m->ns / head->tick == k->last_ns / head->tick) continue;", ""),

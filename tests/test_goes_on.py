@@ -349,17 +349,23 @@ def use_up():
 """
 
 
-@pytest.mark.parametrize("traced", [False, True])
-@pytest.mark.parametrize("constants", [0, 300])
-def test_functions_that_are_refused(constants: int, traced: bool) -> None:
+@pytest.mark.parametrize(
+    ("constants", "traced"), [(0, ""), (300, ""), (300, "lines"), (300, "instructions"), (300, "both")]
+)
+def test_functions_that_are_refused(constants: int, traced: str) -> None:
     """CPython 3.12 and 3.13 give the code object of a refused function back twice: they crash soon, and would here.
-    constants: as many that stand before it, so that its number takes two units of code."""
+    constants: as many that stand before it, so that its number takes two units of code. traced: what a tracer is
+    told of, which puts opcodes of its own in the place of others."""
     code = """
 import sys, threading
 lines = ["def fill(slots):", *(f"  i = {n}.5" for n in range(CONSTANTS)), "  for i in numbers:"]
 exec(chr(10).join([*lines, "    slots[i] = lambda: None"]))
+def traces(frame, event, argument):
+    if event == "call":
+        frame.f_trace_lines, frame.f_trace_opcodes = TRACED != "instructions", TRACED != "lines"
+    return traces
 def work():
-    if TRACED: sys.settrace(lambda frame, event, argument: None if event == "call" else 1)
+    if TRACED: sys.settrace(traces)
     for slots in lists:
         try: fill(slots)
         except MemoryError:
@@ -377,7 +383,7 @@ thread.start()
 thread.join()
 print(refused[0], before - sys.getrefcount(code))
 """
-    done = run(code.replace("CONSTANTS", str(constants)).replace("TRACED", str(traced)))
+    done = run(code.replace("CONSTANTS", str(constants)).replace("TRACED", repr(traced)))
     assert (done.returncode, done.stdout) == (0, "6 0\n"), done.stderr
 
 

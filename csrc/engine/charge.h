@@ -43,7 +43,7 @@ typedef struct nm__now {
     const void *running;  /* the innermost generator that ran */
     size_t elsewhere;     /* as in nm__charge_scopes, when it was found out */
     bool unsettled;       /* to be found out each time: generators have entered */
-    bool aside;           /* no owner is charged: a scope is being left */
+    bool aside;           /* no owner is charged: a scope is being entered or left */
     nm__owner *owner;     /* NULL: none */
     nm_heap *heap;        /* NULL: the engine's own */
 } nm__now;

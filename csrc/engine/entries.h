@@ -21,7 +21,7 @@ typedef struct EntryObject {
     struct EntryObject *stray; /* that it was made within, or NULL: see nm__active_find_stray */
     PyObject *context; /* that it was made in */
     PyObject *token;   /* of the variable, for nm__active_set_back; or NULL */
-    struct EntryObject *covered; /* what the variable had then: the token has it; to be compared */
+    struct EntryObject *covered; /* what the variable had then; to be compared, while there is the token, which has it */
     PyObject *asleep; /* NULL, or a tuple of outer ones whose generators did not run when it was made */
     bool ended;
     bool elsewhere; /* ended in another context: a copy of its own has it still */

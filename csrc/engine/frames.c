@@ -55,16 +55,28 @@ int nm__frame_opcode(const nm__frame *frame, int *special) {
 }
 
 #if PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030E0000
-PyObject *nm__frame_constant_before(const nm__frame *frame) {
-    const PyCodeObject *code = nm__frame_code(frame);
-    const _Py_CODEUNIT *first = (const _Py_CODEUNIT *)(const void *)code->co_code_adaptive, *at = frame_instruction(frame);
-    size_t number = 0;
-    /* a unit has eight bits of it, the ones before have the higher ones; a tracer's opcode in its place leaves them */
-    for (int shift = 0; at > first && shift < 32; shift += 8) {
-        number |= (size_t)(--at)->op.arg << shift;
-        if (at > first && at[-1].op.code != EXTENDED_ARG) break;
+/* The opcode of a unit. In its place may be one that calls a tracer, for a line or for each instruction, or both. */
+static int frame_opcode_below_tracers(const PyCodeObject *code, ptrdiff_t unit) {
+    const _PyCoMonitoringData *traced = code->_co_monitoring;
+    int opcode = ((const _Py_CODEUNIT *)(const void *)code->co_code_adaptive)[unit].op.code;
+    if (opcode == INSTRUMENTED_LINE) opcode = traced->lines[unit].original_opcode;
+    if (opcode == INSTRUMENTED_INSTRUCTION) opcode = traced->per_instruction_opcodes[unit];
+    return opcode;
+}
+
+PyCodeObject *nm__frame_code_of_new_function(const nm__frame *frame) {
+    PyCodeObject *code = nm__frame_code(frame);
+    const _Py_CODEUNIT *first = (const _Py_CODEUNIT *)(const void *)code->co_code_adaptive;
+    ptrdiff_t unit = frame_instruction(frame) - first;
+    if (unit < 1 || frame_opcode_below_tracers(code, unit) != MAKE_FUNCTION) return NULL;
+    size_t number = 0; /* of the constant; a unit has eight bits of it, the ones before have the higher ones */
+    for (int shift = 0; shift < 32; shift += 8) {
+        number |= (size_t)first[--unit].op.arg << shift;
+        if (unit == 0 || frame_opcode_below_tracers(code, unit - 1) != EXTENDED_ARG) break;
     }
-    return number < (size_t)PyTuple_GET_SIZE(code->co_consts) ? PyTuple_GET_ITEM(code->co_consts, (Py_ssize_t)number) : NULL;
+    if (number >= (size_t)PyTuple_GET_SIZE(code->co_consts)) return NULL;
+    PyObject *constant = PyTuple_GET_ITEM(code->co_consts, (Py_ssize_t)number);
+    return PyCode_Check(constant) ? (PyCodeObject *)constant : NULL;
 }
 #endif
 

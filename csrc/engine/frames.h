@@ -12,8 +12,8 @@ PyCodeObject *nm__frame_code(const nm__frame *frame); /* borrowed */
 int nm__frame_opcode(const nm__frame *frame, int *special);
 /* Where the instruction is in its code, in bytes. */
 int nm__frame_instruction_offset(const nm__frame *frame);
-/* 3.12 and 3.13: the constant that the instruction before this one loads; borrowed. NULL: there is none of that number. */
-PyObject *nm__frame_constant_before(const nm__frame *frame);
+/* 3.12 and 3.13: the code that the instruction makes a function of, which the one before loads; borrowed. NULL: it makes none. */
+PyCodeObject *nm__frame_code_of_new_function(const nm__frame *frame);
 /* The globals, borrowed; NULL: it is no function's, and has none. */
 PyObject *nm__frame_globals(const nm__frame *frame);
 /* Where code goes that raises now; -1: out. */

@@ -246,15 +246,14 @@ bool nm__insides_bears_refusal(const PyThreadState *thread, size_t size) {
     }
 }
 
-void nm__insides_prepare_refusal(const PyThreadState *thread) {
+void nm__insides_prepare_refusal(const PyThreadState *thread, size_t size) {
 #if PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030E0000
     const nm__frame *frame = nm__frame_innermost(thread);
-    int special;
-    if (frame == NULL || nm__frame_opcode(frame, &special) != MAKE_FUNCTION) return;
-    PyObject *code = nm__frame_constant_before(frame); /* the operand, which the compiler always has there */
-    if (code != NULL && PyCode_Check(code)) Py_INCREF(code);
+    if (frame == NULL || size != sizeof(PyGC_Head) + (size_t)PyFunction_Type.tp_basicsize) return;
+    Py_XINCREF((PyObject *)nm__frame_code_of_new_function(frame));
 #else
     (void)thread;
+    (void)size;
 #endif
 }
 

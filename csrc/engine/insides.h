@@ -32,8 +32,9 @@ int nm__insides_steps(const PyThreadState *thread, nm__step *steps, int most);
  * in the right place: raised later it could come out of a `try` that has been left. */
 bool nm__insides_bears_refusal(const PyThreadState *thread, size_t size);
 /* What a refusal at that instruction needs so that the interpreter stays whole: 3.12 and 3.13 give a code object back twice
- * where the function for it has no memory, so that it is freed, in the end, in use. To be called once a refusal. */
-void nm__insides_prepare_refusal(const PyThreadState *thread);
+ * where the function for it has no memory, so that it is freed, in the end, in use. To be called once for each block that is
+ * refused. */
+void nm__insides_prepare_refusal(const PyThreadState *thread, size_t size);
 /* Whether a block of that size may be one that an exception needs to pass through the innermost Python code. */
 bool nm__insides_is_for_traceback(const PyThreadState *thread, size_t size);
 /* Whether it is that code's frame object, which it has not got yet. */

@@ -386,7 +386,7 @@ static PyObject *sampler_start(PyObject *module, PyObject *args) {
     sampler_name_outside();
     sampler_tell(about);
     sampler_moments(true);
-    nm__sampler_gate.left = 0; /* this thread notices at once */
+    nm__sampler_gate.left = 0; /* this thread notices at once, but for a scope in which it has no heap yet */
     if (nm__theaps[NM__CLAIMED_SLOT] != &nm__no_theap) nm__theaps[NM__CLAIMED_SLOT]->gate.left = 0;
     atomic_store(&nm__sampler_on, true);
     pthread_mutex_unlock(&sampler.lock);

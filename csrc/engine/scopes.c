@@ -166,7 +166,7 @@ static bool scope_push(OwnerObject *owner, PyThreadState *thread) {
     e->callers = callers;
     e->item = nm__entry_home(e) == NULL ? NULL : nm__insides_item_of(nm__entry_home(e));
     e->context = e->token = NULL;
-    e->covered = outer;
+    e->covered = nm__active_innermost(); /* what a finalizer has entered since `outer` was asked for, too */
     e->asleep = asleep;
     e->ended = e->elsewhere = false;
     e->of_generators = e->frame != NULL || (outer != NULL && outer->of_generators);
@@ -301,7 +301,7 @@ static bool scope_end_entry(EntryObject *e, PyThreadState *thread) {
     scope_drop_ended(top, thread);
     if (top == before) return true;
     /* Mostly the scope ends as it began: then the context has no more variables than before it. */
-    bool nests = before == e && top == e->covered && e->token != NULL && e->context == thread->context;
+    bool nests = e->token != NULL && before == e && top == e->covered && e->context == thread->context;
     return (nests && nm__active_set_back(e->token)) || nm__active_set_innermost(top, NULL);
 }
 

@@ -22,7 +22,7 @@ void *nm__serve_beyond(size_t size, bool zeroed) {
     bool bounded = nm__engine_is_bounded(); /* what is refused is passed on to no other then */
     void *ptr = bounded ? nm__overdraft_take(size, zeroed, false) : nm__overdraft_take_unbounded(size, zeroed);
     PyThreadState *thread = ptr == NULL && bounded ? nm__thread_state() : NULL;
-    if (thread != NULL) nm__insides_prepare_refusal(thread);
+    if (thread != NULL) nm__insides_prepare_refusal(thread, size);
     nm__serve_watch_pressure();
     return ptr;
 }

@@ -291,7 +291,11 @@ nm__recording *nm__recording_create(const char *path, size_t bound, size_t rate)
     r->file = -1;
     if (recording_map(r, path, head.size) && recording_begin(r, &head) && recording_take_name(r, path)) return r;
     int why = errno;
-    if (r->file >= 0) (void)unlink(r->made);
+    if (r->file >= 0) {
+        (void)unlink(r->made);
+        (void)close(r->file); /* ours still: no other code has run */
+        r->file = -1;
+    }
     nm__recording_destroy(r, false);
     errno = why;
     return NULL;

@@ -10,7 +10,8 @@
 #include "nativemem.h"
 
 #define PAGE NM_SUPERBLOCK
-#define STEP NM_HEAP_CHARGED_AT_ONCE /* what a first block of a size is charged with */
+/* What a first block of a size is charged with. */
+#define STEP (nm__region_os_page > NM_HEAP_CHARGED_AT_ONCE ? nm__region_os_page : (size_t)NM_HEAP_CHARGED_AT_ONCE)
 #define LONG_DECAY 1000000U /* ms: nothing decays within a test unless it says so */
 
 static void sound(nm_heap *h) {

@@ -327,9 +327,9 @@ static void test_a_program_that_closes_the_file(void) {
 
 int main(void) {
     (void)signal(SIGXFSZ, SIG_IGN); /* as Python does */
-    (void)snprintf(folder, sizeof folder, "/tmp/nm-recording-%ld", (long)getpid());
+    (void)snprintf(folder, sizeof folder, "/tmp/nm-recording-XXXXXX");
+    CHECK(mkdtemp(folder) != NULL);
     (void)snprintf(path, sizeof path, "%s/recording", folder);
-    CHECK(mkdir(folder, 0700) == 0);
     RUN(test_names_and_paths_are_kept_once());
     RUN(test_each_sites_share_of_the_peak());
     RUN(test_blocks_by_size());

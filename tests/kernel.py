@@ -26,11 +26,11 @@ manager._kernel_spec = KernelSpec(argv=command, display_name="")
 manager.start_kernel(env=os.environ | ENV, stderr=-3)
 client = manager.client()
 client.start_channels()
-client.wait_for_ready(timeout=60)
+client.wait_for_ready(timeout=300)
 def cell(code):
     sent, out = client.execute(code), []
     while True:
-        message = client.get_iopub_msg(timeout=30)
+        message = client.get_iopub_msg(timeout=300)
         if message["parent_header"].get("msg_id") != sent: continue
         kind, content = message["msg_type"], message["content"]
         if kind == "execute_result": out.append(content["data"]["text/plain"])
@@ -55,7 +55,7 @@ def outputs(*cells: str, **env: str) -> list[str]:
     program = f"CELLS, ENV = {list(cells)!r}, {env!r}\n{KERNEL}"
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program],
-        capture_output=True, text=True, timeout=120, env=os.environ | {"NATIVEMEM_AUTOINSTALL": "0"},
+        capture_output=True, text=True, timeout=600, env=os.environ | {"NATIVEMEM_AUTOINSTALL": "0"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout.split("--\n")[:-1]

@@ -166,7 +166,7 @@ def run_beside(code: str, forwarding: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-c", textwrap.dedent(code)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         env={**os.environ, "FORWARDING": forwarding},
     )
 
@@ -318,7 +318,7 @@ def test_debug_hooks_find_what_is_written_behind_the_engines_blocks() -> None:
         [sys.executable, "-c", textwrap.dedent(code)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         env={**os.environ, "PYTHONMALLOC": "debug"},
     )
     assert done.returncode != 0 and "bad trailing pad byte" in done.stderr
@@ -353,5 +353,7 @@ def test_pymallocs_count_does_not_know_the_engines_blocks() -> None:
         kept = [bytes(100) for _ in range(5000)]
         print(abs(sys.getallocatedblocks() - before) < 100, process.usage().allocations - used >= 5000)
         """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=300
+    )
     assert (done.stdout, done.stderr) == ("True True\n", "")

@@ -411,7 +411,7 @@ def test_a_full_pipe_that_nothing_empties(tmp_path: Path) -> None:
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.read() == b"full"
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=300) == 0
 
 
 def test_the_environment_of_the_program() -> None:
@@ -492,7 +492,7 @@ def test_without_the_start_up_file(options: tuple[str, ...], bare: tuple[Path, s
     def output(*words: str) -> subprocess.CompletedProcess[str]:
         env = {**os.environ, "PYTHONPATH": path, "NATIVEMEM_BACKEND": "auto"}
         command = [executable, *words]
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env, timeout=300)
 
     plain = output(*options, "program.py", "1")
     done = output("-m", "nativemem", "run", *options, "program.py", "1")

@@ -88,7 +88,7 @@ def run_alone(source: str, nm: Binding) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "NATIVEMEM_BACKEND": nm.name},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 

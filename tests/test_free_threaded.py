@@ -443,7 +443,7 @@ def run(script: str, **env: str) -> str:
         env={**os.environ, "PYTHONPATH": SRC, **env},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -544,7 +544,7 @@ def test_a_program_is_run_all_the_same() -> None:
             env={**os.environ, "PYTHONPATH": SRC},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
         )
         assert (done.returncode, done.stdout) == (0, "42\n")
         assert note in done.stderr
@@ -579,7 +579,7 @@ nm.kept_by_the_module = blocks, kinds
         env={**os.environ, "PYTHONPATH": SRC, "NATIVEMEM_BACKEND": backend},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 

@@ -18,7 +18,7 @@ OWNERSHIP = "scripts/check-ownership.py"
 def run(root: Path, script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     first = ["sh"] if script.endswith(".sh") else [sys.executable]
     command = [*first, str(root / script), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import pkgutil
 import re
@@ -31,6 +32,19 @@ def test_a_room_tells_its_names_and_loads_each_with_its_module() -> None:
     assert get("parse_size") is importlib.import_module("nativemem.sizes").parse_size
     with pytest.raises(AttributeError, match=r"^module 'nativemem' has no attribute 'none'$"):
         get("none")
+
+
+def test_a_room_needs_no_import_of_the_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that puts modules off, as lazy importers do, leaves nothing where a room looks."""
+    usual = builtins.__import__
+
+    def puts_off(name: str, names: Any = None, local: Any = None, wanted: Any = (), level: int = 0) -> Any:
+        return usual(name, names, local, wanted, level) if wanted or level else types.ModuleType(name)
+
+    monkeypatch.setattr(builtins, "__import__", puts_off)
+    monkeypatch.delitem(sys.modules, "nativemem.sizes")
+    get, _ = _lazy.room("nativemem", sizes="parse_size")
+    assert get("parse_size")("1 KiB") == 1024
 
 
 def test_a_name_of_a_room_is_told_where_it_is() -> None:

@@ -61,7 +61,7 @@ def test_the_fixture_is_the_one_that_was_pinned(modules: dict[str, Any], tmp_pat
     with pytest.raises(ValueError, match="no sound tree"):
         repository.read(blob.removeprefix("objects/").replace("/", ""), "tree")
     made = subprocess.run(
-        [sys.executable, str(EXAMPLE / "make_fixture.py"), "--check"], capture_output=True, text=True, timeout=60
+        [sys.executable, str(EXAMPLE / "make_fixture.py"), "--check"], capture_output=True, text=True, timeout=300
     )
     assert made.returncode == 0, made.stdout
 

@@ -331,5 +331,5 @@ def test_programs_that_tests_start_import_the_mutants_package(tmp_path: Path) ->
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     program = "import nativemem, pytest; print(nativemem.where)"
     command = [mutants.PythonTests.interpreter(tmp_path), "-c", program]
-    done = subprocess.run(command, capture_output=True, text=True, env=kept, timeout=60, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=kept, timeout=300, check=True)
     assert done.stdout == f"{package / '__init__.py'}\n"

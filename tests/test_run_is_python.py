@@ -49,10 +49,10 @@ def finish(situation: Situation, process: subprocess.Popen[bytes], folder: Path)
             assert process.stdout is not None
             while b"ready\n" not in said:
                 byte = process.stdout.read(1)
-                assert byte, process.communicate(timeout=60)
+                assert byte, process.communicate(timeout=300)
                 said += byte
             process.send_signal(situation.send)
-        out, error = process.communicate(situation.stdin, timeout=60)
+        out, error = process.communicate(situation.stdin, timeout=300)
     finally:  # a process that did not end leaves no pipe to the next test
         process.kill()
         for pipe in filter(None, (process.stdin, process.stdout, process.stderr)):

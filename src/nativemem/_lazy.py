@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from _frozen_importlib import _gcd_import  # type: ignore[attr-defined]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,9 +14,8 @@ __all__ = ["errors", "import_module", "import_what_was_put_off", "room"]
 
 
 def import_module(name: str) -> Any:
-    """The module of that name, in full: `importlib` brings `warnings`, which a process may do without."""
-    __import__(name)
-    return sys.modules[name]
+    """As `importlib` does it, which brings `warnings`, too. `__import__` may be the program's own."""
+    return _gcd_import(name)
 
 
 class _Lazy:

@@ -33,7 +33,7 @@ class Worker:
         """What ``call`` gives or raises there. Were a lock held that it needs, it would wait for ever."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(1)
-        return self._pool.submit(call).result(timeout=20)
+        return self._pool.submit(call).result(timeout=300)
 
     def dismiss(self) -> None:
         if self._pool is not None:

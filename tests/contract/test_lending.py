@@ -177,7 +177,7 @@ def test_waiting_for_headroom(pair: tuple[Budget, Budget]) -> None:
     lender, borrower = pair
     lender.reserve(1000)
     loans: list[Loan] = []
-    thread = threading.Thread(target=lambda: loans.append(lender.lend(borrower, 10, timeout=60)))
+    thread = threading.Thread(target=lambda: loans.append(lender.lend(borrower, 10, timeout=300)))
     thread.start()
     lender.release(500)
     thread.join()

@@ -620,7 +620,7 @@ def test_exit_with_everything_alive(nm: Binding) -> None:
         [sys.executable, "-X", "dev", "-c", LEFT_BEHIND, nm.name],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "29\n", "")
 
@@ -670,7 +670,7 @@ def test_each_interpreter_has_errors_of_its_own(nm: Binding) -> None:
         [sys.executable, "-W", "ignore", "-c", TWO_INTERPRETERS, nm.name],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -971,7 +971,7 @@ for call in (too_much, no_size, block.free, freed.free, enough):
     except Exception as error:
         print(type(error).__name__)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.split() == ["MemoryError", "ValueError", "BufferError", "ValueError", "Block"]
 

@@ -341,6 +341,6 @@ print(pool.stats.live, [pool.alloc().size for _ in range(3)])
 def test_exit_with_blocks_that_another_thread_dropped(nm: Binding) -> None:
     """LIFE-6, LIFE-8"""
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", TWO_THREADS, nm.name], capture_output=True, text=True, timeout=60
+        [sys.executable, "-X", "dev", "-c", TWO_THREADS, nm.name], capture_output=True, text=True, timeout=300
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "50 [64, 64, 64]\n", "")

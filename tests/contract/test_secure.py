@@ -250,7 +250,7 @@ os._exit(0)
 
 def overrun(size: int, kind: str, far: int) -> tuple[int, str]:
     done = subprocess.run(
-        [sys.executable, "-c", OVERRUN, str(size), kind, str(far)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", OVERRUN, str(size), kind, str(far)], capture_output=True, text=True, timeout=300
     )
     return done.returncode, done.stdout
 

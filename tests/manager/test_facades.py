@@ -24,7 +24,7 @@ def test_the_first_import_of_a_program_may_be_of_a_room(first: str, backend: str
         env={**os.environ, "NATIVEMEM_BACKEND": backend},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

@@ -19,7 +19,7 @@ def test_the_page(nm: Binding) -> None:
         env={**os.environ, "NATIVEMEM_BACKEND": nm.name},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)

@@ -394,7 +394,7 @@ def test_each_tier_is_forced_by_the_environment(name: str) -> None:
         env={**os.environ, "NATIVEMEM_PROVIDER": name},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert (done.stdout, done.stderr) == (f"{name}\n", "")

@@ -25,7 +25,7 @@ def scrape(registry: Any) -> dict[str, float]:
     """What an HTTP server shows, as Prometheus reads it."""
     server, thread = prometheus.start_http_server(0, "127.0.0.1", registry)
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/metrics", timeout=20) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/metrics", timeout=300) as answer:
             text = answer.read().decode()
     finally:
         server.shutdown()

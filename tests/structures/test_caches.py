@@ -480,5 +480,5 @@ def test_without_cachetools() -> None:
         "try: Cache()\n"
         "except Exception as error: print(type(error).__name__, error.suggestion)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=True)
     assert done.stdout == f"{NativeUnavailable.__name__} pip install 'nativemem[cache]'\n"

@@ -94,7 +94,7 @@ class Engine:
         A file that is there is replaced; a pipe, a terminal or a device is not.
         """
         if path is not None and os.path.exists(path) and not os.path.isfile(path):
-            raise FileExistsError(errno.EEXIST, "It is there and no regular file", path)
+            raise FileExistsError(errno.EEXIST, "It is no regular file, so it is not replaced", path)
         dataplane.profile_start(None if path is None else os.fsencode(path), bound, rate, about())
         Engine._profile_path = path
 

@@ -137,7 +137,7 @@ class Recording:
     ``lasted`` is None while it goes on, and for a process that was killed. ``rate`` is the mean of bytes between
     two samples (1: each block was noted). ``dropped`` counts what found no room. ``sizes`` are classes of block
     sizes, ascending, and ``about`` says what the process is (``python``, ``system``, ``nativemem``, ``command``);
-    neither is in what nativemem wrote before 0.2.
+    neither is in recordings of the first layout.
     """
 
     pid: int

@@ -41,7 +41,7 @@ budget = nativemem.Budget("1 MiB", name="cache")
 charge = budget.reserve(1000)
 charge.__enter__()
 if len(sys.argv) > 1: control.serve(sys.argv[1])
-def make(): return [bytes(1000) for _ in range(1000)]
+def make(): return list(map(bytes, [1000] * 1000))
 """
 LOOP = "print('ready', flush=True)\nfor line in sys.stdin: kept = make(); print(line.strip(), flush=True)\n"
 

@@ -160,7 +160,8 @@ def test_budgets(run: Run) -> None:
     assert found["test_small_blocks"].startswith(line[:30])
     text = result.stdout.str()
     number = next(n for n, code in enumerate(BUDGETS.strip().splitlines(), 1) if "this line" in code)
-    site = rf"^  [4-7]\.\d MiB in [\d,]+ blocks: test_suite.py:{number} in \S*make$"
+    # of some hundred samples: 6.8 MiB with a standard deviation of 0.7
+    site = rf"^  (?:[3-9]|10)\.\d MiB in [\d,]+ blocks: test_suite.py:{number} in \S*make$"
     assert re.search(site, text, re.M), text
     assert "called from test_suite.py:" in text
     large = r"budget of 8.0 MiB: 20.0 MiB were asked for with [0-9.]+ [KM]iB in use\n  refused at test_suite.py:"

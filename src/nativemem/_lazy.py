@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from _frozen_importlib import _gcd_import  # type: ignore[attr-defined]
+from _frozen_importlib import _gcd_import  # type: ignore[attr-defined]  # the stubs leave it out
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

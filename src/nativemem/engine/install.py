@@ -144,7 +144,7 @@ def install(
     """
     for label, value in (("objects", objects), ("arrays", arrays), ("raw", raw), ("idle_decay", idle_decay)):
         if not isinstance(value, bool):
-            # the first word that a caller who wants a limit thinks of
+            # a limit is often given first, as the only argument
             advice = "a limit is given by its name: install(limit='64 MiB')" if label == "objects" else ""
             raise errors.ConfigError(
                 f"install.{label}: takes True or False, not {errors.shown(value)}", suggestion=advice

@@ -68,6 +68,10 @@ MOST_PATIENCE = 600.0
 OUTPUT_MOST = 16 << 20  # bytes
 
 
+#: exit codes of pytest for what is not a test that failed; any other is the program's under test
+PYTEST_ENDS = {2: "pytest is interrupted", 3: "internal error of pytest", 4: "pytest does not start"}
+
+
 class Unfit(Exception):
     """A mutant, or a sound tree, that nothing can be said about."""
 
@@ -377,7 +381,7 @@ class PythonTests:
     def test(
         self, tree: Path, tests: tuple[str, ...], patience: float, *, in_c: bool = False
     ) -> tuple[int | None, str]:
-        options = ["-q", "-x", "--tb=no", "-p", "no:cacheprovider"]
+        options = ["-v", "-x", "--tb=no", "-p", "no:cacheprovider"]  # verbose: what began is printed, and when
         options += [f"--deselect={test}" for test in sorted(self.unsound)]
         if in_c and "-k" not in tests:  # what runs on the pure backend sees nothing of it
             options += ["-k", "not pure"]
@@ -438,17 +442,29 @@ class PythonTests:
                 return self.ask(mutant, tree, tests, in_c)
         if code in (0, 5):  # there are none of it
             return ""
-        if code is None:
-            return "timeout"
-        test = r"^(?:FAILED|ERROR) (?:tests|src)/(\S+?)\.py(?:::(?:\w+::)*([\w.]+))?"
-        failed = re.search(test, output, re.MULTILINE)
+        if code not in (None, 1) and code >= 0:  # is it the mutant, or this machine?
+            code_of_the_sound, its_output = self.test(self.sound(), tests, 3 * MOST_PATIENCE, in_c=in_c)
+            if code_of_the_sound not in (0, 1):
+                raise Unfit(f"pytest ends with {code_of_the_sound} on the sound sources, too:\n{its_output}")
+        return self.describe(code, output)
+
+    @staticmethod
+    def describe(code: int | None, output: str) -> str:
+        """The first test that failed. Where pytest came to no verdict, which a mutant may bring about as well: the
+        test that had begun, and how pytest ended."""
+        test = r"(?:tests|src)/(\S+?)\.py(?:::(?:\w+::)*([\w.]+))?"
+        failed = re.search(rf"^(?:FAILED|ERROR) {test}", output, re.MULTILINE)
         if failed:
             return ", ".join(part for part in failed.groups() if part)
-        frame = re.search(r'File ".*?/tests/(\w[\w/]*)\.py", line \d+ in (test_\w+)', output)
-        where = f"{frame[1]}, {frame[2]}, " if frame else ""
-        if code < 0:
-            return f"{where}{signal.Signals(-code).name}"
-        raise Unfit(f"{mutant.name}: pytest ended with {code}:\n{output}")
+        begun = [match for match in re.findall(rf"^{test}", output, re.MULTILINE) if match[1]]
+        where = begun[-1] if begun else ()
+        if code is None:
+            how = "timeout"
+        elif code < 0:
+            how = signal.Signals(-code).name
+        else:
+            how = PYTEST_ENDS.get(code, f"exit code {code}")
+        return ", ".join((*where, how))
 
 
 class PlantedTests:

@@ -248,6 +248,40 @@ def test_how_it_was_caught(tmp_path: Path) -> None:
     assert describe(1, report) == "test_x, test_of_it, AddressSanitizer: use-after-poison"
 
 
+ENDS = {
+    "": "",
+    "def test_second(): assert False": "test_a, test_second",
+    "def test_second(): __import__('os').kill(__import__('os').getpid(), 11)": "test_a, test_second, SIGSEGV",
+    "def test_second(): __import__('os')._exit(70)": "test_a, test_second, exit code 70",
+    "def test_second(): raise KeyboardInterrupt": "test_a, test_second, pytest is interrupted",
+    "def test_second(request): request.node.repr_failure = None; assert False": (
+        "test_a, test_second, internal error of pytest"
+    ),
+    "raise ValueError": "test_a",
+}
+
+
+def test_how_a_python_test_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mutant that takes down pytest is caught; if pytest comes to no verdict without it, nothing is said."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setattr(mutants.PythonTests, "interpreter", staticmethod(lambda _: sys.executable))
+    tests, fault = mutants.PythonTests(tmp_path), MUTANTS[0]
+    trees = tmp_path / "sound", tmp_path / "mutant"
+    for tree in trees:
+        (tree / "tests").mkdir(parents=True)
+        (tree / "tests" / "test_a.py").write_text("def test_first(): pass\n", encoding="utf-8")
+    monkeypatch.setattr(tests, "sound", lambda: trees[0])
+    asked = ("tests/test_a.py",)
+    for more, told in ENDS.items():
+        (trees[1] / "tests" / "test_a.py").write_text(f"def test_first(): pass\n{more}\n", encoding="utf-8")
+        assert tests.ask(fault, trees[1], asked, False) == told
+    (trees[1] / "tests" / "conftest.py").write_text("raise ValueError", encoding="utf-8")
+    assert tests.ask(fault, trees[1], asked, False) == "pytest does not start"
+    shutil.copy(trees[1] / "tests" / "conftest.py", trees[0] / "tests")
+    with pytest.raises(mutants.Unfit, match="pytest ends with 4 on the sound sources"):
+        tests.ask(fault, trees[1], asked, False)
+
+
 SOUND = """
 from __future__ import annotations
 LIMIT = 3

@@ -63,6 +63,20 @@ class TestObjects:
             """
         ) == ["0", "True", "True 0", "True True"]
 
+    def test_pressure_that_is_over_when_it_is_told(self) -> None:
+        """BUDGET-3: one instruction takes and gives back 56 of 64 MiB; the warning has what there was at most."""
+        assert output(
+            """
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                with a:
+                    n = sum(map(len, map(bytes, [56 * MiB])))
+                    n += 1
+            [told] = [str(warning.message) for warning in caught]
+            print(told.startswith("budget 'a': up to 56."), told.endswith(" MiB of 64.0 MiB were in use"), a.pressure)
+            """
+        ) == ["True True normal"]
+
     def test_what_an_entry_takes_is_not_charged(self) -> None:
         """OWN-1: 5,000 of them take more than 1 MB."""
         assert output(

@@ -427,7 +427,9 @@ class Budget(Lending):
         return state, f"ask for at most {state['available']} bytes at once, or raise the limit"
 
     def _pressed(self) -> str:
-        used, _, limit, _ = self._core.numbers()
+        used, peak, limit, _ = self._core.numbers()
+        if self.pressure == "normal":  # what came there was given back before it could be told
+            return f"{self._label()}: up to {format_size(peak)} of {format_size(limit)} were in use"
         return f"{self._label()}: {format_size(used)} of {format_size(limit)} are in use"
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:

@@ -822,6 +822,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("engine-array-of-a-source-freed-here", "if (NM_UNLIKELY(nm__array_sources.live != 0) && nm__array_sources.take_back(ptr)) return;", ""),
         ("engine-secure-array-padded", "return nm__engine.is_secure || size > NM_SIZE_MAX - 63 ? size", "return size > NM_SIZE_MAX - 63 ? size"),
         ("engine-secure-array-moved-anywhere", "return nm__engine.is_secure ? nm__heap_realloc_at(h, ptr, bytes, NM_ARRAY_ALIGN) :", "return nm__engine.is_secure ? nm__heap_realloc_at(h, ptr, bytes, 1) :"),
+        ("engine-handler-of-no-address-unsaid", "if (ptr == NULL && PyErr_Occurred()) return NULL;", "if (ptr == NULL) return NULL;"),
         tests=ENGINE,
     ),
     *_in(
@@ -1080,6 +1081,8 @@ MUTANTS: tuple[Mutant, ...] = (
     *_in(
         "binding/ring_ranges.c",
         ("ring-added-around-the-end", "r->capacity - (at >= r->head ? at : r->used);", "r->capacity - r->used;"),
+        ("ring-read-past-its-end", "r->items != NULL && i < r->used ? nm__unpack_new", "r->items != NULL ? nm__unpack_new"),
+        ("ring-changed-while-read-is-silent", "if (!PyErr_Occurred() && ring_open(r)) PyErr_SetString(PyExc_RuntimeError, \"changed while it was read\");", ""),
         ("ring-rotated-without-its-items", "if (r->used < r->capacity) memcpy(ring_slot(r, r->used), ring_slot(r, 0), (size_t)r->size);", ""),
         tests=("tests/manager/test_collections.py", "tests/manager/test_collections_models.py"),
     ),

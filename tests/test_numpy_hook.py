@@ -886,6 +886,16 @@ class TestImports:
         ) == ["0"]
 
 
+def test_the_handler_of_an_address() -> None:
+    """Any address is one that the hook did not give, also that of no array; what is no address is said."""
+    from nativemem.backends.native.loader import dataplane
+
+    assert dataplane.engine_array_handler(0) != "nativemem"
+    for what, error in ((1 << 70, OverflowError), ("0", TypeError)):
+        with pytest.raises(error):
+            dataplane.engine_array_handler(what)
+
+
 def test_the_pure_backend_says_so() -> None:
     code = """
         import nativemem

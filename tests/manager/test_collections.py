@@ -9,10 +9,11 @@ import gc
 import itertools
 import pickle
 import struct
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, MutableMapping, MutableSequence, MutableSet
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -852,6 +853,49 @@ def test_changes_while_it_is_iterated_over(cs: SimpleNamespace) -> None:
     with pytest.raises(RuntimeError, match="changed size during iteration"):
         for x in s:
             s.discard(x)
+
+
+@contextlib.contextmanager
+def while_read(act: Callable[[], object]) -> Iterator[None]:
+    """``act`` runs where an item is first unpacked in Python, as a profiler's hook or a collection would."""
+
+    def hook(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_name == "unpack_item":
+            sys.setprofile(None)
+            act()
+
+    before = sys.getprofile()
+    sys.setprofile(hook)
+    try:
+        yield
+    finally:
+        assert sys.getprofile() is None, "it ran"
+        sys.setprofile(before)
+
+
+def test_changes_while_items_are_read(needs_native: None) -> None:
+    """COLL-8: C unpacks ``>q`` in Python, where anything may happen to the collection whose items it reads."""
+    cs = bound(load("native"))
+
+    def fails(_: object) -> None:
+        raise ZeroDivisionError
+
+    acts: dict[Callable[[Any], object], type[Exception]] = {
+        lambda c: c.close(): StaleHandle,
+        lambda c: c.clear(): RuntimeError,
+        fails: ZeroDivisionError,
+    }
+    shorter: dict[Callable[[Any], object], type[Exception]] = {lambda c: c.pop(): RuntimeError}
+    for act, error in (acts | shorter).items():
+        for read in (lambda c: c[:], lambda c: c[1::2], lambda c: c.copy()):
+            c = cs.BoundedDeque(4, ">q", [1, 2, 3, 4])
+            with while_read(lambda c=c, act=act: act(c)), pytest.raises(error, match="closed|while it was read|^$"):
+                read(c)
+    for act, error in acts.items():
+        for read in (lambda m: list(m.items()), lambda m: m.popitem(), lambda m: m.pop(1)):
+            m = cs.BoundedMap(4, ">q", ">q", {1: 10, 2: 20})
+            with while_read(lambda m=m, act=act: act(m)), pytest.raises(error, match="closed|while it was read|^$"):
+                read(m)
 
 
 # --- being one of Python's collections ---

@@ -73,7 +73,7 @@ class TestObjects:
                     n = sum(map(len, map(bytes, [56 * MiB])))
                     n += 1
             [told] = [str(warning.message) for warning in caught]
-            print(told.startswith("budget 'a': up to 56."), told.endswith(" MiB of 64.0 MiB were in use"), a.pressure)
+            print(told.startswith("budget 'a': up to 56."), told.endswith(" of 64.0 MiB were in use"), a.pressure)
             """
         ) == ["True True normal"]
 

@@ -212,7 +212,7 @@ class CTests:
             for path in sorted((self.sound / "tests" / "c").glob("test_*.c"))
         ]
         self.seconds: dict[tuple[str, str], float] = {}
-        self.prepared: set[str] = set()
+        self.compiled: set[str] = set()
         self.lock = threading.Lock()
 
     def compile(self, tree: Path, kind: str, units: Iterable[object]) -> None:
@@ -224,20 +224,21 @@ class CTests:
             if code != 0:
                 raise Stillborn(f"{tree.name}: {unit}.c does not compile:\n{output}")
 
-    def prepare(self, kind: str) -> None:
-        """Compiles and runs the tests on the sound sources."""
+    def prepare(self, kind: str, programs: Sequence[str]) -> None:
+        """Compiles the sound sources, and runs those of the tests on them that have not run yet."""
         with self.lock:
-            if kind in self.prepared:
-                return
-            self.compile(self.sound, kind, (*self.core, *self.programs))
-            for program in self.programs:
+            if kind not in self.compiled:
+                self.compile(self.sound, kind, (*self.core, *self.programs))
+                self.compiled.add(kind)
+            for program in programs:
+                if (kind, program) in self.seconds:
+                    continue
                 self.link(self.sound, kind, program, changed=())
                 start = time.monotonic()
                 code, output = run([f"{kind}/{program}"], self.sound, timeout=MOST_PATIENCE)
                 if code != 0:
                     raise Unfit(f"{program} ({kind}) fails on the sound sources:\n{output}")
                 self.seconds[kind, program] = time.monotonic() - start
-            self.prepared.add(kind)
 
     def link(self, tree: Path, kind: str, program: str, changed: Iterable[object]) -> None:
         mine = {str(unit) for unit in changed}
@@ -261,28 +262,25 @@ class CTests:
 
     def catch(self, mutant: Mutant, kind: str, first: str = "") -> str:
         """What noticed it; nothing if it survives. The program ``first`` is asked before the others."""
-        self.prepare(kind)
+        known = [name for name in self.programs if Path(name).name == first]
+        self.prepare(kind, known)
         tree = self.top / mutant.name
         copy_tree(tree, ("csrc", "tests/c"), self.sound)
         mutate(mutant, tree)
         changed = set(self.depend(kind, mutant.file))
         self.compile(tree, kind, sorted(changed.intersection(map(str, self.core))))
-        # generated programs say least about what is wrong
-        stem = Path(mutant.file).stem
-        order = sorted(
-            self.programs,
-            key=lambda name: (
-                *(Path(name).name != first, name == CORPUS, stem not in name),
-                self.seconds[kind, name],
-            ),
-        )
-        for program in order:
-            self.compile(tree, kind, changed & {program})
-            self.link(tree, kind, program, changed)
-            patience = max(PATIENCE, SLOWER * self.seconds[kind, program])
-            code, output = run([f"{kind}/{program}"], tree, timeout=patience, most=OUTPUT_MOST)
-            if code != 0:
-                return self.describe(program, code, output, tree)
+        for programs in (known, [name for name in self.programs if name not in known]):
+            self.prepare(kind, programs)
+            # generated programs say least about what is wrong
+            stem = Path(mutant.file).stem
+            order = {name: (name == CORPUS, stem not in name, self.seconds[kind, name]) for name in programs}
+            for program in sorted(programs, key=order.__getitem__):
+                self.compile(tree, kind, changed & {program})
+                self.link(tree, kind, program, changed)
+                patience = max(PATIENCE, SLOWER * self.seconds[kind, program])
+                code, output = run([f"{kind}/{program}"], tree, timeout=patience, most=OUTPUT_MOST)
+                if code != 0:
+                    return self.describe(program, code, output, tree)
         return ""
 
     @staticmethod

@@ -688,6 +688,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("foreign-block-taken", "if (b->allocator != a) nm__raise_block(a, arg, \"foreign\");\n    else if", "if"),
         ("resize-trusts-what-was-before", "(b = nm__allocator_own_block(a, args[0], \"resize\", \"freed\")) != NULL) { /* each", "(b = (BlockObject *)args[0]) != NULL) { /* each"),
         ("resize-keeps-the-size", "b->size = (Py_ssize_t)size;\n            nm__sampler_freeing(b);", "nm__sampler_freeing(b);"),
+        ("block-without-its-allocator", "b->allocator = (AllocatorObject *)Py_NewRef((PyObject *)a);", "b->allocator = a;"),
         ("orphans-not-asked-before-a-refusal", "if (a->chain->orphans != 0 && nm__chain_sweep(a->chain)) ptr", "if (false) ptr"),
         tests=CONTRACT,
     ),
@@ -704,7 +705,6 @@ MUTANTS: tuple[Mutant, ...] = (
     *_in(
         "binding/chain.h",
         ("freed-block-stays-linked", "if (b->older != NULL) b->older->newer = b->newer;", "(void)0;"),
-        ("block-without-its-allocator", "b->allocator = (AllocatorObject *)Py_NewRef((PyObject *)a);", "b->allocator = a;"),
         tests=CONTRACT,
     ),
     *_in(

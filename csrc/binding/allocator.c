@@ -63,18 +63,44 @@ static NM_COLD void allocator_sample(AllocatorObject *a, BlockObject *b) {
     PyErr_Restore(type, value, traceback);
 }
 
+NM_INLINE PyObject *allocator_block_at(AllocatorObject *a, char *ptr, size_t size, size_t align) {
+    BlockObject *b = nm__block_spares;
+    nm__block_spares = b->older;
+    nm__block_spare_count--;
+#ifdef Py_DEBUG
+    _Py_NewReference((PyObject *)b); /* keeps the interpreter's own count of references */
+#else
+    Py_SET_REFCNT((PyObject *)b, 1); /* the type is still set */
+#endif
+    b->allocator = (AllocatorObject *)Py_NewRef((PyObject *)a);
+    b->ptr = ptr;
+    b->size = (Py_ssize_t)size;
+    b->weakrefs = NULL;
+    b->exports = 0;
+    b->align = (uint32_t)align;
+    b->state = LIVE;
+    b->damage_told = false;
+    nm__chain_link(a->chain, b);
+    PyObject_GC_Track(b);
+    return (PyObject *)b;
+}
+
+PyObject *nm__allocator_block_at(AllocatorObject *a, char *ptr, size_t size, size_t align) {
+    return allocator_block_at(a, ptr, size, align);
+}
+
 /* Pre: a layout. NULL with an error set: refused. */
 NM_INLINE PyObject *allocator_make_block(AllocatorObject *a, size_t size, size_t align) {
     if (NM_UNLIKELY(size == 0) && !nm__core_allows(a, "check")) return NULL;
     if (NM_UNLIKELY(!nm__block_prepare())) return NULL;
     if (NM_UNLIKELY(size == 0)) {
-        if (!a->closed) return nm__block_make(a, nm_empty_block, 0, align);
+        if (!a->closed) return allocator_block_at(a, nm_empty_block, 0, align);
         nm__raise_closed(a); /* meanwhile */
         return NULL;
     }
     char *ptr = a->port.methods->alloc(a->port.self, size, align);
     if (NM_UNLIKELY(ptr == NULL) && (ptr = allocator_retry(a, size, align)) == NULL) return NULL;
-    PyObject *block = nm__block_make(a, ptr, size, align);
+    PyObject *block = allocator_block_at(a, ptr, size, align);
     if (NM_UNLIKELY(nm__sampler_is_on())) allocator_sample(a, (BlockObject *)block);
     return block;
 }

@@ -10,6 +10,9 @@ bool nm__is_allocator(PyObject *thing); /* an attached one */
 PyObject *nm__allocator_handle(PyObject *allocator); /* a new reference: keeps its structures, and the budgets it charges */
 /* As the allocator's alloc; zero: wiped. Pre: nm__is_allocator. */
 PyObject *nm__allocator_new_block(PyObject *allocator, size_t size, size_t align, bool zero);
+/* The Block of memory that the allocator's port gave: live, on the chain, with a reference to the allocator.
+ * Pre: nm__block_prepare(). */
+PyObject *nm__allocator_block_at(AllocatorObject *a, char *ptr, size_t size, size_t align);
 /* The block, if it is one of this allocator's, live and without exports; else NULL with an error set. action: what was to
  * be done; when_freed: what nm__raise_block calls a block that was freed. */
 BlockObject *nm__allocator_own_block(AllocatorObject *a, PyObject *arg, const char *action, const char *when_freed);

@@ -1,4 +1,5 @@
-/* The list of a chain's live blocks: making and ending a block, and what is left where an allocator cannot take one back.
+/* The list of a chain's live blocks: what goes on it, how a block ends, and what is left where an allocator cannot take one
+ * back.
  *
  * A Block object is made before its memory is taken, because making an object may run a collection, and so any Python
  * code. Dead objects are kept for reuse. An orphan, a block that was collected where its allocator would not take it back,
@@ -35,29 +36,6 @@ NM_COLD bool nm__block_add_spare(void);
 /* Post: there is a spare object; false with an error set. A collection may run here: a reset or a close of the allocator
  * among other code. So this comes before memory is taken, and from there to the linked block no Python code runs. */
 static inline bool nm__block_prepare(void) { return NM_LIKELY(nm__block_spares != NULL) || nm__block_add_spare(); }
-
-/* Pre: nm__block_prepare(). The block is live, on its chain, and refers to its allocator. */
-static inline PyObject *nm__block_make(AllocatorObject *a, char *ptr, size_t size, size_t align) {
-    BlockObject *b = nm__block_spares;
-    nm__block_spares = b->older;
-    nm__block_spare_count--;
-#ifdef Py_DEBUG
-    _Py_NewReference((PyObject *)b); /* keeps the interpreter's own count of references */
-#else
-    Py_SET_REFCNT((PyObject *)b, 1); /* the type is still set */
-#endif
-    b->allocator = (AllocatorObject *)Py_NewRef((PyObject *)a);
-    b->ptr = ptr;
-    b->size = (Py_ssize_t)size;
-    b->weakrefs = NULL;
-    b->exports = 0;
-    b->align = (uint32_t)align;
-    b->state = LIVE;
-    b->damage_told = false;
-    nm__chain_link(a->chain, b);
-    PyObject_GC_Track(b);
-    return (PyObject *)b;
-}
 
 /* Frees a live block without exports, or an orphan. Another status than NM_OK: its allocator would not take it back, and
  * nothing changed. */

@@ -1,5 +1,6 @@
 #include "binding/held.h" /* first: Python.h wants to be */
 
+#include "binding/allocator.h"
 #include "binding/block.h"
 #include "binding/chain.h"
 #include "engine/denials.h"
@@ -46,7 +47,7 @@ PyObject *nm__held_take(PyObject *allocator, size_t size, size_t align, void **p
         if (a->chain->orphans == 0 || !nm__chain_sweep(a->chain)) return NULL;
         if ((memory = a->port.methods->alloc(a->port.self, size, align)) == NULL) return NULL;
     }
-    BlockObject *b = (BlockObject *)nm__block_make(a, memory, size, align);
+    BlockObject *b = (BlockObject *)nm__allocator_block_at(a, memory, size, align);
     b->exports++;
     b->allocator->chain->exports++;
     *ptr = memory;

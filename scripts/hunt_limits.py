@@ -83,10 +83,11 @@ def worker(spec: dict[str, Any]) -> int:
     control = spec["control"]
     if not control:
         import nativemem
-        from nativemem.engine.control import Engine
+        from nativemem.engine.install import core
         from nativemem.process import usage
 
         nativemem.install()
+        engine = core()
     pipe: int = spec["pipe"]
     bodies = load(spec["bodies"])
 
@@ -215,7 +216,7 @@ def worker(spec: dict[str, Any]) -> int:
                 pass
 
         def __exit__(self, *error: Any) -> None:
-            peak, limit = Engine.lift(), 0
+            peak, limit = engine.engine_lift(), 0
             self.ballast.clear()
             if not peak:
                 tell("odd", "no peak", limit)

@@ -235,7 +235,7 @@ def test_spawned_children(tmp_path: os.PathLike[str]) -> None:
 def test_no_address_space_at_all_is_declined_and_nothing_changes() -> None:
     assert output(
         """
-        import nativemem.engine.control
+        nativemem.engine.install.core()
         nativemem.errors
         try:
             limit(size())

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from nativemem.engine import startup
+from nativemem.engine import install, startup
 from nativemem.engine.install import LEAST_OVER_HELD
 from nativemem.sizes import reserve_of
 
@@ -23,23 +23,26 @@ MIB = 1 << 20
 
 def native(**engine: Any) -> Any:
     meter = startup._NativeMeter.__new__(startup._NativeMeter)
-    meter._engine = SimpleNamespace(**engine)
+    meter._core = SimpleNamespace(**engine)
     return meter
 
 
-def test_the_least_budget_counts_from_what_is_in_use() -> None:
+def test_the_least_budget_counts_from_what_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not from the peak, which is higher."""
-    limits: list[int] = []
-    meter = native(budget=lambda: (5 * MIB, 7 * MIB, None, 2), set_limit=limits.append)
+    limits: list[tuple[int, int]] = []
+    core = SimpleNamespace(
+        engine_budget=lambda: (5 * MIB, 7 * MIB, None, 2), engine_set_limit=lambda *both: limits.append(both)
+    )
+    monkeypatch.setattr(install, "core", lambda: core)
+    meter = native()
     meter.bound(5 * MIB + LEAST_OVER_HELD, "--budget")
-    assert limits == [6 * MIB]
+    assert limits == [(6 * MIB, reserve_of(6 * MIB))]
     with pytest.raises(startup._Refused) as caught:
         meter.bound(6 * MIB - 1, "NATIVEMEM_LIMIT")
     assert str(caught.value) == (
-        "NATIVEMEM_LIMIT: 6291455 bytes is too little for an interpreter; the least is 6291456 "
-        "(see nativemem run --help)"
+        "NATIVEMEM_LIMIT: 6291455 bytes is too little; the least is 6291456 (see nativemem run --help)"
     )
-    assert limits == [6 * MIB]
+    assert len(limits) == 1
 
 
 def test_what_children_get(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,13 +56,13 @@ def test_what_children_get(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_the_engine_tells() -> None:
-    sizes = [(16, 50), (32, 40), (64, 9), (1024, 1)]
-    meter = native(sizes=lambda: sizes, budget=lambda: (1, 2, 3, 4), denial=lambda: (5, 6, 7))
+    sizes = [(64, 9), (16, 50), (1024, 1), (32, 40)]  # bins, and after them spans
+    meter = native(engine_account=lambda: (sizes, (5, 6, 7)), engine_budget=lambda: (1, 2, 3, 4))
     assert meter.read() == {
         "allocations": 100, "p50": 16, "p90": 32, "p99": 64, "denials": 4,
         "denial": {"requested": 5, "used": 6, "limit": 7},
     }  # fmt: skip
-    meter = native(sizes=lambda: [], budget=lambda: (1, 2, 3, 0), denial=lambda: None)
+    meter = native(engine_account=lambda: ([], None), engine_budget=lambda: (1, 2, 3, 0))
     assert meter.read() == {
         "allocations": 0, "p50": None, "p90": None, "p99": None, "denials": 0, "denial": None,
     }  # fmt: skip

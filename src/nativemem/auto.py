@@ -35,7 +35,7 @@ try:
                 import atexit
 
                 _profiling.begin(*_profiled)
-                atexit.register(_profiling.end)
+                atexit.register(_profiling.stop)
         # only where it is asked for: it brings sockets and json
         if _settings.control is not None or _settings.control_signal is not None:
             from .observe.control import from_environment as _answer

@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["build", "in_main_interpreter", "need_native", "select", "unavailable", "why_pure"]
+__all__ = ["build", "in_main_interpreter", "native_core", "need_native", "select", "unavailable", "why_pure"]
 
 NOT_WITHOUT_LOCK = "the core does not run on a free-threaded interpreter"
 
@@ -123,3 +123,11 @@ def need_native(what: str) -> None:
     """Raises :class:`NativeUnavailable` where ``what`` cannot do without the native backend, and it is another."""
     if select(Settings.from_env().backend) != "native":
         raise unavailable(what)
+
+
+def native_core(what: str) -> Any:
+    """The functions of the core, which it loads. Raises as :func:`need_native`."""
+    need_native(what)
+    from .native.loader import dataplane
+
+    return dataplane

@@ -107,9 +107,7 @@ def _insides(name: str) -> Row:
     row = _without_core(name)
     if row is not None:
         return row
-    from ..engine.control import Engine
-
-    Engine.check_insides()
+    _install.check_insides()
     return Row(name, WORKS, "what the core reads of the interpreter is where it is expected")
 
 

@@ -11,16 +11,26 @@ from _thread import RLock
 
 from .._lazy import errors, import_what_was_put_off
 from ..backends.machine import is_free_threaded
-from ..backends.selection import need_native
+from ..backends.selection import native_core
 from ..settings import Settings
-from ..sizes import SIZE_MAX, parse_size
+from ..sizes import SIZE_MAX, parse_size, reserve_of
 from . import numpy_default as _numpy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-__all__ = ["Installed", "install", "installed", "owns", "uninstall"]
+__all__ = [
+    "Installed",
+    "check_insides",
+    "core",
+    "install",
+    "installed",
+    "limit_to",
+    "owns",
+    "started_core",
+    "uninstall",
+]
 
 #: reentrant: a signal handler or a finalizer may install in the middle of an install
 _lock = RLock()
@@ -74,11 +84,53 @@ if hasattr(os, "register_at_fork"):  # another thread of the parent may have hel
     os.register_at_fork(after_in_child=_renew_lock)
 
 
-def _engine() -> Any:
-    need_native("the engine")
-    from .control import Engine
+def core() -> Any:
+    """The functions of the core, which it loads; those of the engine begin with ``engine_``. Raises
+    :class:`NativeUnavailable` on the pure backend."""
+    return native_core("the engine")
 
-    return Engine
+
+def started_core() -> Any:
+    """The same, where the engine was started in this process; else None, and nothing is loaded."""
+    loaded = sys.modules.get("nativemem._dataplane")
+    return None if loaded is None or loaded.engine_budget() is None else loaded
+
+
+def check_insides() -> None:
+    """Raises :class:`NativeUnavailable` where this is not quite the interpreter that the core was built for."""
+    moved = core().insides_check()
+    if moved is not None:
+        raise errors.NativeUnavailable(
+            f"Python {sys.version.split()[0]} does not keep {moved} where this build expects it",
+            suggestion="build nativemem on this machine, or run a version of Python that its page names",
+        )
+
+
+def _start(idle_decay: bool) -> None:
+    """Makes the engine's heap. Raises :class:`OutOfMemory` where the system refuses its first memory, and what
+    :func:`check_insides` raises."""
+    from ..backends.native.loader import dataplane, start_region
+
+    try:
+        check_insides()
+    except MemoryError:
+        raise errors.OutOfMemory("the system refused the first memory for the heap") from None
+    start_region()
+    settings = Settings.from_env()
+    if not dataplane.engine_start(settings.secure):
+        raise errors.OutOfMemory("no memory for the engine's control structures")
+    if idle_decay or settings.idle_decay:
+        dataplane.region_decay_when_idle()
+
+
+def limit_to(limit: int, label: str) -> None:
+    """Bounds the engine, which was started. Raises :class:`InvalidLayout`, which begins with ``label``, for less
+    than what it holds and 1 MiB."""
+    engine = core()
+    least = engine.engine_budget()[0] + LEAST_OVER_HELD
+    if limit < least:
+        raise errors.InvalidLayout(f"{label}: {limit} bytes is too little; the least is {least}")
+    engine.engine_set_limit(limit, reserve_of(limit))
 
 
 def _refuse_where_unsafe(objects: bool) -> None:
@@ -88,7 +140,7 @@ def _refuse_where_unsafe(objects: bool) -> None:
 
 def _refuse_above_others(engine: Any, objects: bool, raw: bool) -> None:
     """Before anything is switched on. Hooks that came after ours pass on to it, and are welcome."""
-    found = engine.stranger(objects, raw)
+    found = engine.engine_stranger(objects, raw)
     if found is None:
         return
     domain, file = found
@@ -153,43 +205,39 @@ def install(
     if Settings.from_env().disable:
         return installed()
     with _lock:
-        engine = _engine()
+        engine = core()
         import_what_was_put_off()
         if objects or raw:
             _refuse_where_unsafe(objects)
         numpy_is_there = sys.modules.get("numpy") is not None
         if arrays and numpy_is_there:
             _numpy.module()
-        engine.start(idle_decay=idle_decay)
-        if most is not None:
-            least = engine.budget()[0] + LEAST_OVER_HELD
-            if most < least:
-                raise errors.InvalidLayout(f"install.limit: {most} bytes is too little; the least is {least}")
+        _start(idle_decay)
         _refuse_above_others(engine, objects, raw)
         if most is not None:
-            engine.set_limit(most)
+            limit_to(most, "install.limit")
         if arrays:
             if numpy_is_there:
                 _put_under_numpy(engine)
             else:
                 _waiting.enter()
         if objects or raw:
-            engine.catch_strays()
+            engine.engine_catch_strays()
         if raw:
-            engine.raw(True)
+            engine.engine_raw(True)
         if objects:
-            engine.objects(True)
+            engine.engine_objects(True)
     return installed()
 
 
 def _put_under_numpy(engine: Any) -> None:
-    _numpy.hook(engine.hook_arrays)
-    engine.arrays(True)
+    _numpy.hook(engine.engine_hook_arrays)
+    engine.engine_arrays(True)
 
 
 def _numpy_imported() -> None:
     with _lock:
-        _put_under_numpy(_engine())
+        _put_under_numpy(core())
 
 
 _waiting = _numpy.WhenImported(_numpy_imported)
@@ -208,11 +256,11 @@ def uninstall() -> None:
     with _lock:
         if not installed():
             return
-        engine = _engine()
-        engine.objects(False)
-        engine.raw(False)
+        engine = core()
+        engine.engine_objects(False)
+        engine.engine_raw(False)
         _waiting.leave()
-        engine.arrays(False)
+        engine.engine_arrays(False)
 
 
 def installed() -> Installed:
@@ -224,13 +272,11 @@ def installed() -> Installed:
     >>> nativemem.installed().arrays  # doctest: +SKIP
     True
     """
-    loaded = sys.modules.get("nativemem.engine.control")
-    if loaded is None:
+    engine = started_core()
+    if engine is None:
         return Installed(False, False, False, None)
-    engine = loaded.Engine
-    objects, arrays, raw = engine.state()
-    budget = engine.budget()
-    limit = SIZE_MAX if budget is None else budget[2]
+    objects, arrays, raw = engine.engine_state()
+    limit = engine.engine_budget()[2]
     return Installed(objects, arrays or _waiting.waits, raw, None if limit == SIZE_MAX else limit)
 
 
@@ -248,4 +294,4 @@ def owns(address: int) -> bool:
     >>> owns(id(thing)), owns(id(None))  # doctest: +SKIP
     (True, False)
     """
-    return _engine().owns(address) if 0 <= address < 1 << 64 else False
+    return core().region_owns(address) if 0 <= address < 1 << 64 else False

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..backends.selection import need_native
 from ..budgets.budget import Denial
 from ..errors import NativeUnavailable
 from ..sizes import SIZE_MAX
 from ..stats import Stats
 from ..wrappers.histogram import percentiles
-from .install import Installed, install, installed, owns, uninstall
+from .install import Installed, core, install, installed, owns, uninstall
 
 __all__ = ["Installed", "Usage", "install", "installed", "owns", "stats", "uninstall", "usage"]
 
@@ -46,11 +45,10 @@ def usage() -> Usage:
     >>> usage().limit, usage().held <= usage().peak, usage().denials  # doctest: +SKIP
     (1073741824, True, 0)
     """
-    need_native("the engine")
+    engine = core()
     from ..backends.native.budget import denial_of_engine
-    from .control import Engine
 
-    budget = Engine.budget()
+    budget = engine.engine_budget()
     if budget is None:
         raise NativeUnavailable("the engine was not installed", suggestion="call nativemem.install()")
     held, peak, limit, denials = budget
@@ -59,7 +57,7 @@ def usage() -> Usage:
     if refused is not None:
         requested, used, allowed, _, when, _ = refused
         denial = Denial(requested, used, allowed, None, when / 1e9)
-    sizes = Engine.sizes()
+    sizes, _ = engine.engine_account()
     return Usage(
         held=held,
         peak=peak,
@@ -82,14 +80,12 @@ def stats() -> Stats:
     (True, True)
     """
     now = usage()
-    from .control import Engine
-
-    limit = now.limit
-    sizes = Engine.sizes()
+    engine, limit = core(), now.limit
+    sizes, _ = engine.engine_account()
     return Stats(
         current=now.held,
         peak=now.peak,
-        reserved=now.held + Engine.kept(),
+        reserved=now.held + engine.engine_kept(),
         limit=limit,
         total=sum(size * blocks for size, blocks in sizes),
         live=0,

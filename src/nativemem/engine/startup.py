@@ -18,10 +18,10 @@ from .._lazy import errors, import_what_was_put_off
 from ..backends.machine import is_free_threaded
 from ..backends.selection import NOT_WITHOUT_LOCK, select
 from ..settings import Settings
-from ..sizes import format_size, parse_size, reserve_of
+from ..sizes import format_size, reserve_of
 from ..wrappers.histogram import percentiles
-from . import install as _install
 from . import profiling
+from .install import core, install, limit_to
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,21 +80,16 @@ class _NativeMeter:
     note = ""
 
     def __init__(self) -> None:
-        _install.install()
-        from .control import Engine
-
-        self._engine = Engine
+        install()
+        self._core = core()
         #: exact, and with the interpreter at its end; see csrc/engine/ending.c
-        self.watches = Engine.watch_end()
+        self.watches = self._core.ending_watch()
 
     def bound(self, budget: int, said_by: str) -> None:
-        least = self._engine.budget()[0] + _install.LEAST_OVER_HELD
-        if budget < least:
-            raise _Refused(
-                f"{said_by}: {budget} bytes is too little for an interpreter; the least is {least} "
-                "(see nativemem run --help)"
-            )
-        self._engine.set_limit(budget)
+        try:
+            limit_to(budget, said_by)
+        except errors.InvalidLayout as error:
+            raise _Refused(f"{error} (see nativemem run --help)") from None
 
     def pass_on(self, budget: int | None) -> None:
         """Children that are made by exec get the same, each for itself; those made by fork have it."""
@@ -103,7 +98,7 @@ class _NativeMeter:
             os.environ[LIMIT] = str(budget)
 
     def lift(self) -> int:
-        return self._engine.lift()
+        return self._core.engine_lift()
 
     def profile(self, path: str, rate: int) -> bool:
         """Whether there is one now."""
@@ -114,18 +109,18 @@ class _NativeMeter:
         return True
 
     def read(self) -> dict[str, Any]:
-        sizes = self._engine.sizes()
-        _, _, _, denials = self._engine.budget()
+        sizes, denial = self._core.engine_account()
+        _, _, _, denials = self._core.engine_budget()
         percentile = percentiles(sizes) or {}
         return {
             "allocations": sum(n for _, n in sizes),
             **{f"p{p}": percentile.get(p) for p in (50, 90, 99)},
             "denials": denials,
-            "denial": _denial(self._engine.denial()),
+            "denial": _denial(denial),
         }
 
     def plan_end(self, code: int, file: int, at: int) -> None:
-        self._engine.plan_end(code, file, at, len(_UNKNOWN))
+        self._core.ending_plan(code, file, at, len(_UNKNOWN))
 
 
 class _PureMeter:
@@ -380,7 +375,7 @@ class _Summary:
 
     def _end(self) -> None:
         peak = self.meter.lift()  # only now: until here other threads of the program may run
-        profiled = profiling.end() if self.profile is not None else None
+        profiled = profiling.stop() if self.profile is not None else None
         numbers = {
             "backend": self.meter.backend,
             "wall_s": perf_counter() - self.began,
@@ -543,7 +538,7 @@ def begin(packed: str) -> None:
         os.environ.pop(AUTOINSTALL, None)
     try:
         profile = (profiling.file_of(recording or None), int(rate)) if rate else None
-        _start(parse_size(budget, "--budget") if budget else None, output or None, profile)
+        _start(int(budget) if budget else None, output or None, profile)
         return
     except _Refused as error:
         message, code = f"nativemem run: {error}", USAGE

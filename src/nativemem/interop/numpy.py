@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..allocators.base import Allocator, check_source
-from ..backends.selection import need_native
+from ..backends.selection import native_core
 from ..budgets.pressure import budget_of
 from ..engine import numpy_default as _numpy
 from ..errors import ConfigError, shown
@@ -76,10 +76,7 @@ def _module() -> Any:
 
 def _dataplane() -> Any:
     _module()
-    need_native("a memory handler for NumPy")
-    from ..backends.native.loader import dataplane
-
-    return dataplane
+    return native_core("a memory handler for NumPy")
 
 
 def _name(allocator: Any) -> str:

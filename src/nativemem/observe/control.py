@@ -118,11 +118,13 @@ def _file(request: dict[str, Any], default: str | None) -> str:
     return path
 
 
-def _engine() -> Any:
-    native = sys.modules.get("nativemem.engine.control")
-    if native is None or native.Engine.budget() is None:
+def _profiling() -> Any:
+    from ..engine import profiling
+    from ..engine.install import started_core
+
+    if started_core() is None:
         raise NativeUnavailable("a profile is of the engine, which is not installed in the process")
-    return native.Engine
+    return profiling
 
 
 def _state(state: Any) -> dict[str, Any] | None:
@@ -155,25 +157,23 @@ def _save(request: dict[str, Any]) -> dict[str, Any]:
 
 def _status(_request: dict[str, Any]) -> dict[str, Any]:
     try:
-        profile = _state(_engine().profile_state())
+        profile = _state(_profiling().state())
     except NativeUnavailable:
         profile = None
     return {"pid": os.getpid(), "profile": profile}
 
 
 def _start(request: dict[str, Any]) -> dict[str, Any]:
-    from ..engine import profiling
-
-    engine = _engine()
-    if engine.profile_state() is not None:
+    profiling = _profiling()
+    if profiling.state() is not None:
         raise NativeMemError("a profile: one is running in the process", suggestion="stop it first")
     path = os.path.abspath(_file(request, profiling.file_of(None)))
     profiling.begin(path, _number(request, "rate", Settings.profile_rate, 1))
-    return {"profile": _state(engine.profile_state())}
+    return {"profile": _state(profiling.state())}
 
 
 def _stop(_request: dict[str, Any]) -> dict[str, Any]:
-    return {"profile": _state(_engine().profile_stop())}
+    return {"profile": _state(_profiling().stop())}
 
 
 _ANSWERS = {"status": _status, "snapshot": _take_snapshot, "save": _save, "start": _start, "stop": _stop}

@@ -9,6 +9,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..backends import forks as _forks
+from ..engine.install import started_core
 from ..errors import ConfigError, shown
 from ..facades import load
 from ..sizes import SIZE_MAX, format_size
@@ -45,15 +46,16 @@ class _OfBudget:
 class _OfEngine:
     sees = "engine"
 
-    def __init__(self, engine: Any) -> None:
-        self.core = engine
+    def __init__(self, core: Any) -> None:
+        self.core = core
 
     def figures(self) -> _Figures:
-        used, _, _, denials = self.core.budget()
-        return _Figures(used, sum(blocks for _, blocks in self.core.sizes()), denials)
+        used, _, _, denials = self.core.engine_budget()
+        sizes, _ = self.core.engine_account()
+        return _Figures(used, sum(blocks for _, blocks in sizes), denials)
 
     def take_peak(self) -> int:
-        return self.core.take_peak()
+        return self.core.engine_take_peak()
 
 
 class _OfTracemalloc:
@@ -73,9 +75,9 @@ class _OfTracemalloc:
 
 def _process() -> Any:
     """The source for the whole process; None: nothing counts what it takes."""
-    engine = sys.modules.get("nativemem.engine.control")
-    if engine is not None and any(engine.Engine.state()):
-        return _OfEngine(engine.Engine)
+    engine = started_core()
+    if engine is not None and any(engine.engine_state()):
+        return _OfEngine(engine)
     traced = sys.modules.get("tracemalloc")
     if traced is not None and traced.is_tracing():
         return _OfTracemalloc(traced)
@@ -257,8 +259,8 @@ def _several(n: int, noun: str) -> str:
 
 
 def _scopes_work() -> bool:
-    engine = sys.modules.get("nativemem.engine.control")
-    return engine is not None and any(engine.Engine.state()[:2])
+    engine = started_core()
+    return engine is not None and any(engine.engine_state()[:2])
 
 
 _kinds: weakref.WeakKeyDictionary[type, type] = weakref.WeakKeyDictionary()

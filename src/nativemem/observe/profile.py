@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..backends.selection import need_native
+from ..backends.selection import native_core
 from ..errors import ConfigError, NativeMemError, NativeUnavailable, shown
 from ..sizes import parse_size
 
@@ -19,11 +19,8 @@ __all__ = ["Profile"]
 _LEAST = 1 << 20
 
 
-def _dataplane() -> Any:
-    need_native("a profile")
-    from ..backends.native.loader import dataplane
-
-    return dataplane
+def _core() -> Any:
+    return native_core("a profile")
 
 
 class Profile:
@@ -76,16 +73,16 @@ class Profile:
         """Begins. Returns itself. Raises :class:`NativeUnavailable` where there is no engine, NativeMemError where
         there is a profile already, OSError where the file cannot be written, or what is there is no regular file.
         What was there stays then."""
-        dataplane = _dataplane()
-        from ..engine.control import Engine
+        core = _core()
+        from ..engine import profiling
 
-        if dataplane.engine_budget() is None:
+        if core.engine_budget() is None:
             raise NativeUnavailable(
                 "a profile: the engine was not installed", suggestion="call nativemem.install()"
             )
-        if Engine.profile_state() is not None:
+        if profiling.state() is not None:
             raise NativeMemError("a profile: one is running in this process", suggestion="stop it first")
-        Engine.profile_start(self.path, self.bound, self.rate)
+        profiling.start(self.path, self.bound, self.rate)
         self._running = True
         return self
 
@@ -93,17 +90,17 @@ class Profile:
         """Ends; no effect where it is not running."""
         if not self._running:
             return
-        dataplane = _dataplane()
+        core = _core()
         if self.path is None:
-            self._parts = dataplane.profile_read()
+            self._parts = core.profile_read()
         self._running = False
-        dataplane.profile_stop()
+        core.profile_stop()
 
     def read(self) -> Recording:
         """What was noted so far, a :class:`~.recording.Recording`. Raises NativeMemError before it was started."""
         from .recording import read, read_bytes
 
-        parts = _dataplane().profile_read() if self._running else self._parts
+        parts = _core().profile_read() if self._running else self._parts
         if parts is not None:
             return read_bytes(parts, self.path or "memory")
         if self.path is None or not os.path.exists(self.path):

@@ -18,6 +18,7 @@ from .._version import __version__
 from ..allocators.base import Allocator
 from ..backends.ownership import budget_cores
 from ..budgets.pressure import LEVELS
+from ..engine.install import started_core
 from ..errors import ConfigError, NativeMemError, shown
 from ..facades import configured
 from ..stats import Stats
@@ -351,8 +352,8 @@ def _allocators() -> list[AllocatorState]:
 
 
 def _engine() -> EngineState | None:
-    engine = sys.modules.get("nativemem.engine.control")
-    if engine is None or engine.Engine.budget() is None:
+    engine = started_core()
+    if engine is None:
         return None
     from ..engine.process import installed, usage
 
@@ -364,7 +365,7 @@ def _engine() -> EngineState | None:
         held=use.held,
         peak=use.peak,
         limit=use.limit,
-        kept=engine.Engine.kept(),
+        kept=engine.engine_kept(),
         denials=use.denials,
         allocations=use.allocations,
         sizes=use.sizes,
@@ -401,8 +402,8 @@ def _resident() -> tuple[int | None, int | None]:
 
 
 def _recording() -> Recording | None:
-    native = sys.modules.get("nativemem.backends.native.loader")
-    parts = None if native is None else native.dataplane.profile_read()
+    core = started_core()
+    parts = None if core is None else core.profile_read()
     if parts is None:
         return None
     from .recording import read_bytes

@@ -6,6 +6,7 @@ import mmap
 from collections.abc import Callable
 from typing import Any
 
+from ..backends.selection import native_core
 from ..facades import configured
 from ..wrappers.domains import DOMAINS, chosen_domains
 from .injection_report import Shared
@@ -24,28 +25,21 @@ class Domains:
     """CPython's allocation domains, below all that is installed."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
-        from ..backends.selection import need_native
+        self.core = native_core("fault injection into the interpreter's domains")
+        from ..engine.install import check_insides
 
-        need_native("fault injection into the interpreter's domains")
-        from ..engine.control import Engine
-
-        Engine.check_insides()  # Python's stack is read in the midst of an allocation
+        check_insides()  # Python's stack is read in the midst of an allocation
         self.names = names
         self.bits = sum(1 << DOMAINS.index(name) for name in names)
 
     def report_size(self) -> int:
-        from ..backends.native.loader import dataplane
-
-        return int(dataplane.injection_size)
+        return int(self.core.injection_size)
 
     def open(self, shared: Shared) -> None:
-        from ..backends.native.loader import dataplane
-
-        self.inject = dataplane.injection_call
-        dataplane.injection_open(shared.memory)
+        self.core.injection_open(shared.memory)
 
     def call(self, function: Callable[[], Any], nth: int, sticky: bool, sites: mmap.mmap | None) -> Any:
-        return self.inject(function, self.bits, nth, sticky, sites)
+        return self.core.injection_call(function, self.bits, nth, sticky, sites)
 
     def counted(self, shared: Shared) -> tuple[int, int]:
         return shared.counted()

@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 __all__ = ["percentiles", "show", "show_all"]
 
-#: (the bucket's largest, blocks in it), ascending
+#: (the bucket's largest, blocks in it)
 Counts = list[tuple[int, int]]
 _WIDTH = 40
 
 
 def percentiles(counts: Counts) -> dict[int, int] | None:
-    """The nearest-rank percentiles of ``(size, count)`` pairs in ascending order of size."""
+    """The nearest-rank percentiles of ``(size, count)`` pairs, in whatever order."""
     total = sum(count for _, count in counts)
     if not total:
         return None
-    result = {}
+    ascending, result = sorted(counts), {}
     for p in (50, 90, 99):
         rank = -(-p * total // 100)
-        for size, count in counts:
+        for size, count in ascending:
             rank -= count
             if rank <= 0:
                 result[p] = size

@@ -116,7 +116,8 @@ static void verified_leave(nm_verified *v, live_block *b) {
 }
 
 /* The live block, if it may be given back or resized; else NULL with the failure set. Under the lock. What is damaged is
- * refused to be given back once: the caller knows then, and its memory is not lost. */
+ * refused to be given back once: the caller knows then, and its memory is not lost. As long as what is known of the block is
+ * not whole it stays refused. */
 static live_block *verified_take_up(nm_verified *v, void *ptr, size_t size, size_t align, bool ends) {
     live_block *b = nm__verified_find(v, ptr);
     nm_status status = NM_OK;
@@ -124,7 +125,7 @@ static live_block *verified_take_up(nm_verified *v, void *ptr, size_t size, size
     else if (!(ends && b->refused && verified_is_known(v, b)) &&
              !verified_is_sound(v, b, verified_is_compared(v, VERIFIED_CRITICAL))) {
         status = NM_CORRUPTED;
-        if (ends) b->refused = verified_is_known(v, b);
+        b->refused |= ends;
     } else if (!verified_holds(v, b->size == size && b->align == align)) status = NM_INVALID_LAYOUT;
     if (NM_LIKELY(status == NM_OK)) return b;
     return nm_refuse(status, size, 0, 0);

@@ -100,23 +100,51 @@ TESTS = {
     ),
     **dict.fromkeys(
         (f"src/nativemem/commands/{name}.py" for name in ("report", "leaks", "diff", "files")),
-        ("tests/observe/test_report_commands.py",),
+        ("tests/observe/test_report_commands.py", "tests/observe/test_command_words.py"),
     ),
-    "src/nativemem/commands/output.py": ("tests/observe/test_report_commands.py", "tests/test_doctor.py"),
+    "src/nativemem/commands/output.py": (
+        "tests/observe/test_command_words.py",
+        "tests/observe/test_report_commands.py",
+        "tests/test_doctor.py",
+    ),
     "src/nativemem/observe/export/": ("tests/observe/test_exports.py",),
     "src/nativemem/observe/report/": (
         "tests/observe/test_report.py",
         "tests/observe/test_report_page.py",
         "tests/observe/test_report_commands.py",
     ),
-    "src/nativemem/commands/live.py": ("tests/test_run_live.py",),
-    "src/nativemem/commands/attach.py": ("tests/observe/test_control.py",),
-    "src/nativemem/commands/bench.py": ("tests/observe/test_bench_command.py",),
-    "src/nativemem/commands/workloads.py": ("tests/observe/test_bench_command.py",),
-    "src/nativemem/commands/processes.py": ("tests/observe/test_control.py",),
-    "src/nativemem/commands/stats.py": ("tests/observe/test_control.py",),
-    "src/nativemem/commands/top.py": ("tests/observe/test_control.py",),
-    "src/nativemem/commands/view.py": ("tests/observe/test_control.py",),
+    "src/nativemem/commands/live.py": (
+        "tests/observe/test_command_words.py",
+        "tests/test_run_live.py",
+    ),
+    "src/nativemem/commands/attach.py": (
+        "tests/observe/test_command_words.py",
+        "tests/observe/test_control.py",
+    ),
+    "src/nativemem/commands/bench.py": (
+        "tests/observe/test_command_words.py",
+        "tests/observe/test_bench_command.py",
+    ),
+    "src/nativemem/commands/workloads.py": (
+        "tests/observe/test_command_words.py",
+        "tests/observe/test_bench_command.py",
+    ),
+    "src/nativemem/commands/processes.py": (
+        "tests/observe/test_command_words.py",
+        "tests/observe/test_control.py",
+    ),
+    "src/nativemem/commands/stats.py": (
+        "tests/observe/test_command_words.py",
+        "tests/observe/test_control.py",
+    ),
+    "src/nativemem/commands/top.py": (
+        "tests/observe/test_command_words.py",
+        "tests/observe/test_control.py",
+    ),
+    "src/nativemem/commands/view.py": (
+        "tests/observe/test_command_words.py",
+        "tests/observe/test_control.py",
+    ),
     "src/nativemem/commands/cli.py": ("tests/test_cli.py",),
     "src/nativemem/__init__.py": ("tests/test_core.py", "tests/test_doctor.py", "tests/test_config.py", CONTRACT),
     "src/nativemem/__main__.py": ("tests/test_cli.py",),

@@ -1,6 +1,6 @@
-/* A bump pointer over chunks that double. "Cannot" first: no block is freed alone, no lock is taken, and
- * no call from another thread is served, so the fast path is a thread check, a round-up, a compare and
- * three stores. used and live are not counted there: they are total and count less what was dropped. */
+/* A bump pointer over chunks that double. It cannot free a block alone or serve another thread, and takes no lock, so the
+ * fast path is a thread check, a round-up, a compare and three stores. used and live are not counted there: they are total
+ * and count less what was dropped. */
 #include "nativemem/arena.h"
 
 #include "alloc/confined.h"
@@ -15,8 +15,8 @@ typedef struct arena_chunk {
 } arena_chunk;
 
 /* Invariants:
- *   reserved == sum of capacities of head's and large's lists;  cap == 0 or reserved <= cap
- *   head == NULL: pos == end == NULL;  else head->base <= pos <= end == head->base + head->capacity
+ *   reserved == sum of capacities of the lists that begin with current and large;  cap == 0 or reserved <= cap
+ *   current == NULL: pos == end == NULL;  else current->base <= pos <= end == current->base + current->capacity
  *   used == total - dropped_bytes;  live == count - dropped_blocks */
 struct nm_arena {
     char *pos, *end;
@@ -25,7 +25,7 @@ struct nm_arena {
     arena_chunk *current, *large;
     nm_allocator upstream;
     nm_arena_options o;
-    const char *floor; /* of the newest mark in the head: what lies below it must keep its place and size */
+    const char *floor; /* of the newest mark in the current chunk: what lies below it must keep its place and size */
     uint64_t generation, chunks; /* ever taken */
 };
 
@@ -44,10 +44,10 @@ const char *nm_arena_check(const nm_arena *a) {
     if (broken != NULL) return broken;
     if (sum != nm__get(&a->reserved)) return "reserved is not the sum of the chunks";
     if (a->o.cap != 0 && sum > a->o.cap) return "reserved is above cap";
-    if (a->current == NULL) return a->pos == NULL && a->end == NULL ? NULL : "there is a position without a head";
-    if (a->end != a->current->base + a->current->capacity) return "end is not the head's";
-    if (a->pos < a->current->base || a->pos > a->end) return "pos is outside the head";
-    if (a->floor < a->current->base || a->floor > a->pos) return "floor is outside the head's filled part";
+    if (a->current == NULL) return a->pos == NULL && a->end == NULL ? NULL : "there is a position without a current chunk";
+    if (a->end != a->current->base + a->current->capacity) return "end is not the current chunk's";
+    if (a->pos < a->current->base || a->pos > a->end) return "pos is outside the current chunk";
+    if (a->floor < a->current->base || a->floor > a->pos) return "floor is outside the filled part of the current chunk";
     if (nm__get(&a->dropped_bytes) > nm__get(&a->total)) return "more was dropped than handed out";
     if (nm__get(&a->dropped_blocks) > nm__get(&a->count)) return "more blocks were dropped than handed out";
     return NULL;

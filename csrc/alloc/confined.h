@@ -13,7 +13,7 @@ typedef struct nm__confined {
     uintptr_t owner;
 } nm__confined;
 
-/* To the calling thread. */
+/* Confines to the calling thread. */
 NM_INLINE nm__confined nm__confine(void) { return (nm__confined){nm__thread_id()}; }
 NM_INLINE bool nm__confined_here(const nm__confined *c) { return nm__may_use(c->owner); }
 static inline nm_status nm__confined_check(const nm__confined *c) {

@@ -244,7 +244,7 @@ static void slab_drain_orphan(nm_slab *s) {
 }
 
 /* The list is not locked while superblocks go to upstream, whose locks may be taken the other way round by a fork;
- * BUSY keeps the slab from being destroyed meanwhile. */
+ * SLAB_DRAINING keeps the slab from being destroyed meanwhile. */
 static void slab_thread_ends(void) {
     for (;;) {
         slabs_lock();

@@ -5,7 +5,7 @@
 
 #include "alloc/counters.h"
 
-/* libc knows the size of its blocks, so nothing is stored beside the counters.
+/* libc's allocator, counted. It knows the size of its blocks, so nothing is stored beside the counters.
  * Invariants:  live == count - frees;  used <= peak. */
 struct nm_system {
     nm__shared_stats stats;

@@ -51,7 +51,7 @@ static inline bool nm__is_want(nm_status status) {
 /* nm_budget_charge in two steps: a charge that is released again before it is settled leaves no peak. */
 struct nm_budget;
 bool nm__budget_hold(struct nm_budget *b, size_t n);
-/* As hold, but a refusal is neither counted nor remembered. */
+/* As nm__budget_hold, but a refusal is neither counted nor remembered. */
 bool nm__budget_try(struct nm_budget *b, size_t n);
 void nm__budget_settle(struct nm_budget *b);
 /* A charge that nm__budget_hold refused: the budget that was to be charged, and the one on its line that stood in the way. */
@@ -64,8 +64,8 @@ bool nm__budget_take_refusal(nm__refusal *out);
 void nm__budget_uncount(struct nm_budget *charged, struct nm_budget *refuser);
 /* The last n bytes of the limit are for overdrafts alone. */
 void nm__budget_hold_back(struct nm_budget *b, size_t n);
-/* As try, but it may take what is held back, here and in the ancestors, too: for small blocks that the interpreter does
- * not survive without. Not settled, like hold. */
+/* As nm__budget_try, but it may take what is held back, here and in the ancestors, too: for small blocks that the interpreter does
+ * not survive without. Not settled either. */
 bool nm__budget_overdraw(struct nm_budget *b, size_t n);
 /* Bytes that a charge could take; below 0 what is overdrawn. */
 int64_t nm__budget_left(const struct nm_budget *b);

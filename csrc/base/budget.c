@@ -60,7 +60,7 @@ void nm__budget_register_forks(void) {
     (void)pthread_once(&done, budgets_register_forks);
 }
 
-/* Sequentially consistent for set_level's sake. */
+/* Sequentially consistent, as budget_set_level needs it. */
 NM_INLINE int64_t budget_left(const nm_budget *b) { return atomic_load((_Atomic int64_t *)&b->left); }
 NM_INLINE int64_t budget_room(const nm_budget *b) {
     return atomic_load_explicit((_Atomic int64_t *)&b->room, memory_order_acquire);
@@ -407,7 +407,7 @@ NM_INLINE bool budget_charge_one(nm_budget *b, size_t n, int64_t floor, bool may
             left = budget_left(b);
         }
     } while (!atomic_compare_exchange_weak(&b->left, &left, left - (int64_t)n));
-    /* The watcher: left as it was at the very moment of the exchange. */
+    /* Compared with what was left at the very moment of the exchange: overruns stays 0 unless the loop above is wrong. */
     if (NM_UNLIKELY(left - (int64_t)n < floor)) nm__atomic_add(&b->overruns, 1);
     return true;
 }

@@ -67,7 +67,6 @@ void nm__chain_retire(BlockObject *b) {
     if (chain->lifo) nm__block_discard(b); /* the others with nm__chain_forget_retired */
 }
 
-/* Post: on the list of orphans there are only such. To be called after retire. */
 void nm__chain_forget_retired(Chain *chain) {
     for (BlockObject **link = &chain->first_orphan, *b; (b = *link) != NULL;) {
         if (b->state == ORPHAN) {
@@ -79,7 +78,7 @@ void nm__chain_forget_retired(Chain *chain) {
     }
 }
 
-/* Of the life's blocks after a serial number: those that an allocator gave (NULL: any of the chain), or of these only
+/* Of the chain's blocks after a serial number: those that an allocator gave (NULL: any of the chain), or of these only
  * those with a view. */
 static BlockObject *chain_next(BlockObject *b, uint64_t after, const AllocatorObject *of, bool exported) {
     for (; b != NULL && b->serial > after; b = b->older)

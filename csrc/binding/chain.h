@@ -56,7 +56,7 @@ void nm__block_discard(BlockObject *b);
 NM_COLD bool nm__chain_sweep(Chain *chain);
 /* Takes a live block or an orphan out of use, whatever its allocator says. */
 void nm__chain_retire(BlockObject *b);
-/* Post: on the list of orphans there are only such. To be called after nm__chain_retire. */
+/* Takes off the list of orphans what is none any more. To be called after nm__chain_retire. */
 void nm__chain_forget_retired(Chain *chain);
 /* A list of the chain's live blocks after a serial number: those that an allocator gave (NULL: any of the chain), or of
  * these only those with a view. */

@@ -106,8 +106,8 @@ static PyObject *hook_set_all(PyObject *module, PyObject *args) {
 }
 
 int nm__hooks_add(PyObject *module) {
-    static PyMethodDef methods[] = {
-        {"set_hooks", hook_set_all, METH_VARARGS, "The functions of nativemem.errors that the types call."},
-        {NULL, NULL, 0, NULL}};
+    static PyMethodDef methods[] = {{"set_hooks", hook_set_all, METH_VARARGS,
+                                     "The functions of nativemem.refusals and nativemem.budgets.pressure that the types call."},
+                                    {NULL, NULL, 0, NULL}};
     return PyModule_AddFunctions(module, methods);
 }

@@ -1,7 +1,7 @@
 /* What the data plane asks of Python: an exception for a status, a layout of what is no plain number, a word from an
  * allocator's control plane.
  *
- * The functions are those of nativemem.errors and of the budgets, so that a message stands in one place for both backends.
+ * The functions are those of nativemem.refusals and of the budgets, so that a message stands in one place for both backends.
  * Each interpreter has its own: the types are shared by the interpreters of a process, exceptions are not.
  */
 #ifndef NM__HOOKS_H
@@ -9,7 +9,7 @@
 
 #include "binding/objects.h"
 
-/* The functions, in the order in which set_hooks takes them: the first four are of nativemem.errors, TELL and ASK of
+/* The functions, in the order in which set_hooks takes them: the first four are of nativemem.refusals, TELL and ASK of
  * nativemem.budgets.pressure. */
 typedef enum { COERCE_LAYOUT, RAISE_STATUS, RAISE_BLOCK, RAISE_EXPORTS, TELL, ASK, HOOK_COUNT } Hook;
 

@@ -180,7 +180,7 @@ static PyObject *allocator_detach(AllocatorObject *a, PyObject *arg) {
 }
 
 /* Frees what C has, or had: any address, which is looked at as far as that is safe. In one call that keeps the lock, so
- * that of two threads with the same address one is refused. headed: blocks have something in front of them. None: a
+ * that of two threads with the same address one is refused. headed: blocks have a header in front of them. None: a
  * block of Python's lies there. */
 static PyObject *allocator_free_at(AllocatorObject *a, PyObject *args) {
     unsigned long long address;
@@ -194,7 +194,7 @@ static PyObject *allocator_free_at(AllocatorObject *a, PyObject *args) {
     for (const BlockObject *b = a->chain->newest; b != NULL; b = b->older)
         if (b->ptr == ptr) Py_RETURN_NONE;
     nm_status status;
-    bool foreign = headed && (nm_heap_of(ptr) != NULL || /* which begins with no head */
+    bool foreign = headed && (nm_heap_of(ptr) != NULL || /* whose blocks have none */
                               !nm__os_is_readable((void *)((uintptr_t)ptr - NM_ALIGN_DEFAULT), NM_ALIGN_DEFAULT));
     if (foreign) status = NM_FOREIGN_BLOCK;
     else if (nm__heap_is_free(ptr)) status = NM_DOUBLE_FREE;

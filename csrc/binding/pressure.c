@@ -47,7 +47,6 @@ int nm__pressure_ask(nm_budget *charged, nm_budget *refuser) {
     return result;
 }
 
-/* Whether a request of `a` that was just refused is to be made again: 1, or 0, or -1 with an error set. */
 NM_COLD int nm__pressure_retry(AllocatorObject *a, nm_failure failure, PyObject **asked) {
     nm__refusal refusal;
     if (failure.status != NM_OVER_BUDGET || !nm__budget_take_refusal(&refusal)) return 0;

@@ -17,7 +17,7 @@ typedef struct EntryObject {
     PyFrameObject *frame; /* of the generator or coroutine that entered; NULL: a plain function did, for its context */
     PyObject *callers; /* NULL, or a tuple of frames of generators and coroutines, the nearest first: see scope_callers_of */
     struct EntryObject *newer, *older, **list; /* of those that have not ended; `list` NULL: it is in none */
-    const void *item; /* of the generator or coroutine that it was made in, or NULL: see item_of */
+    const void *item; /* of the generator or coroutine that it was made in, or NULL: see nm__insides_item_of */
     struct EntryObject *stray; /* that it was made within, or NULL: see nm__active_find_stray */
     PyObject *context; /* that it was made in */
     PyObject *token;   /* of the variable, for nm__active_set_back; or NULL */

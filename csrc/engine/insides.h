@@ -1,4 +1,4 @@
-/* What is known of the interpreter's insides, one section a version.
+/* What is known of the interpreter's insides, in each version that is known. How a frame lies in memory: internals.h.
  *
  * Pre of all: insides_check has passed, and the interpreter's lock is held. Nothing here allocates or runs Python code.
  */

@@ -20,7 +20,7 @@ static struct {
 /* Slots of the budget's class and its core's, as they were met first: they are read at each entry and each exit. */
 static PyMemberDescrObject *scope_core_slot, *scope_owner_slot;
 
-static uint64_t scope_entered;
+static uint64_t scope_entered; /* entries ever made: the number of the newest */
 
 #define SCOPE_GENERATOR (CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR)
 
@@ -368,7 +368,6 @@ static PyObject *scope_exit(PyObject *module, PyObject *const *args, Py_ssize_t 
     return done ? Py_NewRef(Py_None) : NULL;
 }
 
-/* Calls it with no owner charged, in a context of its own. */
 int nm__scope_without(int (*call)(void)) {
     nm__now *now = &nm__charge_now;
     if (nm__scope_home == NULL || now->aside || PyInterpreterState_Get() != nm__scope_home) return call();
@@ -376,13 +375,12 @@ int nm__scope_without(int (*call)(void)) {
     now->aside = true;
     nm__owner_enter(NULL);
     PyObject *context = PyContext_CopyCurrent();
-    bool scope_entered = context != NULL && PyContext_Enter(context) == 0,
-         ready = scope_entered && nm__active_set_innermost(NULL, NULL);
+    bool entered = context != NULL && PyContext_Enter(context) == 0, ready = entered && nm__active_set_innermost(NULL, NULL);
     now->aside = false;
     now->thread = NULL;
     if (was_on) PyGC_Enable();
     if (ready) result = call();
-    if (scope_entered) (void)PyContext_Exit(context);
+    if (entered) (void)PyContext_Exit(context);
     Py_XDECREF(context);
     now->thread = NULL;
     return result;

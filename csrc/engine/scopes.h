@@ -9,7 +9,7 @@
 
 #include "engine/python.h"
 
-/* Calls it with no owner charged, in a context of its own. */
+/* Makes the call with no owner charged, in a context of its own. */
 int nm__scope_without(int (*call)(void));
 /* Adds the methods of a budget that begin and end a scope, and functions. */
 int nm__scopes_add(PyObject *module);

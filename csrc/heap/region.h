@@ -46,7 +46,7 @@ typedef struct nm__page {
 } nm__page;
 _Static_assert(sizeof(void *) != 8 || sizeof(nm__page) == 32, "half a cache line");
 
-typedef struct nm__theap nm__theap; /* a heap's share of one thread; heap.c */
+typedef struct nm__theap nm__theap; /* what a heap has for one thread; heap.h */
 
 /* What begins in 64 KiB of addresses. A larger superblock has the entry of its first 64 KiB; the others say how far back that
  * is. */
@@ -55,7 +55,7 @@ typedef struct nm__superblock {
     nm__theap *theap; /* whose; NULL where no superblock starts, which the fast path relies on */
     struct nm__superblock *prev, *next; /* of the thread heap's list */
     uint8_t bin;
-    uint8_t group;   /* one that is not a head: which of its bin's lists it is on */
+    uint8_t group;   /* one that is not current: which of its bin's lists it is on */
     uint8_t charged; /* pages that its heap is charged with */
     uint8_t part;    /* 0: it starts here, or there is none */
     uint16_t shed;   /* a bit for each step that was shed: steps.c */

@@ -18,7 +18,7 @@ _Static_assert(sizeof(plain_header) % 16 == 0, "a block is as aligned as its hea
  *   closed ones, and only they, are on the list of spares */
 struct nm_plain {
     nm_allocator upstream;
-    const nm_heap *heap; /* NULL: blocks have heads */
+    const nm_heap *heap; /* NULL: blocks have headers */
     uintptr_t key;
     atomic_bool open;
     size_t place;

@@ -19,7 +19,7 @@ extern "C" {
 #define NM_FROM_TABLE extern
 #endif
 
-/* One line of meaning each; src/nativemem/errors.py maps each to one exception. */
+/* One line of meaning each; src/nativemem/refusals.py maps each to one exception. */
 typedef enum nm_status {
     NM_OK = 0,             /* done */
     NM_OUT_OF_MEMORY = 1,  /* the upstream, or the operating system, has no more */

@@ -74,7 +74,7 @@ typedef struct nm_census {
     size_t held;      /* bytes of spans, and of superblocks as far as they were ever used */
     size_t held_peak;
     size_t live_span_bytes;
-    size_t threads;   /* thread-local parts */
+    size_t threads;   /* thread heaps */
     uint64_t allocations[NM_BINS];
     uint64_t span_allocations[NM_SPAN_SIZES]; /* by power of two: [k] counts sizes in (2^(k-1), 2^k] */
 } nm_census;

@@ -226,6 +226,7 @@ endef
 $(eval $(call C_TESTS_OF,plain,))
 $(eval $(call C_TESTS_OF,asan,$(ASAN)))
 $(eval $(call C_TESTS_OF,valgrind,-DNM_VALGRIND))
+$(eval $(call C_TESTS_OF,coverage,--coverage -O0))
 $(eval $(call C_TESTS_OF,tsan,$(TSAN)))
 $(eval $(call C_TESTS_OF,clang,,$(CLANG)))
 
@@ -378,13 +379,16 @@ build/c-tests/tsan/%.passed: build/c-tests/tsan/%
 	TSAN_OPTIONS=allocator_may_return_null=1 $(C_TEST_LIMIT) ./$<
 	@touch $@
 
-$(foreach kind,plain asan clang valgrind tsan musl aarch64,build/c-tests/$(kind)/test_corpus.passed): $(CORPUS)
+$(foreach kind,plain asan clang valgrind coverage tsan musl aarch64,build/c-tests/$(kind)/test_corpus.passed): $(CORPUS)
 
 differential: $(VENV)/.installed-test ## 200,000 generated operations on both backends and a model; some minutes
 	$(BIN)/python scripts/differential.py $(ARGS)
 
-coverage: ## line coverage of csrc and src together, at least 95 %; some minutes
-	$(PYTHON) scripts/coverage.py $(ARGS)
+.PHONY: c-tests-coverage
+c-tests-coverage: $(C_TESTS:tests/c/%.c=build/c-tests/coverage/%.passed) # with counters; scripts/coverage.py reads them
+
+coverage: ## line coverage of csrc and src together, at least 95 %, on the latest CPython at hand or on PYTHON; some minutes
+	$(PYTHON) scripts/coverage.py $(if $(filter command environment,$(origin PYTHON)),--python $(PYTHON)) $(ARGS)
 
 mutants: $(VENV)/.installed-test ## plant mistakes in the core, one at a time: each has to be caught
 	$(BIN)/python scripts/mutants.py $(ARGS)

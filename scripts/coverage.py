@@ -1,6 +1,10 @@
-"""Line coverage of csrc and src together, by the C tests and the Python suite.
+"""Line coverage of csrc and src together, by the C tests and the Python suite (what is not marked slow).
 
-Usage: coverage.py [--fail-under PERCENT] [pytest arguments]
+Usage: coverage.py [--python FILE] [--fail-under PERCENT] [pytest arguments]
+
+The interpreter is the one that ``--python`` names, else the latest at hand (scripts/dist.py finds them): from 3.12
+on lines are counted by `sys.monitoring`, which turns each line off once it was met, so that the suite takes hardly
+longer; before, a trace function runs at each line, and it takes twice as long.
 
 Works on a copy of the tree below build/coverage, so that nothing else uses the extension with counters. Prints
 both tables and their sum; exit code 1 where either language is below the limit, or where a test failed: the tables
@@ -17,6 +21,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dist
+
 ROOT = Path(__file__).resolve().parents[1]
 TOP = ROOT / "build" / "coverage"
 TREE, VENV = TOP / "tree", TOP / "venv"
@@ -27,11 +33,13 @@ FILES = (
 )
 
 
-#: what a tracer in the interpreter changes: it allocates, and its module cannot be loaded twice in a process
+#: what a counter of lines in the interpreter changes: it allocates, its module cannot be loaded twice in a process,
+#: and it fails aloud where the interpreter's dictionary is emptied below it
 DISTURBED = (
     "tests/test_engine.py::TestObjects::test_counts_every_allocation_by_size",
     "tests/test_engine.py::TestObjects::test_subinterpreters",
     "tests/contract/test_lifetime.py::test_each_interpreter_has_errors_of_its_own",
+    "tests/contract/test_lifetime.py::test_an_interpreter_whose_end_took_the_package",
 )
 
 
@@ -58,18 +66,32 @@ def copy_tree() -> None:
             shutil.copy(ROOT / file, TREE / file)
 
 
+def newest() -> dist.Python:
+    """The latest CPython of this machine that the core can be built for."""
+    return [python for python in dist.interpreters([], []) if python.native][-1]
+
+
+def version(python: str | Path) -> str:
+    """Of an interpreter, with whether it has `sys.monitoring`."""
+    about = "import sys; print(sys.version, hasattr(sys, 'monitoring'))"
+    return subprocess.run([python, "-c", about], check=True, capture_output=True, text=True).stdout.strip()
+
+
 def percent(covered: int, lines: int) -> float:
     return 100 * covered / lines if lines else 100.0
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--python", metavar="FILE", help="the interpreter (default: the latest at hand)")
     parser.add_argument("--fail-under", type=float, default=95.0, metavar="PERCENT")
     options, pytest_arguments = parser.parse_known_args()
     copy_tree()
+    (interpreter,) = dist.interpreters([options.python], []) if options.python else [newest()]
+    print(f"coverage: on {interpreter}", flush=True)
     python = VENV / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
+    if not python.exists() or version(python) != version(interpreter.file):
+        subprocess.run([interpreter.file, "-m", "venv", "--clear", VENV], check=True)
     pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
     run(*pip, "setuptools>=77", "cffi>=1.17", "coverage>=7.10", "gcovr>=8")
     counted = {"USE_NATIVE_MEM": "1", "NATIVEMEM_CFLAGS": "--coverage -O0", "NATIVEMEM_LDFLAGS": "--coverage"}
@@ -77,13 +99,13 @@ def main() -> int:
     # once more, because pip throws the objects away, and with them what the counters are read by
     run(python, "setup.py", "--quiet", "build_ext", "--inplace", "--force", env=counted)
 
-    # -O0 at the end, where it wins over the tests' own level
-    run("make", "c-tests", "CC=gcc", "C_FLAGS=-std=c11 -pthread -Icsrc/include -Icsrc --coverage -O0 -Wno-error")
+    run("make", "c-tests-coverage", "CC=gcc")
     (TOP / "asked.txt").write_text(" ".join(pytest_arguments), encoding="utf-8")
-    data = {"COVERAGE_FILE": str(TOP / "data"), "COVERAGE_CORE": "ctrace"}
+    core = "sysmon" if version(python).endswith("True") else "ctrace"
+    data = {"COVERAGE_FILE": str(TOP / "data"), "COVERAGE_CORE": core}
     run(python, "-m", "coverage", "erase", env=data)
     # the workers are processes of their own, which coverage's patch of subprocess counts
-    workers = ("-n", os.cpu_count() or 1, "--dist", "loadfile")
+    workers = ("-n", len(os.sched_getaffinity(0)), "--dist", "loadfile", "-m", "not slow")
     suite = (python, "-m", "coverage", "run", "-m", "pytest", "-q", "-p", "no:cacheprovider", *workers)
     tests = outcome(*suite, *(f"--deselect={test}" for test in DISTURBED), *pytest_arguments, env=data)
     run(python, "-m", "coverage", "combine", "--quiet", env=data)

@@ -85,3 +85,12 @@ def test_what_was_not_run_says_so(
         "make check-all at abc, Linux\nnot asked: cbmc\n1 passed, 0 failed, 0 not here\n", encoding="utf-8"
     )
     assert metrics.variants() == "1 passed, 0 failed, 0 not here, not asked: cbmc (abc)"
+
+
+def test_what_coverage_leaves_out_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that has another name now would run, and fail, below the counter of lines."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    for test in load(ROOT / "scripts" / "coverage.py").DISTURBED:
+        file, *names = test.split("::")
+        text = (ROOT / file).read_text(encoding="utf-8")
+        assert all(f"class {name}" in text or f"def {name}(" in text for name in names), test

@@ -1,6 +1,6 @@
 """An extension in C under a budget: it fills its share, is refused, and nothing else is disturbed.
 
-pip install ./examples/c_extension && python examples/c_extension/demo.py
+pip install --no-build-isolation ./examples/c_extension && python examples/c_extension/demo.py
 """
 
 from vector import Vector

@@ -107,8 +107,9 @@ TESTS = {
         "tests/observe/test_report_commands.py",
         "tests/test_doctor.py",
     ),
-    "src/nativemem/observe/export/": ("tests/observe/test_exports.py",),
+    "src/nativemem/observe/export/": ("tests/observe/test_rendered.py", "tests/observe/test_exports.py"),
     "src/nativemem/observe/report/": (
+        "tests/observe/test_rendered.py",
         "tests/observe/test_report.py",
         "tests/observe/test_report_page.py",
         "tests/observe/test_report_commands.py",

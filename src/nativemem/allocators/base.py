@@ -280,13 +280,9 @@ class Allocator(_Base):
         """``largest_free`` of its stats: None where only the thread that uses it could tell. Pre: it is open."""
         return self._core.diagnose().get("largest_free") if self._core.check() == Status.OK else None
 
-    def _serves_any_thread(self) -> bool:
-        """Whether any thread may use it."""
-        link: Any = self
-        kinds = self._binding
-        while isinstance(link, (kinds.Limited, kinds.Traced, kinds.Failing, kinds.Verified)):
-            link = link.upstream
-        return isinstance(link, (kinds.System, kinds.Heap, kinds.Locked))
+    def _confined(self) -> Allocator | None:
+        """The allocator of the chain for whose sake one thread alone may use it; None where any thread may."""
+        return self
 
     def c_port(self) -> CPort:
         """This allocator for C code, as a :class:`CPort`. Raises :class:`NativeUnavailable` on the pure backend,

@@ -45,6 +45,9 @@ class Heap(Allocator):
         self.config = config
         self._budget = budget
 
+    def _confined(self) -> None:
+        return None
+
     @property
     def owner(self) -> Budget | None:
         """The budget that the heap's memory is charged to, or None."""

@@ -29,6 +29,9 @@ class System(Allocator):
     def __init__(self) -> None:
         self._open(self._make("SystemCore", self))
 
+    def _confined(self) -> None:
+        return None
+
     @staticmethod
     def _explain(allocator: Any, refused: Refusal, layout: tuple[int, int] | None) -> tuple[dict[str, Any], str]:
         return {}, "no machine has so much: look at how the size came about" if refused.requested >> 47 else ""

@@ -112,7 +112,7 @@ def use(allocator: Allocator | None) -> None:
             )
         allocator._opened()
         check_source(allocator, "memlib.use")
-        if not allocator._serves_any_thread():
+        if allocator._confined() is not None:
             raise ConfigError(
                 f"memlib.use: {allocator.describe()} belongs to one thread; give a heap, or one in a Locked"
             )

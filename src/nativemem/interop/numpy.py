@@ -175,7 +175,7 @@ def install(allocator: Allocator) -> None:
         return
     dataplane = _dataplane()
     handler = _handler(dataplane, allocator, "install")
-    if not allocator._serves_any_thread():
+    if allocator._confined() is not None:
         raise ConfigError(
             f"hooks.numpy.install: {allocator.describe()} belongs to one thread; give a heap, or one in a Locked"
         )

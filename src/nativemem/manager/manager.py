@@ -180,7 +180,7 @@ class MemoryManager:
         binding = configured() if upstream is None else upstream._binding
         if heap is None:
             heap, upstream = binding.Heap(), binding.default_system
-        elif not upstream._serves_any_thread():
+        elif upstream._confined() is not None:
             raise ConfigError(
                 f"manager.upstream: takes an allocator that any thread may use, not {upstream.describe()}",
                 suggestion="put a Locked in front of it",

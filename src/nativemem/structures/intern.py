@@ -304,10 +304,8 @@ def _check_upstream(upstream: Any) -> None:
     if upstream.closed:
         raise_status(upstream, Status.CLOSED)
     check_source(upstream, "intern.upstream")
-    names, link = upstream._binding, upstream
-    while isinstance(link, (names.Limited, names.Traced, names.Failing, names.Verified)):
-        link = link.upstream
-    if not isinstance(link, (names.Heap, names.System, names.Locked)):
+    link = upstream._confined()
+    if link is not None:
         raise ConfigError(
             f"intern.upstream: takes what any thread may call, and {type(link).__name__} belongs to one thread",
             suggestion="give it a Heap, or put a Locked in front",

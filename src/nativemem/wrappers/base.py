@@ -22,5 +22,8 @@ class Wrapper(Allocator):
     def _largest_free(self) -> int | None:
         return self.upstream._largest_free() if self.upstream is not None and not self.upstream.closed else None
 
+    def _confined(self) -> Allocator | None:
+        return self if self.upstream is None else self.upstream._confined()  # None: closed
+
     def _arena_below(self) -> Any:
         return None if self.upstream is None else self.upstream._arena_below()  # None: closed

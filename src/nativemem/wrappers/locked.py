@@ -52,6 +52,9 @@ class Locked(Wrapper):
                 raise_status(link, status)
             taken.append(link)
 
+    def _confined(self) -> None:
+        return None
+
     def _below(self) -> Iterator[Allocator]:
         """What it takes over: all below, down to another of its kind, which has what is below that."""
         link = self.upstream

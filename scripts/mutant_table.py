@@ -86,6 +86,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("budget-level-never-falls", "if (NM_UNLIKELY(left + (int64_t)n >= atomic_load(&b->calm))) budget_review(b);", "(void)budget_review;"),
         ("budget-crossing-unseen", "if (NM_UNLIKELY(left <= atomic_load(&b->alarm))) budget_review(b);", "(void)left;"),
         ("budget-locked-in-name-only", "nm__set_last(&b->single, 0);", "(void)b;"),
+        ("budget-checked-by-its-last-child", "c = c->next) sum += budget_used(c);", "c = c->next) sum = budget_used(c);"),
         ("budget-shared-bytes-stay", "if (NM_UNLIKELY(back != 0)) budget_discharge_line(b->o.shared, back);", "(void)back;"),
         ("budget-half-gathered-stays", "while (sum < need && count > 0) {", "while (false) {"),
         ("budget-rebalance-into-pressure", "if (keep >= limit || left <= 0 || budget_level_at(b, budget_used(b)) != NM_NORMAL) return 0;", "if (left <= 0) return 0;\n    keep = 1;"),
@@ -111,6 +112,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("os-changes-errno", "errno = error_before;", "(void)error_before;"),
         ("address-limit-unseen", "return (size_t)limit.rlim_cur;", "return SIZE_MAX;"),
         ("clock-in-seconds", "(uint64_t)t.tv_sec * 1000 +", "(uint64_t)t.tv_sec +"),
+        ("random-not-of-the-system", "== (ssize_t)sizeof n) return n;", "== (ssize_t)sizeof n) (void)0;"),
     ),
     *_in(
         "base/thread.c",
@@ -309,6 +311,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_in(
         "heap/decay.c",
+        ("region-windows-too-short", "nm__region.decay_ms / NM_DECAY_WINDOWS + 1;", "nm__region.decay_ms / NM_DECAY_WINDOWS;"),
         ("region-kept-memory-adds-up", "while (nm__region.oldest != 0 && used + nm__kept_pages() > most)", "while (nm__region.oldest != 0 && used > most)"),
         ("region-never-decays", "for (unsigned i = 0; i < NM_DECAY_WINDOWS; i++) nm__region.idle = nm__min_size(nm__region.idle, nm__region.low[i]);\n    nm__region.limited", "nm__region.idle = 0;\n    nm__region.limited"),
         ("region-decays-at-once", "return nm__max_size(more, nm__region.idle);", "return kept;"),

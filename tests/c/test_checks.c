@@ -108,9 +108,28 @@ static void test_of_a_heap(void) {
     nm_budget_destroy(b);
 }
 
+/* What is released at the parent alone. */
+static void test_of_a_budget(void) {
+    nm_budget *parent = nm_budget_create(1000, NULL, NULL), *one = nm_budget_create(1000, parent, NULL);
+    nm_budget *two = nm_budget_create(1000, parent, NULL);
+    CHECK(nm_budget_charge(one, 100) && nm_budget_charge(two, 100));
+    SOUND(nm_budget_check(one));
+    CHECK(nm_budget_release(parent, 1) == NM_OK);
+    CHECK(says(nm_budget_check(one), "a parent uses less than its children"));
+    CHECK(says(nm_budget_check(parent), "a parent uses less than its children"));
+    CHECK(nm_budget_charge(parent, 1));
+    SOUND(nm_budget_check(two));
+    CHECK(nm_budget_release(one, 100) == NM_OK && nm_budget_release(two, 100) == NM_OK);
+    CHECK(nm_budget_used(parent) == 0);
+    nm_budget_destroy(one);
+    nm_budget_destroy(two);
+    nm_budget_destroy(parent);
+}
+
 int main(void) {
     if (nm_region_init((size_t)4 << 30, (size_t)64 << 20, 1000000) != NM_OK) return 2;
     RUN(test_of_a_recording());
     RUN(test_of_a_heap());
+    RUN(test_of_a_budget());
     return finish();
 }

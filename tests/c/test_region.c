@@ -6,10 +6,12 @@
 #include <unistd.h>
 
 #include "heap/heap.h"
+#include "heap/region_internal.h"
 #include "harness.h"
 #include "nativemem.h"
 
 #define PAGE NM_SUPERBLOCK
+#define DECAY_MS 1000001 /* no multiple of the number of windows */
 #define PAGES ((size_t)1024) /* 64 MiB, the least that a region can have */
 
 static nm_heap *heap;
@@ -603,14 +605,29 @@ static int each_is_looked_at_once(void) {
 }
 static void test_a_full_region_is_searched_once(void) { CHECK(in_child(each_is_looked_at_once) == 0); }
 
+/* What was free in each window goes: together they are as long as the decay time, or memory would go before it. */
+static void test_windows_make_up_the_decay_time(void) {
+    uint64_t from, to;
+    do { /* within one millisecond */
+        from = nm__os_now_ms();
+        nm__region_lock();
+        nm__decay_start();
+        nm__region_unlock();
+        to = nm__os_now_ms();
+    } while (from != to);
+    uint64_t window = atomic_load(&nm__region.window_ends_ms) - to;
+    CHECK(NM_DECAY_WINDOWS * window >= DECAY_MS && NM_DECAY_WINDOWS * (window - 1) <= DECAY_MS);
+}
+
 int main(void) {
     RUN(test_mappings_of_others_are_left_alone());
 #if !defined(NM__WATCHED) && !defined(NM__TSAN)
     RUN(test_address_space());
 #endif
     RUN(test_a_full_region_is_searched_once());
-    if (nm_region_init(PAGES * PAGE, (size_t)1 << 30, 1000000) != NM_OK || nm_region_size() != PAGES * PAGE) return 2;
+    if (nm_region_init(PAGES * PAGE, (size_t)1 << 30, DECAY_MS) != NM_OK || nm_region_size() != PAGES * PAGE) return 2;
     if ((heap = nm_heap_create(NULL, false)) == NULL) return 2;
+    RUN(test_windows_make_up_the_decay_time());
     RUN(test_frontier());
     RUN(test_a_second_init_changes_no_addresses());
     RUN(test_every_page_in_a_span_of_its_own());

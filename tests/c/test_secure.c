@@ -1,10 +1,11 @@
 /* The secure heap: what it finds, what it wipes, where its blocks lie. */
 #define _POSIX_C_SOURCE 200809L
 #include <pthread.h>
+#include <sys/random.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "heap/heap.h"
+#include "heap/internal.h"
 #include "harness.h"
 #include "nativemem.h"
 
@@ -333,6 +334,29 @@ static void test_a_secure_heap_claims_nothing(void) {
     nm_heap_destroy(h);
 }
 
+/* What the system gives for entropy: all that is asked for, less, or nothing, as early in its life. */
+static enum { ANY, SAME, FEW, NONE } entropy;
+ssize_t __real_getrandom(void *, size_t, unsigned);
+ssize_t __wrap_getrandom(void *, size_t, unsigned);
+ssize_t __wrap_getrandom(void *to, size_t size, unsigned flags) {
+    if (entropy == ANY) return __real_getrandom(to, size, flags);
+    CHECK(flags == GRND_NONBLOCK); /* an allocator that waits may stop a system's start */
+    memset(to, 0x5A, size);
+    return entropy == SAME ? (ssize_t)size : entropy == FEW ? (ssize_t)size - 1 : -1;
+}
+
+static void test_keys_are_of_the_systems_entropy(void) {
+    const uint64_t given = 0x5A5A5A5A5A5A5A5A;
+    entropy = SAME;
+    CHECK(nm__os_random() == given);
+    nm_heap *h = nm_heap_create(NULL, true);
+    CHECK(h->key == (given | 1) && h->canary == given);
+    nm_heap_destroy(h);
+    for (entropy = FEW; entropy <= NONE; entropy++) CHECK(nm__os_random() != given);
+    entropy = ANY;
+    CHECK(nm__os_random() != nm__os_random());
+}
+
 int main(void) {
     if (nm_region_init((size_t)64 << 30, (size_t)64 << 20, 1000) != NM_OK) return 2;
     RUN(test_overflow());
@@ -349,5 +373,6 @@ int main(void) {
     RUN(test_a_page_changes_its_bin());
     RUN(test_threads());
     RUN(test_a_secure_heap_claims_nothing());
+    RUN(test_keys_are_of_the_systems_entropy());
     return finish();
 }

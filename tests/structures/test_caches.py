@@ -404,6 +404,25 @@ def test_one_failure_for_all_that_share_it(clock: Clock) -> None:
     asyncio.run(main())
 
 
+def test_what_a_guarded_compute_returns(clock: Clock) -> None:
+    """CACHE-3 to CACHE-5: its result, computed by a coroutine, by a function that is none, and kept."""
+
+    async def main() -> None:
+        async def compute() -> int:
+            await asyncio.sleep(0)
+            return 7
+
+        for guard in (
+            AsyncCache().with_circuit_breaker(1, 60, clock=clock), AsyncCache().with_dedup(),
+            AsyncCache().with_rate_limit(9, clock=clock),
+        ):  # fmt: skip
+            assert await guard.get_or_compute("a", compute) == 7
+            assert await guard.get_or_compute("b", lambda: 8) == 8
+            assert await guard.get_or_compute("a", never) == 7
+
+    asyncio.run(main())
+
+
 def test_a_limit_on_the_rate(clock: Clock) -> None:
     """CACHE-5"""
     cache = Cache().with_rate_limit(2, burst=3, clock=clock)
@@ -413,7 +432,11 @@ def test_a_limit_on_the_rate(clock: Clock) -> None:
     with pytest.raises(RateLimitExceeded, match="more than 2 computes a second") as caught:
         cache.get_or_compute("d", never)
     assert caught.value.retry_after == 0.5 and caught.value.retryable
-    clock.now += 0.5
+    clock.now += 0.125
+    with pytest.raises(RateLimitExceeded) as caught:
+        cache.get_or_compute("d", never)
+    assert caught.value.retry_after == 0.375
+    clock.now += 0.375
     assert cache.get_or_compute("d", lambda: 4) == 4
     with pytest.raises(RateLimitExceeded):
         cache.get_or_compute("e", never)

@@ -299,6 +299,29 @@ def test_a_shutdown_wakes_those_that_wait() -> None:
             use()
 
 
+def test_a_lease_that_is_dropped() -> None:
+    """Its slot is free, for one that waits too; in the midst of a call it is settled as soon as that has ended."""
+    pool = ObjectPool(Thing, max_size=1)
+    lease = pool.get()
+    del lease
+    gc.collect()
+    lease = pool.get(timeout=0)
+    assert (pool.health.leaked, pool.health.in_use) == (1, 1)
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.append(pool.get(timeout=60).value.number))
+    thread.start()
+    until(lambda: pool.health.waiting == 1)
+    with pool._lock:
+        del lease
+        gc.collect()
+        assert pool._leaked == 1
+    thread.join()
+    gc.collect()  # its own lease, which it dropped
+    assert found and (pool.health.leaked, pool.health.in_use) == (3, 0)
+    with pool.get(timeout=0):
+        assert pool.try_get() is None
+
+
 def test_as_a_context_manager() -> None:
     with ObjectPool(Thing) as pool:
         with pool.get():

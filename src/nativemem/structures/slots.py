@@ -217,7 +217,6 @@ class Slots(Generic[T]):
             while self._pass_on(CLOSED):
                 pass
             idle, self._idle = self._idle, []
-            self._slots -= len(idle)
             return idle
 
     # --- counting

@@ -7,12 +7,11 @@ from typing import Any
 from ...errors import Refusal, Status
 from ...sizes import SIZE_MAX
 from .chunks import CHUNK_ALIGN, Chunk, KeptMemory, give_chunk_back
-from .confined import ConfinedCore
+from .confined import ResettableCore
 from .counted import Make
-from .lock import locked
 
 
-class ArenaCore(ConfinedCore):
+class ArenaCore(ResettableCore):
     """The native arena's arithmetic. Chunks are taken from upstream and stay empty: each block has memory
     of its own, which the arena keeps until it drops it."""
 
@@ -21,10 +20,10 @@ class ArenaCore(ConfinedCore):
         first = hint if grow or not cap else min(hint, cap)
         self._upstream, self._hint, self._cap, self._grow = upstream, first, cap, grow
         self._wipes, self._patterns = zero, patterns
-        self._chunks: list[Chunk] = []  # the doubling sequence; the last is the head
+        self._chunks: list[Chunk] = []  # the doubling sequence; the last is the current one
         self._large: list[Chunk] = []
         self._pos = 0
-        self._floor = 0  # of the newest mark in the head; what lies below it keeps its place and size
+        self._floor = 0  # of the newest mark in the current chunk; what lies below it keeps its place and size
         self._held = 0
         self._generation = 1
         self._kept = KeptMemory()
@@ -124,7 +123,7 @@ class ArenaCore(ConfinedCore):
     def _forget(self, used: int, live: int) -> None:
         self._used, self._live = used, live
 
-    def _empty(self) -> None:
+    def _empty(self) -> None:  # but the newest chunk stays
         self._forget(0, 0)
         self._kept.drop(0, self._wipes)
         while self._large:
@@ -139,30 +138,10 @@ class ArenaCore(ConfinedCore):
         if self._chunks:
             self._drop_chunk(self._chunks.pop())
 
-    @locked
-    def reset(self) -> int:
-        """Drops every block, keeps the head."""
-        if self.check():
-            return Status.WRONG_THREAD
-        self._empty()
-        return Status.OK
-
-    @locked
-    def clear(self) -> int:
-        """Drops every block and chunk."""
-        if self.check():
-            return Status.WRONG_THREAD
-        self._destroy()
-        return Status.OK
-
-    @locked
-    def take_mark(self) -> tuple[int, Any]:
-        """The position now."""
-        if self.check():
-            return Status.WRONG_THREAD, None
+    def _mark(self) -> tuple[Any, ...]:
         place = self._generation, len(self._chunks), len(self._large), self._floor, self._pos
         self._floor = self._pos
-        return Status.OK, (self, *place, self._used, self._live, self._kept.mark())
+        return self, *place, self._used, self._live, self._kept.mark()
 
     def check_mark(self, mark: Any) -> int:
         """INVALID_MARK: foreign, of an older generation, or ahead of the arena."""
@@ -179,13 +158,7 @@ class ArenaCore(ConfinedCore):
             return Status.INVALID_MARK
         return Status.OK
 
-    @locked
-    def release(self, mark: Any) -> int:
-        """Drops what is newer than the mark."""
-        if self.check():
-            return Status.WRONG_THREAD
-        if self.check_mark(mark):
-            return Status.INVALID_MARK
+    def _return_to(self, mark: Any) -> None:
         _, _, chunks, large, floor, pos, used, live, kept = mark
         self._forget(used, live)
         self._kept.drop(kept, self._wipes)
@@ -196,4 +169,3 @@ class ArenaCore(ConfinedCore):
             self._drop_chunk(self._chunks.pop())
         self._pos = pos
         self._floor = floor if chunks else 0
-        return Status.OK

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
+from typing import Any
 
 from ...errors import Refusal, Status
 from .counted import Counted
@@ -33,3 +35,45 @@ class ConfinedCore(Counted):
 
     def _belongs_to(self, thread: ThreadToken) -> None:
         self._thread = weakref.ref(thread)
+
+
+class ResettableCore(ConfinedCore):
+    """One whose blocks are dropped together: all, or those that are newer than a mark. A subclass says how."""
+
+    _empty: Callable[[], None]  # drops every block
+    _mark: Callable[[], tuple[Any, ...]]  # the position now
+    check_mark: Callable[[Any], int]
+    _return_to: Callable[[Any], None]  # drops what is newer than a mark that check_mark has passed
+
+    @locked
+    def reset(self) -> int:
+        """Drops every block."""
+        if self.check():
+            return Status.WRONG_THREAD
+        self._empty()
+        return Status.OK
+
+    @locked
+    def clear(self) -> int:
+        """Drops every block and gives all memory back."""
+        if self.check():
+            return Status.WRONG_THREAD
+        self._destroy()
+        return Status.OK
+
+    @locked
+    def take_mark(self) -> tuple[int, Any]:
+        """The position now."""
+        if self.check():
+            return Status.WRONG_THREAD, None
+        return Status.OK, self._mark()
+
+    @locked
+    def release(self, mark: Any) -> int:
+        """Drops what is newer than the mark."""
+        if self.check():
+            return Status.WRONG_THREAD
+        if self.check_mark(mark):
+            return Status.INVALID_MARK
+        self._return_to(mark)
+        return Status.OK

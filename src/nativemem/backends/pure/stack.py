@@ -6,12 +6,12 @@ from typing import Any
 
 from ...errors import Refusal, Status
 from .chunks import CHUNK_ALIGN, Chunk, KeptMemory, give_chunk_back
-from .confined import ConfinedCore
+from .confined import ResettableCore
 from .counted import Make
-from .lock import lock, locked
+from .lock import lock
 
 
-class StackCore(ConfinedCore):
+class StackCore(ResettableCore):
     """The native stack's arithmetic; each block has memory of its own, which the stack keeps until it drops it or
     the block is freed. A block's place is its entry: where it starts and ends, where the one below ended, and the
     number of its memory."""
@@ -99,37 +99,19 @@ class StackCore(ConfinedCore):
         while len(self._entries) > depth:
             self._pop()
 
-    @locked
-    def reset(self) -> int:
-        """Drops every block."""
-        if self.check():
-            return Status.WRONG_THREAD
+    def _empty(self) -> None:
         self._pop_to(0)
         self._generation += 1
-        return Status.OK
-
-    @locked
-    def clear(self) -> int:
-        """Drops every block and gives the chunk back."""
-        if self.check():
-            return Status.WRONG_THREAD
-        self._destroy()
-        return Status.OK
 
     def _destroy(self) -> None:
-        self._pop_to(0)
-        self._generation += 1
+        self._empty()
         if self._chunk is not None:
             give_chunk_back(self._upstream, self._chunk)
             self._chunk = None
 
-    @locked
-    def take_mark(self) -> tuple[int, Any]:
-        """The height now."""
-        if self.check():
-            return Status.WRONG_THREAD, None
+    def _mark(self) -> tuple[Any, ...]:
         top = self._entries[-1] if self._entries else None
-        return Status.OK, (self, self._generation, len(self._entries), top)
+        return self, self._generation, len(self._entries), top
 
     def check_mark(self, mark: Any) -> int:
         """INVALID_MARK: foreign, of an older generation, or its top block is gone."""
@@ -139,12 +121,5 @@ class StackCore(ConfinedCore):
         same = depth == 0 or self._entries[depth - 1] is top
         return Status.OK if same else Status.INVALID_MARK
 
-    @locked
-    def release(self, mark: Any) -> int:
-        """Drops what is newer than the mark."""
-        if self.check():
-            return Status.WRONG_THREAD
-        if self.check_mark(mark):
-            return Status.INVALID_MARK
+    def _return_to(self, mark: Any) -> None:
         self._pop_to(mark[2])
-        return Status.OK

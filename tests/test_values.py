@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import inspect
 import itertools
 import pickle
 import pkgutil
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,6 +42,8 @@ def test_what_is_installed() -> None:
     with pytest.raises(AttributeError):
         every[0].more = 1
 
+
+DEFAULTS_OF_ALL = Path(__file__).parent / "defaults.txt"
 
 #: without any variable
 DEFAULTS: dict[str, Any] = {
@@ -115,6 +119,45 @@ def test_records_do_not_change() -> None:
     assert len(found) > 20
 
 
+def defaults() -> list[str]:
+    """A line for each function and method of a public name of any module that has defaults: its parameters."""
+    lines = set()
+    for module in pkgutil.walk_packages(nativemem.__path__, "nativemem."):
+        if module.name.rpartition(".")[2] in ("__main__", "auto", "ffi_build", "_core", "inherited", "windows"):
+            continue
+        try:
+            loaded = importlib.import_module(module.name)
+        except ImportError:  # of a package that is not there, or of an interpreter without the core
+            continue
+        for name in getattr(loaded, "__all__", ()):
+            thing = getattr(loaded, name, None)
+            members = vars(thing) if isinstance(thing, type) else {"": thing}
+            for member, function in members.items():
+                function = inspect.unwrap(getattr(function, "__func__", function))
+                if not inspect.isfunction(function) or not function.__module__.startswith("nativemem"):
+                    continue
+                given = [each for each in inspect.signature(function).parameters.values()
+                         if each.default is not each.empty]  # fmt: skip
+                said = ", ".join(f"{each.name}={_shown(each.default)}" for each in given)
+                if said:
+                    where = function.__module__.removeprefix("nativemem.")
+                    lines.add(f"{where}: {name}{'.' * bool(member)}{member}({said})")
+    return sorted(lines)
+
+
+def _shown(value: Any) -> str:
+    return value.__name__ if callable(value) else "object()" if type(value) is object else repr(value)
+
+
+def test_what_a_parameter_is_where_it_is_not_given() -> None:
+    """Of each public function and method. ``python tests/test_values.py`` writes the file anew."""
+    written = DEFAULTS_OF_ALL.read_text(encoding="utf-8").splitlines()
+    found = defaults()
+    wrong = [line for line in found if line not in written]
+    assert not wrong, "not in tests/defaults.txt: " + "; ".join(wrong)
+    assert len(found) > 0.8 * len(written)
+
+
 #: these are made anew in the child
 MADE_ANEW = {"nativemem.engine.install._lock", "nativemem.interop.memlib._lock"}
 
@@ -132,3 +175,7 @@ def test_every_lock_is_free_in_a_child_of_fork() -> None:
              if isinstance(thing, kinds)}  # fmt: skip
     assert {name for name, lock in locks.items() if id(lock) not in held} == MADE_ANEW
     assert len(locks) > 8
+
+
+if __name__ == "__main__":
+    DEFAULTS_OF_ALL.write_text("".join(f"{line}\n" for line in defaults()), encoding="utf-8")

@@ -31,7 +31,7 @@ COLLECTIONS = (
 #: what is asked first of an atomic operation: it reads the sources
 ORDERS = ("tests/test_atomics.py",)
 #: and of what runs where a module is imported
-IMPORTS = ("tests/test_imports.py",)
+IMPORTS = ("tests/test_imports.py", "tests/test_values.py")
 #: the tests of a source, the nearest first, where the C tests see nothing of it
 TESTS = {
     "csrc/binding/capi.c": ("tests/test_capi.py",),

@@ -107,7 +107,7 @@ def test_the_guide_to_a_new_allocator_names_the_files_that_make_one() -> None:
     rows = re.findall(r"^\| `(\S+)` \| (\d+) \|", page, re.MULTILINE)
     guide = {file.replace("<noun>", "failing"): int(lines) for file, lines in rows}
     in_c = r"nm_failing|NM__OWNED\(failing|failing\.h\""
-    in_python = r"FailingCore|\"Failing\"|^Failing = |^    Failing,$|wrappers\.failing import"
+    in_python = r"FailingCore|\"Failing\"|^ +Failing = |^    Failing,$|wrappers\.failing import"
     its = re.compile(f"{in_c}|{in_python}", re.MULTILINE)
     class_ = re.compile(r"^class (?:Failing|FailingCore)\(.*\n(?:(?:[ \t].*)?\n)*", re.MULTILINE)
     found = {}

@@ -86,6 +86,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("budget-level-never-falls", "if (NM_UNLIKELY(left + (int64_t)n >= atomic_load(&b->calm))) budget_review(b);", "(void)budget_review;"),
         ("budget-crossing-unseen", "if (NM_UNLIKELY(left <= atomic_load(&b->alarm))) budget_review(b);", "(void)left;"),
         ("budget-locked-in-name-only", "nm__set_last(&b->single, 0);", "(void)b;"),
+        ("budget-begun-anew-keeps-its-lock", "    b->has_last = false;\n    pthread_mutex_unlock(&b->lock);", "    b->has_last = false;"),
         ("budget-checked-by-its-last-child", "c = c->next) sum += budget_used(c);", "c = c->next) sum = budget_used(c);"),
         ("budget-shared-bytes-stay", "if (NM_UNLIKELY(back != 0)) budget_discharge_line(b->o.shared, back);", "(void)back;"),
         ("budget-half-gathered-stays", "while (sum < need && count > 0) {", "while (false) {"),
@@ -189,6 +190,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("arena-release-keeps-large", "arena_drop_large(a, mark->large);", "(void)arena_drop_large;"),
         ("arena-floor-not-restored", "if (arena_chunk_number(a->current) == mark->chunk) a->floor = mark->floor;", "(void)mark;"),
         ("arena-resize-below-a-mark", "ptr + old != a->pos || ptr < a->floor) return false;", "ptr + old != a->pos) return false;"),
+        ("arena-without-a-head-looked-into", "return a->current != NULL && (uintptr_t)ptr", "return a->current != NULL || (uintptr_t)ptr"),
         ("arena-resize-of-any", "|| ptr + old != a->pos ||", "||"),
         ("arena-resize-past-the-end", "if (size > (size_t)(a->end - ptr)) return false;", "if (size > (size_t)(a->end - ptr) + 1) return false;"),
         ("arena-not-wiped", "if (a->o.zero_on_free) nm__wipe(ptr, size);", "if (false) nm__wipe(ptr, size);"),
@@ -464,6 +466,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_in(
         "heap/threads.c",
+        ("theap-left-in-its-threads-name", "    atomic_store(&theap->thread, 0); /*", "    /*"),
         ("turn-not-remembered", "if (h->slot == NM__CLAIMED_SLOT) theap_turns", "if (false) theap_turns"),
         ("turn-part-kept", "if (turn->heap == h->number) turn->heap = 0;", "(void)turn;"),
         ("turn-detached-keeps-its-steps", "            nm__theap_give_up(theap); /*", "            (void)nm__theap_give_up; /*"),

@@ -109,6 +109,12 @@ static void test_large_blocks_get_their_own_chunk(void) {
     SOUND(nm_arena_check(a));
     nm_arena_destroy(a);
     CHECK(taken() == 0);
+    a = nm_arena_create(nm_system_port(system_), (nm_arena_options){.hint = 1000, .grow = true});
+    port = nm_arena_port(a);
+    large = nm_alloc(port, 5000, 1); /* before there is a head */
+    CHECK(!port.methods->resize(port.self, large, 5000, 5001, 1) && !port.methods->resize(port.self, large, 5000, 1, 1));
+    SOUND(nm_arena_check(a));
+    nm_arena_destroy(a);
 }
 
 static void test_marks(void) {

@@ -54,6 +54,7 @@ static void test_a_budget_begins_anew(void) {
     uint64_t before = newest();
     CHECK(nm__events_read(before - 1, found, 1) == 1 && found[0].kind == NM__EVENT_MADE && strcmp(found[0].name, "b") == 0);
     CHECK(!nm_budget_charge(b, 901) && nm__events_read(before, found, 1) == 1 && strcmp(found[0].name, "b") == 0);
+    for (int i = 0; i < 2; i++) CHECK(nm_budget_last_denial(b, &denial) && denial.requested == 901);
     nm_budget_release(b, 100);
     nm_budget_destroy(b);
 }

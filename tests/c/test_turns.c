@@ -114,6 +114,29 @@ static void test_entered_for_nothing(void) {
     destroy(b);
 }
 
+static void *take_one(void *heap) { return nm_heap_malloc(heap, 100); }
+
+/* A thread heap that was left, and that its thread has again, is no other's to adopt. */
+static void test_no_two_have_one_thread_heap(void) {
+    owner a = make(NM_SIZE_MAX, false);
+    nm__heap_enter(a.heap);
+    void *first = take(a.heap, 100), *third = NULL;
+    nm__heap_detach(a.heap);
+    nm__heap_enter(a.heap);
+    void *second = take(a.heap, 100);
+    CHECK(threads_of(a.heap) == 1);
+    pthread_t other;
+    CHECK(pthread_create(&other, NULL, take_one, a.heap) == 0 && pthread_join(other, &third) == 0 && third != NULL);
+    CHECK(threads_of(a.heap) == 2);
+    SOUND(nm_heap_check(a.heap));
+    nm_heap_free(a.heap, first);
+    nm_heap_free(a.heap, second);
+    nm_heap_free(a.heap, third);
+    nm__heap_detach(a.heap);
+    nm__heap_enter(plain);
+    destroy(a);
+}
+
 /* What goes through a thread heap passes over bins without superblocks: those that lost theirs, too, and have one again. */
 static void test_bins_that_are_passed_over(void) {
     owner a = make(NM_SIZE_MAX, false);
@@ -238,6 +261,7 @@ int main(void) {
     RUN(test_each_serves_in_its_turn());
     RUN(test_what_is_freed_after_it_was_left());
     RUN(test_entered_for_nothing());
+    RUN(test_no_two_have_one_thread_heap());
     RUN(test_bins_that_are_passed_over());
     RUN(test_refused_by_the_second());
     RUN(test_the_reserves_of_ancestors());

@@ -464,3 +464,14 @@ def test_what_only_looks_like_a_violation_is_not_reported(text: str, tmp_path: P
     file.parent.mkdir(parents=True)
     file.write_text(text, encoding="utf-8")
     assert list(c_violations(tmp_path)) == []
+
+
+def test_the_ways_through_the_code_are_those_of_the_sources() -> None:
+    """docs/architecture.md: each file that a way names, and each function in it."""
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    ways = page.partition("## Five ways through it")[2].partition("\n## ")[0]
+    stations = re.findall(r"`((?:csrc|src)/[\w./]+?)(?::(\w+))?`", ways)
+    assert len(stations) > 20
+    for file, function in stations:
+        text = (ROOT / file).read_text(encoding="utf-8")
+        assert not function or re.search(rf"^[^\n#]*\b{function}\(", text, re.MULTILINE), f"{file}: {function}"

@@ -55,11 +55,18 @@ int nm__frame_opcode(const nm__frame *frame, int *special) {
 }
 
 #if PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030E0000
+/* What a tracer of lines stands in for. 3.13.3 and later have the size of an entry first, and the opcode first in each;
+ * earlier ones have two bytes for each unit. The interpreter decides, not the headers: a wheel is for all of 3.13. */
+static int frame_opcode_below_line(const _PyCoMonitoringData *traced, ptrdiff_t unit) {
+    const uint8_t *lines = (const uint8_t *)traced->lines;
+    return Py_Version >= 0x030D0300 ? lines[1 + unit * lines[0]] : lines[2 * unit];
+}
+
 /* The opcode of a unit. In its place may be one that calls a tracer, for a line or for each instruction, or both. */
 static int frame_opcode_below_tracers(const PyCodeObject *code, ptrdiff_t unit) {
     const _PyCoMonitoringData *traced = code->_co_monitoring;
     int opcode = ((const _Py_CODEUNIT *)(const void *)code->co_code_adaptive)[unit].op.code;
-    if (opcode == INSTRUMENTED_LINE) opcode = traced->lines[unit].original_opcode;
+    if (opcode == INSTRUMENTED_LINE) opcode = frame_opcode_below_line(traced, unit);
     if (opcode == INSTRUMENTED_INSTRUCTION) opcode = traced->per_instruction_opcodes[unit];
     return opcode;
 }

@@ -11,7 +11,7 @@ import pickle
 import struct
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, MutableMapping, MutableSequence, MutableSet
+from collections.abc import Callable, Iterator, MutableMapping, MutableSequence, MutableSet, Set
 from concurrent.futures import ThreadPoolExecutor
 from types import FrameType, SimpleNamespace
 from typing import Any
@@ -324,6 +324,24 @@ def test_all_or_nothing_of_what_is_in_one_alone(cs: SimpleNamespace) -> None:
     assert len(s) == 0
     with pytest.raises(TypeError):
         s ^= 5
+
+
+def test_all_or_nothing_of_a_table(cs: SimpleNamespace) -> None:
+    """COLL-1c: some of them have room, and are not there afterwards; an iterator goes on."""
+    for m in (cs.BoundedMap(4, "q", "b", {1: 10, 2: 20}), cs.BoundedSet(4, "q", [1, 2])):
+        before, iterator = m.copy(), iter(m)
+        assert next(iterator) == 1
+        for values, error in (
+            ({3: 30, 4: 40, 5: 50}, CapacityExceeded),
+            ({1: 11, 3: 30, 2: 21, 4: 40, 5: 50}, CapacityExceeded),
+            ({3: 30, "x": 40}, InvalidLayout),
+        ):
+            with pytest.raises(error):
+                m.update(values)
+            assert m == before and list(m) == [1, 2] and len(m) == 2 and 3 not in m
+        assert list(iterator) == [2]
+        m.update({4: 40, 1: 11, 3: 30})
+        assert list(m) == [1, 2, 4, 3] and (isinstance(m, Set) or m[1] == 11)
 
 
 def test_itself_as_what_is_added(cs: SimpleNamespace) -> None:

@@ -965,3 +965,28 @@ def test_what_waits_for_the_interpreters_loop_never_waits_on_itself() -> None:
         print(seen, len(kept))
         """
     ) == ["['warn'] 1"]
+
+
+@pytest.mark.parametrize(
+    ("version", "why"),
+    [
+        ("1.22.0", None), ("1.22", None), ("2.0.0rc1", None), ("10.0", None),
+        ("1.21.9", "NumPy 1.21.9 has no memory handlers; 1.22 is the first that has"),
+        (None, "the import of NumPy is not done"),
+    ],
+)  # fmt: skip
+def test_which_numpy_has_handlers(version: str | None, why: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NPY-1"""
+    from types import SimpleNamespace
+
+    from nativemem.engine import numpy_default
+
+    umath = object()
+    monkeypatch.setitem(sys.modules, numpy_default._UMATH[0], umath)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "numpy", SimpleNamespace(__version__=version))  # type: ignore[arg-type]
+    if why is None:
+        assert numpy_default.module() is umath
+    else:
+        with pytest.raises(nativemem.errors.NativeUnavailable) as caught:
+            numpy_default.module()
+        assert str(caught.value) == why

@@ -565,6 +565,22 @@ def test_progress_is_for_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     bench._progress("x")
 
 
+def test_blocks_of_a_workload() -> None:
+    """The limit makes its ten thousand calls of a C method, too."""
+    call, seen = workloads.WORKLOADS["blocks"][1]("limit"), [0]
+
+    def count(frame: Any, event: str, argument: object) -> None:
+        seen[0] += event == "c_call" and getattr(argument, "__name__", "") == "conjugate"
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        call()
+    finally:
+        sys.setprofile(before)
+    assert seen == [10_000]
+
+
 def test_seconds_of_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
     """The median of five calls or more, after one to warm up."""
     clock, calls = [0.0], [0]

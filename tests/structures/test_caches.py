@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -193,6 +195,28 @@ def test_invalidated_while_it_is_computed() -> None:
         assert cache.get_or_compute("a", compute) == 1
         assert cache.get("a") is None
         assert cache.get_or_compute("a", lambda: 2) == 2 and cache.get("a") == 2
+
+
+def test_nothing_is_left_of_a_compute() -> None:
+    """CACHE-2: neither its key, once that is dropped, nor of one in the midst of another of the same key, which may
+    still be invalidated."""
+
+    class Key: ...
+
+    cache, key = Cache(), Key()
+    cache.get_or_compute(key, lambda: 1)
+    gone = weakref.ref(key)
+    cache.invalidate(key)
+    del key
+    gc.collect()
+    assert gone() is None
+
+    def outer() -> int:
+        assert cache.get_or_compute("key", lambda: 1) == 1
+        cache.invalidate("key")
+        return 2
+
+    assert cache.get_or_compute("key", outer) == 2 and cache.get("key") is None
 
 
 def test_a_hundred_coroutines_compute_once() -> None:

@@ -367,6 +367,9 @@ def test_a_sweep_of_scripted_attempts() -> None:
     made = scripted([Attempt(said={"allocations": 3}), well, well], most=2)
     made.sweep()
     assert sent(made) == [("counted", 3, 2), ("done", 2, 0, "it makes more than most=2")]
+    made = scripted([Attempt(said={"allocations": 2}), well, well], most=2)
+    made.sweep()
+    assert sent(made) == [("counted", 2, 2), ("done", 2, 0, "")]
     made = scripted([Attempt(allocations=2, said={"x": 1}), well], seconds=-1.0)
     made.sweep()
     assert sent(made) == [("counted", 2, 2), ("done", 0, 0, "-1 seconds were over")]

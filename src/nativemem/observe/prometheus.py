@@ -140,7 +140,6 @@ class Publisher:
         self._end.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
-        self._thread = None
         if self._collector is not None:
             self._registry.unregister(self._collector)
             self._collector = None

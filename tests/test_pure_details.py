@@ -317,6 +317,8 @@ def test_the_core_itself_refuses_marks(pure: Binding, noun: str) -> None:
     assert seen == [Status.WRONG_THREAD] and core.release(mark) == Status.OK and kept.alive
     allocator.reset()
     assert core.release(mark) == Status.INVALID_MARK
+    again = allocator.alloc(10)  # what is there now is as large as it was
+    assert core.release(mark) == Status.INVALID_MARK and again.alive
 
 
 # --- alignment, whatever allocator is under Python ---

@@ -409,7 +409,7 @@ class TestObjects:
             print(nativemem.install(objects=False, raw=True))
             """
         ) == [
-            "objects: a free-threaded interpreter requires its own allocator",
+            "objects: the collector of a free-threaded interpreter requires the interpreter's own heap",
             "Installed(objects=False, arrays=False, raw=False, limit=None)",
             "Installed(objects=False, arrays=True, raw=True, limit=None)",
         ]

@@ -140,9 +140,10 @@ def test_which_meter(monkeypatch: pytest.MonkeyPatch) -> None:
     made = SimpleNamespace
     monkeypatch.setattr(startup, "_PureMeter", lambda why: made(pure=why))
     monkeypatch.setattr(startup, "_NativeMeter", lambda: made(pure=None))
+    monkeypatch.setattr(startup, "_ArraysMeter", lambda: made(pure="arrays alone are the engine's"))
     for backend, without_lock, why in (
         ("native", False, None),
-        ("native", True, None),
+        ("native", True, "arrays alone are the engine's"),
         ("pure", False, "pure backend (nativemem doctor says why)"),
         ("pure", True, f"pure backend, as {startup.NOT_WITHOUT_LOCK}; what threads take within that time is not "
          "bounded, nor what C code takes by itself"),
@@ -155,6 +156,7 @@ def test_which_meter(monkeypatch: pytest.MonkeyPatch) -> None:
         raise startup.errors.NativeUnavailable("tracemalloc is on")
 
     monkeypatch.setattr(startup, "select", lambda asked: "native")
+    monkeypatch.setattr(startup, "is_free_threaded", lambda: False)
     monkeypatch.setattr(startup, "_NativeMeter", declined)
     assert startup._meter().pure == "the engine is off (tracemalloc is on)"
 

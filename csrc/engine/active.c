@@ -1,6 +1,7 @@
 #include "engine/active.h" /* first: Python.h wants to be */
 
 #include "engine/insides.h"
+#include "engine/engine.h"
 
 static PyObject *active_variable;
 PyInterpreterState *nm__scope_home;
@@ -15,9 +16,9 @@ EntryObject *nm__active_innermost(void) {
 /* Before 3.12 a collection may run in the midst of it, and finalizers that set variables as well: the interpreter is not
  * made for that. */
 bool nm__active_set_innermost(EntryObject *e, PyObject **kept) {
-    int was_on = PyGC_Disable();
+    int was_on = nm__collections_stop();
     PyObject *token = PyContextVar_Set(active_variable, e == NULL ? Py_None : (PyObject *)e);
-    if (was_on) PyGC_Enable();
+    nm__collections_go_on(was_on);
     if (token == NULL) { /* where there is no memory for the token alone, the variable is set all the same */
         PyObject *kind, *error, *trace;
         PyErr_Fetch(&kind, &error, &trace);
@@ -35,9 +36,9 @@ bool nm__active_set_innermost(EntryObject *e, PyObject **kept) {
 }
 
 bool nm__active_set_back(PyObject *token) {
-    int was_on = PyGC_Disable();
+    int was_on = nm__collections_stop();
     bool done = PyContextVar_Reset(active_variable, token) == 0;
-    if (was_on) PyGC_Enable();
+    nm__collections_go_on(was_on);
     if (!done) PyErr_Clear();
     return done;
 }
@@ -114,7 +115,7 @@ EntryObject *nm__active_find_stray(const PyThreadState *thread, size_t *depth) {
 EntryObject *nm__active_find(const PyThreadState *thread, bool *unsettled) {
     EntryObject *e = active_find_in_context(thread, unsettled);
     size_t depth;
-    EntryObject *stray = nm__charge_scopes.roaming == 0 ? NULL : nm__active_find_stray(thread, &depth);
+    EntryObject *stray = !nm__charge_roams() ? NULL : nm__active_find_stray(thread, &depth);
     if (stray == NULL || stray == e) return e;
     PyFrameObject *f = e == NULL || e->context != thread->context ? NULL : nm__entry_frame(e);
     size_t at = f != NULL ? nm__entry_depth_of(f, thread) : depth;
@@ -128,15 +129,20 @@ void nm__active_sync(PyThreadState *thread) {
     /* Another interpreter may have a thread state and a context version like ours; what the variable remembers by them is
      * not for it, and it may have a lock of its own. */
     bool at_home = PyThreadState_GetInterpreter(thread) == nm__scope_home, was_in = now->owner != NULL;
+    nm__engine_begin_turn();
     EntryObject *e = at_home ? nm__active_find(thread, &unsettled) : NULL;
+    nm__owner *o = e == NULL ? NULL : e->owner->owner;
+    nm__owner_hold(o);
+    now->elsewhere = nm__charge_scopes.elsewhere;
+    nm__engine_end_turn();
     now->thread = thread;
     now->id = thread->id;
     now->version = thread->context_ver;
     now->unsettled = unsettled;
     now->running = thread->exc_info;
-    now->elsewhere = nm__charge_scopes.elsewhere;
-    nm__owner_enter(e == NULL ? NULL : e->owner->owner);
-    if (e == NULL && was_in && at_home) nm__owner_stop_looking();
+    nm__owner_enter(o);
+    nm__owner_release(o);
+    if (o == NULL && was_in && at_home) nm__owner_stop_looking();
 }
 
 int nm__active_add(PyObject *module) {

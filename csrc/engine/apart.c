@@ -21,7 +21,7 @@ void *nm__apart_charged(size_t bytes, bool zeroed) {
 
 void nm__apart_forget(void *ptr) {
     nm__sampler_freeing(ptr);
-    if (nm__engine.has_owners) nm__array_forget(ptr);
+    if (nm__engine_has_owners()) nm__array_forget(ptr);
 }
 
 /* A span of an owner is of the owner's heap, and charged with that. */

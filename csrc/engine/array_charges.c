@@ -21,11 +21,13 @@ NM_INLINE void array_lock(void) {
 NM_INLINE void array_unlock(void) { atomic_store_explicit(&array_charges.locked, false, memory_order_release); }
 
 bool nm__array_start(void) {
-    static bool watches_forks;
-    if (nm__array_heap == NULL) nm__array_heap = nm__engine_own_heap(nm__charge_process);
-    if (nm__array_heap == NULL) return false;
-    if (!watches_forks) (void)pthread_atfork(array_lock, array_unlock, array_unlock);
-    watches_forks = true;
+    static atomic_bool watches_forks;
+    if (nm__array_heap != NULL) return true;
+    nm_heap *heap = nm__engine_own_heap(nm__charge_process), *none = NULL;
+    if (heap == NULL) return false;
+    if (!__atomic_compare_exchange_n(&nm__array_heap, &none, heap, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+        nm_heap_destroy(heap); /* another thread came first */
+    if (!atomic_exchange(&watches_forks, true)) (void)pthread_atfork(array_lock, array_unlock, array_unlock);
     return true;
 }
 
@@ -68,21 +70,21 @@ bool nm__array_know(void *ptr, size_t bytes) {
     return promised;
 }
 
-/* site 0: not known. */
-static nm__site array_take(void *ptr) {
+/* site 0: not known. keep_room: it may be put back. */
+static nm__site array_take(void *ptr, bool keep_room) {
     nm__site known = {NULL, 0, 0};
     array_lock();
     nm__site *found = nm__sites_find(&array_charges.table, ptr);
     if (found != NULL) {
         known = nm__sites_take(&array_charges.table, found);
-        nm__sites_forget_promise(&array_charges.table);
+        if (!keep_room) nm__sites_forget_promise(&array_charges.table);
     }
     array_unlock();
     return known;
 }
 
 void nm__array_forget(void *ptr) {
-    nm__site known = array_take(ptr);
+    nm__site known = array_take(ptr, false);
     nm__owner *o = (nm__owner *)known.site;
     if (o == NULL) return;
     array_release(o, known.size);
@@ -100,32 +102,44 @@ static PyObject *array_budget(PyObject *module, PyObject *address) {
     return PyLong_FromVoidPtr(budget);
 }
 
-/* Grown or shrunk in one owner's hands only the difference counts: what is full may still shrink. */
-bool nm__array_recharge(void *ptr, size_t bytes, nm__recharge *change) {
+static void array_forget_room(void) {
     array_lock();
-    const nm__site *found = nm__sites_find(&array_charges.table, ptr);
-    nm__site known = found == NULL ? (nm__site){NULL, 0, 0} : *found;
+    nm__sites_forget_promise(&array_charges.table);
     array_unlock();
+}
+
+static void array_put_back(const nm__recharge *change, void *ptr) {
+    array_lock();
+    nm__sites_add(&array_charges.table, (nm__site){ptr, change->had, (uintptr_t)change->before});
+    array_unlock();
+}
+
+/* Grown or shrunk in one owner's hands only the difference counts: what is full may still shrink. Once the array has moved its
+ * address may be another's, in another thread: so it is not known while it moves. */
+bool nm__array_recharge(void *ptr, size_t bytes, nm__recharge *change) {
+    nm__site known = array_take(ptr, true);
     nm__owner *owner = nm__charge_now.owner, *before = (nm__owner *)known.site;
     size_t more = owner == NULL ? 0 : owner != before ? bytes : bytes > known.size ? bytes - known.size : 0;
     *change = (nm__recharge){owner, before, bytes, known.size, more};
     if (owner == NULL) return true;
-    if (more != 0 && !array_hold(owner, more)) return false;
-    if (array_promise(owner)) return true;
-    array_release(owner, more);
+    bool held = more == 0 || array_hold(owner, more);
+    if (held && array_promise(owner)) return true;
+    if (held) array_release(owner, more);
+    if (before != NULL) array_put_back(change, ptr);
     return false;
 }
 
 void nm__array_moved(const nm__recharge *change, void *ptr, void *moved) {
     nm__owner *owner = change->owner, *before = change->before;
     if (moved == NULL) {
+        if (before != NULL) array_put_back(change, ptr);
         if (owner == NULL) return;
         array_release(owner, change->more);
         array_keep_promise(owner, NULL, 0);
         return;
     }
     if (before != NULL) {
-        (void)array_take(ptr);
+        array_forget_room();
         if (before != owner) array_release(before, change->had);
         else if (change->had > change->bytes) array_release(before, change->had - change->bytes);
         nm__owner_let_go(before);

@@ -116,7 +116,7 @@ static void *array_realloc(void *ctx, void *ptr, size_t size) {
     if (nm__superblock_of_block(ptr) == NULL) return arrays.before.allocator.realloc(arrays.before.allocator.ctx, ptr, size);
     int mode = nm__mode_now(&nm__engine.arrays);
     bool on = mode != NM__MODE_OFF, notes = array_is_to_note(mode, array_padded(size));
-    if (NM_UNLIKELY(on && nm__engine.has_owners)) {
+    if (NM_UNLIKELY(on && nm__engine_has_owners())) {
         nm__recharge change;
         if (!nm__array_recharge(ptr, array_padded(size), &change)) {
             nm__denial_refused();

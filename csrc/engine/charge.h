@@ -15,7 +15,8 @@
 #pragma GCC visibility push(hidden) /* so that no access takes a detour through a table of the loader's */
 
 /* An owner is a budget with a heap of its own. It outlives the last reference to it as long as something that was charged to
- * it is in use. All of it is used under the interpreter's lock, but for `charges` and `inside`. */
+ * it is in use. All of it is used under the interpreter's lock, but for `charges` and `inside`; where there is no such lock,
+ * the turn (engine.h) is that of `next`, `newer` and `older`, and the rest stays as it was made. */
 typedef struct nm__owner {
     nm_heap *heap; /* of its objects */
     nm_budget *budget;
@@ -49,7 +50,7 @@ typedef struct nm__now {
 } nm__now;
 extern NM_TLS nm__now nm__charge_now;
 
-/* Of all threads, under the interpreter's lock. */
+/* Of all threads, under the interpreter's lock, or in turn (engine.h). */
 typedef struct nm__charge_counts {
     size_t entries;   /* scopes, open ones and those that something still refers to */
     size_t roaming;   /* open ones that other contexts may resume: those of generators and async generators */
@@ -61,14 +62,32 @@ extern nm__charge_counts nm__charge_scopes;
  * nothing, sets no error and runs no Python code. */
 extern void (*nm__charge_find)(PyThreadState *thread);
 
+/* Read where it may not be the thread's turn. */
+NM_INLINE size_t nm__charge_elsewhere(void) {
+#ifdef Py_GIL_DISABLED
+    return __atomic_load_n(&nm__charge_scopes.elsewhere, __ATOMIC_RELAXED);
+#else
+    return nm__charge_scopes.elsewhere;
+#endif
+}
+
+/* Whether there are scopes that other contexts may resume. Without the interpreter's lock there are none: frames of other threads
+ * are not to be read there (decision 90). */
+NM_INLINE bool nm__charge_roams(void) {
+#ifdef Py_GIL_DISABLED
+    return false;
+#else
+    return nm__charge_scopes.roaming != 0;
+#endif
+}
+
 /* Post: nm__charge_now is true. The interpreter's lock is held, or there is no thread state. */
 NM_INLINE void nm__charge_sync(void) {
     PyThreadState *thread = nm__thread_state();
     nm__now *now = &nm__charge_now;
     if (NM_UNLIKELY(thread == NULL)) return;
     if (NM_UNLIKELY(thread != now->thread || thread->context_ver != now->version || thread->id != now->id || now->unsettled ||
-                    now->elsewhere != nm__charge_scopes.elsewhere ||
-                    (nm__charge_scopes.roaming != 0 && thread->exc_info != now->running)))
+                    now->elsewhere != nm__charge_elsewhere() || (nm__charge_roams() && thread->exc_info != now->running)))
         nm__charge_find(thread);
 }
 NM_INLINE nm_heap *nm__charge_heap(nm_heap *engines) {

@@ -128,7 +128,7 @@ static bool denial_put_off_to_call(nm__owner *o, PyThreadState *thread) {
         nm__denial_here.handling--;
         return false;
     }
-    bool is_plain = o != NULL && !nm__charge_now.unsettled && nm__charge_scopes.roaming == 0;
+    bool is_plain = o != NULL && !nm__charge_now.unsettled && !nm__charge_roams();
     bool raised = is_plain && nm__insides_is_in_call(thread) && nm__insides_raise_soon(thread, PyExc_MemoryError);
     if (raised) {
         nm__denial_here.thread = thread;

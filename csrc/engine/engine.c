@@ -6,7 +6,29 @@
 
 nm__engine_state nm__engine;
 
-void nm__mode_switch(_Atomic int *mode, bool on) {
+#ifdef Py_GIL_DISABLED
+#include <pthread.h>
+#include <sched.h>
+
+static atomic_bool engine_turn_is_taken;
+
+void nm__engine_begin_turn(void) {
+    while (NM_UNLIKELY(atomic_exchange_explicit(&engine_turn_is_taken, true, memory_order_acquire))) sched_yield();
+}
+
+void nm__engine_end_turn(void) { atomic_store_explicit(&engine_turn_is_taken, false, memory_order_release); }
+
+static bool engine_watches_forks(void) {
+    static atomic_bool watches;
+    return atomic_exchange(&watches, true) ||
+           pthread_atfork(nm__engine_begin_turn, nm__engine_end_turn, nm__engine_end_turn) == 0;
+}
+#else
+static bool engine_watches_forks(void) { return true; }
+#endif
+
+/* Pre: it is the thread's turn, as threads may switch one mode for different reasons. */
+static void engine_switch(_Atomic int *mode, bool on) {
     bool scoped = nm__engine.looks_for_scopes && mode != &nm__engine.raw;
     bool was_on = atomic_load(mode) != NM__MODE_OFF;
     int of_on = NM__MODE_ON | (scoped ? NM__MODE_SCOPED : 0) | (nm__engine.samples ? NM__MODE_SAMPLED : 0);
@@ -49,7 +71,13 @@ bool nm__engine_is_missing(void) {
 
 nm_heap *nm__engine_own_heap(nm_budget *of) { return nm_heap_create(of, nm__engine.is_secure); }
 
-static void engine_switch_anew(_Atomic int *mode) { nm__mode_switch(mode, atomic_load(mode) != NM__MODE_OFF); }
+static void engine_switch_anew(_Atomic int *mode) { engine_switch(mode, atomic_load(mode) != NM__MODE_OFF); }
+
+void nm__mode_switch(_Atomic int *mode, bool on) {
+    nm__engine_begin_turn();
+    engine_switch(mode, on);
+    nm__engine_end_turn();
+}
 
 void nm__engine_look_for_scopes(bool on) {
     if (on == nm__engine.looks_for_scopes) return;
@@ -59,10 +87,12 @@ void nm__engine_look_for_scopes(bool on) {
 }
 
 void nm__engine_sample(bool on) {
+    nm__engine_begin_turn();
     nm__engine.samples = on;
     engine_switch_anew(&nm__engine.objects);
     engine_switch_anew(&nm__engine.arrays);
     engine_switch_anew(&nm__engine.raw);
+    nm__engine_end_turn();
 }
 
 bool nm__engine_is_on(void) {
@@ -137,5 +167,9 @@ int nm__engine_add(PyObject *module) {
         {"engine_take_peak", engine_take_peak, METH_NOARGS, "The peak since this was called last, or None."},
         {"engine_lift", engine_lift, METH_NOARGS, "Takes the engine's limit away, then returns the peak under it."},
         {NULL, NULL, 0, NULL}};
+    if (!engine_watches_forks()) {
+        (void)PyErr_NoMemory();
+        return -1;
+    }
     return PyModule_AddFunctions(module, methods);
 }

@@ -1,6 +1,7 @@
 #include "engine/entries.h" /* first: Python.h wants to be */
 
 #include "engine/insides.h"
+#include "engine/engine.h"
 
 EntryObject *nm__entry_lists[NM_SCOPE_LISTS + 1];
 
@@ -91,7 +92,9 @@ static void entry_dealloc(EntryObject *e) {
     }
     PyObject_GC_UnTrack(e);
     Py_TRASHCAN_BEGIN(e, entry_dealloc) /* each holds the next outer one */
-        nm__entry_unlist(e);
+        nm__engine_begin_turn();
+    nm__entry_unlist(e);
+    nm__engine_end_turn();
     Py_XDECREF(e->owner);
     Py_XDECREF(e->outer);
     Py_XDECREF(e->frame);
@@ -101,7 +104,9 @@ static void entry_dealloc(EntryObject *e) {
     Py_XDECREF(e->token);
     Py_XDECREF(e->asleep);
     PyObject_GC_Del(e);
+    nm__engine_begin_turn();
     nm__charge_scopes.entries--;
+    nm__engine_end_turn();
     nm__owner_stop_looking();
     Py_TRASHCAN_END
 }

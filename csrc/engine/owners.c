@@ -23,12 +23,28 @@ static _Atomic size_t owner_threads; /* that allocate from one */
 static void owner_in_child(void) { /* without the other threads */ atomic_store(&owner_threads, nm__charge_now.owner != NULL); }
 
 void nm__owner_stop_looking(void) {
+    nm__engine_begin_turn();
     if (nm__charge_scopes.entries == 0 && atomic_load(&owner_threads) == 0) nm__engine_look_for_scopes(false);
+    nm__engine_end_turn();
 }
 
+/* Pre: there is no reference to it, so that no thread comes to be inside. What a thread charges it does inside: so it is asked
+ * first whether there is one. */
 static bool owner_is_done(const nm__owner *o) {
-    return atomic_load(&o->charges) == 0 && atomic_load(&o->inside) == 0 && nm__heap_held(o->heap) == 0;
+    return atomic_load(&o->inside) == 0 && atomic_load(&o->charges) == 0 && nm__heap_held(o->heap) == 0;
 }
+
+/* Its objects' heap, where objects are served. Without the interpreter's lock they are not (decision 90). */
+#ifdef Py_GIL_DISABLED
+static void owner_enter_heap(const nm__owner *o) { (void)o; }
+static void owner_detach_heap(const nm__owner *o) { (void)o; }
+#else
+static void owner_enter_heap(const nm__owner *o) {
+    nm__charge_now.heap = o == NULL ? NULL : o->heap;
+    nm__heap_enter(nm__charge_heap(nm__engine.heap));
+}
+static void owner_detach_heap(const nm__owner *o) { nm__heap_detach(o->heap); }
+#endif
 
 void nm__owner_enter(nm__owner *o) {
     nm__now *now = &nm__charge_now;
@@ -44,8 +60,7 @@ void nm__owner_enter(nm__owner *o) {
     if (now->owner == NULL) atomic_fetch_add(&owner_threads, 1);
     else if (o == NULL) atomic_fetch_sub(&owner_threads, 1);
     now->owner = o;
-    now->heap = o == NULL ? NULL : o->heap;
-    nm__heap_enter(nm__charge_heap(nm__engine.heap));
+    owner_enter_heap(o);
 }
 
 static void owner_at_thread_end(void) {
@@ -61,25 +76,32 @@ void nm__owner_leave(nm__owner *o) {
     nm__now *now = &nm__charge_now;
     if (now->owner == o) nm__owner_enter(NULL);
     now->thread = NULL; /* the code that runs may be in it still, from further out */
-    nm__heap_detach(o->heap);
+    owner_detach_heap(o);
 }
 
 static void owner_list(nm__owner *o) {
+    nm__engine_begin_turn();
+    o->number = ++owner_all.numbers;
     o->older = owner_all.newest;
     if (o->older != NULL) o->older->newer = o;
     owner_all.newest = o;
+    nm__engine_end_turn();
 }
 
 static void owner_unlist(nm__owner *o) {
+    nm__engine_begin_turn();
     if (o->newer != NULL) o->newer->older = o->older;
     else owner_all.newest = o->older;
     if (o->older != NULL) o->older->newer = o->newer;
     nm__census_add_heap(&owner_all.past, o->heap);
+    nm__engine_end_turn();
 }
 
 void nm__owner_add_census(nm_census *sum) {
+    nm__engine_begin_turn();
     nm__census_add(sum, &owner_all.past);
     for (const nm__owner *o = owner_all.newest; o != NULL; o = o->older) nm__census_add_heap(sum, o->heap);
+    nm__engine_end_turn();
 }
 
 void nm__owner_each(void (*call)(const nm__owner *o)) {
@@ -99,17 +121,27 @@ static void owner_destroy(nm__owner *o) {
 }
 
 static void owner_retire(nm__owner *o) {
+    nm__engine_begin_turn();
     o->next = NULL;
     *owner_retired.end = o;
     owner_retired.end = &o->next;
+    nm__engine_end_turn();
+}
+
+/* NULL: there is none. */
+static nm__owner *owner_take_retired(void) {
+    nm__engine_begin_turn();
+    nm__owner *o = owner_retired.first;
+    if (o != NULL) owner_retired.first = o->next;
+    if (owner_retired.first == NULL) owner_retired.end = &owner_retired.first;
+    nm__engine_end_turn();
+    return o;
 }
 
 void nm__owner_collect_retired(void) {
-    for (int i = 0; i < NM_SCOPE_TURN && owner_retired.first != NULL; i++) {
-        nm__owner *o = owner_retired.first;
-        owner_retired.first = o->next;
-        if (owner_retired.first == NULL) owner_retired.end = &owner_retired.first;
-        if (nm__charge_now.owner != o) nm__heap_detach(o->heap); /* what this thread keeps of it */
+    nm__owner *o;
+    for (int i = 0; i < NM_SCOPE_TURN && (o = owner_take_retired()) != NULL; i++) {
+        if (nm__charge_now.owner != o) owner_detach_heap(o); /* what this thread keeps of it */
         if (owner_is_done(o)) owner_destroy(o); /* runs no Python code but handles' */
         else owner_retire(o);
     }
@@ -154,13 +186,9 @@ static PyObject *owner_make(PyObject *module, PyObject *args) {
         return PyErr_NoMemory();
     }
     nm__heap_share(heap, nm__charge_process);
-    *o = (nm__owner){.heap = heap,
-                     .budget = budget,
-                     .budgets_handle = Py_NewRef(handle),
-                     .name = Py_NewRef(name),
-                     .number = ++owner_all.numbers,
-                     .asks = asks != 0};
-    nm__engine.has_owners = true;
+    *o = (nm__owner){
+        .heap = heap, .budget = budget, .budgets_handle = Py_NewRef(handle), .name = Py_NewRef(name), .asks = asks != 0};
+    atomic_store_explicit(&nm__engine.has_owners, true, memory_order_relaxed);
     owner_list(o);
     self->owner = o;
     return (PyObject *)self;
@@ -195,7 +223,7 @@ static PyObject *owner_detach(PyObject *module, PyObject *owner) {
     }
     nm__owner *o = ((OwnerObject *)owner)->owner;
     nm__charge_sync();
-    if (nm__charge_now.owner != o) nm__heap_detach(o->heap);
+    if (nm__charge_now.owner != o) owner_detach_heap(o);
     Py_RETURN_NONE;
 }
 

@@ -15,6 +15,19 @@ typedef struct OwnerObject {
 } OwnerObject;
 extern PyTypeObject nm__owner_type;
 
+/* Where threads do not wait for each other an owner that was found in the entry of a scope is held until the thread is inside.
+ * Pre: the owner's object is referred to; NULL: none. */
+#ifdef Py_GIL_DISABLED
+static inline void nm__owner_hold(nm__owner *o) {
+    if (o != NULL) atomic_fetch_add(&o->inside, 1);
+}
+static inline void nm__owner_release(nm__owner *o) {
+    if (o != NULL) atomic_fetch_sub(&o->inside, 1);
+}
+#else
+static inline void nm__owner_hold(nm__owner *o) { (void)o; }
+static inline void nm__owner_release(nm__owner *o) { (void)o; }
+#endif
 /* What the calling thread allocates from; NULL: no owner's. It is found out anew when it may have changed. */
 void nm__owner_enter(nm__owner *o);
 /* A scope of the owner ends in the calling thread: later blocks come from elsewhere, and what is empty goes back. */

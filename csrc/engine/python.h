@@ -14,6 +14,17 @@
 #define nm__thread_state _PyThreadState_UncheckedGet
 #endif
 
+/* No collection runs in what bears none in its midst. From 3.12 on none begins inside of a call; where other threads run, one
+ * that puts the switch back would undo what the program has done with it meanwhile. */
+#ifdef Py_GIL_DISABLED
+static inline int nm__collections_stop(void) { return 0; }
+#else
+static inline int nm__collections_stop(void) { return PyGC_Disable(); }
+#endif
+static inline void nm__collections_go_on(int was_on) {
+    if (was_on) PyGC_Enable();
+}
+
 /* The interpreter's hash of bytes, which has a secret. 3.13 exports its function and does not declare it publicly. */
 #if PY_VERSION_HEX >= 0x030E0000
 #define nm__hash_bytes Py_HashBuffer

@@ -26,6 +26,14 @@ static uint64_t scope_entered; /* entries ever made: the number of the newest */
 
 #define SCOPE_ROAMS (CO_GENERATOR | CO_ASYNC_GENERATOR)
 
+/* Which generators run in a thread is read from their frames. Where other threads run at the same time theirs change under the
+ * reader: there a scope is of its context alone, and generators, which leave their context to their callers, enter none. */
+#ifdef Py_GIL_DISABLED
+#define SCOPE_READS_FRAMES false
+#else
+#define SCOPE_READS_FRAMES true
+#endif
+
 static int scope_flags_of(PyFrameObject *f) {
     PyCodeObject *code = PyFrame_GetCode(f);
     int flags = code->co_flags;
@@ -79,6 +87,12 @@ static PyObject *scope_asleep(const EntryObject *outer, const PyThreadState *thr
     return tuple;
 }
 
+/* As PyObject_GetAttr: of a slot without a search, where no other thread can change it meanwhile. */
+#ifdef Py_GIL_DISABLED
+static PyObject *scope_read(PyObject *object, PyObject *name, PyMemberDescrObject **slot) {
+    return (void)slot, PyObject_GetAttr(object, name);
+}
+#else
 /* The class's slot of that name, a new reference; NULL: it has none. */
 static PyMemberDescrObject *scope_slot_of(PyTypeObject *class_, PyObject *name) {
     PyMemberDescrObject *found = (PyMemberDescrObject *)PyObject_GetAttr((PyObject *)class_, name);
@@ -87,7 +101,6 @@ static PyMemberDescrObject *scope_slot_of(PyTypeObject *class_, PyObject *name) 
     return found;
 }
 
-/* As PyObject_GetAttr: of a slot without a search. */
 static PyObject *scope_read(PyObject *object, PyObject *name, PyMemberDescrObject **slot) {
     if (*slot == NULL) *slot = scope_slot_of(Py_TYPE(object), name);
     PyObject *value = NULL;
@@ -95,6 +108,7 @@ static PyObject *scope_read(PyObject *object, PyObject *name, PyMemberDescrObjec
         value = *(PyObject **)((char *)object + (*slot)->d_member->offset);
     return value != NULL ? Py_NewRef(value) : PyObject_GetAttr(object, name);
 }
+#endif
 
 /* budget._core: a new reference; NULL with an error set. */
 static PyObject *scope_core_of(PyObject *budget) {
@@ -120,7 +134,7 @@ static PyObject *scope_owner_of(PyObject *core, bool to_enter) {
 /* What the entry itself takes is no owner's: it comes and goes while none is entered, and what a scope holds is what its code
  * has allocated. */
 static int scope_step_aside(void) {
-    int was_on = PyGC_Disable();
+    int was_on = nm__collections_stop();
     nm__charge_now.aside = true;
     nm__owner_enter(NULL);
     return was_on;
@@ -128,17 +142,30 @@ static int scope_step_aside(void) {
 
 static void scope_step_back(int was_on) {
     nm__charge_now.aside = false;
-    if (was_on) PyGC_Enable();
+    nm__collections_go_on(was_on);
 }
+
+/* An entry of another context may go as soon as it is no longer the thread's turn. */
+#ifdef Py_GIL_DISABLED
+static void scope_share(EntryObject *e) { PyUnstable_EnableTryIncRef((PyObject *)e); } /* before another thread knows it */
+static EntryObject *scope_hold(EntryObject *e) { /* NULL: it is going */
+    return e != NULL && PyUnstable_TryIncRef((PyObject *)e) ? e : NULL;
+}
+static void scope_release(EntryObject *e) { Py_XDECREF((PyObject *)e); }
+#else
+static void scope_share(EntryObject *e) { (void)e; }
+static EntryObject *scope_hold(EntryObject *e) { return e; }
+static void scope_release(EntryObject *e) { (void)e; }
+#endif
 
 static bool scope_push(OwnerObject *owner, PyThreadState *thread) {
     PyFrameObject *frame = scope_calling_frame(thread);
     if (frame == NULL) return false;
     int flags = scope_flags_of(frame);
     bool is_plain = flags == 0, ends_first = nm__insides_is_at_with(frame);
-    bool runs_in_none = thread->exc_info->previous_item == NULL;
+    bool runs_in_none = thread->exc_info->previous_item == NULL || !SCOPE_READS_FRAMES;
     PyObject *callers = ends_first || runs_in_none ? Py_NewRef(Py_None) : scope_callers_of(frame, &flags);
-    if (is_plain) Py_CLEAR(frame);
+    if (is_plain || !SCOPE_READS_FRAMES) Py_CLEAR(frame);
     EntryObject *outer = (EntryObject *)Py_XNewRef((PyObject *)nm__active_innermost());
     PyObject *asleep = callers == NULL ? NULL : !is_plain && ends_first ? Py_NewRef(Py_None) : scope_asleep(outer, thread);
     int was_on = scope_step_aside();
@@ -152,14 +179,16 @@ static bool scope_push(OwnerObject *owner, PyThreadState *thread) {
         Py_XDECREF(frame);
         return false;
     }
+    scope_share(e);
+    nm__engine_begin_turn();
     nm__charge_scopes.entries++;
     e->number = ++scope_entered;
     nm__engine_look_for_scopes(true);
+    nm__engine_end_turn();
     if (asleep == Py_None) Py_CLEAR(asleep);
     if (callers == Py_None) Py_CLEAR(callers);
     size_t depth;
-    e->stray = nm__charge_scopes.roaming == 0 ? NULL
-                                              : (EntryObject *)Py_XNewRef((PyObject *)nm__active_find_stray(thread, &depth));
+    e->stray = nm__charge_roams() ? (EntryObject *)Py_XNewRef((PyObject *)nm__active_find_stray(thread, &depth)) : NULL;
     e->owner = (OwnerObject *)Py_NewRef(owner);
     e->outer = outer;
     e->frame = frame;
@@ -170,13 +199,15 @@ static bool scope_push(OwnerObject *owner, PyThreadState *thread) {
     e->asleep = asleep;
     e->ended = e->elsewhere = false;
     e->of_generators = e->frame != NULL || (outer != NULL && outer->of_generators);
-    e->roams = (flags & SCOPE_ROAMS) != 0;
+    e->roams = SCOPE_READS_FRAMES && (flags & SCOPE_ROAMS) != 0;
     e->of_with = ends_first;
     e->list = NULL;
     bool done = nm__active_set_innermost(e, &e->token);
     if (done) {
         e->context = Py_NewRef(thread->context);
+        nm__engine_begin_turn();
         nm__entry_list(e);
+        nm__engine_end_turn();
     }
     PyObject_GC_Track(e);
     Py_DECREF(e);
@@ -185,19 +216,14 @@ static bool scope_push(OwnerObject *owner, PyThreadState *thread) {
     return done;
 }
 
-/* In C, as leaving is: an exception of a signal's handler, say, would else get between what has been done and `with`. */
-static PyObject *scope_enter(PyObject *module, PyObject *budget) {
-    (void)module;
-    PyObject *core = scope_core_of(budget), *owner = core == NULL ? NULL : scope_owner_of(core, true);
-    Py_XDECREF(core);
-    if (owner == NULL) return NULL;
-    bool done = owner == Py_None || scope_push((OwnerObject *)owner, PyThreadState_Get());
-    Py_DECREF(owner);
-    return done ? Py_NewRef(budget) : NULL;
-}
-
-/* What is wrong about leaving here. */
-typedef enum ScopeMisuseKind { MISUSE_NONE, MISUSE_NOT_OPEN, MISUSE_BEFORE_ANOTHER, MISUSE_IN_ANOTHER_CONTEXT } ScopeMisuseKind;
+/* What is wrong about entering or leaving here. */
+typedef enum ScopeMisuseKind {
+    MISUSE_NONE,
+    MISUSE_NOT_OPEN,
+    MISUSE_BEFORE_ANOTHER,
+    MISUSE_IN_ANOTHER_CONTEXT,
+    MISUSE_IN_GENERATOR
+} ScopeMisuseKind;
 
 typedef struct ScopeMisuse {
     ScopeMisuseKind kind;
@@ -205,6 +231,30 @@ typedef struct ScopeMisuse {
     OwnerObject *another; /* that is left open inside */
     bool ended;
 } ScopeMisuse;
+
+static void misuse_raise(PyObject *core, const ScopeMisuse *wrong, PyObject *exception);
+
+/* false with an error set. */
+static bool scope_may_begin(PyObject *core) {
+    if (SCOPE_READS_FRAMES) return true;
+    PyFrameObject *frame = scope_calling_frame(PyThreadState_Get());
+    bool may = frame != NULL && (scope_flags_of(frame) & SCOPE_ROAMS) == 0;
+    if (frame != NULL && !may) misuse_raise(core, &(ScopeMisuse){MISUSE_IN_GENERATOR, NULL, NULL, false}, Py_None);
+    Py_XDECREF(frame);
+    return may;
+}
+
+/* In C, as leaving is: an exception of a signal's handler, say, would else get between what has been done and `with`. */
+static PyObject *scope_enter(PyObject *module, PyObject *budget) {
+    (void)module;
+    PyObject *core = scope_core_of(budget), *owner = core == NULL ? NULL : scope_owner_of(core, true);
+    bool may = owner != NULL && scope_may_begin(core);
+    Py_XDECREF(core);
+    if (owner == NULL) return NULL;
+    bool done = may && (owner == Py_None || scope_push((OwnerObject *)owner, PyThreadState_Get()));
+    Py_DECREF(owner);
+    return done ? Py_NewRef(budget) : NULL;
+}
 
 static EntryObject *misuse_found(EntryObject *e, ScopeMisuseKind kind, const EntryObject *where, const EntryObject *another,
                                  ScopeMisuse *wrong) {
@@ -280,17 +330,45 @@ static EntryObject *scope_entry_to_end(const OwnerObject *owner, PyFrameObject *
     return misuse_found(e, open != NULL ? MISUSE_IN_ANOTHER_CONTEXT : MISUSE_NOT_OPEN, open, NULL, wrong);
 }
 
+/* What goes when it is no longer the thread's turn, as its end may run code. */
+typedef struct ScopeDropped {
+    PyObject *objects[16];
+    int count;
+} ScopeDropped;
+
+#ifdef Py_GIL_DISABLED
+static bool scope_may_drop(const ScopeDropped *dropped) { return dropped->count + 2 <= 16; } /* the rest with the next */
+static void scope_drop(PyObject *object, ScopeDropped *dropped) {
+    if (object != NULL) dropped->objects[dropped->count++] = object;
+}
+static void scope_let_go(ScopeDropped *dropped) {
+    while (dropped->count > 0) Py_DECREF(dropped->objects[--dropped->count]);
+}
+#else
+static bool scope_may_drop(const ScopeDropped *dropped) { return (void)dropped, true; }
+static void scope_drop(PyObject *object, ScopeDropped *dropped) {
+    (void)dropped;
+    Py_XDECREF(object);
+}
+static void scope_let_go(ScopeDropped *dropped) { (void)dropped; }
+#endif
+
 /* Those that ended before ones further in did would else stay as long as these. */
-static void scope_drop_ended(EntryObject *top, const PyThreadState *thread) {
+static void scope_drop_ended(EntryObject *top, const PyThreadState *thread, ScopeDropped *dropped) {
     for (EntryObject *e = top; e != NULL && e->context == thread->context; e = e->outer)
-        for (EntryObject *o = e->outer; o != NULL && nm__entry_is_over(o) && o->context == thread->context; o = e->outer) {
+        for (EntryObject *o = e->outer;
+             o != NULL && nm__entry_is_over(o) && o->context == thread->context && scope_may_drop(dropped); o = e->outer) {
+            PyObject *token = e->token; /* which has it, too */
             e->outer = (EntryObject *)Py_XNewRef((PyObject *)o->outer);
-            Py_CLEAR(e->token); /* which has it, too */
-            Py_DECREF(o);
+            e->token = NULL;
+            scope_drop(token, dropped);
+            scope_drop((PyObject *)o, dropped);
         }
 }
 
+/* Pre: it is the thread's turn. Post: it is not any more. */
 static bool scope_end_entry(EntryObject *e, PyThreadState *thread) {
+    ScopeDropped dropped = {.count = 0};
     if (!e->ended) e->elsewhere = e->context != thread->context;
     if (e->elsewhere) nm__charge_scopes.elsewhere++;
     e->ended = true;
@@ -298,11 +376,18 @@ static bool scope_end_entry(EntryObject *e, PyThreadState *thread) {
     EntryObject *top = nm__active_innermost(), *before = top;
     /* one that another context has ended is still inherited here */
     while (top != NULL && (top == e || (nm__entry_is_over(top) && top->context == thread->context))) top = top->outer;
-    scope_drop_ended(top, thread);
-    if (top == before) return true;
-    /* Mostly the scope ends as it began: then the context has no more variables than before it. */
-    bool nests = e->token != NULL && before == e && top == e->covered && e->context == thread->context;
-    return (nests && nm__active_set_back(e->token)) || nm__active_set_innermost(top, NULL);
+    scope_drop_ended(top, thread, &dropped);
+    top = scope_hold(top);
+    nm__engine_end_turn();
+    scope_let_go(&dropped);
+    bool done = true;
+    if (top != before) {
+        /* Mostly the scope ends as it began: then the context has no more variables than before it. */
+        bool nests = e->context == thread->context && e->token != NULL && before == e && top == e->covered;
+        done = (nests && nm__active_set_back(e->token)) || nm__active_set_innermost(top, NULL);
+    }
+    scope_release(top);
+    return done;
 }
 
 /* Whatever is needed to leave must not be refused by the very budget that is full. */
@@ -310,9 +395,9 @@ static bool scope_leave(OwnerObject *owner, PyThreadState *thread, ScopeMisuse *
     int was_on = scope_step_aside();
     PyFrameObject *frame = scope_calling_frame(thread);
     if (frame == NULL) PyErr_Clear(); /* as if a plain function left it */
-    else if (scope_flags_of(frame) == 0) Py_CLEAR(frame);
-    EntryObject *e = scope_entry_to_end(owner, frame, thread, wrong);
-    Py_XDECREF(frame); /* the code that runs in it holds it */
+    else if (!SCOPE_READS_FRAMES || scope_flags_of(frame) == 0) Py_CLEAR(frame);
+    nm__engine_begin_turn();
+    EntryObject *e = scope_hold(scope_entry_to_end(owner, frame, thread, wrong));
     PyObject *held[5] = {NULL, NULL, NULL, NULL, NULL};
     bool done = true;
     if (e != NULL) {
@@ -322,8 +407,9 @@ static bool scope_leave(OwnerObject *owner, PyThreadState *thread, ScopeMisuse *
         held[2] = (PyObject *)e->stray, e->stray = NULL;
         held[3] = e->asleep, e->asleep = NULL;
         done = scope_end_entry(e, thread);
-        held[4] = e->token, e->token = NULL;
-    }
+        if (SCOPE_READS_FRAMES || e->context == thread->context) held[4] = e->token, e->token = NULL;
+    } else nm__engine_end_turn();
+    Py_XDECREF(frame); /* the code that runs in it holds it */
     scope_step_back(was_on);
     nm__owner_leave(owner->owner);
     nm__active_sync(thread);
@@ -331,11 +417,12 @@ static bool scope_leave(OwnerObject *owner, PyThreadState *thread, ScopeMisuse *
     if (done) nm__owner_collect_retired();
     nm__entry_collect_orphans();
     for (int i = 0; i < 5; i++) Py_XDECREF(held[i]); /* may run code */
+    scope_release(e);
     return done;
 }
 
 /* core.misuse(kind, address of the other's budget, both contexts, ended, exception): it raises. */
-static void misuse_raise(PyObject *core, ScopeMisuse *wrong, PyObject *exception) {
+static void misuse_raise(PyObject *core, const ScopeMisuse *wrong, PyObject *exception) {
     PyObject *kind = PyLong_FromLong(wrong->kind), *here = PyThreadState_Get()->context;
     PyObject *contexts = PyTuple_Pack(2, wrong->context != NULL ? wrong->context : Py_None, here != NULL ? here : Py_None);
     PyObject *another = PyLong_FromVoidPtr(wrong->another == NULL ? NULL : (void *)wrong->another->owner->budget);
@@ -371,14 +458,14 @@ static PyObject *scope_exit(PyObject *module, PyObject *const *args, Py_ssize_t 
 int nm__scope_without(int (*call)(void)) {
     nm__now *now = &nm__charge_now;
     if (nm__scope_home == NULL || now->aside || PyInterpreterState_Get() != nm__scope_home) return call();
-    int was_on = PyGC_Disable(), result = -1;
+    int was_on = nm__collections_stop(), result = -1;
     now->aside = true;
     nm__owner_enter(NULL);
     PyObject *context = PyContext_CopyCurrent();
     bool entered = context != NULL && PyContext_Enter(context) == 0, ready = entered && nm__active_set_innermost(NULL, NULL);
     now->aside = false;
     now->thread = NULL;
-    if (was_on) PyGC_Enable();
+    nm__collections_go_on(was_on);
     if (ready) result = call();
     if (entered) (void)PyContext_Exit(context);
     Py_XDECREF(context);
@@ -406,8 +493,11 @@ static PyObject *scope_aside(PyObject *module, PyObject *call) {
 static PyObject *scope_current(PyObject *module, PyObject *unused) {
     (void)module, (void)unused;
     bool unsettled;
+    nm__engine_begin_turn();
     EntryObject *e = PyInterpreterState_Get() != nm__scope_home ? NULL : nm__active_find(PyThreadState_Get(), &unsettled);
-    return Py_NewRef(e == NULL ? Py_None : (PyObject *)e->owner);
+    PyObject *owner = Py_NewRef(e == NULL ? Py_None : (PyObject *)e->owner);
+    nm__engine_end_turn();
+    return owner;
 }
 
 int nm__scopes_add(PyObject *module) {

@@ -1,5 +1,6 @@
 #include "engine/stacks.h" /* first: Python.h wants to be */
 
+#include "engine/engine.h"
 #include "tuning.h"
 
 #if PY_VERSION_HEX < 0x030B0000
@@ -25,12 +26,16 @@ struct nm_stacks {
     stack *buckets[NM_STACKS_BUCKETS];
 };
 
+static void stack_free(stack *k) {
+    for (int n = 0; n < k->count; n++) Py_DECREF(k->frames[n].code);
+    PyMem_RawFree(k);
+}
+
 void nm_stacks_destroy(nm_stacks *s) {
     for (size_t i = 0; i < NM_STACKS_BUCKETS; i++) {
         for (stack *k = s->buckets[i], *next; k != NULL; k = next) {
             next = k->next;
-            for (int n = 0; n < k->count; n++) Py_DECREF(k->frames[n].code);
-            PyMem_RawFree(k);
+            stack_free(k);
         }
     }
     Py_DECREF(s->package);
@@ -72,6 +77,17 @@ static PyObject *stacks_frames(PyObject *module, PyObject *args) {
     return frames;
 }
 
+/* In the bucket; NULL: it is new. Pre: it is the thread's turn. */
+static stack *stacks_look_up(stack *first, size_t hash, const frame *frames, int count) {
+    for (stack *k = first; k != NULL; k = k->next) {
+        bool same = k->hash == hash && k->count == count;
+        for (int i = 0; same && i < count; i++)
+            same = k->frames[i].code == frames[i].code && k->frames[i].line == frames[i].line;
+        if (same) return k;
+    }
+    return NULL;
+}
+
 static stack *stacks_find(nm_stacks *s, const frame *frames, int count) {
     size_t hash = 0;
     for (int i = 0; i < count; i++) {
@@ -79,12 +95,10 @@ static stack *stacks_find(nm_stacks *s, const frame *frames, int count) {
         hash ^= hash >> 32;
     }
     stack **bucket = &s->buckets[hash % NM_STACKS_BUCKETS];
-    for (stack *k = *bucket; k != NULL; k = k->next) {
-        bool same = k->hash == hash && k->count == count;
-        for (int i = 0; same && i < count; i++)
-            same = k->frames[i].code == frames[i].code && k->frames[i].line == frames[i].line;
-        if (same) return k;
-    }
+    nm__engine_begin_turn();
+    stack *known = stacks_look_up(*bucket, hash, frames, count);
+    nm__engine_end_turn();
+    if (known != NULL) return known;
     stack *k = PyMem_RawMalloc(sizeof *k + (size_t)count * sizeof *frames);
     if (k == NULL) return NULL;
     k->hash = hash;
@@ -93,8 +107,16 @@ static stack *stacks_find(nm_stacks *s, const frame *frames, int count) {
         k->frames[i] = frames[i];
         Py_INCREF(frames[i].code);
     }
-    k->next = *bucket;
-    return *bucket = k;
+    nm__engine_begin_turn();
+    known = stacks_look_up(*bucket, hash, frames, count); /* another thread's by now */
+    if (known == NULL) {
+        k->next = *bucket;
+        *bucket = k;
+    }
+    nm__engine_end_turn();
+    if (known == NULL) return k;
+    stack_free(k);
+    return known;
 }
 
 static bool stacks_is_of_package(const nm_stacks *s, PyCodeObject *code) {
@@ -108,7 +130,7 @@ uintptr_t nm__stacks_site(void *self) {
     frame frames[NM_STACKS_FRAMES];
     int count = 0;
     if (!PyGILState_Check() || nm__thread_state() == NULL) return 0;
-    int was_on = PyGC_Disable();
+    int was_on = nm__collections_stop();
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     for (PyFrameObject *f = PyThreadState_GetFrame(PyThreadState_Get()), *back; f != NULL; f = back) {
@@ -120,7 +142,7 @@ uintptr_t nm__stacks_site(void *self) {
     }
     stack *k = count == 0 ? NULL : stacks_find(s, frames, count);
     PyErr_Restore(type, value, traceback);
-    if (was_on) PyGC_Enable();
+    nm__collections_go_on(was_on);
     return (uintptr_t)k;
 }
 

@@ -22,6 +22,7 @@ from .errors import (
     LendTimeout,
     LifoViolation,
     NativeMemError,
+    NativeUnavailable,
     OutOfMemory,
     PoolExhausted,
     Refusal,
@@ -186,8 +187,15 @@ def raise_scope(
     """Raises :class:`ScopeError`, with ``error``, the exception in flight, as its context. Both backends call this.
 
     ``kind``: 1, the scope of the budget of that name is not open; 2, the one named ``inner`` is open inside; 3, it
-    was entered in the first of ``contexts`` and left in the second. ``ended``: whether it ended all the same.
+    was entered in the first of ``contexts`` and left in the second. ``ended``: whether it ended all the same. 4: it
+    was not entered, as a generator would have on an interpreter without a lock; that is :class:`NativeUnavailable`.
     """
+    if kind == 4:
+        raise NativeUnavailable(
+            f"the scope of {_budget(name)} is not entered in a generator on a free-threaded interpreter: what the "
+            "generator's caller does would be charged, too",
+            suggestion="enter it around what runs the generator, or in a function or coroutine that it calls",
+        )
     if kind == 1:
         message = "was left, but is not open: it was not entered, or was left before"
     elif kind == 2:

@@ -14,7 +14,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["build", "in_main_interpreter", "native_core", "need_native", "select", "unavailable", "why_pure"]
+__all__ = [
+    "build",
+    "in_main_interpreter",
+    "native_core",
+    "need_lock",
+    "need_native",
+    "select",
+    "unavailable",
+    "why_pure",
+]
 
 NOT_WITHOUT_LOCK = "the core does not run on a free-threaded interpreter"
 
@@ -131,3 +140,12 @@ def native_core(what: str) -> Any:
     from .native.loader import dataplane
 
     return dataplane
+
+
+def need_lock(what: str) -> None:
+    """Raises :class:`NativeUnavailable` where an interpreter's threads do not take turns, as ``what`` needs."""
+    if is_free_threaded():
+        raise errors.NativeUnavailable(
+            f"{what}: not on a free-threaded interpreter, whose threads run at the same time",
+            suggestion="take the interpreter of that version that has the lock (no t in its name)",
+        )

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from ..backends.machine import is_free_threaded
 from ..backends.selection import build, missing_core, select, why_pure
 from ..engine import install as _install
 from ..errors import NativeMemError
@@ -149,6 +150,8 @@ def _scopes(name: str) -> Row:
     row = _without_core(name)
     if row is not None:
         return row
+    if is_free_threaded():
+        return _scopes_of_arrays(name)
     _install.install(arrays=False)
     limit = _scope(8 << 20)
     refused = False
@@ -163,6 +166,32 @@ def _scopes(name: str) -> Row:
     if used < 1 << 20 or not refused:
         return _bug(name, f"charged {used} bytes for 1 MiB; refused: {refused}")
     return Row(name, WORKS, "a scope of 8 MiB was charged for 1 MiB and refused 64 MiB")
+
+
+def _scopes_of_arrays(name: str) -> Row:
+    from importlib.util import find_spec
+
+    if find_spec("numpy") is None:
+        return Row(name, OFF, "NumPy is not installed; without the lock (GIL) objects are charged to no scope")
+    import numpy
+
+    _install.install(objects=False)
+    limit = _scope(8 << 20)
+    refused = False
+    with limit:
+        kept = numpy.empty(1 << 17)
+        used = limit.used
+        try:
+            numpy.empty(8 << 20)
+        except MemoryError:
+            refused = True
+    if used != kept.nbytes or not refused:
+        return _bug(name, f"charged {used} bytes for 1 MiB; refused: {refused}")
+    return Row(
+        name,
+        WORKS,
+        "a scope of 8 MiB was charged for an array of 1 MiB and refused 64 MiB; objects are not",
+    )
 
 
 def _deferral(name: str) -> Row:

@@ -135,7 +135,10 @@ def limit_to(limit: int, label: str) -> None:
 
 def _refuse_where_unsafe(objects: bool) -> None:
     if objects and is_free_threaded():
-        raise errors.NativeUnavailable("objects: a free-threaded interpreter requires its own allocator")
+        raise errors.NativeUnavailable(
+            "objects: the collector of a free-threaded interpreter requires the interpreter's own heap",
+            suggestion="install(objects=False) puts the heap under arrays, with raw=True under the raw domain",
+        )
 
 
 def _refuse_above_others(engine: Any, objects: bool, raw: bool) -> None:

@@ -9,6 +9,7 @@ import errno
 import os
 
 from .._lazy import errors
+from ..backends.selection import need_lock
 from ..settings import Settings
 from .install import core, started_core
 
@@ -48,13 +49,15 @@ class ProfileState:
 
 
 def start(path: str | None, bound: int, rate: int) -> None:
-    """Begins a profile. Raises OSError where its file cannot be made, RuntimeError where one runs already.
+    """Begins a profile. Raises OSError where its file cannot be made, RuntimeError where one runs already,
+    :class:`NativeUnavailable` on a free-threaded interpreter.
 
     A file that is there is replaced; a pipe, a terminal or a device is not.
     """
     from .about import about
 
     global _path
+    need_lock("a profile")
     if path is not None and os.path.exists(path) and not os.path.isfile(path):
         raise FileExistsError(errno.EEXIST, "It is no regular file, so it is not replaced", path)
     core().profile_start(None if path is None else os.fsencode(path), bound, rate, about())

@@ -197,6 +197,38 @@ class _PureMeter:
         }
 
 
+class _ArraysMeter(_PureMeter):
+    """As that, on a free-threaded interpreter with the core: there the engine bounds arrays, and no objects."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a free-threaded interpreter keeps its objects, so they are not bounded exactly: what threads take in "
+            "5 ms is not, nor what C code takes by itself; arrays beyond the budget are refused at once"
+        )
+        self._bounds = False
+
+    def bound(self, budget: int, said_by: str) -> None:
+        super().bound(budget, said_by)
+        install(objects=False)
+        try:
+            limit_to(budget, said_by)
+        except errors.InvalidLayout:  # less than 1 MiB: what looks every 5 ms does it
+            return
+        self._bounds = True
+
+    def lift(self) -> int:
+        if self._bounds:
+            core().engine_lift()
+        return super().lift()
+
+    def read(self) -> dict[str, Any]:
+        numbers = super().read()
+        if self._bounds:
+            numbers["denials"] += core().engine_budget()[3]
+            numbers["denial"] = numbers["denial"] or _denial(core().engine_account()[1])
+        return numbers
+
+
 _IMPORT_SYSTEM = "importlib", "_frozen_importlib", "_frozen_importlib_external"
 
 
@@ -231,6 +263,8 @@ def _meter() -> Any:
             return _PureMeter("pure backend (nativemem doctor says why)")
         unbound = "what threads take within that time is not bounded, nor what C code takes by itself"
         return _PureMeter(f"pure backend, as {NOT_WITHOUT_LOCK}; {unbound}")
+    if is_free_threaded():
+        return _ArraysMeter()
     try:
         return _NativeMeter()
     except errors.NativeUnavailable as error:

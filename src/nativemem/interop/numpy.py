@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..allocators.base import Allocator, check_source
-from ..backends.selection import native_core
+from ..backends.selection import native_core, need_lock
 from ..budgets.pressure import budget_of
 from ..engine import numpy_default as _numpy
 from ..errors import ConfigError, shown
@@ -88,6 +88,7 @@ def _handler(dataplane: Any, allocator: Any, what: str) -> Any:
         raise ConfigError(f"hooks.numpy.{what}: takes an allocator, not {shown(allocator)}")
     if not isinstance(allocator, dataplane.Allocator):
         raise ConfigError(f"hooks.numpy.{what}: takes an allocator of the native backend")
+    need_lock(f"hooks.numpy.{what}")
     allocator._opened()
     check_source(allocator, f"hooks.numpy.{what}")
     table, locks = _numpy.module()._ARRAY_API, _numpy.imports_under_way()

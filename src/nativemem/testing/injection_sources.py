@@ -6,7 +6,8 @@ import mmap
 from collections.abc import Callable
 from typing import Any
 
-from ..backends.selection import native_core
+from ..backends.machine import is_free_threaded
+from ..backends.selection import native_core, need_lock
 from ..facades import configured
 from ..wrappers.domains import DOMAINS, chosen_domains
 from .injection_report import Shared
@@ -26,6 +27,7 @@ class Domains:
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.core = native_core("fault injection into the interpreter's domains")
+        need_lock("fault injection into the interpreter's domains")
         from ..engine.install import check_insides
 
         check_insides()  # Python's stack is read in the midst of an allocation
@@ -59,7 +61,7 @@ class Allocators:
         self.system = self.binding.default_system
 
     def report_size(self) -> int:
-        if self.binding.name == "native":
+        if self.binding.name == "native" and not is_free_threaded():
             from ..backends.native.loader import dataplane
 
             return int(dataplane.injection_size)

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from ..backends.selection import need_native
+from ..backends.selection import need_lock, need_native
 from ..config import parse_bool, parse_count
 from ..errors import ConfigError, CorruptionDetected, LeakError
 from ..sizes import format_size
@@ -113,6 +113,7 @@ class Failing(Wrapper):
         n = parse_count(n, "failing.n")
         chosen = chosen_domains(domains, "failing.domains")
         need_native("Failing.interpreter")
+        need_lock("Failing.interpreter")
         from .interpreter import FailingInterpreter
 
         return FailingInterpreter(chosen, sum(1 << DOMAINS.index(name) for name in chosen), n)

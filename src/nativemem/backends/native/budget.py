@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import weakref
+from _thread import RLock
 from typing import Any, NoReturn
 
 from ..._lazy import errors
 from ...config import BudgetOptions
 from ...refusals import raise_scope
 from ...sizes import reserve_of
+from .. import forks
 from ..ownership import MOST_EVENTS, Event, OwnedCore, short
 from .control import address, ffi, lib
 from .handles import own
@@ -17,6 +19,10 @@ from .loader import dataplane
 #: by address, to name the budget that refused
 _budgets: weakref.WeakValueDictionary[int, BudgetCore] = weakref.WeakValueDictionary()
 
+
+#: reentrant: a signal handler may enter a scope where another is entered
+_first = RLock()
+forks.hold(_first, inner=True)
 
 #: by the identity of its owner object, to tell which budget is charged now
 _entered: weakref.WeakValueDictionary[int, BudgetCore] = weakref.WeakValueDictionary()
@@ -84,9 +90,10 @@ class BudgetCore(OwnedCore):
                 made = dataplane.scope_owner(self.handle, address(self._ptr), asks, name)
             except MemoryError:
                 raise errors.OutOfMemory("no memory for the control structures of a scope") from None
-            # another thread may have come first; no other runs between the look and the assignment
-            self._owner = self._owner or made
-            _entered[id(self._owner)] = self
+            with _first:  # another thread may have come first
+                if self._owner is None:
+                    _entered[id(made)] = self
+                    self._owner = made
         return self._owner
 
     def misuse(self, kind: int, another: int, contexts: Any, ended: bool, error: Any) -> NoReturn:

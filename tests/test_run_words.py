@@ -118,21 +118,21 @@ def test_what_it_becomes(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None
     command, env = become(monkeypatch, "--budget 8MiB --summary s.json -B a.py x")
     assert command == [sys.executable, "-q", "-B", "a.py", "x"]
     assert env[run.AUTOINSTALL] == "1"
-    assert env[run.VARIABLE] == run.pack(8 << 20, str(tmp_path / "s.json"), None, None, None)
+    assert env[run.RUN] == run.pack(8 << 20, str(tmp_path / "s.json"), None, None, None)
     monkeypatch.setenv("NATIVEMEM_AUTOINSTALL", "0")
     _, env = become(monkeypatch, "-o s.json -Bc pass")
-    assert env[run.VARIABLE] == run.pack(None, str(tmp_path / "s.json"), "0", None, None)
+    assert env[run.RUN] == run.pack(None, str(tmp_path / "s.json"), "0", None, None)
     _, env = become(monkeypatch, "--profile=1KiB -o p.nm --summary s.json -c pass")
-    assert env[run.VARIABLE] == run.pack(None, str(tmp_path / "s.json"), "0", 1024, str(tmp_path / "p.nm"))
+    assert env[run.RUN] == run.pack(None, str(tmp_path / "s.json"), "0", 1024, str(tmp_path / "p.nm"))
     _, env = become(monkeypatch, "--profile -c pass")
-    assert env[run.VARIABLE] == run.pack(None, None, "0", 512 << 10, None)
+    assert env[run.RUN] == run.pack(None, None, "0", 512 << 10, None)
     command, _ = become(monkeypatch, "-Bc pass x", files=False)
     assert command[:4] == [sys.executable, "-q", "-B", "-c"] and command[5:] == ["c", "-c", "pass", "x"]
     assert repr(os.path.dirname(os.path.dirname(run.PACKAGE)))[1:-1] in command[4]
     command, _ = become(monkeypatch, "-V", files=False)
     assert command[:3] == [sys.executable, "-q", "-V"] and command[5:] == [""]
     _, env = become(monkeypatch, f"--budget {LEAST_OVER_HELD} --profile=1 a.py")
-    assert env[run.VARIABLE] == run.pack(LEAST_OVER_HELD, None, "0", 1, None)
+    assert env[run.RUN] == run.pack(LEAST_OVER_HELD, None, "0", 1, None)
 
 
 def test_mistakes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Any) -> None:

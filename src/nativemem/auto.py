@@ -14,7 +14,7 @@ import os
 from ._lazy import errors
 from .backends.selection import in_main_interpreter
 from .engine.install import install
-from .settings import Settings
+from .settings import RUN, Settings
 
 __all__: list[str] = []
 
@@ -22,7 +22,7 @@ _settings = Settings.from_env()
 try:
     if in_main_interpreter():
         # taken out first: it is for this process, and for none of its children
-        _run = os.environ.pop("_NATIVEMEM_RUN", None)
+        _run = os.environ.pop(RUN, None)
         if _run is not None:
             from .engine import startup as _program
 

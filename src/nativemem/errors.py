@@ -1,4 +1,4 @@
-"""The error classes, and the one place where a status of the core becomes one of them.
+"""The error classes; :mod:`nativemem.refusals` makes them of what a core refuses.
 
 Every class derives from :class:`NativeMemError` and from the builtin that a caller would catch:
 exhaustion is a :class:`MemoryError`, misuse a :class:`ValueError`, a wrong state a :class:`RuntimeError`.

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any, NoReturn
 
-__all__ = ["Settings"]
+__all__ = ["RUN", "Settings"]
 
+#: how ``nativemem run`` tells the interpreter that it becomes: see engine/startup.py. What reads it takes it away
+RUN = "_NATIVEMEM_RUN"
 #: the tiers of providers
 PROVIDERS = ("std", "alloc", "static")
 #: of managers

@@ -19,7 +19,7 @@ from .._version import __version__
 from ..backends.machine import limits, machine_memory, memory
 from ..backends.selection import build
 from ..errors import ConfigError
-from ..settings import Settings
+from ..settings import RUN, Settings
 from ..sizes import format_size
 from .output import say
 from .probes import DECLINED, OFF, PROBES, WORKS, Row, guarded
@@ -70,7 +70,7 @@ _WIDTH = 80
 _PATIENCE = 30
 #: what an environment asks for at the start, and what makes allocations fail: the probes do without
 _NOT_FOR_PROBES = (
-    "_NATIVEMEM_RUN",
+    RUN,
     "NATIVEMEM_AUTOINSTALL",
     "NATIVEMEM_LIMIT",
     "NATIVEMEM_TEST_OOM_N",

@@ -13,8 +13,8 @@ import sys
 
 from .._folder import PACKAGE
 from ..engine.install import LEAST_OVER_HELD
-from ..engine.startup import AUTOINSTALL, VARIABLE, pack
-from ..settings import Settings
+from ..engine.startup import AUTOINSTALL, pack
+from ..settings import RUN, Settings
 from ..sizes import parse_size
 from .files import seconds
 
@@ -317,7 +317,7 @@ def execute(parser: argparse.ArgumentParser, argv: list[str]) -> int:
     except OSError as error:
         mistake(f"-o: the folder that {recording or summary!r} is in is not there: {error.strerror}")
     env = _environment()
-    env[VARIABLE] = pack(budget, summary, env.get(AUTOINSTALL), rate, recording)
+    env[RUN] = pack(budget, summary, env.get(AUTOINSTALL), rate, recording)
     env[AUTOINSTALL] = "1"
     command = [sys.executable, *words.options]
     if start_up_files(letters):

@@ -1,4 +1,4 @@
-"""The engine: the heap under a running interpreter and NumPy.
+"""Installing the engine, the heap under a running interpreter and NumPy; and its limit.
 
 The values that it returns do not change: any thread may read them.
 """

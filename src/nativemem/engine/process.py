@@ -1,4 +1,4 @@
-"""The engine: the heap under a running interpreter and NumPy.
+"""What the engine serves in this process, beside the calls that install it: the public module of the engine.
 
 The values that it returns do not change: any thread may read them.
 """

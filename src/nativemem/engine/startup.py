@@ -28,12 +28,10 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
-__all__ = ["AUTOINSTALL", "OVER_BUDGET", "USAGE", "VARIABLE", "begin"]
+__all__ = ["AUTOINSTALL", "OVER_BUDGET", "USAGE", "begin"]
 
 #: exit codes of `run` beside the program's own
 USAGE, OVER_BUDGET = 2, 3
-#: how the command tells the interpreter that it becomes: see `pack`. The first that reads it takes it away.
-VARIABLE = "_NATIVEMEM_RUN"
 AUTOINSTALL = "NATIVEMEM_AUTOINSTALL"
 LIMIT = "NATIVEMEM_LIMIT"
 #: where the copy of stderr is looked for first: out of the way of the descriptors that a program counts
@@ -53,9 +51,9 @@ def pack(
     rate: int | None = None,
     recording: str | None = None,
 ) -> str:
-    """The value of `VARIABLE`: the budget, what `AUTOINSTALL` was, the rate of a profile, the files for the
-    recording and the summary; empty for None. A file may have any character in its name, so a length stands before
-    it."""
+    """The value of the variable that settings.py names `RUN`: the budget, what `AUTOINSTALL` was, the rate of a
+    profile, the files for the recording and the summary; empty for None. A file may have any character in its name,
+    so a length stands before it."""
     recording = recording or ""
     return f"{budget or ''};{before or ''};{rate or ''};{len(recording)};{recording}{summary or ''}"
 

@@ -1,4 +1,4 @@
-"""The native backend: what :class:`nativemem.backends.binding.Backend` lists.
+"""The native backend: what :class:`nativemem.backends.protocols.Backend` lists.
 
 ``Allocator`` and ``Block`` are C types (the data plane); the ``*Core`` classes reach the C structures
 through cffi (the control plane).

@@ -1,4 +1,4 @@
-"""The pure backend: what :class:`nativemem.backends.binding.Backend` lists, from the standard library alone.
+"""The pure backend: what :class:`nativemem.backends.protocols.Backend` lists, from the standard library alone.
 
 Sizes, errors, counters and their order are the native backend's; where a block lies in memory is not.
 """

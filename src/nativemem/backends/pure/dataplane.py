@@ -53,10 +53,10 @@ class _Orphan:
         self.memory._end(self.core._wipes)
 
 
-class _Life:
+class _Chain:
     """What the allocators of a chain share: its live blocks by serial number, and how many others stand on it."""
 
-    __slots__ = ("allocators", "blocks", "generation", "orphans", "serial")
+    __slots__ = ("blocks", "dependents", "generation", "orphans", "serial")
 
     def __init__(self) -> None:
         self.blocks: dict[int, weakref.ref[Any]] = {}
@@ -64,7 +64,7 @@ class _Life:
         self.orphans: dict[int, _Orphan] = {}
         self.serial = 0
         self.generation = 0
-        self.allocators = 0  # open ones that take memory from the chain
+        self.dependents = 0  # open allocators that take memory from the chain and are not in it
 
     def newest_first(self, after: int = 0) -> list[Any]:
         """The live blocks with a serial number above ``after``."""
@@ -110,7 +110,7 @@ class Allocator:
         "_depth",
         "_id",
         "_left",
-        "_life",
+        "_chain",
         "_natural",
         "_upstream_",
         "_users",
@@ -129,7 +129,7 @@ class Allocator:
         self = super().__new__(cls)
         self._closed = True  # until it is attached
         self._core_ = self._upstream_ = self._left = None
-        self._life = _Life()
+        self._chain = _Chain()
         self._id = 0
         self._natural = 0  # what alloc() takes without a size; 0: it needs one
         self._users = 0  # open allocators whose upstream this is
@@ -146,9 +146,9 @@ class Allocator:
                     raise_status(upstream, Status.CLOSED)
                 upstream._users += 1
                 if wraps:
-                    self._life = upstream._life
+                    self._chain = upstream._chain
                 else:
-                    upstream._life.allocators += 1
+                    upstream._chain.dependents += 1
             self._id = next(_ids)
             self._natural = upstream._natural if wraps else natural
             self._core_, self._upstream_ = core, upstream
@@ -163,7 +163,7 @@ class Allocator:
     def _gone(self) -> None:
         if not self._closed:
             self._leave()
-            self._life.sweep(core=self._core_)
+            self._chain.sweep(core=self._core_)
             self._core_._destroy()
 
     def _leave(self) -> None:
@@ -171,7 +171,7 @@ class Allocator:
         if upstream is not None:
             upstream._users -= 1
             if not self._wraps:
-                upstream._life.allocators -= 1
+                upstream._chain.dependents -= 1
 
     @property
     def _core(self) -> Any:
@@ -195,7 +195,7 @@ class Allocator:
     @property
     def generation(self) -> int:
         """Resets so far."""
-        return self._life.generation
+        return self._chain.generation
 
     def _check_use(self, check: str = "check") -> None:
         if self._closed:
@@ -245,17 +245,17 @@ class Allocator:
                 try:
                     memory = self._core_._alloc(size, align, lambda: storage(size, align))
                 except Refusal as r:
-                    if not (self._life.orphans and self._life.sweep()):
+                    if not (self._chain.orphans and self._chain.sweep()):
                         raise
                     refused = r.status, r.requested, r.used, r.limit
                     memory = self._alloc_again(refused, size, align)
-            life = self._life
+            chain = self._chain
             block = memory._block()
             block._allocator, block._size, block._align = self, size, align
-            life.serial += 1
-            block._serial = life.serial
+            chain.serial += 1
+            block._serial = chain.serial
             block._state = LIVE
-            life.blocks[block._serial] = weakref.ref(block)
+            chain.blocks[block._serial] = weakref.ref(block)
         return block
 
     def _alloc_again(self, refused: tuple[int, int, int, int], size: int, align: int) -> Any:
@@ -296,8 +296,8 @@ class Allocator:
             except Refusal as r:
                 layout = block._size, block._align
                 raise_status(self, r.status, r.requested, r.used, r.limit, layout)
-            if self._life.orphans:
-                self._life.sweep()
+            if self._chain.orphans:
+                self._chain.sweep()
 
     def _give_back(self, block: Any, state: int) -> None:
         if block._size:
@@ -305,7 +305,7 @@ class Allocator:
         self._end(block, state)
 
     def _end(self, block: Any, state: int) -> None:
-        self._life.blocks.pop(block._serial, None)
+        self._chain.blocks.pop(block._serial, None)
         block._state = state
         block._memory._end(self._core_._wipes)
 
@@ -318,19 +318,19 @@ class Allocator:
                 return
             if block._state != LIVE:  # it was dropped, with others, while this waited
                 return
-            life = self._life
-            life.blocks.pop(block._serial, None)
+            chain = self._chain
+            chain.blocks.pop(block._serial, None)
             block._state = STALE
             if self._autofree and block._size:
                 try:
                     self._core_._free(block._size, block._align, block._memory)
                 except Refusal:
-                    life.orphans[block._serial] = _Orphan(self._core_, block)
+                    chain.orphans[block._serial] = _Orphan(self._core_, block)
                 else:
                     if self._core_._wipes:
                         block._memory._end(True)
-                    if life.orphans:
-                        life.sweep()
+                    if chain.orphans:
+                        chain.sweep()
 
     def resize(self, /, block: Any, size: Any) -> bool:
         """Changes the block's size in place. False: it cannot, and nothing changed."""
@@ -363,10 +363,10 @@ class Allocator:
 
     @locked
     def _live(self) -> list[Any]:
-        return [block for block in self._life.newest_first() if block._allocator is self]
+        return [block for block in self._chain.newest_first() if block._allocator is self]
 
     def _serial(self) -> int:
-        return self._life.serial
+        return self._chain.serial
 
     def _retire(self, block: Any) -> None:
         """Makes a live block stale; through its own chain where that takes single blocks back."""
@@ -386,7 +386,7 @@ class Allocator:
             self._check_use()
             self._drop(0, "reset")
             self._core_.reset()
-            self._life.generation += 1
+            self._chain.generation += 1
 
     def _release(self, serial: int, mark: Any, /) -> None:
         self._collect_buffers()
@@ -401,20 +401,20 @@ class Allocator:
 
     def _drop(self, serial: int, action: str) -> None:
         with lock:
-            life = self._life
-            blocks = life.newest_first(serial)
-            users = life.allocators + sum(block._memory._exported() for block in blocks)
+            chain = self._chain
+            blocks = chain.newest_first(serial)
+            users = chain.dependents + sum(block._memory._exported() for block in blocks)
             if users:
                 raise_exports(
-                    self, action, [block for block in blocks if block._memory._exported()], life.allocators
+                    self, action, [block for block in blocks if block._memory._exported()], chain.dependents
                 )
             self._core_.unwind()
             for block in blocks:
-                life.sweep(serial)  # first what lies above it, as a stack wants it
+                chain.sweep(serial)  # first what lies above it, as a stack wants it
                 self._retire(block)
-            life.sweep(serial)
-            for lost in [s for s in life.orphans if s > serial]:
-                del life.orphans[lost]
+            chain.sweep(serial)
+            for lost in [s for s in chain.orphans if s > serial]:
+                del chain.orphans[lost]
 
     def _shut(self, left: tuple[str, Any], /) -> None:
         self._collect_buffers()
@@ -426,13 +426,13 @@ class Allocator:
             if users:
                 raise_exports(self, "close", [block for block in blocks if block._memory._exported()], self._users)
             for block in blocks:
-                self._life.sweep(block._serial, self._core_)  # first what lies above it
+                self._chain.sweep(block._serial, self._core_)  # first what lies above it
                 self._retire(block)
-            self._life.sweep(core=self._core_)
+            self._chain.sweep(core=self._core_)
             self._closed, self._left = True, left
             self._leave()
             self._core_.clear()
             # from here on nothing leads from it to what it stood on
-            life, self._life, upstream, self._upstream_ = self._life, _Life(), self._upstream_, None
-            self._life.generation = life.generation
-        del upstream, life  # outside of the lock: they may go, and run any code
+            chain, self._chain, upstream, self._upstream_ = self._chain, _Chain(), self._upstream_, None
+            self._chain.generation = chain.generation
+        del upstream, chain  # outside of the lock: they may go, and run any code

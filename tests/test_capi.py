@@ -31,8 +31,8 @@ class Environment:
         venv.create(place / "venv", with_pip=False, symlinks=True)
         self.python = place / "venv" / "bin" / "python"
         (site,) = (place / "venv" / "lib").glob("python*/site-packages")
-        # cffi and setuptools are looked for here last, so what is installed there comes first; in an environment that
-        # stands on another they are the other's
+        # cffi and setuptools are looked for here last, so what is installed there comes first; they may be
+        # in another environment that this one stands on
         here = [sysconfig.get_path("purelib"), *(path for path in sys.path if path.endswith("site-packages"))]
         (site / "zz_last.pth").write_text("".join(f"{path}\n" for path in here))
         where = ("--prefix", place / "venv", "--ignore-installed")

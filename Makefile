@@ -387,6 +387,10 @@ differential: $(VENV)/.installed-test ## 200,000 generated operations on both ba
 .PHONY: c-tests-coverage
 c-tests-coverage: $(C_TESTS:tests/c/%.c=build/c-tests/coverage/%.passed) # with counters; scripts/coverage.py reads them
 
+build/c-tests/coverage/%.passed: build/c-tests/coverage/%
+	NM_TEST_EVERY=13 $(C_TEST_LIMIT) ./$<
+	@touch $@
+
 coverage: ## line coverage of csrc and src together, at least 95 %, on the latest CPython at hand or on PYTHON; some minutes
 	$(PYTHON) scripts/coverage.py $(if $(filter command environment,$(origin PYTHON)),--python $(PYTHON)) $(ARGS)
 

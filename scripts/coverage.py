@@ -33,9 +33,13 @@ FILES = (
 )
 
 
-#: what a counter of lines in the interpreter changes: it allocates, its module cannot be loaded twice in a process,
-#: and it fails aloud where the interpreter's dictionary is emptied below it
+#: what a counter of lines in the interpreter changes: it allocates, imports, starts in the main interpreter alone,
+#: and fails aloud where the interpreter's dictionary is emptied below it
 DISTURBED = (
+    "tests/test_config.py::test_the_engine_alone_is_lean",
+    "tests/test_engine.py::TestAtTheStart::test_other_interpreters_leave_it_to_the_first",
+    "tests/test_engine.py::TestAtTheStart::test_in_other_interpreters_nothing_is_imported",
+    "tests/test_engine.py::test_an_isolated_interpreter_has_the_pure_backend",
     "tests/test_engine.py::TestObjects::test_counts_every_allocation_by_size",
     "tests/test_engine.py::TestObjects::test_subinterpreters",
     "tests/contract/test_lifetime.py::test_each_interpreter_has_errors_of_its_own",

@@ -502,6 +502,8 @@ class Python(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_Assign(self, node: ast.Assign) -> None:
+        if any(isinstance(target, ast.Name) and target.id == "TYPE_CHECKING" for target in node.targets):
+            return  # as if typing had been imported: what stands under it is never run
         if all(isinstance(target, (ast.Attribute, ast.Subscript)) for target in node.targets):
             self.replace(node, "pass", "statement deleted")
         self.visit(node.value)

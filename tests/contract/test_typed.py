@@ -497,3 +497,43 @@ def test_items_come_in_runs(nm: Binding, fmt: str, arguments: dict[str, Any], ru
             assert arena.stats.live == n + 1
     stride = max({"d": 8, "2000s": 2000, "5000s": 5000}[fmt], arguments.get("align", 0))
     assert (arena.stats.current, len(arena)) == (sum(runs) * stride, sum(runs))
+
+
+@pytest.mark.parametrize(
+    ("fmt", "value", "advice"),
+    [
+        ("i", "x", "text is encoded first, as name.encode(), and decoded when it comes back"),
+        ("4s i", ("x", 1), "text is encoded first, as name.encode(), and decoded when it comes back"),
+        ("i", (1, 2), "an item is one value"),
+        ("2i", (1, 2, 3), "an item is a tuple of 2 values"),
+        ("2i", 1, "an item is a tuple of 2 values"),
+        ("b", 300, "values are those that struct.pack takes: ints in the range of their field, bytes for s and p"),
+    ],
+)
+def test_advice_for_a_value_that_does_not_fit(nm: Binding, fmt: str, value: Any, advice: str) -> None:
+    """ARENA-8"""
+    with nm.TypedArena(fmt) as arena, pytest.raises(InvalidLayout) as caught:
+        arena.append(value)
+    assert caught.value.suggestion == advice
+
+
+def test_a_run_for_which_there_is_no_memory(nm: Binding) -> None:
+    """Either both of an arena's lists have it or neither: what comes after it lies where it is read."""
+
+    class Full(list):  # type: ignore[type-arg]
+        full = False
+
+        def append(self, item: Any) -> None:
+            if self.full:
+                raise MemoryError
+            super().append(item)
+
+    with nm.TypedArena("i") as arena:
+        arena.append(7)
+        starts = arena._starts = Full(arena._starts)
+        starts.full = True
+        with pytest.raises(MemoryError):
+            arena.extend(range(10**6))
+        starts.full, count = False, len(arena)
+        arena.extend(range(count, count + 50_000))
+        assert arena[count + 49_999] == count + 49_999 and arena[0] == 7

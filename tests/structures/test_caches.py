@@ -314,6 +314,36 @@ def test_threads_compute_once() -> None:
     assert cache.get_or_compute("b", lambda: 3) == 3
 
 
+def test_an_error_reaches_the_threads_that_wait() -> None:
+    """CACHE-3"""
+    cache, entered, go = Cache().with_dedup(), threading.Event(), threading.Event()
+    found: list[BaseException] = []
+
+    def compute() -> None:
+        entered.set()
+        assert go.wait(60)
+        raise OSError("down")
+
+    def work() -> None:
+        try:
+            cache.get_or_compute("key", compute)
+        except OSError as error:
+            found.append(error)
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(4)]
+    threads[0].start()
+    assert entered.wait(60)
+    (flight,) = cache._flights.values()
+    for thread in threads[1:]:
+        thread.start()
+    while len(flight._condition._waiters) < 3:  # they are about to
+        threading.Event().wait(0.001)
+    go.set()
+    for thread in threads:
+        thread.join(60)
+    assert [str(error) for error in found] == ["down"] * 4
+
+
 def test_a_breaker(clock: Clock) -> None:
     """CACHE-4"""
     cache = Cache(clock=clock).with_circuit_breaker(clock=clock)

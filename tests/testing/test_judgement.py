@@ -164,7 +164,12 @@ def test_which_are_one_fault(needs_native: None) -> None:
         return made.judged(attempt)[1]
 
     line = PythonFrame("a.py", 3, "f")
-    told = {"kind": "wrong exception", "detail": "KeyError: x", "raised": True, "traceback": [("b.py", 9, "g")]}
+    told = {
+        "kind": "wrong exception",
+        "detail": "KeyError: x",
+        "raised": True,
+        "traceback": [("b.py", 9, "g"), ("c.py", 1, "h")],
+    }
     assert key() == ("leak", (line,))
     assert key(c=EXTENSION) == ("leak", ("/x/ext.so", 31))
     assert key(said={"kind": "wrong result", "detail": "1: 2"}) == ("wrong result", ("1",))

@@ -80,7 +80,7 @@ TESTS = {
         "tests/test_engine.py",
     ),
     "src/nativemem/backends/pure/": (CONTRACT, "tests/test_pure_details.py", "tests/test_differential.py"),
-    "src/nativemem/commands/doctor.py": ("tests/test_doctor.py",),
+    "src/nativemem/commands/doctor.py": ("tests/test_doctor_parts.py", "tests/test_doctor.py"),
     "src/nativemem/commands/probes.py": ("tests/test_doctor.py",),
     "src/nativemem/backends/selection.py": (
         "tests/test_core.py",
@@ -614,7 +614,8 @@ MORE = (
         f"tests/test_{name}.py"
         for name in (
             "scopes engine numpy_hook core config errors cli cport cffi_hook capi memlib presets machine"
-            " pure_details differential examples run_is_python errors_doc goes_on doctor probes"
+            " pure_details differential examples run_is_python errors_doc goes_on doctor doctor_parts probes"
+            " startup"
             " free_threaded denials imports values run_words"
         ).split()
     ),

@@ -94,7 +94,7 @@ VARIANTS = (
     ),
     Variant("pythons", "test-pythons", "each CPython at hand, from 3.10 on"),
     Variant("newest", "test-newest", "the newest CPython of Debian sid", "scripts/test_newest.sh", (), True),
-    Variant("free-threaded", "test-free-threaded", "a CPython without the lock (pure backend)", "", (), True),
+    Variant("free-threaded", "test-free-threaded", "a CPython without the lock", "", (), True),
     Variant("overcommit", "test-overcommit", "vm.overcommit_memory=2", "", (), True),
     Variant("dist", "dist", "sdist -> wheel -> fresh environment -> tests, for each CPython; the pure wheel"),
     Variant(

@@ -731,7 +731,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_in(
         "binding/held.c",
-        ("array-callbacks-in-the-midst", "if (!last || (b->weakrefs == NULL && b->state != DAMAGED && Py_REFCNT((PyObject *)b->allocator) > 1)) {", "if (true) {"),
+        ("array-callbacks-in-the-midst", "return b->weakrefs == NULL && b->state != DAMAGED && Py_REFCNT((PyObject *)b->allocator) > 1;", "return true;"),
         tests=CONTRACT,
     ),
     *_in(

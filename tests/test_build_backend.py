@@ -53,7 +53,7 @@ def test_where_the_core_can_be_built_cffi_is_asked_for(
     known = backend.FIRST <= sys.version_info[:2] <= backend.LAST
     cpython = platform.python_implementation() == "CPython"
     possible = known and cpython and not sysconfig.get_config_var("Py_GIL_DISABLED") and sys.maxsize > 1 << 32
-    assert asked_for(backend) == (["cffi>=1.17"] if possible else [])
+    assert asked_for(backend) == ([backend.CFFI] if possible else [])
 
 
 def test_a_pure_build_asks_for_nothing(backend: types.ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,6 +78,7 @@ def narrow(patch: pytest.MonkeyPatch) -> None:
 def free_threaded(patch: pytest.MonkeyPatch) -> None:
     real = sysconfig.get_config_var
     patch.setattr(sysconfig, "get_config_var", lambda name: 1 if name == "Py_GIL_DISABLED" else real(name))
+    patch.setattr(sys, "version_info", (3, 13, 5, "final", 0))
 
 
 def unknown(patch: pytest.MonkeyPatch) -> None:
@@ -91,7 +92,7 @@ def unknown(patch: pytest.MonkeyPatch) -> None:
         (pypy, "needs CPython, and this is PyPy"),
         (windows, "needs a POSIX system, and this is Windows"),
         (narrow, "needs a 64-bit interpreter, and this one has 32 bits"),
-        (free_threaded, "does not run on a free-threaded interpreter"),
+        (free_threaded, "does not run on a free-threaded interpreter before 3.14"),
         (unknown, "knows the insides of CPython 3.10 to 3.15, and this is 3.99.0a1"),
     ],
 )
@@ -113,6 +114,22 @@ def test_where_there_can_be_no_core(
     assert said.startswith("USE_NATIVE_MEM=1: the C core ")
     assert why in said
     assert "\n" not in said
+
+
+def test_without_the_lock_the_core_is_asked_for(
+    backend: types.ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """PYV-2: `auto` builds the pure package there, and `1` the core, from 3.14 on."""
+    monkeypatch.setenv("CC", compiler(tmp_path, "exit 0"))
+    with monkeypatch.context() as patch:
+        free_threaded(patch)
+        patch.setattr(platform, "python_implementation", lambda: "CPython")
+        patch.setattr(sys, "version_info", (3, 14, 4, "final", 0))
+        assert asked_for(backend) == []
+        assert "where it is asked for, by USE_NATIVE_MEM=1" in backend.obstacle()
+        backend.obstacle.cache_clear()
+        patch.setenv("USE_NATIVE_MEM", "1")
+        assert asked_for(backend) == [backend.CFFI]
 
 
 @pytest.mark.parametrize(

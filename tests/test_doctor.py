@@ -16,7 +16,7 @@ import pytest
 
 import nativemem
 from nativemem.backends.machine import is_free_threaded
-from nativemem.backends.selection import NOT_WITHOUT_LOCK
+from nativemem.backends.selection import FREE_THREADED, without_lock
 from nativemem.commands import doctor as _doctor
 
 PACKAGE = Path(nativemem.__file__).parent
@@ -121,8 +121,8 @@ REASON = "there is no C compiler: cc: No such file or directory"
 def test_a_package_without_the_core(record: dict[str, Any] | None, state: str, why: str, tmp_path: Path) -> None:
     """What is wanted and missing is declined; what was not wanted is off, and no failure."""
     cure = "USE_NATIVE_MEM=1 pip install"
-    if is_free_threaded():  # whatever is done about a build
-        why, cure = NOT_WITHOUT_LOCK, "take the interpreter of that version that has the lock"
+    if is_free_threaded() and sys.version_info[:2] < FREE_THREADED:  # whatever is done about a build
+        why, cure = without_lock(), "take the interpreter of that version that has the lock"
     rows = rows_of(python(*COMMAND, "--json", PYTHONPATH=copy(tmp_path, record)))
     assert rows["core"]["state"] == rows["engine"]["state"] == rows["scopes"]["state"] == state
     assert rows["core"]["reason"].startswith(why)
@@ -139,7 +139,7 @@ def test_a_package_without_the_core(record: dict[str, Any] | None, state: str, w
             "needs CPython",
         ),
         ("sys.maxsize = (1 << 31) - 1", "needs a 64-bit interpreter"),
-        ("sys.abiflags = 't'", "does not run on a free-threaded interpreter"),
+        ("sys.abiflags, sys.version_info = 't', (3, 13, 5)", "does not run on a free-threaded interpreter"),
     ],
 )
 def test_an_interpreter_that_can_have_no_core(change: str, why: str, tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_which_meter(monkeypatch: pytest.MonkeyPatch) -> None:
         ("native", False, None),
         ("native", True, "arrays alone are the engine's"),
         ("pure", False, "pure backend (nativemem doctor says why)"),
-        ("pure", True, f"pure backend, as {startup.NOT_WITHOUT_LOCK}; what threads take within that time is not "
+        ("pure", True, f"pure backend, as {startup.without_lock()}; what threads take within that time is not "
          "bounded, nor what C code takes by itself"),
     ):  # fmt: skip
         monkeypatch.setattr(startup, "select", lambda asked, backend=backend: backend)

@@ -38,7 +38,7 @@ static NM_COLD char *allocator_retry(AllocatorObject *a, size_t size, size_t ali
     PyObject *asked = NULL;
     int again = 1;
     if (a->chain->orphans != 0 && nm__chain_sweep(a->chain)) ptr = a->port.methods->alloc(a->port.self, size, align);
-    while (ptr == NULL && (again = nm__pressure_retry(a, failure, &asked)) == 1 && nm__block_prepare()) {
+    while (ptr == NULL && (again = nm__pressure_retry(a, failure, &asked)) == 1 && nm__block_is_prepared()) {
         ptr = a->port.methods->alloc(a->port.self, size, align);
         if (ptr == NULL) failure = nm_last_failure();
     }
@@ -63,15 +63,8 @@ static NM_COLD void allocator_sample(AllocatorObject *a, BlockObject *b) {
     PyErr_Restore(type, value, traceback);
 }
 
-NM_INLINE PyObject *allocator_block_at(AllocatorObject *a, char *ptr, size_t size, size_t align) {
-    BlockObject *b = nm__block_spares;
-    nm__block_spares = b->older;
-    nm__block_spare_count--;
-#ifdef Py_DEBUG
-    _Py_NewReference((PyObject *)b); /* keeps the interpreter's own count of references */
-#else
-    Py_SET_REFCNT((PyObject *)b, 1); /* the type is still set */
-#endif
+NM_INLINE PyObject *allocator_block_at(BlockObject *spare, AllocatorObject *a, char *ptr, size_t size, size_t align) {
+    BlockObject *b = nm__block_take_spare(spare);
     b->allocator = (AllocatorObject *)Py_NewRef((PyObject *)a);
     b->ptr = ptr;
     b->size = (Py_ssize_t)size;
@@ -85,22 +78,28 @@ NM_INLINE PyObject *allocator_block_at(AllocatorObject *a, char *ptr, size_t siz
     return (PyObject *)b;
 }
 
-PyObject *nm__allocator_block_at(AllocatorObject *a, char *ptr, size_t size, size_t align) {
-    return allocator_block_at(a, ptr, size, align);
+PyObject *nm__allocator_block_at(BlockObject *spare, AllocatorObject *a, char *ptr, size_t size, size_t align) {
+    return allocator_block_at(spare, a, ptr, size, align);
 }
 
 /* Pre: a layout. NULL with an error set: refused. */
 NM_INLINE PyObject *allocator_make_block(AllocatorObject *a, size_t size, size_t align) {
+    NM_GUARD_ALLOCATOR(a);
     if (NM_UNLIKELY(size == 0) && !nm__core_allows(a, "check")) return NULL;
-    if (NM_UNLIKELY(!nm__block_prepare())) return NULL;
+    BlockObject *spare = nm__block_prepare();
+    if (NM_UNLIKELY(spare == NULL)) return NULL;
     if (NM_UNLIKELY(size == 0)) {
-        if (!a->closed) return allocator_block_at(a, nm_empty_block, 0, align);
+        if (!a->closed) return allocator_block_at(spare, a, nm_empty_block, 0, align);
+        nm__block_put_back(spare);
         nm__raise_closed(a); /* meanwhile */
         return NULL;
     }
     char *ptr = a->port.methods->alloc(a->port.self, size, align);
-    if (NM_UNLIKELY(ptr == NULL) && (ptr = allocator_retry(a, size, align)) == NULL) return NULL;
-    PyObject *block = allocator_block_at(a, ptr, size, align);
+    if (NM_UNLIKELY(ptr == NULL) && (ptr = allocator_retry(a, size, align)) == NULL) {
+        nm__block_put_back(spare);
+        return NULL;
+    }
+    PyObject *block = allocator_block_at(spare, a, ptr, size, align);
     if (NM_UNLIKELY(nm__sampler_is_on())) allocator_sample(a, (BlockObject *)block);
     return block;
 }
@@ -151,6 +150,7 @@ PyObject *nm__allocator_new_block(PyObject *allocator, size_t size, size_t align
         nm__raise_refusal(a, (nm_failure){NM_INVALID_LAYOUT, size, 0, 0}, size, align);
         return NULL;
     }
+    NM_GUARD_ALLOCATOR(a);
     PyObject *block = allocator_make_block(a, size, align);
     if (block != NULL && zero) memset(((BlockObject *)block)->ptr, 0, size); /* first: a callback that is told may free it */
     return nm__pressure_after(block);
@@ -170,6 +170,7 @@ BlockObject *nm__allocator_own_block(AllocatorObject *a, PyObject *arg, const ch
 }
 
 static PyObject *allocator_free(AllocatorObject *a, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
+    NM_GUARD_ALLOCATOR(a);
     PyObject *bound[2];
     if (NM_UNLIKELY(nargs != 1 || names != NULL)) {
         if (!nm__arguments_bind(&free_takes, args, nargs, names, bound)) return NULL;
@@ -180,6 +181,7 @@ static PyObject *allocator_free(AllocatorObject *a, PyObject *const *args, Py_ss
 }
 
 static PyObject *allocator_resize(AllocatorObject *a, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
+    NM_GUARD_ALLOCATOR(a);
     size_t size, align;
     PyObject *bound[2];
     if (NM_UNLIKELY(nargs != 2 || names != NULL)) {
@@ -214,10 +216,11 @@ static PyObject *allocator_resize(AllocatorObject *a, PyObject *const *args, Py_
     return nm__pressure_after(result);
 }
 
-void nm__allocator_leave_upstream(AllocatorObject *a) {
-    if (a->upstream == NULL) return;
-    a->upstream->users--;
-    if (!a->wraps) a->upstream->chain->dependents--;
+void nm__allocator_leave_upstream(AllocatorObject *upstream, bool wraps) {
+    if (upstream == NULL) return;
+    NM_GUARD_ALLOCATOR(upstream);
+    upstream->users--;
+    if (!wraps) upstream->chain->dependents--;
 }
 
 static PyObject *allocator_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
@@ -226,6 +229,9 @@ static PyObject *allocator_new(PyTypeObject *type, PyObject *args, PyObject *kwa
     if (a == NULL) return NULL;
     a->port.methods = a->inner.methods = &nm__closed_methods;
     a->chain = &a->own;
+#ifdef Py_GIL_DISABLED
+    atomic_init(&a->guard, (PyObject *)a);
+#endif
     return (PyObject *)a;
 }
 
@@ -238,15 +244,21 @@ static int allocator_traverse(AllocatorObject *a, visitproc visit, void *arg) {
     return 0;
 }
 
-static void allocator_dealloc(AllocatorObject *a) {
-    PyObject_GC_UnTrack(a);
-    if (a->weakrefs != NULL) PyObject_ClearWeakRefs((PyObject *)a);
+/* Its orphans go with it. */
+static void allocator_depart(AllocatorObject *a) {
+    NM_GUARD_ALLOCATOR(a);
     for (BlockObject *b = a->chain->newest, *older; b != NULL && a->chain->orphans != 0; b = older) {
         older = b->older;
         if (b->state == ORPHAN && b->allocator == a) nm__chain_retire(b);
     }
     nm__chain_forget_retired(a->chain);
-    if (a->attached && !a->closed) nm__allocator_leave_upstream(a);
+}
+
+static void allocator_dealloc(AllocatorObject *a) {
+    PyObject_GC_UnTrack(a);
+    if (NM_UNLOCKED || a->weakrefs != NULL) PyObject_ClearWeakRefs((PyObject *)a);
+    allocator_depart(a);
+    if (a->attached && !a->closed) nm__allocator_leave_upstream(a->upstream, a->wraps);
     Py_CLEAR(a->core);
     Py_CLEAR(a->handle);
     Py_CLEAR(a->upstream);
@@ -255,41 +267,49 @@ static void allocator_dealloc(AllocatorObject *a) {
 }
 
 static PyObject *allocator_closed(AllocatorObject *a, void *unused) {
+    NM_GUARD_ALLOCATOR(a);
     (void)unused;
     return PyBool_FromLong(a->closed || !a->attached);
 }
 
 static PyObject *allocator_upstream(AllocatorObject *a, void *unused) {
+    NM_GUARD_ALLOCATOR(a);
     (void)unused;
     return Py_NewRef(a->upstream == NULL ? Py_None : (PyObject *)a->upstream);
 }
 
 static PyObject *allocator_left(AllocatorObject *a, void *unused) {
+    NM_GUARD_ALLOCATOR(a);
     (void)unused;
     return Py_NewRef(a->left == NULL ? Py_None : a->left);
 }
 
 static PyObject *allocator_core(AllocatorObject *a, void *unused) {
+    NM_GUARD_ALLOCATOR(a);
     (void)unused;
     return Py_NewRef(a->core == NULL ? Py_None : a->core);
 }
 
 static PyObject *allocator_id(AllocatorObject *a, void *unused) {
+    NM_GUARD_ALLOCATOR(a);
     (void)unused;
     return PyLong_FromUnsignedLongLong(a->id);
 }
 
 static PyObject *allocator_depth(AllocatorObject *a, void *unused) {
+    NM_GUARD_ALLOCATOR(a);
     (void)unused;
     return PyLong_FromLong(a->depth);
 }
 
 static PyObject *allocator_natural(AllocatorObject *a, void *unused) {
+    NM_GUARD_ALLOCATOR(a);
     (void)unused;
     return PyLong_FromSize_t(a->natural);
 }
 
 static PyObject *allocator_generation(AllocatorObject *a, void *unused) {
+    NM_GUARD_ALLOCATOR(a);
     (void)unused;
     return PyLong_FromUnsignedLongLong(a->chain->generation);
 }

@@ -18,8 +18,8 @@ typedef struct {
 
 typedef struct {
     PyObject_HEAD
-    Bits *bits; /* NULL: exhausted */
-    Py_ssize_t next;
+    Bits *bits; /* NULL: finished */
+    Py_ssize_t next; /* negative: finished */
 } BitsIter;
 
 static PyTypeObject Bits_Type, BitsIter_Type;
@@ -103,6 +103,7 @@ static bool bit_bound(Bits *b, PyObject *arg, Py_ssize_t *out) {
 }
 
 static PyObject *bits_do(Bits *b, Verb verb, PyObject *const *args, Py_ssize_t n, const char *name) {
+    NM_GUARD_OBJECT(b);
     Py_ssize_t start = 0, stop = b->capacity;
     if (n > 2 || (n == 0 && verb != CLEAR))
         return PyErr_Format(PyExc_TypeError, "%s takes a bit, or start and stop (%zd arguments given)", name, n);
@@ -119,6 +120,7 @@ static PyObject *bits_clear(Bits *b, PyObject *const *args, Py_ssize_t n) { retu
 static PyObject *bits_toggle(Bits *b, PyObject *const *args, Py_ssize_t n) { return bits_do(b, TOGGLE, args, n, "toggle"); }
 
 static PyObject *bits_add(Bits *b, PyObject *arg) {
+    NM_GUARD_OBJECT(b);
     Py_ssize_t i = bit_number(b, arg);
     if (i < 0) return NULL;
     (void)bits_change(b, SET, i, i + 1);
@@ -126,6 +128,7 @@ static PyObject *bits_add(Bits *b, PyObject *arg) {
 }
 
 static Py_ssize_t bits_length(Bits *b) {
+    NM_GUARD_OBJECT(b);
     Py_ssize_t n = 0;
     if (!bits_open(b)) return -1;
     for (Py_ssize_t w = 0; w < words_of(b); w++) n += __builtin_popcountll(b->words[w]);
@@ -134,6 +137,7 @@ static Py_ssize_t bits_length(Bits *b) {
 
 /* What is no int is never in it, unless it is equal to one. Runs Python code for those. */
 static int bits_contains(Bits *b, PyObject *arg) {
+    NM_GUARD_OBJECT(b);
     if (!bits_open(b)) return -1;
     PyObject *number = PyLong_CheckExact(arg) ? Py_NewRef(arg) : PyObject_CallMethod((PyObject *)b, "_sought", "(O)", arg);
     if (number == NULL) return -1;
@@ -145,6 +149,7 @@ static int bits_contains(Bits *b, PyObject *arg) {
 }
 
 static PyObject *bits_discard(Bits *b, PyObject *arg) {
+    NM_GUARD_OBJECT(b);
     int there = bits_contains(b, arg);
     if (there < 0) return NULL;
     if (there) {
@@ -156,6 +161,7 @@ static PyObject *bits_discard(Bits *b, PyObject *arg) {
 }
 
 static PyObject *bits_search(Bits *b, PyObject *const *args, Py_ssize_t n, bool value) {
+    NM_GUARD_OBJECT(b);
     Py_ssize_t i = 0;
     if (n > 1) return PyErr_Format(PyExc_TypeError, "takes at most 1 argument (%zd given)", n);
     if ((n == 1 && !bit_bound(b, args[0], &i)) || !bits_open(b)) return NULL;
@@ -167,6 +173,7 @@ static PyObject *bits_next_set(Bits *b, PyObject *const *args, Py_ssize_t n) { r
 static PyObject *bits_next_clear(Bits *b, PyObject *const *args, Py_ssize_t n) { return bits_search(b, args, n, false); }
 
 static PyObject *bits_iter(Bits *b) {
+    NM_GUARD_OBJECT(b);
     if (!bits_open(b)) return NULL;
     BitsIter *it = PyObject_GC_New(BitsIter, &BitsIter_Type);
     if (it == NULL) return NULL;
@@ -175,16 +182,23 @@ static PyObject *bits_iter(Bits *b) {
     PyObject_GC_Track(it);
     return (PyObject *)it;
 }
+/* One that is finished lets go of the bits, but where the guard of another thread in iter_next is theirs. */
+static inline bool iter_is_finished(const BitsIter *it) { return NM_UNLOCKED ? it->next < 0 : it->bits == NULL; }
+static void iter_finish(BitsIter *it) {
+    if (NM_UNLOCKED) it->next = -1;
+    else Py_CLEAR(it->bits);
+}
+
 static PyObject *iter_next(BitsIter *it) {
+    NM_GUARD_OBJECT(it->bits);
     Bits *b = it->bits;
-    if (b == NULL || !bits_open(b)) return NULL;
+    if (iter_is_finished(it) || !bits_open(b)) return NULL;
     Py_ssize_t i = bits_next(b, it->next, true);
     if (i < b->capacity) {
         it->next = i + 1;
         return PyLong_FromSsize_t(i);
     }
-    it->bits = NULL;
-    Py_DECREF(b);
+    iter_finish(it);
     return NULL;
 }
 static int iter_traverse(BitsIter *it, visitproc visit, void *arg) {
@@ -216,6 +230,7 @@ static bool bits_take(Bits *b, PyObject *buffer, Py_ssize_t capacity) {
 
 /* _attach(buffer, capacity) */
 static PyObject *bits_attach(Bits *b, PyObject *args) {
+    NM_GUARD_OBJECT(b);
     PyObject *buffer;
     Py_ssize_t capacity;
     if (!PyArg_ParseTuple(args, "On", &buffer, &capacity)) return NULL;
@@ -225,6 +240,7 @@ static PyObject *bits_attach(Bits *b, PyObject *args) {
     Py_RETURN_NONE;
 }
 static PyObject *bits_detach(Bits *b, PyObject *unused) {
+    NM_GUARD_OBJECT(b);
     (void)unused;
     if (b->words == NULL) Py_RETURN_NONE;
     b->words = NULL;
@@ -232,15 +248,18 @@ static PyObject *bits_detach(Bits *b, PyObject *unused) {
     Py_RETURN_NONE;
 }
 static PyObject *bits_resume(Bits *b, PyObject *buffer) {
+    NM_GUARD_OBJECT(b);
     if (b->words == NULL && b->capacity != 0 && !bits_take(b, buffer, b->capacity)) return NULL;
     Py_RETURN_NONE;
 }
 
 static PyObject *bits_closed(Bits *b, void *unused) {
+    NM_GUARD_OBJECT(b);
     (void)unused;
     return PyBool_FromLong(b->words == NULL);
 }
 static PyObject *bits_capacity(Bits *b, void *unused) {
+    NM_GUARD_OBJECT(b);
     (void)unused;
     return PyLong_FromSsize_t(b->capacity);
 }

@@ -25,13 +25,13 @@ static NM_COLD void block_report_damage(BlockObject *b) {
     PyErr_Restore(type, value, traceback);
 }
 
-static void block_dealloc(BlockObject *b) {
-    PyObject_GC_UnTrack(b);
-    AllocatorObject *a = b->allocator;
+/* Pre: nothing refers to it any more. */
+static void block_depart(BlockObject *b, AllocatorObject *a) {
+    NM_GUARD_ALLOCATOR(a);
     if (b->state == LIVE) nm__block_end(b);
     if (NM_UNLIKELY(b->state == DAMAGED)) block_report_damage(b);
     /* Only now that no list gives it away: a callback may ask the allocator for its blocks, or reset it. */
-    if (b->weakrefs != NULL) PyObject_ClearWeakRefs((PyObject *)b);
+    if (NM_UNLOCKED || b->weakrefs != NULL) PyObject_ClearWeakRefs((PyObject *)b);
     if (NM_UNLIKELY(b->state == DYING || b->state == DAMAGED)) {
         b->state = ORPHAN;
         a->chain->orphans++;
@@ -42,6 +42,12 @@ static void block_dealloc(BlockObject *b) {
     } else {
         nm__block_discard(b);
     }
+}
+
+static void block_dealloc(BlockObject *b) {
+    PyObject_GC_UnTrack(b);
+    AllocatorObject *a = b->allocator;
+    block_depart(b, a);
     Py_DECREF(a); /* last: it may run any code */
 }
 
@@ -53,6 +59,7 @@ static int block_traverse(BlockObject *b, visitproc visit, void *arg) {
 static const char *block_dead_word(const BlockObject *b) { return b->state == FREED ? "freed" : "stale"; }
 
 static int block_getbuffer(BlockObject *b, Py_buffer *view, int flags) {
+    NM_GUARD_BLOCK(b);
     if (b->state != LIVE) {
         view->obj = NULL;
         nm__raise_block(b->allocator, (PyObject *)b, block_dead_word(b));
@@ -65,6 +72,7 @@ static int block_getbuffer(BlockObject *b, Py_buffer *view, int flags) {
 }
 
 void nm__block_unexport(BlockObject *b) {
+    NM_GUARD_BLOCK(b);
     b->exports--;
     b->allocator->chain->exports--;
 }
@@ -74,9 +82,13 @@ static void block_releasebuffer(BlockObject *b, Py_buffer *view) {
     nm__block_unexport(b);
 }
 
-static Py_ssize_t block_length(BlockObject *b) { return b->size; }
+static Py_ssize_t block_length(BlockObject *b) {
+    NM_GUARD_BLOCK(b);
+    return b->size;
+}
 
 static PyObject *block_repr(BlockObject *b) {
+    NM_GUARD_BLOCK(b);
     if (b->state != LIVE) return PyUnicode_FromFormat("<Block %zd B, %s>", b->size, block_dead_word(b));
     return PyUnicode_FromFormat("<Block %zd B at %p>", b->size, b->ptr);
 }
@@ -109,11 +121,13 @@ PyObject *nm__block_free(BlockObject *b) {
 }
 
 static PyObject *block_free(BlockObject *b, PyObject *unused) {
+    NM_GUARD_BLOCK(b);
     (void)unused;
     return nm__block_free(b);
 }
 
 static PyObject *block_enter(BlockObject *b, PyObject *unused) {
+    NM_GUARD_BLOCK(b);
     (void)unused;
     if (b->state != LIVE) {
         nm__raise_block(b->allocator, (PyObject *)b, block_dead_word(b));
@@ -124,6 +138,7 @@ static PyObject *block_enter(BlockObject *b, PyObject *unused) {
 
 /* NumPy asks for the buffer first, and, where that is refused, would make an array of one object. */
 static PyObject *block_array(BlockObject *b, PyObject *args, PyObject *kwargs) {
+    NM_GUARD_BLOCK(b);
     if (b->state != LIVE) {
         nm__raise_block(b->allocator, (PyObject *)b, block_dead_word(b));
         return NULL;
@@ -143,12 +158,14 @@ static PyObject *block_array(BlockObject *b, PyObject *args, PyObject *kwargs) {
 }
 
 static PyObject *block_exit(BlockObject *b, PyObject *args) {
+    NM_GUARD_BLOCK(b);
     (void)args;
     if (b->state != LIVE) Py_RETURN_NONE;
     return nm__block_free(b);
 }
 
 static PyObject *block_size(BlockObject *b, void *unused) {
+    NM_GUARD_BLOCK(b);
     (void)unused;
     return PyLong_FromSsize_t(b->size);
 }
@@ -159,11 +176,13 @@ static PyObject *block_align(BlockObject *b, void *unused) {
 }
 
 static PyObject *block_alive(BlockObject *b, void *unused) {
+    NM_GUARD_BLOCK(b);
     (void)unused;
     return PyBool_FromLong(b->state == LIVE);
 }
 
 static PyObject *block_address(BlockObject *b, void *unused) {
+    NM_GUARD_BLOCK(b);
     (void)unused;
     if (b->state != LIVE) {
         nm__raise_block(b->allocator, (PyObject *)b, block_dead_word(b));
@@ -173,6 +192,7 @@ static PyObject *block_address(BlockObject *b, void *unused) {
 }
 
 static PyObject *block_usable(BlockObject *b, void *unused) {
+    NM_GUARD_BLOCK(b);
     (void)unused;
     if (b->state != LIVE) {
         nm__raise_block(b->allocator, (PyObject *)b, block_dead_word(b));

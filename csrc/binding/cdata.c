@@ -32,12 +32,14 @@ static PyObject *cdata_new_call(CdataNew *self, PyObject *const *args, size_t fl
     size_t bytes, align;
     if (NM_UNLIKELY(names != NULL || n < 1 || n > 2)) return PyObject_Vectorcall(self->slow, args, flags, names);
     PyObject *init = n == 2 ? args[1] : Py_None;
-    PyObject *entry = PyDict_GetItemWithError(self->known, args[0]);
+    PyObject *entry = nm__dict_get(self->known, args[0]);
     if (NM_UNLIKELY(entry == NULL || !cdata_is_simple(entry, init, &bytes, &align))) {
+        Py_XDECREF(entry);
         PyErr_Clear(); /* also of a type that cannot be looked up */
         return PyObject_Vectorcall(self->slow, args, flags, names);
     }
-    PyObject *ctype = Py_NewRef(PyTuple_GET_ITEM(entry, 0)); /* what follows may run any code */
+    PyObject *ctype = Py_NewRef(PyTuple_GET_ITEM(entry, 0));
+    Py_DECREF(entry);
     PyObject *block = nm__allocator_new_block(self->allocator, bytes, align, self->zero), *data = NULL;
     if (block != NULL) {
         PyObject *pair[] = {ctype, block};

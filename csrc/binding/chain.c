@@ -2,6 +2,9 @@
 
 #include "tuning.h"
 
+#ifdef Py_GIL_DISABLED
+void nm__block_discard(BlockObject *b) { PyObject_GC_Del(b); }
+#else
 BlockObject *nm__block_spares;
 int nm__block_spare_count;
 
@@ -23,6 +26,7 @@ void nm__block_discard(BlockObject *b) {
         PyObject_GC_Del(b);
     }
 }
+#endif
 
 /* It runs with each free, so it does not walk through the live blocks: there may be many, and an orphan may stay for
  * long. */
@@ -91,10 +95,11 @@ PyObject *nm__chain_list(const Chain *chain, uint64_t after, const AllocatorObje
     Py_ssize_t count = 0, i = 0;
     BlockObject *first = chain_next(chain->newest, after, of, exported);
     for (BlockObject *b = first; b != NULL; b = chain_next(b->older, after, of, exported)) count++;
-    int was_on = PyGC_Disable(); /* before 3.12 it would run inside */
+    int was_on = nm__collections_stop(); /* before 3.12 it would run inside */
     PyObject *list = PyList_New(count);
-    if (was_on) PyGC_Enable();
+    nm__collections_go_on(was_on);
     for (BlockObject *b = list == NULL ? NULL : first; b != NULL; b = chain_next(b->older, after, of, exported))
-        PyList_SET_ITEM(list, i++, Py_NewRef((PyObject *)b));
+        if (nm__block_reference(b)) PyList_SET_ITEM(list, i++, (PyObject *)b);
+    if (NM_UNLIKELY(list != NULL && i < count) && PyList_SetSlice(list, i, count, NULL) < 0) Py_CLEAR(list);
     return list;
 }

@@ -28,14 +28,49 @@ static inline void nm__chain_unlink(BlockObject *b) {
     if (b->older != NULL) b->older->newer = b->newer;
 }
 
+/* A spare object is prepared before memory is taken, as a collection may run then: a reset or a close of the allocator among
+ * other code. From there to the linked block no Python code runs. Whoever prepared one that is not used puts it back. */
+#ifdef Py_GIL_DISABLED
+/* Each call has its own: an object that one thread has let go of is not another's to be used again. */
+static inline BlockObject *nm__block_prepare(void) { return PyObject_GC_New(BlockObject, &nm__block_type); }
+static inline bool nm__block_is_prepared(void) { return true; }
+static inline void nm__block_put_back(BlockObject *spare) { PyObject_GC_Del(spare); }
+static inline BlockObject *nm__block_take_spare(BlockObject *spare) {
+    PyUnstable_EnableTryIncRef((PyObject *)spare); /* see nm__block_reference */
+    return spare;
+}
+/* A new reference to a block on the chain's list; false where the last one has just gone: another thread waits for the guard
+ * to end it. */
+static inline bool nm__block_reference(BlockObject *b) { return PyUnstable_TryIncRef((PyObject *)b) != 0; }
+#else
 /* Dead Block objects kept for reuse, linked by `older`. */
 extern BlockObject *nm__block_spares;
 extern int nm__block_spare_count;
 NM_COLD bool nm__block_add_spare(void);
 
-/* Post: there is a spare object; false with an error set. A collection may run here: a reset or a close of the allocator
- * among other code. So this comes before memory is taken, and from there to the linked block no Python code runs. */
-static inline bool nm__block_prepare(void) { return NM_LIKELY(nm__block_spares != NULL) || nm__block_add_spare(); }
+/* Where there is one it is the first in the list: Python code that runs may take it, so it is asked for again after that.
+ * NULL with an error set. */
+static inline BlockObject *nm__block_prepare(void) {
+    return NM_LIKELY(nm__block_spares != NULL) || nm__block_add_spare() ? nm__block_spares : NULL;
+}
+static inline bool nm__block_is_prepared(void) { return nm__block_prepare() != NULL; }
+static inline void nm__block_put_back(BlockObject *spare) { (void)spare; }
+static inline BlockObject *nm__block_take_spare(BlockObject *spare) {
+    spare = nm__block_spares;
+    nm__block_spares = spare->older;
+    nm__block_spare_count--;
+#ifdef Py_DEBUG
+    _Py_NewReference((PyObject *)spare); /* keeps the interpreter's own count of references */
+#else
+    Py_SET_REFCNT((PyObject *)spare, 1); /* the type is still set */
+#endif
+    return spare;
+}
+static inline bool nm__block_reference(BlockObject *b) {
+    Py_INCREF((PyObject *)b);
+    return true;
+}
+#endif
 
 /* Frees a live block without exports, or an orphan. Another status than NM_OK: its allocator would not take it back, and
  * nothing changed. */

@@ -19,10 +19,11 @@ NM_COLD PyObject *nm__hook_call(Hook which, PyObject *instead, const char *forma
     PyObject *dict = PyInterpreterState_GetDict(PyInterpreterState_Get());
     PyObject *key = PyUnicode_FromString(HOOK_KEY); /* PyDict_GetItemString would hide that there is no memory for it */
     if (key == NULL) return NULL;
-    PyObject *hooks = dict == NULL ? NULL : PyDict_GetItemWithError(dict, key);
+    PyObject *hooks = dict == NULL ? NULL : nm__dict_get(dict, key);
     Py_DECREF(key);
     if (hooks == NULL) return hook_missing(instead);
     PyObject *hook = Py_NewRef(PyTuple_GET_ITEM(hooks, which));
+    Py_DECREF(hooks);
     va_list values;
     va_start(values, format);
     PyObject *args = Py_VaBuildValue(format, values);

@@ -1,7 +1,7 @@
 /* The intern table's calls from Python, which are too hot for cffi: one call takes a list of values.
  *
- * Everything here runs with the interpreter's lock held, and no Python code runs between the look at a value and its
- * copy. A call that the table refuses returns the failure as a tuple; the facade raises what it stands for.
+ * Everything here runs with the interpreter's lock or the table's guard held, and no Python code runs between the look at a
+ * value and its copy. A call that the table refuses returns the failure as a tuple; the facade raises what it stands for.
  *
  * A value is its bytes; those of a str are its UTF-8, a lone surrogate as if it were a character. The hash is the
  * interpreter's own, which a str of ASCII and a bytes object of the same bytes share, and keep.
@@ -9,6 +9,7 @@
 #include "engine/python.h" /* first: Python.h wants to be */
 
 #include "base/base.h"
+#include "binding/guard.h"
 #include "binding/intern_type.h"
 #include "binding/pressure.h"
 #include "nativemem/intern.h"
@@ -120,6 +121,7 @@ static inline int intern_tell(void) {
 }
 
 static PyObject *intern_acquire(PyObject *self, PyObject *value) {
+    NM_GUARD_OBJECT(self);
     nm_intern_value v;
     nm_intern_id id = 0;
     scratch s = {NULL, 0, 0};
@@ -153,9 +155,12 @@ static int intern_acquire_block(nm_intern *t, PyObject **items, size_t count, si
 
 /* (values, where to put the ids). None, a failure, or an error; in the last two cases nothing was acquired. */
 static PyObject *intern_acquire_many(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
+    NM_GUARD_OBJECT(self);
     Py_buffer out;
     if (nargs != 2) return PyErr_Format(PyExc_TypeError, "acquire_many: takes values and where to put the ids");
-    PyObject *values = PySequence_Fast(args[0], "InternTable.acquire_many: takes an iterable of str or bytes");
+    PyObject *values = NM_UNLOCKED && PyList_Check(args[0]) /* other threads may change it meanwhile */
+                           ? PyList_AsTuple(args[0])
+                           : PySequence_Fast(args[0], "InternTable.acquire_many: takes an iterable of str or bytes");
     if (values == NULL) return NULL;
     if (PyObject_GetBuffer(args[1], &out, PyBUF_WRITABLE) < 0) {
         Py_DECREF(values);
@@ -196,12 +201,14 @@ static bool intern_id_of(PyObject *number, nm_intern_id *id) {
 }
 
 static PyObject *intern_retain(PyObject *self, PyObject *number) {
+    NM_GUARD_OBJECT(self);
     nm_intern_id id;
     if (!intern_id_of(number, &id)) return NULL;
     return nm_intern_retain(intern_table_of(self), id, NULL, NULL) == NM_OK ? Py_NewRef(Py_None) : intern_failure();
 }
 
 static PyObject *intern_release(PyObject *self, PyObject *number) {
+    NM_GUARD_OBJECT(self);
     nm_intern_id id;
     if (!intern_id_of(number, &id)) return NULL;
     return nm_intern_release(intern_table_of(self), id) == NM_OK ? Py_NewRef(Py_None) : intern_failure();
@@ -209,6 +216,7 @@ static PyObject *intern_release(PyObject *self, PyObject *number) {
 
 /* (buffer of ids). None, or how many were released before the first that is none. */
 static PyObject *intern_release_many(PyObject *self, PyObject *ids) {
+    NM_GUARD_OBJECT(self);
     Py_buffer in;
     size_t done = 0;
     if (PyObject_GetBuffer(ids, &in, PyBUF_SIMPLE) < 0) return NULL;
@@ -219,6 +227,7 @@ static PyObject *intern_release_many(PyObject *self, PyObject *ids) {
 
 /* The value is held while it is copied: making an object takes memory, and that may run other code. */
 static PyObject *value_of(PyObject *self, PyObject *number, bool as_text) {
+    NM_GUARD_OBJECT(self);
     nm_intern_id id;
     const void *bytes;
     size_t size;
@@ -233,6 +242,7 @@ static PyObject *intern_view(PyObject *self, PyObject *number) { return value_of
 static PyObject *intern_text(PyObject *self, PyObject *number) { return value_of(self, number, true); }
 
 static PyObject *intern_stats(PyObject *self, PyObject *unused) {
+    NM_GUARD_OBJECT(self);
     (void)unused;
     nm_intern_stats s;
     nm_intern_read(intern_table_of(self), &s);
@@ -241,13 +251,15 @@ static PyObject *intern_stats(PyObject *self, PyObject *unused) {
 }
 
 static PyObject *intern_check(PyObject *self, PyObject *unused) {
+    NM_GUARD_OBJECT(self);
     (void)unused;
     const char *broken = nm_intern_check(intern_table_of(self));
     return broken == NULL ? Py_NewRef(Py_None) : PyUnicode_FromString(broken);
 }
 
-/* No other call is under way: each has the interpreter's lock. */
+/* No other call is under way: each has the interpreter's lock, or its guard. */
 static PyObject *intern_close(PyObject *self, PyObject *unused) {
+    NM_GUARD_OBJECT(self);
     (void)unused;
     ((InternObject *)self)->closed = true;
     nm_intern_clear(intern_table_of(self));

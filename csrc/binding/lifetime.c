@@ -6,6 +6,36 @@
 #include "binding/handles.h"
 #include "binding/hooks.h"
 
+#ifdef Py_GIL_DISABLED
+static void lifetime_guard_two(PyCriticalSection2 *sections, AllocatorObject *a, AllocatorObject *up) {
+    for (;;) {
+        PyObject *own = atomic_load(&a->guard), *its = up == NULL ? own : atomic_load(&up->guard);
+        PyCriticalSection2_Begin(sections, own, its);
+        if (own == atomic_load(&a->guard) && (up == NULL || its == atomic_load(&up->guard))) return;
+        PyCriticalSection2_End(sections);
+    }
+}
+#define NM_GUARD_ATTACH(allocator, up)                                                 \
+    __attribute__((cleanup(nm__guard_end_two))) PyCriticalSection2 nm__guard_sections; \
+    lifetime_guard_two(&nm__guard_sections, allocator, up)
+
+/* The last act of attaching: calls that waited for the allocator itself take this one. */
+static void lifetime_set_guard(AllocatorObject *a) {
+    atomic_store(&a->guard, a->wraps ? atomic_load(&a->upstream->guard) : a->handle);
+}
+static uint64_t lifetime_new_id(void) {
+    static _Atomic uint64_t ids;
+    return atomic_fetch_add(&ids, 1) + 1;
+}
+#else
+#define NM_GUARD_ATTACH(allocator, up) ((void)0)
+static void lifetime_set_guard(AllocatorObject *a) { (void)a; }
+static uint64_t lifetime_new_id(void) {
+    static uint64_t ids;
+    return ++ids;
+}
+#endif
+
 static PyObject *allocator_attach(AllocatorObject *a, PyObject *args) {
     PyObject *core, *upstream;
     int wraps, autofree;
@@ -30,19 +60,19 @@ static PyObject *allocator_attach(AllocatorObject *a, PyObject *args) {
     }
     Py_INCREF(handle);
     Py_DECREF(port);
+    AllocatorObject *up = upstream == Py_None ? NULL : (AllocatorObject *)upstream;
+    NM_GUARD_ATTACH(a, up);
     if (a->attached) { /* meanwhile */
         Py_DECREF(handle);
         PyErr_Format(PyExc_RuntimeError, "%s: was initialised before", Py_TYPE(a)->tp_name);
         return NULL;
     }
-    AllocatorObject *up = upstream == Py_None ? NULL : (AllocatorObject *)upstream;
     if (up != NULL && (!up->attached || up->closed)) {
         Py_DECREF(handle);
         nm__raise_closed(up);
         return NULL;
     }
-    static uint64_t ids;
-    a->id = ++ids;
+    a->id = lifetime_new_id();
     a->handle = handle;
     a->inner = a->port = (nm_allocator){(void *)(uintptr_t)self, (const nm_methods *)(uintptr_t)methods};
     a->core = Py_NewRef(core);
@@ -59,15 +89,18 @@ static PyObject *allocator_attach(AllocatorObject *a, PyObject *args) {
         else up->chain->dependents++;
     }
     a->attached = true;
+    lifetime_set_guard(a);
     Py_RETURN_NONE;
 }
 
 static PyObject *allocator_live(AllocatorObject *a, PyObject *unused) {
+    NM_GUARD_ALLOCATOR(a);
     (void)unused;
     return nm__chain_list(a->chain, 0, a, false);
 }
 
 static PyObject *allocator_serial(AllocatorObject *a, PyObject *unused) {
+    NM_GUARD_ALLOCATOR(a);
     (void)unused;
     return PyLong_FromUnsignedLongLong(a->chain->serial);
 }
@@ -91,6 +124,7 @@ static bool lifetime_drop(AllocatorObject *a, uint64_t serial, const char *actio
 }
 
 static PyObject *allocator_reset(AllocatorObject *a, PyObject *unused) {
+    NM_GUARD_ALLOCATOR(a);
     (void)unused;
     if (!nm__core_allows(a, "check") || !lifetime_drop(a, 0, "reset")) return NULL;
     if (a->rewinds == REWINDS_ARENA) (void)nm_arena_reset(a->inner.self);
@@ -100,6 +134,7 @@ static PyObject *allocator_reset(AllocatorObject *a, PyObject *unused) {
 }
 
 static PyObject *allocator_release(AllocatorObject *a, PyObject *args) {
+    NM_GUARD_ALLOCATOR(a);
     unsigned long long serial, mark;
     PyObject *owner;
     nm_status status = NM_OK;
@@ -121,17 +156,18 @@ static PyObject *allocator_release(AllocatorObject *a, PyObject *args) {
 /* Nothing leads from a closed allocator to what it stood on. */
 static void lifetime_forget_upstream(AllocatorObject *a) {
     AllocatorObject *upstream = a->upstream;
-    nm__allocator_leave_upstream(a);
     if (a->wraps) {
         a->own.generation = a->chain->generation;
         a->own.serial = a->chain->serial;
         a->chain = &a->own;
     }
     a->upstream = NULL;
-    Py_XDECREF(upstream); /* last: it may run any code */
+    nm__allocator_leave_upstream(upstream, a->wraps); /* its guard is another where this one did not wrap it */
+    Py_XDECREF(upstream);                             /* last: it may run any code */
 }
 
 static PyObject *allocator_shut(AllocatorObject *a, PyObject *left) {
+    NM_GUARD_ALLOCATOR(a);
     if (!a->attached || a->closed) Py_RETURN_NONE;
     PyObject *clear = PyObject_GetAttrString(a->core, "clear"); /* what needs memory first: it may collect garbage */
     if (clear == NULL) return NULL;
@@ -171,6 +207,7 @@ static PyObject *allocator_shut(AllocatorObject *a, PyObject *left) {
 
 /* Ends a Block whose memory C will free: as its free does, but for the memory. Returns the address. */
 static PyObject *allocator_detach(AllocatorObject *a, PyObject *arg) {
+    NM_GUARD_ALLOCATOR(a);
     PyObject *address = NULL;
     BlockObject *b = nm__allocator_own_block(a, arg, "detach", "double");
     if (b == NULL || (address = PyLong_FromVoidPtr(b->ptr)) == NULL) return NULL;
@@ -183,6 +220,7 @@ static PyObject *allocator_detach(AllocatorObject *a, PyObject *arg) {
  * that of two threads with the same address one is refused. headed: blocks have a header in front of them. None: a
  * block of Python's lies there. */
 static PyObject *allocator_free_at(AllocatorObject *a, PyObject *args) {
+    NM_GUARD_ALLOCATOR(a);
     unsigned long long address;
     int headed;
     if (!PyArg_ParseTuple(args, "Kp", &address, &headed)) return NULL;

@@ -73,6 +73,10 @@ static int (*const module_parts[])(PyObject *module) = {
 PyMODINIT_FUNC PyInit__dataplane(void) {
     nm__watchers = (nm__watcher_table){.tell = nm__pressure_tell_aside, .ask = nm__pressure_ask, .drain = nm__held_drain};
     PyObject *m = PyModule_Create(&module_definition);
+#ifdef Py_GIL_DISABLED
+    /* What is shared has guards of its own (binding/guard.h), so the import leaves the lock off. */
+    if (m != NULL && PyUnstable_Module_SetGIL(m, Py_MOD_GIL_NOT_USED) < 0) Py_CLEAR(m);
+#endif
     for (size_t i = 0; m != NULL && i < sizeof module_parts / sizeof *module_parts; i++)
         if (module_parts[i](m) < 0) Py_CLEAR(m);
     return m;

@@ -5,13 +5,15 @@
  * gave. An allocator that takes its memory from another one, and does not wrap it, begins a chain of its own and counts
  * as a dependent of the other's.
  *
- * All of it is read and written with the interpreter's lock held. Between a look at a block's state and the act that the
- * look permits no Python code runs.
+ * All of it is read and written with the interpreter's lock held, or, on builds without it, in the guard of the chain.
+ * Between a look at a block's state and the act that the look permits no Python code runs.
  */
 #ifndef NM__OBJECTS_H
 #define NM__OBJECTS_H
 
-#include "engine/python.h"
+#include "binding/guard.h" /* first: Python.h wants to be */
+
+#include "base/base.h"
 
 typedef struct BlockObject BlockObject;
 typedef struct AllocatorObject AllocatorObject;
@@ -52,6 +54,9 @@ struct AllocatorObject {
     Py_ssize_t users;
     uint64_t id;    /* of the process's allocators, never used again; 0: not attached */
     size_t natural; /* what alloc() takes without a size; 0: it needs one */
+#ifdef Py_GIL_DISABLED
+    _Atomic(PyObject *) guard; /* see guard.h; itself until it is attached */
+#endif
     int depth; /* allocators in the chain, this one included */
     Rewinds rewinds;
     bool attached, closed, wraps, autofree;
@@ -85,5 +90,25 @@ struct BlockObject {
 };
 
 extern PyTypeObject nm__allocator_type, nm__block_type;
+
+/* The guard of an allocator and of its chain. It is that of the chain's lowest allocator, whose handle those of all others
+ * keep, so that it lasts as long as any of them, whichever is closed. What an allocator is not attached to yet is not shared:
+ * until then it is the allocator itself, and a call that comes into the midst of that waits and takes the new one. */
+#ifdef Py_GIL_DISABLED
+static inline void nm__guard_allocator(PyCriticalSection *section, AllocatorObject *a) {
+    for (;;) {
+        PyObject *guard = atomic_load(&a->guard);
+        PyCriticalSection_Begin(section, guard);
+        if (NM_LIKELY(guard == atomic_load(&a->guard))) return;
+        PyCriticalSection_End(section);
+    }
+}
+#define NM_GUARD_ALLOCATOR(allocator) \
+    NM_GUARD_SECTION;                 \
+    nm__guard_allocator(&nm__guard_section, allocator)
+#else
+#define NM_GUARD_ALLOCATOR(allocator) ((void)0)
+#endif
+#define NM_GUARD_BLOCK(block) NM_GUARD_ALLOCATOR((block)->allocator)
 
 #endif

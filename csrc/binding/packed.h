@@ -10,6 +10,7 @@
 #include "engine/python.h" /* first: Python.h wants to be */
 
 #include "base/base.h"
+#include "binding/guard.h"
 #include "binding/numbers.h"
 
 typedef enum {

@@ -14,8 +14,8 @@
 
 typedef struct {
     PyObject_HEAD
-    Ring *ring; /* NULL: exhausted */
-    Py_ssize_t next, step;
+    Ring *ring; /* NULL: finished */
+    Py_ssize_t next, step; /* step 0: finished */
     uint64_t version;
 } RingIter;
 
@@ -23,9 +23,13 @@ static PyTypeObject Ring_Type, RingIter_Type;
 
 /* ---- one item ---- */
 
-static Py_ssize_t ring_length(Ring *r) { return ring_open(r) ? r->used : -1; }
+static Py_ssize_t ring_length(Ring *r) {
+    NM_GUARD_OBJECT(r);
+    return ring_open(r) ? r->used : -1;
+}
 
 static PyObject *ring_item(Ring *r, Py_ssize_t i) { /* for PySequence_GetItem, which has added the length */
+    NM_GUARD_OBJECT(r);
     if (!ring_open(r)) return NULL;
     if (i >= 0 && i < r->used) return nm__unpack(&r->format, ring_slot(r, i));
     PyErr_Format(PyExc_IndexError, "%s index out of range", Py_TYPE(r)->tp_name);
@@ -47,6 +51,7 @@ static bool ring_insert_at(Ring *r, PyObject *value, Py_ssize_t at) {
 }
 
 static PyObject *ring_append(Ring *r, PyObject *value) {
+    NM_GUARD_OBJECT(r);
     if (!ring_open(r)) return NULL;
     if (NM_LIKELY(r->format.single && r->used < r->capacity)) {
         /* the slot behind the last item holds none, so a value that turns out not to be plain does no harm there */
@@ -61,11 +66,13 @@ static PyObject *ring_append(Ring *r, PyObject *value) {
 }
 
 static PyObject *ring_append_left(Ring *r, PyObject *value) {
+    NM_GUARD_OBJECT(r);
     if (!ring_open(r) || !ring_insert_at(r, value, 0)) return NULL;
     Py_RETURN_NONE;
 }
 
 static PyObject *ring_insert(Ring *r, PyObject *const *args, Py_ssize_t n) {
+    NM_GUARD_OBJECT(r);
     if (n != 2) return PyErr_Format(PyExc_TypeError, "insert expected 2 arguments, got %zd", n);
     Py_ssize_t at = PyNumber_AsSsize_t(args[0], NULL);
     if ((at == -1 && PyErr_Occurred()) || !ring_open(r) || !ring_insert_at(r, args[1], at)) return NULL;
@@ -92,6 +99,7 @@ static PyObject *ring_take(Ring *r, Py_ssize_t i) {
 }
 
 static PyObject *ring_pop_at(Ring *r, PyObject *const *args, Py_ssize_t n, bool oldest) {
+    NM_GUARD_OBJECT(r);
     if (n > 1) return PyErr_Format(PyExc_TypeError, "pop expected at most 1 argument, got %zd", n);
     if (!ring_open(r)) return NULL;
     if (NM_UNLIKELY(r->used == 0)) return PyErr_Format(PyExc_IndexError, "pop from an empty %s", Py_TYPE(r)->tp_name);
@@ -107,6 +115,7 @@ static PyObject *ring_pop_left(Ring *r, PyObject *unused) {
 }
 
 static PyObject *ring_peek_at(Ring *r, bool oldest) {
+    NM_GUARD_OBJECT(r);
     if (!ring_open(r)) return NULL;
     if (r->used == 0) return PyErr_Format(PyExc_IndexError, "peek at an empty %s", Py_TYPE(r)->tp_name);
     return nm__unpack(&r->format, ring_slot(r, oldest ? 0 : r->used - 1));
@@ -123,6 +132,7 @@ static PyObject *ring_peek_oldest(Ring *r, PyObject *unused) {
 /* ---- iteration ---- */
 
 static PyObject *ring_iterator(Ring *r, Py_ssize_t step) {
+    NM_GUARD_OBJECT(r);
     if (!ring_open(r)) return NULL;
     RingIter *it = PyObject_GC_New(RingIter, &RingIter_Type);
     if (it == NULL) return NULL;
@@ -139,9 +149,17 @@ static PyObject *ring_reversed(Ring *r, PyObject *unused) {
     return ring_iterator(r, -1);
 }
 
+/* One that is finished lets go of the ring, but where the guard of another thread in iter_next is the ring's. */
+static inline bool iter_is_finished(const RingIter *it) { return NM_UNLOCKED ? it->step == 0 : it->ring == NULL; }
+static void iter_finish(RingIter *it) {
+    if (NM_UNLOCKED) it->step = 0;
+    else Py_CLEAR(it->ring);
+}
+
 static PyObject *iter_next(RingIter *it) {
+    NM_GUARD_OBJECT(it->ring);
     Ring *r = it->ring;
-    if (r == NULL || !ring_open(r)) return NULL;
+    if (iter_is_finished(it) || !ring_open(r)) return NULL;
     if (NM_UNLIKELY(r->strict && it->version != r->version))
         return PyErr_Format(PyExc_RuntimeError, "%s mutated during iteration", Py_TYPE(r)->tp_name);
     Py_ssize_t i = it->next;
@@ -149,14 +167,14 @@ static PyObject *iter_next(RingIter *it) {
         it->next = i + it->step;
         return nm__unpack(&r->format, ring_slot(r, i));
     }
-    it->ring = NULL;
-    Py_DECREF(r);
+    iter_finish(it);
     return NULL;
 }
 static PyObject *iter_hint(RingIter *it, PyObject *unused) {
+    NM_GUARD_OBJECT(it->ring);
     (void)unused;
     Ring *r = it->ring;
-    Py_ssize_t n = r == NULL || r->items == NULL ? 0 : it->step > 0 ? r->used - it->next : it->next + 1;
+    Py_ssize_t n = iter_is_finished(it) || r->items == NULL ? 0 : it->step > 0 ? r->used - it->next : it->next + 1;
     return PyLong_FromSsize_t(n < 0 ? 0 : n);
 }
 static int iter_traverse(RingIter *it, visitproc visit, void *arg) {

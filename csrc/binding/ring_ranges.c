@@ -30,6 +30,7 @@ static Py_ssize_t ring_range(Ring *r, PyObject *slice, Py_ssize_t *start, Py_ssi
 }
 
 PyObject *nm__ring_subscript(Ring *r, PyObject *index) {
+    NM_GUARD_OBJECT(r);
     if (!ring_open(r)) return NULL;
     if (NM_LIKELY(PyLong_CheckExact(index))) {
         Py_ssize_t i = PyLong_AsSsize_t(index);
@@ -85,7 +86,7 @@ static int ring_delete_range(Ring *r, PyObject *slice) {
     return 0;
 }
 
-static int ring_assign_range(Ring *r, PyObject *slice, PyObject *values) {
+static int ring_assign_held(Ring *r, PyObject *slice, PyObject *values) {
     Py_ssize_t start, stop, step, n = ring_range(r, slice, &start, &stop, &step);
     if (n < 0) return -1;
     RingStaged s = {NULL, 0, 0};
@@ -107,7 +108,15 @@ static int ring_assign_range(Ring *r, PyObject *slice, PyObject *values) {
     return ok ? 0 : -1;
 }
 
+static int ring_assign_range(Ring *r, PyObject *slice, PyObject *values) {
+    PyObject *held = nm__list_hold(values);
+    int result = held == NULL ? -1 : ring_assign_held(r, slice, held);
+    nm__list_drop(held);
+    return result;
+}
+
 int nm__ring_ass_subscript(Ring *r, PyObject *index, PyObject *value) {
+    NM_GUARD_OBJECT(r);
     if (!ring_open(r)) return -1;
     if (NM_LIKELY(PyLong_CheckExact(index) && value != NULL && r->format.single)) {
         Py_ssize_t i = PyLong_AsSsize_t(index);
@@ -125,15 +134,21 @@ int nm__ring_ass_subscript(Ring *r, PyObject *index, PyObject *value) {
     return value == NULL ? ring_delete_range(r, index) : ring_assign_range(r, index, value);
 }
 
+/* The slot behind the last item, and how many there are from it on without a turn around the end. */
+static inline char *ring_behind(const Ring *r, Py_ssize_t *room) {
+    Py_ssize_t at = r->head + r->used;
+    if (at >= r->capacity) at -= r->capacity;
+    *room = r->used == r->capacity ? 0 : r->capacity - (at >= r->head ? at : r->used);
+    return r->items + at * r->size;
+}
+
 /* Adds the items of a list, a tuple or a buffer at the end, in one pass and without running Python code. False where it is
  * none of these, or the items are not plain, or do not fit in one piece: nothing has changed then, nor is an error set. */
 static bool ring_add_plain(Ring *r, PyObject *values) {
-    Py_ssize_t at = r->head + r->used, n;
-    if (at >= r->capacity) at -= r->capacity;
-    Py_ssize_t room = r->capacity - (at >= r->head ? at : r->used); /* behind the last item, without a turn around the end */
+    Py_ssize_t room, n;
     if (r->used == r->capacity) return false;
-    char *to = r->items + at * r->size;
     if (PyList_CheckExact(values) || PyTuple_CheckExact(values)) {
+        char *to = ring_behind(r, &room);
         n = PySequence_Fast_GET_SIZE(values);
         /* slots behind the last item hold none, so those that were packed before one that is not plain do no harm */
         if (n > room || nm__pack_run(&r->format, PySequence_Fast_ITEMS(values), n, to) != n) return false;
@@ -145,6 +160,7 @@ static bool ring_add_plain(Ring *r, PyObject *values) {
             return false;
         }
         n = view.len / (view.itemsize == 0 ? 1 : view.itemsize);
+        char *to = ring_behind(r, &room); /* only now, without the lock the ring may have changed meanwhile */
         bool ok = n <= room && r->items != NULL && nm__packs_as(&r->format, &view);
         if (ok) memmove(to, view.buf, (size_t)view.len);
         PyBuffer_Release(&view);
@@ -157,7 +173,8 @@ static bool ring_add_plain(Ring *r, PyObject *values) {
     return true;
 }
 
-static bool ring_add_all(Ring *r, PyObject *values, bool left) {
+static bool ring_add_held(Ring *r, PyObject *values, bool left) {
+    NM_GUARD_OBJECT(r);
     RingStaged s = {NULL, 0, 0};
     if (!left && ring_open(r) && ring_add_plain(r, values)) return true;
     if (PyErr_Occurred()) return false;
@@ -176,20 +193,31 @@ static bool ring_add_all(Ring *r, PyObject *values, bool left) {
     return ok;
 }
 
+static bool ring_add_all(Ring *r, PyObject *values, bool left) {
+    PyObject *held = nm__list_hold(values);
+    bool ok = held != NULL && ring_add_held(r, held, left);
+    nm__list_drop(held);
+    return ok;
+}
+
 PyObject *nm__ring_extend(Ring *r, PyObject *values) {
+    NM_GUARD_OBJECT(r);
     if (!ring_open(r) || !ring_add_all(r, values, false)) return NULL;
     Py_RETURN_NONE;
 }
 PyObject *nm__ring_extend_left(Ring *r, PyObject *values) {
+    NM_GUARD_OBJECT(r);
     if (!ring_open(r) || !ring_add_all(r, values, true)) return NULL;
     Py_RETURN_NONE;
 }
 PyObject *nm__ring_inplace_concat(Ring *r, PyObject *values) {
+    NM_GUARD_OBJECT(r);
     if (!ring_open(r) || !ring_add_all(r, values, false)) return NULL;
     return Py_NewRef((PyObject *)r);
 }
 
 PyObject *nm__ring_clear(Ring *r, PyObject *unused) {
+    NM_GUARD_OBJECT(r);
     (void)unused;
     if (!ring_open(r)) return NULL;
     r->head = r->used = 0;
@@ -198,6 +226,7 @@ PyObject *nm__ring_clear(Ring *r, PyObject *unused) {
 }
 
 PyObject *nm__ring_reverse(Ring *r, PyObject *unused) {
+    NM_GUARD_OBJECT(r);
     (void)unused;
     if (!ring_open(r)) return NULL;
     for (Py_ssize_t i = 0, j = r->used - 1; i < j; i++, j--) {
@@ -215,6 +244,7 @@ PyObject *nm__ring_reverse(Ring *r, PyObject *unused) {
 
 /* Moves the last item to the front, n times; a negative n the other way. Pre: not linear, so of the types with deque_methods. */
 PyObject *nm__ring_rotate(Ring *r, PyObject *const *args, Py_ssize_t count) {
+    NM_GUARD_OBJECT(r);
     Py_ssize_t n = 1;
     if (count > 1) return PyErr_Format(PyExc_TypeError, "rotate expected at most 1 argument, got %zd", count);
     if (count == 1 && (n = PyNumber_AsSsize_t(args[0], PyExc_OverflowError)) == -1 && PyErr_Occurred()) return NULL;

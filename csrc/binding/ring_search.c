@@ -50,6 +50,7 @@ static Py_ssize_t ring_find(Ring *r, PyObject *value, Py_ssize_t i, Py_ssize_t s
 }
 
 int nm__ring_contains(Ring *r, PyObject *value) {
+    NM_GUARD_OBJECT(r);
     if (!ring_open(r)) return -1;
     Py_ssize_t i = ring_find(r, value, 0, r->used);
     return i == -2 ? -1 : i >= 0;
@@ -66,6 +67,7 @@ static int ring_to_bound(PyObject *arg, void *out) { /* as list.index takes them
 }
 
 PyObject *nm__ring_index_of(Ring *r, PyObject *args) {
+    NM_GUARD_OBJECT(r);
     PyObject *value;
     Py_ssize_t start = 0, stop = PY_SSIZE_T_MAX;
     if (!PyArg_ParseTuple(args, "O|O&O&:index", &value, ring_to_bound, &start, ring_to_bound, &stop) || !ring_open(r))
@@ -79,6 +81,7 @@ PyObject *nm__ring_index_of(Ring *r, PyObject *args) {
 }
 
 PyObject *nm__ring_count(Ring *r, PyObject *value) {
+    NM_GUARD_OBJECT(r);
     Py_ssize_t n = 0, i = 0;
     if (!ring_open(r)) return NULL;
     while ((i = ring_find(r, value, i, PY_SSIZE_T_MAX)) >= 0) {
@@ -89,6 +92,7 @@ PyObject *nm__ring_count(Ring *r, PyObject *value) {
 }
 
 PyObject *nm__ring_remove(Ring *r, PyObject *value) {
+    NM_GUARD_OBJECT(r);
     if (!ring_open(r)) return NULL;
     uint64_t version = r->version;
     Py_ssize_t i = ring_find(r, value, 0, r->used);

@@ -123,6 +123,7 @@ bool nm__ring_stage_all(Ring *r, RingStaged *s, PyObject *values, Py_ssize_t few
 /* ---- life ---- */
 
 PyObject *nm__ring_attach(Ring *r, PyObject *args) {
+    NM_GUARD_OBJECT(r);
     PyObject *buffer, *spec;
     Py_ssize_t capacity;
     int linear, strict;
@@ -155,6 +156,7 @@ PyObject *nm__ring_attach(Ring *r, PyObject *args) {
 }
 
 PyObject *nm__ring_detach(Ring *r, PyObject *unused) {
+    NM_GUARD_OBJECT(r);
     (void)unused;
     if (r->items == NULL) Py_RETURN_NONE;
     r->items = NULL;
@@ -162,6 +164,7 @@ PyObject *nm__ring_detach(Ring *r, PyObject *unused) {
     Py_RETURN_NONE;
 }
 PyObject *nm__ring_resume(Ring *r, PyObject *buffer) {
+    NM_GUARD_OBJECT(r);
     if (r->items != NULL || r->format.pack == NULL) Py_RETURN_NONE;
     Py_buffer view;
     if (PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE) < 0) return NULL;
@@ -175,10 +178,12 @@ PyObject *nm__ring_resume(Ring *r, PyObject *buffer) {
 }
 
 PyObject *nm__ring_closed(Ring *r, void *unused) {
+    NM_GUARD_OBJECT(r);
     (void)unused;
     return PyBool_FromLong(r->items == NULL);
 }
 PyObject *nm__ring_capacity(Ring *r, void *unused) {
+    NM_GUARD_OBJECT(r);
     (void)unused;
     return PyLong_FromSsize_t(r->capacity);
 }

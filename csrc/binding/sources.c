@@ -1,6 +1,7 @@
 /* NumPy arrays from allocators: an array's memory is a block, held as by a buffer until NumPy frees it.
  *
- * A source is an allocator as NumPy sees it: a handler behind a capsule. NumPy calls it with the interpreter's lock held.
+ * A source is an allocator as NumPy sees it: a handler behind a capsule. NumPy calls it with the interpreter's lock held, or,
+ * on builds without it, with a thread state.
  *
  * NumPy looks at an array before it asks for memory and not again after: code that resized the array in between, as a
  * collection could before 3.12, would leave two arrays with one block. So nothing here runs Python code but the one
@@ -31,6 +32,9 @@ typedef struct array_source {
 } array_source;
 
 static PyObject *source_default_capsule; /* strong: of the standing source */
+
+/* Of all that follows here, and of the sources' own. */
+NM_GUARD_MUTEX(source_lock);
 
 /* Every array's block, by its address. */
 static nm__sites source_table;
@@ -70,6 +74,7 @@ static void source_destroy(array_source *source) {
 
 /* Makes the error of the last refusal. Runs Python code. */
 static void source_make_refusal(void) {
+    NM_GUARD(source_lock);
     array_source *source = source_refused.source;
     source_refused.source = NULL;
     PyObject *allocator = Py_NewRef(source->allocator);
@@ -120,6 +125,7 @@ static PyObject *source_hold(array_source *source, size_t size, void **ptr, nm_f
 }
 
 static void *source_alloc(array_source *source, size_t size, bool zeroed) {
+    NM_GUARD(source_lock);
     Pending pending = pending_set_aside();
     nm_failure failure = {NM_OUT_OF_MEMORY, size, 0, 0};
     void *ptr = NULL;
@@ -165,9 +171,13 @@ static void move_end(const Move *move) {
     *link = move->next;
 }
 
-static bool source_gave(const void *ptr) { return nm__sites_find(&source_table, ptr) != NULL; }
+static bool source_gave(const void *ptr) {
+    NM_GUARD(source_lock);
+    return nm__sites_find(&source_table, ptr) != NULL;
+}
 
 static bool source_take_back(void *ptr) {
+    NM_GUARD(source_lock);
     nm__site *found = nm__sites_find(&source_table, ptr);
     if (found == NULL) return false;
     Move *move = move_of(ptr);
@@ -184,6 +194,7 @@ static bool source_take_back(void *ptr) {
 }
 
 static void *source_move(void *ptr, size_t size, const nm__numpy_allocator *to_where) {
+    NM_GUARD(source_lock);
     if (move_of(ptr) != NULL) return NULL;
     nm__numpy_allocator where = *to_where; /* its source may go in the midst */
     Move move = {ptr, false, source_moves};
@@ -213,23 +224,27 @@ static bool import_is_among(PyObject *names, PyObject *name) {
     return false;
 }
 
-/* Borrowed; NULL: it is gone. The import that holds it keeps it, so nothing goes with our reference. */
+/* A new reference; NULL: it is gone. */
 static PyObject *import_lock_behind(PyObject *reference) {
     PyObject *lock = NULL;
 #if PY_VERSION_HEX >= 0x030D0000
-    if (PyWeakref_Check(reference) && PyWeakref_GetRef(reference, &lock) > 0) Py_DECREF(lock);
+    if (PyWeakref_Check(reference)) (void)PyWeakref_GetRef(reference, &lock);
 #else
-    if (PyWeakref_Check(reference)) lock = PyWeakref_GET_OBJECT(reference);
+    if (PyWeakref_Check(reference) && (lock = PyWeakref_GET_OBJECT(reference)) != Py_None) return Py_NewRef(lock);
+    lock = NULL;
 #endif
-    return lock == Py_None ? NULL : lock;
+    return lock;
 }
 
 static PyObject *import_owner_word; /* strong */
 
-static bool import_is_mine(PyObject *lock) {
+/* The import that holds a lock keeps it, so nothing goes with our reference. */
+static bool import_is_mine(PyObject *reference) {
+    PyObject *lock = import_lock_behind(reference);
     PyObject *owner = lock == NULL ? NULL : PyObject_GetAttr(lock, import_owner_word);
     bool mine = owner != NULL && PyLong_Check(owner) && PyLong_AsUnsignedLong(owner) == PyThread_get_thread_ident();
     Py_XDECREF(owner);
+    Py_XDECREF(lock);
     PyErr_Clear();
     return mine;
 }
@@ -238,10 +253,12 @@ static NM_COLD bool import_begun_since(const array_source *source) {
     PyObject *name, *reference;
     bool any = false;
     Pending pending = pending_set_aside();
-    int was_on = PyGC_Disable(); /* an error's making could start a collection */
-    for (Py_ssize_t i = 0; !any && PyDict_Next(source->locks, &i, &name, &reference);)
-        any = PyUnicode_Check(name) && !import_is_among(source->earlier, name) && import_is_mine(import_lock_behind(reference));
-    if (was_on) PyGC_Enable();
+    int was_on = nm__collections_stop(); /* an error's making could start a collection */
+    PyObject *locks = nm__dict_hold(source->locks);
+    for (Py_ssize_t i = 0; locks != NULL && !any && PyDict_Next(locks, &i, &name, &reference);)
+        any = PyUnicode_Check(name) && !import_is_among(source->earlier, name) && import_is_mine(reference);
+    nm__dict_drop(locks);
+    nm__collections_go_on(was_on);
     pending_put_back(pending);
     return any;
 }
@@ -291,6 +308,7 @@ static void *source_realloc(void *ctx, void *ptr, size_t size) {
 
 /* The last array is gone, too. */
 static void source_forget(PyObject *capsule) {
+    NM_GUARD(source_lock);
     array_source *source = PyCapsule_GetPointer(capsule, NM__NUMPY_CAPSULE);
     Pending pending = pending_set_aside();
     source->forgotten = true;
@@ -346,13 +364,14 @@ static PyObject *source_swap(PyObject *module, PyObject *args) {
     if (functions == NULL || PyCapsule_GetPointer(capsule, NM__NUMPY_CAPSULE) == NULL) return NULL;
     PyObject *(*set_handler)(PyObject *);
     memcpy(&set_handler, &functions[NM__NUMPY_SET_HANDLER], sizeof set_handler);
-    int was_on = PyGC_Disable(); /* before 3.12 it would run inside, and context variables do not stand that */
+    int was_on = nm__collections_stop(); /* before 3.12 it would run inside, and context variables do not stand that */
     PyObject *before = set_handler(capsule);
-    if (was_on) PyGC_Enable();
+    nm__collections_go_on(was_on);
     return before;
 }
 
 static PyObject *source_set_default(PyObject *module, PyObject *capsule) {
+    NM_GUARD(source_lock);
     (void)module;
     array_source *source = NULL;
     if (capsule != Py_None) {
@@ -368,20 +387,26 @@ static PyObject *source_set_default(PyObject *module, PyObject *capsule) {
 }
 
 static PyObject *source_allocator_of(PyObject *module, PyObject *address) {
+    NM_GUARD(source_lock);
     (void)module;
     const void *ptr = PyLong_AsVoidPtr(address);
     if (ptr == NULL && PyErr_Occurred()) return NULL;
     const nm__site *found = nm__sites_find(&source_table, ptr);
     if (found == NULL) Py_RETURN_NONE;
-    return PyObject_GetAttrString((PyObject *)found->site, "allocator");
+    PyObject *block = Py_NewRef((PyObject *)found->site);
+    PyObject *allocator = PyObject_GetAttrString(block, "allocator");
+    Py_DECREF(block);
+    return allocator;
 }
 
 static PyObject *source_in_use(PyObject *module, PyObject *unused) {
+    NM_GUARD(source_lock);
     (void)module, (void)unused;
     return Py_BuildValue("(nn)", (Py_ssize_t)nm__array_sources.live, (Py_ssize_t)source_bytes);
 }
 
 static PyObject *source_last_refusal(PyObject *module, PyObject *unused) {
+    NM_GUARD(source_lock);
     (void)module, (void)unused;
     if (source_refused.source != NULL) source_make_refusal();
     return Py_NewRef(source_refusal == NULL ? Py_None : source_refusal);

@@ -46,12 +46,12 @@ typedef enum { KEYS, VALUES, ITEMS } What;
 
 typedef struct {
     PyObject_HEAD
-    Table *table; /* NULL: exhausted */
+    Table *table; /* NULL: finished */
     uint64_t version;
     uint32_t next;
     What what;
-    bool back;
-    PyObject *pairs[2]; /* those of the last two items; NULL: none yet */
+    bool back, finished;
+    PyObject *pairs[2]; /* those of the last two items; NULL: none yet, or builds without the lock */
     unsigned turn;
 } TableIter;
 
@@ -226,14 +226,19 @@ static int table_put(Table *t, PyObject *key, PyObject *value) {
 
 /* ---- maps -------------------------------------------------------------------------------------------- */
 
-static Py_ssize_t table_length(Table *t) { return table_open(t) ? t->used : -1; }
+static Py_ssize_t table_length(Table *t) {
+    NM_GUARD_OBJECT(t);
+    return table_open(t) ? t->used : -1;
+}
 
 static int table_contains(Table *t, PyObject *key) {
+    NM_GUARD_OBJECT(t);
     size_t at;
     return table_find(t, key, &at);
 }
 
 static PyObject *map_subscript(Table *t, PyObject *key) {
+    NM_GUARD_OBJECT(t);
     size_t at;
     int found = table_find(t, key, &at);
     if (NM_LIKELY(found > 0)) return nm__unpack(&t->value, value_of(t, entry_at(t, at)));
@@ -242,6 +247,7 @@ static PyObject *map_subscript(Table *t, PyObject *key) {
 }
 
 static int map_ass_subscript(Table *t, PyObject *key, PyObject *value) {
+    NM_GUARD_OBJECT(t);
     if (value != NULL) return table_put(t, key, value);
     size_t at;
     int found = table_find(t, key, &at);
@@ -257,6 +263,7 @@ static bool one_or_two(const char *name, Py_ssize_t n) {
 }
 
 static PyObject *map_get(Table *t, PyObject *const *args, Py_ssize_t n) {
+    NM_GUARD_OBJECT(t);
     size_t at;
     if (!one_or_two("get", n)) return NULL;
     int found = table_find(t, args[0], &at);
@@ -265,6 +272,7 @@ static PyObject *map_get(Table *t, PyObject *const *args, Py_ssize_t n) {
 }
 
 static PyObject *map_set_default(Table *t, PyObject *const *args, Py_ssize_t n) {
+    NM_GUARD_OBJECT(t);
     size_t at;
     if (!one_or_two("setdefault", n)) return NULL;
     int found = table_find(t, args[0], &at);
@@ -308,6 +316,7 @@ static PyObject *table_take(Table *t, size_t at, What what) {
 }
 
 static PyObject *map_pop(Table *t, PyObject *const *args, Py_ssize_t n) {
+    NM_GUARD_OBJECT(t);
     size_t at;
     if (!one_or_two("pop", n)) return NULL;
     int found = table_find(t, args[0], &at);
@@ -323,6 +332,7 @@ static size_t newest_slot(Table *t) {
 }
 
 static PyObject *take_newest(Table *t, What what) {
+    NM_GUARD_OBJECT(t);
     if (!table_open(t)) return NULL;
     if (t->used == 0) return PyErr_Format(PyExc_KeyError, "pop from an empty %s", Py_TYPE(t)->tp_name);
     return table_take(t, newest_slot(t), what);
@@ -333,6 +343,7 @@ static PyObject *map_pop_item(Table *t, PyObject *unused) {
 }
 
 static PyObject *table_clear(Table *t, PyObject *unused) {
+    NM_GUARD_OBJECT(t);
     (void)unused;
     if (!table_open(t)) return NULL;
     table_empty(t);
@@ -340,8 +351,8 @@ static PyObject *table_clear(Table *t, PyObject *unused) {
 }
 
 /* _merge(dict): puts all of it, or nothing. Of a set the dict's values are of no account. */
-static PyObject *table_merge(Table *t, PyObject *dict) {
-    if (!PyDict_CheckExact(dict)) return PyErr_Format(PyExc_TypeError, "_merge: takes a dict");
+static PyObject *table_merge_held(Table *t, PyObject *dict) {
+    NM_GUARD_OBJECT(t);
     if (!table_open(t)) return NULL;
     Py_ssize_t stride = t->key.size + t->value.size, n = 0, at = 0, room = PyDict_GET_SIZE(dict);
     PyObject *key, *value;
@@ -393,13 +404,23 @@ static PyObject *table_merge(Table *t, PyObject *dict) {
     Py_RETURN_NONE;
 }
 
+static PyObject *table_merge(Table *t, PyObject *dict) {
+    if (!PyDict_CheckExact(dict)) return PyErr_Format(PyExc_TypeError, "_merge: takes a dict");
+    PyObject *held = nm__dict_hold(dict);
+    PyObject *result = held == NULL ? NULL : table_merge_held(t, held);
+    nm__dict_drop(held);
+    return result;
+}
+
 /* ---- sets -------------------------------------------------------------------------------------------- */
 
 static PyObject *set_add(Table *t, PyObject *key) {
+    NM_GUARD_OBJECT(t);
     if (table_put(t, key, NULL) < 0) return NULL;
     Py_RETURN_NONE;
 }
 static PyObject *set_discard(Table *t, PyObject *key) {
+    NM_GUARD_OBJECT(t);
     size_t at;
     int found = table_find(t, key, &at);
     if (found < 0) return NULL;
@@ -415,6 +436,7 @@ static PyObject *set_pop(Table *t, PyObject *unused) {
 /* ---- iteration --------------------------------------------------------------------------------------- */
 
 static PyObject *table_iterator(Table *t, What what, bool back) {
+    NM_GUARD_OBJECT(t);
     if (!table_open(t)) return NULL;
     TableIter *it = PyObject_GC_New(TableIter, &TableIter_Type);
     if (it == NULL) return NULL;
@@ -423,6 +445,7 @@ static PyObject *table_iterator(Table *t, What what, bool back) {
     it->next = back ? t->newest : t->oldest;
     it->what = what;
     it->back = back;
+    it->finished = false;
     it->pairs[0] = it->pairs[1] = NULL;
     it->turn = 0;
     PyObject_GC_Track(it);
@@ -435,6 +458,7 @@ static PyObject *table_reversed(Table *t, PyObject *unused) {
 }
 /* _iter(what, back) */
 static PyObject *table_iter_of(Table *t, PyObject *args) {
+    NM_GUARD_OBJECT(t);
     int what, back;
     if (!PyArg_ParseTuple(args, "ip", &what, &back)) return NULL;
     if (what < KEYS || what > ITEMS || (what != KEYS && t->value.size == 0)) {
@@ -463,9 +487,17 @@ static PyObject *iter_pair(TableIter *it) {
     return NULL;
 }
 
+/* One that is finished lets go of the table, but where the guard of another thread in iter_next is the table's. */
+static inline bool iter_is_finished(const TableIter *it) { return NM_UNLOCKED ? it->finished : it->table == NULL; }
+static void iter_finish(TableIter *it) {
+    it->finished = true;
+    if (!NM_UNLOCKED) Py_CLEAR(it->table);
+}
+
 static PyObject *iter_next(TableIter *it) {
+    NM_GUARD_OBJECT(it->table);
     Table *t = it->table;
-    if (t == NULL || !table_open(t)) return NULL;
+    if (iter_is_finished(it) || !table_open(t)) return NULL;
     if (NM_UNLIKELY(it->version != t->version))
         return PyErr_Format(PyExc_RuntimeError, "%s changed size during iteration", Py_TYPE(t)->tp_name);
     uint32_t e = it->next;
@@ -473,11 +505,10 @@ static PyObject *iter_next(TableIter *it) {
         it->next = it->back ? entry(t, e)->older : entry(t, e)->newer;
         if (it->what != ITEMS) return table_read(t, e, it->what, NULL);
         PyObject *pair = table_read(t, e, ITEMS, iter_pair(it));
-        if (pair != NULL) Py_XSETREF(it->pairs[it->turn], Py_NewRef(pair));
+        if (!NM_UNLOCKED && pair != NULL) Py_XSETREF(it->pairs[it->turn], Py_NewRef(pair));
         return pair;
     }
-    it->table = NULL;
-    Py_DECREF(t);
+    iter_finish(it);
     return NULL;
 }
 static int iter_traverse(TableIter *it, visitproc visit, void *arg) {
@@ -498,6 +529,7 @@ static void iter_dealloc(TableIter *it) {
 
 /* _attach(buffer, capacity, slots, stride, key, value): key and value are formats; value None: a set. */
 static PyObject *table_attach(Table *t, PyObject *args) {
+    NM_GUARD_OBJECT(t);
     PyObject *buffer, *key, *value;
     Py_ssize_t capacity, slots, stride;
     if (!PyArg_ParseTuple(args, "OnnnOO", &buffer, &capacity, &slots, &stride, &key, &value)) return NULL;
@@ -531,6 +563,7 @@ failed:
 }
 
 static PyObject *table_detach(Table *t, PyObject *unused) {
+    NM_GUARD_OBJECT(t);
     (void)unused;
     if (t->entries == NULL) Py_RETURN_NONE;
     t->entries = NULL;
@@ -539,6 +572,7 @@ static PyObject *table_detach(Table *t, PyObject *unused) {
 }
 /* _resume(buffer): takes the same memory up again, as _detach left it. */
 static PyObject *table_resume(Table *t, PyObject *buffer) {
+    NM_GUARD_OBJECT(t);
     if (t->entries != NULL || t->key.pack == NULL) Py_RETURN_NONE;
     Py_ssize_t index = (Py_ssize_t)((t->mask + 1) * sizeof *t->index);
     Py_buffer view;
@@ -554,10 +588,12 @@ static PyObject *table_resume(Table *t, PyObject *buffer) {
 }
 
 static PyObject *table_closed(Table *t, void *unused) {
+    NM_GUARD_OBJECT(t);
     (void)unused;
     return PyBool_FromLong(t->entries == NULL);
 }
 static PyObject *table_capacity(Table *t, void *unused) {
+    NM_GUARD_OBJECT(t);
     (void)unused;
     return PyLong_FromSsize_t(t->capacity);
 }

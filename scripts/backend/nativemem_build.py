@@ -42,9 +42,11 @@ __all__ = [
 ]
 
 #: what the core is generated with, and what its control plane loads
-CFFI = "cffi>=1.17"
+CFFI = "cffi>=2" if sysconfig.get_config_var("Py_GIL_DISABLED") else "cffi>=1.17"
 #: the versions of CPython whose insides the core knows: the first, and the last
 FIRST, LAST = (3, 10), (3, 15)
+#: the first of them whose free-threaded build cffi and the guards of the data plane are for
+FREE_THREADED = (3, 14)
 
 
 def choice() -> str:
@@ -69,7 +71,10 @@ def obstacle() -> str | None:
     if sys.maxsize < 1 << 32:
         return "the C core needs a 64-bit interpreter, and this one has 32 bits"
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
-        return "the C core does not run on a free-threaded interpreter"
+        if sys.version_info[:2] < FREE_THREADED:
+            return "the C core does not run on a free-threaded interpreter before 3.14, as cffi does not"
+        if choice() == "auto":
+            return "the C core is built for a free-threaded interpreter where it is asked for, by USE_NATIVE_MEM=1"
     if not FIRST <= sys.version_info[:2] <= LAST:
         known = f"CPython {FIRST[0]}.{FIRST[1]} to {LAST[0]}.{LAST[1]}"
         return f"the C core knows the insides of {known}, and this is {platform.python_version()}"

@@ -20,6 +20,7 @@ import pytest
 import nativemem
 from nativemem.allocators.base import Allocator
 from nativemem.backends.binding import Binding
+from nativemem.backends.machine import is_free_threaded
 from nativemem.errors import (
     BudgetExceeded,
     ConfigError,
@@ -666,6 +667,8 @@ for _ in range(2):
 def test_each_interpreter_has_errors_of_its_own(nm: Binding) -> None:
     """LIFE-10: another one that imports the package, or ends, changes nothing."""
     pytest.importorskip("_xxsubinterpreters" if sys.version_info < (3, 13) else "_interpreters")
+    if nm.name == "native" and is_free_threaded():
+        pytest.skip("every subinterpreter of a free-threaded interpreter is isolated: it loads no such extension")
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", TWO_INTERPRETERS, nm.name],
         capture_output=True,
@@ -779,7 +782,8 @@ def test_what_upstream_does_not_take_back_stays_in_use_there(nm: Binding) -> Non
     outer = nm.Arena(upstream=nm.System())
     drop_elsewhere([nm.Pool(64, 4, upstream=outer)])
     collect()
-    assert (outer.stats.current, outer.stats.frees) == (256, 0)
+    # without the interpreter's lock the thread that made the pool finalises it, in its upstream's own thread
+    assert (outer.stats.current, outer.stats.frees) == (256, int(nm.name == "native" and is_free_threaded()))
     outer.close()
 
 

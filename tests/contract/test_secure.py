@@ -16,6 +16,7 @@ import pytest
 from nativemem._api import load
 from nativemem.allocators.base import Allocator
 from nativemem.backends.binding import Binding
+from nativemem.backends.machine import is_free_threaded
 from nativemem.config import HeapConfig
 from nativemem.errors import ConfigError, CorruptionDetected, DoubleFree, StaleBlock
 
@@ -297,6 +298,7 @@ def test_the_switch(nm: Binding) -> None:
 
 
 @pytest.mark.usefixtures("needs_native")
+@pytest.mark.skipif(is_free_threaded(), reason="a free-threaded interpreter keeps its own allocator for objects")
 def test_a_program_on_the_secure_engine(tmp_path: object) -> None:
     """HEAP-4: the interpreter's own memory comes from a secure heap too."""
     script = tmp_path / "script.py"
@@ -319,6 +321,7 @@ print("unnoticed")
 
 @pytest.mark.touches_freed
 @pytest.mark.usefixtures("needs_native")
+@pytest.mark.skipif(is_free_threaded(), reason="a free-threaded interpreter keeps its own allocator for objects")
 def test_an_overflow_under_the_secure_engine_ends_the_process() -> None:
     """HEAP-4: there is no exception to raise in the interpreter's own free."""
     done = run("-c", OVERFLOW_IN_THE_ENGINE, NATIVEMEM_SECURE="1")

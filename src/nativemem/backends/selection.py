@@ -23,9 +23,11 @@ __all__ = [
     "select",
     "unavailable",
     "why_pure",
+    "without_lock",
 ]
 
-NOT_WITHOUT_LOCK = "the core does not run on a free-threaded interpreter"
+#: the first version whose free-threaded build the core is for
+FREE_THREADED = (3, 14)
 
 
 def in_main_interpreter() -> bool:
@@ -83,6 +85,13 @@ def build() -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def without_lock() -> str:
+    """Why there is no core on a free-threaded interpreter that has none."""
+    if sys.version_info[:2] < FREE_THREADED:
+        return "the core does not run on a free-threaded interpreter before 3.14"
+    return "the core is built for a free-threaded interpreter where it is asked for, by USE_NATIVE_MEM=1"
+
+
 def missing_core() -> tuple[str, str]:
     """Why there is no core here, as the build recorded it, and what to do about it."""
     if not in_main_interpreter():
@@ -93,8 +102,8 @@ def missing_core() -> tuple[str, str]:
         return f"the core needs CPython, and this is {sys.implementation.name}", "run the program on CPython"
     if sys.maxsize < 1 << 32:
         return "the core needs a 64-bit interpreter, and this one has 32 bits", "run the program on one of 64 bits"
-    if is_free_threaded():
-        return NOT_WITHOUT_LOCK, "take the interpreter of that version that has the lock (no t in its name)"
+    if is_free_threaded() and sys.version_info[:2] < FREE_THREADED:
+        return without_lock(), "take the interpreter of that version that has the lock (no t in its name)"
     if not built:
         return "these are sources that were never built", "install them: USE_NATIVE_MEM=1 pip install ."
     if built.get("native"):

@@ -16,7 +16,7 @@ from time import perf_counter
 
 from .._lazy import errors, import_what_was_put_off
 from ..backends.machine import is_free_threaded
-from ..backends.selection import NOT_WITHOUT_LOCK, select
+from ..backends.selection import select, without_lock
 from ..settings import Settings
 from ..sizes import format_size, reserve_of
 from ..wrappers.histogram import percentiles
@@ -260,7 +260,7 @@ def _meter() -> Any:
         if not is_free_threaded():
             return _PureMeter("pure backend (nativemem doctor says why)")
         unbound = "what threads take within that time is not bounded, nor what C code takes by itself"
-        return _PureMeter(f"pure backend, as {NOT_WITHOUT_LOCK}; {unbound}")
+        return _PureMeter(f"pure backend, as {without_lock()}; {unbound}")
     if is_free_threaded():
         return _ArraysMeter()
     try:

@@ -599,7 +599,7 @@ import nativemem
 with nativemem.Arena() as arena:
     arena.alloc(10)
 for module in pkgutil.walk_packages(nativemem.__path__, "nativemem."):
-    if module.name.rpartition(".")[2] not in ("__main__", "_ffi_build", "inherited"):
+    if module.name.rpartition(".")[2] not in ("__main__", "ffi_build", "inherited"):
         try:
             importlib.import_module(module.name)
         except (ImportError, nativemem.NativeUnavailable):

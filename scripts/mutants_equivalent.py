@@ -73,7 +73,7 @@ EQUIVALENT: tuple[Equivalent, ...] = (
     ),
     Equivalent(
         "src/nativemem/backends/pure/dataplane.py",
-        "life.sweep(serial)  # first what lies above it, as a stack wants it",
+        "chain.sweep(serial)  # first what lies above it, as a stack wants it",
         "pass  # first what lies above it, as a stack wants it",
         "while a stack unwinds a free out of order counts, and what is left is swept after the loop",
     ),

@@ -43,6 +43,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypedDict
 
+from suites_parts import FAST_INTERPRETER, PANDAS, SKLEARN
 from suites_reasons import REASONS, Reason
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -171,18 +172,6 @@ def same_unit(unit: str, test: str) -> str:
 def own_module(unit: str, test: str) -> str:
     return test.partition("::")[0] if "::" in test else unit
 
-
-FAST_INTERPRETER = (
-    *("test__interpreters", "test__xxsubinterpreters"),  # since 3.13, and before
-    *("test_array", "test_asyncio.test_streams", "test_bytes", "test_capi"),
-    *("test_capi.test_mem", "test_context", "test_coroutines", "test_deque", "test_descr", "test_dict"),
-    *("test_exceptions", "test_fork1", "test_functools", "test_gc", "test_generators", "test_interpreters"),
-    *("test_interpreters.test_stress", "test_itertools", "test_json", "test_list", "test_long", "test_memoryview"),
-    *("test_pickle", "test_set", "test_struct", "test_sys", "test_threading", "test_tracemalloc", "test_unicode"),
-    *("test_warnings", "test_weakref"),
-)
-PANDAS = ("frame", "series", "groupby", "reshape", "indexes", "indexing", "arrays", "copy_view", "window")
-SKLEARN = ("tree", "ensemble", "linear_model", "preprocessing", "decomposition", "neighbors")
 
 SUITES = {
     suite.name: suite

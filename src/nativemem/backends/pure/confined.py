@@ -37,7 +37,19 @@ class ConfinedCore(Counted):
         self._thread = weakref.ref(thread)
 
 
-class ResettableCore(ConfinedCore):
+class ClearableCore(ConfinedCore):
+    """One that can give all its memory back while it is there."""
+
+    @locked
+    def clear(self) -> int:
+        """Drops every block and gives all memory back."""
+        if self.check():
+            return Status.WRONG_THREAD
+        self._destroy()
+        return Status.OK
+
+
+class ResettableCore(ClearableCore):
     """One whose blocks are dropped together: all, or those that are newer than a mark. A subclass says how."""
 
     _empty: Callable[[], None]  # drops every block
@@ -51,14 +63,6 @@ class ResettableCore(ConfinedCore):
         if self.check():
             return Status.WRONG_THREAD
         self._empty()
-        return Status.OK
-
-    @locked
-    def clear(self) -> int:
-        """Drops every block and gives all memory back."""
-        if self.check():
-            return Status.WRONG_THREAD
-        self._destroy()
         return Status.OK
 
     @locked

@@ -9,12 +9,12 @@ from typing import Any
 from ...errors import Refusal, Status
 from ...sizes import SIZE_MAX
 from .chunks import CHUNK_ALIGN, Chunk, give_chunk_back
-from .confined import ConfinedCore
+from .confined import ClearableCore
 from .counted import Make
-from .lock import lock, locked
+from .lock import lock
 
 
-class PoolCore(ConfinedCore):
+class PoolCore(ClearableCore):
     """The native pool's chunks, counted; each block has memory of its own."""
 
     def __init__(self, upstream: Any, block_size: int, count: int, grow: bool) -> None:
@@ -73,14 +73,6 @@ class PoolCore(ConfinedCore):
             return False
         self._count_resize(old, size)
         return True
-
-    @locked
-    def clear(self) -> int:
-        """Gives every chunk back."""
-        if self.check():
-            return Status.WRONG_THREAD
-        self._destroy()
-        return Status.OK
 
     def _destroy(self) -> None:
         while self._chunks:

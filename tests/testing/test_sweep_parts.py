@@ -492,7 +492,7 @@ def caller(*told: tuple[Any, ...], **more: Any) -> tuple[injection._Sweep, list[
     return made, added
 
 
-def test_what_the_caller_hears() -> None:
+def test_what_the_caller_hears(needs_native: None) -> None:
     made, added = caller(("counted", 5, 2), ("attempt", Attempt(3)), ("done", 4, 1, "why"))
     assert (made.allocations, made.sites, made.attempts, made.unreached, made.stopped) == (5, 2, 4, 1, "why")
     assert added == [Attempt(3)]
@@ -532,7 +532,7 @@ def test_what_the_caller_hears() -> None:
     assert not isinstance(failed.value, ConfigError)
 
 
-def test_an_attempt_that_outlives_its_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_attempt_that_outlives_its_alarm(needs_native: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """INJ-1: it is killed after twice its time and a second, once; another attempt begins anew."""
     killed: list[int] = []
     now = [100.0]

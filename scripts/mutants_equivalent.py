@@ -77,6 +77,12 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         "pass  # first what lies above it, as a stack wants it",
         "while a stack unwinds a free out of order counts, and what is left is swept after the loop",
     ),
+    Equivalent(
+        "src/nativemem/manager/collections/sequences.py",
+        "_is_linear: ClassVar[bool] = False",
+        "_is_linear: ClassVar[bool] = True",
+        "which of two halves a ring moves is a matter of how long it takes",
+    ),
     Equivalent("src/nativemem/budgets/pressure.py", "n = 1", "n = 2", "frame 1 is tell()'s, which is the package's"),
     Equivalent(
         "src/nativemem/backends/pure/counted.py",
@@ -137,12 +143,6 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         "if (NM_UNLIKELY(sb->theap != theap)) return nm__heap_free_far(caller, ptr, sb);",
         "if (true) return nm__heap_free_far(caller, ptr, sb);",
         "the way for cells of others takes a thread's own, too, and gives them to the same list: it is slower",
-    ),
-    Equivalent(
-        "src/nativemem/backends/pure/pool.py",
-        "return Status.OK",
-        "return None",
-        "of clear(), at whose status no caller looks",
     ),
     Equivalent(
         "src/nativemem/commands/cli.py",

@@ -357,3 +357,106 @@ def test_where_a_problem_was(monkeypatch: pytest.MonkeyPatch) -> None:
         it = SimpleNamespace(judge=lambda owner=owner: owner, places=())
         made._judge(it)
         assert it.places == () and asked_for == []
+
+
+# ---- the trace of a run, and what stands in its place meanwhile ---------------------------------------------
+
+
+class Run:
+    """A session as far as its traces go; ``log`` has what they did, by name."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, fails: bool = False, on: bool = True) -> None:
+        self.log: list[str] = []
+        run = self
+
+        class Trace:
+            def __init__(self, rate: int = 1) -> None:
+                self.rate, self.exact, self.recording = rate, rate == 1, None
+
+            def start(self) -> Any:
+                run.log.append(f"start {self.rate}")
+                if fails:
+                    raise session.NativeMemError("another runs")
+                return self
+
+            def stop(self) -> None:
+                run.log.append(f"stop {self.rate}")
+
+        monkeypatch.setattr(session, "Trace", Trace)
+        monkeypatch.setattr("nativemem.testing.repetitions.Trace", Trace)
+        self.session: Any = session.Session.__new__(session.Session)
+        self.session._trace, self.session._engine_on, self.session.results = Trace(65536), on, session.Results()
+        self.session.on = lambda: on
+        self.class_ = Trace
+
+    def did(self) -> list[str]:
+        log, self.log[:] = list(self.log), []
+        return log
+
+
+def test_repetitions_have_a_trace_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PYT-3: in place of the run's, which begins anew after them; that of the test, where it has one."""
+    run = Run(monkeypatch)
+    made = run.session._begin_repetitions(2, 3)
+    assert run.did() == ["stop 65536", "start 1"] and run.session._trace is made.trace and made.own
+    assert (made.warmup, made.repeat) == (2, 3)
+    run.session._end_repetitions(made)
+    assert run.did() == ["stop 1", "start 65536"] and run.session._trace.rate == 65536
+    exact = run.session._trace = run.class_()
+    made = run.session._begin_repetitions(1, 3)
+    run.session._end_repetitions(made)
+    assert run.did() == [] and made.trace is exact is run.session._trace and not made.own
+    run = Run(monkeypatch, fails=True)
+    assert run.session._begin_repetitions(1, 3) is None and run.did() == ["stop 65536", "start 1"]
+    assert [*run.session.results.notes] == ["no test is repeated: another runs"]
+
+
+def test_a_trace_for_a_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(monkeypatch)
+    with run.session.traced() as trace:
+        assert run.did() == ["stop 65536", "start 1"] and run.session._trace is trace
+    assert run.did() == ["stop 1", "start 65536"]
+    run = Run(monkeypatch, on=False)
+    with run.session.traced() as trace:
+        assert trace.rate == 1 and run.did() == []
+    run = Run(monkeypatch, fails=True)
+    with run.session.traced():
+        assert [*run.session.results.notes] == ["nothing is traced: another runs"]
+    assert [*run.session.results.notes][1:] == ["places in the code are not known: another runs"]
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_a_sweep_in_a_test(monkeypatch: pytest.MonkeyPatch, on: bool) -> None:
+    """PYT-5: without the run's trace, whose allocations would be those of the function."""
+    from nativemem.testing import injection
+
+    run, findings = Run(monkeypatch, on=on), list[Any]()
+    found: Any = []
+
+    def sweep(function: Any, **options: Any) -> Any:
+        findings.append((function, options, run.did()))
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(injection, "sweep", sweep)
+    assert run.session.refused(int, nth=3) is found
+    assert findings == [(int, {"nth": 3}, ["stop 65536"])] and run.did() == ["start 65536"] * on
+    found = session.NativeUnavailable("no core")
+    assert run.session.refused(int) is None
+    assert [*run.session.results.notes] == ["no allocation is refused: no core"]
+    found = ["a finding"]
+    with pytest.raises(pytest.fail.Exception, match=r"nativemem: \['a finding'\]"):
+        run.session.refused(int)
+
+
+def test_the_end_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine is switched off where the run has switched it on."""
+    off: list[int] = []
+    monkeypatch.setattr(session, "uninstall", lambda: off.append(1))
+    for on, was_on, times in ((True, False, 1), (True, True, 0), (False, False, 0), (None, True, 0)):
+        run = Run(monkeypatch)
+        run.session._engine_on, run.session._was_on = on, was_on
+        run.session.pytest_unconfigure()
+        assert run.did() == ["stop 65536"] and len(off) == times and run.session._trace is None
+        off.clear()

@@ -11,8 +11,8 @@ set -euo pipefail
 name=$(basename "$0")
 root=$(realpath "$(dirname "$0")/..")
 place=$root/build/free-threaded
-tests=(tests/test_free_threaded.py tests/contract tests/test_pure_details.py tests/test_config.py tests/test_cli.py
-  tests/test_doctor.py tests/test_memlib.py tests/test_differential.py tests/structures tests/manager)
+tests=(tests/test_free_threaded.py tests/test_free_threaded_engine.py tests/contract tests/test_pure_details.py
+  tests/test_config.py tests/test_cli.py tests/test_doctor.py tests/test_memlib.py tests/test_differential.py tests/structures tests/manager)
 # of python3.14_3.14.4.orig.tar.xz
 sum=d923c51303e38e249136fc1bdf3568d56ecb03214efdef48516176d3d7faaef8
 
@@ -84,7 +84,7 @@ try() {
   quietly "pip install" env -u USE_NATIVE_MEM "$2" "$python" -m pip install --disable-pip-version-check "$root"
   # the newer hypothesis has a core of its own, which has no wheel for 3.13t
   quietly "pip install of the tests' tools" "$python" -m pip install --disable-pip-version-check --prefer-binary \
-    "cachetools>=5" "hypothesis>=6.100,<6.140" "pytest>=8" "pytest-xdist>=3.5"
+    "cachetools>=5" "hypothesis>=6.100,<6.140" "numpy>=2.1" "pytest>=8" "pytest-xdist>=3.5"
   say "the tests, $1"
   (cd "$root" && env -u CI "$python" -m pytest -q -p no:cacheprovider -n "$(nproc)" --dist loadfile -m 'not slow' "${@:3}") ||
     fail "failed: the tests without the lock, $1"

@@ -71,6 +71,7 @@ class TestArrays:
         """What is refused is what did not fit; no array shares a byte with another, and all come back."""
         assert output(
             """
+            nativemem.uninstall()  # of the raw domain, whose blocks would be refused, too
             nativemem.install(objects=False, limit="8 MiB")
             shared, lock, refused = [], threading.Lock(), []
             def work(i):

@@ -10,6 +10,27 @@ static struct {
     nm__numpy_handler before;
 } arrays;
 
+/* Another thread finds the hook in NumPy's capsule, which is plain memory: without the interpreter's lock perhaps before what the
+ * hook needs, which is there a moment later at most. */
+#ifdef Py_GIL_DISABLED
+#include <sched.h>
+static atomic_bool array_is_told;
+#endif
+
+static void array_tell(const nm__numpy_handler *before) {
+    arrays.before = *before;
+#ifdef Py_GIL_DISABLED
+    atomic_store(&array_is_told, true);
+#endif
+}
+
+NM_INLINE const nm__numpy_allocator *array_before(void) {
+#ifdef Py_GIL_DISABLED
+    while (NM_UNLIKELY(!atomic_load_explicit(&array_is_told, memory_order_acquire))) sched_yield();
+#endif
+    return &arrays.before.allocator;
+}
+
 static size_t array_padded(size_t size) {
     return nm__engine.is_secure || size > NM_SIZE_MAX - 63 ? size : (size + (NM_ARRAY_ALIGN - 1)) & ~(NM_ARRAY_ALIGN - 1);
 }
@@ -67,7 +88,7 @@ static void *array_malloc(void *ctx, size_t size) {
         }
         if (NM_LIKELY(ptr != NULL) || !array_may_pass_on()) return NM_UNLIKELY(notes) ? array_noted(ptr, bytes) : ptr;
     }
-    return arrays.before.allocator.malloc(arrays.before.allocator.ctx, size);
+    return array_before()->malloc(array_before()->ctx, size);
 }
 
 static void *array_calloc(void *ctx, size_t count, size_t size) {
@@ -84,7 +105,7 @@ static void *array_calloc(void *ctx, size_t count, size_t size) {
                                          : nm__apart_from(array_heap(whole, notes), whole, true);
         if (NM_LIKELY(ptr != NULL) || !array_may_pass_on()) return NM_UNLIKELY(notes) ? array_noted(ptr, whole) : ptr;
     }
-    return arrays.before.allocator.calloc(arrays.before.allocator.ctx, count, size);
+    return array_before()->calloc(array_before()->ctx, count, size);
 }
 
 /* The size that NumPy gives is not to be trusted, and not needed. */
@@ -93,7 +114,7 @@ static void array_free(void *ctx, void *ptr, size_t size) {
     if (NM_UNLIKELY(nm__array_sources.live != 0) && nm__array_sources.take_back(ptr)) return;
     nm__superblock *sb = nm__superblock_of(ptr);
     if (NM_UNLIKELY(nm__array_heap != NULL) && sb != NULL && nm__is_apart(ptr)) nm__apart_forget(ptr);
-    if (NM_UNLIKELY(!nm__serve_give(ptr, sb))) arrays.before.allocator.free(arrays.before.allocator.ctx, ptr, size);
+    if (NM_UNLIKELY(!nm__serve_give(ptr, sb))) array_before()->free(array_before()->ctx, ptr, size);
 }
 
 /* What is charged from now on must not stay in the heap of what no owner has, or its free would not be noticed. */
@@ -113,7 +134,7 @@ static void *array_realloc(void *ctx, void *ptr, size_t size) {
     if (ptr == NULL) return array_malloc(ctx, size);
     if (NM_UNLIKELY(nm__array_sources.live != 0) && nm__array_sources.gave(ptr))
         return nm__array_sources.move(ptr, size, &array_handler.allocator);
-    if (nm__superblock_of_block(ptr) == NULL) return arrays.before.allocator.realloc(arrays.before.allocator.ctx, ptr, size);
+    if (nm__superblock_of_block(ptr) == NULL) return array_before()->realloc(array_before()->ctx, ptr, size);
     int mode = nm__mode_now(&nm__engine.arrays);
     bool on = mode != NM__MODE_OFF, notes = array_is_to_note(mode, array_padded(size));
     if (NM_UNLIKELY(on && nm__engine_has_owners())) {
@@ -133,7 +154,7 @@ static void *array_realloc(void *ctx, void *ptr, size_t size) {
     }
     size_t old = nm_heap_usable_of(ptr);
     if (!on && size <= old) return ptr;
-    void *moved = arrays.before.allocator.malloc(arrays.before.allocator.ctx, size);
+    void *moved = array_before()->malloc(array_before()->ctx, size);
     if (moved == NULL) return NULL;
     memcpy(moved, ptr, old < size ? old : size);
     array_free(ctx, ptr, 0);
@@ -151,7 +172,7 @@ static bool array_redirect(PyObject *capsule) {
         PyErr_Format(PyExc_RuntimeError, "NumPy's memory handler is of the unknown version %d", before->version);
         return false;
     }
-    arrays.before = *before;
+    array_tell(before);
     return PyCapsule_SetPointer(capsule, &array_handler) == 0;
 }
 

@@ -43,9 +43,14 @@ static inline void nm__engine_begin_turn(void) {}
 static inline void nm__engine_end_turn(void) {}
 #endif
 
-/* The mode, when it is known which owner is charged. */
+/* The mode, when it is known which owner is charged. What serves is there before the mode says so, which a thread has to see in
+ * that order where no lock does it. */
 NM_INLINE int nm__mode_now(_Atomic int *mode) {
+#ifdef Py_GIL_DISABLED
+    int m = atomic_load_explicit(mode, memory_order_acquire);
+#else
     int m = atomic_load_explicit(mode, memory_order_relaxed);
+#endif
     if (NM_LIKELY(m == NM__MODE_ON)) return NM__MODE_ON; /* what the caller asks of it is answered here */
     if (m & NM__MODE_SCOPED) nm__charge_sync();
     return m;
@@ -57,14 +62,14 @@ static inline bool nm__engine_has_limit(void) { return atomic_load_explicit(&nm_
 static inline bool nm__engine_is_bounded(void) { return nm__engine_has_limit() || nm__charge_now.owner != NULL; }
 
 nm_budget *nm_engine_budget(void); /* its limit is NM_SIZE_MAX where none was set; NULL before the engine is started */
-bool nm__engine_is_on(void);       /* for objects or for arrays */
+bool nm__engine_is_on(void); /* for objects or for arrays */
 /* Whether a thread may be in a scope: only then is it found out with each call which owner is charged. Pre: it is the thread's
  * turn. */
 void nm__engine_look_for_scopes(bool on);
 /* Whether a profile counts what is served. */
 void nm__engine_sample(bool on);
 nm_heap *nm__engine_own_heap(nm_budget *of); /* as secure as the engine's */
-bool nm__engine_is_missing(void);            /* it was not started; then an error is set */
+bool nm__engine_is_missing(void); /* it was not started; then an error is set */
 /* Of a class in Python, which takes it from the module: called on an instance it gets that as its argument. */
 bool nm__engine_add_method(PyObject *module, PyMethodDef *method);
 int nm__engine_add(PyObject *module);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -31,7 +32,9 @@ def arrays(size: int) -> Callable[[], int]:
 
 
 def no_account(folder: str) -> Account:
-    return nullcontext(), lambda: 0
+    """On the engine there is a budget that is not entered: the collector looks at the same modules on both sides."""
+    made = sys.modules["nativemem"].Budget("8 GiB", "not entered") if "nativemem" in sys.modules else None
+    return nullcontext(made), lambda: 0
 
 
 def owner(folder: str) -> Account:

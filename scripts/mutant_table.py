@@ -472,7 +472,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("turn-detached-keeps-its-steps", "            nm__theap_give_up(theap); /*", "            (void)nm__theap_give_up; /*"),
         ("heap-remote-free-lost", "nm__remote_push(&theap->remote, ptr, theap->heap->key);", "(void)ptr;"),
         ("heap-abandoned-not-collected", "if (atomic_load(&theap->state) == NM__THEAP_ORPHANED) theap_drain_orphan(theap);", "(void)theap_drain_orphan;"),
-        ("heap-abandoned-keeps-heads", "nm__theap_drain(theap);\n        nm__theap_retire_empty(theap);\n        atomic_store", "nm__theap_drain(theap);\n        atomic_store"),
+        ("heap-abandoned-keeps-heads", "nm__theap_drain_aside(theap);", "nm__theap_drain(theap);"),
         ("heap-ended-threads-part-not-abandoned", "                theap_orphan(theap);\n            }\n        pthread_mutex_unlock(&h->lock);\n    }\n    pthread_mutex_unlock(&nm__heaps.lock);", "                (void)theap_orphan;\n            }\n        pthread_mutex_unlock(&h->lock);\n    }\n    pthread_mutex_unlock(&nm__heaps.lock);"),
         ("heap-ended-thread-gives-nothing-up", "                if (h->shares) nm__theap_give_up(theap);", "                (void)0;"),
         ("heap-abandoned-not-adopted", "if (atomic_compare_exchange_strong(&theap->state, &expected, NM__THEAP_OWNED)) goto adopted;", "(void)expected;"),
@@ -666,7 +666,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_in(
         "engine/charge.h",
-        ("scope-context-unseen", " || thread->context_ver != now->version", ""),
+        ("scope-context-unseen", "NM_LIKELY(nm__charge_version(thread) == now->version) &&", "now->version != 0 &&"),
+        ("scope-ended-elsewhere-unseen", "return thread->context_ver + nm__charge_changes(); }", "return thread->context_ver; }"),
         tests=("tests/test_scopes.py",),
     ),
     *_in(
@@ -891,7 +892,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "engine/domains.c",
         ("engine-foreign-memory-freed-here", "if (NM_UNLIKELY(!nm__apart_give(ptr, nm__superblock_of(ptr)))) before->free(before->ctx, ptr);", "(void)nm__apart_give(ptr, nm__superblock_of(ptr));"),
         ("engine-moves-old-memory-without-its-contents", "if (nm__superblock_of_block(ptr) == NULL) return before->realloc(before->ctx, ptr, size);", "if (nm__superblock_of_block(ptr) == NULL) return domain_malloc(before, size);"),
-        ("engine-calloc-not-zeroed", "return memset(ptr, 0, bytes);", "return ptr;"),
+        ("engine-calloc-not-zeroed", "return NM_LIKELY(ptr != NULL) ? memset(ptr, 0, bytes) : NULL;", "return ptr;"),
         tests=ENGINE,
     ),
     *_in(

@@ -635,6 +635,40 @@ class TestWhere:
             """
         ) == ["False"]
 
+    def test_what_ended_elsewhere_is_not_inherited_any_more(self) -> None:
+        """OWN-1: in a thread that goes on in its context meanwhile, and so sees no other."""
+        assert output(
+            """
+            import contextvars
+            import nativemem.errors
+            def charges():
+                used = a.used
+                kept = bytes(MiB)
+                return a.used >= used + MiB
+            def enter():
+                a.__enter__()
+                return contextvars.copy_context()
+            def leave():
+                try: contextvars.Context().run(a.__exit__, None, None, None)
+                except nativemem.errors.ScopeError: print("left elsewhere")
+            context, said = contextvars.Context(), []
+            copied = context.run(enter)
+            inside, left = threading.Event(), threading.Event()
+            def work():
+                said.append(charges())
+                inside.set()
+                left.wait(60)
+                said.append(charges())
+            thread = threading.Thread(target=copied.run, args=(work,))
+            thread.start()
+            inside.wait(60)
+            context.run(leave)
+            left.set()
+            thread.join()
+            print(*said)
+            """
+        ) == ["left elsewhere", "True False"]
+
 
 PAIRS = r"""
 import contextlib, contextvars, functools, itertools, textwrap

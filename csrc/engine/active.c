@@ -133,11 +133,11 @@ void nm__active_sync(PyThreadState *thread) {
     EntryObject *e = at_home ? nm__active_find(thread, &unsettled) : NULL;
     nm__owner *o = e == NULL ? NULL : e->owner->owner;
     nm__owner_hold(o);
-    now->elsewhere = nm__charge_scopes.elsewhere;
+    now->version = nm__charge_version(thread);
     nm__engine_end_turn();
     now->thread = thread;
+    now->settled = unsettled || nm__charge_roams() ? NM__NO_THREAD : thread;
     now->id = thread->id;
-    now->version = thread->context_ver;
     now->unsettled = unsettled;
     now->running = thread->exc_info;
     nm__owner_enter(o);

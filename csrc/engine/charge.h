@@ -37,24 +37,26 @@ typedef struct nm__owner {
 static inline void nm__owner_claim(nm__owner *o) { atomic_fetch_add(&o->charges, 1); }
 static inline void nm__owner_let_go(nm__owner *o) { atomic_fetch_sub(&o->charges, 1); }
 
-/* What the thread allocates from, as far as it was found out. */
+/* What the thread allocates from, as far as it was found out.
+ * Invariant: settled == thread, or NM__NO_THREAD where generators that have entered scopes may be resumed. */
 typedef struct nm__now {
-    PyThreadState *thread;
-    uint64_t id, version; /* of the thread state, whose place may be another's later; and of its context */
+    const PyThreadState *settled;
+    const PyThreadState *thread; /* NULL: it is to be found out anew */
+    uint64_t id, version; /* of the thread state, whose place may be another's later; and nm__charge_version */
     const void *running;  /* the innermost generator that ran */
-    size_t elsewhere;     /* as in nm__charge_scopes, when it was found out */
     bool unsettled;       /* to be found out each time: generators have entered */
     bool aside;           /* no owner is charged: a scope is being entered or left */
     nm__owner *owner;     /* NULL: none */
     nm_heap *heap;        /* NULL: the engine's own */
 } nm__now;
 extern NM_TLS nm__now nm__charge_now;
+#define NM__NO_THREAD ((const PyThreadState *)1) /* no thread has this state, and none may have NULL */
 
 /* Of all threads, under the interpreter's lock, or in turn (engine.h). */
 typedef struct nm__charge_counts {
     size_t entries;   /* scopes, open ones and those that something still refers to */
     size_t roaming;   /* open ones that other contexts may resume: those of generators and async generators */
-    size_t elsewhere; /* that have been ended in other contexts than their own */
+    uint64_t changes; /* that no thread's context shows: a scope was ended in another one, or is the first that roams */
 } nm__charge_counts;
 extern nm__charge_counts nm__charge_scopes;
 
@@ -63,11 +65,11 @@ extern nm__charge_counts nm__charge_scopes;
 extern void (*nm__charge_find)(PyThreadState *thread);
 
 /* Read where it may not be the thread's turn. */
-NM_INLINE size_t nm__charge_elsewhere(void) {
+NM_INLINE uint64_t nm__charge_changes(void) {
 #ifdef Py_GIL_DISABLED
-    return __atomic_load_n(&nm__charge_scopes.elsewhere, __ATOMIC_RELAXED);
+    return __atomic_load_n(&nm__charge_scopes.changes, __ATOMIC_RELAXED);
 #else
-    return nm__charge_scopes.elsewhere;
+    return nm__charge_scopes.changes;
 #endif
 }
 
@@ -81,14 +83,27 @@ NM_INLINE bool nm__charge_roams(void) {
 #endif
 }
 
+/* Grows whenever another owner may be charged in the thread: both of the sum only grow, so one number stands for the two. */
+NM_INLINE uint64_t nm__charge_version(const PyThreadState *thread) { return thread->context_ver + nm__charge_changes(); }
+
+/* Whether nm__charge_now is true, as far as that is seen without a look at generators. This is before each block: as few
+ * instructions as it takes. */
+NM_INLINE bool nm__charge_is_known(void) {
+    const PyThreadState *thread = nm__thread_state();
+    const nm__now *now = &nm__charge_now;
+    return NM_LIKELY(thread == now->settled) && NM_LIKELY(nm__charge_version(thread) == now->version) &&
+           NM_LIKELY(thread->id == now->id);
+}
+
+void nm__charge_sync_slowly(void);
 /* Post: nm__charge_now is true. The interpreter's lock is held, or there is no thread state. */
 NM_INLINE void nm__charge_sync(void) {
-    PyThreadState *thread = nm__thread_state();
-    nm__now *now = &nm__charge_now;
-    if (NM_UNLIKELY(thread == NULL)) return;
-    if (NM_UNLIKELY(thread != now->thread || thread->context_ver != now->version || thread->id != now->id || now->unsettled ||
-                    now->elsewhere != nm__charge_elsewhere() || (nm__charge_roams() && thread->exc_info != now->running)))
-        nm__charge_find(thread);
+    if (NM_UNLIKELY(!nm__charge_is_known())) nm__charge_sync_slowly();
+}
+/* It is to be found out anew. */
+NM_INLINE void nm__charge_forget(void) {
+    nm__charge_now.settled = NM__NO_THREAD;
+    nm__charge_now.thread = NULL;
 }
 NM_INLINE nm_heap *nm__charge_heap(nm_heap *engines) {
     nm_heap *heap = nm__charge_now.heap;

@@ -27,13 +27,24 @@ static NM_COLD void *domain_malloc_due(PyMemAllocatorEx *before, size_t size) {
     return before->malloc(before->ctx, size);
 }
 
+/* Where there are scopes: the same, once it is known that the thread heap at hand is that of the owner that is to be charged.
+ * A function of its own, so that the way without scopes saves no register for a call. */
+NM_INLINE void *domain_malloc_scoped(PyMemAllocatorEx *before, size_t size) {
+    NM_ASSERT(size <= NM__FINE);
+    void *ptr = NM_LIKELY(nm__charge_is_known()) ? nm__theap_alloc(nm__theaps[NM__CLAIMED_SLOT], nm__fine_bin(size)) : NULL;
+    return NM_LIKELY(ptr != NULL) ? ptr : domain_malloc_anyhow(before, size);
+}
+typedef void *(*domain_way)(size_t size);
+
 /* What is asked for most, without a call: so no register is saved. The gate of a profile is in the thread heap, which is at
  * hand. */
-NM_INLINE void *domain_malloc(PyMemAllocatorEx *before, size_t size) {
+NM_INLINE void *domain_malloc(PyMemAllocatorEx *before, size_t size, domain_way scoped) {
     int mode = atomic_load_explicit(&nm__engine.objects, memory_order_relaxed);
     if (NM_LIKELY(size <= NM__FINE) && NM_LIKELY(mode == NM__MODE_ON)) {
         void *ptr = nm__theap_alloc(nm__theaps[NM__CLAIMED_SLOT], nm__fine_bin(size));
         if (NM_LIKELY(ptr != NULL)) return ptr;
+    } else if (NM_LIKELY(size <= NM__FINE) && mode == (NM__MODE_ON | NM__MODE_SCOPED)) {
+        return scoped(size);
     } else if (NM_LIKELY(size <= NM__FINE) && mode == (NM__MODE_ON | NM__MODE_SAMPLED)) {
         nm__theap *theap = nm__theaps[NM__CLAIMED_SLOT];
         if (nm__theap_has(theap, nm__fine_bin(size))) {
@@ -53,19 +64,17 @@ static NM_COLD void *domain_calloc_large(size_t count, size_t size) {
     return ptr;
 }
 
-NM_INLINE void *domain_calloc(PyMemAllocatorEx *before, size_t count, size_t size) {
-    int mode = nm__mode_now(&nm__engine.objects);
-    if (NM_LIKELY(mode != NM__MODE_OFF)) {
-        size_t bytes;
-        bool fits = nm_mul(count, size, &bytes);
+NM_INLINE void *domain_calloc(PyMemAllocatorEx *before, size_t count, size_t size, domain_way scoped) {
+    size_t bytes;
+    bool fits = nm_mul(count, size, &bytes);
+    int mode = atomic_load_explicit(&nm__engine.objects, memory_order_relaxed);
+    if (NM_LIKELY(mode != NM__MODE_OFF) && NM_LIKELY(fits && bytes <= NM__FINE)) {
+        void *ptr = domain_malloc(before, bytes, scoped);
+        return NM_LIKELY(ptr != NULL) ? memset(ptr, 0, bytes) : NULL;
+    }
+    if (nm__mode_now(&nm__engine.objects) != NM__MODE_OFF) {
         void *ptr = fits && nm__apart_is_due(mode, bytes) ? nm__apart_noted(&nm__sampler_gate, bytes, true) : NULL;
-        if (NM_UNLIKELY(ptr != NULL)) return ptr;
-        if (fits && bytes <= NM__FINE) {
-            ptr = nm__serve_take(bytes);
-            if (NM_LIKELY(ptr != NULL)) return memset(ptr, 0, bytes);
-        } else {
-            ptr = domain_calloc_large(count, size);
-        }
+        if (ptr == NULL) ptr = domain_calloc_large(count, size);
         if (ptr != NULL || !nm__serve_may_pass_on()) return ptr;
     }
     return before->calloc(before->ctx, count, size);
@@ -73,8 +82,8 @@ NM_INLINE void *domain_calloc(PyMemAllocatorEx *before, size_t count, size_t siz
 
 bool nm__domain_give(void *ptr) { return nm__apart_give(ptr, nm__superblock_of(ptr)); }
 
-NM_INLINE void *domain_realloc(PyMemAllocatorEx *before, void *ptr, size_t size) {
-    if (ptr == NULL) return domain_malloc(before, size);
+NM_INLINE void *domain_realloc(PyMemAllocatorEx *before, void *ptr, size_t size, domain_way scoped) {
+    if (ptr == NULL) return domain_malloc(before, size, scoped);
     if (nm__superblock_of_block(ptr) == NULL) return before->realloc(before->ctx, ptr, size);
     int mode = nm__mode_now(&nm__engine.objects);
     if (NM_LIKELY(mode != NM__MODE_OFF)) {
@@ -91,23 +100,24 @@ NM_INLINE void domain_free(PyMemAllocatorEx *before, void *ptr) {
     if (NM_UNLIKELY(!nm__apart_give(ptr, nm__superblock_of(ptr)))) before->free(before->ctx, ptr);
 }
 
-#define DOMAIN(name)                                                   \
-    static void *name##_malloc(void *ctx, size_t size) {               \
-        (void)ctx;                                                     \
-        return domain_malloc(&domains.name, size);                     \
-    }                                                                  \
-    static void *name##_calloc(void *ctx, size_t count, size_t size) { \
-        (void)ctx;                                                     \
-        return domain_calloc(&domains.name, count, size);              \
-    }                                                                  \
-    static void *name##_realloc(void *ctx, void *ptr, size_t size) {   \
-        (void)ctx;                                                     \
-        return domain_realloc(&domains.name, ptr, size);               \
-    }                                                                  \
-    static void name##_free(void *ctx, void *ptr) {                    \
-        (void)ctx;                                                     \
-        domain_free(&domains.name, ptr);                               \
-    }                                                                  \
+#define DOMAIN(name)                                                                                                        \
+    static __attribute__((noinline)) void *name##_scoped(size_t size) { return domain_malloc_scoped(&domains.name, size); } \
+    static void *name##_malloc(void *ctx, size_t size) {                                                                    \
+        (void)ctx;                                                                                                          \
+        return domain_malloc(&domains.name, size, name##_scoped);                                                           \
+    }                                                                                                                       \
+    static void *name##_calloc(void *ctx, size_t count, size_t size) {                                                      \
+        (void)ctx;                                                                                                          \
+        return domain_calloc(&domains.name, count, size, name##_scoped);                                                    \
+    }                                                                                                                       \
+    static void *name##_realloc(void *ctx, void *ptr, size_t size) {                                                        \
+        (void)ctx;                                                                                                          \
+        return domain_realloc(&domains.name, ptr, size, name##_scoped);                                                     \
+    }                                                                                                                       \
+    static void name##_free(void *ctx, void *ptr) {                                                                         \
+        (void)ctx;                                                                                                          \
+        domain_free(&domains.name, ptr);                                                                                    \
+    }                                                                                                                       \
     static PyMemAllocatorEx name##_hook = {NULL, name##_malloc, name##_calloc, name##_realloc, name##_free};
 
 DOMAIN(mem)

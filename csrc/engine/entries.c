@@ -28,7 +28,7 @@ void nm__entry_list(EntryObject *e) {
     e->older = *e->list;
     if (e->older != NULL) e->older->newer = e;
     *e->list = e;
-    if (e->roams) nm__charge_scopes.roaming++;
+    if (e->roams && nm__charge_scopes.roaming++ == 0) nm__charge_scopes.changes++;
 }
 
 void nm__entry_unlist(EntryObject *e) {

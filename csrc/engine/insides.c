@@ -3,6 +3,10 @@
 #include "engine/insides.h"
 #include "tuning.h"
 
+#if PY_VERSION_HEX < 0x030C0000
+PyThreadState *const volatile *const nm__insides_thread = (void *)&_PyRuntime.gilstate.tstate_current;
+#endif
+
 /* PyThreadState_SetAsyncExc walks the list of threads under a lock that sys._current_frames holds while it allocates. */
 #if PY_VERSION_HEX >= 0x030D0000
 static void insides_trip(PyThreadState *thread) { _Py_set_eval_breaker_bit(thread, _PY_ASYNC_EXCEPTION_BIT); }

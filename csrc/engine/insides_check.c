@@ -39,8 +39,8 @@ static bool check_minor_version(void) {
 }
 
 static bool check_thread(PyThreadState *thread) {
-    return thread->interp == PyInterpreterState_Get() && thread->id == PyThreadState_GetID(thread) &&
-           thread->thread_id == PyThread_get_thread_ident();
+    return thread == nm__thread_state() && thread->interp == PyInterpreterState_Get() &&
+           thread->id == PyThreadState_GetID(thread) && thread->thread_id == PyThread_get_thread_ident();
 }
 
 static bool check_context(PyThreadState *thread) {

@@ -10,6 +10,9 @@
 #include "engine/python.h"
 
 #include <internal/pycore_interp.h>
+#if PY_VERSION_HEX < 0x030C0000
+#include <internal/pycore_runtime.h>
+#endif
 #if PY_VERSION_HEX >= 0x030C0000
 #include <internal/pycore_dict.h>
 #endif

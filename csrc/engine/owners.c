@@ -69,13 +69,13 @@ static void owner_at_thread_end(void) {
         atomic_fetch_sub(&now->owner->inside, 1);
         atomic_fetch_sub(&owner_threads, 1);
     }
-    *now = (nm__now){.thread = NULL};
+    *now = (nm__now){.settled = NM__NO_THREAD};
 }
 
 void nm__owner_leave(nm__owner *o) {
     nm__now *now = &nm__charge_now;
     if (now->owner == o) nm__owner_enter(NULL);
-    now->thread = NULL; /* the code that runs may be in it still, from further out */
+    nm__charge_forget(); /* the code that runs may be in it still, from further out */
     owner_detach_heap(o);
 }
 

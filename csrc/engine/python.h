@@ -7,11 +7,15 @@
 
 #include "nativemem.h"
 
-/* The calling thread's; NULL: none is attached. */
+/* The calling thread's; NULL: none is attached. Up to 3.11 it stands in one place for all (insides.c), which is read without a
+ * call: it is asked for before each block that an owner may be charged with. */
 #if PY_VERSION_HEX >= 0x030D0000
 #define nm__thread_state PyThreadState_GetUnchecked
-#else
+#elif PY_VERSION_HEX >= 0x030C0000
 #define nm__thread_state _PyThreadState_UncheckedGet
+#else
+extern __attribute__((visibility("hidden"))) PyThreadState *const volatile *const nm__insides_thread;
+#define nm__thread_state() (*nm__insides_thread)
 #endif
 
 /* No collection runs in what bears none in its midst. From 3.12 on none begins inside of a call; where other threads run, one

@@ -370,7 +370,7 @@ static void scope_drop_ended(EntryObject *top, const PyThreadState *thread, Scop
 static bool scope_end_entry(EntryObject *e, PyThreadState *thread) {
     ScopeDropped dropped = {.count = 0};
     if (!e->ended) e->elsewhere = e->context != thread->context;
-    if (e->elsewhere) nm__charge_scopes.elsewhere++;
+    if (e->elsewhere) nm__charge_scopes.changes++;
     e->ended = true;
     nm__entry_unlist(e);
     EntryObject *top = nm__active_innermost(), *before = top;
@@ -464,12 +464,12 @@ int nm__scope_without(int (*call)(void)) {
     PyObject *context = PyContext_CopyCurrent();
     bool entered = context != NULL && PyContext_Enter(context) == 0, ready = entered && nm__active_set_innermost(NULL, NULL);
     now->aside = false;
-    now->thread = NULL;
+    nm__charge_forget();
     nm__collections_go_on(was_on);
     if (ready) result = call();
     if (entered) (void)PyContext_Exit(context);
     Py_XDECREF(context);
-    now->thread = NULL;
+    nm__charge_forget();
     return result;
 }
 

@@ -82,6 +82,9 @@ void nm__superblock_give(void *ptr, nm__superblock *sb);
 void nm__superblock_give_aside(nm__theap *theap, void *ptr, nm__superblock *sb);
 /* Takes back what other threads have freed. */
 void nm__theap_drain(nm__theap *theap);
+/* The same of a thread heap that none uses now. It costs as much as the cells that come back, not as the bins that there are: a
+ * thread that frees what it made in a scope that it has left drains for each. */
+void nm__theap_drain_aside(nm__theap *theap);
 void nm__theap_retire_empty(nm__theap *theap);
 /* Gives back what it has only for speed. */
 void nm__theap_give_up(nm__theap *theap);

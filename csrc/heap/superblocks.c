@@ -188,12 +188,15 @@ void nm__superblock_give(void *ptr, nm__superblock *sb) {
     if (nm__cells_give(&sb->cells, ptr, sb->theap->heap->key)) nm__superblock_trip(sb);
 }
 
-void nm__theap_drain(nm__theap *theap) {
+NM_INLINE void theap_take_back(nm__theap *theap, bool aside) {
     for (void *ptr = nm__remote_take(&theap->remote), *next; ptr != NULL; ptr = next) {
         next = nm__link(theap->heap->key, ptr, nm__peek(ptr));
-        nm__superblock_give(ptr, nm__superblock_of_cell(ptr));
+        if (aside) nm__superblock_give_aside(theap, ptr, nm__superblock_of_cell(ptr));
+        else nm__superblock_give(ptr, nm__superblock_of_cell(ptr));
     }
 }
+void nm__theap_drain(nm__theap *theap) { theap_take_back(theap, false); }
+void nm__theap_drain_aside(nm__theap *theap) { theap_take_back(theap, true); }
 
 static bool theap_has_bin(const nm__theap *theap, size_t bin) {
     bool waits = false;

@@ -67,8 +67,7 @@ static void theap_drain_orphan(nm__theap *theap) {
     while (atomic_load(&theap->remote) != NULL) {
         int expected = NM__THEAP_ORPHANED;
         if (!atomic_compare_exchange_strong(&theap->state, &expected, NM__THEAP_DRAINING)) return;
-        nm__theap_drain(theap);
-        nm__theap_retire_empty(theap);
+        nm__theap_drain_aside(theap);
         atomic_store(&theap->state, NM__THEAP_ORPHANED);
     }
 }

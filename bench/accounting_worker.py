@@ -32,7 +32,7 @@ def arrays(size: int) -> Callable[[], int]:
 
 
 def no_account(folder: str) -> Account:
-    """On the engine there is a budget that is not entered: the collector looks at the same modules on both sides."""
+    """On the engine a budget is made and not entered: the collector looks at the same modules on both sides."""
     made = sys.modules["nativemem"].Budget("8 GiB", "not entered") if "nativemem" in sys.modules else None
     return nullcontext(made), lambda: 0
 

@@ -2,9 +2,9 @@
 
 Usage: charged_instructions.py [LOOP]...
 
-Each side is the engine with the same modules and a budget; "charged" enters it. A loop is run once and twice, and the
-difference counts. The load of the machine does not matter. Loops: those of P3, ``lists`` and ``dicts`` of small ones,
-and ``outlive``, which frees after the scope what it made in it.
+Each side is the engine with the same modules and a budget; "charged" enters it. A loop is run once and twice, and
+the difference counts. The load of the machine does not matter. Loops: those of P3, ``lists`` and ``dicts`` of
+small ones, and ``outlive``, which frees after the scope what it made in it.
 """
 
 from __future__ import annotations

@@ -254,8 +254,8 @@ METRICS = (
 TEXT = """# Metrics
 
 `make metrics` writes this page; nothing on it is typed in. The baseline is commit {baseline}; `-` is what it did
-not have, or what its tree does not tell. What takes long comes from its last run in the same tree, by the command
-beside it; what was not run says so.
+not have, or what its tree does not tell. What takes long comes from the last run whose results lie in `build/`, by
+the command beside it; what was not run says so.
 
 | metric | current | target | baseline | measured by |
 | --- | --- | --- | --- | --- |

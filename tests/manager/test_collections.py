@@ -1107,3 +1107,18 @@ def test_bits_as_sets(nm: Binding, cs: SimpleNamespace) -> None:
         assert len(c) == 68
     with pytest.raises(KeyError):
         c.remove(3)
+
+
+@pytest.mark.parametrize("use", ["__getitem__", "get", "pop", "__delitem__"])
+def test_a_key_that_closes_what_it_is_looked_for_in(cs: SimpleNamespace, use: str) -> None:
+    """COLL-1f"""
+    made = cs.BoundedMap(4, "i", "i", {1: 2})
+
+    class Closes:
+        def __index__(self) -> int:
+            made.close()
+            return 1
+
+    with pytest.raises(StaleHandle):
+        getattr(made, use)(Closes())
+    assert made.closed

@@ -247,7 +247,7 @@ def test_diff(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
 def test_hostile_names_in_a_comparison(form: str) -> None:
     """REP-5"""
     empty = replace(hostile(), sites=(), owners=(Owner("process", None, 0, 0, 0),))
-    made = written.FORMATS[form](Comparison(Report(empty), Report(hostile())), at_least=1)
+    made = written.FORMATS[form](Comparison(Report(empty), Report(hostile())), at_least=1, top=20, every=False)
     if form == "json":
         assert {each["owner"] for each in json.loads(made)["sites"]} == set(HOSTILE)
     if form == "markdown":

@@ -346,3 +346,15 @@ def test_a_leak_is_found_by_its_line() -> None:
         assert stats.current <= stats.reserved and stats.count > 1000 and stats.total > 1000 * 1024, stats
         assert stats.largest_free == stats.limit - stats.current and 0 <= stats.fragmentation < 1
     """)
+
+
+@pytest.mark.parametrize(("caller", "taken"), [(-1, True), (0, True), (-2, False), (1, False)])
+def test_a_path_lies_behind_its_caller(caller: int, taken: bool) -> None:
+    """In what is read; -1 has none."""
+    given = {**snapshot().to_dict(), "sites": []}
+    given["paths"] = [[-1, "a.py", 1, "f"], [caller, "b.py", 2, "g"]]
+    if taken:
+        assert Snapshot.from_dict(given).sites == ()
+    else:
+        with pytest.raises(ConfigError):
+            Snapshot.from_dict(given)

@@ -46,7 +46,7 @@ def headline(comparison: Comparison, at_least: int) -> list[str]:
     return [f"{clean(names[0])} to {clean(names[1])}: {what} {amounts[0]} to {amounts[1]}", verdict]
 
 
-def tables(comparison: Comparison, *, at_least: int, top: int = 20, every: bool = False) -> list[Table]:
+def tables(comparison: Comparison, *, at_least: int, top: int, every: bool) -> list[Table]:
     """The owners and the lines that grew by ``at_least`` bytes or more; with ``every`` each that changed at all."""
     owners: list[OwnerGrowth] = comparison.grown_owners(at_least)
     sites: list[SiteGrowth] = comparison.grown_sites(at_least)
@@ -101,22 +101,20 @@ def _sites(comparison: Comparison, rows: list[SiteGrowth], top: int) -> Table:
     return Table("sites", title, columns, shown, note, len(rows) - len(shown))
 
 
-def render_text(comparison: Comparison, *, at_least: int, top: int = 20, every: bool = False) -> str:
+def render_text(comparison: Comparison, *, at_least: int, top: int, every: bool) -> str:
     """As plain text."""
     shown = tables(comparison, at_least=at_least, top=top, every=every)
     return "\n\n".join(["\n".join(headline(comparison, at_least)), *map(text.plain, shown)]) + "\n"
 
 
-def render_markdown(comparison: Comparison, *, at_least: int, top: int = 20, every: bool = False) -> str:
+def render_markdown(comparison: Comparison, *, at_least: int, top: int, every: bool) -> str:
     """As Markdown, for a comment on a pull request."""
     shown = tables(comparison, at_least=at_least, top=top, every=every)
     lines = [f"- {markdown.escaped(line)}" for line in headline(comparison, at_least)]
     return "\n\n".join(["## Memory: what grew", "\n".join(lines), *map(markdown.table, shown)]) + "\n"
 
 
-def document(
-    comparison: Comparison, *, at_least: int, top: int | None = None, every: bool = False
-) -> dict[str, Any]:
+def document(comparison: Comparison, *, at_least: int, top: int | None, every: bool) -> dict[str, Any]:
     """As what :mod:`json` takes. Sizes are bytes."""
     owners, sites = comparison.grown_owners(at_least), comparison.grown_sites(at_least)
     if every:
@@ -150,12 +148,12 @@ def document(
     }
 
 
-def render_json(comparison: Comparison, *, at_least: int, top: int | None = None, every: bool = False) -> str:
+def render_json(comparison: Comparison, *, at_least: int, top: int | None, every: bool) -> str:
     """As JSON, of ASCII alone."""
     return json.dumps(document(comparison, at_least=at_least, top=top, every=every), indent=1) + "\n"
 
 
-def render_html(comparison: Comparison, *, at_least: int, top: int = 100, every: bool = False) -> str:
+def render_html(comparison: Comparison, *, at_least: int, top: int, every: bool) -> str:
     """As one page, with nothing to load and nothing that runs."""
     lines = headline(comparison, at_least)
     shown = tables(comparison, at_least=at_least, top=top, every=every)

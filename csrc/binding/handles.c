@@ -1,5 +1,7 @@
 #include "binding/handles.h" /* first: Python.h wants to be */
 
+#include "binding/objects.h"
+
 /* Owns one C structure. It is no part of the garbage collector and refers to other handles only, so it is
  * destroyed when the last reference goes and at no other time, and the structures it needs go after it.
  * (A cffi pointer with a destructor would be finalized in any order when it is part of a cycle.) */
@@ -82,10 +84,25 @@ static PyObject *handle_own_pool(PyObject *module, PyObject *args) {
     return PyBool_FromLong(made != NULL);
 }
 
+/* (handle, REWINDS_ARENA or REWINDS_STACK, address of the mark) -> status. Not through cffi either: a Locked above lets other
+ * threads allocate while its owner takes a mark, and only here their calls and this one exclude each other. */
+static PyObject *handle_take_mark(PyObject *module, PyObject *args) {
+    (void)module;
+    HandleObject *h;
+    int rewinds;
+    unsigned long long mark;
+    if (!PyArg_ParseTuple(args, "O!iK", &nm__handle_type, &h, &rewinds, &mark)) return NULL;
+    NM_GUARD_OBJECT(h);
+    void *out = (void *)(uintptr_t)mark;
+    nm_status status = rewinds == REWINDS_ARENA ? nm_arena_take_mark(h->ptr, out) : nm_stack_take_mark(h->ptr, out);
+    return PyLong_FromLong((long)status);
+}
+
 int nm__handles_add(PyObject *module) {
     static PyMethodDef methods[] = {
         {"own", handle_own, METH_VARARGS, "A handle for a structure of the core that is about to be made."},
         {"own_stack", handle_own_stack, METH_VARARGS, "Makes a stack and puts it into a handle."},
+        {"take_mark", handle_take_mark, METH_VARARGS, "Takes a mark of an arena or a stack."},
         {"own_pool", handle_own_pool, METH_VARARGS, "Makes a pool and puts it into a handle."},
         {NULL, NULL, 0, NULL}};
     return PyType_Ready(&nm__handle_type) < 0 ? -1 : PyModule_AddFunctions(module, methods);

@@ -48,7 +48,7 @@ class ArenaCore(Core):
 
     def take_mark(self) -> tuple[int, Any]:
         mark = ffi.new("nm_arena_mark *")
-        return lib.nm_arena_take_mark(self._ptr, mark), (mark, address(mark))
+        return dataplane.take_mark(self.handle, self.rewinds, address(mark)), (mark, address(mark))
 
 
 class StackCore(Core):
@@ -77,7 +77,7 @@ class StackCore(Core):
 
     def take_mark(self) -> tuple[int, Any]:
         mark = ffi.new("nm_stack_mark *")
-        return lib.nm_stack_take_mark(self._ptr, mark), (mark, address(mark))
+        return dataplane.take_mark(self.handle, self.rewinds, address(mark)), (mark, address(mark))
 
 
 class PoolCore(Core):

@@ -119,7 +119,6 @@ typedef struct {
     ...;
 } nm_arena_options;
 nm_status nm_arena_clear(nm_arena *a);
-nm_status nm_arena_take_mark(nm_arena *a, nm_arena_mark *out);
 nm_status nm_arena_check_thread(const nm_arena *a);
 nm_status nm_arena_hand_over(nm_arena *a, uintptr_t thread);
 size_t nm_arena_largest_free(const nm_arena *a);
@@ -134,7 +133,6 @@ typedef struct {
 void nm_stack_destroy(nm_stack *s);
 nm_allocator nm_stack_port(nm_stack *s);
 nm_status nm_stack_clear(nm_stack *s);
-nm_status nm_stack_take_mark(nm_stack *s, nm_stack_mark *out);
 nm_status nm_stack_check_thread(const nm_stack *s);
 nm_status nm_stack_hand_over(nm_stack *s, uintptr_t thread);
 

@@ -118,7 +118,7 @@ class ModelSystem(Counted):
 
 
 class ModelHeap(ModelSystem):
-    """Bins of 16-byte steps to 512, 16 per doubling to 2 KiB, parts of a superblock to 32 KiB; whole pages
+    """Bins of 16-byte steps to 1 KiB, 64-byte steps to 2 KiB, parts of a superblock to 32 KiB; whole pages
     above. A secure one keeps 16 bytes behind each block and a page behind each span, which belong to no block."""
 
     def __init__(self, secure: bool) -> None:
@@ -126,8 +126,8 @@ class ModelHeap(ModelSystem):
         self.secure = secure
 
     BINS = (
-        *range(16, 513, 16),
-        *(base + k * base // 16 for base in (512, 1024) for k in range(1, 17)),
+        *range(16, 1025, 16),
+        *range(1088, 2049, 64),
         *(65536 // n // 64 * 64 for n in (30, 28, 26, *range(24, 7, -1))),
         *(262144 // n // 64 * 64 for n in (30, 28, 26, 24, 22, *range(20, 7, -1))),
     )

@@ -215,6 +215,7 @@ const char *nm_heap_check(nm_heap *h) {
         for (void *at = atomic_load(&theap->remote); at != NULL && broken == NULL; at = nm__link(h->key, at, nm__peek(at)))
             if (nm__superblock_of(at) == NULL || nm__superblock_whole(nm__superblock_of(at))->theap != theap)
                 broken = "a queued cell is another thread heap's";
+        if (broken == NULL) broken = nm__spare_check(theap);
         for (size_t bin = 1; bin < NM__BINS && broken == NULL; bin++) {
             const nm__superblock *current = theap->bins[bin].current;
             if (current != &nm__no_superblock) broken = nm__superblock_check(current, theap, bin), pages += current->charged;

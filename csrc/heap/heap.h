@@ -12,7 +12,7 @@
 #pragma GCC visibility push(hidden)
 
 /* Bins that there are. A census has room for more, so that a heap may get some and its layout stays. */
-#define NM__BINS 103
+#define NM__BINS 119
 _Static_assert(NM__BINS <= NM_BINS, "a census has room for each");
 
 typedef struct nm__bin {
@@ -46,6 +46,7 @@ struct nm__theap {
         uint32_t served, used;
     } looked[NM__BINS]; /* at what there was when current ones were last looked at for idle steps */
     uint64_t opened[(NM__BINS + 63) / 64]; /* a bit for each bin that may have a superblock */
+    nm__superblock *spare; /* of 64 KiB, the last one that became empty: kept for its bin, not charged; NULL: none */
     nm_heap *heap;
     nm__theap *next; /* of the heap's */
     void *memory;    /* as it was allocated, to be freed */
@@ -131,11 +132,13 @@ nm_status nm__heap_free_far(nm_heap *caller, void *ptr, nm__superblock *sb);
 
 extern const uint32_t nm__bin_sizes[NM__BINS];
 
-/* Up to NM__FINE bytes bins are 16 apart. Bin 0, of no bytes, never has a cell: its way is the slow one. */
-#define NM__FINE 512
+/* Up to NM__FINE bytes bins are 16 apart: the most that a block of an object or a buffer usually has, so that sizes in turn do
+ * not make the processor guess which of two ways comes next (decision 92). Bin 0, of no bytes, never has a cell: its way is the
+ * slow one. */
+#define NM__FINE 1024
 NM_INLINE size_t nm__fine_bin(size_t size) { return (size + 15) >> 4; }
 /* Above it they are further apart. By the number of the NM__COARSE bytes in which a size ends. */
-#define NM__COARSE 32
+#define NM__COARSE 64
 extern const uint8_t nm__coarse_bins[NM_CELL_MAX / NM__COARSE];
 
 /* Pre: 1 <= size <= NM_CELL_MAX. */

@@ -86,6 +86,7 @@ void nm__theap_drain(nm__theap *theap);
  * thread that frees what it made in a scope that it has left drains for each. */
 void nm__theap_drain_aside(nm__theap *theap);
 void nm__theap_retire_empty(nm__theap *theap);
+void nm__theap_drop_spare(nm__theap *theap);
 /* Gives back what it has only for speed. */
 void nm__theap_give_up(nm__theap *theap);
 /* The same before a refusal. Where that gave nothing, so many refusals that follow leave out superblocks that wait, that each
@@ -93,6 +94,7 @@ void nm__theap_give_up(nm__theap *theap);
 void nm__theap_make_room(nm__theap *theap);
 void nm__theap_clear(nm__theap *theap);
 /* What is broken, or NULL. */
+const char *nm__spare_check(const nm__theap *theap);
 const char *nm__superblock_check(const nm__superblock *sb, const nm__theap *theap, size_t bin);
 
 /* ---- steps.c: of superblocks that are not secure ---- */

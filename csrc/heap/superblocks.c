@@ -11,7 +11,8 @@
  *   a superblock is its bin's current one, or not empty and on its bin's list for how full it is
  *   a superblock that waits reports when its used cells fall to its group's floor;  the current one after
  *   superblock_patience cells at most
- *   what it is charged with: steps.c */
+ *   the thread heap's spare is of 64 KiB, empty, of no thread heap, and has shed nothing
+ *   what a superblock is charged with: steps.c */
 #include "heap/internal.h"
 
 /* A current superblock counts the cells that come back by itself, and those that it serves by its bin's counter: the two
@@ -89,6 +90,16 @@ const char *nm__superblock_check(const nm__superblock *sb, const nm__theap *thea
     return NULL;
 }
 
+const char *nm__spare_check(const nm__theap *theap) {
+    const nm__superblock *sb = theap->spare;
+    if (sb == NULL) return NULL;
+    if (sb->theap != NULL || nm__page_of(nm__superblock_base(sb))->kind != NM__SUPERBLOCK || theap->heap->key != 0)
+        return "a spare superblock is in use";
+    if (sb->cells.free == NULL || !nm__cells_check(&sb->cells, 0, nm__superblock_base(sb), 0, 0))
+        return "a spare superblock is not empty";
+    return NULL;
+}
+
 static nm__superblock *bin_current(const nm__bin *b) { return b->current == &nm__no_superblock ? NULL : b->current; }
 
 static void superblock_ask_later(nm__cells *c) { nm__cells_report_at(c, nm__cells_used(c) - superblock_patience(c)); }
@@ -139,6 +150,37 @@ static void superblock_mark_parts(nm__superblock *sb, size_t n, bool are) {
     }
 }
 
+void nm__theap_drop_spare(nm__theap *theap) {
+    nm__superblock *sb = theap->spare;
+    theap->spare = NULL;
+    if (sb != NULL) nm__region_give(nm__page_of(nm__superblock_base(sb)), NM__SUPERBLOCK_PAGES);
+}
+
+/* Blocks that come and go in batches empty a superblock and need one again with each batch: the last one is kept, with its
+ * cells as they are linked (decision 92). To the heap it is gone: it is not charged, and its cells are no blocks. */
+static bool theap_keeps_spare(const nm__theap *theap, const nm__superblock *sb) {
+    return theap->heap->key == 0 && sb->shed == 0 && superblock_pages(sb) == NM__SUPERBLOCK_PAGES;
+}
+static void theap_keep_spare(nm__theap *theap, nm__superblock *sb) {
+    NM_ASSERT(theap_keeps_spare(theap, sb) && nm__cells_used(&sb->cells) == 0);
+    if (theap->spare != NULL) nm__theap_drop_spare(theap);
+    sb->theap = NULL;
+    theap->spare = sb;
+    nm__heap_discharge(theap->heap, sb->charged);
+}
+
+/* false: there is none of the bin, or its charge is refused. Pre: the bin has no current one. */
+static bool theap_use_spare(nm__theap *theap, size_t bin) {
+    nm__superblock *sb = theap->spare;
+    NM_ASSERT(bin_current(&theap->bins[bin]) == NULL);
+    if (sb == NULL || sb->bin != bin || !nm__heap_charge(theap->heap, sb->charged, true)) return false;
+    nm__heap_settle(theap->heap);
+    theap->spare = NULL;
+    atomic_store_explicit((_Atomic(nm__theap *) *)&sb->theap, theap, memory_order_release);
+    bin_set_current(&theap->bins[bin], sb);
+    return true;
+}
+
 static void superblock_retire(nm_heap *h, nm__superblock *sb) {
     size_t charged = sb->charged, parts = superblock_pages(sb) / NM__SUPERBLOCK_PAGES;
     nm__page *p = nm__page_of(nm__superblock_base(sb));
@@ -181,6 +223,7 @@ __attribute__((noinline)) void nm__superblock_trip(nm__superblock *sb) {
         superblock_stop_waiting(theap, sb);
     }
     if (nm__cells_used(&sb->cells) != 0) superblock_wait(theap, sb);
+    else if (theap_keeps_spare(theap, sb)) theap_keep_spare(theap, sb);
     else superblock_retire(theap->heap, sb);
 }
 
@@ -205,6 +248,7 @@ static bool theap_has_bin(const nm__theap *theap, size_t bin) {
 }
 
 void nm__theap_retire_empty(nm__theap *theap) {
+    nm__theap_drop_spare(theap);
     for (EACH_OPENED(bin, theap)) {
         nm__bin *b = &theap->bins[bin];
         const nm__superblock *sb = bin_current(b);
@@ -298,6 +342,7 @@ static bool theap_scrape(nm__theap *theap, size_t bin) {
 /* A new current superblock. false: refused. Pre: the bin has none. */
 static bool theap_open(nm__theap *theap, size_t bin, bool quiet) {
     NM_ASSERT(bin_current(&theap->bins[bin]) == NULL);
+    if (theap_use_spare(theap, bin)) return true; /* its cells that were never used are charged for as ever */
     nm_heap *h = theap->heap;
     size_t bytes = nm__bin_superblock(bin), npages = bytes / NM_PAGE, parts = npages / NM__SUPERBLOCK_PAGES;
     nm__cells cells;
@@ -342,6 +387,7 @@ void *nm__theap_alloc_slow(nm__theap *theap, size_t bin) {
 void nm__superblock_give_aside(nm__theap *theap, void *ptr, nm__superblock *sb) {
     nm__bin *b = &theap->bins[sb->bin];
     nm__superblock_give(ptr, sb);
+    nm__theap_drop_spare(theap);
     if (sb != b->current || superblock_used(b, sb) != 0) return; /* where it was retired it is not current any more */
     superblock_retire(theap->heap, bin_take_current(b));
 }
@@ -361,6 +407,7 @@ void nm__theap_clear(nm__theap *theap) {
     nm_heap *h = theap->heap;
     NM_ASSERT(nm__is_held(&h->lock));
     atomic_store(&theap->remote, NULL);
+    nm__theap_drop_spare(theap);
     for (EACH_OPENED(bin, theap)) {
         if (bin_current(&theap->bins[bin]) != NULL) superblock_drop(h, bin_take_current(&theap->bins[bin]));
         for (unsigned group = 0; group <= NM__FULL; group++)

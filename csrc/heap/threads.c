@@ -182,6 +182,8 @@ nm__theap *nm__heap_attach(nm_heap *h) { return nm__theap_current(h); }
 /* The thread heap is looked for with the first block, as scopes are entered in which nothing is allocated. A thread that has
  * ended, and a secure heap, have nothing in a slot: their calls look the thread heap up. */
 void nm__heap_enter(nm_heap *h) {
+    nm__theap *left = nm__theaps[NM__CLAIMED_SLOT];
+    if (left->spare != NULL) nm__theap_drop_spare(left); /* a thread keeps one, not one for each heap that took a turn */
     nm__theaps[NM__CLAIMED_SLOT] = &nm__no_theap;
     if (h->key != 0 || this_thread.ended) return;
     const known_theap *turn = &theap_turns[h->number % NM_HEAP_TURNS];

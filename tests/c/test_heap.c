@@ -82,10 +82,10 @@ static void test_realloc(void) {
     sound(h);
     char *fence = nm_heap_malloc(h, PAGE + 1);
     char *cell = nm_heap_realloc(h, grown, 1000);
-    CHECK(nm_heap_usable_of(cell) == 1024 && filled(cell, 1000, 9));
-    CHECK(nm_heap_realloc(h, cell, 1024) == cell && nm_heap_realloc(h, cell, 769) == cell);
-    cell = nm_heap_realloc(h, cell, 768); /* a quarter is too much to leave over */
-    CHECK(nm_heap_usable_of(cell) == 768 && filled(cell, 768, 9));
+    CHECK(nm_heap_usable_of(cell) == 1008 && filled(cell, 1000, 9));
+    CHECK(nm_heap_realloc(h, cell, 1008) == cell && nm_heap_realloc(h, cell, 757) == cell);
+    cell = nm_heap_realloc(h, cell, 756); /* a quarter is too much to leave over */
+    CHECK(nm_heap_usable_of(cell) == 768 && filled(cell, 756, 9));
     CHECK(nm_heap_realloc(h, cell, 600) == cell);
     char *back = nm_heap_realloc(h, cell, 5 * PAGE);
     CHECK(filled(back, 600, 9));
@@ -990,6 +990,83 @@ static void test_a_superblock_is_charged_as_it_is_used(void) {
     nm_budget_destroy(b);
 }
 
+/* As many blocks as fill three superblocks, freed last to first: the third stays current, the second goes when the first is
+ * empty. */
+static void *batch[3 * NM_SUPERBLOCK / 1024];
+static void batch_take(nm_heap *h, size_t size, size_t n) {
+    for (size_t i = 0; i < n; i++) CHECK((batch[i] = nm_heap_malloc(h, size)) != NULL);
+}
+static void batch_give(nm_heap *h, size_t n) {
+    for (size_t i = n; i-- > 0;) CHECK(nm_heap_free(h, batch[i]) == NM_OK);
+    sound(h);
+}
+static void *batch_of_a_thread(void *h) {
+    batch_take(h, 1024, 3 * NM_SUPERBLOCK / 1024);
+    batch_give(h, 3 * NM_SUPERBLOCK / 1024);
+    return NULL;
+}
+
+/* Of superblocks that become empty a thread keeps the last: the next batch has it, and meanwhile it is not the heap's. */
+static void test_a_spare_superblock(void) {
+    enum { CELLS = NM_SUPERBLOCK / 1024 };
+    nm_budget *b = nm_budget_create(NM_SIZE_MAX, NULL, NULL);
+    nm_heap *h = nm_heap_create(b, false);
+    nm_region_trim();
+    batch_take(h, 1024, 3 * CELLS);
+    batch_give(h, 3 * CELLS);
+    void *first = batch[0];
+    CHECK(nm_region_dirty() == PAGE && held(h) == PAGE && nm_budget_used(b) == PAGE);
+    CHECK(nm_heap_of(first) == NULL && nm_heap_free(h, first) == NM_FOREIGN_BLOCK);
+    batch_take(h, 1024, 2 * CELLS);
+    CHECK(nm_region_dirty() == PAGE && held(h) == 2 * PAGE && nm_budget_used(b) == 2 * PAGE);
+    CHECK((size_t)((char *)batch[CELLS] - (char *)first) < PAGE && nm_heap_of(first) == h);
+    for (int i = 0; i < 100; i++) {
+        batch_give(h, 2 * CELLS);
+        CHECK(nm_region_dirty() == PAGE && held(h) == PAGE);
+        batch_take(h, 1024, 2 * CELLS);
+        CHECK(nm_region_dirty() == PAGE && held(h) == 2 * PAGE);
+    }
+    batch_give(h, 2 * CELLS);
+    /* What it is charged with is refused: then it goes, as all that is kept for speed. */
+    nm_budget_set_limit(b, PAGE);
+    batch_take(h, 1024, CELLS);
+    CHECK(nm_heap_malloc(h, 1024) == NULL && nm_region_dirty() == 2 * PAGE && held(h) == PAGE);
+    nm_budget_set_limit(b, NM_SIZE_MAX);
+    batch_give(h, CELLS);
+    /* One, of whichever bin: not of those whose superblocks are large. */
+    batch_take(h, 1024, 3 * CELLS), batch_give(h, 3 * CELLS);
+    batch_take(h, 2048, 3 * CELLS / 2), batch_give(h, 3 * CELLS / 2);
+    CHECK(held(h) == 2 * PAGE);
+    size_t dirty = nm_region_dirty();
+    batch_take(h, 1024, 2 * CELLS); /* of them one superblock is not the spare, which is the other bin's */
+    CHECK(nm_region_dirty() == dirty - PAGE);
+    batch_give(h, 2 * CELLS);
+    CHECK(nm_region_dirty() == dirty);
+    nm_heap_trim(h);
+    CHECK(held(h) == 0 && nm_region_dirty() == 0);
+    batch_take(h, 16384, 2 * NM_SUPERBLOCK_LARGE / 16384);
+    batch_give(h, 2 * NM_SUPERBLOCK_LARGE / 16384);
+    CHECK(nm_region_dirty() == NM_SUPERBLOCK_LARGE);
+    nm_heap_trim(h);
+    /* One that shed steps has not all of its cells. */
+    batch_take(h, 1024, 3 * CELLS);
+    for (size_t i = 1; i < 3 * CELLS; i++) CHECK(nm_heap_free(h, batch[i]) == NM_OK);
+    nm_heap_trim(h);
+    CHECK(held(h) == STEP && nm_heap_free(h, batch[0]) == NM_OK);
+    sound(h);
+    /* It goes with its thread, and with what is cleared. */
+    nm_heap_trim(h);
+    pthread_t thread;
+    CHECK(pthread_create(&thread, NULL, batch_of_a_thread, h) == 0 && pthread_join(thread, NULL) == 0);
+    CHECK(held(h) == 0 && nm_region_dirty() == 3 * PAGE);
+    batch_take(h, 1024, 3 * CELLS), batch_give(h, 3 * CELLS);
+    nm_heap_clear(h);
+    CHECK(held(h) == 0 && nm_region_dirty() == 3 * PAGE);
+    sound(h);
+    nm_heap_destroy(h);
+    nm_budget_destroy(b);
+}
+
 /* Cells of a large superblock begin in other 64 KiB than that itself: its entry is found from there. */
 static void *free_quarters(void *arg) {
     worker *w = arg;
@@ -1175,6 +1252,7 @@ int main(void) {
     RUN(test_idle_superblocks_make_room());
     RUN(test_a_budget_takes_data());
     RUN(test_a_superblock_is_charged_as_it_is_used());
+    RUN(test_a_spare_superblock());
     RUN(test_large_superblocks());
     RUN(test_alignment_among_pages());
 #ifndef NM__TSAN

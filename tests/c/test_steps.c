@@ -140,12 +140,12 @@ static void test_what_a_thread_leaves(void) {
     nm_heap *h = nm_heap_create(NULL, false);
     nm__heap_share(h, NULL);
     nm__heap_enter(h);
-    size_t n = fill_three(h, 1000);
+    size_t n = fill_three(h, 1024);
     for (size_t i = 0; i < n; i++)
         if (i != n / 2) nm_heap_free(h, blocks[i]);
     CHECK(held(h) > STEP);
     nm__heap_detach(h);
-    CHECK(held(h) == STEP && filled(blocks[n / 2], 1000, (unsigned)n / 2));
+    CHECK(held(h) == STEP && filled(blocks[n / 2], 1024, (unsigned)n / 2));
     sound(h);
     nm_heap_free(h, blocks[n / 2]);
     CHECK(held(h) == 0);

@@ -85,6 +85,27 @@ static void test_what_is_freed_after_it_was_left(void) {
     destroy(a);
 }
 
+/* A spare superblock is kept by the heap that a thread is in, and by no other. */
+static void test_no_spare_out_of_turn(void) {
+    enum { N = 2 * NM_SUPERBLOCK / 1024 };
+    static void *blocks[N];
+    owner a = make(NM_SIZE_MAX, false);
+    for (int aside = 0; aside < 2; aside++) {
+        nm_heap_trim(plain);
+        nm__heap_enter(a.heap);
+        for (size_t i = 0; i < N; i++) CHECK((blocks[i] = nm_heap_malloc(a.heap, 1024)) != NULL);
+        if (aside) nm__heap_enter(plain);
+        for (size_t i = N; i-- > 0;) give(blocks[i]);
+        CHECK(nm_region_dirty() == (aside ? (size_t)2 * PAGE : 0));
+        nm__heap_enter(plain);
+        CHECK(nm_region_dirty() == (aside ? (size_t)2 * PAGE : PAGE));
+        SOUND(nm_heap_check(a.heap));
+        nm__heap_detach(a.heap);
+        CHECK(nm_region_dirty() == (size_t)2 * PAGE && nm__heap_held(a.heap) == 0);
+    }
+    destroy(a);
+}
+
 static size_t threads_of(nm_heap *h) {
     nm_census census;
     nm_heap_census(h, &census);
@@ -260,6 +281,7 @@ int main(void) {
     nm__heap_enter(plain);
     RUN(test_each_serves_in_its_turn());
     RUN(test_what_is_freed_after_it_was_left());
+    RUN(test_no_spare_out_of_turn());
     RUN(test_entered_for_nothing());
     RUN(test_no_two_have_one_thread_heap());
     RUN(test_bins_that_are_passed_over());

@@ -15,8 +15,8 @@ PAGE = max(os.sysconf("SC_PAGE_SIZE"), 4096)
 #: bytes, and how many cells there may be in one: eight at least
 SUPERBLOCKS = ((65536, (30, 28, 26, *range(24, 7, -1))), (262144, (30, 28, 26, 24, 22, *range(20, 7, -1))))
 BINS = (
-    *range(16, 513, 16),
-    *(base * part // 16 for base in (512, 1024) for part in range(17, 33)),
+    *range(16, 1025, 16),
+    *range(1088, 2049, 64),
     *(superblock // cells // 64 * 64 for superblock, all_cells in SUPERBLOCKS for cells in all_cells),
 )
 
@@ -31,8 +31,8 @@ def usable(size: int, align: int) -> int:
 
 def test_the_bins() -> None:
     """HEAP-1: the table above is the one that the clause describes."""
-    assert len(BINS) == 32 + 32 + 20 + 18
-    assert BINS[32:36] == (544, 576, 608, 640) and BINS[48:52] == (1088, 1152, 1216, 1280)
+    assert len(BINS) == 64 + 16 + 20 + 18
+    assert BINS[32:36] == (528, 544, 560, 576) and BINS[64:68] == (1088, 1152, 1216, 1280)
     assert BINS[-1] == 32768
 
 
@@ -56,8 +56,10 @@ def test_usable(nm: Binding, align: int) -> None:
         (100, 97, True),
         (100, 113, False),
         (100, 96, False),
-        (1000, 1024, True),
-        (1000, 1025, False),
+        (1000, 1008, True),
+        (1000, 1009, False),
+        (1030, 1088, True),
+        (1030, 1089, False),
         (33000, 36864, True),
         (33000, 65537, False),
         (33000, 32768, False),

@@ -25,7 +25,7 @@ class Heap(Allocator):
     >>> import nativemem
     >>> heap = nativemem.Heap()
     >>> heap.alloc(1000).usable
-    1024
+    1008
     """
 
     __slots__ = ()

@@ -13,8 +13,8 @@ from .system import SystemCore
 
 #: the cell sizes of csrc/heap/bins.c
 _BINS = (
-    *range(16, 513, 16),
-    *(base + base // 16 * i for base in (512, 1024) for i in range(1, 17)),
+    *range(16, 1025, 16),
+    *range(1088, 2049, 64),
     *((64 << 10) // n // 64 * 64 for n in (30, 28, 26, *range(24, 7, -1))),
     *((256 << 10) // n // 64 * 64 for n in (30, 28, 26, 24, 22, *range(20, 7, -1))),
 )

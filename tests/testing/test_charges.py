@@ -460,3 +460,25 @@ def test_the_end_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
         run.session.pytest_unconfigure()
         assert run.did() == ["stop 65536"] and len(off) == times and run.session._trace is None
         off.clear()
+
+
+def test_a_repetition_that_fails() -> None:
+    """PYT-3: its error comes out, once the charge has ended, with a line about which it was."""
+    made: Any = session.Session.__new__(session.Session)
+    log: list[Any] = []
+    it: Any = SimpleNamespace(enter=lambda: log.append("in"), leave=log.append, remark="")
+    error = KeyError("x")
+
+    def runtest() -> None:
+        if fails:
+            raise error
+
+    item: Any = SimpleNamespace(runtest=runtest, instance=SimpleNamespace(_asyncioRunner="closed"))
+    fails = False
+    made._again(item, it, 1, 4)
+    assert log == ["in", None] and it.remark == "" and item.instance._asyncioRunner is None
+    fails = True
+    with pytest.raises(KeyError):
+        made._again(item, it, 2, 4)
+    assert log[2:] == ["in", error]
+    assert it.remark == "nativemem: this was repetition 3 of 4; the first one passed"

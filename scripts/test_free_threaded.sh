@@ -11,8 +11,9 @@ set -euo pipefail
 name=$(basename "$0")
 root=$(realpath "$(dirname "$0")/..")
 place=$root/build/free-threaded
-tests=(tests/test_free_threaded.py tests/test_free_threaded_engine.py tests/contract tests/test_pure_details.py
-  tests/test_config.py tests/test_cli.py tests/test_doctor.py tests/test_memlib.py tests/test_differential.py tests/structures tests/manager)
+tests=(tests/test_free_threaded.py tests/test_hammer.py tests/test_free_threaded_engine.py tests/contract
+  tests/test_pure_details.py tests/test_config.py tests/test_cli.py tests/test_doctor.py tests/test_memlib.py
+  tests/test_differential.py tests/structures tests/manager)
 # of python3.14_3.14.4.orig.tar.xz
 sum=d923c51303e38e249136fc1bdf3568d56ecb03214efdef48516176d3d7faaef8
 

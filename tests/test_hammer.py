@@ -106,7 +106,7 @@ def test_an_allocator_is_closed_among_calls(nm: Binding, wraps: bool) -> None:
                         kept.pop(0).free()
                 except (errors.StaleHandle, errors.StaleBlock, errors.DoubleFree):
                     pass
-            closed.wait()
+            assert closed.wait(60)
             with pytest.raises(errors.StaleHandle):
                 allocator.alloc(1)
 

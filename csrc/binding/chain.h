@@ -29,7 +29,8 @@ static inline void nm__chain_unlink(BlockObject *b) {
 }
 
 /* A spare object is prepared before memory is taken, as a collection may run then: a reset or a close of the allocator among
- * other code. From there to the linked block no Python code runs. Whoever prepared one that is not used puts it back. */
+ * other code. From there to the linked block no Python code runs. A call that does not use the one it prepared puts it
+ * back. */
 #ifdef Py_GIL_DISABLED
 /* Each call has its own: an object that one thread has let go of is not another's to be used again. */
 static inline BlockObject *nm__block_prepare(void) { return PyObject_GC_New(BlockObject, &nm__block_type); }

@@ -7,6 +7,7 @@ import gc
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -336,7 +337,9 @@ def test_an_error_reaches_the_threads_that_wait() -> None:
     (flight,) = cache._flights.values()
     for thread in threads[1:]:
         thread.start()
+    until = time.monotonic() + 60
     while len(flight._condition._waiters) < 3:  # they are about to
+        assert time.monotonic() < until
         threading.Event().wait(0.001)
     go.set()
     for thread in threads:

@@ -9,7 +9,9 @@ import itertools
 import pickle
 import pkgutil
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -102,19 +104,29 @@ def test_numbers_and_switches_that_are_none(text: str) -> None:
         Settings.from_env(3)  # type: ignore[arg-type]
 
 
+def modules() -> Iterator[ModuleType]:
+    """Each module of the package but those of one version of Python; what stands on a package that is not here, or
+    on the core where there is none, is left out."""
+    for module in pkgutil.walk_packages(nativemem.__path__, "nativemem."):
+        if module.name.rpartition(".")[2] in ("__main__", "auto", "ffi_build", "_core", "inherited", "windows"):
+            continue
+        try:
+            loaded = importlib.import_module(module.name)
+        except ImportError:
+            continue
+        yield loaded
+
+
 def test_records_do_not_change() -> None:
     """Each public dataclass is frozen: what was measured stays what it was, and can be a key."""
     found = []
-    for module in pkgutil.walk_packages(nativemem.__path__, "nativemem."):
-        if module.name.rpartition(".")[2] in ("__main__", "auto", "ffi_build", "_core"):
+    for module in modules():
+        if module.__name__.startswith("nativemem.testing"):  # what an attempt is, is found out step by step
             continue
-        if module.name.startswith("nativemem.testing"):  # what an attempt is, is found out step by step
-            continue
-        loaded = importlib.import_module(module.name)
-        for name in getattr(loaded, "__all__", ()):
-            thing = getattr(loaded, name, None)
-            if dataclasses.is_dataclass(thing) and isinstance(thing, type) and thing.__module__ == module.name:
-                found.append(f"{module.name}.{name}")
+        for name in getattr(module, "__all__", ()):
+            thing = getattr(module, name, None)
+            if dataclasses.is_dataclass(thing) and isinstance(thing, type) and thing.__module__ == module.__name__:
+                found.append(f"{module.__name__}.{name}")
                 assert thing.__dataclass_params__.frozen, found[-1]  # type: ignore[attr-defined]
     assert len(found) > 20
 
@@ -122,15 +134,9 @@ def test_records_do_not_change() -> None:
 def defaults() -> list[str]:
     """A line for each function and method of a public name of any module that has defaults: its parameters."""
     lines = set()
-    for module in pkgutil.walk_packages(nativemem.__path__, "nativemem."):
-        if module.name.rpartition(".")[2] in ("__main__", "auto", "ffi_build", "_core", "inherited", "windows"):
-            continue
-        try:
-            loaded = importlib.import_module(module.name)
-        except ImportError:  # of a package that is not there, or of an interpreter without the core
-            continue
-        for name in getattr(loaded, "__all__", ()):
-            thing = getattr(loaded, name, None)
+    for module in modules():
+        for name in getattr(module, "__all__", ()):
+            thing = getattr(module, name, None)
             members = vars(thing) if isinstance(thing, type) else {"": thing}
             for member, function in members.items():
                 function = inspect.unwrap(getattr(function, "__func__", function))
@@ -164,11 +170,8 @@ MADE_ANEW = {"nativemem.engine.install._lock", "nativemem.interop.memlib._lock"}
 
 def test_every_lock_is_free_in_a_child_of_fork() -> None:
     """BLOCK-9: also where another thread has it just then: it is held across each fork."""
-    loaded = []
-    for module in pkgutil.walk_packages(nativemem.__path__, "nativemem."):
-        if module.name.rpartition(".")[2] not in ("__main__", "auto", "ffi_build", "_core"):
-            if not module.name.startswith("nativemem.testing"):
-                loaded.append((module.name, vars(importlib.import_module(module.name))))
+    loaded = [(module.__name__, vars(module)) for module in modules()
+              if not module.__name__.startswith("nativemem.testing")]  # fmt: skip
     held = {id(lock) for lock in (*forks._outer, *forks._inner)}
     kinds = (type(threading.Lock()), type(threading.RLock()))
     locks = {f"{module}.{name}": thing for module, names in loaded for name, thing in names.items()

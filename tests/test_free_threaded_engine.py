@@ -165,8 +165,9 @@ class TestScopes:
                     if n % 7 == 0:
                         with own:
                             kept[-2].resize(2 * n + 50, refcheck=False)
-                    charged = [array for array in kept if owner_of(array) is own]
-                    assert own.used == sum(map(rounded, charged)), (own.used, n)
+                    if n % 10 == 9:
+                        charged = [array for array in kept if owner_of(array) is own]
+                        assert own.used == sum(map(rounded, charged)), (own.used, n)
                 kept.clear()
                 assert len(charged) >= ROUNDS
                 charged.clear()

@@ -125,6 +125,8 @@ CLASSES = (
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 def test_what_they_are_made_with(cls: type[Any]) -> None:
     """ERR-4c: each parameter of each constructor, by its name; nothing that was made before is charged."""
+    if cls.__name__.endswith("Cache"):
+        pytest.importorskip("cachetools", reason="cachetools is not installed")
     make = MAKERS[cls.__name__]
     parameters = list(inspect.signature(cls).parameters)
     made = 0
@@ -156,6 +158,7 @@ def caches(nm: Binding) -> Iterator[tuple[Any, Any]]:
 
 def test_calls_of_caches(nm: Binding) -> None:
     """ERR-4c: and what is charged is what is held, all the time."""
+    pytest.importorskip("cachetools", reason="cachetools is not installed")
     calls = 0
     for cache, budget in caches(nm):
         for method in methods(cache):
@@ -171,6 +174,7 @@ def test_calls_of_caches(nm: Binding) -> None:
 
 def test_calls_of_caches_of_coroutines() -> None:
     """ERR-4c"""
+    pytest.importorskip("cachetools", reason="cachetools is not installed")
 
     async def tried() -> None:
         for cache in (AsyncCache(maxsize=3), AsyncCache(maxsize=3).with_dedup().with_circuit_breaker()):

@@ -85,6 +85,7 @@ def test_the_health_of_a_pool_of_coroutines() -> None:
 
 def test_the_counters_of_a_cache() -> None:
     """CACHE-1"""
+    pytest.importorskip("cachetools", reason="cachetools is not installed")
     cache = Cache(3, max_bytes=100, getsizeof=len)
     assert figures(cache.cache_info()) == (0, 0, 0, 3, 0, 100, 0, 0)
     assert cache.cache_info().hit_rate == 0.0 and bool(cache)

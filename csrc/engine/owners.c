@@ -48,19 +48,19 @@ static void owner_detach_heap(const nm__owner *o) { nm__heap_detach(o->heap); }
 
 void nm__owner_enter(nm__owner *o) {
     nm__now *now = &nm__charge_now;
-    if (o == now->owner) return;
+    nm__owner *left = now->owner;
+    if (o == left) return;
     if (o != NULL) {
         atomic_fetch_add(&o->inside, 1);
         nm__arm_thread_end();
     }
-    if (now->owner != NULL) {
-        nm__denial_leave_owner(now->owner);
-        atomic_fetch_sub(&now->owner->inside, 1);
-    }
-    if (now->owner == NULL) atomic_fetch_add(&owner_threads, 1);
+    if (left != NULL) nm__denial_leave_owner(left);
+    if (left == NULL) atomic_fetch_add(&owner_threads, 1);
     else if (o == NULL) atomic_fetch_sub(&owner_threads, 1);
     now->owner = o;
     owner_enter_heap(o);
+    /* Last: from here on another interpreter's thread, with a lock of its own, may destroy the heap that was left. */
+    if (left != NULL) atomic_fetch_sub(&left->inside, 1);
 }
 
 static void owner_at_thread_end(void) {

@@ -297,6 +297,31 @@ class TestScopes:
             """
         ) == ["0"]
 
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+    def test_a_program_started_while_threads_read_the_figures(self) -> None:
+        """By a plain fork, which stops no thread first: with another user `subprocess` makes one."""
+        assert output(
+            """
+            import os, subprocess
+            budgets = [Budget("1 MiB", str(n)) for n in range(200)]
+            arrays, done = [], threading.Event()
+            for budget in budgets:
+                with budget:
+                    arrays.append(numpy.ones(9))
+            def work(i):
+                if i == 0:
+                    try:
+                        for _ in range(40):
+                            subprocess.run(["true"], user=os.getuid(), check=True)
+                    finally:
+                        done.set()
+                while not done.is_set():
+                    nativemem.process.stats()
+            at_once(work, 3)
+            print("done")
+            """
+        ) == ["done"]
+
 
 @without_lock
 class TestWhatIsDeclined:

@@ -34,16 +34,19 @@ static bool owner_is_done(const nm__owner *o) {
     return atomic_load(&o->inside) == 0 && atomic_load(&o->charges) == 0 && nm__heap_held(o->heap) == 0;
 }
 
-/* Its objects' heap, where objects are served. Without the interpreter's lock they are not (decision 90). */
+/* Its objects' heap, where objects are served. Without the interpreter's lock they are not (decision 90): it serves nothing, and
+ * a look at its counts would wait for its lock in the midst of a turn. */
 #ifdef Py_GIL_DISABLED
 static void owner_enter_heap(const nm__owner *o) { (void)o; }
 static void owner_detach_heap(const nm__owner *o) { (void)o; }
+static void owner_add_served(nm_census *sum, const nm__owner *o) { (void)sum, (void)o; }
 #else
 static void owner_enter_heap(const nm__owner *o) {
     nm__charge_now.heap = o == NULL ? NULL : o->heap;
     nm__heap_enter(nm__charge_heap(nm__engine.heap));
 }
 static void owner_detach_heap(const nm__owner *o) { nm__heap_detach(o->heap); }
+static void owner_add_served(nm_census *sum, const nm__owner *o) { nm__census_add_heap(sum, o->heap); }
 #endif
 
 void nm__owner_enter(nm__owner *o) {
@@ -93,14 +96,14 @@ static void owner_unlist(nm__owner *o) {
     if (o->newer != NULL) o->newer->older = o->older;
     else owner_all.newest = o->older;
     if (o->older != NULL) o->older->newer = o->newer;
-    nm__census_add_heap(&owner_all.past, o->heap);
+    owner_add_served(&owner_all.past, o);
     nm__engine_end_turn();
 }
 
 void nm__owner_add_census(nm_census *sum) {
     nm__engine_begin_turn();
     nm__census_add(sum, &owner_all.past);
-    for (const nm__owner *o = owner_all.newest; o != NULL; o = o->older) nm__census_add_heap(sum, o->heap);
+    for (const nm__owner *o = owner_all.newest; o != NULL; o = o->older) owner_add_served(sum, o);
     nm__engine_end_turn();
 }
 
@@ -208,7 +211,9 @@ static PyObject *owner_renew(PyObject *module, PyObject *args) {
     if (owner_at_end != NULL) owner_at_end(o);
     PyObject *before = o->name;
     o->name = Py_NewRef(name);
+    nm__engine_begin_turn();
     o->number = ++owner_all.numbers;
+    nm__engine_end_turn();
     nm__budget_renew(o->budget, label);
     Py_XDECREF(before);
     Py_RETURN_TRUE;

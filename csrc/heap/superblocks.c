@@ -93,7 +93,7 @@ const char *nm__superblock_check(const nm__superblock *sb, const nm__theap *thea
 const char *nm__spare_check(const nm__theap *theap) {
     const nm__superblock *sb = theap->spare;
     if (sb == NULL) return NULL;
-    if (sb->theap != NULL || nm__page_of(nm__superblock_base(sb))->kind != NM__SUPERBLOCK || theap->heap->key != 0)
+    if (sb->theap != NULL || nm__page_of(nm__superblock_base(sb))->kind != NM__SUPERBLOCK || theap->heap->slot == NM__NO_SLOT)
         return "a spare superblock is in use";
     if (sb->cells.free == NULL || !nm__cells_check(&sb->cells, 0, nm__superblock_base(sb), 0, 0))
         return "a spare superblock is not empty";
@@ -157,9 +157,10 @@ void nm__theap_drop_spare(nm__theap *theap) {
 }
 
 /* Blocks that come and go in batches empty a superblock and need one again with each batch: the last one is kept, with its
- * cells as they are linked (decision 92). To the heap it is gone: it is not charged, and its cells are no blocks. */
+ * cells as they are linked (decision 92). To the heap it is gone: it is not charged, and its cells are no blocks. Heaps without
+ * a slot keep none: there may be any number of them, and secure ones are among them. */
 static bool theap_keeps_spare(const nm__theap *theap, const nm__superblock *sb) {
-    return theap->heap->key == 0 && sb->shed == 0 && superblock_pages(sb) == NM__SUPERBLOCK_PAGES;
+    return theap->heap->slot != NM__NO_SLOT && sb->shed == 0 && superblock_pages(sb) == NM__SUPERBLOCK_PAGES;
 }
 static void theap_keep_spare(nm__theap *theap, nm__superblock *sb) {
     NM_ASSERT(theap_keeps_spare(theap, sb) && nm__cells_used(&sb->cells) == 0);

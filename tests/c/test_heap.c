@@ -1006,6 +1006,19 @@ static void *batch_of_a_thread(void *h) {
     return NULL;
 }
 
+/* Heaps may be many, so those that found no slot of their own keep none: what no budget is charged with has an end. */
+static void test_no_spare_without_a_slot(void) {
+    enum { CELLS = NM_SUPERBLOCK / 1024 };
+    nm_heap *heaps[NM__TLS_SLOTS];
+    for (size_t i = 0; i < NM__TLS_SLOTS; i++) heaps[i] = nm_heap_create(NULL, false);
+    nm_heap *h = heaps[NM__TLS_SLOTS - 1];
+    nm_region_trim();
+    batch_take(h, 1024, 3 * CELLS);
+    batch_give(h, 3 * CELLS);
+    CHECK(held(h) == PAGE && nm_region_dirty() == (size_t)2 * PAGE);
+    for (size_t i = 0; i < NM__TLS_SLOTS; i++) nm_heap_destroy(heaps[i]);
+}
+
 /* Of superblocks that become empty a thread keeps the last: the next batch has it, and meanwhile it is not the heap's. */
 static void test_a_spare_superblock(void) {
     enum { CELLS = NM_SUPERBLOCK / 1024 };
@@ -1253,6 +1266,7 @@ int main(void) {
     RUN(test_a_budget_takes_data());
     RUN(test_a_superblock_is_charged_as_it_is_used());
     RUN(test_a_spare_superblock());
+    RUN(test_no_spare_without_a_slot());
     RUN(test_large_superblocks());
     RUN(test_alignment_among_pages());
 #ifndef NM__TSAN

@@ -161,6 +161,28 @@ def test_which_meter(monkeypatch: pytest.MonkeyPatch) -> None:
     assert startup._meter().pure == "the engine is off (tracemalloc is on)"
 
 
+def test_arrays_that_are_bounded_without_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said that they are where they are: neither below the least limit nor where the engine is declined."""
+    monkeypatch.setattr(startup._PureMeter, "bound", lambda *_: None)
+    monkeypatch.setattr(startup, "install", lambda objects: None)
+    for error, bounds, note in (
+        (None, True, "why; arrays beyond the budget are refused at once"),
+        (startup.errors.InvalidLayout("too little"), False, "why"),
+        (startup.errors.NativeUnavailable("insides"), False, "why; the engine is off (insides)"),
+    ):
+
+        def limit_to(budget: int, said_by: str, error: Exception | None = error) -> None:
+            assert (budget, said_by) == (MIB, "--budget")
+            if error is not None:
+                raise error
+
+        monkeypatch.setattr(startup, "limit_to", limit_to)
+        meter = startup._ArraysMeter.__new__(startup._ArraysMeter)
+        meter.note, meter._bounds = "why", False
+        meter.bound(MIB, "--budget")
+        assert (meter._bounds, meter.note) == (bounds, note)
+
+
 # --- where it is said ---
 
 

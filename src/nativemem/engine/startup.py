@@ -201,18 +201,22 @@ class _ArraysMeter(_PureMeter):
     def __init__(self) -> None:
         super().__init__(
             "a free-threaded interpreter keeps its objects, so they are not bounded exactly: what threads take in "
-            "5 ms is not, nor what C code takes by itself; arrays beyond the budget are refused at once"
+            "5 ms is not, nor what C code takes by itself"
         )
         self._bounds = False
 
     def bound(self, budget: int, said_by: str) -> None:
         super().bound(budget, said_by)
-        install(objects=False)
         try:
+            install(objects=False)
             limit_to(budget, said_by)
         except errors.InvalidLayout:  # less than 1 MiB: what looks every 5 ms does it
             return
+        except errors.NativeUnavailable as error:
+            self.note += f"; the engine is off ({error})"
+            return
         self._bounds = True
+        self.note += "; arrays beyond the budget are refused at once"
 
     def lift(self) -> int:
         if self._bounds:

@@ -73,8 +73,14 @@ def header(noun: str) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def of_types(path: Path) -> Iterator[Entry]:
-    code = without_comments(path.read_text(encoding="utf-8"))
+class Functions(NamedTuple):
+    """Those that a file has, and which of them handle a raw pointer."""
+
+    names: set[str]
+    raw: set[str]
+
+
+def functions_of(code: str) -> Functions:
     bodies = {name: body for name, _, body in FUNCTION.findall(code)}
     raw = {name for name, body in bodies.items() if RAW.search(body)}
     grown = True
@@ -86,22 +92,37 @@ def of_types(path: Path) -> Iterator[Entry]:
         }
         raw |= more
         grown = bool(more)
-    shown = path.relative_to(ROOT / "csrc").as_posix()
+    return Functions(set(bodies), raw)
+
+
+def of_types(shown: str, code: str, shared: Functions) -> Iterator[Entry]:
+    """``shared``: functions of all files, which the types of this one may name."""
+    own = functions_of(code)
+    names, raw = own.names | shared.names, own.raw | shared.raw
     for name, called in METHOD.findall(code):
         functions = re.findall(r"\w+", called)
         yield Entry("method", shown, name, any(each in raw for each in functions))
     for name, getter, setter in ATTRIBUTE.findall(code):
         yield Entry("method", shown, name, getter in raw or setter in raw)
     for slot, function in SLOT.findall(code):
-        if slot not in DATA and not slot.startswith("tp_as_") and function in bodies:
+        if slot not in DATA and not slot.startswith("tp_as_") and function in names:
             yield Entry("slot", shown, slot, function in raw)
 
 
 def entries() -> list[Entry]:
     found = list(of_cdef(CDEF.read_text(encoding="utf-8"), OWNED.read_text(encoding="utf-8")))
-    for room in ("binding", "engine"):
-        for path in sorted((ROOT / "csrc" / room).glob("*.c")):
-            found += of_types(path)
+    files = {
+        path.relative_to(ROOT / "csrc").as_posix(): without_comments(path.read_text(encoding="utf-8"))
+        for room in ("binding", "engine")
+        for path in sorted((ROOT / "csrc" / room).glob("*.c"))
+    }
+    shared = Functions(set(), set())
+    for code in files.values():
+        of_file = functions_of(code)
+        for mine, theirs in zip(shared, of_file, strict=True):
+            mine.update(name for name in theirs if name.startswith("nm__"))
+    for shown, code in files.items():
+        found += of_types(shown, code, shared)
     return found
 
 

@@ -1118,8 +1118,17 @@ MUTANTS: tuple[Mutant, ...] = (
         tests=("tests/manager/test_collections.py", "tests/manager/test_collections_models.py"),
     ),
     *_in(
-        "binding/table.c",
+        "binding/table_iter.c",
         ("table-pair-of-others-reused", "if (pair == NULL || Py_REFCNT(pair) != 1) continue;", "if (pair == NULL) continue;"),
+        tests=("tests/manager/test_collections.py", "tests/manager/test_collections_models.py"),
+    ),
+    *_in(
+        "binding/table_store.c",
+        ("table-emptied-keeps-its-count", "    t->used = 0;\n", ""),
+        tests=("tests/manager/test_collections.py", "tests/manager/test_collections_models.py"),
+    ),
+    *_in(
+        "binding/table.c",
         ("table-hole-in-a-run", "if (((j - home) & t->mask) >= ((j - i) & t->mask)) {", "if (((j - home) & t->mask) > ((j - i) & t->mask)) {"),
         ("table-removed-from-the-order-one-way", "    else t->newest = gone->older;\n", ""),
         ("table-refused-and-half-there", "while (t->newest != newest) table_remove(t, newest_slot(t));", "(void)newest;"),

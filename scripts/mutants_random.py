@@ -43,6 +43,8 @@ TESTS = {
     "csrc/binding/ring_search.c": COLLECTIONS,
     "csrc/binding/ring_store.c": COLLECTIONS,
     "csrc/binding/table.c": COLLECTIONS,
+    "csrc/binding/table_iter.c": COLLECTIONS,
+    "csrc/binding/table_store.c": COLLECTIONS,
     "csrc/binding/bits.c": COLLECTIONS,
     "csrc/binding/allocator.c": (CONTRACT, "tests/test_cffi_hook.py"),
     "csrc/binding/held.c": ("tests/test_numpy_hook.py", CONTRACT),

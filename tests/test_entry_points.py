@@ -79,16 +79,33 @@ static PyMethodDef methods[] = {
     {"sound", sound, METH_O, NULL},
 };
 static PyGetSetDef attributes[] = {{"address", (getter)direct, NULL, NULL, NULL}};
+static PyTypeObject Type = {
+    .tp_call = (ternaryfunc)nm__raw_in_another_file,
+    .tp_repr = (reprfunc)nm__sound_in_another_file,
+    .tp_iter = PyObject_SelfIter,
+};
+"""
+ANOTHER = """
+PyObject *nm__raw_in_another_file(PyObject *m, PyObject *args) {
+    return PyLong_FromLong(*(long *)PyLong_AsVoidPtr(args));
+}
+PyObject *nm__sound_in_another_file(PyObject *m) {
+    return Py_NewRef(m);
+}
 """
 
 
-def test_planted_ones_are_seen(script: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(script, "ROOT", tmp_path)
-    path = tmp_path / "csrc" / "binding" / "planted.c"
-    path.parent.mkdir(parents=True)
-    path.write_text(PLANTED, encoding="utf-8")
-    found = {each.name: each.raw for each in script.of_types(path)}
-    assert found == {"direct": True, "by_another": True, "sound": False, "address": True}
+def test_planted_ones_are_seen(script: types.ModuleType) -> None:
+    code = script.without_comments(PLANTED)
+    found = {each.name: each.raw for each in script.of_types("planted.c", code, script.functions_of(ANOTHER))}
+    assert found == {
+        "direct": True,
+        "by_another": True,
+        "sound": False,
+        "address": True,
+        "tp_call": True,
+        "tp_repr": False,
+    }
     declared = "nm_failure nm_last(void);\nsize_t nm_of(const nm_heap *h);\nbool nm_with(nm_allocator a, int b);\n"
     assert [each.raw for each in script.of_cdef(declared, "")] == [False, True, True]
 

@@ -8,63 +8,12 @@
  *
  * Keys are equal when their bytes are: they are packed so that what comes back is equal to what went in. Hashes are
  * seeded, since keys may come from strangers. As in ring.c, no Python code runs between a look and a change. */
-#include "binding/packed.h"
 #include "binding/table.h"
 
+#include "binding/table_iter.h"
+#include "binding/table_store.h"
+
 #include <string.h>
-
-#define NONE UINT32_MAX
-
-typedef struct {
-    uint32_t older, newer; /* of a free entry: newer is the next free one */
-    char key[];            /* and the value behind it */
-} Entry;
-
-typedef struct {
-    uint32_t next; /* the number of an entry, plus 1; 0: the slot is empty */
-    uint32_t hash;
-} Slot;
-
-/* Invariants:
- *   closed <=> entries == NULL
- *   used entries are in the index once, and on the list from oldest to newest; used <= capacity
- *   entries from `fresh` on were never used; the other free ones are on the list `free`
- *   version changes with each insertion and removal */
-typedef struct {
-    PyObject_HEAD
-    Slot *index;
-    char *entries;
-    size_t mask; /* slots - 1 */
-    Py_ssize_t stride, capacity, used;
-    uint32_t oldest, newest, free, fresh;
-    uint64_t version;
-    nm__format key, value; /* value.size 0: a set */
-    Py_buffer view;
-} Table;
-
-typedef enum { KEYS, VALUES, ITEMS } What;
-
-typedef struct {
-    PyObject_HEAD
-    Table *table; /* NULL: finished */
-    uint64_t version;
-    uint32_t next;
-    What what;
-    bool back, finished;
-    PyObject *pairs[2]; /* those of the last two items; NULL: none yet, or builds without the lock */
-    unsigned turn;
-} TableIter;
-
-static PyTypeObject Table_Type, TableIter_Type;
-
-static inline Entry *entry(const Table *t, uint32_t e) { return (Entry *)(t->entries + (Py_ssize_t)e * t->stride); }
-static inline char *value_of(const Table *t, uint32_t e) { return entry(t, e)->key + t->key.size; }
-
-static inline bool table_open(Table *t) {
-    if (NM_LIKELY(t->entries != NULL)) return true;
-    nm__packed_refuse((PyObject *)t, "closed", 0);
-    return false;
-}
 
 static inline bool table_fits(Table *t, Py_ssize_t more) {
     if (NM_LIKELY(more <= t->capacity - t->used)) return true;
@@ -106,7 +55,7 @@ static inline uint32_t entry_at(const Table *t, size_t i) { return t->index[i].n
 static inline size_t table_slot(const Table *t, const char *key, uint32_t hash) {
     size_t i = hash & t->mask;
     for (; t->index[i].next != 0; i = (i + 1) & t->mask)
-        if (t->index[i].hash == hash && same_key(entry(t, entry_at(t, i))->key, key, t->key.size)) break;
+        if (t->index[i].hash == hash && same_key(table_entry(t, entry_at(t, i))->key, key, t->key.size)) break;
     return i;
 }
 
@@ -125,13 +74,13 @@ static void index_remove(Table *t, size_t i) {
 /* Pre: slot i is empty and where the key goes; used < capacity. Returns the entry, whose value is to be set. */
 static uint32_t table_insert(Table *t, size_t i, const char *key, uint32_t hash) {
     uint32_t e = t->free;
-    if (e != NONE) t->free = entry(t, e)->newer;
+    if (e != TABLE_NONE) t->free = table_entry(t, e)->newer;
     else e = t->fresh++;
-    Entry *made = entry(t, e);
+    Entry *made = table_entry(t, e);
     memcpy(made->key, key, (size_t)t->key.size);
     made->older = t->newest;
-    made->newer = NONE;
-    if (t->newest != NONE) entry(t, t->newest)->newer = e;
+    made->newer = TABLE_NONE;
+    if (t->newest != TABLE_NONE) table_entry(t, t->newest)->newer = e;
     else t->oldest = e;
     t->newest = e;
     t->index[i] = (Slot){e + 1, hash};
@@ -142,23 +91,15 @@ static uint32_t table_insert(Table *t, size_t i, const char *key, uint32_t hash)
 
 static void table_remove(Table *t, size_t i) {
     uint32_t e = entry_at(t, i);
-    Entry *gone = entry(t, e);
+    Entry *gone = table_entry(t, e);
     index_remove(t, i);
-    if (gone->older != NONE) entry(t, gone->older)->newer = gone->newer;
+    if (gone->older != TABLE_NONE) table_entry(t, gone->older)->newer = gone->newer;
     else t->oldest = gone->newer;
-    if (gone->newer != NONE) entry(t, gone->newer)->older = gone->older;
+    if (gone->newer != TABLE_NONE) table_entry(t, gone->newer)->older = gone->older;
     else t->newest = gone->older;
     gone->newer = t->free;
     t->free = e;
     t->used--;
-    t->version++;
-}
-
-static void table_empty(Table *t) {
-    memset(t->index, 0, (t->mask + 1) * sizeof *t->index);
-    t->oldest = t->newest = t->free = NONE;
-    t->fresh = 0;
-    t->used = 0;
     t->version++;
 }
 
@@ -212,9 +153,9 @@ static int table_put(Table *t, PyObject *key, PyObject *value) {
         uint32_t hash = hash_of(k, t->key.size);
         size_t i = table_slot(t, k, hash);
         if (t->index[i].next != 0) {
-            memcpy(value_of(t, entry_at(t, i)), v, (size_t)t->value.size);
+            memcpy(table_value(t, entry_at(t, i)), v, (size_t)t->value.size);
         } else if (table_fits(t, 1)) {
-            memcpy(value_of(t, table_insert(t, i, k, hash)), v, (size_t)t->value.size);
+            memcpy(table_value(t, table_insert(t, i, k, hash)), v, (size_t)t->value.size);
         } else {
             ok = false;
         }
@@ -241,7 +182,7 @@ static PyObject *map_subscript(Table *t, PyObject *key) {
     NM_GUARD_OBJECT(t);
     size_t at;
     int found = table_find(t, key, &at);
-    if (NM_LIKELY(found > 0)) return nm__unpack(&t->value, value_of(t, entry_at(t, at)));
+    if (NM_LIKELY(found > 0)) return nm__unpack(&t->value, table_value(t, entry_at(t, at)));
     if (found == 0) raise_missing(key);
     return NULL;
 }
@@ -267,7 +208,7 @@ static PyObject *map_get(Table *t, PyObject *const *args, Py_ssize_t n) {
     size_t at;
     if (!one_or_two("get", n)) return NULL;
     int found = table_find(t, args[0], &at);
-    if (found > 0) return nm__unpack(&t->value, value_of(t, entry_at(t, at)));
+    if (found > 0) return nm__unpack(&t->value, table_value(t, entry_at(t, at)));
     return found < 0 ? NULL : Py_NewRef(n == 2 ? args[1] : Py_None);
 }
 
@@ -280,31 +221,10 @@ static PyObject *map_set_default(Table *t, PyObject *const *args, Py_ssize_t n) 
     return found < 0 ? NULL : map_subscript(t, args[0]);
 }
 
-/* The item of entry e, key and value, or one of the two; runs Python code where a format is not single. `pair`: what the
- * item is put into, or NULL; taken over. */
-static PyObject *table_read(Table *t, uint32_t e, What what, PyObject *pair) {
-    if (what == KEYS) return nm__unpack(&t->key, entry(t, e)->key);
-    if (what == VALUES) return nm__unpack(&t->value, value_of(t, e));
-    uint64_t version = t->version;
-    PyObject *key = NULL, *value = NULL;
-    if (pair == NULL) pair = PyTuple_New(2); /* may run a collection, and that anything */
-    if (pair != NULL && t->entries != NULL && t->version == version) key = nm__unpack(&t->key, entry(t, e)->key);
-    if (key != NULL && t->entries != NULL && t->version == version) value = nm__unpack(&t->value, value_of(t, e));
-    if (value != NULL) {
-        PyTuple_SET_ITEM(pair, 0, key);
-        PyTuple_SET_ITEM(pair, 1, value);
-        return pair;
-    }
-    Py_XDECREF(key);
-    Py_XDECREF(pair);
-    if (!PyErr_Occurred() && table_open(t)) PyErr_SetString(PyExc_RuntimeError, "changed while it was read");
-    return NULL;
-}
-
 /* Takes out what is at the slot. */
-static PyObject *table_take(Table *t, size_t at, What what) {
+static PyObject *table_take(Table *t, size_t at, TableWhat what) {
     uint64_t version = t->version;
-    PyObject *thing = table_read(t, entry_at(t, at), what, NULL);
+    PyObject *thing = nm__table_read(t, entry_at(t, at), what, NULL);
     if (thing == NULL) return NULL;
     if (t->entries != NULL && t->version == version) {
         table_remove(t, at);
@@ -320,18 +240,18 @@ static PyObject *map_pop(Table *t, PyObject *const *args, Py_ssize_t n) {
     size_t at;
     if (!one_or_two("pop", n)) return NULL;
     int found = table_find(t, args[0], &at);
-    if (found > 0) return table_take(t, at, VALUES);
+    if (found > 0) return table_take(t, at, TABLE_VALUES);
     if (found == 0 && n == 2) return Py_NewRef(args[1]);
     if (found == 0) raise_missing(args[0]);
     return NULL;
 }
 
 static size_t newest_slot(Table *t) {
-    const char *key = entry(t, t->newest)->key;
+    const char *key = table_entry(t, t->newest)->key;
     return table_slot(t, key, hash_of(key, t->key.size));
 }
 
-static PyObject *take_newest(Table *t, What what) {
+static PyObject *take_newest(Table *t, TableWhat what) {
     NM_GUARD_OBJECT(t);
     if (!table_open(t)) return NULL;
     if (t->used == 0) return PyErr_Format(PyExc_KeyError, "pop from an empty %s", Py_TYPE(t)->tp_name);
@@ -339,14 +259,14 @@ static PyObject *take_newest(Table *t, What what) {
 }
 static PyObject *map_pop_item(Table *t, PyObject *unused) {
     (void)unused;
-    return take_newest(t, ITEMS);
+    return take_newest(t, TABLE_ITEMS);
 }
 
 static PyObject *table_clear(Table *t, PyObject *unused) {
     NM_GUARD_OBJECT(t);
     (void)unused;
     if (!table_open(t)) return NULL;
-    table_empty(t);
+    nm__table_empty(t);
     Py_RETURN_NONE;
 }
 
@@ -397,7 +317,7 @@ static PyObject *table_merge_held(Table *t, PyObject *dict) {
         uint32_t hash = hash_of(packed, t->key.size);
         size_t i = table_slot(t, packed, hash);
         uint32_t e = t->index[i].next != 0 ? entry_at(t, i) : table_insert(t, i, packed, hash);
-        memcpy(value_of(t, e), packed + t->key.size, (size_t)t->value.size);
+        memcpy(table_value(t, e), packed + t->key.size, (size_t)t->value.size);
     }
     PyMem_Free(staged);
     if (!ok) return NULL;
@@ -430,206 +350,17 @@ static PyObject *set_discard(Table *t, PyObject *key) {
 static PyObject *set_remove(Table *t, PyObject *key) { return map_ass_subscript(t, key, NULL) < 0 ? NULL : Py_NewRef(Py_None); }
 static PyObject *set_pop(Table *t, PyObject *unused) {
     (void)unused;
-    return take_newest(t, KEYS);
-}
-
-/* ---- iteration --------------------------------------------------------------------------------------- */
-
-static PyObject *table_iterator(Table *t, What what, bool back) {
-    NM_GUARD_OBJECT(t);
-    if (!table_open(t)) return NULL;
-    TableIter *it = PyObject_GC_New(TableIter, &TableIter_Type);
-    if (it == NULL) return NULL;
-    it->table = (Table *)Py_NewRef((PyObject *)t);
-    it->version = t->version;
-    it->next = back ? t->newest : t->oldest;
-    it->what = what;
-    it->back = back;
-    it->finished = false;
-    it->pairs[0] = it->pairs[1] = NULL;
-    it->turn = 0;
-    PyObject_GC_Track(it);
-    return (PyObject *)it;
-}
-static PyObject *table_iter(Table *t) { return table_iterator(t, KEYS, false); }
-static PyObject *table_reversed(Table *t, PyObject *unused) {
-    (void)unused;
-    return table_iterator(t, KEYS, true);
-}
-/* _iter(what, back) */
-static PyObject *table_iter_of(Table *t, PyObject *args) {
-    NM_GUARD_OBJECT(t);
-    int what, back;
-    if (!PyArg_ParseTuple(args, "ip", &what, &back)) return NULL;
-    if (what < KEYS || what > ITEMS || (what != KEYS && t->value.size == 0)) {
-        PyErr_SetString(PyExc_ValueError, "_iter: takes 0 to 2");
-        return NULL;
-    }
-    return table_iterator(t, (What)what, back != 0);
-}
-
-/* One of the last two pairs that nothing else has a reference to, emptied; NULL: there is none. Dropping what it held runs
- * no Python code: keys and values are numbers, bytes, and tuples of those. */
-static PyObject *iter_pair(TableIter *it) {
-    it->turn ^= 1; /* the older of the two first; a new pair takes its place */
-    for (unsigned k = 0; k < 2; k++) {
-        PyObject **place = &it->pairs[it->turn ^ k], *pair = *place;
-        if (pair == NULL || Py_REFCNT(pair) != 1) continue;
-        *place = it->pairs[it->turn]; /* none of them is whole now but one */
-        it->pairs[it->turn] = NULL;
-        Py_CLEAR(((PyTupleObject *)pair)->ob_item[0]);
-        Py_CLEAR(((PyTupleObject *)pair)->ob_item[1]);
-#if PY_VERSION_HEX >= 0x030E0000
-        ((PyTupleObject *)pair)->ob_hash = -1;
-#endif
-        return pair;
-    }
-    return NULL;
-}
-
-/* One that is finished lets go of the table, but where the guard of another thread in iter_next is the table's. */
-static inline bool iter_is_finished(const TableIter *it) { return NM_UNLOCKED ? it->finished : it->table == NULL; }
-static void iter_finish(TableIter *it) {
-    it->finished = true;
-    if (!NM_UNLOCKED) Py_CLEAR(it->table);
-}
-
-static PyObject *iter_next(TableIter *it) {
-    NM_GUARD_OBJECT(it->table);
-    Table *t = it->table;
-    if (iter_is_finished(it) || !table_open(t)) return NULL;
-    if (NM_UNLIKELY(it->version != t->version))
-        return PyErr_Format(PyExc_RuntimeError, "%s changed size during iteration", Py_TYPE(t)->tp_name);
-    uint32_t e = it->next;
-    if (NM_LIKELY(e != NONE)) {
-        it->next = it->back ? entry(t, e)->older : entry(t, e)->newer;
-        if (it->what != ITEMS) return table_read(t, e, it->what, NULL);
-        PyObject *pair = table_read(t, e, ITEMS, iter_pair(it));
-        if (!NM_UNLOCKED && pair != NULL) Py_XSETREF(it->pairs[it->turn], Py_NewRef(pair));
-        return pair;
-    }
-    iter_finish(it);
-    return NULL;
-}
-static int iter_traverse(TableIter *it, visitproc visit, void *arg) {
-    Py_VISIT(it->pairs[0]);
-    Py_VISIT(it->pairs[1]);
-    Py_VISIT(it->table);
-    return 0;
-}
-static void iter_dealloc(TableIter *it) {
-    PyObject_GC_UnTrack(it);
-    Py_XDECREF(it->pairs[0]);
-    Py_XDECREF(it->pairs[1]);
-    Py_XDECREF(it->table);
-    PyObject_GC_Del(it);
-}
-
-/* ---- life -------------------------------------------------------------------------------------------- */
-
-/* _attach(buffer, capacity, slots, stride, key, value): key and value are formats; value None: a set. */
-static PyObject *table_attach(Table *t, PyObject *args) {
-    NM_GUARD_OBJECT(t);
-    PyObject *buffer, *key, *value;
-    Py_ssize_t capacity, slots, stride;
-    if (!PyArg_ParseTuple(args, "OnnnOO", &buffer, &capacity, &slots, &stride, &key, &value)) return NULL;
-    if (t->key.pack != NULL) return PyErr_Format(PyExc_RuntimeError, "%s: was initialised before", Py_TYPE(t)->tp_name);
-    nm__format k, v = {0};
-    if (!nm__format_init(&k, key)) return NULL;
-    Py_buffer view = {0};
-    if ((value != Py_None && !nm__format_init(&v, value)) || PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE) < 0) goto failed;
-    if (capacity < 1 || capacity >= NONE || slots <= capacity || (slots & (slots - 1)) != 0 || stride % 8 != 0 ||
-        stride < (Py_ssize_t)sizeof(Entry) + k.size + v.size ||
-        slots > (view.len - capacity * stride) / (Py_ssize_t)sizeof(Slot) || (uintptr_t)view.buf % 8 != 0 ||
-        t->key.pack != NULL) {
-        PyErr_SetString(PyExc_SystemError, "a table larger than its memory");
-        goto failed;
-    }
-    t->key = k;
-    t->value = v;
-    t->view = view;
-    t->index = view.buf;
-    t->entries = (char *)view.buf + slots * (Py_ssize_t)sizeof *t->index;
-    t->mask = (size_t)slots - 1;
-    t->stride = stride;
-    t->capacity = capacity;
-    table_empty(t);
-    Py_RETURN_NONE;
-failed:
-    if (view.obj != NULL) PyBuffer_Release(&view);
-    nm__format_clear(&k);
-    nm__format_clear(&v);
-    return NULL;
-}
-
-static PyObject *table_detach(Table *t, PyObject *unused) {
-    NM_GUARD_OBJECT(t);
-    (void)unused;
-    if (t->entries == NULL) Py_RETURN_NONE;
-    t->entries = NULL;
-    PyBuffer_Release(&t->view);
-    Py_RETURN_NONE;
-}
-/* _resume(buffer): takes the same memory up again, as _detach left it. */
-static PyObject *table_resume(Table *t, PyObject *buffer) {
-    NM_GUARD_OBJECT(t);
-    if (t->entries != NULL || t->key.pack == NULL) Py_RETURN_NONE;
-    Py_ssize_t index = (Py_ssize_t)((t->mask + 1) * sizeof *t->index);
-    Py_buffer view;
-    if (PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE) < 0) return NULL;
-    if (t->entries != NULL || view.len < index + t->capacity * t->stride) {
-        PyBuffer_Release(&view);
-        Py_RETURN_NONE;
-    }
-    t->view = view;
-    t->index = view.buf;
-    t->entries = (char *)view.buf + index;
-    Py_RETURN_NONE;
-}
-
-static PyObject *table_closed(Table *t, void *unused) {
-    NM_GUARD_OBJECT(t);
-    (void)unused;
-    return PyBool_FromLong(t->entries == NULL);
-}
-static PyObject *table_capacity(Table *t, void *unused) {
-    NM_GUARD_OBJECT(t);
-    (void)unused;
-    return PyLong_FromSsize_t(t->capacity);
-}
-
-static int table_traverse(Table *t, visitproc visit, void *arg) {
-    if (t->entries != NULL) Py_VISIT(t->view.obj);
-    int stop = nm__format_traverse(&t->key, visit, arg);
-    return stop != 0 ? stop : nm__format_traverse(&t->value, visit, arg);
-}
-static int table_gc_clear(Table *t) {
-    if (t->entries != NULL) {
-        t->entries = NULL;
-        PyBuffer_Release(&t->view);
-    }
-    Py_CLEAR(t->key.pack);
-    Py_CLEAR(t->key.unpack);
-    Py_CLEAR(t->value.pack);
-    Py_CLEAR(t->value.unpack);
-    return 0;
-}
-static void table_dealloc(Table *t) {
-    PyObject_GC_UnTrack(t);
-    (void)table_gc_clear(t);
-    nm__format_clear(&t->key);
-    nm__format_clear(&t->value);
-    Py_TYPE(t)->tp_free((PyObject *)t);
+    return take_newest(t, TABLE_KEYS);
 }
 
 static PyMethodDef table_methods[] = {
     {"clear", (PyCFunction)table_clear, METH_NOARGS, "clear($self, /)\n--\n\nRemoves everything."},
-    {"__reversed__", (PyCFunction)table_reversed, METH_NOARGS, NULL},
+    {"__reversed__", (PyCFunction)nm__table_reversed, METH_NOARGS, NULL},
     {"_merge", (PyCFunction)table_merge, METH_O, NULL},
-    {"_iter", (PyCFunction)table_iter_of, METH_VARARGS, NULL},
-    {"_attach", (PyCFunction)table_attach, METH_VARARGS, NULL},
-    {"_detach", (PyCFunction)table_detach, METH_NOARGS, NULL},
-    {"_resume", (PyCFunction)table_resume, METH_O, NULL},
+    {"_iter", (PyCFunction)nm__table_iter_of, METH_VARARGS, NULL},
+    {"_attach", (PyCFunction)nm__table_attach, METH_VARARGS, NULL},
+    {"_detach", (PyCFunction)nm__table_detach, METH_NOARGS, NULL},
+    {"_resume", (PyCFunction)nm__table_resume, METH_O, NULL},
     {NULL, NULL, 0, NULL}};
 
 static PyMethodDef map_methods[] = {
@@ -649,8 +380,8 @@ static PyMethodDef set_methods[] = {
     {"pop", (PyCFunction)set_pop, METH_NOARGS, "pop($self, /)\n--\n\nTakes the newest value out."},
     {NULL, NULL, 0, NULL}};
 
-static PyGetSetDef table_getset[] = {{"closed", (getter)table_closed, NULL, "Whether it was closed.", NULL},
-                                     {"capacity", (getter)table_capacity, NULL, "Most keys that it holds.", NULL},
+static PyGetSetDef table_getset[] = {{"closed", (getter)nm__table_closed, NULL, "Whether it was closed.", NULL},
+                                     {"capacity", (getter)nm__table_capacity, NULL, "Most keys that it holds.", NULL},
                                      {NULL, NULL, NULL, NULL, NULL}};
 
 static PySequenceMethods table_sequence = {.sq_length = (lenfunc)table_length, .sq_contains = (objobjproc)table_contains};
@@ -664,10 +395,10 @@ static PyTypeObject Table_Type = {
     .tp_basicsize = sizeof(Table),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
     .tp_new = PyType_GenericNew,
-    .tp_dealloc = (destructor)table_dealloc,
-    .tp_traverse = (traverseproc)table_traverse,
-    .tp_clear = (inquiry)table_gc_clear,
-    .tp_iter = (getiterfunc)table_iter,
+    .tp_dealloc = (destructor)nm__table_dealloc,
+    .tp_traverse = (traverseproc)nm__table_traverse,
+    .tp_clear = (inquiry)nm__table_gc_clear,
+    .tp_iter = (getiterfunc)nm__table_iter,
     .tp_as_sequence = &table_sequence,
     .tp_methods = table_methods,
     .tp_getset = table_getset,
@@ -690,17 +421,6 @@ static PyTypeObject TableSet_Type = {
     .tp_methods = set_methods,
 };
 
-static PyTypeObject TableIter_Type = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "nativemem._dataplane.TableIterator",
-    .tp_basicsize = sizeof(TableIter),
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .tp_dealloc = (destructor)iter_dealloc,
-    .tp_traverse = (traverseproc)iter_traverse,
-    .tp_iter = PyObject_SelfIter,
-    .tp_iternext = (iternextfunc)iter_next,
-};
-
 int nm__table_add(PyObject *module) {
     /* what CPython hashes strings with is as secret as its own */
     PyObject *word = PyUnicode_FromString("nativemem's tables of packed keys");
@@ -709,7 +429,7 @@ int nm__table_add(PyObject *module) {
     if (hash == -1) return -1;
     seed = (uint64_t)hash;
     if (PyType_Ready(&Table_Type) < 0 || PyType_Ready(&TableMap_Type) < 0 || PyType_Ready(&TableSet_Type) < 0 ||
-        PyType_Ready(&TableIter_Type) < 0 || PyModule_AddObjectRef(module, "TableMap", (PyObject *)&TableMap_Type) < 0)
+        nm__table_iter_start() < 0 || PyModule_AddObjectRef(module, "TableMap", (PyObject *)&TableMap_Type) < 0)
         return -1;
     return PyModule_AddObjectRef(module, "TableSet", (PyObject *)&TableSet_Type);
 }

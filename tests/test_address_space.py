@@ -64,7 +64,7 @@ def run(code: str, *flags: str, **env: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, *QUIET, *flags, "-c", HEAD + textwrap.dedent(code)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         env={**os.environ, **env},
     )
 
@@ -225,7 +225,7 @@ def test_spawned_children(tmp_path: os.PathLike[str]) -> None:
         [sys.executable, program],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         env={**os.environ, "NATIVEMEM_AUTOINSTALL": "1"},
     )
     assert done.returncode == 0, done.stderr

@@ -104,7 +104,7 @@ def steps(text: str, *flags: str, **env: str) -> list[str]:
         [sys.executable, *flags, "-c", textwrap.dedent(PROGRAM), *text.split()],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         env={**os.environ, **env},
     )
     assert (done.returncode, done.stderr) == (0, ""), done

@@ -42,7 +42,7 @@ def start(*arguments: str, first: str = "", then: str = "", **env: str) -> subpr
         env={**environment, "PYTHONIOENCODING": "utf-8", **env},
         capture_output=True,
         encoding="utf-8",
-        timeout=120,
+        timeout=300,
         check=False,
     )
 
@@ -58,7 +58,7 @@ def run(*arguments: str, first: str = "", then: str = "") -> str:
 def _built() -> None:
     """The bindings. On a CI machine that they cannot be built is a failure."""
     pytest.importorskip("rich", reason="the example prints a table")
-    done = subprocess.run([sys.executable, str(FOLDER)], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, str(FOLDER)], capture_output=True, text=True, timeout=300, check=False)
     lines = done.stderr.splitlines()
     if done.returncode == 2 and lines and all(line.startswith("missing: ") for line in lines):
         if os.environ.get("CI"):

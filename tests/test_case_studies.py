@@ -14,7 +14,7 @@ STUDIES = Path(__file__).resolve().parent.parent / "examples" / "case_studies"
 def rows(study: str, *arguments: str) -> tuple[list[str], list[str], str]:
     """Of its table the cells before and after, and the last line."""
     done = subprocess.run(
-        [sys.executable, str(STUDIES / study), *arguments], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, str(STUDIES / study), *arguments], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()

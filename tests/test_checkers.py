@@ -58,7 +58,7 @@ def valgrind() -> Path:
 
 def report(*command: object) -> tuple[int, str]:
     words = [str(word) for word in command]
-    done = subprocess.run(words, env=os.environ | OPTIONS, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(words, env=os.environ | OPTIONS, capture_output=True, text=True, timeout=300)
     return done.returncode, done.stdout + done.stderr
 
 

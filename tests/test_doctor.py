@@ -27,7 +27,7 @@ COMMAND = ("-m", "nativemem", "doctor")
 def python(*words: object, **env: str) -> subprocess.CompletedProcess[str]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("NATIVEMEM_", "_NATIVEMEM", "PYTHON"))}
     command = [sys.executable, *(str(word) for word in words)]
-    return subprocess.run(command, capture_output=True, text=True, env={**clean, **env}, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env={**clean, **env}, timeout=300, check=False)
 
 
 def rows_of(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, str]]:

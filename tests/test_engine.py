@@ -25,7 +25,7 @@ def python(code: str, *flags: str, **env: str) -> subprocess.CompletedProcess[st
         [sys.executable, *flags, "-c", textwrap.dedent(code)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         env={**os.environ, **env},
     )
 

@@ -61,7 +61,7 @@ def is_locked():
 def output(code: str) -> list[str]:
     """The lines that a program prints; it must succeed and say nothing else."""
     program = textwrap.dedent(HEAD) + textwrap.dedent(code)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()
 
@@ -395,7 +395,7 @@ class TestWhatIsDeclined:
                 thread.join()
         """
         command = [sys.executable, "-m", "nativemem", "run", "--budget", "64 MiB", "-c", textwrap.dedent(code)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert (done.returncode, done.stdout) == (0, "refused\n" * 3), done.stderr
         assert "objects, so they are not bounded exactly" in done.stderr and "3 denials" in done.stderr
 

@@ -51,7 +51,7 @@ def output(code: str) -> list[str]:
     program = textwrap.dedent("import asyncio, sys, threading, nativemem") + textwrap.dedent(code)
     command = [sys.executable, "-W", "error", "-c", program]
     env = {name: value for name, value in os.environ.items() if not name.startswith("NATIVEMEM_")}
-    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()
 

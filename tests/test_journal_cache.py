@@ -44,7 +44,7 @@ def run(*arguments: str, backend: str = "auto") -> subprocess.CompletedProcess[s
         env={**os.environ, "NATIVEMEM_BACKEND": backend},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 

@@ -63,7 +63,7 @@ def test_the_program_of_the_page() -> None:
     page = (Path(__file__).parents[1] / "docs" / "numpy.md").read_text(encoding="utf-8")
     program = page.split("```python\n")[1].partition("```")[0]
     program += "assert hook.owner_of(a) is arena and hook.owner_of(numpy.ones(9)) is None"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -400,7 +400,7 @@ def output(code: str, **env: str) -> list[str]:
         [sys.executable, "-c", textwrap.dedent(code)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         env={**os.environ, **env},
     )
     assert (done.returncode, done.stderr) == (0, ""), done

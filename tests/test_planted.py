@@ -96,7 +96,7 @@ def under_failures(nm: Binding, folder: Path, text: str, *arguments: str) -> tup
         [sys.executable, "-m", "pytest", *options, str(path)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         cwd=folder,
         env={**os.environ, "NATIVEMEM_TEST_OOM_N": "1", "PYTHONPATH": str(TESTS)},
     )

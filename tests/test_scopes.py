@@ -19,6 +19,9 @@ native = pytest.mark.skipif(
     reason="the C core is not built",
 )
 
+#: seconds, for what hangs alone: a program of a few seconds took more than 120 beside twenty others on two cores
+PATIENCE = 600
+
 HEAD = """
 import asyncio, gc, sys, threading
 import nativemem
@@ -39,7 +42,7 @@ def output(code: str, **env: str) -> list[str]:
     """The lines that a program prints."""
     program = textwrap.dedent(HEAD) + textwrap.dedent(code)
     command = [sys.executable, "-W", "error", "-c", program]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | env, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | env, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return done.stdout.splitlines()

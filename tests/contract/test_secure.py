@@ -285,7 +285,7 @@ print("done")
 def run(*command: str, **env: str) -> subprocess.CompletedProcess[str]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith("NATIVEMEM_")}
     return subprocess.run(
-        [sys.executable, *command], capture_output=True, text=True, timeout=120, env={**clean, **env}
+        [sys.executable, *command], capture_output=True, text=True, timeout=300, env={**clean, **env}
     )
 
 

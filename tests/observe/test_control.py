@@ -264,7 +264,7 @@ def test_several_clients_at_once(tmp_path: Path) -> None:
         ]
         program.goes_on()
         for each, process in zip(words * 2, started, strict=True):
-            shown, _ = process.communicate(timeout=120)
+            shown, _ = process.communicate(timeout=300)
             assert process.returncode == 0, (each, shown)
             assert "cache" in shown or each[2:3] == ["snapshot"]
         assert load(tmp_path / "now.json").owner("cache").used == 1000

@@ -22,7 +22,7 @@ def python(
 ) -> subprocess.CompletedProcess[str]:
     full = {**os.environ, **(env or {})}
     command = [sys.executable, *words]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, input=stdin, env=full, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, input=stdin, env=full, timeout=300)
 
 
 def run(*words: str, cwd: Path, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:

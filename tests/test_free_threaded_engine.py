@@ -31,7 +31,6 @@ import nativemem
 from nativemem import Budget
 warnings.simplefilter("ignore", nativemem.MemoryPressure)
 sys.setswitchinterval(1e-5)
-nativemem.install(objects=False, raw=not hasattr(sys, "gettotalrefcount"))
 THREADS, ROUNDS = 6, 150
 
 def at_once(work, threads=THREADS):
@@ -58,9 +57,12 @@ def is_locked():
 """
 
 
-def output(code: str) -> list[str]:
+INSTALL = 'nativemem.install(objects=False, raw=not hasattr(sys, "gettotalrefcount"))'
+
+
+def output(code: str, *, installed: bool = True) -> list[str]:
     """The lines that a program prints; it must succeed and say nothing else."""
-    program = textwrap.dedent(HEAD) + textwrap.dedent(code)
+    program = "\n".join([textwrap.dedent(HEAD), INSTALL * installed, textwrap.dedent(code)])
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()
@@ -123,6 +125,26 @@ class TestArrays:
             print(nativemem.installed().arrays)
             """
         ) == ["True"]
+
+    def test_it_is_installed_in_another_thread(self) -> None:
+        """Each thread runs a copy of the code: what runs, and where, is found in the right one."""
+        assert output(
+            """
+            from nativemem.backends.native.loader import dataplane
+            def work(i):
+                kept.append(dataplane.insides_check())
+                nativemem.install(objects=False)
+                with Budget("1 MiB") as budget:
+                    try:
+                        numpy.ones(1 << 20)
+                    except MemoryError:
+                        kept.append(budget.denied)
+            kept = []
+            at_once(work, 1)
+            print(kept)
+            """,
+            installed=False,
+        ) == ["[None, 1]"]
 
     def test_a_thread_ends_with_its_arrays_in_use(self) -> None:
         assert output(

@@ -4,6 +4,7 @@ references, the ends of allocators, collections and their iterators, the intern 
 from __future__ import annotations
 
 import gc
+import os
 import threading
 import weakref
 from collections import Counter
@@ -17,7 +18,7 @@ from nativemem._api import load
 from nativemem.backends.binding import Binding
 from nativemem.manager.collections import bound
 from nativemem.structures import InternTable
-from test_free_threaded import THREADS, at_once, fill, is_filled, size_of, turns
+from test_free_threaded import THREADS, at_once, fill, is_filled, run, size_of, turns
 
 __all__ = ["turns"]  # the fixture: threads take turns as often as they can
 
@@ -302,3 +303,44 @@ def test_values_of_an_intern_table(nm: Binding) -> None:
             table.release(handle)
     assert table.stats.unique == 0
     table.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_forks_among_threads_that_wait_for_one_another(needs_native: None) -> None:
+    """PYV-2: a child does not wait for a thread of its parent that was about to take what it takes."""
+    script = """
+import os, signal, threading, warnings
+warnings.simplefilter("ignore")
+import nativemem
+from nativemem._api import load
+from nativemem.manager.collections import bound
+budget = nativemem.Budget("1 GiB", warn=1)
+heap = nativemem.Limited(nativemem.Heap(), budget)
+kinds = bound(load("native"))
+items, entries = kinds.BoundedDeque(100, "q"), kinds.BoundedMap(100, "q", "q")
+bits, stop = kinds.BoundedBitSet(100), threading.Event()
+def use(i):
+    with heap.alloc(100):
+        entries[i] = i
+        bits.add(i)
+    items.append(i)
+    items.pop()
+def work(i):
+    while not stop.is_set():
+        use(i)
+threads = [threading.Thread(target=work, args=(i,)) for i in range(6)]
+for thread in threads: thread.start()
+codes = set()
+for _ in range(20):
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(60)
+        use(7)
+        heap.blocks()
+        os._exit(7)
+    codes.add(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+stop.set()
+for thread in threads: thread.join()
+print(codes, len(items), budget.used)
+"""
+    assert run(script) == "{7} 0 0"

@@ -15,6 +15,7 @@
 #include "binding/hooks.h"
 #include "binding/intern_type.h"
 #include "binding/lifetime.h"
+#include "binding/objects.h"
 #include "binding/packed.h"
 #include "binding/pressure.h"
 #include "binding/region.h"
@@ -53,9 +54,56 @@ static PyObject *module_let_go(PyObject *module, PyObject *object) {
     Py_RETURN_NONE;
 }
 
-static PyMethodDef module_methods[] = {{"keep", module_keep, METH_O, "Keeps an object, beyond the interpreter's end."},
-                                       {"let_go", module_let_go, METH_O, "Undoes keep."},
-                                       {NULL, NULL, 0, NULL}};
+#ifdef Py_GIL_DISABLED
+/* What a fork does to the guards. The interpreter stops all threads for it, and none of them is in a section then. But a mutex
+ * that several wait for may have been handed to one of them that was stopped before it went on. The child does not have that
+ * thread, and would wait for it for good. So in the child each guard is opened that no section of its one thread holds. */
+
+/* As _Py_CRITICAL_SECTION_INACTIVE and _TWO_MUTEXES, in a pointer to a section. */
+enum { GUARD_IS_OPEN = 1, GUARD_HAS_TWO = 2, GUARD_MARKS = 3 };
+
+static bool module_guard_is_mine(const PyMutex *mutex) {
+    for (uintptr_t at = PyThreadState_Get()->critical_section; at != 0;) {
+        const PyCriticalSection2 *section = (const PyCriticalSection2 *)(at & ~(uintptr_t)GUARD_MARKS);
+        bool holds = section->_cs_base._cs_mutex == mutex || ((at & GUARD_HAS_TWO) != 0 && section->_cs_mutex2 == mutex);
+        if (holds && (at & GUARD_IS_OPEN) == 0) return true;
+        at = section->_cs_base._cs_prev;
+    }
+    return false;
+}
+
+static void module_open_guard(PyMutex *mutex) {
+    if (!module_guard_is_mine(mutex)) *mutex = (PyMutex){0};
+}
+
+/* kinds: a tuple of the collections' types. */
+static int module_open_guard_of(PyObject *object, void *kinds) {
+    if (PyObject_TypeCheck(object, &nm__allocator_type))
+        module_open_guard(&atomic_load(&((AllocatorObject *)object)->guard)->ob_mutex);
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE((PyObject *)kinds); i++)
+        if (PyObject_TypeCheck(object, (PyTypeObject *)PyTuple_GET_ITEM((PyObject *)kinds, i)))
+            module_open_guard(&object->ob_mutex);
+    return 1; /* go on */
+}
+
+/* guards_open(types of collections): in a child, before anything else. */
+static PyObject *module_open_guards(PyObject *module, PyObject *kinds) {
+    (void)module;
+    if (!PyTuple_CheckExact(kinds)) return PyErr_Format(PyExc_TypeError, "guards_open: takes a tuple");
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(kinds); i++)
+        if (!PyType_Check(PyTuple_GET_ITEM(kinds, i))) return PyErr_Format(PyExc_TypeError, "guards_open: takes types");
+    PyUnstable_GC_VisitObjects(module_open_guard_of, kinds);
+    Py_RETURN_NONE;
+}
+#endif
+
+static PyMethodDef module_methods[] = {
+    {"keep", module_keep, METH_O, "Keeps an object, beyond the interpreter's end."},
+    {"let_go", module_let_go, METH_O, "Undoes keep."},
+#ifdef Py_GIL_DISABLED
+    {"guards_open", module_open_guards, METH_O, "Opens what only threads of the parent hold."},
+#endif
+    {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef module_definition = {
     PyModuleDef_HEAD_INIT, .m_name = "nativemem._dataplane", .m_size = -1, .m_methods = module_methods};

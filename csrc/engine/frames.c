@@ -33,8 +33,17 @@ static PyObject *frame_function(const nm__frame *frame) { return frame->f_funcob
 static const _Py_CODEUNIT *frame_instruction(const nm__frame *frame) { return frame->prev_instr; }
 #endif
 
+/* The first instruction of what the frame runs: without the interpreter's lock each thread has a copy of the code to itself. */
+static const _Py_CODEUNIT *frame_first_instruction(const nm__frame *frame) {
+#if PY_VERSION_HEX >= 0x030E0000 && defined(Py_GIL_DISABLED)
+    return (const _Py_CODEUNIT *)(const void *)_PyCode_GetTLBCArray(nm__frame_code(frame))->entries[frame->tlbc_index];
+#else
+    return (const _Py_CODEUNIT *)(const void *)nm__frame_code(frame)->co_code_adaptive;
+#endif
+}
+
 int nm__frame_instruction_offset(const nm__frame *frame) {
-    return (int)((const char *)frame_instruction(frame) - (const char *)nm__frame_code(frame)->co_code_adaptive);
+    return (int)((const char *)frame_instruction(frame) - (const char *)frame_first_instruction(frame));
 }
 
 PyObject *nm__frame_globals(const nm__frame *frame) {
@@ -99,7 +108,7 @@ int nm__frame_handler(const nm__frame *frame) {
     const PyCodeObject *code = nm__frame_code(frame);
     const uint8_t *at = (const uint8_t *)PyBytes_AS_STRING(code->co_exceptiontable);
     const uint8_t *end = at + PyBytes_GET_SIZE(code->co_exceptiontable);
-    long here = frame_instruction(frame) - (const _Py_CODEUNIT *)(const void *)code->co_code_adaptive;
+    long here = frame_instruction(frame) - frame_first_instruction(frame);
     while (at < end) {
         int from = frame_next_number(&at), size = frame_next_number(&at), target = frame_next_number(&at);
         (void)frame_next_number(&at); /* depth */

@@ -3,6 +3,7 @@ process that only runs on the engine never loads."""
 
 from __future__ import annotations
 
+import os
 import sys
 from _frozen_importlib import ModuleSpec  # as `importlib.machinery` has them, without the rest of that
 from _frozen_importlib_external import ExtensionFileLoader
@@ -44,6 +45,10 @@ def _load_dataplane() -> Any:
 
 
 dataplane = _load_dataplane()
+
+if hasattr(dataplane, "guards_open") and hasattr(os, "register_at_fork"):  # without the interpreter's lock
+    _guarded = (dataplane.Ring, dataplane.TableMap, dataplane.TableSet, dataplane.Bits)
+    os.register_at_fork(after_in_child=lambda: dataplane.guards_open(_guarded))
 
 
 def start_region() -> None:

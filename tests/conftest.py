@@ -80,6 +80,19 @@ def needs_native() -> None:
     require_native()
 
 
+def require_objects() -> None:
+    """Skips the test where the native backend does not serve the interpreter's objects."""
+    if is_free_threaded():
+        pytest.skip("objects are the interpreter's own without its lock (tests/test_free_threaded_engine.py)")
+
+
+@pytest.fixture
+def needs_objects() -> None:
+    """For tests of the engine with objects in it."""
+    require_native()
+    require_objects()
+
+
 @pytest.fixture
 def needs_counts() -> None:
     """For tests that look whether the interpreter's blocks grow in number."""

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 import nativemem
+from conftest import require_objects
+from nativemem.backends.machine import is_free_threaded
 from nativemem.commands import cli
 from nativemem.sizes import format_size
 
@@ -62,7 +64,7 @@ def in_shape(text: str) -> list[str]:
     return [re.sub(r"[\d,]+(\.\d+)?( [KMGT]?i?B\b)?", "N", line) for line in lines]
 
 
-@pytest.mark.skipif(nativemem.backend != "native", reason="the C core is not built")
+@pytest.mark.usefixtures("needs_objects")
 def test_the_first_page_shows_what_run_prints(script) -> None:  # type: ignore[no-untyped-def]
     """Its first program, by its command, prints what the page shows, but for numbers."""
     text = README.read_text(encoding="utf-8")
@@ -120,6 +122,8 @@ class TestRun:
             assert lines[1].endswith('program.py", line 2, in <module>')
 
     def test_over_the_budget(self, script, backend: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+        if backend == "native":
+            require_objects()
         path = script("kept = []\nwhile True:\n    kept.append([0] * 1000)\n")
         summary = tmp_path / "summary.json"
         done = run("run", "--budget", "24 MiB", "-o", summary, path, backend=backend)
@@ -146,6 +150,8 @@ class TestRun:
         assert "1 denial" in done.stderr
 
     def test_the_summary_file(self, script, backend: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+        if backend == "native":
+            require_objects()
         summary = tmp_path / "summary.json"
         path = script("x = [str(i) for i in range(100_000)]\n")
         done = run("run", "--budget=1GiB", "-o", summary, path, backend=backend)
@@ -167,6 +173,8 @@ class TestRun:
             assert "tracemalloc" in done.stderr
 
     def test_what_is_said_is_what_the_file_says(self, script, backend: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+        if backend == "native":
+            require_objects()
         summary = tmp_path / "summary.json"
         path = script("x = [str(i) for i in range(9000)]\n")
         done = run("run", "--budget=1GiB", "-o", summary, path, backend=backend)
@@ -207,6 +215,7 @@ class TestRun:
     def test_other_threads_stay_bounded_when_the_main_one_has_failed(self, script, backend: str) -> None:  # type: ignore[no-untyped-def]
         if backend == "pure":
             pytest.skip("the pure backend bounds the main thread only, and says so")
+        require_objects()
         path = script(
             "import threading\n"
             "failed = threading.Event()\n"
@@ -285,6 +294,8 @@ def test_each_mistake_is_one_line_and_code_2(what: str, tmp_path: Path) -> None:
     args = MISTAKES[what]
     if what == "budget just too little" and nativemem.backend != "native":
         pytest.skip("the pure backend bounds the main thread from its start on, whatever the interpreter holds")
+    if what == "budget just too little":
+        require_objects()
     done = run(*args, cwd=tmp_path, stdin="")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert done.stderr.startswith("nativemem")
@@ -344,7 +355,7 @@ class TestExitCodeInTheFile:
         "try:\n    1 / 0\nexcept ZeroDivisionError:\n    import sys; sys.exit(4)": 4,
     }
 
-    @pytest.mark.usefixtures("needs_native")
+    @pytest.mark.usefixtures("needs_objects")
     @pytest.mark.parametrize(("ending", "code"), ENDINGS.items(), ids=map(str, ENDINGS.values()))
     def test_with_the_engine(self, ending: str, code: int, tmp_path: Path) -> None:
         done = run("run", "-o", "out.json", "-c", ending, cwd=tmp_path)
@@ -362,7 +373,7 @@ class TestExitCodeInTheFile:
         run("run", "-o", "out.json", "-W", "ignore", "-c", program, cwd=tmp_path)
         assert json.loads((tmp_path / "out.json").read_text())["exit_code"] in (3, None)
 
-    @pytest.mark.usefixtures("needs_native")
+    @pytest.mark.usefixtures("needs_objects")
     @pytest.mark.parametrize(("ending", "code"), [("pass", 0), ("1 / 0", 1), ("import sys; sys.exit(1)", 1)])
     def test_what_the_process_does_at_its_end(self, ending: str, code: int, tmp_path: Path) -> None:
         """A program that ends by itself ends as ever, also where a code of its own could stand for a denial: what
@@ -420,7 +431,7 @@ def test_the_environment_of_the_program() -> None:
     before = {k: v for k, v in os.environ.items() if k.startswith("NATIVEMEM_")}
     for_children = {"NATIVEMEM_AUTOINSTALL": "1", "NATIVEMEM_LIMIT": str(1 << 30)}
     for backend, more in (("native", for_children), ("pure", {})):
-        if backend == "native" and nativemem.backend != "native":
+        if backend == "native" and (nativemem.backend != "native" or is_free_threaded()):
             continue
         done = run("run", "--budget", "1GiB", "-c", show, backend=backend)
         assert done.stdout == f"{sorted({**before, 'NATIVEMEM_BACKEND': backend, **more}.items())}\n"
@@ -433,7 +444,7 @@ def test_the_limit_of_the_environment_is_the_budget() -> None:
     assert "budget 400.0 MiB" in done.stderr
 
 
-@pytest.mark.usefixtures("needs_native")
+@pytest.mark.usefixtures("needs_objects")
 def test_a_limit_that_is_too_little() -> None:
     done = python("-m", "nativemem", "run", "-c", "print(1)", NATIVEMEM_LIMIT="10 KiB")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
@@ -498,7 +509,8 @@ def test_without_the_start_up_file(options: tuple[str, ...], bare: tuple[Path, s
     done = output("-m", "nativemem", "run", *options, "program.py", "1")
     assert (done.returncode, done.stdout) == (0, plain.stdout), done.stderr
     assert done.stderr.count(" s, peak ") == 1
-    assert (" allocations" in done.stderr) == (nativemem.backend == "native")
+    has_engine = nativemem.backend == "native" and not is_free_threaded()  # with objects
+    assert (" allocations" in done.stderr) == has_engine
 
 
 def test_an_interpreter_that_does_not_know_its_file() -> None:

@@ -313,7 +313,7 @@ print(nativemem.Budget.__name__, "Arena" in dir(nativemem), nativemem.process.us
 """
 
 
-@pytest.mark.usefixtures("needs_native")
+@pytest.mark.usefixtures("needs_objects")
 def test_the_engine_alone_is_lean() -> None:
     """P3, P10: what it does not need is not loaded before it is used."""
     done = run(LEAN, "-S")  # what packages beside it bring at each start is not there

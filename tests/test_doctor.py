@@ -54,7 +54,7 @@ def states(rows: dict[str, dict[str, str]], state: str) -> set[str]:
 OF_THE_CORE = {"core", "insides", "engine", "scopes", "deferred errors", "raw domain", "C API", "nativemem run"}
 
 
-@pytest.mark.usefixtures("needs_native")
+@pytest.mark.usefixtures("needs_objects")
 def test_where_all_is_well() -> None:
     rows = rows_of(python(*COMMAND, "--json"))
     assert states(rows, "declined") == set()
@@ -179,7 +179,7 @@ def test_a_variable_with_a_bad_value_is_a_finding(variable: str, value: str) -> 
     assert rows["blocks"]["state"] == "works"
 
 
-@pytest.mark.usefixtures("needs_native")
+@pytest.mark.usefixtures("needs_objects")
 def test_a_core_without_cffi_at_run_time(tmp_path: Path) -> None:
     """As after an installation without dependencies: the engine does without it, and each of the others says so."""
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['_cffi_backend'] = None\n")
@@ -190,7 +190,7 @@ def test_a_core_without_cffi_at_run_time(tmp_path: Path) -> None:
     assert "pip install cffi" in rows["blocks"]["cure"]
 
 
-@pytest.mark.usefixtures("needs_native")
+@pytest.mark.usefixtures("needs_objects")
 def test_what_the_interpreter_declines() -> None:
     """The options that this one was given are those of the processes in which things are tried."""
     done = python("-X", "tracemalloc", *COMMAND, "--json")
@@ -227,7 +227,7 @@ def test_an_interpreter_whose_insides_have_moved(tmp_path: Path) -> None:
         ("raise ImportError('long ' * 1000)", "ImportError: long long "),
     ],
 )
-@pytest.mark.usefixtures("needs_native")
+@pytest.mark.usefixtures("needs_objects")
 def test_a_probe_that_brings_its_process_down(code: str, reason: str, tmp_path: Path) -> None:
     """The others are tried all the same."""
     (tmp_path / "numpy.py").write_text(code)

@@ -123,7 +123,7 @@ def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
 
 @native
 def test_a_program_that_stops_it_or_is_killed(tmp_path: Path) -> None:
-    stops = PROGRAM.replace("sys.exit(7)", "from nativemem.engine.profiling import end; end()")
+    stops = PROGRAM.replace("sys.exit(7)", "from nativemem.engine.profiling import stop; stop()")
     done = run("--profile=4KiB", "-o", "a.nm", "-c", stops, cwd=tmp_path)
     assert done.returncode == 0 and "nativemem report" in done.stderr
     assert made(read(tmp_path / "a.nm")) > 4_000_000

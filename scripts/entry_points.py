@@ -95,9 +95,8 @@ def functions_of(code: str) -> Functions:
     return Functions(set(bodies), raw)
 
 
-def of_types(shown: str, code: str, shared: Functions) -> Iterator[Entry]:
-    """``shared``: functions of all files, which the types of this one may name."""
-    own = functions_of(code)
+def of_types(shown: str, code: str, own: Functions, shared: Functions) -> Iterator[Entry]:
+    """``own``: functions of this file; ``shared``: those of all files, which its types may name."""
     names, raw = own.names | shared.names, own.raw | shared.raw
     for name, called in METHOD.findall(code):
         functions = re.findall(r"\w+", called)
@@ -116,13 +115,12 @@ def entries() -> list[Entry]:
         for room in ("binding", "engine")
         for path in sorted((ROOT / "csrc" / room).glob("*.c"))
     }
-    shared = Functions(set(), set())
-    for code in files.values():
-        of_file = functions_of(code)
-        for mine, theirs in zip(shared, of_file, strict=True):
-            mine.update(name for name in theirs if name.startswith("nm__"))
+    functions = {shown: functions_of(code) for shown, code in files.items()}
+    shared = Functions(
+        *({name for each in functions.values() for name in each[i] if name.startswith("nm__")} for i in (0, 1))
+    )
     for shown, code in files.items():
-        found += of_types(shown, code, shared)
+        found += of_types(shown, code, functions[shown], shared)
     return found
 
 

@@ -97,7 +97,10 @@ PyObject *nm__sound_in_another_file(PyObject *m) {
 
 def test_planted_ones_are_seen(script: types.ModuleType) -> None:
     code = script.without_comments(PLANTED)
-    found = {each.name: each.raw for each in script.of_types("planted.c", code, script.functions_of(ANOTHER))}
+    found = {
+        each.name: each.raw
+        for each in script.of_types("planted.c", code, *map(script.functions_of, (code, ANOTHER)))
+    }
     assert found == {
         "direct": True,
         "by_another": True,

@@ -9,7 +9,6 @@ import os
 import queue
 import subprocess
 import sys
-import sysconfig
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,10 +21,11 @@ from conftest import NATIVE_IS_BUILT
 from nativemem import errors
 from nativemem._api import load
 from nativemem.backends.binding import Binding
+from nativemem.backends.machine import is_free_threaded
 from nativemem.backends.pure.lock import lock
 
 SRC = str(Path(nativemem.__file__).resolve().parent.parent)
-FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+FREE_THREADED = is_free_threaded()
 THREADS = 6
 ROUNDS = 300
 

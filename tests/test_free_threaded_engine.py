@@ -9,14 +9,14 @@ import importlib.util
 import os
 import subprocess
 import sys
-import sysconfig
 import textwrap
 
 import pytest
 
 import nativemem
+from nativemem.backends.machine import is_free_threaded
 
-FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+FREE_THREADED = is_free_threaded()
 
 pytestmark = [
     pytest.mark.skipif(nativemem.backend != "native", reason="the engine needs the C core"),

@@ -64,8 +64,8 @@ bool nm__budget_take_refusal(nm__refusal *out);
 void nm__budget_uncount(struct nm_budget *charged, struct nm_budget *refuser);
 /* The last n bytes of the limit are for overdrafts alone. */
 void nm__budget_hold_back(struct nm_budget *b, size_t n);
-/* As nm__budget_try, but it may take what is held back, here and in the ancestors, too: for small blocks that the interpreter does
- * not survive without. Not settled either. */
+/* As nm__budget_try, but it may take what is held back, here and in the ancestors, too: for small blocks that the interpreter
+ * does not survive without. Not settled either. */
 bool nm__budget_overdraw(struct nm_budget *b, size_t n);
 /* Bytes that a charge could take; below 0 what is overdrawn. */
 int64_t nm__budget_left(const struct nm_budget *b);

@@ -1,10 +1,11 @@
 /* Table: a bounded hash table of packed keys, with a packed value each or none, which maps and sets are made of.
  *
- * The buffer holds an index of `slots` slots, a power of two and at least 1.25 times the capacity, and behind it
- * `capacity` entries. A slot has 32 bits of the key's hash, so that other keys' entries are left alone. Lookups probe the index one slot after the other (open addressing); a removal moves later slots of
- * the run back, so there are no tombstones and a table that is always full stays as fast as it was (Knuth, TAOCP 3, 6.4,
- * algorithm R). Entries are linked in the order of their insertion, which is the order of iteration, and free ones among
- * themselves: insertion, removal and lookup take constant time, also in the worst order of the two.
+ * The buffer holds an index of `slots` slots, a power of two and at least 1.25 times the capacity, and behind it `capacity`
+ * entries. A slot has 32 bits of the key's hash, so that other keys' entries are left alone. Lookups probe the index one slot
+ * after the other (open addressing); a removal moves later slots of the run back, so there are no tombstones and a table that
+ * is always full stays as fast as it was (Knuth, TAOCP 3, 6.4, algorithm R). Entries are linked in the order of their
+ * insertion, which is the order of iteration, and free ones among themselves: insertion, removal and lookup take constant
+ * time, also in the worst order of the two.
  *
  * Keys are equal when their bytes are: they are packed so that what comes back is equal to what went in. Hashes are
  * seeded, since keys may come from strangers. As in ring.c, no Python code runs between a look and a change. */

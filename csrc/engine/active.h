@@ -26,7 +26,8 @@ size_t nm__active_depth_of_stray(const EntryObject *e, const PyThreadState *thre
 /* The innermost entry whose generator another context has resumed in this thread, borrowed, and how deep it runs; NULL, and
  * SIZE_MAX: none. */
 EntryObject *nm__active_find_stray(const PyThreadState *thread, size_t *depth);
-/* Borrowed; NULL: none. *unsettled: it is to be found out each time. Pre: it is the thread's turn, for which the entry is there. */
+/* Borrowed; NULL: none. *unsettled: it is to be found out each time. Pre: it is the thread's turn, for which the entry is
+ * there. */
 EntryObject *nm__active_find(const PyThreadState *thread, bool *unsettled);
 /* As nm__charge_find. */
 void nm__active_sync(PyThreadState *thread);

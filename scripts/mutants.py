@@ -19,7 +19,9 @@ import argparse
 import contextlib
 import hashlib
 import json
+import math
 import os
+import random
 import re
 import resource
 import shlex
@@ -470,9 +472,11 @@ class PlantedTests:
 
     PROGRAM = ROOT / "scripts" / "mutants_python.py"
 
-    def __init__(self, top: Path, python_tests: PythonTests) -> None:
+    def __init__(self, top: Path, python_tests: PythonTests, most: float) -> None:
         self.top = top
         self.python_tests = python_tests
+        #: seconds of the tests that may be asked of one
+        self.most = most
         self.process: subprocess.Popen[str] | None = None
         self.unsound: list[str] = []
         self.lock = threading.Lock()
@@ -521,13 +525,15 @@ class PlantedTests:
             assert process.stdin is not None
             request = {"file": mutant.file, "line": mutant.line, "old": mutant.old, "new": mutant.new}
             nearest = mutants_random.tests_of(mutant.file)
-            process.stdin.write(json.dumps(request | {"nearest": nearest}) + "\n")
+            process.stdin.write(json.dumps(request | {"nearest": nearest, "most": self.most}) + "\n")
             process.stdin.flush()
             answer = self.answer(process)
         if "stillborn" in answer:
             raise Stillborn(f"{mutant.name}: {answer['stillborn']}")
         if caught := answer.get("caught_by"):
             return str(caught).removeprefix("tests/").replace(".py::", ", ").replace("::", ".")
+        if self.most < math.inf and not answer["at_import"]:
+            return ""
         asked = [mutants_random.IMPORTS, tuple(answer["near"])]
         if answer["at_import"]:
             asked.append(mutants_random.tests_of(mutant.file))
@@ -570,8 +576,13 @@ def hunt(mutant: Mutant, c_tests: CTests, python_tests: PythonTests, planted: Pl
     return Outcome(mutant, caught_by, time.monotonic() - start)
 
 
-def drawn(number: int, seed: int, strata: Sequence[str]) -> list[Mutant]:
-    mutants, left = mutants_random.draw(ROOT, number, seed, EQUIVALENT, strata)
+def not_of_the_table(options: argparse.Namespace, strata: Sequence[str]) -> list[Mutant]:
+    if options.of:
+        mutants, left = mutants_random.every(ROOT, options.of, EQUIVALENT, strata)
+        if options.random:
+            mutants = random.Random(options.seed).sample(mutants, min(options.random, len(mutants)))
+    else:
+        mutants, left = mutants_random.draw(ROOT, options.random, options.seed, EQUIVALENT, strata)
     for mutant, reason in left:
         print(f"{mutant.name}: equivalent: {reason}")
     return mutants
@@ -597,12 +608,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--random", type=int, default=0, metavar="N", help="draw N instead")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--strata", default=",".join(mutants_random.SHARES), help="in turn; %(default)s")
+    parser.add_argument(
+        "--of",
+        action="append",
+        metavar="PATTERN",
+        default=[],
+        help="every one of these files instead, as in 'src/nativemem/budgets/*'; with --random so many of them",
+    )
+    parser.add_argument(
+        "--most",
+        type=float,
+        default=math.inf,
+        metavar="SECONDS",
+        help="of Python: ask no more tests of one than take so long together; what survives may yet be caught",
+    )
     parser.add_argument("--markdown", action="store_true", help="end with the table as docs/testing.md has it")
     options = parser.parse_args(arguments)
     strata = options.strata.split(",")
     if not set(strata) <= set(mutants_random.STRATA):
         parser.error(f"strata are {', '.join(mutants_random.STRATA)}")
-    table = drawn(options.random, options.seed, strata) if options.random else MUTANTS
+    of_the_table = not (options.random or options.of)
+    table = MUTANTS if of_the_table else not_of_the_table(options, strata)
     names = {mutant.name: mutant for mutant in table}
     unknown = [name for name in options.only if name not in names]
     if unknown:
@@ -615,8 +641,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     start = time.monotonic()
-    c_tests, python_tests = CTests(TOP), PythonTests(TOP, lenient=bool(options.random))
-    planted = PlantedTests(TOP, python_tests)
+    c_tests, python_tests = CTests(TOP), PythonTests(TOP, lenient=not of_the_table)
+    planted = PlantedTests(TOP, python_tests, options.most)
     outcomes: dict[str, Outcome] = {}
     stillborn = 0
     # the long ones first, so that they do not stand alone at the end
@@ -628,14 +654,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 try:
                     o = future.result()
                 except Stillborn as error:
-                    if not options.random:
+                    if of_the_table:
                         raise
                     stillborn += 1
                     print(f"{str(error).splitlines()[0]}: left out", flush=True)
                     continue
                 outcomes[o.mutant.name] = o
                 print(f"{o.mutant.name:34} {o.caught_by or 'SURVIVED':60} {o.seconds:6.1f} s", flush=True)
-                if options.random:
+                if not of_the_table:
                     print(difference(o.mutant), flush=True)
         except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -648,7 +674,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run = [outcomes[mutant.name] for mutant in chosen if mutant.name in outcomes]
     survivors = [o.mutant.name for o in run if not o.caught_by]
     caught = (len(run) - len(survivors)) / max(len(run), 1)
-    what = f"seed {options.seed}, {stillborn} that do not compile: " if options.random else ""
+    what = "" if of_the_table else f"{stillborn} that do not compile: "
+    if options.random:
+        what = f"seed {options.seed}, {what}"
     seconds = time.monotonic() - start
     print(f"{what}{len(run)} mutants, {len(survivors)} survived ({caught:.0%} caught), {seconds:.0f} s")
     if options.markdown:

@@ -7,11 +7,13 @@ is not drawn more often than a short one, then one of its changes.
 from __future__ import annotations
 
 import ast
+import collections
+import fnmatch
 import random
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mutant_table import Mutant
@@ -555,11 +557,24 @@ def candidates(root: Path, stratum: str) -> dict[tuple[str, int], list[Change]]:
     return of_python(root) if stratum == "python" else of_c(root, stratum == "atomics")
 
 
+def made(root: Path, stratum: str, file: str, line: int, change: Change) -> Mutant:
+    old = (root / file).read_text(encoding="utf-8").splitlines()[line - 1]
+    new = old[: change.start] + change.new + old[change.end :]
+    return Mutant(
+        f"{Path(file).stem}-{line}-{change.what.replace(' ', '-')}-{change.start}",
+        file,
+        old,
+        new,
+        threads=stratum == "atomics" or (stratum == "c" and LOCK.search(old) is not None),
+        tests=() if of_the_core(file) else tests_of(file),
+        line=line,
+    )
+
+
 def draw(
     root: Path, number: int, seed: int, equivalents: Sequence[Equivalent], strata: Sequence[str] = SHARES
 ) -> tuple[list[Mutant], list[tuple[Mutant, str]]]:
     """`number` mutants; those that were drawn and are known to be equivalent, with the reason."""
-    known = {(e.file, e.old, e.new): e.reason for e in equivalents}
     lists = {stratum: candidates(root, stratum) for stratum in set(strata)}
     r = random.Random(seed)
     drawn: list[Mutant] = []
@@ -572,25 +587,38 @@ def draw(
         if (*at, change) in seen:
             continue
         seen.add((*at, change))
-        file, line = at
-        old = (root / file).read_text(encoding="utf-8").splitlines()[line - 1]
-        new = old[: change.start] + change.new + old[change.end :]
-        name = f"{Path(file).stem}-{line}-{change.what.replace(' ', '-')}-{change.start}"
-        mutant = Mutant(
-            name,
-            file,
-            old,
-            new,
-            threads=stratum == "atomics" or (stratum == "c" and LOCK.search(old) is not None),
-            tests=() if of_the_core(file) else tests_of(file),
-            line=line,
-        )
-        reason = known.get((file, old.strip(), new.strip()))
-        if reason is None:
-            drawn.append(mutant)
-        else:
-            left.append((mutant, reason))
+        new, equivalent = sorted_out([made(root, stratum, *at, change)], equivalents)
+        drawn += new
+        left += equivalent
     return drawn, left
+
+
+def every(
+    root: Path, files: Sequence[str], equivalents: Sequence[Equivalent], strata: Sequence[str]
+) -> tuple[list[Mutant], list[tuple[Mutant, str]]]:
+    """All mutants of the files with such names (as `fnmatch` has them), as `draw` returns them."""
+    mutants = [
+        made(root, stratum, file, line, change)
+        for stratum in dict.fromkeys(strata)
+        for (file, line), changes in candidates(root, stratum).items()
+        if any(fnmatch.fnmatch(file, pattern) for pattern in files)
+        for change in dict.fromkeys(changes)
+    ]
+    of_name = collections.Counter[str]()
+    for i, mutant in enumerate(mutants):  # a condition has several at its place
+        of_name[mutant.name] += 1
+        if of_name[mutant.name] > 1:
+            mutants[i] = replace(mutant, name=f"{mutant.name}-{of_name[mutant.name]}")
+    return sorted_out(mutants, equivalents)
+
+
+def sorted_out(
+    mutants: Sequence[Mutant], equivalents: Sequence[Equivalent]
+) -> tuple[list[Mutant], list[tuple[Mutant, str]]]:
+    known = {(e.file, e.old, e.new): e.reason for e in equivalents}
+    left = [(m, known[key]) for m in mutants if (key := (m.file, m.old.strip(), m.new.strip())) in known]
+    gone = {id(mutant) for mutant, _ in left}
+    return [m for m in mutants if id(m) not in gone], left
 
 
 #: modules whose own examples are asked first

@@ -170,6 +170,28 @@ def test_a_seed_says_what_is_drawn(tmp_path: Path) -> None:
     assert gone not in without and (gone, "for one") in left
 
 
+def test_every_mutant_of_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each change of each line, with a name of its own; what is equivalent is left out here, too."""
+    of = "src/nativemem/budgets/le*.py"
+    found, left = mutants_random.every(ROOT, (of,), (), ("python",))
+    lines = mutants_random.candidates(ROOT, "python")
+    file = "src/nativemem/budgets/lending.py"
+    assert {mutant.file for mutant in found} == {file} and left == []
+    assert {mutant.line for mutant in found} == {line for at, line in lines if at == file}
+    assert len({mutant.name for mutant in found}) == len(found) > 50
+    gone = found[7]
+    same = Equivalent(gone.file, gone.old.strip(), gone.new.strip(), "for one")
+    assert (gone, "for one") in mutants_random.every(ROOT, (of,), (same,), ("python",))[1]
+    in_c, _ = mutants_random.every(ROOT, ("csrc/alloc/arena.c",), (), ("c", "atomics"))
+    assert len({mutant.name for mutant in in_c}) == len(in_c) > 20
+
+    assert mutants.main(["--list", "--of", of, "--strata", "python", "--random", "5", "--seed", "3"]) == 0
+    some = capsys.readouterr().out
+    assert some.count(f"  {file}\n") == 5
+    assert mutants.main(["--list", "--of", of, "--strata", "python"]) == 0
+    assert capsys.readouterr().out.count(f"  {file}\n") == len(found)
+
+
 def test_the_tests_that_are_asked_are_there() -> None:
     assert all((ROOT / test).exists() for tests in mutants_random.TESTS.values() for test in tests)
     asked = (*mutants_random.MORE, *mutants_random.MORE_IN_C, *mutants_random.ORDERS)

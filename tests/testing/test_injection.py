@@ -402,6 +402,43 @@ def test_a_function_that_starts_threads() -> None:
 
 
 @native
+@pytest.mark.parametrize("whose", ["the function's", "a library's, which each fork starts again"])
+def test_results_are_compared_beside_threads(whose: str) -> None:
+    program = textwrap.dedent(f"""
+        import _thread, os, threading, time
+        from nativemem.testing import sweep
+
+        def start():
+            threading.Thread(target=time.sleep, args=(300,), daemon=True).start()
+
+        if {whose.startswith("a library")}:
+            os.register_at_fork(after_in_child=start)
+        else:
+            never = _thread.allocate_lock()
+            never.acquire()
+
+        def function():
+            if {whose.startswith("the function")}:
+                try:
+                    _thread.start_new_thread(never.acquire, ())
+                except RuntimeError as error:
+                    raise MemoryError from error
+            try:
+                b"x" * 70_000
+            except MemoryError:
+                return 1
+            return None
+
+        findings = sweep(function)
+        assert [found.detail for found in findings] == ["1 instead of None"], findings
+        again = sweep(function, nth=findings[0].nth)
+        assert list(again) == list(findings), again
+    """)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@native
 def test_a_function_that_ends_the_process() -> None:
     """Its status is what it should be; another is a finding."""
 

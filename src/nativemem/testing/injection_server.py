@@ -179,13 +179,15 @@ class Server:
 
     def trial(self) -> None:
         """In a child: whether the function does without a refusal, and what it leaves."""
-        self.call(0)
-        self.shared.say(threads=_threads())
+        before = _threads()  # a library may start some in each child of a fork
+        first = self.call(0)
+        leaves = bool(_threads() - before)
+        self.shared.say(threads=leaves, comparable=leaves and _same(first, self.call(0)))
 
     def warm(self) -> None:
         """In an attempt, where the server could not."""
         if self.warm_each:
-            self.call(0)
+            self.result = self.call(0)
 
     def refuse(self, nth: int, sites: mmap.mmap | None = None) -> None:
         """In a child: one attempt. With number 0 nothing is refused, and the rest is the same."""
@@ -320,7 +322,7 @@ class Server:
             return False
         else:
             assert attempt.said is not None
-            self.warm_each = attempt.said["threads"] > 1
+            self.warm_each, self.comparable = attempt.said["threads"], attempt.said["comparable"]
         if self.exits is None and not self.warm_each:
             least, most, seconds = _WARM
             began = time.monotonic()
@@ -409,11 +411,11 @@ def _no_cores() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (1, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
-def _threads() -> int:
+def _threads() -> set[object]:
     try:
-        return len(os.listdir("/proc/self/task"))
+        return set(os.listdir("/proc/self/task"))
     except OSError:
-        return threading.active_count()
+        return set(threading.enumerate())
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -9,6 +9,7 @@ import resource
 import signal
 import struct
 import sys
+import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -200,6 +201,38 @@ def test_what_an_exception_says() -> None:
     assert said["traceback"][0][2] == "raises"
 
 
+def test_what_a_trial_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """INJ-1: whether the call itself adds a thread; where it does, whether two calls give the same."""
+    for before, after, results, said, calls in (
+        ({"1"}, {"1"}, [5, 5], {"threads": False, "comparable": False}, 1),
+        ({"1", "2"}, {"1"}, [5, 5], {"threads": False, "comparable": False}, 1),
+        ({"1"}, {"1", "2"}, [5, 5], {"threads": True, "comparable": True}, 2),
+        ({"1"}, {"1", "2"}, [5, 6], {"threads": True, "comparable": False}, 2),
+        (set(), {"1"}, [5, 5], {"threads": True, "comparable": True}, 2),
+    ):
+        threads, turns = iter([before, after]), iter(results)
+        monkeypatch.setattr(injection_server, "_threads", lambda threads=threads: next(threads))
+        made = server(function=lambda turns=turns: next(turns))
+        made.trial()
+        assert made.shared.read(0, 0).said == said
+        assert made.plan.source.calls == [(0, False)] * calls  # type: ignore[attr-defined]
+
+
+def test_threads_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the system's numbers; by the interpreter's where there is no such folder."""
+    asked_for: list[str] = []
+
+    def listed(folder: str) -> list[str]:
+        asked_for.append(folder)
+        return ["7", "8"]
+
+    monkeypatch.setattr(injection_server.os, "listdir", listed)
+    assert injection_server._threads() == {"7", "8"} and asked_for == ["/proc/self/task"]
+    monkeypatch.undo()
+    monkeypatch.setattr(injection_server.os, "listdir", lambda folder: os.stat("/no such folder"))
+    assert injection_server._threads() == set(threading.enumerate())
+
+
 def test_an_attempt_and_the_run_after_it() -> None:
     """INJ-1: what it said, in each case, and how often the function was called."""
 
@@ -224,7 +257,8 @@ def test_an_attempt_and_the_run_after_it() -> None:
     assert asked([5, 5]) == asked([MemoryError(), 5]) == ({}, [once, then])
     assert asked([5], refused=0) == ({}, [once])
     assert asked([MemoryError(), 5], sticky=True)[1] == [(3, True), then]
-    assert asked([7, MemoryError(), 5], warm=True) == ({}, [then, once, then])
+    assert asked([7, MemoryError(), 7], warm=True) == ({}, [then, once, then])  # as it was in this process
+    assert asked([7, MemoryError(), 5], warm=True)[0]["detail"] == "then gave 5 instead of 7"
     assert asked([6]) == ({"kind": "wrong result", "detail": "6 instead of 5"}, [once])
     assert asked([6, 7], comparable=False) == ({}, [once, then])
     assert asked([5, 6])[0] == {"kind": "not usable afterwards", "detail": "then gave 6 instead of 5"}
@@ -427,13 +461,15 @@ def test_warming_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
     clock = iter(range(10**6))
     monkeypatch.setattr(injection_server.time, "monotonic", lambda: next(clock))
-    well = Attempt(said={"threads": 1})
+    well = Attempt(said={"threads": False, "comparable": False})
     assert warmed(well) == (True, None, False, True, 3)
     monkeypatch.setattr(injection_server.time, "monotonic", lambda: 0.0)
     assert warmed(well) == (True, None, False, True, 12)
     numbers = iter(range(99))
     assert warmed(well, function=lambda: next(numbers)) == (True, None, False, False, 12)
-    assert warmed(Attempt(said={"threads": 2})) == (True, None, True, False, 0)
+    for comparable in (True, False):
+        threads = Attempt(said={"threads": True, "comparable": comparable})
+        assert warmed(threads) == (True, None, True, comparable, 0)
     assert warmed(Attempt(status=3 << 8)) == (True, 3 << 8, False, False, 0)
     assert warmed(Attempt(said={"broken": "x"}))[0] is False
 

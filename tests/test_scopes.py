@@ -1831,6 +1831,41 @@ class TestLife:
             """
         ) == ["True"]
 
+    def test_a_first_entry_within_the_first_entry(self) -> None:
+        """OWN-1: a budget has one owner, whichever line of its first entry a signal handler gets in at and enters
+        it, too."""
+        assert output(
+            """
+            def entered_at(number):
+                budget, lines, owners = Budget("64 MiB"), 0, []
+                def trace(frame, event, argument):
+                    nonlocal lines
+                    code = frame.f_code
+                    if code.co_name != "owner" or not code.co_filename.endswith("budget.py"):
+                        return None
+                    if event == "line":
+                        lines += 1
+                    if event == "line" and lines == number:
+                        sys.settrace(None)
+                        with budget: owners.append((budget._core._owner, some()))
+                    return trace
+                sys.settrace(trace)
+                with budget:
+                    sys.settrace(None)
+                    kept = some()
+                used = budget.used
+                return lines, [owner is budget._core._owner for owner, _ in owners] in ([], [True]), used
+            number = 0
+            while True:
+                number += 1
+                lines, one, used = entered_at(number)
+                if lines < number:
+                    break
+                assert one and used > 2 * MiB, (number, one, used)
+            print(number > 8)
+            """
+        ) == ["True"]
+
 
 def test_without_the_engine_it_says_so() -> None:
     """OWN-1: a scope that charges nothing would be a lie."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import weakref
-from _thread import RLock
 from typing import Any, NoReturn
 
 from ..._lazy import errors
 from ...config import BudgetOptions
 from ...refusals import raise_scope
 from ...sizes import reserve_of
-from .. import forks
 from ..ownership import MOST_EVENTS, Event, OwnedCore, short
 from .control import address, ffi, lib
 from .handles import own
@@ -18,11 +16,6 @@ from .loader import dataplane
 
 #: by address, to name the budget that refused
 _budgets: weakref.WeakValueDictionary[int, BudgetCore] = weakref.WeakValueDictionary()
-
-
-#: reentrant: a signal handler may enter a scope where another is entered
-_first = RLock()
-forks.hold(_first, inner=True)
 
 #: by the identity of its owner object, to tell which budget is charged now
 _entered: weakref.WeakValueDictionary[int, BudgetCore] = weakref.WeakValueDictionary()
@@ -35,6 +28,7 @@ class BudgetCore(OwnedCore):
         "__weakref__",
         "_budget",
         "_keeps_reserve",
+        "_made",
         "_owner",
         "_parent",
         "_ptr",
@@ -54,6 +48,7 @@ class BudgetCore(OwnedCore):
             fields["shared"], needs = options.shared._ptr, (*needs, options.shared.handle)
         self._ptr, self.handle = own("budget", needs, limit, up, ffi.new("nm_budget_options *", fields))
         self._owner: Any = None
+        self._made: dict[str, Any] = {}
         self.name, self._budget = None, None
         self._keeps_reserve = False
         self._parent = parent
@@ -90,10 +85,10 @@ class BudgetCore(OwnedCore):
                 made = dataplane.scope_owner(self.handle, address(self._ptr), asks, name)
             except MemoryError:
                 raise errors.OutOfMemory("no memory for the control structures of a scope") from None
-            with _first:  # another thread may have come first
-                if self._owner is None:
-                    _entered[id(made)] = self
-                    self._owner = made
+            # another thread may have come first, or a signal handler between any two lines: one step decides
+            made = self._made.setdefault("owner", made)
+            _entered[id(made)] = self
+            self._owner = made
         return self._owner
 
     def misuse(self, kind: int, another: int, contexts: Any, ended: bool, error: Any) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from types import SimpleNamespace
 from typing import Any
 
@@ -166,7 +167,7 @@ def test_an_attempt(met: dict[str, list[Met]]) -> None:
     free = Charge("t", asked(), True)
     assert free.budget.limit == SIZE_MAX and free.judge() is None and free.limit is None and free.peak == 70
     off = Charge("t", asked(), False)
-    assert off.judge() is None and off.peak is None
+    assert off.judge() is None and off.row(2) == ("t", 2, None, None, 0, None, (), ())
 
 
 def test_growth_of_an_attempt(met: dict[str, list[Met]]) -> None:
@@ -203,9 +204,28 @@ def test_owners_that_a_marker_bounds(met: dict[str, list[Met]]) -> None:
         "nativemem: over the budget 'b' of 9 B: 10 B were in use at the peak",
     )
     assert (low.limit, high.limit) == (50, 500)
+    assert made.judge() == "t" and made.problems[0].startswith("nativemem: over the budget 'b'")
+    assert "'a'" not in made.problems[0] + made.problems[1]  # which is bounded no more
+    before = Met("d", 500, peak=400)  # it was above the limit before the test
+    met["d"] = [before]
+    late = Charge("t", asked(budget(60, "d")), True)
+    late.bind_owners()
+    assert before.limit == 60 and late.judge() is None and before.limit == 500
     also = Charge("t", asked(budget(70), budget(60, "gone")), True)
     also.bind_owners()
     assert also.budget.limit == 70
+
+
+@pytest.mark.parametrize("made", [charge.new_budget, nativemem.Budget])
+def test_a_budget_without_warnings(made: Any) -> None:
+    """PYT-2: what a test may use it may use, to the last byte."""
+    it = made(1000, "a budget of a test")
+    assert isinstance(it, nativemem.Budget) and (it.limit, it.name) == (1000, "a budget of a test")
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        with it.reserve(1000):
+            assert it.used == 1000
+    assert len(seen) == (made is nativemem.Budget)
 
 
 def test_budgets_by_name() -> None:

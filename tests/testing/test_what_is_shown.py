@@ -221,6 +221,26 @@ def test_findings_in_words() -> None:
     assert str(other) == "leak: much\n  after the refusal of allocation 2, of an allocator, asked for at"
     six = Finding("leak", "much", (1, 2, 3, 4, 5, 6), "obj", 1, (), ())
     assert "(and of 5 more: 2, 3, 4, 5, 6), asked" in str(six)
+    seven = Finding("leak", "much", (1, 2, 3, 4, 5, 6, 7), "obj", 1, (), ())
+    assert "(and of 6 more: 2, 3, 4, 5, 6, …), asked" in str(seven)
+    assert str(one) == (
+        f"{lines[0]}\n{lines[1]}\n    C g+0x0 (x+0x10)\n    Python a.py:3 in f\n  and it ended at\n"
+        "    Python a.py:3 in f\n  it wrote: 1\n  it wrote: 2\n  it wrote: 3\n  the interpreter's own: known\n"
+        "  again: again"
+    )
+    ended = Finding("crash", "SIGSEGV", (3,), "obj", 64, (), (), (), c)
+    assert str(ended).endswith("asked for at\n  and it ended at\n    C g+0x0 (x+0x10)")
+    deep = tuple(PythonFrame("a.py", line, "f") for line in range(9))
+    rows = str(Finding("leak", "much", (1,), "obj", 1, deep, ())).splitlines()
+    assert len(rows) == 2 + 8 and rows[-1] == "    Python a.py:7 in f"
+    deep_c = tuple(CFrame("x", at, "g") for at in range(9))
+    assert len(str(Finding("leak", "much", (1,), "obj", 1, (), deep_c)).splitlines()) == 2 + 8
+    own = Findings((other,), (one, one), ("obj",), 10, 4, 8)
+    assert str(own).splitlines()[1:] == [
+        "", "1. leak: much", "  after the refusal of allocation 2, of an allocator, asked for at", "",
+        "the interpreter's own, 2:", *["  crash at allocation 3: known"] * 2,
+    ]  # fmt: skip
+    assert [own[0], own[-1], *own] == [other] * 3 and own[:1] == (other,)
 
 
 def test_kinds_of_ends() -> None:

@@ -6,27 +6,36 @@ import io
 import os
 import pickle
 import resource
+import select
 import signal
 import struct
+import subprocess
 import sys
+import tempfile
 import threading
+import warnings
 from collections.abc import Callable
+from dataclasses import astuple
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from nativemem.errors import ConfigError, NativeMemError
+from nativemem.errors import ConfigError, NativeMemError, NativeUnavailable
+from nativemem.facades import configured
 from nativemem.testing import injection, injection_report, injection_server
 from nativemem.testing.injection_report import Attempt, Shared
 from nativemem.testing.injection_server import Plan, Server
 
 
 @pytest.fixture(autouse=True)
-def no_collections(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is no garbage here, and a suite has much that would be looked through each time."""
-    monkeypatch.setattr(injection_server, "settle", lambda: None)
-    monkeypatch.setattr(injection_server, "gc", SimpleNamespace(collect=int, disable=int, freeze=int))
+def collections(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """There is no garbage here, and a suite has much that would be looked through each time: what was asked for."""
+    log: list[str] = []
+    steps = {name: lambda name=name: log.append(name) for name in ("collect", "disable", "freeze")}
+    monkeypatch.setattr(injection_server, "settle", lambda: log.append("settle"))
+    monkeypatch.setattr(injection_server, "gc", SimpleNamespace(**steps))
+    return log
 
 
 class Counted:
@@ -36,6 +45,7 @@ class Counted:
 
     def __init__(self, live: list[int] | None = None, refused: int = 1) -> None:
         self.calls: list[tuple[int, bool]] = []
+        self.log: list[str] = []
         self.blocks = iter(live or [])
         self.refused = refused
 
@@ -47,12 +57,14 @@ class Counted:
 
     def call(self, function: Callable[[], Any], nth: int, sticky: bool, sites: Any) -> Any:
         self.calls.append((nth, sticky))
+        self.log.append("call")
         return function()
 
     def counted(self, shared: Shared) -> tuple[int, int]:
         return 9, self.refused
 
     def live(self, shared: Shared) -> int:
+        self.log.append("live")
         return next(self.blocks)
 
 
@@ -96,6 +108,8 @@ def raised(function: Callable[[], Any]) -> BaseException:
         ([0, 1, 1, 2, 2, 2], False),
         ([0, 1, 1, 2, 2, 3], True),
         ([9, 0, 0, 0, 9], False),
+        ([0, 1, 1, 2, 2], False),
+        ([0, 1, 1, 2, 3], True),
     ],
 )
 def test_what_grows(live: list[int], grows: bool) -> None:
@@ -269,13 +283,17 @@ def test_an_attempt_and_the_run_after_it() -> None:
     assert (said["kind"], said["detail"], said["raised"], calls) == ("wrong exception", "OSError: x", True, [once])
 
 
-def test_blocks_that_each_run_keeps() -> None:
+def test_blocks_that_each_run_keeps(collections: list[str]) -> None:
     """INJ-1: the first runs are not looked at, and where nothing grows no more are made."""
 
     def repeated(live: list[int], refused: int = 1) -> tuple[dict[str, Any], int]:
         source, said = Counted(live, refused), dict[str, Any]()
+        source.log = collections  # one after another
         server(source, sticky=True).repeat(4, said)
         assert set(source.calls) == {(4, True)}
+        each = ["collect", "call", "settle"] + ["live"] * bool(refused)
+        assert collections == each * len(source.calls)
+        collections.clear()
         return said, len(source.calls)
 
     assert repeated([7] * 14) == ({}, 14)
@@ -284,6 +302,17 @@ def test_blocks_that_each_run_keeps() -> None:
     assert repeated([*range(0, 60, 3)]) == ({"kind": "leak", "detail": "3 blocks each time"}, 20)
     assert repeated([*range(14), *[14] * 6]) == ({}, 20)
     assert repeated([1, 2], refused=0) == ({}, 1)
+
+
+def test_blocks_are_looked_for_where_that_is_asked(collections: list[str]) -> None:
+    """INJ-1: after the attempt and before the run that shows whether the function is usable."""
+    for leaks in (False, True):
+        made = server(leaks=leaks)
+        made.repeat = lambda nth, said: collections.append(f"repeat {nth}")  # type: ignore[method-assign, misc]
+        said: dict[str, Any] = {}
+        made.after(4, said)
+        assert collections == ["collect", *["repeat 4"] * leaks, "collect", "collect"] and said == {}
+        collections.clear()
 
 
 def test_the_first_words_of_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,15 +324,164 @@ def test_the_first_words_of_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
         raise SystemExit
 
     monkeypatch.setattr(os, "_exit", end)
-    monkeypatch.setattr(Server, "detach", lambda self: None)
-    monkeypatch.setattr(Server, "sweep", lambda self: None)
     made = server()
+    log: list[Any] = made.plan.source.calls  # type: ignore[attr-defined]
+    monkeypatch.setattr(Server, "detach", lambda self: log.append("detach"))
+    monkeypatch.setattr(Server, "sweep", lambda self: log.append("sweep"))
     assert isinstance(raised(made.serve), SystemExit) and ends == [0]
-    assert made.plan.source.calls == [(-1, False)] and sent(made) == []  # type: ignore[attr-defined]
+    assert log == ["detach", (-1, False), "sweep"] and sent(made) == []
     monkeypatch.setattr(Server, "sweep", lambda self: 1 // 0)
     assert isinstance(raised(made.serve), SystemExit) and ends == [0, 1]
     ((kind, text),) = sent(made)
     assert kind == "broken" and text.splitlines()[-1].startswith("ZeroDivisionError")
+    made.channel.close()  # the caller has gone
+    assert isinstance(raised(made.serve), SystemExit) and ends == [0, 1, 1]
+
+
+def test_what_is_sent_is_there_at_once() -> None:
+    reads, writes = os.pipe()
+    with open(writes, "wb") as channel, open(reads, "rb", buffering=0) as heard:
+        injection_server.send(channel, "a", 1)
+        (size,) = struct.unpack("=q", heard.read(8))
+        assert pickle.loads(heard.read(size)) == ("a", 1)
+
+
+def test_a_fork_beside_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter's warning of them is not for the function's author."""
+
+    def fork() -> int:
+        warnings.warn("threads", DeprecationWarning, stacklevel=2)
+        return 5
+
+    monkeypatch.setattr(os, "fork", fork)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert injection_server.forked() == 5
+        with pytest.raises(DeprecationWarning):
+            fork()
+
+
+def test_tools_that_look_on_are_off(needs_native: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """INJ-1: those of sys.monitoring, each of the six that is there."""
+    told = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def get_tool(tool: int) -> str | None:
+        if tool > 5:
+            raise ValueError(tool)
+        return "some" if tool in (0, 2, 5) else None
+
+    def set_events(tool: int, events: int) -> None:
+        os.write(told, f"{tool} {events}\n".encode())
+
+    monitoring = SimpleNamespace(get_tool=get_tool, set_events=set_events)
+    monkeypatch.setattr(sys, "monitoring", monitoring, raising=False)
+    binding = configured()
+    assert list(injection.sweep(lambda: binding.default_system.alloc(10).free(), domains="allocators")) == []
+    os.close(told)
+    assert (tmp_path / "log").read_text() == "0 0\n2 0\n5 0\n"
+
+
+def attempted(run: Callable[[Server], None], **more: Any) -> tuple[Server, Attempt, str]:
+    """A real attempt, in a child of this process: what is known of it, and what it wrote."""
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as faults:
+        for file in (output, faults):
+            file.write(b"of the one before" * 9)
+            file.flush()
+        made = Server(plan(**more), Shared(0), io.BytesIO(), output, faults)
+        found = made.attempt(3, lambda: run(made))
+        made.written(found)
+        return made, found, os.pread(output.fileno(), 1 << 16, 0).decode("utf-8", "replace")
+
+
+def test_a_real_attempt() -> None:
+    """INJ-1: in a process and a group of its own; nothing of the attempt before it is left."""
+
+    def run(made: Server) -> None:
+        os.write(made.output.fileno(), b"first")
+        made.shared.say(process=os.getpid(), group=os.getpgid(0), timer=signal.getitimer(signal.ITIMER_REAL)[0])
+        os.write(made.faults.fileno(), b"fault")
+
+    made, found, wrote = attempted(run, timeout=50.0)
+    said: dict[str, Any] = found.said or {}
+    process, count = made.shared.under_way()
+    assert (found.nth, found.status, wrote, found.output, found.end_python) == (3, 0, "first", "first", "fault")
+    assert said["process"] == said["group"] == process != os.getpid() and count == 1 and 40 < said["timer"] <= 50
+
+
+def test_an_attempt_that_breaks() -> None:
+    def run(made: Server) -> None:
+        raise KeyError("of the run")
+
+    _, found, _ = attempted(run)
+    assert found.status == 0 and [*(found.said or ())] == ["broken"]
+    assert (found.said or {})["broken"].rstrip().endswith("KeyError: 'of the run'")
+
+
+def test_what_an_attempt_writes_is_kept_in_part() -> None:
+    def run(made: Server) -> None:
+        os.write(made.output.fileno(), b"\xff" + b"a" * 5000)
+        os.write(made.faults.fileno(), b"b" * 5000)
+
+    _, found, _ = attempted(run)
+    assert found.output == "\ufffd" + "a" * 4095 and found.end_python == "b" * 4096
+
+
+def test_what_an_attempt_leaves_running_is_ended() -> None:
+    reads, writes = os.pipe()
+
+    def run(made: Server) -> None:
+        if os.fork() == 0:
+            os.close(reads)
+            signal.pause()
+
+    attempted(run)
+    os.close(writes)
+    assert select.select([reads], [], [], 60)[0] and os.read(reads, 1) == b""  # its end is closed
+    os.close(reads)
+
+
+def test_a_call_begins_with_a_collection(collections: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """INJ-1; and a child of the function's own that comes back ends there."""
+    made = server(function=lambda: collections.append("called") or 5)
+    assert made.call(4, True, None) == 5 and collections == ["collect", "called"]
+    ends: list[int] = []
+    numbers = iter([1, 2])
+    monkeypatch.setattr(os, "getpid", lambda: next(numbers))
+    monkeypatch.setattr(os, "_exit", ends.append)
+    made.call(0)
+    assert ends == [0]
+
+
+def test_frames_of_c_are_named_where_there_is_a_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """INJ-1: of a finding alone, and by the native core alone."""
+    named: list[int] = []
+    dataplane = SimpleNamespace(injection_named=lambda: named.append(1))
+    module: Any = SimpleNamespace(dataplane=dataplane)
+    monkeypatch.setitem(sys.modules, "nativemem.backends.native.loader", module)
+    results: list[Any] = []
+
+    def function() -> Any:
+        result = results.pop(0)
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    for core in (0, 1):
+        for given, findings in (
+            ([5, 5], 0),
+            ([6], 1),
+            ([5, 6], 1),
+            ([KeyError()], 1),
+            ([MemoryError(), KeyError()], 1),
+        ):
+            made = server(function=function)
+            made.result, made.comparable = 5, True
+            monkeypatch.setattr(made.shared, "native", core)
+            made.shared.say = lambda **what: None  # type: ignore[method-assign]
+            results[:] = given
+            made.refuse(3)
+            assert len(named) == findings * core and results == []
+            named.clear()
 
 
 def test_an_attempt_has_nothing_of_the_process_before(needs_native: None) -> None:
@@ -377,27 +555,38 @@ def scripted(attempts: list[Attempt], sites: list[int] | None = None, **more: An
         if sites is not None and len(arguments) > 1:
             struct.pack_into(f"={len(sites)}Q", arguments[1], 0, *sites)
         made.asked.append(nth)  # type: ignore[attr-defined]
+        assert arguments[:1] in ((nth,), ())
         return next(turns)
 
+    wrote: list[Attempt] = []
     for name, value in (
-        ("asked", []), ("attempt", attempt), ("warm_up", lambda: True), ("written", lambda _: None)
+        ("asked", []), ("attempt", attempt), ("warm_up", lambda: True), ("written", wrote.append), ("wrote", wrote)
     ):  # fmt: skip
         setattr(made, name, value)
     return made
 
 
-def test_a_sweep_of_scripted_attempts() -> None:
+def test_a_sweep_of_scripted_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
     """INJ-2: each number once; a site that has failed is left out; what was said last."""
     well, counted = Attempt(said={"refused": 1}), Attempt(said={"allocations": 3})
     fault, gone = Attempt(said={"kind": "leak"}, c="x"), Attempt(said={"refused": 0})
     made = scripted([counted, fault, well, gone])
     made.sweep()
     assert sent(made) == [("counted", 3, 3), ("attempt", fault), ("done", 3, 1, "")]
+    assert made.wrote == [fault]  # type: ignore[attr-defined]
     assert made.asked == [0, 1, 2, 3]  # type: ignore[attr-defined]
     made = scripted([Attempt(said={"allocations": 4}), well, fault], [5, 6, 6, 5], per_site=2)
     made.numbers_of = lambda seen: iter([(1, False), (2, False), (3, True)])  # type: ignore[method-assign]
     made.sweep()
     assert sent(made) == [("counted", 4, 2), ("attempt", fault), ("done", 2, 0, "")]
+    made = scripted([Attempt(said={"allocations": 4}), fault, well, fault], [5, 6, 7, 5], per_site=2)
+    turns = [(1, False), (2, False), (3, True), (4, True)]  # the third is of another place than the first
+    made.numbers_of = lambda seen: iter(turns)  # type: ignore[method-assign]
+    made.sweep()
+    assert made.asked == [0, 1, 2, 3]  # type: ignore[attr-defined]
+    made = scripted([Attempt(said={"allocations": 3}), fault, fault, fault], [5, 5, 5])
+    made.sweep()  # which are all tried, where it is asked for each
+    assert made.asked == [0, 1, 2, 3]  # type: ignore[attr-defined]
     made = scripted([Attempt(said={"allocations": 3}), well, well], most=2)
     made.sweep()
     assert sent(made) == [("counted", 3, 2), ("done", 2, 0, "it makes more than most=2")]
@@ -407,6 +596,12 @@ def test_a_sweep_of_scripted_attempts() -> None:
     made = scripted([Attempt(allocations=2, said={"x": 1}), well], seconds=-1.0)
     made.sweep()
     assert sent(made) == [("counted", 2, 2), ("done", 0, 0, "-1 seconds were over")]
+    made = scripted([Attempt(said={"allocations": 2}), well, well], seconds=5.0)
+    moments = iter([made.began + 5.0, made.began + 5.1])
+    monkeypatch.setattr(injection_server, "time", SimpleNamespace(monotonic=lambda: next(moments)))
+    made.sweep()
+    assert sent(made) == [("counted", 2, 2), ("done", 1, 0, "5 seconds were over")]
+    monkeypatch.undo()
     broken = Attempt(said={"broken": "y"}, c="x")
     made = scripted([Attempt(said={"allocations": 1}), broken, well])
     made.sweep()
@@ -424,9 +619,10 @@ def test_a_fault_that_could_not_name_its_frames() -> None:
     made = scripted([Attempt(said={"allocations": 1}), crash])
     named: list[str] = []
     made.describe = lambda: named.append("named")  # type: ignore[method-assign]
-    made.shared.read = lambda nth, status: Attempt(nth, status, c="frames")  # type: ignore[method-assign]
+    read: list[int] = []
+    made.shared.read = lambda nth, _: read.append(nth) or Attempt(c="frames")  # type: ignore[method-assign, func-returns-value]
     made.sweep()
-    assert named == ["named"] and sent(made)[1][1].c == "frames"
+    assert named == ["named"] and read == [1] and sent(made)[1][1].c == "frames"
 
 
 @pytest.mark.parametrize(
@@ -448,23 +644,36 @@ def test_how_an_attempt_ended(attempt: Attempt, exits: int | None, well: bool, f
     assert made.ended_well(attempt) is well and made.is_fault(attempt) is fault
     said = attempt.said or {}
     words = said.get("broken") or said.get("detail")
+    assert made.wrote == ([] if well or words else [attempt])  # type: ignore[attr-defined]
     assert sent(made) == ([] if well else [("fails", words) if words else ("ends", attempt)])
 
 
-def test_warming_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warming_up(monkeypatch: pytest.MonkeyPatch, collections: list[str]) -> None:
     """Three calls at least, twelve at most, and not where it ends the process or leaves threads behind."""
 
     def warmed(attempt: Attempt, **more: Any) -> tuple[bool, int | None, bool, bool, int]:
         made = server(more.pop("source", None), **more)
-        made.attempt = lambda nth, run: attempt  # type: ignore[method-assign, assignment]
-        return made.warm_up(), made.exits, made.warm_each, made.comparable, len(made.plan.source.calls)  # type: ignore[attr-defined]
+        asked: list[Any] = []
+        made.attempt = lambda *given: asked.append(given) or attempt  # type: ignore[method-assign, assignment, func-returns-value]
+        well = made.warm_up()
+        assert asked == [(0, made.trial)]
+        calls: list[Any] = made.plan.source.calls  # type: ignore[attr-defined]
+        did, collections[:] = list(collections), []
+        assert calls == [(0, False)] * len(calls)
+        assert did == ["collect"] * len(calls) + (["collect", "disable", "freeze"] if well else [])
+        return well, made.exits, made.warm_each, made.comparable, len(calls)
 
-    clock = iter(range(10**6))
+    clock = iter(range(1000, 10**6))
     monkeypatch.setattr(injection_server.time, "monotonic", lambda: next(clock))
     well = Attempt(said={"threads": False, "comparable": False})
     assert warmed(well) == (True, None, False, True, 3)
-    monkeypatch.setattr(injection_server.time, "monotonic", lambda: 0.0)
+    monkeypatch.setattr(injection_server.time, "monotonic", lambda: 1000.0)
     assert warmed(well) == (True, None, False, True, 12)
+    for third, times in ((0.2, 12), (0.25, 3)):  # so long after it began
+        moments = iter([0.0, 0.0, third, *[0.1] * 12])
+        monkeypatch.setattr(injection_server.time, "monotonic", lambda moments=moments: next(moments))
+        assert warmed(well) == (True, None, False, True, times)
+    monkeypatch.setattr(injection_server.time, "monotonic", lambda: 0.0)
     numbers = iter(range(99))
     assert warmed(well, function=lambda: next(numbers)) == (True, None, False, False, 12)
     for comparable in (True, False):
@@ -485,11 +694,14 @@ def test_what_is_said_outlives_the_attempt() -> None:
     assert shared.under_way() == (77, 1) and shared.read(2, 5) == Attempt(2, 5)
     shared.say(a=1, b="x")
     assert shared.under_way() == (77, 1) and shared.read(2, 5) == Attempt(2, 5, {"a": 1, "b": "x"})
-    shared.say(a=1, b="x" * injection_report._ROOM)
-    assert shared.read(2, 5).said == {"a": 1}
-    room = injection_report._ROOM - len(pickle.dumps({"b": "x" * 60_000})) + 60_000
+    room = (1 << 16) - len(pickle.dumps({"b": "x" * 60_000})) + 60_000
     shared.say(b="x" * room)
     assert shared.read(0, 0).said == {"b": "x" * room}
+    shared.say(a=1, b="x" * room)
+    assert shared.read(2, 5).said == {"a": 1}
+    shared.say(c=True, b="x" * (room + 1))
+    assert shared.read(2, 5).said == {"c": True}
+    assert astuple(Attempt()) == (0, 0, None, *[0] * 9, *[""] * 5)
     shared.begin()
     assert shared.under_way() == (0, 2) and shared.read(0, 0).said is None
 
@@ -595,6 +807,41 @@ def test_ending_what_has_ended() -> None:
     injection._end(sleeper, shared)
     with pytest.raises(ChildProcessError):
         os.waitpid(sleeper, 0)
+
+
+def test_the_attempt_under_way_is_ended_too() -> None:
+    """INJ-1: with all of its group; where there is none, nothing is."""
+    group = subprocess.Popen(["sh", "-c", "sleep 60 & echo; wait"], stdout=subprocess.PIPE, start_new_session=True)
+    assert group.stdout is not None and group.stdout.readline() == b"\n"
+    for process, left in ((0, True), (group.pid, False)):
+        sleeper = os.spawnlp(os.P_NOWAIT, "sleep", "sleep", "60")
+        shared: Any = SimpleNamespace(under_way=lambda process=process: (process, 1))
+        injection._end(sleeper, shared)
+        assert (group.poll() is None) is left or group.wait(60) == -signal.SIGKILL
+    assert group.stdout.read() == b""  # it, too, has ended
+    group.stdout.close()
+
+
+def test_what_the_caller_has_not_written_is_not_written_twice(
+    needs_native: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[str] = []
+
+    def stop() -> int:
+        assert flushed == ["stdout", "stderr"]
+        raise KeyError("enough")
+
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, SimpleNamespace(flush=lambda name=name: flushed.append(name)))
+    monkeypatch.setattr(injection, "forked", stop)
+    with pytest.raises(KeyError, match="enough"):
+        injection._Sweep(plan()).run()
+
+
+def test_a_system_without_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "fork")
+    with pytest.raises(NativeUnavailable, match=r"^a sweep needs fork, which this system does not have\n"):
+        injection._Sweep(plan())
 
 
 def module_function() -> None: ...

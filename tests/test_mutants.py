@@ -7,8 +7,10 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -302,6 +304,23 @@ def test_how_a_python_test_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     shutil.copy(trees[1] / "tests" / "conftest.py", trees[0] / "tests")
     with pytest.raises(mutants.Unfit, match="pytest ends with 4 on the sound sources"):
         tests.ask(fault, trees[1], asked, False)
+
+
+def test_how_tests_in_a_fork_ended(tmp_path: Path) -> None:
+    """Also where a mutant ends the process as if all were well."""
+    server = mutants_python.Server(tmp_path / "map", 1)
+    server.tests = {}
+
+    def item(name: str, does: Callable[[], object]) -> Any:
+        hook = SimpleNamespace(pytest_runtest_protocol=lambda item, nextitem: does())
+        return SimpleNamespace(nodeid=name, config=SimpleNamespace(hook=hook))
+
+    well, fails = item("well", lambda: None), item("fails", lambda: server.failed.append("fails"))
+    ends, killed = item("ends", lambda: os._exit(0)), item("killed", lambda: os.kill(os.getpid(), 9))
+    assert server.run([well, well]) == ("", False) == server.run([])
+    assert server.run([well, fails, well]) == ("fails", False)
+    assert server.run([well, ends, well]) == ("ends", False)
+    assert server.run([well, killed]) == ("killed, signal 9", False)
 
 
 SOUND = """

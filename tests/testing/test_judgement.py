@@ -7,14 +7,16 @@ import os
 import struct
 import sys
 import sysconfig
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from nativemem.errors import ConfigError
 from nativemem.testing import judgement, repetitions, stacks
-from nativemem.testing.findings import Finding
+from nativemem.testing.findings import Finding, Findings
 from nativemem.testing.injection_report import Attempt
 from nativemem.testing.interpreter_faults import FAULTS, known_fault
 from nativemem.testing.stacks import CFrame, Modules, PythonFrame
@@ -193,6 +195,9 @@ def test_findings_in_their_order(needs_native: None) -> None:
     alone = judge(("allocators",)).judged(
         Attempt(1, 0, {"kind": "not usable afterwards", "detail": "x", "traceback": [("c.py", 2, "h")]})
     )[0]
+    python = Attempt(1, 0, {**said, "traceback": [("c.py", 2, "h")]}, python=LINE)
+    assert judge(("allocators",)).judged(python)[0].python == (PythonFrame("a.py", 3, "f"),)
+    assert judge().judged(replace(python, python=""))[0].python == ()
     assert alone.domain == "allocators" and alone.python == alone.end_python == (PythonFrame("c.py", 2, "h"),)
 
 
@@ -213,8 +218,73 @@ def test_what_is_the_interpreters(needs_native: None) -> None:
     assert why("wrong exception", raised=True) == why("wrong exception", raised=True, file="/me/a.py") == ""
     assert why("wrong exception", raised=True, file=library) == "d, and no extension on the stack"
     assert why("wrong exception", raised=True, file=made.packages[0] + "x.py") == ""
-    sent_by = Attempt(1, 9, None, signal=9, code=0, c="p\t1\tf\t0\n", end_c="p\t1\tf\t0\n", python=LINE)
-    assert made.judged(sent_by)[0].known == ""
+
+
+def test_when_the_interpreter_is_asked_for(needs_native: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """INJ-3: where no extension is on the stacks, no fault is known, and the signal is none that was sent."""
+    made = judge()
+    python = f"{made.modules.python}\t1\tf\t0\n"
+
+    def known(**more: Any) -> str:
+        crashed = {"status": 11, "signal": 11, "code": 1, "c": python, "end_c": python, "python": LINE}
+        return made.judged(Attempt(**{"nth": 1, **crashed, **more}))[0].known
+
+    crash = "SIGSEGV at address 0x0, in f, and no extension on the stacks"
+    assert known() == crash
+    assert known(code=0) == ""
+    assert known(c=EXTENSION) == known(end_c=EXTENSION) == ""
+    said = {"kind": "no exception", "detail": "d"}
+    ended = {"status": 0, "signal": 0, "code": 0, "end_c": "", "said": said}
+    assert known(**ended) == "d, and no extension on the stack"
+    assert known(**ended, c=EXTENSION) == ""
+    monkeypatch.setattr(judgement, "known_fault", lambda finding: "its fault")
+    assert known() == known(c=EXTENSION) == known(code=0) == known(**ended) == "its fault"
+
+
+def test_whose_call_a_finding_is(needs_native: None) -> None:
+    """INJ-2: what the innermost Python code called comes before what called that, the refusal before the end."""
+    made = judge()
+
+    def frames(inside: int, outside: int) -> str:
+        rows = [f"/x/e.so\t{n:x}\te{n}\t0\n" if n else "" for n in (inside, outside)]
+        return f"?\t1\tf\t0\n{rows[0]}?\t1\t{stacks.EVAL}\t0\n{rows[1]}"
+
+    for c, end_c, offset in (
+        ((1, 2), (3, 4), 1), ((0, 2), (3, 4), 3), ((0, 2), (0, 4), 2), ((0, 0), (0, 4), 4), ((0, 0), (3, 4), 3),
+        ((0, 2), (0, 0), 2), ((1, 2), (0, 0), 1),
+    ):  # fmt: skip
+        crash = Attempt(1, 11, signal=11, c=frames(*c), end_c=frames(*end_c), python=LINE)
+        kind, place = made.judged(crash)[1]
+        assert (kind, place[:2]) == ("crash", ("/x/e.so", offset))
+    two = LINE + "b.py\t4\tg\n"
+    said = {"kind": "leak", "detail": "d"}
+    assert made.judged(Attempt(1, 0, said, python=two))[1] == ("leak", (PythonFrame("a.py", 3, "f"),))
+    both = made.judged(Attempt(1, 11, signal=11, end_c="?\t1\tf\t0\n?\t2\tg\t0\n", python=two))[1]
+    assert both == ("crash", (PythonFrame("a.py", 3, "f"), CFrame("?", 1, "f", 0)))
+
+
+def test_which_end_an_attempt_had(needs_native: None) -> None:
+    """INJ-1: that of the signal, also where the process went on to exit; else that of the exception."""
+    made = judge()
+    said = {"kind": "wrong exception", "detail": "d", "traceback": [("c.py", 2, "h")]}
+    fault = '  File "/a/b.py", line 12 in f\n'
+    own, caught = (PythonFrame("/a/b.py", 12, "f"),), (PythonFrame("c.py", 2, "h"),)
+    for status, number, ends, end_c in ((11, 11, own, 1), (11, 0, own, 1), (0, 11, own, 1), (0, 0, caught, 0)):
+        attempt = Attempt(1, status, said, signal=number, end_c="?\t1\tf\t0\n", end_python=fault, python=LINE)
+        found = made.judged(attempt)[0]
+        assert (found.end_python, len(found.end_c)) == (ends, end_c)
+
+
+def test_the_interpreters_own_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """INJ-3: its library, where it has one; a sweep of allocators needs neither."""
+    found: list[Any] = ["/lib/libpython.so"]
+    dataplane = SimpleNamespace(injection_python=lambda: found[0])
+    module: Any = SimpleNamespace(dataplane=dataplane)
+    monkeypatch.setitem(sys.modules, "nativemem.backends.native.loader", module)
+    assert judgement._python() == judge().modules.python == "/lib/libpython.so"
+    found[0] = None
+    assert judgement._python() == judge(("raw",)).modules.python == sys.executable
+    assert judge(("allocators",)).modules.python is None
 
 
 # ---- repetitions --------------------------------------------------------------------------------------------
@@ -240,6 +310,26 @@ def test_growth_by_slope() -> None:
     assert [(place.bytes, place.blocks) for place in order.places] == [(9, 2), (9, 3), (5, 1)]
 
 
+def test_growth_that_is_small_or_none() -> None:
+    """By repetition, whatever the windows have of them; less than a byte each time is growth, too."""
+    p, q = ((("p.py", 1, "f"),), (("q.py", 1, "f"),))
+
+    def grown(*marks: dict[Any, tuple[int, int]], each: int = 2) -> repetitions.Growth:
+        return repetitions.judge([(each * i, mark) for i, mark in enumerate(marks)], 0)
+
+    slow = grown({p: (0, 0)}, {p: (1, 1)}, {p: (2, 2)})
+    assert slow.bytes == 0.5 and slow and slow.windows == (0.5, 0.5) and len(slow.places) == 1
+    twice = grown({p: (0, 0)}, {p: (100, 4)}, {p: (200, 8)})
+    assert (twice.bytes, [(place.bytes, place.blocks) for place in twice.places]) == (50.0, [(50, 2)])
+    gone = grown({p: (100, 5), q: (0, 0)}, {q: (120, 1)}, each=2)
+    assert gone.bytes == 10.0 and len(gone.places) == 1  # what is no more there counts as nothing
+    still = grown({p: (10, 1), q: (0, 0)}, {p: (10, 1), q: (8, 1)}, {p: (10, 1), q: (16, 2)})
+    assert (still.bytes, [place.path for place in still.places]) == (4.0, [("q.py:1 in f",)])
+    assert not grown({p: (10, 3)}, {p: (20, 2)}, {p: (15, 1)})  # the blocks are fewer, and that is all
+    assert not grown({p: (10, 1)}, {p: (11, 1)}, {p: (11, 1)})
+    assert not grown({p: (10, 1)}, {p: (10, 1)}) and grown({p: (10, 1)}, {p: (8, 1)}).windows == (-1.0,)
+
+
 def test_growth_in_words() -> None:
     places = tuple(Place(1, 1, (name,)) for name in "abcdefg")
     grown = repetitions.Growth(2047.6, (2048.0, -1.0, 0.0), places, 1, 3)
@@ -247,6 +337,7 @@ def test_growth_in_words() -> None:
     assert lines[0] == "grows by 2.0 KiB a repetition (3 repetitions after 1 to warm up: +2.0 KiB, -1 B, +0 B)"
     assert lines[1:] == [*(f"  1 B in 1 block: {name}" for name in "abcde"), "  and 2 more places"]
     assert len(str(repetitions.Growth(1.0, (), places[:5], 1, 3)).splitlines()) == 6
+    assert str(repetitions.Growth(1.0, (), places[:6], 1, 3)).splitlines()[6:] == ["  and 1 more places"]
     assert str(repetitions.Growth(0.0, (), (), 1, 3)) == "no growth in 3 repetitions after 1 to warm up"
 
 
@@ -274,3 +365,79 @@ def test_settling(monkeypatch: pytest.MonkeyPatch) -> None:
         )  # type: ignore[misc]
         repetitions.settle()
         assert len(asked) == times
+    cleared: list[str] = []
+    monkeypatch.setattr(repetitions.gc, "collect", int)
+    for names, clears in (
+        (("_clear_internal_caches", "_clear_type_cache"), ["_clear_internal_caches"]),
+        (("_clear_type_cache",), ["_clear_type_cache"]),
+        ((), []),
+    ):
+        for name in ("_clear_internal_caches", "_clear_type_cache"):
+            monkeypatch.delattr(sys, name, raising=False)
+        for name in names:
+            monkeypatch.setattr(sys, name, lambda name=name: cleared.append(name), raising=False)
+        repetitions.settle()
+        assert cleared == clears
+        cleared.clear()
+
+
+def test_a_function_that_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PYT-3: measured where a window begins or ends, and between a trace's beginning and its end."""
+    log: list[Any] = []
+    blocks: list[int] = []
+
+    class Trace:
+        def __init__(self) -> None:
+            self.recording = "recording"
+
+        def start(self) -> None:
+            log.append("start")
+
+        def stop(self) -> None:
+            log.append("stop")
+
+    def by_path(recording: str, part: str) -> Any:
+        log.append((recording, part))
+        return {(("a.py", 1, "f"),): (10 * len(blocks), len(blocks))}
+
+    def function() -> None:
+        log.append("call")
+        blocks.append(1)
+        if len(blocks) == fails_at:
+            raise KeyError
+
+    fails_at = 0
+    measure = ["settle", ("recording", "live")]
+    monkeypatch.setattr(repetitions, "Trace", Trace)
+    monkeypatch.setattr(repetitions, "by_path", by_path)
+    monkeypatch.setattr(repetitions, "settle", lambda: log.append("settle"))
+    found = repetitions.growth(function)
+    assert log == ["start", "call", *measure, "call", *measure, "call", *measure, "call", *measure, "stop"]
+    assert (found.bytes, found.windows, found.warmup, found.repeat) == (10.0, (10.0, 10.0, 10.0), 1, 3)
+    log.clear()
+    found = repetitions.growth(function, 0, 2)
+    assert log == ["start", *measure, "call", *measure, "call", *measure, "stop"] and found.repeat == 2
+    log.clear()
+    fails_at = len(blocks) + 1
+    with pytest.raises(KeyError):
+        repetitions.growth(function, warmup=1)
+    assert log == ["start", "call", "stop"]
+    log.clear()
+    its: Any = Trace()
+    with repetitions.Repetitions(trace=its) as made:
+        assert made.trace is its and not made.own and (made.warmup, made.repeat, made.total) == (1, 3, 4)
+    assert log == []  # another begins and ends it
+    with pytest.raises(ConfigError, match=r"^growth.function: takes a callable, not 5"):
+        repetitions.growth(5)  # type: ignore[arg-type]
+    assert log == []
+
+
+def test_what_is_found_does_not_change() -> None:
+    place = Place(1, 1, ("a",))
+    finding = Finding("leak", "d", (1,), "obj", 1, (), ())
+    for thing, name in (
+        (place, "bytes"), (finding, "kind"), (Findings(), "attempts"), (CFrame("a", 1), "offset"),
+        (repetitions.Growth(1.0, (), (), 1, 3), "bytes"), (FAULTS[0], "name"),
+    ):  # fmt: skip
+        with pytest.raises(FrozenInstanceError):
+            setattr(thing, name, 5)

@@ -82,13 +82,14 @@ def test_the_heaviest() -> None:
     """Of each test the attempt with the highest peak; the name decides between equal ones."""
     made = results(
         *(("b", "passed", 5), ("a", "failed", 9), ("a", "passed", 7), ("c", "passed", 5), ("d", "passed", None)),
-        *(("z", "passed", 1), ("e", "passed", 0), ("e", "failed", 0)),
+        *(("z", "passed", 1), ("e", "passed", 0), ("e", "failed", 0), ("y", "failed", 0), ("y", "passed", 1)),
     )
     assert [(each.test, each.outcome, each.peak) for each in made.heaviest(99)] == [
-        ("a", "failed", 9), ("b", "passed", 5), ("c", "passed", 5), ("z", "passed", 1), ("e", "passed", 0)
+        ("a", "failed", 9), ("b", "passed", 5), ("c", "passed", 5), ("y", "passed", 1), ("z", "passed", 1),
+        ("e", "passed", 0),
     ]  # fmt: skip
     assert [each.test for each in made.heaviest(2)] == ["a", "b"] and made.heaviest(0) == []
-    assert [each.test for each in made.attempts] == ["b", "a", "a", "c", "d", "z", "e", "e"]
+    assert [each.test for each in made.attempts] == ["b", "a", "a", "c", "d", "z", "e", "e", "y", "y"]
 
 
 def test_a_summary_of_tests(tmp_path: File) -> None:
@@ -106,7 +107,9 @@ def test_a_summary_of_tests(tmp_path: File) -> None:
     ]  # fmt: skip
     assert made.lines(9)[3] == "  100 B of 200 B  three"
     made.write(str(tmp_path / "r.json"))
-    found = json.loads((tmp_path / "r.json").read_text())
+    text = (tmp_path / "r.json").read_text()
+    assert text.startswith('{\n "format": "nativemem tests 1",\n "nativemem": ') and text.endswith("\n}\n")
+    found = json.loads(text)
     assert (found["format"], found["notes"]) == ("nativemem tests 1", ["no engine"])
     assert [each["test"] for each in found["tests"]] == ["one", "two", "three"]
     assert found["tests"][0]["places"][0] == {"bytes": 2048, "blocks": 2, "path": ["a.py:1 in f", "b.py:2 in g"]}
@@ -120,7 +123,10 @@ def test_a_summary_of_tests(tmp_path: File) -> None:
     )
     assert "    called from b.py:2 in g\n1 B in 1 block: other code</pre>" in page
     assert page.count("a repetition</td>") == 1 and "<td>100 B a repetition</td><td>0.250 s</td>" in page
-    results()._html()
+    assert "<h1>Memory of 0 tests</h1>" in results()._html()
+    assert 'max="1" value="0"' in results(("none", "passed", 0))._html()
+    assert "<pre>x</pre>" in results(("one", "failed", 1, None, None, ("x",), ()))._html()
+    assert "<pre>1 B in 1 block: a" in results(("one", "failed", 1, None, None, (), ((1, 1, ("a",)),)))._html()
     for name in ("a.json", "b.html", None):
         assert checked_path(name) == name
     with pytest.raises(ConfigError, match="takes a .json or .html file, not 'a.txt'"):

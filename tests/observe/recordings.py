@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path as File
+from typing import Any
 
 from nativemem.observe.recording import Moment, Owner, Path, Recording, Refused, Sampled, Sized
+from nativemem.observe.report import Report
 
 MIB = 1 << 20
 HOSTILE = (
@@ -193,3 +195,30 @@ def write(file: File, recording: Recording) -> File:
     )
     file.write_bytes((head + table).ljust(4096, b"\0") + b"".join(sections))
     return file
+
+
+# --- small ones, of which each figure is given
+
+
+def at(line: int, function: str = "f", file: str = "/x/a.py", caller: Path | None = None) -> Path:
+    return Path(file, line, function, caller)
+
+
+def site(
+    where: Path, live: int = 0, peak: int = 0, total: int = 0, *, owner: str = "process", source: str = "objects",
+    blocks: tuple[int, int, int] = (1, 1, 1),
+) -> Sampled:  # fmt: skip
+    return Sampled(where, owner, source, live, blocks[0], total, blocks[2], peak, blocks[1])
+
+
+def recorded(*sites: Sampled, **changed: Any) -> Recording:
+    owners = tuple(Owner(name, None, 0, 0, 0) for name in dict.fromkeys(["process", *(s.owner for s in sites)]))
+    values: dict[str, Any] = {
+        "pid": 7, "began": 0.0, "lasted": 1.0, "rate": 1, "samples": 0, "dropped": 0, "live": 0, "peak": 0,
+        "peak_at": 0.0, "sites": sites, "owners": owners, "moments": (), "refused": (),
+    }  # fmt: skip
+    return Recording(**{**values, **changed})
+
+
+def reported(*sites: Sampled, **changed: Any) -> Report:
+    return Report(recorded(*sites, **changed))

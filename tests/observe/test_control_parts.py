@@ -24,8 +24,6 @@ from nativemem.settings import Settings
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="there are no Unix sockets")
 
-ME = os.getpid()
-
 
 @pytest.fixture
 def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
@@ -127,7 +125,7 @@ def test_the_usual_folder_is_for_its_user_alone(tmp_path: Path, monkeypatch: pyt
 
 def test_who_speaks(pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch) -> None:
     if hasattr(socket, "SO_PEERCRED"):
-        assert control._peer(pair[0]) == (ME, os.getuid())
+        assert control._peer(pair[0]) == (os.getpid(), os.getuid())
         monkeypatch.delattr(socket, "SO_PEERCRED")
     assert control._peer(pair[0]) == (0, os.getuid())
 
@@ -219,9 +217,12 @@ def test_a_profile_is_begun_and_ended(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     profiling = Profiling()
     monkeypatch.setattr(control, "_profiling", lambda: profiling)
-    assert answer(do="status") == {"pid": ME, "profile": None}
+    assert answer(do="status") == {"pid": os.getpid(), "profile": None}
     begun = {"path": f"{tmp_path}/usual.nm", "rate": Settings.profile_rate, "samples": 1, "dropped": 2, "bound": 3}
-    assert answer(do="start") == {"profile": begun} and answer(do="status") == {"pid": ME, "profile": begun}
+    assert answer(do="start") == {"profile": begun} and answer(do="status") == {
+        "pid": os.getpid(),
+        "profile": begun,
+    }
     assert answer(do="start", path="other") == {"error": "a profile: one is running in the process"}
     assert answer(do="stop") == {"profile": begun} and answer(do="stop") == {"profile": None}
     assert profiling.ended == 2
@@ -235,7 +236,7 @@ def test_without_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     from nativemem.engine import install
 
     monkeypatch.setattr(install, "started_core", lambda: None)
-    assert answer(do="status") == {"pid": ME, "profile": None}
+    assert answer(do="status") == {"pid": os.getpid(), "profile": None}
     for do in ("start", "stop"):
         assert answer(do=do)["error"].startswith(
             "a profile is of the engine, which is not installed in the process"
@@ -249,9 +250,13 @@ def test_without_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_snapshot_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it is asked for, or beside the program; the answer has the whole path."""
     monkeypatch.chdir(tmp_path)
-    assert answer(do="save") == {"path": f"{tmp_path}/nativemem-{ME}.json"}
+    assert answer(do="save") == {"path": f"{tmp_path}/nativemem-{os.getpid()}.json"}
     assert answer(do="save", path="now.json") == {"path": f"{tmp_path}/now.json"}
-    assert load(tmp_path / "now.json").process.pid == load(tmp_path / f"nativemem-{ME}.json").process.pid == ME
+    assert (
+        load(tmp_path / "now.json").process.pid
+        == load(tmp_path / f"nativemem-{os.getpid()}.json").process.pid
+        == os.getpid()
+    )
     assert "No such file or directory" in answer(do="save", path="no/such")["error"]
 
 
@@ -279,7 +284,7 @@ def test_it_opens_and_closes(tmp_path: Path) -> None:
         os.umask(old)
     assert (made.path, mode(at), repr(made)) == (str(at), 0o600, f"<Control {at}, open>")
     assert control.serve(tmp_path / "other") is made, "there is one for a process"
-    assert control.ask(str(at), do="status")["pid"] == ME
+    assert control.ask(str(at), do="status")["pid"] == os.getpid()
     made.close()
     assert repr(made) == f"<Control {at}, closed>" and not at.exists()
     again = control.serve(tmp_path / "other")
@@ -291,9 +296,9 @@ def test_places_are_made_of_what_is_asked_for(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     for asked, path in (
-        (tmp_path, tmp_path / f"{ME}.sock"),
-        ("a-%p-%p", tmp_path / f"a-{ME}-{ME}"),
-        (None, tmp_path / "nativemem" / f"{ME}.sock"),
+        (tmp_path, tmp_path / f"{os.getpid()}.sock"),
+        ("a-%p-%p", tmp_path / f"a-{os.getpid()}-{os.getpid()}"),
+        (None, tmp_path / "nativemem" / f"{os.getpid()}.sock"),
     ):
         made = control.serve(asked)
         assert made.path == str(path) and path.exists()
@@ -368,7 +373,7 @@ def test_it_takes_away_its_own_file_alone(tmp_path: Path) -> None:
     child = control.Control(str(at))
     opened = child._socket
     assert opened is not None
-    child._pid = ME + 1
+    child._pid = os.getpid() + 1
     child.close()
     assert at.exists() and opened.fileno() == -1 and child._socket is None
 
@@ -413,9 +418,11 @@ def answered(data: bytes) -> bytes:
 def test_one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer for its own user and for root, nothing for another, nor for nothing; 4 KiB of a request."""
     asked = b'{"do": "status"}'
-    assert json.loads(answered(asked + b"\n")) == json.loads(answered(asked)) == {"pid": ME, "profile": None}
+    assert (
+        json.loads(answered(asked + b"\n")) == json.loads(answered(asked)) == {"pid": os.getpid(), "profile": None}
+    )
     assert answered(b"") == b""
-    assert json.loads(answered(asked.ljust(4096)))["pid"] == ME
+    assert json.loads(answered(asked.ljust(4096)))["pid"] == os.getpid()
     one, other = socket.socketpair()
     with one, other:
         other.sendall(asked.ljust(4097))
@@ -507,7 +514,7 @@ def test_by_the_environment(value: str, stays: bool, tmp_path: Path, monkeypatch
     control.from_environment()
     assert ("NATIVEMEM_CONTROL" in os.environ) is stays
     assert control._opened is not None and control._opened.path.startswith(str(tmp_path))
-    assert control.ask(control._opened.path, do="status")["pid"] == ME
+    assert control.ask(control._opened.path, do="status")["pid"] == os.getpid()
 
 
 def test_an_environment_that_asks_for_nothing_or_for_what_cannot_be(
@@ -547,7 +554,7 @@ def test_a_signal_opens_it(
     control.from_environment()
     assert control._opened is None
     signal.raise_signal(free_signal)
-    assert control._opened is not None and control._opened.path == f"{tmp_path}/nativemem/{ME}.sock"
+    assert control._opened is not None and control._opened.path == f"{tmp_path}/nativemem/{os.getpid()}.sock"
     control._opened.close()
     (tmp_path / "nativemem").chmod(0o755)
     signal.raise_signal(free_signal)

@@ -81,10 +81,30 @@ CASES: dict[str, Callable[[], str | bytes]] = {
 }  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_a_report_whole(name: str) -> None:
+def is_as_written(name: str) -> None:
     with open(HERE / f"{name}.txt", encoding="utf-8", newline="") as file:
         assert text_of(CASES[name]()) == file.read()
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_report_whole(form: str) -> None:
+    is_as_written(f"{form}.whole")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_report_of_samples(form: str) -> None:
+    is_as_written(f"{form}.sampled")
+
+
+@pytest.mark.parametrize("form", ("text", "json", "html"))
+def test_a_report_of_one_owner(form: str) -> None:
+    is_as_written(f"{form}.cache")
+
+
+@pytest.mark.parametrize("every", ("", ".all"), ids=("grown", "changed"))
+@pytest.mark.parametrize("form", changes.FORMATS)
+def test_a_comparison_whole(form: str, every: str) -> None:
+    is_as_written(f"diff-{form}{every}")
 
 
 def test_each_file_is_asked_for() -> None:

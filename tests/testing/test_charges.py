@@ -466,8 +466,9 @@ def test_a_sweep_in_a_test(monkeypatch: pytest.MonkeyPatch, on: bool) -> None:
     assert run.session.refused(int) is None
     assert [*run.session.results.notes] == ["no allocation is refused: no core"]
     found = ["a finding"]
-    with pytest.raises(pytest.fail.Exception, match=r"nativemem: \['a finding'\]"):
+    with pytest.raises(pytest.fail.Exception, match=r"nativemem: \['a finding'\]") as failed:
         run.session.refused(int)
+    assert failed.value.pytrace is False
 
 
 def test_the_end_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+from dataclasses import replace
 from pathlib import Path as File
 from types import SimpleNamespace
 from typing import Any
@@ -187,6 +188,72 @@ def test_what_a_trace_has_by_place() -> None:
         "  1 B in 1 block: a", *(f"      called from {c}" for c in "bcde")
     ]  # fmt: skip
     assert trace.lines_of([Place(1, 1, path)], 1)[1:] == ["      called from b"]
+
+
+def test_places_that_took_as_much() -> None:
+    """In the order of their paths, however many blocks."""
+    few, many = call(("m.py", "b")), call(("m.py", "a"))
+    found = recording((few, "a", 10), (many, "a", 5), (many, "a", 5))
+    assert [(place.path[0], place.blocks) for place in trace.places_of(found, "live", 9)] == [
+        ("m.py:0 in a", 2), ("m.py:0 in b", 1)
+    ]  # fmt: skip
+
+
+class Profile:
+    """One that is begun, ended and read."""
+
+    def __init__(self, rate: int) -> None:
+        self.rate, self._parts, self.log = rate, None, list[str]()
+        self.sites: Any = ()
+
+    def start(self) -> None:
+        self.log.append("start")
+        self._parts = ()  # type: ignore[assignment]
+
+    def stop(self) -> None:
+        self.log.append("stop")
+
+    def read(self) -> Any:
+        self.log.append("read")
+        return replace(recording(*self.sites), live=7, peak=9)
+
+
+def test_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read anew while it runs, and once after that; nothing is known before it."""
+    monkeypatch.setattr(trace, "Profile", Profile)
+    made: Any = trace.Trace()
+    assert (made.running, made.exact, made.recording, made.places()) == (False, True, None, [])
+    assert (made.live, made.peak, made.total, made.blocks) == (0, 0, 0, 0)
+    assert repr(made) == "<Trace not running, a sample in 1 B>"
+    profile = made._profile
+    made.stop()
+    assert profile.log == []  # it does not run
+    assert made.start() is made and made.running and repr(made) == "<Trace running, a sample in 1 B>"
+    f, g = call(("m.py", "f")), call(("m.py", "g"))
+    profile.sites = ((f, "a", 10), (g, "b", 5))
+    assert (made.live, made.peak, made.total, made.blocks) == (7, 9, 45, 6)
+    assert profile.log == ["start", "read", "read", "read", "read"]
+    profile.sites = tuple((call(("m.py", f"f{n:02}")), "a", 10 * n) for n in range(1, 13))
+    assert [place.bytes for place in made.places()] == [20 * n for n in range(12, 2, -1)]
+    assert [place.bytes for place in made.places(2, "live")] == [120, 110]
+    assert [place.bytes for place in made.places(most=1, of="total")] == [360]
+    for word in ("", "most", "Peak"):
+        with pytest.raises(ConfigError, match=f"^trace.of: takes live, peak or total, not {word!r}"):
+            made.places(of=word)
+    profile.log.clear()
+    made.stop()
+    made.stop()
+    assert profile.log == ["stop"] and not made.running
+    kept = made.recording
+    assert made.recording is kept and (made.live, made.total) == (7, 3 * 780) and profile.log == ["stop", "read"]
+    with made as again:
+        assert again is made and made.running and made.recording is not kept
+        profile.sites = ()
+    assert not made.running and made.total == 0
+    assert profile.log == ["stop", "read", "start", "read", "stop", "read"]
+    rough = trace.Trace(65536)
+    assert rough.exact is False and repr(rough) == "<Trace not running, a sample in 65536 B>"
+    assert trace.Trace(2).exact is False
 
 
 def test_where_it_was_refused() -> None:

@@ -135,28 +135,29 @@ static Py_ssize_t bits_length(Bits *b) {
     return n;
 }
 
-/* What is no int is never in it, unless it is equal to one. Runs Python code for those. */
-static int bits_contains(Bits *b, PyObject *arg) {
-    NM_GUARD_OBJECT(b);
-    if (!bits_open(b)) return -1;
+/* The bit that is equal to what is looked for, if it is one of these and set; else -1, or -2 with an error. Runs
+ * Python code for what is no int. */
+static Py_ssize_t bits_sought(Bits *b, PyObject *arg) {
+    if (!bits_open(b)) return -2;
     PyObject *number = PyLong_CheckExact(arg) ? Py_NewRef(arg) : PyObject_CallMethod((PyObject *)b, "_sought", "(O)", arg);
-    if (number == NULL) return -1;
+    if (number == NULL) return -2;
     Py_ssize_t i = number == Py_None ? -1 : PyNumber_AsSsize_t(number, NULL);
     Py_DECREF(number);
-    if (i == -1 && PyErr_Occurred()) return -1;
-    if (!bits_open(b)) return -1;
-    return i >= 0 && i < b->capacity && has(b, i);
+    if ((i == -1 && PyErr_Occurred()) || !bits_open(b)) return -2;
+    return i >= 0 && i < b->capacity && has(b, i) ? i : -1;
+}
+
+static int bits_contains(Bits *b, PyObject *arg) {
+    NM_GUARD_OBJECT(b);
+    Py_ssize_t i = bits_sought(b, arg);
+    return i < -1 ? -1 : i >= 0;
 }
 
 static PyObject *bits_discard(Bits *b, PyObject *arg) {
     NM_GUARD_OBJECT(b);
-    int there = bits_contains(b, arg);
-    if (there < 0) return NULL;
-    if (there) {
-        PyObject *done = bits_do(b, CLEAR, &arg, 1, "discard");
-        if (done == NULL) return NULL;
-        Py_DECREF(done);
-    }
+    Py_ssize_t i = bits_sought(b, arg);
+    if (i < -1) return NULL;
+    if (i >= 0) (void)bits_change(b, CLEAR, i, i + 1);
     Py_RETURN_NONE;
 }
 

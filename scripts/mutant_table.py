@@ -990,7 +990,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "engine/place.c",
         ("place-above-others", "place_is_of_python(place_code_of(&there)) ? NM__PLACE_FREE : NM__PLACE_THEIRS;", "place_is_of_python(place_code_of(&there)) ? NM__PLACE_FREE : NM__PLACE_FREE;"),
         ("place-not-beneath-debug-hooks", "*in = there.ctx == NULL ? NULL : place_beneath_debug(domain, &there);", "*in = NULL;"),
-        ("place-in-any-file", "return python != NULL && place_part_of(address, NULL) == python;", "return false;"),
+        ("place-in-any-file", "return dl_iterate_phdr(place_visit, &pair) != 0 && pair.is_both;", "return false;"),
         tests=("tests/test_beside_others.py",),
     ),
     *_in(

@@ -170,7 +170,8 @@ class TestAtTheStart:
         return {"NATIVEMEM_AUTOINSTALL": "1", "PYTHONPATH": str(tmp_path)}
 
     def test_only_where_it_is_asked_for(self, start: dict[str, str]) -> None:
-        code = "import sys; print('nativemem' in sys.modules); import nativemem; print(bool(nativemem.installed()))"
+        there = "'nativemem._dataplane' in sys.modules"
+        code = f"import sys; print({there}); import nativemem; print(bool(nativemem.installed()))"
         assert output(code, **start) == ["True", "True"]
         assert output(code, **{**start, "NATIVEMEM_AUTOINSTALL": "0"}) == ["False", "False"]
         del start["NATIVEMEM_AUTOINSTALL"]
@@ -234,7 +235,7 @@ class TestAtTheStart:
             thread = threading.Thread(target=lambda: made.append(interpreters.create()))
             thread.start(); thread.join()
             [inner] = made
-            clean = "import sys; assert not {'nativemem', 'threading'} & sys.modules.keys()"
+            clean = "import sys; assert not {'nativemem', 'nativemem._dataplane', 'threading'} & sys.modules.keys()"
             print(interpreters.run_string(inner, clean), bool(nativemem.installed()))
             interpreters.destroy(inner)
             """

@@ -1,5 +1,5 @@
 #ifndef _GNU_SOURCE
-#define _GNU_SOURCE /* for dladdr */
+#define _GNU_SOURCE /* for dladdr, dl_iterate_phdr */
 #endif
 #include "engine/place.h"
 
@@ -7,6 +7,9 @@
 #include "nativemem/heap.h"
 
 #include <dlfcn.h>
+#ifdef __linux__
+#include <link.h>
+#endif
 
 /* The part of a program, its file or a library, that an address belongs to; NULL: none. */
 static void *place_part_of(const void *address, const char **file) {
@@ -29,10 +32,37 @@ const void *nm__place_python_code(void) {
     return known;
 }
 
+#ifdef __linux__
+/* dladdr looks the symbol up, too, in the whole of the interpreter's table: a tenth of a millisecond. */
+typedef struct {
+    uintptr_t python, address;
+    bool is_both;
+} place_pair;
+
+static int place_visit(struct dl_phdr_info *info, size_t size, void *context) {
+    (void)size;
+    place_pair *pair = context;
+    bool has_python = false, has_address = false;
+    for (int i = 0; i < info->dlpi_phnum; i++) {
+        if (info->dlpi_phdr[i].p_type != PT_LOAD) continue;
+        uintptr_t from = info->dlpi_addr + info->dlpi_phdr[i].p_vaddr, bytes = info->dlpi_phdr[i].p_memsz;
+        has_python = has_python || pair->python - from < bytes;
+        has_address = has_address || pair->address - from < bytes;
+    }
+    pair->is_both = has_python && has_address;
+    return has_python; /* the last to be looked at */
+}
+
+static bool place_is_of_python(const void *address) {
+    place_pair pair = {.python = (uintptr_t)nm__place_python_code(), .address = (uintptr_t)address};
+    return dl_iterate_phdr(place_visit, &pair) != 0 && pair.is_both;
+}
+#else
 static bool place_is_of_python(const void *address) {
     void *python = place_part_of(nm__place_python_code(), NULL);
     return python != NULL && place_part_of(address, NULL) == python;
 }
+#endif
 
 /* What the interpreter's debug hooks have as their context in each version, debug_alloc_api_t. */
 typedef struct {

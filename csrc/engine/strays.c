@@ -129,6 +129,7 @@ static void strays_take_all(const strays_file *file, const ElfW(Rela) * entries,
     for (size_t i = 0; i < bytes / sizeof *entries; i++) {
         if (!STRAYS_IS_SLOT(ELF64_R_TYPE(entries[i].r_info))) continue;
         const char *name = strings + symbols[ELF64_R_SYM(entries[i].r_info)].st_name;
+        if (*name != 'f' && *name != 'r') continue; /* two in some thousand */
         void **slot = (void **)(file->base + entries[i].r_offset), *ours;
         if (strcmp(name, "free") == 0) {
             memcpy(&ours, &our_free, sizeof ours);
@@ -148,18 +149,22 @@ static void strays_catch(void) {
     const ElfW(Rela) *calls = NULL, *others = NULL;
     const ElfW(Sym) *symbols = NULL;
     const char *strings = NULL;
-    size_t bytes_of_calls = 0, bytes_of_others = 0;
+    size_t bytes_of_calls = 0, bytes_of_others = 0, nameless = 0;
     for (const ElfW(Dyn) *each = file.dynamic; each->d_tag != DT_NULL; each++) {
         if (each->d_tag == DT_JMPREL) calls = strays_at(&file, each->d_un.d_ptr);
         else if (each->d_tag == DT_PLTRELSZ) bytes_of_calls = each->d_un.d_val;
         else if (each->d_tag == DT_RELA) others = strays_at(&file, each->d_un.d_ptr);
         else if (each->d_tag == DT_RELASZ) bytes_of_others = each->d_un.d_val;
+        else if (each->d_tag == DT_RELACOUNT) nameless = each->d_un.d_val;
         else if (each->d_tag == DT_SYMTAB) symbols = strays_at(&file, each->d_un.d_ptr);
         else if (each->d_tag == DT_STRTAB) strings = strays_at(&file, each->d_un.d_ptr);
     }
     if (symbols == NULL || strings == NULL) return;
     if (calls != NULL) strays_take_all(&file, calls, bytes_of_calls, symbols, strings);
-    if (others != NULL) strays_take_all(&file, others, bytes_of_others, symbols, strings);
+    /* The linker puts those first that are of no symbol, and tells how many: they are nearly all. */
+    if (nameless > bytes_of_others / sizeof *others) nameless = 0;
+    if (others != NULL)
+        strays_take_all(&file, others + nameless, bytes_of_others - nameless * sizeof *others, symbols, strings);
 }
 
 #else

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # what `signal` has it from, without enum
 import os
 import sys
 
@@ -31,7 +32,17 @@ FREE_THREADED = (3, 14)
 
 
 def in_main_interpreter() -> bool:
-    """Whether this is the interpreter that the process started with."""
+    """Whether this is the interpreter that the process started with.
+
+    The module that tells it exactly takes as long to load as the core. It is asked where this is not the main
+    thread of the main interpreter, which alone may set signal handlers; None is none.
+    """
+    try:
+        _signal.signal(_signal.SIGINT, None)
+    except TypeError:
+        return True
+    except ValueError:
+        pass
     try:
         interpreters = import_module("_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters")
     except ImportError:

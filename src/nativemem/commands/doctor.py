@@ -175,7 +175,7 @@ def _run_bounds(engine: Row) -> Row:
     return Row("nativemem run", engine.state, f"{reason} (there is no engine)")
 
 
-_STARTED = "import sys; print('nativemem.auto' in sys.modules)"
+_STARTED = "import sys; print('nativemem.auto' in sys.modules or 'nativemem._dataplane' in sys.modules)"
 
 
 def _start_up(env: dict[str, str], name: str) -> Row:

@@ -27,6 +27,7 @@ __all__ = [
     "install",
     "installed",
     "limit_to",
+    "numpy_awaited",
     "owns",
     "started_core",
     "uninstall",
@@ -223,7 +224,7 @@ def install(
             if numpy_is_there:
                 _put_under_numpy(engine)
             else:
-                _waiting.enter()
+                numpy_awaited.enter()
         if objects or raw:
             engine.engine_catch_strays()
         if raw:
@@ -243,7 +244,9 @@ def _numpy_imported() -> None:
         _put_under_numpy(core())
 
 
-_waiting = _numpy.WhenImported(_numpy_imported)
+#: the start-up file, which puts no module of the package under a process, has left one in its place
+numpy_awaited = _numpy.WhenImported(_numpy_imported)
+numpy_awaited.replace_those_of("nativemem_autoinstall")
 
 
 def uninstall() -> None:
@@ -262,7 +265,7 @@ def uninstall() -> None:
         engine = core()
         engine.engine_objects(False)
         engine.engine_raw(False)
-        _waiting.leave()
+        numpy_awaited.leave()
         engine.engine_arrays(False)
 
 
@@ -280,7 +283,7 @@ def installed() -> Installed:
         return Installed(False, False, False, None)
     objects, arrays, raw = engine.engine_state()
     limit = engine.engine_budget()[2]
-    return Installed(objects, arrays or _waiting.waits, raw, None if limit == SIZE_MAX else limit)
+    return Installed(objects, arrays or numpy_awaited.waits, raw, None if limit == SIZE_MAX else limit)
 
 
 def owns(address: int) -> bool:

@@ -94,6 +94,12 @@ class WhenImported:
         if not self.waits:
             sys.meta_path.insert(0, self)
 
+    def replace_those_of(self, module: str) -> None:
+        """Takes the place of a finder that a class of ``module`` made, if there is one."""
+        for at, finder in enumerate(sys.meta_path):
+            if type(finder).__module__ == module:
+                sys.meta_path[at] = self
+
     def leave(self) -> None:
         """Stops waiting."""
         if self.waits:

@@ -10,7 +10,7 @@ from _frozen_importlib_external import ExtensionFileLoader
 
 from ..._lazy import errors
 from ...settings import Settings
-from ..machine import memory
+from ..machine import region_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,16 +53,11 @@ if hasattr(dataplane, "guards_open") and hasattr(os, "register_at_fork"):  # wit
 
 def start_region() -> None:
     """Finds the region a place, once. Raises :class:`OutOfMemory` where the system refuses even the first of its
-    memory.
-
-    Unless they are set: four times what the process may use as addresses, so that they are never the bound (they
-    are mapped as they are needed); an 8th of it, at most 256 MiB, as free spans that are kept.
-    """
+    memory."""
     if dataplane.region_size() != 0:
         return
-    settings, may_use = Settings(), memory()
-    reserve = settings.region or min(max(64 << 30, 1 << (4 * may_use - 1).bit_length()), 4 << 40)
-    if not dataplane.region_init(reserve, min(settings.retain, may_use // 8), int(settings.decay * 1000)):
+    settings = Settings()
+    if not dataplane.region_init(*region_for(settings.region, settings.retain, settings.decay)):
         raise errors.OutOfMemory(
             "the system refused the first memory for the heap",
             suggestion="raise the limit on address space (ulimit -v)",

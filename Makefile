@@ -443,8 +443,8 @@ test-pythons: ## the same on each CPython at hand, or on those that PYTHONS name
 	  $(MAKE) --no-print-directory test-python PYTHON=$$python VENV=build/venvs/$$(basename $$python); \
 	done
 
-test-orders: $(VENV)/.installed-test ## the contract suite on every order of wrappers; some minutes
-	NATIVEMEM_TEST_ALL_ORDERS=1 $(CONTRACT)
+test-orders: $(VENV)/.installed-test ## the contract suite on every order of wrappers, 150,000 tests; half an hour
+	NATIVEMEM_TEST_ALL_ORDERS=1 $(PYTEST) -q tests/contract $(ARGS)
 
 # as root, on Debian
 .PHONY: test-newest

@@ -1,4 +1,4 @@
-"""ENG: what installs the engine, part by part, on a core that is made by hand: nothing is installed here."""
+"""What installs the engine, part by part, on a core that is made by hand: nothing is installed here."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
 
 
 def test_what_is_on() -> None:
-    """ENG-1: a value: equal, hashed, kept and shown by what it says; true where anything is on."""
+    """A value: equal, hashed, kept and shown by what it says; true where anything is on."""
     values = [(False, False, False, None), (True, False, False, None), (False, True, False, None),
               (False, False, True, None), (False, False, False, 5)]  # fmt: skip
     made = [Installed(*each) for each in values]
@@ -140,7 +140,7 @@ def test_what_is_on() -> None:
 
 
 def test_what_is_on_now(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ENG-2: nothing before the core has been loaded and started; arrays also where NumPy is waited for."""
+    """Nothing before the core has been loaded and started; arrays also where NumPy is waited for."""
     assert install.started_core() is engine and install.installed() == Installed(False, False, False, None)
     engine.budget = (1, 2, 7, 3)
     for name in engine.state:
@@ -157,7 +157,7 @@ def test_what_is_on_now(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_whose_memory_it_is(engine: Engine) -> None:
-    """ENG-2: an address is what a pointer may be."""
+    """An address is what a pointer may be."""
     for address, is_ours in ((0, True), (1, False), ((1 << 64) - 1, False), ((1 << 64) - 2, True)):
         assert install.owns(address) is is_ours
     assert engine.did() == [("owns", 0), ("owns", 1), ("owns", (1 << 64) - 1), ("owns", (1 << 64) - 2)]
@@ -182,14 +182,14 @@ def test_an_interpreter_that_is_another(engine: Engine) -> None:
 @pytest.mark.parametrize("secure", [False, True])
 @pytest.mark.parametrize(("asked", "by_environment"), [(False, False), (True, False), (False, True)])
 def test_the_start_of_the_heap(engine: Engine, secure: bool, asked: bool, by_environment: bool) -> None:
-    """ENG-1, ENG-5: as the environment has it; a thread where either asks for it."""
+    """As the environment has it; a thread where either asks for it."""
     engine.settings = Settings(secure=secure, idle_decay=by_environment)  # type: ignore[attr-defined]
     install._start(asked)
     assert engine.did() == ["region", ("start", secure), *["decay"] * (asked or by_environment)]
 
 
 def test_a_system_without_memory(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ENG-1: what is refused first says so; nothing has begun then."""
+    """What is refused first says so; nothing has begun then."""
 
     def no_memory() -> None:
         raise MemoryError
@@ -205,7 +205,7 @@ def test_a_system_without_memory(engine: Engine, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_least_limit(engine: Engine) -> None:
-    """ENG-3: what is held, rather than the most that was, and 1 MiB."""
+    """What is held, rather than the most that was, and 1 MiB."""
     install.limit_to(4 * MIB, "x")
     assert engine.did() == [("limit", 4 * MIB, reserve_of(4 * MIB))] and LEAST_OVER_HELD == MIB
     with pytest.raises(InvalidLayout, match=f"^x: {4 * MIB - 1} bytes is too little; the least is {4 * MIB}"):
@@ -214,7 +214,7 @@ def test_the_least_limit(engine: Engine) -> None:
 
 
 def test_hooks_of_others(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ENG-10: which tool it is, as far as is known, and what to do."""
+    """Which tool it is, as far as is known, and what to do."""
     tracing = SimpleNamespace(is_tracing=lambda: traces)
     monkeypatch.setitem(sys.modules, "_tracemalloc", tracing)  # type: ignore[arg-type]
     traces: Any = 0
@@ -255,7 +255,7 @@ def test_limits_that_are_none(engine: Engine) -> None:
 
 
 def test_the_kill_switch(engine: Engine) -> None:
-    """KILL-1: nothing is done; arguments that will not do are refused all the same."""
+    """Nothing is done; arguments that will not do are refused all the same."""
     engine.settings = Settings(disable=True)  # type: ignore[attr-defined]
     assert install.install(limit="1 GiB") == Installed(False, False, False, None) and engine.did() == []
     with pytest.raises(ConfigError):
@@ -266,7 +266,7 @@ BEGIN = ["imports", "region", ("start", False)]
 
 
 def test_each_part_by_itself(engine: Engine) -> None:
-    """ENG-1: what is asked for is switched on, after all that may decline it, and the rest is as it was."""
+    """What is asked for is switched on, after all that may decline it, and the rest is as it was."""
     off: dict[str, Any] = {"objects": False, "arrays": False}
     assert install.install(**off) == Installed(False, False, False, None)
     assert engine.did() == [*BEGIN, ("stranger", False, False)]
@@ -305,7 +305,7 @@ def numpy_of(monkeypatch: pytest.MonkeyPatch, version: str | None = "2.1.0", nam
 
 
 def test_arrays_where_numpy_is_there(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ENG-4: one that will not do declines before anything has begun."""
+    """One that will not do declines before anything has begun."""
     numpy_of(monkeypatch, "1.21.9")
     with pytest.raises(NativeUnavailable, match=r"^NumPy 1.21.9 has no memory handlers"):
         install.install()
@@ -327,7 +327,7 @@ def test_arrays_once_numpy_is_imported(engine: Engine, monkeypatch: pytest.Monke
 
 
 def test_objects_without_the_lock(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ENG-12: they are declined; the rest is not."""
+    """They are declined; the rest is not."""
     monkeypatch.setattr(install, "is_free_threaded", lambda: True)
     for more in ({}, {"raw": True}):
         with pytest.raises(NativeUnavailable, match="^objects: the collector of a free-threaded interpreter"):
@@ -338,7 +338,7 @@ def test_objects_without_the_lock(engine: Engine, monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_a_fork_renews() -> None:
-    """ENG-9: another thread of the parent may have held the lock."""
+    """Another thread of the parent may have held the lock."""
     before = install._lock
     try:
         install._renew_lock()
@@ -377,7 +377,7 @@ def test_a_numpy_that_will_not_do(
 
 
 def test_handlers_of_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ENG-4: the default handler is looked at, whatever this context has."""
+    """The default handler is looked at, whatever this context has."""
     from contextvars import ContextVar
 
     numpy_of(monkeypatch)
@@ -420,7 +420,7 @@ class Loader:
 
 
 def test_the_import_that_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ENG-4: the others' loader runs the module, and is its loader; then the arrays are put under it, once."""
+    """The others' loader runs the module, and is its loader; then the arrays are put under it, once."""
     log: list[Any] = []
     loader = Loader(log)
     spec: Any = SimpleNamespace(loader=loader)
@@ -488,7 +488,6 @@ def denies(monkeypatch: pytest.MonkeyPatch, found: Any) -> None:
 
 
 def test_usage(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ENG-6"""
     denies(monkeypatch, None)
     now = process.usage()
     assert (now.held, now.peak, now.limit, now.denials, now.last_denial) == (3 * MIB, 5 * MIB, None, 2, None)
@@ -506,7 +505,7 @@ def test_usage(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_figures(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """OBS-1: as allocators and budgets have them."""
+    """As allocators and budgets have them."""
     denies(monkeypatch, None)
     found = process.stats()
     assert (found.current, found.peak, found.reserved, found.limit) == (3 * MIB, 5 * MIB, 4 * MIB, None)
@@ -527,7 +526,7 @@ def no_profile(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_profile_of_the_process(engine: Engine, no_profile: None, tmp_path: Path) -> None:
-    """PRF-1: a file is replaced, and nothing else that is there."""
+    """A file is replaced, and nothing else that is there."""
     assert profiling.state() is None and profiling.stop() is None
     path = str(tmp_path / "a.nm")
     for file in (None, path, path):
@@ -565,7 +564,7 @@ def test_a_profile_needs_the_lock(engine: Engine, monkeypatch: pytest.MonkeyPatc
 
 
 def test_beginning_a_profile(engine: Engine, no_profile: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PRF-3: of 64 MiB at the most; what stands in its way is a mistake in a setting."""
+    """Of 64 MiB at the most; what stands in its way is a mistake in a setting."""
     profiling.begin("/no/a.nm", 9)
     assert engine.did() == [("profile", b"/no/a.nm", 64 * MIB, 9, about.about())]
     for error, says in (
@@ -582,7 +581,6 @@ def test_beginning_a_profile(engine: Engine, no_profile: None, monkeypatch: pyte
 
 
 def test_the_file_of_a_profile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """PRF-3"""
     me = os.getpid()
     usual = f"nativemem-{me}.nm"
     for name, file in (
@@ -603,7 +601,7 @@ def test_the_file_of_a_profile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 
 def test_what_is_said_of_a_profile() -> None:
-    """CLI-2: how to see it, as a shell takes it."""
+    """How to see it, as a shell takes it."""
 
     def said(path: str, *figures: int) -> str:
         return profiling.line_of(path, profiling.ProfileState(path, 1, *figures, 1) if figures else None)
@@ -626,7 +624,6 @@ def test_words_of_a_shell(text: str, word: str) -> None:
 
 
 def test_about_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PRF-2"""
     monkeypatch.setattr(sys, "orig_argv", ["python", "-c", "a b"])
     words = about.about()
     told = dict(zip(words[::2], words[1::2], strict=True))

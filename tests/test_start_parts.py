@@ -247,7 +247,7 @@ def test_which_program_is_run(started: Started) -> None:
 
 
 def test_a_program_that_fails(started: Started) -> None:
-    """CLI-2: exit code 1; but where the interpreter goes on with a terminal, or keeps an interrupt."""
+    """Exit code 1; but where the interpreter goes on with a terminal, or keeps an interrupt."""
 
     class Stopped(KeyboardInterrupt):
         pass

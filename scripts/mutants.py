@@ -10,7 +10,8 @@ first; they must pass, and how long they take says when a mutant hangs.
 All files are made below build/mutants.
 
 --random draws mutants instead: in C, in locks and atomics, in Python (mutants_random.py). Those that do not compile
-are left out, and those that are known to be equivalent (mutants_equivalent.py).
+are left out, those that are known to be equivalent (mutants_equivalent.py), and those that pass the nearest tests
+and of which the compiler makes the same as of the sound source.
 """
 
 from __future__ import annotations
@@ -80,6 +81,10 @@ class Unfit(Exception):
 
 class Stillborn(Unfit):
     """A mutant that does not compile."""
+
+
+class Same(Unfit):
+    """A mutant of which the compiler makes what it makes of the sound source."""
 
 
 @dataclass(frozen=True)
@@ -314,6 +319,41 @@ def function_at(source: Path, line: int) -> str:
         if match:
             return match[1]
     return ""
+
+
+def is_the_same(mutant: Mutant, top: Path) -> bool:
+    """Whether the compiler makes the same of it, as the extension is built for this interpreter: a line for another
+    one, or a test of an invariant, which is there under NM_DEBUG alone."""
+    trees = (top / f"{mutant.name}-before", top / f"{mutant.name}-after")
+    include = sysconfig.get_paths()["include"]
+    compiler = (*shlex.split(os.environ.get("CC") or "gcc"), *C_FLAGS[:4], "-I.", f"-I{include}", "-w")
+
+    def told(tree: Path, unit: Path, *options: str) -> str:
+        code, output = run((*compiler, *options, unit), tree, timeout=MOST_PATIENCE)
+        if code != 0:
+            raise Stillborn(f"{mutant.name}: {unit} does not compile:\n{output}")
+        return output
+
+    try:
+        for tree in trees:
+            copy_tree(tree, ("csrc",))
+            (tree / "nm_config.h").write_text("#define NM_BUILT_NATIVE 1\n", encoding="utf-8")
+        mutate(mutant, trees[1])
+        units = [Path(mutant.file)]
+        if mutant.file.endswith(".h"):
+            sources = [path.relative_to(trees[0]) for path in sorted((trees[0] / "csrc").rglob("*.c"))]
+            units = [
+                unit
+                for unit in sources
+                if unit.name != "memlib_system.c"
+                and mutant.file in map(os.path.normpath, told(trees[0], unit, "-MM").split())
+            ]
+        return all(
+            told(trees[0], unit, "-O2", "-S", "-o-") == told(trees[1], unit, "-O2", "-S", "-o-") for unit in units
+        )
+    finally:
+        for tree in trees:
+            shutil.rmtree(tree, ignore_errors=True)
 
 
 # ---- the Python tests ---------------------------------------------------------------------------------
@@ -566,6 +606,8 @@ def hunt(mutant: Mutant, c_tests: CTests, python_tests: PythonTests, planted: Pl
             caught_by = c_tests.catch(mutant, kind, known.program)
             if caught_by:
                 break
+    if not caught_by and mutant.line and not in_python and is_the_same(mutant, c_tests.top):
+        raise Same(f"{mutant.name}: the same code")
     if not caught_by and mutant.line and not in_python:  # what was drawn may be anybody's to see
         more = (*mutants_random.MORE, *mutants_random.MORE_IN_C)
         if not mutant.tests:
@@ -644,7 +686,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     c_tests, python_tests = CTests(TOP), PythonTests(TOP, lenient=not of_the_table)
     planted = PlantedTests(TOP, python_tests, options.most)
     outcomes: dict[str, Outcome] = {}
-    stillborn = 0
+    stillborn = same = 0
     # the long ones first, so that they do not stand alone at the end
     queue = sorted(chosen, key=lambda mutant: not mutant.tests)
     with ThreadPoolExecutor(options.jobs) as pool:
@@ -658,6 +700,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         raise
                     stillborn += 1
                     print(f"{str(error).splitlines()[0]}: left out", flush=True)
+                    continue
+                except Same as error:
+                    same += 1
+                    print(f"{error}: left out", flush=True)
                     continue
                 outcomes[o.mutant.name] = o
                 print(f"{o.mutant.name:34} {o.caught_by or 'SURVIVED':60} {o.seconds:6.1f} s", flush=True)
@@ -674,7 +720,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run = [outcomes[mutant.name] for mutant in chosen if mutant.name in outcomes]
     survivors = [o.mutant.name for o in run if not o.caught_by]
     caught = (len(run) - len(survivors)) / max(len(run), 1)
-    what = "" if of_the_table else f"{stillborn} that do not compile: "
+    what = "" if of_the_table else f"{stillborn} that do not compile, {same} of which the compiler makes the same: "
     if options.random:
         what = f"seed {options.seed}, {what}"
     seconds = time.monotonic() - start

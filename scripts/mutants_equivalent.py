@@ -150,4 +150,19 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         "pass",
         "for type checkers: the parser's error() does not return",
     ),
+    *(
+        Equivalent(
+            "csrc/base/events.c",
+            "if (last > NM_EVENTS && after < last - NM_EVENTS) after = last - NM_EVENTS;",
+            f"if {new} after = last - NM_EVENTS;",
+            "each number that is gone is looked for and not found: it takes longer",
+        )
+        for new in ("(false)", "(last >= NM_EVENTS && after < last - NM_EVENTS)", "(last > NM_EVENTS && after <= last - NM_EVENTS)")
+    ),
+    Equivalent(
+        "csrc/base/events.c",
+        "while (after < last && count < cap)",
+        "while (after <= last && count < cap)",
+        "the next number is not there, or is of an event that came meanwhile",
+    ),
 )

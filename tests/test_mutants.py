@@ -194,6 +194,27 @@ def test_every_mutant_of_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.count(f"  {file}\n") == len(found)
 
 
+def in_c(file: str, old: str, new: str) -> Mutant:
+    """A mutant of the one line that is like this."""
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
+    (number,) = (i for i, line in enumerate(lines, 1) if line.strip() == old)
+    return Mutant("drawn", file, lines[number - 1], lines[number - 1].replace(old, new), line=number)
+
+
+@pytest.mark.skipif(not shutil.which("gcc"), reason="compiles")
+def test_what_the_compiler_makes_the_same_of(tmp_path: Path) -> None:
+    """What is for other interpreters, or tests an invariant, is no hole in the tests; anything else would be."""
+    here = "NM_ASSERT(nm__is_held(&nm__region.lock));"
+    other = in_c("csrc/base/events.c", "return count;", "return !(count);")
+    assert mutants.is_the_same(in_c("csrc/heap/decay.c", here, ";"), tmp_path)
+    assert not mutants.is_the_same(other, tmp_path)
+    in_header = in_c("csrc/base/events.h", "NM__EVENT_MADE,", "NM__EVENT_MADE = 9,")
+    assert not mutants.is_the_same(in_header, tmp_path)
+    with pytest.raises(mutants.Stillborn):
+        mutants.is_the_same(in_c("csrc/base/events.c", "return count;", "return coun;"), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_tests_that_are_asked_are_there() -> None:
     assert all((ROOT / test).exists() for tests in mutants_random.TESTS.values() for test in tests)
     asked = (*mutants_random.MORE, *mutants_random.MORE_IN_C, *mutants_random.ORDERS)

@@ -2,6 +2,9 @@
 #define _GNU_SOURCE /* pthread_barrier_t */
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "harness.h"
 
@@ -153,6 +156,206 @@ static void test_options(void) {
     CHECK(!nm_budget_charge(b, 1) && nm_budget_charge(b, 0) && nm_budget_release(b, 500) == NM_OK);
     SOUND(nm_budget_check(b));
     nm_budget_destroy(b);
+}
+
+static void pass_all_crossings(void) {
+    while (atomic_load(&nm__pressed)) (void)nm_budget_crossed(&(const nm_budget *){NULL}, &(int){0}, &(bool){false});
+}
+
+/* A level begins with the first whole byte that is at its part of the limit, at the limit at most, and never with nothing used. */
+static void test_where_levels_begin(void) {
+    nm_budget *b = make(1001, NULL, (nm_budget_options){.warn = 0.5, .critical = 0.8}); /* 500.5 and 800.8 */
+    CHECK(nm_budget_charge(b, 500) && nm_budget_pressure(b) == NM_NORMAL);
+    CHECK(nm_budget_charge(b, 1) && nm_budget_pressure(b) == NM_WARN);
+    CHECK(nm_budget_charge(b, 299) && nm_budget_pressure(b) == NM_WARN);
+    CHECK(nm_budget_charge(b, 1) && nm_budget_pressure(b) == NM_CRITICAL);
+    CHECK(nm_budget_charge(b, 199) && nm_budget_pressure(b) == NM_CRITICAL);
+    CHECK(nm_budget_charge(b, 1) && nm_budget_pressure(b) == NM_FULL);
+    SOUND(nm_budget_check(b));
+    CHECK(nm_budget_release(b, 1001) == NM_OK);
+    nm__budget_hold_back(b,
+                         501); /* a budget is full where nothing but the overdraft is left: the levels below begin there, too */
+    CHECK(nm_budget_charge(b, 499) && nm_budget_pressure(b) == NM_NORMAL && nm_budget_charge(b, 1));
+    CHECK(nm_budget_pressure(b) == NM_FULL && !nm_budget_charge(b, 1) && nm_budget_release(b, 500) == NM_OK);
+    nm_budget_destroy(b);
+    b = make(100, NULL, (nm_budget_options){.warn = 0.0001, .critical = 1});
+    CHECK(nm_budget_pressure(b) == NM_NORMAL && nm_budget_charge(b, 1) && nm_budget_pressure(b) == NM_WARN);
+    CHECK(nm_budget_charge(b, 98) && nm_budget_pressure(b) == NM_WARN && nm_budget_charge(b, 1));
+    CHECK(nm_budget_pressure(b) == NM_FULL && nm_budget_release(b, 100) == NM_OK);
+    nm_budget_destroy(b);
+    b = make(100, NULL, (nm_budget_options){0}); /* none but full */
+    CHECK(nm_budget_charge(b, 99) && nm_budget_pressure(b) == NM_NORMAL && nm_budget_charge(b, 1));
+    CHECK(nm_budget_pressure(b) == NM_FULL && nm_budget_release(b, 100) == NM_OK);
+    nm_budget_destroy(b);
+    pass_all_crossings();
+}
+
+/* More crossings than are counted: the rest are forgotten, and the count does not begin anew. */
+static void test_crossings_that_nobody_asks_for(void) {
+    nm_budget *b = make(1, NULL, (nm_budget_options){0}), *other = make(1, NULL, (nm_budget_options){0});
+    for (int i = 0; i < UINT16_MAX + 10; i++) CHECK(nm_budget_charge(b, 1) && nm_budget_release(b, 1) == NM_OK);
+    nm_budget *unwatched = make(1, NULL, (nm_budget_options){0});
+    nm__budget_is_unwatched(unwatched);
+    CHECK(nm_budget_charge(unwatched, 1) && nm_budget_release(unwatched, 1) == NM_OK && nm_budget_charge(other, 1));
+    crossing(other, NM_FULL, true);
+    for (int i = 0; i < UINT16_MAX; i++) crossing(b, NM_FULL, true);
+    no_crossings();
+    CHECK(nm_budget_release(other, 1) == NM_OK);
+    nm_budget *all[] = {make(1, NULL, (nm_budget_options){0}), b, other}; /* it is taken out of the middle of those that wait */
+    for (int i = 0; i < 3; i++) CHECK(nm_budget_charge(all[i], 1) && nm_budget_release(all[i], 1) == NM_OK);
+    nm_budget_destroy(b);
+    crossing(other, NM_FULL, true);
+    crossing(all[0], NM_FULL, true);
+    no_crossings();
+    nm_budget_destroy(other);
+    nm_budget_destroy(unwatched);
+    nm_budget_destroy(all[0]);
+}
+
+/* Sizes near the end of what can be counted. */
+static void test_the_largest_limits(void) {
+    nm_budget *b = make(SIZE_MAX, NULL, (nm_budget_options){.overcommit = 0.5, .max_single = 1});
+    CHECK(nm_budget_limit(b) == NM_SIZE_MAX && nm__budget_left(b) == (int64_t)NM_SIZE_MAX);
+    CHECK(nm_budget_charge(b, NM_SIZE_MAX) && !nm_budget_charge(b, 1) && nm_budget_release(b, NM_SIZE_MAX) == NM_OK);
+    nm_budget_set_limit(b, 100);
+    CHECK(nm_budget_limit(b) == 100 && nm__budget_left(b) == 150);
+    nm_budget_set_limit(b, SIZE_MAX);
+    CHECK(nm_budget_limit(b) == NM_SIZE_MAX && nm__budget_left(b) == (int64_t)NM_SIZE_MAX);
+    nm_budget *from = make(1000, NULL, (nm_budget_options){0});
+    CHECK(nm_budget_lend(from, b, 1, 0) == NM_OVER_BUDGET && nm_budget_limit(from) == 1000);
+    CHECK(nm_last_failure().requested == 1 && nm_last_failure().used == 0 && nm_last_failure().limit == 1000);
+    nm_budget_set_limit(b, NM_SIZE_MAX - 5);
+    nm_budget *to = make(NM_SIZE_MAX - 5, NULL, (nm_budget_options){0});
+    CHECK(nm_budget_lend(from, to, 6, 0) == NM_OVER_BUDGET && nm_budget_lend(from, to, 5, 0) == NM_OK);
+    CHECK(nm_budget_limit(to) == NM_SIZE_MAX && nm_budget_limit(from) == 995);
+    nm__budget_hold_back(from, SIZE_MAX);
+    CHECK(nm__budget_left(from) == 0 && !nm_budget_charge(from, 1));
+    nm__budget_hold_back(from, 995);
+    CHECK(nm__budget_left(from) == 0);
+    nm__budget_hold_back(from, 0);
+    CHECK(nm__budget_left(from) == 995);
+    SOUND(nm_budget_check(b));
+    nm_budget_destroy(to);
+    nm_budget_destroy(from);
+    nm_budget_destroy(b);
+    pass_all_crossings();
+}
+
+/* What is drawn of what is held back, and when that is much, or made good. */
+static void test_how_deep_an_overdraft_is(void) {
+    nm_budget *root = make(10000, NULL, (nm_budget_options){0}), *b = make(1000, root, (nm_budget_options){.max_single = 0.9});
+    nm__budget_hold_back(b, 100);
+    CHECK(nm__budget_left(b) == 900 && nm_budget_charge(b, 900) && !nm_budget_charge(b, 1) && nm_budget_denied(b) == 1);
+    CHECK(nm__budget_overdraw(b, 50) && nm__budget_left(b) == -50 && !nm__budget_is_deep(b) && !nm__budget_has_recovered(b));
+    CHECK(nm__budget_overdraw(b, 1) && nm__budget_is_deep(b) && nm_budget_used(b) == 951 && nm_budget_used(root) == 951);
+    CHECK(!nm__budget_overdraw(b, 50) && nm__budget_overdraw(b, 49) && nm_budget_denied(b) == 1 &&
+          nm_budget_charges(b).count == 4);
+    CHECK(nm_budget_charges(b).bytes == 1000 && nm_budget_used(root) == 1000);
+    CHECK(nm_budget_release(b, 124) == NM_OK && nm__budget_left(b) == 24 && !nm__budget_has_recovered(b));
+    CHECK(nm_budget_release(b, 1) == NM_OK && nm__budget_left(b) == 25 && nm__budget_has_recovered(b) &&
+          !nm__budget_is_deep(b));
+    nm__budget_hold_back(root, 9100); /* an ancestor's counts as its own */
+    CHECK(nm__budget_left(root) == 25 && !nm__budget_has_recovered(b) && nm_budget_charge(root, 25));
+    CHECK(nm__budget_overdraw(root, 4550) && !nm__budget_is_deep(b) && nm__budget_overdraw(root, 1) && nm__budget_is_deep(b));
+    CHECK(nm_budget_release(root, 4576) == NM_OK);
+    nm__budget_hold_back(root, 9124); /* no more than the root has, whatever the leaf could have */
+    CHECK(nm_budget_used(root) == 875 && nm__budget_left(root) == 1 && nm__budget_overdraw(b, 2));
+    nm_budget_set_limit(root, 9125);
+    nm__budget_hold_back(root, 8249);
+    CHECK(nm__budget_left(root) == -1 && nm_budget_used(b) == 877);
+    nm__budget_hold_back(root, 0);
+    CHECK(nm_budget_charge(root, 8248) && !nm__budget_overdraw(b, 1) && nm_budget_used(b) == 877); /* given back at the leaf */
+    CHECK(nm_budget_release(root, 8248) == NM_OK && nm_budget_release(b, 877) == NM_OK && nm_budget_used(root) == 0);
+    nm_budget_destroy(b);
+    nm_budget_destroy(root);
+    pass_all_crossings();
+}
+
+/* More of a shared budget: what went there is counted there, and nothing goes there from a locked one. */
+static void test_what_a_shared_budget_counts(void) {
+    nm_budget *parent = make(1000, NULL, (nm_budget_options){0}), *shared = make(100, NULL, (nm_budget_options){0});
+    nm_budget *own = make(500, parent, (nm_budget_options){.shared = shared, .shared_max = 60});
+    CHECK(nm_budget_charge(own, 60) && nm_budget_charge(own, 61) && nm_budget_used(parent) == 61);
+    nm_charges charges = nm_budget_charges(shared), of_own = nm_budget_charges(own);
+    CHECK(charges.count == 1 && charges.bytes == 60 && of_own.count == 1 && of_own.bytes == 61);
+    CHECK(nm_budget_release(own, 122) == NM_UNDERFLOW && nm_last_failure().requested == 122 && nm_last_failure().limit == 500);
+    CHECK(nm_budget_shared_used(own) == 60 && nm_budget_used(shared) == 60 && nm_budget_used(own) == 61);
+    CHECK(nm_budget_release(own, 70) == NM_OK && nm_budget_shared_used(own) == 0 && nm_budget_used(own) == 51);
+    CHECK(nm_budget_used(parent) == 51 && nm_budget_used(shared) == 0 && nm_budget_peak(shared) == 60);
+    nm_budget_lock(own);
+    CHECK(!nm_budget_charge(own, 1) && nm_budget_used(shared) == 0 && nm_budget_release(own, 51) == NM_OK);
+    SOUND(nm_budget_check(own));
+    nm_budget_destroy(own);
+    nm_budget_destroy(shared);
+    nm_budget_destroy(parent);
+}
+
+/* From more siblings than are asked for one charge nothing is taken, and with one fewer missing all of it is. */
+static void test_as_many_givers_as_there_may_be(void) {
+    enum { GIVERS = 70, MOST = 64 };
+    nm_budget *root = make(100000, NULL, (nm_budget_options){.auto_rebalance = true}), *b[GIVERS];
+    for (int i = 0; i < GIVERS; i++) b[i] = make(11, root, (nm_budget_options){.minimum = 1});
+    nm_budget *needy = make(10, root, (nm_budget_options){0});
+    CHECK(!nm_budget_charge(needy, 10 + 10 * MOST + 1) && nm_budget_limit(needy) == 10);
+    for (int i = 0; i < GIVERS; i++) CHECK(nm_budget_limit(b[i]) == 11);
+    nm_denial d;
+    CHECK(nm_budget_last_denial(needy, &d) && d.refuser == needy && d.requested == 10 + 10 * MOST + 1 && d.limit == 10);
+    CHECK(nm_budget_charge(needy, 10 + 10 * MOST) && nm_budget_limit(needy) == 10 + 10 * MOST);
+    size_t left = 0;
+    for (int i = 0; i < GIVERS; i++) left += nm_budget_limit(b[i]);
+    CHECK(left == 11 * GIVERS - 10 * MOST);
+    for (int i = 0; i < GIVERS; i++) nm_budget_destroy(b[i]);
+    nm_budget_destroy(needy);
+    nm_budget_destroy(root);
+    pass_all_crossings();
+}
+
+/* Which moves are made: from each giver in order what it can do without, no more than a taker wants, no more moves than asked
+ * for; and the moves say what was done. */
+static void test_the_moves_of_a_rebalancing(void) {
+    nm_budget_options half = {.warn = 0.5, .critical = 1};
+    nm_budget *root = make(10000, NULL, half), *b[4];
+    for (int i = 3; i >= 0; i--) b[i] = make(100, root, half); /* they stand in this order: the newest first */
+    CHECK(nm_budget_charge(b[0], 80) && nm_budget_charge(b[1], 20) && nm_budget_charge(b[3], 30));
+    nm_move m[8];
+    CHECK(nm_budget_rebalance(root, m, 1) == 1 && m[0].from == b[1] && m[0].to == b[0] && m[0].bytes == 59);
+    CHECK(nm_budget_limit(b[0]) == 159 && nm_budget_limit(b[1]) == 41 && nm_budget_pressure(b[0]) == NM_WARN);
+    CHECK(nm_budget_rebalance(root, m, 8) == 1 && m[0].from == b[2] && m[0].to == b[0] && m[0].bytes == 2);
+    CHECK(nm_budget_limit(b[0]) == 161 && nm_budget_limit(b[2]) == 98 && nm_budget_pressure(b[0]) == NM_NORMAL);
+    CHECK(nm_budget_limit(b[3]) == 100 && nm_budget_rebalance(root, m, 8) == 0);
+    CHECK(nm_budget_charge(b[3], 50) && nm_budget_rebalance(root, m, 8) == 1 && m[0].from == b[2] && m[0].bytes == 61);
+    CHECK(nm_budget_limit(b[3]) == 161 && nm_budget_charge(b[1], 1)); /* a budget that needs some itself gives none */
+    CHECK(nm_budget_rebalance(root, m, 8) == 1 && m[0].from == b[2] && m[0].to == b[1] && m[0].bytes == 2);
+    for (int i = 0; i < 4; i++) nm_budget_destroy(b[i]);
+    nm_budget_destroy(root);
+    pass_all_crossings();
+}
+
+/* While another lender has the lock, which here is this thread before its fork. */
+static nm_budget *lender, *borrower;
+static int waits;
+static void lend_in_vain(void) {
+    if (lender == NULL) return;
+    struct timespec from, to;
+    CHECK(nm_budget_lend(lender, borrower, 7, 0) == NM_TIMED_OUT && nm_last_failure().requested == 7);
+    CHECK(nm_last_failure().used == 0 && nm_last_failure().limit == 0 &&
+          nm_budget_lend(lender, borrower, 7, -1) == NM_TIMED_OUT);
+    CHECK(clock_gettime(CLOCK_REALTIME, &from) == 0 && nm_budget_lend(lender, borrower, 7, 30000000) == NM_TIMED_OUT);
+    CHECK(clock_gettime(CLOCK_REALTIME, &to) == 0);
+    int64_t waited = (to.tv_sec - from.tv_sec) * 1000000000 + (to.tv_nsec - from.tv_nsec);
+    CHECK(waited >= 30000000 && waited < 1000000000000);
+    waits++;
+}
+static void test_lending_waits_no_longer_than_it_may(void) {
+    lender = make(100, NULL, (nm_budget_options){0}), borrower = make(100, NULL, (nm_budget_options){0});
+    pid_t child = fork();
+    if (child == 0) _exit(failures_ != 0);
+    int status = -1;
+    CHECK(waitpid(child, &status, 0) == child && status == 0 && waits == 1);
+    CHECK(nm_budget_limit(lender) == 100 && nm_budget_lend(lender, borrower, 7, 0) == NM_OK && nm_budget_limit(lender) == 93);
+    nm_budget_destroy(lender);
+    nm_budget_destroy(borrower);
+    lender = borrower = NULL;
 }
 
 static void test_a_locked_ancestor(void) {
@@ -407,7 +610,16 @@ static void test_release_while_the_limit_moves(void) {
 }
 
 int main(void) {
+    CHECK(pthread_atfork(lend_in_vain, NULL, NULL) == 0); /* before a budget is made: so it is called with their lock held */
     RUN(test_pressure());
+    RUN(test_where_levels_begin());
+    RUN(test_crossings_that_nobody_asks_for());
+    RUN(test_the_largest_limits());
+    RUN(test_how_deep_an_overdraft_is());
+    RUN(test_what_a_shared_budget_counts());
+    RUN(test_as_many_givers_as_there_may_be());
+    RUN(test_the_moves_of_a_rebalancing());
+    RUN(test_lending_waits_no_longer_than_it_may());
     RUN(test_pressure_of_ancestors());
     RUN(test_crossings_of_generated_programs());
     RUN(test_refusals_are_taken_once());

@@ -41,6 +41,91 @@ static void test_what_is_noted(void) {
     nm_budget_destroy(parent);
 }
 
+/* Every kind with each of its figures; what an event does not have is 0. */
+static void is(const nm__event *e, nm__event_kind kind, unsigned detail, const char *name, const char *other,
+               const size_t figures[3]) {
+    CHECK(e->kind == (uint32_t)kind && e->detail == detail && strcmp(e->name, name) == 0 && strcmp(e->other, other) == 0);
+    CHECK(e->requested == figures[0] && e->used == figures[1] && e->limit == figures[2]);
+    CHECK(e->thread == (uint64_t)(uintptr_t)pthread_self());
+}
+#define IS(event, kind, detail, name, other, ...) is(event, kind, detail, name, other, (const size_t[3]){__VA_ARGS__})
+
+static void test_every_kind_of_event(void) {
+    uint64_t before = newest();
+    int64_t start = nm__os_time_ns();
+    nm_budget *a = nm_budget_create(1000, NULL, &(nm_budget_options){.warn = 0.5, .critical = 0.8});
+    nm__budget_introduce(a, "a");
+    nm_budget *b = named(300, NULL, "b"), *leaf = named(100, a, "leaf");
+    CHECK(nm_budget_charge(a, 10));
+    nm_budget_set_limit(a, 900);
+    nm_budget_set_limit(a, 900); /* no news */
+    CHECK(nm_budget_lend(a, b, 200, 0) == NM_OK && nm_budget_lend(a, a, 5, 0) == NM_OK);
+    CHECK(nm_budget_charge(a, 600));
+    CHECK(!nm_budget_charge(leaf, 101) && !nm_budget_charge(leaf, 99));
+    nm_budget_lock(b);
+    CHECK(!nm_budget_charge(b, 1));
+    nm_budget_destroy(leaf);
+    nm_budget_destroy(b);
+    CHECK(nm_budget_release(a, 610) == NM_OK);
+    nm_budget_destroy(a);
+    CHECK(nm__events_read(before, found, NM_EVENTS) == 13);
+    IS(&found[0], NM__EVENT_MADE, 0, "a", "", 0, 0, 1000);
+    IS(&found[1], NM__EVENT_MADE, 0, "b", "", 0, 0, 300);
+    IS(&found[2], NM__EVENT_MADE, 0, "leaf", "", 0, 0, 100);
+    IS(&found[3], NM__EVENT_LIMIT, 0, "a", "", 1000, 10, 900);
+    IS(&found[4], NM__EVENT_LENT, 0, "a", "b", 200, 10, 700);
+    IS(&found[5], NM__EVENT_PRESSURE, NM_CRITICAL, "a", "", 0, 610, 700);
+    IS(&found[6], NM__EVENT_DENIED, NM_DENIED_LIMIT, "leaf", "", 101, 0, 100);
+    IS(&found[7], NM__EVENT_DENIED, NM_DENIED_LIMIT, "a", "leaf", 99, 610, 700);
+    IS(&found[8], NM__EVENT_LOCKED, 0, "b", "", 0, 0, 500);
+    IS(&found[9], NM__EVENT_DENIED, NM_DENIED_LOCKED, "b", "", 1, 0, 500);
+    IS(&found[10], NM__EVENT_CLOSED, 0, "leaf", "", 0, 0, 100);
+    IS(&found[11], NM__EVENT_CLOSED, 0, "b", "", 0, 0, 500);
+    IS(&found[12], NM__EVENT_CLOSED, 0, "a", "", 0, 0, 700);
+    for (uint64_t i = 0; i < 13; i++) {
+        CHECK(found[i].number == before + 1 + i && found[i].time_ns >= start && found[i].time_ns <= nm__os_time_ns());
+        CHECK(i == 0 || found[i].time_ns >= found[i - 1].time_ns - 1000000000); /* the clock may be set */
+    }
+    nm_budget *crossed;
+    while (nm_budget_crossed((const nm_budget **)&crossed, &(int){0}, &(bool){false})) {}
+}
+
+/* A name is cut where there is no more room, and of one with no name only the other is known. */
+static void test_names_in_events(void) {
+    char name[NM__EVENT_NAME + 10] = {0};
+    memset(name, 'n', NM__EVENT_NAME - 1);
+    uint64_t before = newest();
+    nm_budget *just = named(100, NULL, name);
+    name[NM__EVENT_NAME - 1] = name[NM__EVENT_NAME] = 'x';
+    nm_budget *cut = named(100, NULL, name), *child = nm_budget_create(200, just, NULL);
+    CHECK(!nm_budget_charge(child, 150) && !nm_budget_charge(child, 201));
+    CHECK(nm__events_read(before, found, 9) == 3);
+    name[NM__EVENT_NAME - 1] = 0;
+    CHECK(strcmp(found[0].name, name) == 0 && strcmp(found[1].name, name) == 0 && strcmp(found[2].name, name) == 0);
+    nm_budget *nameless = nm_budget_create(100, NULL, NULL), *leaf = named(200, nameless, "leaf");
+    CHECK(!nm_budget_charge(leaf, 150) && nm__events_read(before, found, 9) == 5);
+    IS(&found[4], NM__EVENT_DENIED, NM_DENIED_LIMIT, "leaf", "", 150, 0, 200);
+    nm_budget_destroy(leaf);
+    nm_budget_destroy(nameless);
+    nm_budget_destroy(child);
+    nm_budget_destroy(cut);
+    nm_budget_destroy(just);
+}
+
+/* A ring keeps so many, whichever number one asks from; and one that a thread has begun and not written yet is not there. */
+static void test_what_a_ring_keeps(void) {
+    uint64_t before = newest();
+    for (size_t i = 0; i < NM_EVENTS + 3; i++) nm__event_note((nm__event){.kind = NM__EVENT_ENGINE, .requested = i});
+    CHECK(nm__events_read(0, found, NM_EVENTS) == NM_EVENTS && nm__events_read(before, found, NM_EVENTS) == NM_EVENTS);
+    for (size_t i = 0; i < NM_EVENTS; i++) CHECK(found[i].number == before + 4 + i && found[i].requested == 3 + i);
+    uint64_t last = before + NM_EVENTS + 3;
+    CHECK(nm__events_read(last - NM_EVENTS, found, NM_EVENTS) == NM_EVENTS && found[0].number == last - NM_EVENTS + 1);
+    CHECK(nm__events_read(last - NM_EVENTS + 1, found, NM_EVENTS) == NM_EVENTS - 1);
+    CHECK(nm__events_read(last - 1, found, NM_EVENTS) == 1 && found[0].number == last);
+    CHECK(nm__events_read(last, found, NM_EVENTS) == 0 && nm__events_read(last + 5, found, NM_EVENTS) == 0);
+    CHECK(nm__events_read(before, found, 0) == 0);
+}
+
 static void test_a_budget_begins_anew(void) {
     nm_budget *b = named(1000, NULL, "the first of them");
     nm_denial denial;
@@ -138,6 +223,9 @@ static void test_a_peak_is_taken_while_others_charge(void) {
 
 int main(void) {
     RUN(test_what_is_noted());
+    RUN(test_every_kind_of_event());
+    RUN(test_names_in_events());
+    RUN(test_what_a_ring_keeps());
     RUN(test_a_budget_begins_anew());
     RUN(test_no_event_is_mixed_of_two());
     RUN(test_charges_are_counted());

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -19,9 +20,15 @@ static nm_heap *heap;
 
 /* The linker puts this before the system's (test_idle.link). */
 static bool no_threads;
+static int made, to_be_interrupted; /* threads that a signal of the program's could run in */
 int __real_pthread_create(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
 int __wrap_pthread_create(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *how, void *(*run)(void *), void *with) {
+    sigset_t now;
+    made++;
+    CHECK(pthread_sigmask(SIG_SETMASK, NULL, &now) == 0);
+    to_be_interrupted += !(sigismember(&now, SIGINT) == 1 && sigismember(&now, SIGUSR1) == 1 &&
+                           sigismember(&now, SIGALRM) == 1);
     return no_threads ? EAGAIN : __real_pthread_create(thread, how, run, with);
 }
 
@@ -40,6 +47,14 @@ static bool nothing_kept(void) { return nm_region_dirty() == 0; }
 static bool nobody_there(void) { return !nm__region_watched(); }
 
 static void test_what_is_kept_goes_back(void) {
+    sigset_t usr2, before, after;
+    CHECK(sigemptyset(&usr2) == 0 && sigaddset(&usr2, SIGUSR2) == 0 && pthread_sigmask(SIG_BLOCK, &usr2, &before) == 0);
+    made = to_be_interrupted = 0;
+    free_one(MUCH);
+    CHECK(made == 1 && to_be_interrupted == 0); /* no signal of the program's is handled there */
+    CHECK(pthread_sigmask(SIG_SETMASK, &before, &after) == 0 && sigismember(&after, SIGUSR2) == 1);
+    CHECK(sigismember(&after, SIGINT) == 0 && sigismember(&after, SIGALRM) == 0);
+    CHECK(comes(nothing_kept) && comes(nobody_there));
     for (int i = 0; i < 3; i++) {
         free_one(MUCH);
         CHECK(comes(nothing_kept) && comes(nobody_there)); /* it may have come by now */

@@ -428,3 +428,12 @@ def test_an_interrupt_while_it_waits(monkeypatch: pytest.MonkeyPatch, granted: s
         lease.release()
         assert (pool.health.in_use, pool.health.destroyed) == (0, 1)
     assert pool._slots == int(not pool.closed)
+
+
+def test_a_lease_is_not_counted_as_leaked_by_the_exit() -> None:
+    """Finalizers that are left would run there, into pools that are half gone."""
+    with ObjectPool(Thing) as pool:
+        lease = pool.get()
+        assert lease._dropped.alive and not lease._dropped.atexit
+        lease.release()
+        assert not lease._dropped.alive

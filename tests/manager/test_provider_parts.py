@@ -35,7 +35,6 @@ from nativemem.manager.provider import ProviderStats, wipe_range
 from nativemem.sizes import SIZE_MAX
 
 Make = Callable[..., Any]
-PAGE = 64 << 10
 
 pytestmark = pytest.mark.usefixtures("old_objects_apart")  # they collect
 

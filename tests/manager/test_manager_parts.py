@@ -233,7 +233,7 @@ def test_tiers_of_a_manager(nm: Binding, tier: str) -> None:
 
 
 def test_ways_of_making_one(nm: Binding, tmp_path: Path) -> None:
-    """The verification and the upstream that are given replace what is written down; what differs is what is said."""
+    """The verification and the upstream that are given replace what is written down."""
     file = tmp_path / "m.toml"
     file.write_text('total = 9\nverification = "full"\nowners = {a = 5}\n', encoding="utf-8")
     heap = nm.Heap()

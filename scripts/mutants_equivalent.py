@@ -279,4 +279,52 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         'rows = [{"id": i, "name": f"name {i}", "at": (i, i + 2)} for i in range(20_000)]',
         'a tuple of two numbers, whichever',
     ),
+    Equivalent(
+        'src/nativemem/commands/files.py',
+        'raise AssertionError("the parser has exited")',
+        'pass',
+        "for type checkers: the parser's error() does not return",
+    ),
+    Equivalent(
+        'src/nativemem/commands/run.py',
+        'raise AssertionError("the parser has exited")',
+        'pass',
+        "for type checkers: the parser's error() does not return",
+    ),
+    Equivalent(
+        'src/nativemem/commands/view.py',
+        'widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]',
+        'widths = [max(map(len, column)) for column in zip(heads, *rows, strict=False)]',
+        'each row has a cell for each head',
+    ),
+    Equivalent(
+        'src/nativemem/commands/view.py',
+        'for i, (cell, width) in enumerate(zip(row, widths, strict=True))',
+        'for i, (cell, width) in enumerate(zip(row, widths, strict=False))',
+        'each row has a cell for each head',
+    ),
+    Equivalent(
+        'src/nativemem/commands/workloads.py',
+        'give = (1).conjugate',
+        'give = (2).conjugate',
+        'a number that gives itself, whichever',
+    ),
+    Equivalent(
+        'src/nativemem/commands/start.py',
+        'character = 0',
+        'character = 1',
+        'neither the end of a file nor that of a line',
+    ),
+    Equivalent(
+        'src/nativemem/commands/start.py',
+        'function.restype = ctypes.c_int',
+        'pass',
+        "it is ctypes' own, which no other call of these functions changes",
+    ),
+    Equivalent(
+        'src/nativemem/commands/probes.py',
+        'thing = bytes(10_000)',
+        'thing = bytes(10001)',
+        'an object of no small size, whichever',
+    ),
 )

@@ -94,6 +94,90 @@ def test_scopes(
         assert row[2:] == (f"charged {used} bytes for 1 MiB; refused: {refuses}", BUG)
 
 
+@pytest.mark.parametrize(
+    ("used", "refuses", "works"),
+    [(8 << 17, True, True), ((8 << 17) + 1, True, False), ((8 << 17) - 1, True, False), (8 << 17, False, False)],
+)
+def test_scopes_without_the_lock(
+    world: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, used: int, refuses: bool, works: bool
+) -> None:
+    """Of arrays alone, where there is NumPy."""
+
+    def empty(count: int) -> Any:
+        counts.append(count)
+        if count == 8 << 20 and refuses:
+            raise MemoryError
+        return SimpleNamespace(nbytes=8 * count)
+
+    sizes: list[int] = []
+    counts: list[int] = []
+    monkeypatch.setattr(probes, "is_free_threaded", lambda: True)
+    monkeypatch.setattr(probes, "_scope", lambda size: (sizes.append(size), Limit(used))[1])
+    monkeypatch.setitem(sys.modules, "numpy", SimpleNamespace(empty=empty))  # type: ignore[misc]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "numpy" or None)
+    row = probes._scopes("s")
+    assert (sizes, counts, world.asked) == ([8 << 20], [1 << 17, 8 << 20], [{"objects": False}])
+    said = "a scope of 8 MiB was charged for an array of 1 MiB and refused 64 MiB; objects are not"
+    bug = f"charged {used} bytes for 1 MiB; refused: {refuses}"
+    assert row == (Row("s", "works", said) if works else Row("s", "declined", bug, BUG))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    none = "NumPy is not installed; without the lock (GIL) objects are charged to no scope"
+    assert probes._scopes("s") == Row("s", "off", none)
+
+
+def test_the_insides(world: SimpleNamespace) -> None:
+    checked: list[int] = []
+    world_install: Any = probes._install
+    world_install.check_insides = lambda: checked.append(1)
+    works = Row("i", "works", "what the core reads of the interpreter is where it is expected")
+    assert probes._insides("i") == works and checked == [1]
+
+
+@pytest.mark.parametrize(
+    ("error", "asked", "row"),
+    [
+        (ModuleNotFoundError("no", name="nativemem._core"), "0", Row("c", "off", "why", "cure")),
+        (ModuleNotFoundError("no", name="nativemem._core"), "1", Row("c", "declined", "why", "cure")),
+        (
+            ModuleNotFoundError("no module", name="cffi"),
+            "0",
+            Row("c", "declined", "does not load: no module", "install it again, for this Python"),
+        ),
+        (
+            ImportError("undefined symbol", name="nativemem._core"),
+            "1",
+            Row("c", "declined", "does not load: undefined symbol", "install it again, for this Python"),
+        ),
+        (None, "1", Row("c", "works", "_dataplane.so loads")),
+    ],
+)
+def test_the_core(monkeypatch: pytest.MonkeyPatch, error: ImportError | None, asked: str, row: Row) -> None:
+    import nativemem.backends.native as native
+
+    class Loader:
+        def __getattr__(self, name: str) -> Any:
+            if name == "dataplane" and error is None:
+                return SimpleNamespace(__file__="/x/_dataplane.so")
+            raise AttributeError(name)
+
+    class Broken:
+        def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
+            if name == "nativemem.backends.native.loader" and error is not None:
+                raise error
+
+    settings(monkeypatch)
+    name = "nativemem.backends.native.loader"
+    monkeypatch.delattr(native, "loader", raising=False)
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    if error is None:
+        monkeypatch.setitem(sys.modules, name, Loader())  # type: ignore[misc]
+        monkeypatch.setattr(native, "loader", Loader(), raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    monkeypatch.setattr(probes, "missing_core", lambda: ("why", "cure"))
+    monkeypatch.setattr(probes, "build", lambda: {"asked": asked})
+    assert probes._core("c") == row
+
+
 @pytest.mark.parametrize("comes", [True, False])
 def test_errors_that_come_later(world: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, comes: bool) -> None:
     asked = 0
@@ -132,8 +216,11 @@ def test_blocks(monkeypatch: pytest.MonkeyPatch, broken: str, works: bool) -> No
         def __setitem__(self, part: slice, value: bytes) -> None:
             self.raw[part] = value
 
+    asked: list[tuple[int, int]] = []
+
     class Arena(Limit):
         def alloc(self, size: int, align: int = 16) -> Block:
+            asked.append((size, align))
             if size > 1 << 20 and broken != "refusal":
                 raise MemoryError
             return Block()
@@ -151,6 +238,7 @@ def test_blocks(monkeypatch: pytest.MonkeyPatch, broken: str, works: bool) -> No
     row = probes._blocks("blocks")
     assert (row.state, sizes) == ("works" if works else "declined", [1 << 20])
     assert row.cure == ("" if works else BUG)
+    assert asked == [(1000, 64), *[(2 << 20, 16)] * (works or broken == "refusal")]
 
 
 @pytest.mark.parametrize(
@@ -199,9 +287,12 @@ def test_the_interpreters_lock(
 ) -> None:
     seen = iter((before, after))
     monkeypatch.setattr(sysconfig, "get_config_var", lambda name: could)
+    selected: list[str] = []
     monkeypatch.setattr(probes, "_lock_is_on", lambda: next(seen))
+    monkeypatch.setattr(probes, "select", selected.append)
+    settings(monkeypatch, backend="native")
     row = probes._threads("lock")
-    assert (row.state, row.cure) == (state, cure)
+    assert (row.state, row.cure, selected) == (state, cure, ["native"] * could)
 
 
 def test_whether_the_lock_is_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,3 +355,15 @@ def test_what_goes_wrong_in_a_probe(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     probes.run(["one"])
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines == [{"begins": "one"}, ["one", "works", "yes", ""]]
+
+
+def test_what_is_known_when_a_probe_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each line is out before anything else is tried."""
+    written: list[str] = []
+    log: list[str] = []
+    flush = lambda: (log.append("".join(written)), written.clear())  # noqa: E731
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(write=written.append, flush=flush))
+    monkeypatch.setitem(probes.PROBES, "one", lambda name: log.append("tried") or Row(name, "works", "yes"))
+    probes.run(["one", "one"])
+    begins, row = '{"begins": "one"}\n', '["one", "works", "yes", ""]\n'
+    assert log == [begins, "tried", row] * 2 and written == []

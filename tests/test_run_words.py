@@ -42,6 +42,11 @@ LINES: list[tuple[str, list[str], list[str], str | None, list[str], list[str]]] 
     ("--check-hash-based-pycs never a.py", [], ["--check-hash-based-pycs", "never"], "file", ["a.py"], []),
     ("--other a.py", ["--other"], [], "file", ["a.py"], []),
     ("--budget", ["--budget"], [], None, [], []),
+    ("-cp", [], [], "c", ["-cp"], []),
+    ("-Bmp", [], [], "m", ["-Bmp"], ["-B"]),
+    ("--help-all a.py x", [], ["--help-all"], "file", ["a.py", "x"], []),
+    ("--check-hash-based-pycs", [], ["--check-hash-based-pycs"], None, [], []),
+    ("-W ignore -X dev -m mod", [], ["-W", "ignore", "-X", "dev"], "m", ["-m", "mod"], []),
 ]
 
 

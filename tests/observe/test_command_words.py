@@ -27,7 +27,7 @@ from nativemem.errors import NativeMemError
 from nativemem.observe import control
 from nativemem.observe.snapshot import EngineState, Snapshot, from_recording
 
-from .recordings import MIB, example, hostile
+from .recordings import MIB, example, hostile, write
 
 Shown = Callable[..., tuple[int, str, str]]
 
@@ -184,6 +184,69 @@ def test_rows_that_are_cut() -> None:
     assert len(row[2]) == 10 and len(row[3]) == 20
 
 
+def test_a_table_in_a_terminal() -> None:
+    """CLI-4: a line each, coloured by its pressure; the end of an owner's name, in twelve columns at least."""
+    pytest.importorskip("rich", reason="rich is not installed")
+    owners = [replace(taken().owners[0], path="o" * 80, pressure=level) for level in ("normal", "warn", "critical")]
+    plain = replace(taken(), owners=tuple(owners))
+    for width, most in ((100, 40), (73, 13), (72, 12), (60, 12)):
+        head, _, table, _, sites = top._rich(plain, width, 40).renderables
+        assert str(head) == view.title_of(plain) and head.style == "bold"
+        assert [str(cell) for cell in table.columns[0].cells] == ["…" + "o" * (most - 1)] * 3
+        assert [row.style for row in table.rows] == [None, "yellow", "red"]
+        assert all(column.no_wrap for shown in (table, sites) for column in shown.columns)
+        assert [column.header for column in table.columns] == [*view.OWNERS]
+        rows = view.owner_rows(plain)
+        for i, column in enumerate(table.columns):
+            assert column.min_width == max(len(row[i]) for row in rows)
+    full = replace(plain, owners=(replace(owners[0], pressure="full"),), sites=())
+    (_, _, table) = top._rich(full, 100, 40).renderables
+    assert [row.style for row in table.rows] == ["bold red"]
+
+
+def test_a_watch_in_a_terminal(asked: list[Any], shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CLI-4: over the whole of it where it goes on without an end; a line each time without rich."""
+    log: list[Any] = []
+
+    class Live:
+        def __init__(self, **how: Any) -> None:
+            log.append(how)
+            self.console = SimpleNamespace(size=(90, 30))
+
+        def __enter__(self) -> Live:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            log.append("left")
+
+        def update(self, what: Any, refresh: bool) -> None:
+            log.append((what, refresh))
+
+    monkeypatch.setattr(output, "is_terminal", lambda: True)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(top, "_rich", lambda taken, *size: size)
+    monkeypatch.setitem(sys.modules, "rich.live", SimpleNamespace(Live=Live))  # type: ignore[misc]
+    assert shown("top", "4711", "--count", "2") == (0, "", "")
+    assert log == [{"screen": False, "auto_refresh": False}, ((90, 30), True), ((90, 30), True), "left"]
+    log.clear()
+    answers = iter([taken().to_dict(), FileNotFoundError()])
+
+    def ask(path: str, /, **request: Any) -> Any:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    with monkeypatch.context() as patched:
+        patched.setattr(control, "ask", ask)
+        assert shown("top", "4711") == (0, "", "")
+    assert log == [{"screen": True, "auto_refresh": False}, ((90, 30), True), "left"]
+    monkeypatch.setitem(sys.modules, "rich.live", None)  # type: ignore[arg-type]
+    code, out, said = shown("top", "4711", "--count", "1")
+    assert (code, out) == (0, view.line_of(taken()) + "\n")
+    assert said == "nativemem top: rich is not installed (nativemem[rich]): a line each time\n"
+
+
 @pytest.mark.parametrize(("height", "owners", "sites"), [(40, 4, 5), (15, 4, 2), (14, 4, 0), (4, 2, 0)])
 def test_rows_that_a_terminal_has_room_for(height: int, owners: int, sites: int) -> None:
     """CLI-4: owners have half of it at most, where there are sites."""
@@ -267,6 +330,19 @@ def test_stats(asked: list[Any], shown: Shown) -> None:
     assert shown("stats", "x", "--socket", "/s")[::2] == (
         2, "nativemem stats: --socket is of a process, and a file was named (see nativemem stats --help)\n"
     )  # fmt: skip
+
+
+def test_stats_of_files(shown: Shown, tmp_path: Path) -> None:
+    """CLI-4: a snapshot by its first byte, else a recording; what is neither is a mistake."""
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps(taken().to_dict()))
+    assert shown("stats", str(file)) == (0, view.text_of(taken()), "")
+    write(tmp_path / "a.nm", example())
+    assert shown("stats", str(tmp_path / "a.nm")) == (0, view.text_of(from_recording(example())), "")
+    (tmp_path / "b.json").write_text("{}")
+    for name, says in (("none", "No such file or directory"), ("b.json", ""), ("a\0b", "")):
+        code, out, said = shown("stats", str(tmp_path / name))
+        assert (code, out, said.count("\n")) == (2, "", 1) and says in said
 
 
 def test_top(asked: list[Any], shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -367,11 +443,17 @@ def test_which_socket_is_the_processs(tmp_path: Path, monkeypatch: pytest.Monkey
     with socket.socket(socket.AF_UNIX) as listens:
         listens.bind(at)
         listens.listen()
-        assert processes._is_open(at, os.getpid()) and not processes._is_open(at, os.getpid() + 1)
+        assert processes._is_open(at, os.getpid()) and processes._is_open(at, os.getpid() + 1) is False
+        deadlines: list[float] = []
+        with monkeypatch.context() as patched:
+            patched.setattr(control, "connect", lambda tried, path, until: deadlines.append(until))
+            patched.setattr(control, "_peer", lambda _: (os.getpid(), 0))
+            assert processes._is_open(at, os.getpid()) is True
+        assert 0 < deadlines[0] - time.monotonic() <= 10
         monkeypatch.setattr(control, "_peer", lambda _: (0, 0))
         assert processes._is_open(at, 1)
         assert processes._first_open([str(tmp_path / "no"), at], 1) == at
-    assert processes._first_open([at], 1) is None
+    assert processes._first_open([at], 1) is None and processes._is_open(at, 1) is False
 
 
 def test_finding_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -442,6 +524,12 @@ def test_asking_an_interpreter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert scripts == [(number, 0o644, processes._REMOTE.format(path="/at")) for number in (8, 7)]
 
 
+def test_the_usual_folder_is_made_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    monkeypatch.setattr(control, "_make_usual_folder", lambda: made.append(1))
+    assert processes._prepared("/at") == "/at" and made == [1]
+
+
 # ---- run --live ---------------------------------------------------------------------------------------------
 
 
@@ -463,6 +551,8 @@ def test_a_line_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     status = io.BytesIO(b"VmHWM:\t 2048 kB\nVmRSS:\t 1024 kB\n")
     monkeypatch.setattr("builtins.open", lambda *_: status)
     assert live._line(1, 75.0) == "nativemem: 1:15 min, resident 1.0 MiB, peak 2.0 MiB"
+    status = io.BytesIO(b"VmHWM:\t 1047551 kB\nVmRSS:\t 1047552 kB\n")
+    assert live._line(1, 75.0) == "nativemem: 1:15 min, resident 1023.0 MiB, peak 1023.0 MiB"
     monkeypatch.setattr(live, "format_size", lambda _: "x" * 40)
     monkeypatch.setattr("builtins.open", lambda *_: io.BytesIO(b"VmHWM:\t 2048 kB\nVmRSS:\t 1024 kB\n"))
     assert len(live._line(1, 1.0) or "") == 72
@@ -495,6 +585,7 @@ def test_a_measurement_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
 
     def run(words: list[str], **options: Any) -> Any:
+        assert options == {**options, "capture_output": True, "text": True, "check": False}
         calls.append((words, options["timeout"]))
         if isinstance(answer, Exception):
             raise answer
@@ -522,10 +613,13 @@ def test_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
         now[0] += step
         return (None, "no") if side == "x" else (1.0, "")
 
+    told: list[str] = []
+    monkeypatch.setattr(bench, "_progress", told.append)
     monkeypatch.setattr(bench, "_measure", measure)
     monkeypatch.setattr(bench.time, "monotonic", lambda: now[0])
     step = 1.0
     assert bench._run(True) == {"w": {"native": [1.0], "default": [1.0], "x": "no"}}
+    assert told == [*(f"round 1: w, {side}" for side in ("native", "default", "x")), ""]  # the line is left empty
     assert asked == [("native", 0.1), ("default", 0.1), ("x", 0.1)]
     asked.clear()
     assert bench._run(False)["w"]["native"] == [1.0] * 5
@@ -595,6 +689,8 @@ def test_seconds_of_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
     assert workloads._seconds(call, 0.0) == 3.0 and calls == [6]
     clock[0], calls[0] = 0.0, 0
     assert workloads._seconds(call, 20.0) == 3.5 and calls == [7]
+    clock[0], calls[0] = 0.0, 0
+    assert workloads._seconds(call, 15.0) == 3.0 and calls == [6]  # until then, and no longer
 
 
 def test_hostile_names_in_tables() -> None:

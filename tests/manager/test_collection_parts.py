@@ -9,6 +9,7 @@ import struct
 import sys
 import types
 from collections import deque
+from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -141,7 +142,7 @@ def test_keys_come_back_as_they_were() -> None:
     """Or they are none; equal ones are packed the same."""
     least = -(1 << 63)
     for form, same, none in (
-        ("q", [(1, 1.0, True), (0, -0.0, False), (least,)], [1.5, math.nan, math.inf, "1", None, 1 << 63, 1j, (1,)]),
+        ("q", [(1, 1.0, True), (0, -0.0, False), (least,)], [1.5, math.nan, math.inf, "1", 1 << 63, 1j, (1,)]),
         ("d", [(0.0, -0.0, 0), (1.5,), (2, 2.0)], [math.nan, "x", (1.0,)]),
         ("f", [(0.5,), (math.inf,)], [0.1, 1e300, math.nan]),
         ("?", [(True, 1, 1.0), (False, 0)], [2, "x", None]),
@@ -155,6 +156,8 @@ def test_keys_come_back_as_they_were() -> None:
         for key in none:
             with pytest.raises(InvalidLayout, match="^x: "):
                 record.pack_key(key)
+    assert Record("3shh", "x", key=True).pack_key((b"a", 1, 2)) == struct.pack("3shh", b"a", 1, 2)
+    assert Record("h3sh", "x", key=True).pack_key((1, b"a\0", 2)) == struct.pack("h3sh", 1, b"a", 2)
     for unhashable in ([1], {}, bytearray(b"ab")):
         with pytest.raises(TypeError, match="unhashable"):
             Record("q", "x", key=True).pack_key(unhashable)
@@ -237,6 +240,8 @@ def test_where_memory_comes_from(nm: Binding) -> None:
         Storage(nm, SimpleNamespace(acquire=1, release=1, resize=1), 8, "x")
     with pytest.raises(InvalidLayout, match=f"^x: {SIZE_MAX + 1} bytes is not a size that a block can have"):
         Storage(nm, None, SIZE_MAX + 1, "x")
+    with pytest.raises(BudgetExceeded):
+        Storage(nm, budget, SIZE_MAX, "x")
     provider = StdProvider(upstream=system)
     provider.resize(2)
     with pytest.raises(ConfigError, match="^x: upstream takes an empty provider; this one has 2 bytes"):
@@ -274,6 +279,13 @@ def test_a_provider_as_the_memory(nm: Binding) -> None:
     with pytest.raises(OSError, match="no view"):
         Storage(nm, failing, 8, "x")
     assert len(failing) == 0
+    pinned: Any = StdProvider(upstream=nm.System())
+    held = Storage(nm, pinned, 8, "x")
+    empty = held.lend(memoryview(held.memory)[:0])
+    with pytest.raises(BufferError, match="release that first"):
+        held.close()
+    empty.release()
+    held.close()
     block = Storage(nm, None, 8, "x")
     assert block.lend(memoryview(b"x")) is not None and block._views == []
 
@@ -367,6 +379,25 @@ def test_maps_that_are_equal(cs: SimpleNamespace) -> None:
     same = {2: 20, 1: 10}
     for other in (same, types.MappingProxyType(same), cs.BoundedMap(9, "q", "q", same)):
         assert made == other and not made != other
+
+    class Plain(Mapping[int, int]):
+        """It compares with nothing by itself."""
+
+        def __getitem__(self, key: int) -> int:
+            return same[key]
+
+        def __iter__(self) -> Iterator[int]:
+            return iter(same)
+
+        def __len__(self) -> int:
+            return len(same)
+
+        def __eq__(self, other: object) -> bool:
+            return NotImplemented
+
+        __hash__ = None  # type: ignore[assignment]
+
+    assert made.__eq__(Plain()) is True
     for other in ({1: 10}, {1: 10, 2: 21}, {}, types.MappingProxyType({1: 10}), [(1, 10), (2, 20)], 3):
         assert made != other and not made == other
     assert repr(made) == "BoundedMap(4, 'b', 'h', {1: 10, 2: 20})" and (made.key_format, made.value_format) == (
@@ -425,6 +456,10 @@ def test_sets_and_other_iterables(cs: SimpleNamespace) -> None:
     for call in (made.update, made.copy, lambda: made.__ixor__([])):
         with pytest.raises(StaleHandle):
             call()
+    unread = iter([1])
+    with pytest.raises(StaleHandle):
+        made.__ixor__(unread)
+    assert next(unread) == 1, "what is closed reads nothing"
 
 
 # --- sequences
@@ -541,6 +576,9 @@ def test_what_is_no_text(cs: SimpleNamespace) -> None:
         ):
             with pytest.raises(TypeError, match=f"^BoundedString: takes text, not {kind}$"):
                 call()
+    with pytest.raises(InvalidLayout) as caught:
+        made.append("a\ud800b")
+    assert str(caught.value) == "BoundedString: UTF-8 cannot hold '\\ud800', half of a surrogate pair"
     for half in ("\ud800", "a\udfff"):
         with pytest.raises(
             InvalidLayout, match=r"^BoundedString: UTF-8 cannot hold '\\ud\w+', half of a surrogate pair"

@@ -16,6 +16,7 @@ from nativemem.manager import (
     Verification,
     ledger,
 )
+from nativemem.manager.verification import Event
 
 pytestmark = pytest.mark.usefixtures("old_objects_apart")  # they collect
 
@@ -164,3 +165,13 @@ def test_two_managers_of_one_verification(nm: Binding) -> None:
     gc.collect()
     assert len(checks._books) == len(checks._invariants) == 1 and checks.check() == 1
     assert two.total.used == 0
+
+
+def test_a_block_that_is_not_in_the_ledger(checked: Any) -> None:
+    """One that the manager's own allocator gave: it may be given back, and has no number."""
+    kept = checked.allocate("a", 10)
+    seen: list[Event] = []
+    checked.verification.on("pre_deallocate")(seen.append)
+    checked.deallocate(kept.allocator.alloc(7))
+    assert seen == [Event("pre_deallocate", 0, "a", 7, "small")]
+    assert [each.size for each in checked.verification.ledger()] == [10]

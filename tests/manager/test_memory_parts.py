@@ -14,11 +14,13 @@ from nativemem.backends.binding import Binding
 from nativemem.errors import (
     BudgetExceeded,
     ConfigError,
+    CorruptionDetected,
     InvalidLayout,
     OutOfBounds,
     StaleHandle,
 )
 from nativemem.manager import (
+    Level,
     LinearMemory,
     MemoryManager,
     memory,
@@ -107,6 +109,16 @@ def test_subscripts_of_linear_memory() -> None:
         made.release(view)
         made.verify()
     assert made.closed
+
+
+def test_linear_memory_is_verified(nm: Binding) -> None:
+    made: Any = LinearMemory(1, upstream=nm.System(), verification="full")
+    assert made.level is Level.FULL and LinearMemory(1).level is Level.OFF
+    made.verify()
+    with memoryview(made._provider._block) as raw:
+        raw[5] ^= 1
+    with pytest.raises(CorruptionDetected):
+        made.verify()
 
 
 # --- blocks for a while

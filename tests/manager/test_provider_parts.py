@@ -253,6 +253,7 @@ def test_what_a_window_is_of(make: Make) -> None:
         window = provider.acquire(offset, n)
         assert bytes(window) == data and not window.readonly
         provider.release(window)
+        assert all(each() is not window for each in provider._windows), "what was released is not kept"
     assert bytes(provider.acquire(n=1)) == b"h"
     for offset, n in ((-1, 1), (0, 6), (6, None), (0, -1), (-1, None)):
         with pytest.raises(OutOfBounds):
@@ -317,6 +318,8 @@ def test_invariants_of_a_provider(make: Make) -> None:
 def test_figures_and_words(make: Make) -> None:
     provider = make()
     limit = None if provider.tier == "std" else 4096
+    nothing = (0, 0, 0) if provider.tier == "std" else (None, None, None)
+    assert provider.stats == ProviderStats(0, provider.capacity, limit, *nothing)
     provider.write_bytes(0, b"abc")
     more = (1, 1, 3) if provider.tier == "std" else (None, None, None)
     assert provider.stats == ProviderStats(3, provider.capacity, limit, *more) and provider.limit == limit

@@ -58,6 +58,27 @@ def test_statistics() -> None:
     assert to_tracemalloc(A, owner="none").statistics("lineno") == []
 
 
+def test_traces_one_by_one() -> None:
+    """PROF-2: the last of a site has what is left over; they are counted from the end as well, and cut."""
+    traces: Any = to_tracemalloc(A).traces._traces
+    sizes = [trace[1] for trace in traces]
+    assert sizes == [100] * 9 + [101, 500, 7] and len(traces) == 12
+    assert [traces[i][1] for i in (9, -3, -12, -1)] == [101, 101, 100, 7]
+    assert [trace[1] for trace in traces[8:11]] == [100, 101, 500] and traces[::-4] == [
+        traces[11],
+        traces[7],
+        traces[3],
+    ]
+    assert [trace[0] for trace in traces[10:]] == [0, 389047] and as_tracemalloc.DOMAINS["blocks"] == 389048
+    assert as_tracemalloc.DOMAINS["objects"] == as_tracemalloc.DOMAINS["raw"] == 0 and traces[0][3] == 2
+    for outside in (12, -13):
+        with pytest.raises(IndexError):
+            traces[outside]
+    assert len(to_tracemalloc(of()).traces) == 0 and to_tracemalloc(of()).traceback_limit == 1
+    code = Sampled(CallPath("", 0, "(other code)"), "process", "objects", 5, 1, 5, 1, 5, 1)
+    assert to_tracemalloc(of(code)).traces._traces[0] == (0, 5, (("(other code)", 0),), 1)
+
+
 def test_comparisons_and_filters() -> None:
     """PROF-2"""
     grown = of(site("a.py", 1, 2000, 19), site("b.py", 3, 7, 0, "cache", "arrays"))

@@ -262,7 +262,11 @@ def test_a_thread_that_writes(client: Client, now: SimpleNamespace, monkeypatch:
     assert handlers[1:] == [3600.0, "update", 3600.0]
 
 
-def test_intervals() -> None:
+def test_intervals(client: Client, now: SimpleNamespace) -> None:
+    for interval in (None, 0.001, 0.5, 1):
+        publisher: Any = prometheus.publish(interval=interval)
+        assert publisher._interval == interval and publisher._thread is None, "it is asked at each scrape"
+        publisher.close()
     for interval in (0, 0.0, -1, float("inf"), float("nan")):
         with pytest.raises(ConfigError, match="^prometheus.interval: takes seconds above 0, or None, not "):
             prometheus.publish(interval=interval)

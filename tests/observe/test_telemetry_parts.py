@@ -275,6 +275,9 @@ def test_loggers() -> None:
     assert to_logging("x.y")._logger is logging.getLogger("x.y")
     adapter = logging.LoggerAdapter(logging.getLogger("x"), {})
     assert to_logging(adapter)._logger is adapter  # type: ignore[arg-type]
+    for interval in (0.001, 0.5, 1):
+        with to_logging("x", interval=interval) as bridge:
+            assert bridge._interval == interval and bridge._thread is not None
     for wrong in ({"logger": None}, {"logger": logging}, {"level": False}, {"level": 1.0}, {"interval": "1"}):
         with pytest.raises(ConfigError, match=f"^telemetry.{next(iter(wrong))}: takes "):
             to_logging(**wrong)  # type: ignore[arg-type]

@@ -103,6 +103,7 @@ class Run:
         return None
 
 
+@pytest.mark.unplanted("compares what each backend refuses")
 @pytest.mark.filterwarnings("ignore::nativemem.MemoryPressure")
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("below", BELOW)

@@ -258,7 +258,8 @@ build/c-tests/musl/%.passed: build/c-tests/musl/%
 # and before version 8 a child of a process with threads ends in an assertion of qemu's.
 NOT_UNDER_QEMU := test_region:test_address_space() test_memlib:test_ends() \
 	test_heap:test_fork() test_idle:test_fork_ends_it_and_both_sides_have_it_again() \
-	test_idle:test_forks_of_a_busy_process() test_idle:test_forks_beside_a_heap_with_a_budget()
+	test_idle:test_forks_of_a_busy_process() test_idle:test_forks_beside_a_heap_with_a_budget() \
+	test_os:test_the_limit_of_the_address_space()
 
 build/c-tests/aarch64/%.passed: build/c-tests/aarch64/%
 	@status=0; $(C_TEST_LIMIT) $(QEMU_AARCH64) ./$< >$@.log 2>&1 || status=$$?; \

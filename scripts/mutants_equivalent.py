@@ -327,4 +327,49 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         'thing = bytes(10001)',
         'an object of no small size, whichever',
     ),
+    *(
+        Equivalent(
+            "csrc/base/budget.c",
+            "for (int i = 0; i < NM_BUDGET_READS; i++) {",
+            f"for (int i = {new}; i++) {{",
+            "a read more or less of a limit that moves, of a hundred",
+        )
+        for new in ("1; i < NM_BUDGET_READS", "0; i <= NM_BUDGET_READS")
+    ),
+    *(
+        Equivalent(
+            "csrc/base/budget.c",
+            "if (b->parent == NULL || !b->parent->o.auto_rebalance) return false;",
+            f"{new}",
+            "what is left is looked at once more, and the charge is denied then",
+        )
+        for new in ("if (b->parent == NULL || !b->parent->o.auto_rebalance) return true;",)
+    ),
+    Equivalent("csrc/base/budget.c", "may_ask = false;", ";", "siblings that have given enough are not asked again"),
+    *(
+        Equivalent("csrc/base/budget.c", old, new, "nothing is moved, raised or given back where it is 0")
+        for old, new in (
+            (
+                "if (allowed >= nm__get(&b->allowed)) budget_raise_limit(b, limit, allowed);",
+                "if (allowed > nm__get(&b->allowed)) budget_raise_limit(b, limit, allowed);",
+            ),
+            ("if (left < (int64_t)n) {", "if (left <= (int64_t)n) {"),
+            (
+                "if (NM_UNLIKELY(back != 0)) budget_discharge_line(b->o.shared, back);",
+                "if (true) budget_discharge_line(b->o.shared, back);",
+            ),
+        )
+    ),
+    Equivalent(
+        "csrc/base/budget.c",
+        "if (NM_UNLIKELY(budget_room(b) - left > (int64_t)nm__get(&b->recent))) budget_note_peak(b);",
+        "if (true) budget_note_peak(b);",
+        "a peak that is no higher is stored nowhere",
+    ),
+    Equivalent(
+        "csrc/base/budget.c",
+        "int64_t calm = level == NM_NORMAL ? INT64_MAX : room - (int64_t)budget_level_from(b, level) + 1;",
+        "int64_t calm = level == NM_NORMAL ? INT64_MAX : room - (int64_t)budget_level_from(b, level) - 1;",
+        "the level is looked at two bytes early, and stays",
+    ),
 )

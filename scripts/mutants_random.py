@@ -266,6 +266,16 @@ OPERATOR = re.compile("|".join(map(re.escape, sorted(OPERATORS, key=len, reverse
 CONSTANT = re.compile(r"(?<![\w.])(0x[0-9a-fA-F]+|\d+)(?=[uUlL]*\b)(?![.\w]*\.)|\b(true|false)\b")
 ATOMIC = re.compile(r"\b(atomic_\w+|pthread_(mutex|cond|rwlock)_\w+|memory_order_\w+)\b")
 
+#: the lesser or the greater of two: where they are equal either is
+VALUE = r"(?:\w|->|\.|\[\w+\]|\(\w+\)|(?<=\w)\([\w>.,& -]*\)| [+-] (?!=))+"
+OF_TWO = (
+    re.compile(rf"\bif \((?P<a>{VALUE}) (?P<o>[<>]=?) (?P<b>{VALUE})\) (?:(?P=a) = (?P=b)|(?P=b) = (?P=a));"),
+    re.compile(
+        rf"(?:= |\(|return )(?P<a>{VALUE}) (?P<o>[<>]=?) (?P<b>{VALUE}) \? "
+        r"(?:(?P=a) : (?P=b)|(?P=b) : (?P=a))(?=[,;)])"
+    ),
+)
+
 #: the core's own names for its locks
 LOCK = re.compile(r"\b(un)?lock_\w+\(|\bnm__\w+_(un)?lock\(")
 
@@ -298,8 +308,9 @@ def arguments(text: str) -> list[str]:
 
 def c_changes(line: str, before: str) -> Iterator[Change]:
     """Of a line without comments; `before` is the code above it."""
+    of_two = {match.start("o") - 1 for pattern in OF_TWO for match in pattern.finditer(line)}
     for match in OPERATOR.finditer(line):
-        for new in OPERATORS[match[0]]:
+        for new in () if match.start() in of_two else OPERATORS[match[0]]:
             yield Change(match.start(), match.end(), new, "operator")
     for match in CONSTANT.finditer(line):
         if match[2]:

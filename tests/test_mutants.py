@@ -148,6 +148,20 @@ def test_what_may_be_drawn(tmp_path: Path) -> None:
     }
 
 
+def test_which_of_two_that_are_equal_is_not_asked() -> None:
+    """The lesser or the greater of two: `<` and `<=` are the same there, and nowhere else."""
+
+    def operators(line: str) -> list[str]:
+        changes = mutants_random.c_changes(line, ";")
+        return [change.new.strip() for change in changes if change.what == "operator"]
+
+    assert operators("    if (n > used(b) - sum) n = used(b) - sum;") == ["+", "+"]
+    assert operators("    return a < b->c[i] ? a : b->c[i];") == operators("    x = f(a >= b ? b : a);") == []
+    assert operators("    if (n > most) n = least;") == operators("    return a > b ? a : c;") == [">="]
+    assert operators("    if (n > most) n += most;") == [">=", "-=", "="]
+    assert operators("    bool more = a < b;") == ["<="]
+
+
 def test_a_seed_says_what_is_drawn(tmp_path: Path) -> None:
     first, left = mutants_random.draw(ROOT, 40, 5, ())
     again, _ = mutants_random.draw(ROOT, 40, 5, ())

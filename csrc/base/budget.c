@@ -115,7 +115,7 @@ static size_t budget_part_of(double fraction, size_t limit) {
     double bytes = fraction * (double)limit;
     if (bytes >= (double)limit) return limit;
     size_t down = (size_t)bytes;
-    return (double)down < bytes || down == 0 ? down + 1 : down;
+    return (double)down < bytes ? down + 1 : down;
 }
 
 /* The bytes in use at which a level begins. Full is a budget when nothing is left but the overdraft. */

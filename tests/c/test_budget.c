@@ -1,5 +1,6 @@
 /* What budgets do beyond a limit: pressure, options, lending, sharing; and that no limit is exceeded, whichever thread does what. */
 #define _GNU_SOURCE /* pthread_barrier_t */
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/wait.h>
@@ -10,6 +11,18 @@
 
 #include "base/base.h"
 #include "nativemem/budget.h"
+#include "tuning.h"
+
+/* The linker puts this before the system's (test_budget.link): a lock that others have so many times more. */
+static atomic_int busy, tries;
+int __real_pthread_mutex_trylock(pthread_mutex_t *);
+int __wrap_pthread_mutex_trylock(pthread_mutex_t *);
+int __wrap_pthread_mutex_trylock(pthread_mutex_t *lock) {
+    (void)atomic_fetch_add(&tries, 1);
+    if (atomic_load(&busy) == 0) return __real_pthread_mutex_trylock(lock);
+    (void)atomic_fetch_sub(&busy, 1);
+    return EBUSY;
+}
 
 static nm_budget *make(size_t limit, nm_budget *parent, nm_budget_options options) {
     nm_budget *b = nm_budget_create(limit, parent, &options);
@@ -183,6 +196,9 @@ static void test_where_levels_begin(void) {
     CHECK(nm_budget_charge(b, 98) && nm_budget_pressure(b) == NM_WARN && nm_budget_charge(b, 1));
     CHECK(nm_budget_pressure(b) == NM_FULL && nm_budget_release(b, 100) == NM_OK);
     nm_budget_destroy(b);
+    b = make(2, NULL, (nm_budget_options){.warn = 0.5, .critical = 1}); /* just one byte */
+    CHECK(nm_budget_charge(b, 1) && nm_budget_pressure(b) == NM_WARN && nm_budget_release(b, 1) == NM_OK);
+    nm_budget_destroy(b);
     b = make(100, NULL, (nm_budget_options){0}); /* none but full */
     CHECK(nm_budget_charge(b, 99) && nm_budget_pressure(b) == NM_NORMAL && nm_budget_charge(b, 1));
     CHECK(nm_budget_pressure(b) == NM_FULL && nm_budget_release(b, 100) == NM_OK);
@@ -329,6 +345,28 @@ static void test_the_moves_of_a_rebalancing(void) {
     for (int i = 0; i < 4; i++) nm_budget_destroy(b[i]);
     nm_budget_destroy(root);
     pass_all_crossings();
+}
+
+/* What was denied last is not waited for without end: it is counted all the same. */
+static void test_a_denial_beside_others(void) {
+    nm_budget *b = make(100, NULL, (nm_budget_options){0}), *other = make(100, NULL, (nm_budget_options){0});
+    nm_denial d;
+    atomic_store(&tries, 0);
+    atomic_store(&busy, NM_BUDGET_LOCK_TRIES - 1);
+    CHECK(!nm_budget_charge(b, 101) && atomic_load(&tries) == NM_BUDGET_LOCK_TRIES && atomic_load(&busy) == 0);
+    atomic_store(&busy, NM_BUDGET_LOCK_TRIES);
+    CHECK(!nm_budget_charge(b, 102) && atomic_load(&tries) == 2 * NM_BUDGET_LOCK_TRIES && atomic_load(&busy) == 0);
+    CHECK(nm_budget_denied(b) == 2 && nm_budget_last_denial(b, &d) && d.requested == 101 && d.refuser == b);
+    atomic_store(&busy, NM_BUDGET_LOCK_TRIES);
+    d.requested = 7;
+    CHECK(!nm_budget_last_denial(b, &d) && d.requested == 7 && atomic_load(&busy) == 0);
+    CHECK(nm_budget_last_denial(b, &d) && d.requested == 101 && nm_budget_denied(b) == 2);
+    atomic_store(&busy, 1);
+    CHECK(nm_budget_lend(b, other, 1, 0) == NM_TIMED_OUT && nm_budget_limit(b) == 100 && atomic_load(&busy) == 0);
+    atomic_store(&busy, 1);
+    CHECK(nm_budget_lend(b, other, 1, 1000000000) == NM_OK && nm_budget_limit(b) == 99 && nm_budget_limit(other) == 101);
+    nm_budget_destroy(b);
+    nm_budget_destroy(other);
 }
 
 /* While another lender has the lock, which here is this thread before its fork. */
@@ -619,6 +657,7 @@ int main(void) {
     RUN(test_what_a_shared_budget_counts());
     RUN(test_as_many_givers_as_there_may_be());
     RUN(test_the_moves_of_a_rebalancing());
+    RUN(test_a_denial_beside_others());
     RUN(test_lending_waits_no_longer_than_it_may());
     RUN(test_pressure_of_ancestors());
     RUN(test_crossings_of_generated_programs());

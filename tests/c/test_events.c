@@ -191,6 +191,11 @@ static void test_charges_are_counted(void) {
     nm_budget_destroy(b);
     sum = nm_budget_charges(root);
     CHECK(sum.count == 4 && sum.bytes == 100 && nm_budget_used(root) == 10);
+    nm_budget *more[2] = {nm_budget_create(100, root, NULL), nm_budget_create(100, root, NULL)}; /* what is gone adds up */
+    for (int i = 0; i < 2; i++) CHECK(nm_budget_charge(more[i], 5) && nm_budget_charge(more[i], 6));
+    for (int i = 0; i < 2; i++) nm_budget_destroy(more[i]);
+    sum = nm_budget_charges(root);
+    CHECK(sum.count == 8 && sum.bytes == 122 && nm_budget_used(root) == 10);
     nm_budget_destroy(root);
 }
 

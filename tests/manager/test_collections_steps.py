@@ -89,6 +89,8 @@ def of_sequences(items: list[Any], bad: list[Any]) -> Iterable[Step]:
     for start, stop in itertools.product((*range(-MOST - 1, MOST + 2), "x"), repeat=2):
         yield "index", (items[0], start, stop)
     yield "index", (items[0], 1)
+    for n in (sys.maxsize, sys.maxsize + 1, -sys.maxsize - 1, -sys.maxsize - 2):
+        yield "rotate", (n,)
     for name in ("pop", "popleft", "peek", "peekleft", "clear", "reverse", "rotate", "copy"):
         yield name, ()
     for values in few:

@@ -147,9 +147,9 @@ def test_what_is_on_now(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None
         engine.state[name] = True
         assert install.installed() == Installed(**{**engine.state, "limit": 7})  # type: ignore[arg-type]
         engine.state[name] = False
-    install._waiting.enter()
+    install.numpy_awaited.enter()
     assert install.installed() == Installed(False, True, False, 7)
-    install._waiting.leave()
+    install.numpy_awaited.leave()
     engine.budget = None
     assert install.started_core() is None and not install.installed()
     monkeypatch.delitem(sys.modules, "nativemem._dataplane")
@@ -284,10 +284,14 @@ def test_each_part_by_itself(engine: Engine) -> None:
     assert engine.did() == [("objects", False), ("raw", False), ("arrays", False)]
     install.uninstall()
     assert engine.did() == []
-    assert install.install() == Installed(True, True, False, None) and install._waiting.waits
+    assert install.install() == Installed(True, True, False, None) and install.numpy_awaited.waits
     assert engine.did() == [*BEGIN, *on]
     install.uninstall()
-    assert not install._waiting.waits and engine.did() == [("objects", False), ("raw", False), ("arrays", False)]
+    assert not install.numpy_awaited.waits and engine.did() == [
+        ("objects", False),
+        ("raw", False),
+        ("arrays", False),
+    ]
 
 
 def numpy_of(monkeypatch: pytest.MonkeyPatch, version: str | None = "2.1.0", name: int | None = 0) -> Any:
@@ -315,15 +319,15 @@ def test_arrays_where_numpy_is_there(engine: Engine, monkeypatch: pytest.MonkeyP
     numpy_of(monkeypatch)
     assert install.install(objects=False) == Installed(True, True, False, None)
     assert engine.did() == [*BEGIN, ("stranger", False, False), ("hook", "table"), ("arrays", True)]
-    assert not install._waiting.waits
+    assert not install.numpy_awaited.waits
 
 
 def test_arrays_once_numpy_is_imported(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     install.install(objects=False)
     engine.did()
     numpy_of(monkeypatch)
-    install._waiting._imported()
-    assert engine.did() == [("hook", "table"), ("arrays", True)] and not install._waiting.waits
+    install.numpy_awaited._imported()
+    assert engine.did() == [("hook", "table"), ("arrays", True)] and not install.numpy_awaited.waits
 
 
 def test_objects_without_the_lock(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,7 +338,7 @@ def test_objects_without_the_lock(engine: Engine, monkeypatch: pytest.MonkeyPatc
             install.install(**more)
         assert engine.did() == ["imports"]
     assert install.install(objects=False, raw=True) == Installed(False, True, True, None)
-    install._waiting.leave()
+    install.numpy_awaited.leave()
 
 
 def test_what_a_fork_renews() -> None:
@@ -456,6 +460,17 @@ def test_the_import_that_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     waiting.leave()
     waiting.leave()
     assert not waiting.waits
+
+
+def test_the_place_of_another_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The start-up file's own finder, wherever it stands by then."""
+    waiting = numpy_default.WhenImported(lambda: None)
+    other: Any = type("Other", (), {"__module__": "other"})()
+    its: Any = type("Its", (), {"__module__": "its"})()
+    for before, after in (([other, its, other], [other, waiting, other]), ([other], [other]), ([], [])):
+        monkeypatch.setattr(sys, "meta_path", before)
+        waiting.replace_those_of("its")
+        assert sys.meta_path == after and waiting.waits is (waiting in after)
 
 
 def test_an_import_does_not_fail_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

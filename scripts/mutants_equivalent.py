@@ -341,10 +341,12 @@ EQUIVALENT: tuple[Equivalent, ...] = (
     ),
     *(
         Equivalent(
-            f"src/nativemem/backends/pure/packed/{file}.py", "self._version += 1", "self._version += 2", reason
+            f"src/nativemem/backends/pure/packed/{file}.py",
+            "self._version += 1",
+            "self._version += 2",
+            "a version is compared for being the same",
         )
         for file in ("rings", "tables")
-        for reason in ["it is compared for being the same, which it is not either way"]
     ),
     Equivalent(
         "src/nativemem/backends/pure/packed/tables.py", "return -1", "return -2", "as good as any number below zero"

@@ -1,4 +1,4 @@
-"""BUDGET, LEND: the same steps on a family of budgets of each backend, which have to agree after each of them on
+"""The same steps on a family of budgets of each backend, which have to agree after each of them on
 all that shows: every figure, errors with their words, moves, warnings, what callbacks were told, events."""
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def outcome(call: Callable[..., Any], *args: Any) -> Any:
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_the_same_steps(both: tuple[Binding, Binding], kind: str, seed: int) -> None:
-    """BUDGET-1 to BUDGET-9, LEND: and at the end one budget after the other is locked, or goes."""
+    """And at the end one budget after the other is locked, or goes."""
     r = random.Random(f"{kind} {seed}")
     families = [Family(nm, kind, seed) for nm in both]
     # the parts of limits of that size are no exact numbers

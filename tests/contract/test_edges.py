@@ -50,7 +50,7 @@ def pure() -> Binding:
 def test_advice_about_an_arena(
     count: int, frees: int, requested: int, limit: int, available: int, largest: int, says: str
 ) -> None:
-    """ERR-2: at each bound, and one beyond."""
+    """At each bound, and one beyond."""
     state = {
         "requested": requested,
         "available": available,
@@ -94,7 +94,7 @@ def test_advice_about_an_arena(
 def test_advice(
     nm: Binding, noun: str, status: int, requested: int, used: int, limit: int, layout: Any, says: str
 ) -> None:
-    """ERR-2: at each bound, and one beyond."""
+    """At each bound, and one beyond."""
     refused = Refusal(status, requested, used, limit)
     state, advice = getattr(nm, noun)._explain(nm.System(), refused, layout)
     assert advice.startswith(says) and bool(advice) == bool(says)
@@ -114,7 +114,7 @@ def test_advice(
 
 
 def test_what_is_free_follows_each_step(nm: Binding) -> None:
-    """STATS-3: of a stack as its newest block changes its size, of a pool until its last cell."""
+    """Of a stack as its newest block changes its size, of a pool until its last cell."""
     stack = nm.Stack(100)
     block = stack.alloc(10, 1)
     seen = []
@@ -147,7 +147,7 @@ def test_what_is_free_follows_each_step(nm: Binding) -> None:
     [(16, 4084), (48, 1361), (64, 1021), (128, 510), (192, 340), (256, 255), (384, 170), (512, 127)],
 )
 def test_so_many_cells_are_in_a_superblock(nm: Binding, cell: int, cells: int) -> None:
-    """SLAB-1: behind a head of 192 bytes, rounded up to what a cell is aligned to."""
+    """Behind a head of 192 bytes, rounded up to what a cell is aligned to."""
     slab = nm.Slab((cell,))
     kept = [slab.alloc(cell, 1) for _ in range(cells)]
     assert slab.stats.reserved == 65536
@@ -156,7 +156,7 @@ def test_so_many_cells_are_in_a_superblock(nm: Binding, cell: int, cells: int) -
 
 
 def test_a_slab_keeps_one_empty_superblock_again(nm: Binding) -> None:
-    """SLAB-2: after a trim as before it; the second that is empty goes back at once."""
+    """After a trim as before it; the second that is empty goes back at once."""
     slab = nm.Slab((4096,))
     for _ in range(2):
         slab.alloc(100).free()
@@ -170,7 +170,7 @@ def test_a_slab_keeps_one_empty_superblock_again(nm: Binding) -> None:
 
 
 def test_a_reset_frees_no_single_block(nm: Binding) -> None:
-    """STATS-1, ARENA-2: nor does a release, or a close; the generation outlives that."""
+    """Nor does a release, or a close; the generation outlives that."""
     arena = nm.Arena()
     kept = [arena.alloc(10), arena.alloc(0)]
     mark = arena.mark()
@@ -185,7 +185,7 @@ def test_a_reset_frees_no_single_block(nm: Binding) -> None:
 
 
 def test_a_batch_leaves_no_mark(nm: Binding) -> None:
-    """BATCH-1: the place that it would have gone back to is forgotten."""
+    """The place that it would have gone back to is forgotten."""
     arena = nm.Arena()
     arena.alloc_many([10, 20])
     assert arena._marks == []
@@ -211,7 +211,7 @@ def test_a_freed_block_is_forgotten(pure: Binding) -> None:
 
 
 def test_marks_of_another_are_refused_by_the_core(pure: Binding) -> None:
-    """STACK-3, ARENA-3: of one in the same state."""
+    """Of one in the same state."""
     for make in (lambda: pure.Stack(100), pure.Arena):
         one, other = make(), make()
         mark = one._core.take_mark()[1]
@@ -224,7 +224,7 @@ def test_marks_of_another_are_refused_by_the_core(pure: Binding) -> None:
 
 
 def test_what_a_resize_looks_at_first(nm: Binding) -> None:
-    """BLOCK-4: whose block it is, before the size."""
+    """Whose block it is, before the size."""
     system, other = nm.System(), nm.System().alloc(10)
     with pytest.raises(ForeignBlock):
         system.resize(other, -1)
@@ -236,7 +236,6 @@ def test_what_a_resize_looks_at_first(nm: Binding) -> None:
 
 
 def test_an_index_comes_before_a_value(nm: Binding) -> None:
-    """TYPED-3"""
     numbers = nm.TypedArena("i")
     numbers.append(1)
     with pytest.raises(IndexError):
@@ -247,7 +246,6 @@ def test_an_index_comes_before_a_value(nm: Binding) -> None:
 
 
 def test_a_reservation_is_released_once(nm: Binding) -> None:
-    """BUDGET-3"""
     budget = nm.Budget(100)
     reserved, other = budget.reserve(30), budget.reserve(50)
     for _ in range(3):
@@ -260,7 +258,7 @@ def test_a_reservation_is_released_once(nm: Binding) -> None:
 
 
 def test_who_may_borrow(nm: Binding) -> None:
-    """LEND-4: siblings are those with the same parent, not those without one."""
+    """Siblings are those with the same parent, not those without one."""
     one, two = nm.Budget(1000), nm.Budget(1000)
     budgets = {
         "of one": nm.Budget(100, "of one", one),
@@ -284,7 +282,7 @@ def test_who_may_borrow(nm: Binding) -> None:
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
 def test_what_is_charged_goes_with_a_cycle(nm: Binding, order: tuple[int, ...]) -> None:
-    """BUDGET-6: in whatever order the collector finalises a budget, what charges to it, and its blocks."""
+    """In whatever order the collector finalises a budget, what charges to it, and its blocks."""
     parent = nm.Budget(1000, "parent")
     child = nm.Budget(500, "child", parent)
     limited = nm.Limited(nm.System(), child)
@@ -300,7 +298,7 @@ def test_what_is_charged_goes_with_a_cycle(nm: Binding, order: tuple[int, ...]) 
 
 
 def test_events_after_a_number(nm: Binding) -> None:
-    """EVENT-1: that one is not among them."""
+    """That one is not among them."""
     budget = nm.Budget(10, "of events")
     with pytest.raises(BudgetExceeded):
         budget.reserve(11)
@@ -311,7 +309,6 @@ def test_events_after_a_number(nm: Binding) -> None:
 
 
 def test_a_closed_allocator_says_so_before_all_else(nm: Binding) -> None:
-    """LIFE-2"""
     for allocator in (nm.System(), nm.Arena(), nm.Stack(10), nm.Slab(), nm.Heap(), nm.Pool(16, 1)):
         allocator.close()
         allocator.close()
@@ -325,7 +322,7 @@ def test_a_closed_allocator_says_so_before_all_else(nm: Binding) -> None:
 
 
 def test_what_a_sample_stands_for() -> None:
-    """TRACE-6: a block of n bytes is one of 1 / (1 - exp(-n / sample)); sites of the same frames are one."""
+    """A block of n bytes is one of 1 / (1 - exp(-n / sample)); sites of the same frames are one."""
     a, b, c = ("a.py", 1, "f"), ("b.py", 2, "g"), ("b.py", 1, "g")
     places = {1: (a,), 2: (a,), 3: (b,), 4: (c,)}
     found = gather([1, 2, 3, 4], [100, 100, 1, 1], lambda site: places[site], 100)

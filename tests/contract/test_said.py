@@ -58,7 +58,7 @@ class Scope:
 
 
 def test_functions_in_a_scope() -> None:
-    """SCOPE-4: each kind keeps its name, its result and what is sent to it."""
+    """Each kind keeps its name, its result and what is sent to it."""
     scope = Scope()
 
     def plain(a: int, *, b: int) -> tuple[int, int]:
@@ -115,7 +115,7 @@ def test_functions_in_a_scope() -> None:
 
 
 def test_what_an_executor_passes_on(nm: Binding) -> None:
-    """SCOPE-5: each parameter, with its default, and the result."""
+    """Each parameter, with its default, and the result."""
     asked: list[Any] = []
     other = SimpleNamespace(
         submit=lambda *args: asked.append(args) or "future",
@@ -138,7 +138,7 @@ def test_what_an_executor_passes_on(nm: Binding) -> None:
 
 
 def test_a_scope_without_the_core(pure: Binding, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SCOPE-1: is refused in each of its forms; under the kill switch it is nothing."""
+    """Is refused in each of its forms; under the kill switch it is nothing."""
     budget = pure.Budget(100)
     calls = (
         budget.initializer,
@@ -162,7 +162,7 @@ def test_a_scope_without_the_core(pure: Binding, monkeypatch: pytest.MonkeyPatch
 
 
 def test_domains_by_name() -> None:
-    """FAIL-4: in their order, once each; a word that may stand alone does."""
+    """In their order, once each; a word that may stand alone does."""
     assert chosen_domains("mem", "label") == ("mem",)
     assert chosen_domains(["obj", "raw", "obj"], "label") == ("raw", "obj")
     assert chosen_domains(iter(("mem", "obj", "raw")), "label") == ("raw", "mem", "obj")
@@ -181,7 +181,7 @@ def test_domains_by_name() -> None:
 
 
 def test_all_that_was_traced(capsys: pytest.CaptureFixture[str]) -> None:
-    """TRACE-4: on standard error; nothing where there was nothing."""
+    """On standard error; nothing where there was nothing."""
     histogram.show_all(SimpleNamespace(name="pure", histograms=lambda: ([], [])))
     assert capsys.readouterr() == ("", "")
     histogram.show_all(SimpleNamespace(name="pure", histograms=lambda: ([(8, 2), (16, 1)], [(900, 3)])))
@@ -200,7 +200,7 @@ def test_all_that_was_traced(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_places_are_values() -> None:
-    """TRACE-5: they do not change, and have an order."""
+    """They do not change, and have an order."""
     frame, site = Frame("a.py", 1, "f"), Site((), 1, 2)
     for thing, name in ((frame, "line"), (site, "blocks")):
         with pytest.raises(AttributeError):
@@ -210,7 +210,7 @@ def test_places_are_values() -> None:
 
 
 def test_defaults_that_show(nm: Binding) -> None:
-    """CFG-3: of a wrapper, and of what is taken without an alignment."""
+    """Of a wrapper, and of what is taken without an alignment."""
     failing, traced = nm.Failing(), nm.Traced()
     assert (failing.n, failing.sticky, traced.stacks, traced.sample) == (0, False, 0, 0)
     heap = nm.Heap()
@@ -222,7 +222,6 @@ def test_defaults_that_show(nm: Binding) -> None:
 
 
 def test_most_frames_and_leaks_by_size(nm: Binding) -> None:
-    """TRACE-2, TRACE-3"""
     with pytest.raises(ConfigError, match="^traced.stacks: at most 128 frames are kept, not 129"):
         nm.Traced(stacks=129)
     traced = nm.Traced(nm.System())
@@ -233,7 +232,6 @@ def test_most_frames_and_leaks_by_size(nm: Binding) -> None:
 
 @pytest.mark.unplanted("names the chain")
 def test_what_is_shown_of_each(nm: Binding) -> None:
-    """STATS-4"""
     heap = nm.Arena()
     kept = heap.alloc(10)
     assert repr(heap) == "<Arena 10 B in 1 blocks, peak 10 B>"
@@ -262,7 +260,7 @@ def test_what_is_shown_of_each(nm: Binding) -> None:
 
 
 def test_from_a_configuration(nm: Binding) -> None:
-    """CFG-2: of its own class, and for what has one."""
+    """Of its own class, and for what has one."""
     arena = nm.Arena.from_config(ArenaConfig(hint=100, cap=1000, grow=False))
     assert (arena.config.hint, arena.config.cap, arena.config.grow) == (100, 1000, False)
     assert nm.Pool.from_config(PoolConfig(16, 2), upstream=arena).upstream is arena
@@ -276,7 +274,6 @@ def test_from_a_configuration(nm: Binding) -> None:
 
 
 def test_formats_and_values_that_no_memory_has(nm: Binding) -> None:
-    """TYPED-2"""
     heap = nm.Heap()
     for call in (lambda f: heap.alloc_value(f, 1), lambda f: heap.alloc_array(f, 1), nm.TypedArena):
         with pytest.raises(InvalidLayout, match="'' is a format of no bytes"):
@@ -299,7 +296,6 @@ def test_formats_and_values_that_no_memory_has(nm: Binding) -> None:
 
 
 def test_blocks_of_no_bytes_keep_their_size(nm: Binding) -> None:
-    """BLOCK-4"""
     system = nm.System()
     nothing, some = system.alloc(0), system.alloc(5)
     assert system.resize(nothing, 0) is True
@@ -309,7 +305,7 @@ def test_blocks_of_no_bytes_keep_their_size(nm: Binding) -> None:
 
 
 def test_a_large_block_is_cut(nm: Binding) -> None:
-    """BLOCK-4: its pages go on holding what they had."""
+    """Its pages go on holding what they had."""
     system = nm.System()
     block = system.alloc(3 << 20)
     with memoryview(block) as view:
@@ -321,7 +317,6 @@ def test_a_large_block_is_cut(nm: Binding) -> None:
 
 
 def test_a_block_is_made_once(nm: Binding) -> None:
-    """BLOCK-1"""
     block = nm.System().alloc(5)
     with pytest.raises(TypeError):
         type(block)()
@@ -329,7 +324,7 @@ def test_a_block_is_made_once(nm: Binding) -> None:
 
 
 def test_refused_again_with_the_figures_of_the_first_time(nm: Binding) -> None:
-    """ORPHAN-2: what waited to be given back is, and it is not enough."""
+    """What waited to be given back is, and it is not enough."""
     limited = nm.Limited(nm.Stack(100), nm.Budget(1000))
     kept, blocks = limited.alloc(10, 1), [limited.alloc(20, 1)]
     drop_elsewhere(blocks)  # no thread but this may give it back
@@ -367,7 +362,7 @@ def test_what_a_late_finaliser_raises_is_shown(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.skipif(sys.implementation.name != "cpython" or sys.maxsize >> 32 == 0, reason="figures of these")
 def test_how_much_memory_python_is_asked_for() -> None:
-    """PYV-7: and of whom."""
+    """And of whom."""
     assert (memory.MOST, memory.LARGE, memory._STEP) == (1 << 47, 1 << 20, 1 << 16)
     memory.check_size(1 << 47)
     with pytest.raises(MemoryError, match="^140737488355329 bytes are more than a process can have"):

@@ -1,4 +1,4 @@
-"""VERIFIED: the same steps through a Verified of each backend, which have to agree after each of them on what they
+"""The same steps through a Verified of each backend, which have to agree after each of them on what they
 raise, on how many comparisons there were and how many of them found something, and on the counters."""
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Run:
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("below", BELOW)
 def test_the_same_steps(both: tuple[Binding, Binding], below: str, level: str) -> None:
-    """VERIFIED-1 to VERIFIED-6: with contents that change while they are sealed, and change back."""
+    """With contents that change while they are sealed, and change back."""
     r = random.Random(f"{below} {level}")
     for _ in range(6):
         runs = [Run(nm, below, level) for nm in both]

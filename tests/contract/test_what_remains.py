@@ -26,7 +26,7 @@ def pure() -> Binding:
 
 
 def test_what_a_refused_locked_had_taken_is_handed_back(nm: Binding) -> None:
-    """LOCK-1: it takes over one allocator after the other, down to one of another thread."""
+    """It takes over one allocator after the other, down to one of another thread."""
     theirs = in_thread(lambda: nm.Arena())
     ours = nm.Arena(upstream=theirs)
     with pytest.raises(WrongThread):
@@ -39,7 +39,6 @@ def test_what_a_refused_locked_had_taken_is_handed_back(nm: Binding) -> None:
 
 
 def test_a_sweep_collects_cycles_before_it_speaks_of_a_leak(nm: Binding) -> None:
-    """FAIL-3"""
 
     def in_a_cycle(allocator: Any) -> None:
         cycle: list[Any] = [allocator.alloc(10)]
@@ -54,7 +53,7 @@ def test_a_sweep_collects_cycles_before_it_speaks_of_a_leak(nm: Binding) -> None
 
 
 def test_dice_of_ones_own(nm: Binding) -> None:
-    """VERIFIED-2: the same with the same seed, others with each other one, and without one."""
+    """The same with the same seed, others with each other one, and without one."""
 
     def thrown(**rest: int) -> list[int]:
         verified, seen = nm.Verified(nm.System(), "sampling", **rest), []
@@ -70,7 +69,7 @@ def test_dice_of_ones_own(nm: Binding) -> None:
 
 
 def test_one_refusal_is_one_failure(nm: Binding) -> None:
-    """STATS-1: of memory that there is not."""
+    """Of memory that there is not."""
     for allocator in (nm.System(), nm.Heap(), nm.Traced(nm.System())):
         with pytest.raises(OutOfMemory):
             allocator.alloc(1 << 60)
@@ -85,7 +84,7 @@ def words(call: Callable[[], Any]) -> tuple[Any, ...]:
 
 
 def test_a_cell_that_is_too_large_when_it_is_rounded_up(both: tuple[Binding, Binding]) -> None:
-    """POOL-1: the same words on both backends."""
+    """The same words on both backends."""
     native, pure = (words(lambda nm=nm: nm.Pool(SIZE_MAX - 5, 1)) for nm in both)
     assert native == pure
     assert native[0] is InvalidLayout
@@ -94,7 +93,7 @@ def test_a_cell_that_is_too_large_when_it_is_rounded_up(both: tuple[Binding, Bin
 @pytest.mark.parametrize("slab_first", [True, False])
 @pytest.mark.parametrize("size", [8, 100, 5000])
 def test_a_slab_that_is_collected_with_its_blocks_keeps_nothing(nm: Binding, size: int, slab_first: bool) -> None:
-    """SLAB-3: in whatever order the collector finalises them."""
+    """In whatever order the collector finalises them."""
     system = nm.System()
     slab = nm.Slab(upstream=system)
     blocks = [slab.alloc(size) for _ in range(3)]
@@ -106,7 +105,6 @@ def test_a_slab_that_is_collected_with_its_blocks_keeps_nothing(nm: Binding, siz
 
 
 def test_a_block_of_no_bytes_has_none(nm: Binding) -> None:
-    """BLOCK-1"""
     for allocator in (nm.System(), nm.Heap(), nm.Arena(), nm.Stack(100), nm.Slab()):
         with allocator.alloc(0) as block:
             with memoryview(block) as view:
@@ -115,7 +113,7 @@ def test_a_block_of_no_bytes_has_none(nm: Binding) -> None:
 
 
 def test_a_new_size_in_words(nm: Binding) -> None:
-    """LAYOUT-1: what resize takes is what alloc takes."""
+    """What resize takes is what alloc takes."""
     arena = nm.Arena("64 KiB")
     block = arena.alloc(100)
     assert arena.resize(block, "1 KiB") and block.size == 1024
@@ -174,7 +172,7 @@ def test_bytes_go_with_what_drops_blocks(pure: Binding) -> None:
 
 
 def test_what_is_wiped_is_wiped_with_zeros(pure: Binding, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ARENA-4, HEAP-3: where the bytes go with the block, so that nothing else shows it."""
+    """Where the bytes go with the block, so that nothing else shows it."""
     module = sys.modules[type(pure.System().alloc(1)._memory).__mro__[1].__module__]
     if not hasattr(module, "fill"):
         pytest.skip("blocks have no bytes of their own here")

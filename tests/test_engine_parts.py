@@ -636,6 +636,8 @@ def test_what_is_said_of_a_profile() -> None:
 )  # fmt: skip
 def test_words_of_a_shell(text: str, word: str) -> None:
     assert about.shell_word(text) == word
+    plain = "".join(sorted(about._PLAIN))
+    assert about.shell_word(plain) == plain
 
 
 def test_about_a_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -181,6 +181,47 @@ print(len(some()))
         )  # what the collector has to say of its own errors is on stderr
         assert (done.returncode, done.stdout) == (0, "20000\n")
 
+    def test_why_is_known_whatever_thread(self) -> None:
+        """ENG-9: who gets an error finds why in ``last_denial``, in other threads than the first too, whether the
+        error is put off to the end of a call or to that of the scope."""
+        assert (
+            output(
+                """
+import asyncio, contextvars
+makers = {"small": lambda: [0] * 9, "call": lambda: bytes(24_000), "list": lambda: list(range(3000)),
+          "large": lambda: bytes(100_000)}
+def fill(budget, make):
+    kept = []
+    try:
+        with budget:
+            while True: kept.append(make())
+    except MemoryError: return "refused"
+async def fill_in_task(budget, make):
+    return fill(budget, make)
+def inherited(budget, make):
+    with budget: context = contextvars.copy_context()
+    return context.run(fill_in_vain, make)
+def fill_in_vain(make):
+    kept = []
+    try:
+        while True: kept.append(make())
+    except MemoryError: return "refused"
+ways = {"plain": fill, "task": lambda *a: asyncio.run(fill_in_task(*a)), "inherited": inherited}
+for name, make in makers.items():
+    for way, do in ways.items():
+        for limit in (256, 480, 512, 1000):
+            budget, said = Budget(limit << 10, name), []
+            thread = threading.Thread(target=lambda: said.append(do(budget, make)))
+            thread.start()
+            thread.join()
+            denial = budget.last_denial
+            if said != ["refused"] or not budget.denied or denial is None or denial.owner != name:
+                print(name, way, limit, said, budget.denied, denial)
+"""
+            )
+            == []
+        )
+
     def test_generators_do_not_pass_it_on(self) -> None:
         """ENG-9, OWN-2: what a generator's scope is refused comes out there, not where it is resumed from."""
         assert output(

@@ -134,7 +134,7 @@ static bool denial_put_off_to_call(nm__owner *o, PyThreadState *thread) {
         nm__denial_here.thread = thread;
         denial_begin_spell(o);
     }
-    return o != NULL && atomic_exchange(&o->due, !raised) == raised;
+    return o != NULL && !atomic_exchange(&o->due, !raised);
 }
 
 bool nm__denial_has_safe_points(void) {

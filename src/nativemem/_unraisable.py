@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import functools
 import sys
-from types import SimpleNamespace
+from types import SimpleNamespace, TracebackType
 from typing import Any
 
-__all__ = ["unraisable"]
+__all__ = ["is_of_a_signal", "unraisable"]
+
+
+def is_of_a_signal(traceback: TracebackType | None) -> bool:
+    """Whether a handler of a signal raised it, wherever that came: it is for the code that was interrupted, not for
+    what we happened to run there. The traceback of such an error goes through the handler."""
+    import signal  # not at the start: few programs come here
+
+    codes = set()
+    for number in signal.valid_signals():
+        handler = signal.getsignal(number)
+        while isinstance(handler, functools.partial):
+            handler = handler.func
+        called = handler if hasattr(handler, "__code__") or hasattr(handler, "__func__") else type(handler).__call__
+        codes.add(getattr(getattr(called, "__func__", called), "__code__", None))
+    codes.discard(None)
+    while traceback is not None:
+        if traceback.tb_frame.f_code in codes:
+            return True
+        traceback = traceback.tb_next
+    return False
 
 
 def unraisable(message: str, thing: Any) -> None:

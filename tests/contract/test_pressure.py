@@ -186,6 +186,40 @@ print(budget.used)
     assert lines[-1] == "LookupError: warn"
 
 
+@pytest.mark.parametrize("where", ["callback", "warning", "refusal"])
+@pytest.mark.parametrize("kind", ["function", "method", "callable", "partial"])
+def test_what_the_handler_of_a_signal_raises(nm: Binding, where: str, kind: str) -> None:
+    """BUDGET-3: a time limit that is raised while a callback runs is for the code that was interrupted."""
+    code = """
+import functools, signal, sys, warnings, nativemem
+class TimeIsUp(Exception): pass
+def late(*args): raise TimeIsUp
+class Watch:
+    def late(self, *args): raise TimeIsUp
+    def __call__(self, *args): self.late()
+kind, where = sys.argv[1:]
+handlers = {"function": late, "method": Watch().late, "callable": Watch(), "partial": functools.partial(late, 1)}
+signal.signal(signal.SIGINT, handlers[kind])
+interrupt = functools.partial(signal.raise_signal, signal.SIGINT)
+at = {"callback": "full", "refusal": "refusal"}.get(where)
+def note(level, budget):
+    if level == at: interrupt()
+warnings.simplefilter("always" if where == "warning" else "ignore")
+warnings.showwarning = lambda *args: interrupt()
+budget = nativemem.Budget(1000, on_pressure=note)
+limited = nativemem.Limited(None, budget)
+try: limited.alloc(1001 if where == "refusal" else 1000)
+except TimeIsUp: print("raised", budget.used <= 1000)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, kind, where],
+        env=os.environ | {"NATIVEMEM_BACKEND": nm.name},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "raised True\n", "")
+
+
 def test_a_budget_that_is_gone_is_not_told(nm: Binding) -> None:
     """BUDGET-3"""
     told = Told()

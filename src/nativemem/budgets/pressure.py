@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._folder import PACKAGE
 from .._frames import frame_at
-from .._unraisable import unraisable
+from .._unraisable import is_of_a_signal, unraisable
 from ..errors import Refusal
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ def budget_of(core: Any) -> Any:
 
 def tell(crossing: Callable[[], tuple[Any, int, bool] | None]) -> None:
     """Passes on what was noted. An exception of a callback, or of a warning that is an error, goes to
-    ``sys.unraisablehook``: the call that was just done has been done. Where there is no memory for a call
-    no callback is called."""
+    ``sys.unraisablehook``: the call that was just done has been done. Interrupts, and what the handler of a signal
+    raises meanwhile, are raised. Where there is no memory for a call no callback is called."""
     try:
         for _ in range(MOST_AT_ONCE):
             noted = crossing()
@@ -64,7 +64,9 @@ def tell(crossing: Callable[[], tuple[Any, int, bool] | None]) -> None:
                     _warn(budget, LEVELS[level])
                 if budget._on_pressure is not None:
                     _call(budget, LEVELS[level])
-            except Exception:
+            except Exception as error:
+                if is_of_a_signal(error.__traceback__):
+                    raise
                 unraisable(_IN_CALLBACK, budget)
     except MemoryError:
         pass
@@ -115,7 +117,9 @@ def _call(budget: Any, level: str) -> None:
     _here.called = (*before, budget)
     try:
         budget._on_pressure(level, budget)
-    except Exception:
+    except Exception as error:
+        if is_of_a_signal(error.__traceback__):
+            raise
         unraisable(_IN_CALLBACK, budget)
     finally:
         _here.called = before
@@ -138,7 +142,7 @@ def ask(
     Parameters: ``aside``, which calls a function charged to no budget; ``asked``, the budgets that were asked for
     this request before (None: none), which are not asked again. Nor are those whose callback this thread is in the
     midst of. Returns ``asked`` with those that were called, None where none was: then the request is refused. What
-    a callback raises goes to ``sys.unraisablehook``, but for an interrupt.
+    a callback raises goes to ``sys.unraisablehook``, but for an interrupt, and what the handler of a signal raises.
     """
     try:
         seen = asked or []

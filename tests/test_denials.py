@@ -182,7 +182,7 @@ print(len(some()))
         assert (done.returncode, done.stdout) == (0, "20000\n")
 
     def test_why_is_known_whatever_thread(self) -> None:
-        """ENG-9: who gets an error finds why in ``last_denial``, in other threads than the first too, whether the
+        """OWN-2, ENG-9: ``last_denial`` says why in other threads than the first too, whether the
         error is put off to the end of a call or to that of the scope."""
         assert (
             output(

@@ -365,6 +365,8 @@ def test_views_of_a_map(cs: SimpleNamespace) -> None:
         False,
     )
     assert ((1, 10) in made.items(), (1, 11) in made.items()) == (True, False)
+    large = cs.BoundedMap(2, "b", "q", {1: 1 << 40})
+    assert (1 << 40 in large.values(), (1 << 40) + 1 in large.values()) == (True, False)
     assert made.keys() & {1, 9} == {1} and len(made.items()) == 3
 
     class Never:
@@ -643,7 +645,8 @@ def test_bits_at_their_boundaries(cs: SimpleNamespace) -> None:
         empty.pop()
     with pytest.raises(KeyError, match="3"):
         empty.remove(3)
-    empty.update([3, 4])
+    empty.update([2, 3, 4])
+    assert empty.remove(2) is None and list(empty) == [3, 4]
     assert (empty.pop(), empty.pop(), len(empty)) == (3, 4, 0) and repr(empty) == "BoundedBitSet(5, [])"
     empty.update([1])
     assert (1.0 in empty, 1.5 in empty, "1" in empty, None in empty, 1 << 70 in empty, True in empty) == (

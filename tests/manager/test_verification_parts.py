@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import random
 import re
 import zlib
 from types import SimpleNamespace
@@ -388,6 +389,16 @@ def test_backends_of_a_level(level: str, kinds: list[type]) -> None:
         with pytest.raises(ConfigError, match="a ledger needs 'ghost'"):
             Verification(level, own).ledger()
     assert Verification(level, "ghost").ledger() == [] and Verification().level is Level.STANDARD
+
+
+def test_the_dice_of_sampling() -> None:
+    """A number of eight bits of the seed's, below the importance."""
+    checks, dice = Verification("sampling", seed=3), random.Random(3)
+    for importance in (1, 100, 128, 150, 180, 200, 255, 256) * 40:
+        assert checks._is_compared(importance) is (dice.getrandbits(8) < importance)
+    for level, least in (("standard", 150), ("full", 0), ("redundant", 0), ("basic", 256)):
+        always = Verification(level)
+        assert always._is_compared(least) and not always._is_compared(least - 1)
 
 
 def test_what_it_is_made_of() -> None:

@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 from nativemem.backends.binding import Binding
+from nativemem.facades import load
 from nativemem.observe import measure as module
 from nativemem.observe.measure import Measure, measure
+from nativemem.observe.snapshot import snapshot
+from nativemem.sizes import SIZE_MAX
 
 MIB = 1 << 20
 
@@ -246,3 +249,22 @@ def test_how_it_is_said() -> None:
         assert module._several(n, noun) == said
     assert module._several(1_234_567, "charge") == "1,234,567 charges"
     assert type(measure()) is Measure
+
+
+def test_the_budget_that_a_block_is_charged_to(needs_native: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a limit of its own, below the one that is charged now, and in no list; its class is made once."""
+    native = load("native")
+    now: list[Any] = [None]
+    monkeypatch.setattr(native.backend, "current", lambda: now[0])
+    alone = module._scope()
+    assert (alone.name, alone.limit, alone.parent, alone.blocks, alone.refused) == ("process", SIZE_MAX, None, 0, 0)
+    around = native.Budget(1000, "around")
+    now[0] = around._core
+    below = module._scope()
+    assert (below.name, below.limit, below.parent) == ("around", SIZE_MAX, around)
+    assert type(below) is type(alone) and type(below).__name__ == "Measured" and type(below)._listed is False
+    assert not [owner for owner in snapshot(sites=False).owners if owner.path == "around/around"]
+    below.try_reserve(10)
+    assert around.used == 10
+    now[0] = SimpleNamespace(budget=lambda: None)
+    assert module._scope().name == "process"

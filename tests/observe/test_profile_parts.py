@@ -109,3 +109,10 @@ def test_what_it_takes() -> None:
             Profile(**given)  # type: ignore[arg-type]
         assert str(caught.value) == says
     assert Profile(Path("a")).path == "a" and os.fspath("a") == Profile("a").path
+
+
+def test_whose_profile_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The native core's, and of nothing else."""
+    asked: list[str] = []
+    monkeypatch.setattr(module, "native_core", lambda what: (asked.append(what), "core")[1])
+    assert module._core() == "core" and asked == ["a profile"]

@@ -17,7 +17,7 @@ pytest.importorskip("cachetools", reason="cachetools is not installed (it comes 
 
 from nativemem.backends.binding import Binding
 from nativemem.errors import CircuitOpenError, ConfigError, NativeUnavailable, RateLimitExceeded
-from nativemem.structures import AsyncCache, Cache, CircuitBreakerCache, DedupCache, RateLimitedCache
+from nativemem.structures import AsyncCache, Cache, CircuitBreakerCache, DedupCache, RateLimitedCache, layers
 from nativemem.structures.composable import Composable
 from nativemem.structures.slots import seconds
 
@@ -264,6 +264,14 @@ def test_what_a_layer_passes_on() -> None:
     ):
         with pytest.raises(NotImplementedError):
             call()
+
+
+def test_a_layer_that_adds_nothing() -> None:
+    """What each layer has that says nothing else: the cache's own, kind and all."""
+    base = Cache()
+    assert layers._Layer(base).get_or_compute("a", lambda: 3) == 3 and base.get("a") == 3
+    assert layers._Layer(base)._is_async is False and layers._Layer(AsyncCache())._is_async is True
+    assert layers._Layer(base)._layers() is layers
 
 
 def test_an_open_circuit_says_when(clock: Clock) -> None:

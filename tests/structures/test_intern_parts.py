@@ -10,7 +10,7 @@ import pytest
 
 import nativemem
 from nativemem.backends.binding import Binding
-from nativemem.errors import CapacityExceeded, ConfigError, StaleHandle, Status
+from nativemem.errors import BudgetExceeded, CapacityExceeded, ConfigError, StaleHandle, Status
 from nativemem.structures import InternStats, InternTable
 
 
@@ -167,3 +167,24 @@ def test_what_it_is_made_of() -> None:
     unmade.close()
     with pytest.raises(StaleHandle, match="InternTable: is closed"):
         unmade.acquire("a")
+
+
+def test_room_is_asked_for_where_it_is_made(nm: Binding) -> None:
+    """As for a value later: by the budget's callback; else it is refused, and nothing is charged."""
+    asked: list[str] = []
+
+    def make_room(level: str, budget: Any) -> None:
+        asked.append(level)
+        if level == "refusal":
+            budget.limit = 1 << 20
+
+    budget = nm.Budget(16, on_pressure=make_room, warn=1)
+    table = InternTable(nm.Limited(nm.Heap(), budget), shards=256)
+    handle = table.acquire("x" * 1000)
+    assert "refusal" in asked and table.str(handle) == "x" * 1000 and budget.used >= 1000
+    table.close()
+    assert budget.used == 0
+    full = nm.Budget(16)
+    with pytest.raises(BudgetExceeded):
+        InternTable(nm.Limited(nm.Heap(), full), shards=256).acquire("x" * 1000)
+    assert full.used == 0

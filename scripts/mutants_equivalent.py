@@ -508,7 +508,9 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         )
         for new in ("if (b->parent == NULL || !b->parent->o.auto_rebalance) return true;",)
     ),
-    Equivalent("csrc/base/budget.c", "may_ask = false;", ";", "siblings that have given enough are not asked again"),
+    Equivalent(
+        "csrc/base/budget.c", "may_ask = false;", ";", "siblings that have given enough are not asked again"
+    ),
     *(
         Equivalent("csrc/base/budget.c", old, new, "nothing is moved, raised or given back where it is 0")
         for old, new in (
@@ -535,4 +537,91 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         "int64_t calm = level == NM_NORMAL ? INT64_MAX : room - (int64_t)budget_level_from(b, level) - 1;",
         "the level is looked at two bytes early, and stays",
     ),
+    Equivalent(
+        "src/nativemem/observe/changes.py",
+        'how = "came" if a is None else "went" if b is None else "grew" if new.bytes > old.bytes else "shrank"',
+        'how = "came" if a is None else "went" if b is None else "grew" if new.bytes >= old.bytes else "shrank"',
+        "what has as many bytes as before was passed over",
+    ),
+    Equivalent(
+        "src/nativemem/observe/control.py",
+        "part = connection.recv(65536 if most is None else most)",
+        "part = connection.recv(65537 if most is None else most)",
+        "in how many parts an answer is read is nothing that shows",
+    ),
+    Equivalent(
+        "src/nativemem/observe/measure.py",
+        "self._top = self._start.used",
+        "pass",
+        "the peak since the beginning, which is taken before it is looked at, is what was in use then at the least",
+    ),
+    Equivalent(
+        "src/nativemem/observe/as_tracemalloc.py",
+        "scale = -(-sum(blocks for _, _, blocks, _ in found) // _MOST) or 1",
+        "scale = -(-sum(blocks for _, _, blocks, _ in found) // _MOST) or 2",
+        "it is 0 where there is no site to be scaled",
+    ),
+    *(
+        Equivalent(
+            "src/nativemem/observe/report/markdown.py",
+            'return names.get(match[0]) or (match[0] if match[0] in "-():+" else "\\\\" + match[0])',
+            new,
+            "its group 1 is all of it",
+        )
+        for new in (
+            'return names.get(match[1]) or (match[0] if match[0] in "-():+" else "\\\\" + match[0])',
+            'return names.get(match[0]) or (match[1] if match[0] in "-():+" else "\\\\" + match[0])',
+            'return names.get(match[0]) or (match[0] if match[1] in "-():+" else "\\\\" + match[0])',
+            'return names.get(match[0]) or (match[0] if match[0] in "-():+" else "\\\\" + match[1])',
+        )
+    ),
+    Equivalent(
+        "src/nativemem/manager/checked.py",
+        'old = bytes(self._view[offset : min(offset + n, used)]) if 0 <= offset < used else b""',
+        'old = bytes(self._view[offset : min(offset + n, used)]) if 0 <= offset <= used else b""',
+        "of no bytes either way where the used ones end",
+    ),
+    Equivalent(
+        "src/nativemem/manager/checked.py",
+        'before = bytes(self._view[: self._used]) if self._verification._keeps and self._used >= 0 else b""',
+        'before = bytes(self._view[: self._used]) if self._verification._keeps and self._used >= 1 else b""',
+        "of no bytes either way where none is used",
+    ),
+    *(
+        Equivalent(
+            "src/nativemem/manager/checks.py",
+            "self.a, self.b, self.n = 1, 0, 0",
+            f"self.a, self.b, self.n = {new}",
+            "a seal, which comes first, sets all three",
+        )
+        for new in ("2, 0, 0", "1, 1, 0", "1, 0, 1")
+    ),
+    *(
+        Equivalent(
+            "src/nativemem/manager/collections/bits.py",
+            "packed = bytearray(-(-self.capacity // 64) * 8)",
+            f"packed = bytearray(-(-self.capacity {new})",
+            "more bytes than there are bits; those at the end stay zero",
+        )
+        for new in ("* 64) * 8", "// 64) * 9")
+    ),
+    Equivalent(
+        "src/nativemem/manager/collections/bits.py",
+        "return number if number == bit and -1 <= number <= SIZE_MAX else None",
+        "return number if number == bit and -1 <= number < SIZE_MAX else None",
+        "no set has a bit of that number",
+    ),
+    Equivalent(
+        "src/nativemem/manager/provider.py",
+        'if not 0 <= offset <= SIZE_MAX - n or not hasattr(offset, "__index__") or (not n and offset > self._used):',
+        'if not 0 <= offset <= SIZE_MAX - n or not hasattr(offset, "__index__") or (not n and offset >= self._used):',
+        "a write of nothing where the used bytes end does not come here",
+    ),
+    Equivalent(
+        "src/nativemem/manager/provider.py",
+        "self._used = -1",
+        "self._used = -2",
+        "as good as any number below zero",
+    ),
+    Equivalent("src/nativemem/manager/provider.py", "return False", "return None", "asked for its truth alone"),
 )

@@ -396,7 +396,7 @@ def test_the_dice_of_sampling() -> None:
     checks, dice = Verification("sampling", seed=3), random.Random(3)
     for importance in (1, 100, 128, 150, 180, 200, 255, 256) * 40:
         assert checks._is_compared(importance) is (dice.getrandbits(8) < importance)
-    for level, least in (("standard", 150), ("full", 0), ("redundant", 0), ("basic", 256)):
+    for level, least in (("standard", 150), ("full", 0), ("redundant", 0)):
         always = Verification(level)
         assert always._is_compared(least) and not always._is_compared(least - 1)
 

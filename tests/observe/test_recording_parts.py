@@ -194,7 +194,8 @@ def test_what_is_damaged() -> None:
     for version, count in ((3, 9), (0, 9), (2, 7), (1, 9), (2, 8)):
         changed = head[:8] + struct.pack("<2I", version, count) + head[16:]
         refused([changed, *whole[1:]], says=f"has layout {version}, and this nativemem reads 1 to 2")
-    refused([head[:-1], *whole[1:]], says="is damaged")
+    for cut in (head[:-1], head[: struct.calcsize(HEAD)], head[: struct.calcsize(HEAD) + 1]):
+        refused([cut, *whole[1:]], says="is damaged")
     assert read_bytes([head + b"more", *whole[1:]]).pid == 77
     refused(whole[:-1], says="is damaged")
     assert read_bytes([*whole, b"more"]).pid == 77

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from pathlib import Path as File
 from typing import Any
 
 import pytest
 
 from nativemem.errors import ConfigError
 from nativemem.observe.recording import Moment, Owner, Recording, Refused, Sampled, Sized
-from nativemem.observe.report import Report, changes, render
+from nativemem.observe.report import Report, changes
 from nativemem.observe.report.comparison import Comparison, OwnerGrowth, SiteGrowth
-from nativemem.observe.report.loading import load
 from nativemem.observe.report.model import OwnerRow, Point, RefusalRow, SiteRow, error_of
 from nativemem.observe.report.tables import tables
 from nativemem.observe.report.timeline import chart
 from nativemem.observe.report.tree import MEASURES, Amount, Place, Tree, tree_of
-from nativemem.observe.snapshot import snapshot
 
-from .recordings import MIB, at, example, recorded, reported, site, write
+from .recordings import MIB, at, example, recorded, reported, site
 
 # --- what is added up
 
@@ -409,51 +405,3 @@ def test_a_comparison_of_estimates(rates: tuple[int, int], noted: bool) -> None:
     (shown,) = changes.tables(both, at_least=1, top=9, every=False)
     assert shown.note.startswith("Figures are estimates from samples;") is noted
     assert shown.rows[0][1].startswith("±") is noted
-
-
-# --- files, and what other tools get
-
-
-def test_what_a_file_is(tmp_path: File) -> None:
-    """A recording, a saved snapshot by its first character, or neither."""
-    taken = replace(snapshot(), sites=example().sites, rate=7)
-    taken.save(tmp_path / "now.json")
-    loaded = load(tmp_path / "now.json")
-    assert (loaded.sites, loaded.rate, loaded.about["kind"][:10]) == (taken.sites, 7, "a snapshot")
-    assert load(write(tmp_path / "x.nm", example())) == example()
-    for data, says in (
-        (b"", "is no recording"),
-        (b"x", "is no recording"),
-        (b"{", "is no JSON"),
-        (b"{\xff", "is no JSON"),
-        (b"{}", "is none"),
-        (b'{"a": ' * 100_000, "is no JSON"),
-    ):
-        (tmp_path / "other").write_bytes(data)
-        with pytest.raises(ConfigError, match=says):
-            load(tmp_path / "other")
-
-
-def test_owners_of_a_speedscope_file() -> None:
-    """One owner has no profile of its own; of many the 20 that have most by the measure have."""
-    one = json.loads(str(render(recorded(site(at(1), 1, 2, 3)), "speedscope")))
-    assert [(each["name"], each["weights"]) for each in one["profiles"]] == [
-        ("live at the end", [1]), ("at the peak", [2]), ("in total", [3])
-    ]  # fmt: skip
-    two = json.loads(str(render(recorded(site(at(1), 1, 2, 3, owner="o")), "speedscope", by="live")))
-    assert [each["name"] for each in two["profiles"][3:]] == ["o, live at the end", "process, live at the end"]
-    many = recorded(*(site(at(1), 30 - n, n, 0, owner=f"o{n}") for n in range(1, 25)))
-    names = [each["name"] for each in json.loads(str(render(many, "speedscope")))["profiles"][3:]]
-    assert names == [f"o{n}, at the peak" for n in range(24, 4, -1)]
-    assert one["shared"]["frames"] == [{"name": "f", "file": "/x/a.py", "line": 1}]
-    callers = at(1, caller=at(2, "g", caller=at(3, "h", "")))
-    deep = json.loads(str(render(recorded(site(callers, 1, 1, 1)), "speedscope")))
-    frames = [each["name"] for each in deep["shared"]["frames"]]
-    assert [frames[i] for i in deep["profiles"][0]["samples"][0]] == ["h", "g", "f"]
-    assert deep["shared"]["frames"][frames.index("h")] == {"name": "h"}
-
-
-def test_all_sites_of_a_spreadsheet() -> None:
-    """Also those that have nothing of what it is sorted by."""
-    made = str(render(recorded(site(at(1), 0, 5, 9), site(at(2), 1, 0, 3)), "csv", by="live"))
-    assert [line.split(",")[3] for line in made.splitlines()[1:]] == ["2", "1"]

@@ -250,8 +250,13 @@ def test_limits_that_are_none(engine: Engine) -> None:
         with pytest.raises(InvalidLayout, match="^install.limit:"):
             install.install(limit=limit)
     assert engine.did() == []
-    install.install(objects=False, arrays=False, limit=None)
-    assert ("limit", 0, 0) not in engine.did()
+    with pytest.raises(InvalidLayout, match="^install.limit: 1 bytes is too little; the least is"):
+        install.install(limit=1)  # which is a size
+
+
+def test_the_core_of_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(install, "native_core", lambda what: ("core", what))
+    assert install.core() == ("core", "the engine")
 
 
 def test_the_kill_switch(engine: Engine) -> None:

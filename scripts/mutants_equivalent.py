@@ -624,4 +624,16 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         "as good as any number below zero",
     ),
     Equivalent("src/nativemem/manager/provider.py", "return False", "return None", "asked for its truth alone"),
+    Equivalent(
+        "src/nativemem/backends/pure/packed/bits.py",
+        "i += (byte & -byte).bit_length() - 1",
+        "i += (byte | -byte).bit_length() - 1",
+        "the one is the lowest bit, and the other the same below zero, which has as many bits",
+    ),
+    Equivalent(
+        "src/nativemem/backends/pure/packed/bits.py",
+        "while i < self._capacity and raw[i >> 3 : (i >> 3) + 1024] == bytes([without]) * 1024:",
+        "while i <= self._capacity and raw[i >> 3 : (i >> 3) + 1024] == bytes([without]) * 1024:",
+        "behind the last there are no such bytes",
+    ),
 )

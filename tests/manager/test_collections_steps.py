@@ -8,13 +8,14 @@ import itertools
 import operator
 import random
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
 
 from nativemem.backends.binding import Binding
 from nativemem.backends.pure.packed import tables
+from nativemem.errors import CapacityExceeded
 from nativemem.manager.collections import bound
 
 MOST = 3
@@ -245,6 +246,27 @@ def test_resuming_what_is_open_changes_nothing(nm: Binding) -> None:
         never = type(thing).__new__(type(thing))
         never._resume(bytearray(100))
         assert never.closed
+
+
+@pytest.mark.parametrize("verb", ["extend", "extendleft", "__iadd__", "slice", "stepped"])
+def test_what_fills_up_behind_the_last_item(nm: Binding, verb: str) -> None:
+    """COLL-1c: what an iterable puts in when it has given all leaves no room for that, and none of it goes in."""
+    numbers = bound(nm).BoundedDeque(2, "b", [0] if verb == "stepped" else [])
+
+    def late() -> Iterator[int]:
+        yield 5
+        numbers.extend([1] * (2 - len(numbers)))
+        if verb == "stepped":
+            numbers.clear()
+
+    with pytest.raises(ValueError if verb == "stepped" else CapacityExceeded):
+        if verb == "slice":
+            numbers[0:0] = late()
+        elif verb == "stepped":
+            numbers[::2] = late()
+        else:
+            getattr(numbers, verb)(late())
+    assert list(numbers) == ([] if verb == "stepped" else [1, 1])
 
 
 # --- tables ---

@@ -6,12 +6,15 @@ import os
 import select
 import signal
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from nativemem.commands import live, workloads
+from nativemem.commands import cli, live, workloads
+
+from .recordings import example, write
 
 # ---- run --live ---------------------------------------------------------------------------------------------
 
@@ -269,3 +272,89 @@ def test_blocks_of_each_side(made: Bench, monkeypatch: pytest.MonkeyPatch) -> No
         for _ in range(2):
             call()
             assert made.did() == does
+
+
+# ---- report, leaks and diff ---------------------------------------------------------------------------------
+
+
+class Terminal:
+    """Standard output is a terminal; ``shown`` has what it would be given to show."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        from nativemem.observe.report import text
+
+        self.shown: list[Any] = []
+        self.file = str(write(tmp_path / "run.nm", example()))
+        self.less = str(write(tmp_path / "less.nm", example(sites=())))
+        for name in ("report", "leaks", "diff"):
+            monkeypatch.setattr(f"nativemem.commands.{name}.is_terminal", lambda: True)
+        monkeypatch.setattr(text, "show", lambda report, out, **how: self.shown.append((report.where, out, how)))
+        monkeypatch.setattr(
+            text, "show_tables", lambda head, tables, out: self.shown.append((head, len(tables), out))
+        )
+
+    def __call__(self, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[Any, list[Any], str, str]:
+        self.shown.clear()
+        try:
+            code = cli.main([*words])
+        except SystemExit as ended:
+            code = ended.code
+        said = capsys.readouterr()
+        return code, list(self.shown), said.out, said.err
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Terminal:
+    return Terminal(monkeypatch, tmp_path)
+
+
+def test_a_report_in_a_terminal(terminal: Terminal, capsys: pytest.CaptureFixture[str]) -> None:
+    """CLI-2: in colour where it is text for the screen; what is no text goes to a file."""
+    file = terminal.file
+    assert terminal(capsys, "report", file) == (0, [(file, sys.stdout, {"by": "peak"})], "", "")
+    code, shown, _, _ = terminal(capsys, "report", file, "--by", "live", "--top", "3", "--format", "text")
+    assert (code, shown) == (0, [(file, sys.stdout, {"by": "live", "top": 3})])
+    for more in (("-o", "-"), ("--format", "json")):
+        code, shown, out, _ = terminal(capsys, "report", file, *more)
+        assert (code, shown) == (0, []) and out
+    code, shown, out, err = terminal(capsys, "report", file, "--format", "pprof")
+    assert (code, shown, out) == (2, [], "")
+    assert err == "nativemem report: pprof is no text for a terminal; give -o FILE (see nativemem report --help)\n"
+    assert terminal(capsys, "report", file, "-o", f"{file}.pb.gz")[0] == 0 and os.path.getsize(f"{file}.pb.gz") > 0
+
+
+def test_leaks_and_differences_in_a_terminal(terminal: Terminal, capsys: pytest.CaptureFixture[str]) -> None:
+    """CLI-2, CLI-3: as tables, with their exit codes; no table where there is nothing."""
+    for words, code, tables in (
+        (("leaks", terminal.file), 4, 1), (("leaks", terminal.less), 0, 0),
+        (("leaks", terminal.file, "--at-least", "1TiB"), 0, 0),
+    ):  # fmt: skip
+        ended, ((head, count, out),), said, err = terminal(capsys, *words)
+        assert (ended, count, out, said, err) == (code, tables, sys.stdout, "", "") and head
+    ended, ((head, count, out),), said, _ = terminal(capsys, "diff", terminal.less, terminal.file)
+    assert (ended, out, said) == (5, sys.stdout, "") and count >= 1 and "\n" in head
+    assert terminal(capsys, "diff", terminal.file, terminal.file)[0] == 0
+    for words in (("leaks", terminal.file, "--format", "json"), ("diff", terminal.less, terminal.file, "-o", "-")):
+        _, shown, said, _ = terminal(capsys, *words)
+        assert shown == [] and said
+
+
+def test_reports_that_cannot_be_written(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CLI-3: exit code 1, and which file it was."""
+
+    def full(made: Any, file: str | None) -> None:
+        raise OSError(28, "full")
+
+    for name in ("report", "leaks", "diff"):
+        monkeypatch.setattr(f"nativemem.commands.{name}.write", full)
+    for words, where in (
+        (("report", terminal.file, "-o", "x.html"), "x.html"), (("report", terminal.file, "--format", "json"), ""),
+        (("leaks", terminal.file, "--format", "json"), ""),
+        (("diff", terminal.less, terminal.file, "-o", "x.html"), "x.html"),
+        (("diff", terminal.less, terminal.file, "--format", "json"), ""),
+    ):  # fmt: skip
+        code, shown, out, err = terminal(capsys, *words)
+        assert (code, shown, out) == (1, [], "")
+        assert err == f"nativemem {words[0]}: {where or 'standard output'}: full\n"

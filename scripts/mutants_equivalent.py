@@ -635,5 +635,43 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         "while i < self._capacity and raw[i >> 3 : (i >> 3) + 1024] == bytes([without]) * 1024:",
         "while i <= self._capacity and raw[i >> 3 : (i >> 3) + 1024] == bytes([without]) * 1024:",
         "behind the last there are no such bytes",
+    *(
+        Equivalent(f"src/nativemem/{file}", old, old.replace("strict=True", "strict=False"), reason)
+        for file, old, reason in (
+            (
+                "manager/manager.py",
+                "for name, route in zip(PROVIDERS, owner.routes, strict=True):",
+                "an owner is made with as many routes as there are providers",
+            ),
+            (
+                "observe/report/text.py",
+                "for cell, width, column in zip(row, widths, columns, strict=True)",
+                "each is made of the same columns, a line above",
+            ),
+            (
+                "observe/report/text.py",
+                "for table, columns in zip(shown, kept, strict=True):",
+                "one is made of the other, a table each",
+            ),
+            (
+                "observe/report/text.py",
+                "for table, columns in zip(shown, kept, strict=True)",
+                "one is made of the other, a table each",
+            ),
+            (
+                "observe/report/comparison.py",
+                "errors = [error_of(number, rate) for number, rate in zip((before, after), rates, strict=True)]",
+                "two of each",
+            ),
+        )
+    ),
+    Equivalent(
+        "src/nativemem/observe/report/wording.py",
+        'return f"\\\\x{code:02x}" if code < 256 else f"\\\\u{code:04x}"',
+        'return f"\\\\x{code:02x}" if code < 257 else f"\\\\u{code:04x}"',
+        "U+0100 is a letter, and is shown as it is",
+    ),
+    Equivalent(
+        "src/nativemem/observe/control.py", "BACKLOG = 64", "BACKLOG = 65", "one more that waits, of so many as come"
     ),
 )

@@ -303,6 +303,12 @@ def test_a_table_of_a_page() -> None:
     assert html.table(keys).count('class="key"') == 3
 
 
+def test_a_row_has_as_many_cells_as_there_are_columns() -> None:
+    for row in (("1",), ("1", "2", "3")):
+        with pytest.raises(ValueError, match="zip"):
+            html.table(Table("t", "T", (Column("a"), Column("b")), (row,)))
+
+
 def test_small_paths_of_a_page_are_one() -> None:
     """4000 are kept, the largest by any measure; the rest is added up by owner."""
     sites = [site(at(n), 10, 10, 10, owner=("a", "b")[n % 2]) for n in range(4003)]

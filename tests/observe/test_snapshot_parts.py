@@ -101,7 +101,7 @@ def test_what_is_none_says_why(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^snapshot: is none \(KeyError: 'snapshot'\)") as caught:
         Snapshot.from_dict({})
     assert caught.value.suggestion == "write one with Snapshot.save()" and caught.value.__cause__ is None
-    for caller in (2, -2):
+    for caller in (1, 2, -2):
         paths = [[-1, "main.py", 9, "main"], [caller, "load.py", 3, "load"]]
         with pytest.raises(ConfigError, match="ValueError: a path comes before its caller"):
             Snapshot.from_dict({**given, "paths": paths})
@@ -312,6 +312,8 @@ def test_changes_in_their_order() -> None:
 def test_a_table_of_changes() -> None:
     assert table(("a", "bc"), [("long", "1"), ("x", "222")], left=(0,)) == ["a      bc", "long    1", "x     222"]
     assert table(("a", "b"), [("1", ""), ("22", "y")], left=(1,)) == [" a  b", " 1", "22  y"]
+    with pytest.raises(ValueError, match="zip"):
+        table(("a",), [("1", "2")])
     changes = tuple(Change(f"o{n}", 0, 100 - n, 0, "came") for n in range(21))
     shown = str(Difference(1.26, changes[:20], ()))
     assert shown.startswith("1.3 s\n\n") and "more" not in shown and shown.endswith("\n\nno site changed")

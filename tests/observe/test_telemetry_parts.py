@@ -151,6 +151,14 @@ def test_a_reader(rings: tuple[Rings, Rings]) -> None:
     assert [each.number for each in events()] == [5, 10, 11]
 
 
+def test_all_backends_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of the engine's events too, which is loaded by the configuration."""
+    there: list[str] = []
+    monkeypatch.setattr(telemetry, "configured", lambda: there.append("configured"))
+    monkeypatch.setattr(telemetry, "loaded", lambda: list(there))
+    assert telemetry._bindings() == ["configured"]
+
+
 @pytest.fixture
 def logger() -> Iterator[logging.Logger]:
     found = logging.Logger("parts", 1)

@@ -285,7 +285,11 @@ def test_an_open_circuit_says_when(clock: Clock) -> None:
         cache.get_or_compute("a", never)
     assert caught.value.suggestion == "try again in 7.5 s, or serve what is stale"
     assert (caught.value.retry_after, caught.value.state["failures"]) == (7.5, 2) and cache.state == "open"
-    clock.now += 7.5
+    clock.now += 7.25
+    assert cache.state == "open" and cache._rest() == 0.25
+    with pytest.raises(CircuitOpenError):
+        cache.get_or_compute("a", never)
+    clock.now += 0.25
     assert cache.state == "half-open" and cache._rest() == 0.0
     clock.now += 100
     assert cache.state == "half-open" and cache._rest() == 0.0

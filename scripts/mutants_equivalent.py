@@ -635,6 +635,7 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         "while i < self._capacity and raw[i >> 3 : (i >> 3) + 1024] == bytes([without]) * 1024:",
         "while i <= self._capacity and raw[i >> 3 : (i >> 3) + 1024] == bytes([without]) * 1024:",
         "behind the last there are no such bytes",
+    ),
     *(
         Equivalent(f"src/nativemem/{file}", old, old.replace("strict=True", "strict=False"), reason)
         for file, old, reason in (
@@ -672,6 +673,9 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         "U+0100 is a letter, and is shown as it is",
     ),
     Equivalent(
-        "src/nativemem/observe/control.py", "BACKLOG = 64", "BACKLOG = 65", "one more that waits, of so many as come"
+        "src/nativemem/observe/control.py",
+        "BACKLOG = 64",
+        "BACKLOG = 65",
+        "one more that waits, of so many as come",
     ),
 )

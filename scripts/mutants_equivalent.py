@@ -678,4 +678,16 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         "BACKLOG = 65",
         "one more that waits, of so many as come",
     ),
+    Equivalent(
+        "csrc/heap/placement.c",
+        "size_t found = p == NULL ? 0 : p->npages,",
+        "size_t found = p == NULL ? 1 : p->npages,",
+        "one page is not enough either, as more than n are asked for",
+    ),
+    Equivalent(
+        "csrc/binding/packed.c",
+        "return loaded <= INT64_MAX ? nm__long_again(recent, (int64_t)loaded) : PyLong_FromUnsignedLongLong(loaded);",
+        "return loaded < INT64_MAX ? nm__long_again(recent, (int64_t)loaded) : PyLong_FromUnsignedLongLong(loaded);",
+        "of the largest both make the same number",
+    ),
 )

@@ -64,6 +64,26 @@ static void test_every_size(void) {
     nm_intern_destroy(t);
 }
 
+/* A batch is sorted by shards: of one, of two, and of as many as there may be. */
+static void test_a_batch_for_any_number_of_shards(void) {
+    enum { VALUES = 700 }; /* more than are sorted together */
+    static uint32_t numbered[VALUES];
+    static nm_intern_value batch[VALUES];
+    static nm_intern_id ids[VALUES], again;
+    for (size_t shards = 1; shards <= NM_INTERN_SHARDS_MAX; shards *= 2) {
+        nm_intern *t = nm_intern_create(port, shards, NULL);
+        for (uint32_t i = 0; i < VALUES; i++) {
+            numbered[i] = i;
+            batch[i] = (nm_intern_value){&numbered[i], sizeof *numbered, nm_intern_hash_of(t, &numbered[i], sizeof *numbered)};
+        }
+        CHECK(nm_intern_acquire_many(t, batch, VALUES, ids) == NM_OK && numbers(t).unique == VALUES);
+        for (uint32_t i = 0; i < VALUES; i++)
+            CHECK(nm_intern_acquire(t, &numbered[i], sizeof *numbered, &again) == NM_OK && again == ids[i]);
+        SOUND(nm_intern_check(t));
+        nm_intern_destroy(t);
+    }
+}
+
 static void test_bad_arguments(void) {
     for (size_t shards = 0; shards < 600; shards++) {
         nm_intern *t = nm_intern_create(port, shards, NULL);
@@ -451,6 +471,7 @@ int main(void) {
     RUN(test_equal_values_have_equal_ids());
     RUN(test_every_size());
     RUN(test_bad_arguments());
+    RUN(test_a_batch_for_any_number_of_shards());
     RUN(test_an_id_ends_with_its_last_reference());
     RUN(test_release_many_stops_at_the_first_that_is_none());
     RUN(test_values_with_one_hash());

@@ -125,6 +125,30 @@ static void test_blocks_by_size(void) {
     nm__recording_destroy(r, true);
 }
 
+/* Of several blocks of a site: what is left of it after each that goes, here, by size and in all. */
+static void test_what_is_left_of_a_site(void) {
+    nm__recording *r = nm__recording_create(NULL, NM__RECORDING_LEAST, 1);
+    uint32_t site = nm__recording_site(r, nm__recording_node(r, 0, 0, 0, 1), 0, NM__OF_OBJECTS);
+    uint32_t other = nm__recording_site(r, nm__recording_node(r, 0, 0, 0, 2), 0, NM__OF_OBJECTS);
+    for (int i = 0; i < 5; i++) nm__recording_add(r, site, 100);
+    nm__recording_add(r, other, 100);
+    for (uint64_t left = 5; left > 0; left--) {
+        const nm__site_sums *s = site_at(r, site);
+        uint64_t bytes = 0, blocks = 0;
+        for (uint32_t i = 0; i < count_of(r, NM__SIZES); i++) {
+            const nm__size_sums *size = item(nm__recording_view(r), NM__SIZES, i);
+            bytes += size->live_bytes;
+            blocks += size->live_count;
+        }
+        CHECK(s->live_count == left * NM__WHOLE && s->live_bytes == left * 100 && s->total_count == 5 * NM__WHOLE);
+        CHECK(bytes == (left + 1) * 100 && blocks == (left + 1) * NM__WHOLE && nm__recording_view(r)->live_bytes == bytes);
+        CHECK(site_at(r, other)->live_count == NM__WHOLE && site_at(r, other)->live_bytes == 100);
+        nm__recording_remove(r, site, 100);
+    }
+    SOUND(nm__recording_check(r));
+    nm__recording_destroy(r, true);
+}
+
 static void test_what_is_told_of_the_process(void) {
     nm__recording *r = nm__recording_create(NULL, NM__RECORDING_LEAST, 1);
     uint32_t name = string(r, "python"), text = string(r, "CPython 3.13");
@@ -333,6 +357,7 @@ int main(void) {
     RUN(test_names_and_paths_are_kept_once());
     RUN(test_each_sites_share_of_the_peak());
     RUN(test_blocks_by_size());
+    RUN(test_what_is_left_of_a_site());
     RUN(test_what_is_told_of_the_process());
     RUN(test_samples_stand_for_the_rest());
     RUN(test_what_finds_no_room_is_counted());

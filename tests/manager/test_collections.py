@@ -13,6 +13,8 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, MutableMapping, MutableSequence, MutableSet, Set
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from fractions import Fraction
 from types import FrameType, SimpleNamespace
 from typing import Any
 
@@ -529,6 +531,26 @@ class Closes:
     def __eq__(self, other: object) -> bool:
         self.thing.close()
         return False
+
+
+def test_a_value_of_another_type_is_looked_for(cs: SimpleNamespace) -> None:
+    """COLL-3a: what is equal is found, whatever its type, where it is first; nothing else is."""
+    for name in SEQUENCES:
+        of_ints, of_floats = getattr(cs, name)(6, "q", [10, 20, 30, 20]), getattr(cs, name)(6, "d", [0.5, 2.0, 3.5])
+        assert [of_ints.index(value) for value in (10.0, 20.0, Fraction(30))] == [0, 1, 2]
+        assert [of_floats.index(value) for value in (Fraction(1, 2), 2, Decimal("3.5"))] == [0, 1, 2]
+        assert [of_ints.count(value) for value in (20.0, 20.5, "20", None)] == [2, 0, 0, 0]
+        assert 30.0 in of_ints and 2 in of_floats
+        assert 20.5 not in of_ints and 1 not in of_floats and None not in of_ints
+        assert of_ints.index(20.0, 2) == 3
+        for thing, value in ((of_ints, 20.5), (of_ints, "10"), (of_floats, 3)):
+            with pytest.raises(ValueError):
+                thing.index(value)
+            with pytest.raises(ValueError):
+                thing.remove(value)
+        of_ints.remove(30.0)
+        of_floats.remove(2)
+        assert (list(of_ints), list(of_floats)) == ([10, 20, 20], [0.5, 3.5])
 
 
 def test_values_that_close_the_collection(cs: SimpleNamespace) -> None:

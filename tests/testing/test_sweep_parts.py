@@ -663,17 +663,20 @@ def test_warming_up(monkeypatch: pytest.MonkeyPatch, collections: list[str]) -> 
         assert did == ["collect"] * len(calls) + (["collect", "disable", "freeze"] if well else [])
         return well, made.exits, made.warm_each, made.comparable, len(calls)
 
+    def tells(moment: Callable[[], float]) -> None:
+        monkeypatch.setattr(injection_server, "time", SimpleNamespace(monotonic=moment))
+
     clock = iter(range(1000, 10**6))
-    monkeypatch.setattr(injection_server.time, "monotonic", lambda: next(clock))
+    tells(lambda: next(clock))
     well = Attempt(said={"threads": False, "comparable": False})
     assert warmed(well) == (True, None, False, True, 3)
-    monkeypatch.setattr(injection_server.time, "monotonic", lambda: 1000.0)
+    tells(lambda: 1000.0)
     assert warmed(well) == (True, None, False, True, 12)
     for third, times in ((0.2, 12), (0.25, 3)):  # so long after it began
         moments = iter([0.0, 0.0, third, *[0.1] * 12])
-        monkeypatch.setattr(injection_server.time, "monotonic", lambda moments=moments: next(moments))
+        tells(lambda moments=moments: next(moments))
         assert warmed(well) == (True, None, False, True, times)
-    monkeypatch.setattr(injection_server.time, "monotonic", lambda: 0.0)
+    tells(lambda: 0.0)
     numbers = iter(range(99))
     assert warmed(well, function=lambda: next(numbers)) == (True, None, False, False, 12)
     for comparable in (True, False):

@@ -690,4 +690,10 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         "return loaded < INT64_MAX ? nm__long_again(recent, (int64_t)loaded) : PyLong_FromUnsignedLongLong(loaded);",
         "of the largest both make the same number",
     ),
+    Equivalent(
+        "src/nativemem/manager/collections/records.py",
+        "return False  # packing it says so",
+        "return None  # packing it says so",
+        "asked for its truth alone",
+    ),
 )

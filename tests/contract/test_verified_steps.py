@@ -30,8 +30,8 @@ VERBS = (
 
 
 def told(error: Exception) -> tuple[Any, ...]:
-    """What an error says, but for addresses, and for which of several damaged blocks was met first."""
-    text = re.sub("0x[0-9a-f]+|#[0-9]+|sealed block of [0-9]+ bytes", "…", str(error))
+    """What an error says, but for addresses and ids, and for which of several damaged blocks was met first."""
+    text = re.sub("0x[0-9a-f]+|(Verified|Heap) [0-9]+|sealed block of [0-9]+ bytes", "…", str(error))
     return type(error), text, error.state if isinstance(error, NativeMemError) and "…" not in text else None
 
 

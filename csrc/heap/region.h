@@ -52,8 +52,9 @@ typedef struct nm__theap nm__theap; /* what a heap has for one thread; heap.h */
  * is. */
 typedef struct nm__superblock {
     nm__cells cells;
+    struct nm__superblock *prev; /* of the thread heap's list */
     nm__theap *theap; /* whose; NULL where no superblock starts, which the fast path relies on */
-    struct nm__superblock *prev, *next; /* of the thread heap's list */
+    struct nm__superblock *next;
     uint8_t bin;
     uint8_t group;   /* one that is not current: which of its bin's lists it is on */
     uint8_t charged; /* pages that its heap is charged with */
@@ -62,6 +63,7 @@ typedef struct nm__superblock {
     uint16_t looked; /* one that waits: used cells when it was last looked at for them; 0: never */
 } nm__superblock;
 _Static_assert(sizeof(nm__superblock) <= 64, "one cache line");
+_Static_assert(sizeof(void *) != 8 || offsetof(nm__superblock, theap) % 16 == 8, "apart from links, as cells.h says");
 
 /* Set once by nm_region_init, constant after. */
 extern uintptr_t nm__region_base;

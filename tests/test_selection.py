@@ -159,7 +159,8 @@ def test_what_needs_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("version", "name"), [((3, 12), "_xxsubinterpreters"), ((3, 13), "_interpreters")])
 def test_in_which_interpreter(version: tuple[int, int], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is no such module there is but one."""
+    """The main interpreter's main thread may set handlers of signals, so nothing is loaded there to tell. Elsewhere
+    a module does; where there is no such module there is but one."""
     monkeypatch.setattr(selection, "sys", SimpleNamespace(version_info=version))
     asked: list[str] = []
 
@@ -167,7 +168,13 @@ def test_in_which_interpreter(version: tuple[int, int], name: str, monkeypatch: 
         asked.append(module)
         return SimpleNamespace(get_current=lambda: numbers[0], get_main=lambda: numbers[1])
 
+    def elsewhere(number: int, handler: object) -> None:
+        raise ValueError("signal only works in main thread of the main interpreter")
+
     monkeypatch.setattr(selection, "import_module", imported)
+    numbers = [1, 0]
+    assert selection.in_main_interpreter() is True and asked == []
+    monkeypatch.setattr(selection, "_signal", SimpleNamespace(SIGINT=2, signal=elsewhere))
     numbers = [0, 0]
     assert selection.in_main_interpreter() is True
     numbers = [1, 0]

@@ -21,26 +21,7 @@ from nativemem.structures import AsyncCache, Cache, CircuitBreakerCache, DedupCa
 from nativemem.structures.composable import Composable
 from nativemem.structures.slots import seconds
 
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-def never() -> Any:
-    raise AssertionError("computed")
-
-
-def fail() -> Any:
-    raise OSError("down")
+from .clock import Clock, fail, never
 
 
 def run(main: Callable[[], Awaitable[Any]]) -> None:

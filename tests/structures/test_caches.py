@@ -20,26 +20,7 @@ from nativemem.backends.binding import Binding
 from nativemem.errors import CircuitOpenError, ConfigError, InvalidLayout, NativeUnavailable, RateLimitExceeded
 from nativemem.structures import AsyncCache, Cache, DedupCache
 
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-def never() -> Any:
-    raise AssertionError("computed")
-
-
-def fail() -> Any:
-    raise OSError("down")
+from .clock import Clock, fail, never
 
 
 async def turns() -> None:

@@ -254,7 +254,7 @@ build/c-tests/musl/%.passed: build/c-tests/musl/%
 	$(C_TEST_LIMIT) build/c-tests/load-musl ./$<
 	@touch $@
 
-# What qemu's user mode cannot do, by the test that needs it. It does not pass RLIMIT_AS on, which would bind qemu itself;
+# What qemu's user mode cannot do, by the test that needs it. It does not pass RLIMIT_AS on, which would bind qemu itself,
 # and before version 8 a child of a process with threads ends in an assertion of qemu's.
 NOT_UNDER_QEMU := test_region:test_address_space() test_memlib:test_ends() \
 	test_heap:test_fork() test_idle:test_fork_ends_it_and_both_sides_have_it_again() \

@@ -31,10 +31,10 @@ static void test_memory_at_an_address(void) {
     CHECK(KEEPS_ERRNO(nm__os_map(at, page) == NM__TAKEN) && KEEPS_ERRNO(nm__os_map(at + page, 2 * page) == NM__TAKEN));
     CHECK(at[0] == 5 && at[2 * page - 1] == 5);
     CHECK(KEEPS_ERRNO(nm__os_purge(at, page)) && at[0] == 0 && at[2 * page - 1] == 5);
-    CHECK(KEEPS_ERRNO(!nm__os_purge(at + 1, page)) && KEEPS_ERRNO(!nm__os_guard(at + 1, page)));
-    CHECK(KEEPS_ERRNO(!nm__os_open(at + 1, page)) && KEEPS_ERRNO(!nm__os_unmap(at + 1, page)) && at[2 * page - 1] == 5);
+    CHECK(KEEPS_ERRNO(!nm__os_purge(at + 1, page)) && KEEPS_ERRNO(!nm__os_unmap(at + 1, page)) && at[2 * page - 1] == 5);
     CHECK(KEEPS_ERRNO(nm__os_unmap(at, page)) && at[page] == 0 && KEEPS_ERRNO(nm__os_map(at, page) == NM__MAPPED));
     CHECK(KEEPS_ERRNO(nm__os_unmap(at, 2 * page)));
+    CHECK(KEEPS_ERRNO(!nm__os_guard(at, page)) && KEEPS_ERRNO(!nm__os_open(at, page)));
     errno = 77;
     nm__os_prefer_huge(at, page, true); /* nothing is there */
     CHECK(errno == 77);
@@ -43,7 +43,15 @@ static void test_memory_at_an_address(void) {
 static void test_what_no_process_can_map(void) {
     size_t page = nm__os_page_size();
     void *beyond = (void *)((uintptr_t)1 << 60); // NOLINT(performance-no-int-to-ptr)
-    CHECK(KEEPS_ERRNO(nm__os_map(beyond, page) == NM__REFUSED));
+    bool is_wish = false;
+#ifndef NM__TSAN /* whose mmap drops the address: os.c says what comes of that */
+    /* Valgrind and qemu take the address for a wish, and map elsewhere: as if something were in the way. */
+    void *there = mmap(beyond, page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    is_wish = there != MAP_FAILED;
+    if (is_wish) (void)munmap(there, page);
+#endif
+    nm__mapping got = NM__MAPPED;
+    CHECK(KEEPS_ERRNO((got = nm__os_map(beyond, page)) == NM__REFUSED || (is_wish && got == NM__TAKEN)));
 }
 
 /* Whether the system lets a process look into itself so: without that the answer is always yes. */

@@ -139,6 +139,7 @@ def test_what_an_executor_passes_on(nm: Binding) -> None:
 
 def test_a_scope_without_the_core(pure: Binding, monkeypatch: pytest.MonkeyPatch) -> None:
     """Is refused in each of its forms; under the kill switch it is nothing."""
+    monkeypatch.delenv("NATIVEMEM_DISABLE", raising=False)
     budget = pure.Budget(100)
     calls = (
         budget.initializer,

@@ -80,7 +80,9 @@ def _started() -> bool:
     finders: list[Any] = sys.meta_path
     if _awaited in finders:  # the folder was added twice
         return True
-    if "t" in getattr(sys, "abiflags", "") or "numpy" in sys.modules or getattr(sys, "lazy_modules", None):
+    if "t" in getattr(sys, "abiflags", "") or "numpy" in sys.modules:
+        return False
+    if getattr(sys, "get_lazy_imports", str)() == "all":  # since 3.15: what is imported below would be put off
         return False
     package = _folder()
     if package is None:

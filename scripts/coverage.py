@@ -33,9 +33,9 @@ FILES = (
 )
 
 
-#: what a counter of lines in the interpreter changes: it allocates, imports, keeps code, starts in the main interpreter
-#: alone, needs memory to end, and fails aloud where the interpreter's dictionary is emptied below it. An extension
-#: that is built in place has headers beside it
+#: what a counter of lines in the interpreter changes: it allocates, imports, keeps code, starts in the main
+#: interpreter alone, needs memory to end, and fails aloud where the interpreter's dictionary is emptied below it.
+#: An extension that is built in place has headers beside it
 DISTURBED = (
     "tests/observe/test_profile.py::test_code_that_goes_is_not_kept",
     "tests/test_case_studies.py::test_columns_of_handles",

@@ -82,8 +82,6 @@ def _started() -> bool:
         return True
     if "t" in getattr(sys, "abiflags", "") or "numpy" in sys.modules:
         return False
-    if getattr(sys, "get_lazy_imports", str)() == "all":  # since 3.15: what is imported below would be put off
-        return False
     package = _folder()
     if package is None:
         return False

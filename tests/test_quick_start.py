@@ -83,6 +83,12 @@ def test_what_is_on_then_is_what_the_import_puts_on(start: dict[str, str]) -> No
     assert [peak.sub(r"(\1", line) for line in whole] == [peak.sub(r"(\1", line) for line in quick]
 
 
+def test_imports_that_are_put_off_change_nothing(start: dict[str, str]) -> None:
+    """The variable is of 3.15, and counts from the end of the start on; before 3.15 it is nothing."""
+    code = f"import sys; print({OURS}); import nativemem; print(nativemem.installed().objects)"
+    assert output(code, PYTHON_LAZY_IMPORTS="all", **start) == [QUICK, "True"]
+
+
 def test_it_knows_every_variable_that_a_start_reads() -> None:
     """One that it did not would have no effect there."""
     text = (SRC / "nativemem" / "settings.py").read_text(encoding="utf-8")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import collections
 import fnmatch
+import functools
 import random
 import re
 import sys
@@ -564,6 +565,7 @@ def of_python(root: Path) -> dict[tuple[str, int], list[Change]]:
 # ---- drawing ------------------------------------------------------------------------------------------
 
 
+@functools.cache  # the sources of a tree stay as they are while it is hunted; to read them all takes a second
 def candidates(root: Path, stratum: str) -> dict[tuple[str, int], list[Change]]:
     return of_python(root) if stratum == "python" else of_c(root, stratum == "atomics")
 

@@ -215,6 +215,7 @@ def in_c(file: str, old: str, new: str) -> Mutant:
     return Mutant("drawn", file, lines[number - 1], lines[number - 1].replace(old, new), line=number)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("gcc"), reason="compiles")
 def test_what_the_compiler_makes_the_same_of(tmp_path: Path) -> None:
     """What is for other interpreters, or tests an invariant, is no hole in the tests; anything else would be."""

@@ -129,6 +129,7 @@ def of_a_sequence(thing: Any, step: Step) -> Any:
     return result, one_by_one, thing[:], list(thing), started, outcome(next, before), outcome(next, back)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "item_format"),
     [
@@ -324,6 +325,7 @@ def of_a_table(thing: Any, keys: list[Any], step: Step) -> Any:
     return result, len(thing), list(thing), list(reversed(thing)), inside, started, ends
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["BoundedMap", "BoundedSet"])
 @pytest.mark.parametrize("key_format", KEYS)
 def test_each_step_of_a_table(both: tuple[Binding, Binding], kind: str, key_format: str) -> None:
@@ -395,6 +397,7 @@ def pure(both: tuple[Binding, Binding]) -> Binding:
 # --- bits ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 13, 64, 70])
 def test_each_step_of_bits(both: tuple[Binding, Binding], n: int) -> None:
     """COLL-6a: of single bits and of ranges, at each edge of a byte and of the whole."""

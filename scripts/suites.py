@@ -52,9 +52,7 @@ PAGE = ROOT / "docs" / "measured" / "suites.md"
 SUPPORTED = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.15")
 #: What enters the budget, at the start of each Python of the environment that has the variable
 SCOPED = "SUITES_SCOPED"
-SCOPE_LINE = (
-    f"import os, sys; {SCOPED!r} in os.environ and 'nativemem' in sys.modules and __import__('nativemem_suites')\n"
-)
+SCOPE_LINE = f"import os; {SCOPED!r} in os.environ and __import__('nativemem_suites')\n"
 SCOPE_MODULE = """\
 import nativemem
 
@@ -296,7 +294,7 @@ class Python:
     def check(self) -> None:
         """That the sides are what they are called, in programs that are started with -I or -E too."""
         for flags, side in itertools.product(([], ["-I"], ["-E"]), SIDES):
-            code = "import sys; print('nativemem' in sys.modules and bool(sys.modules['nativemem'].installed()))"
+            code = "import nativemem; print(bool(nativemem.installed()))"
             if self.ask(code, *flags, side=side) != str(side != "off"):
                 sys.exit(f"suites: {self.name}: {side!r} has no effect with {flags}")
 

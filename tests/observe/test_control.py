@@ -367,16 +367,23 @@ def test_another_user_gets_no_answer(tmp_path: Path) -> None:
 
 @native
 @pytest.mark.skipif(not hasattr(sys, "remote_exec"), reason="interpreters run each other's scripts from 3.14 on")
-def test_a_process_that_was_not_asked_at_its_start(tmp_path: Path) -> None:
+@pytest.mark.parametrize("start", ["by the program", "by the variable alone"])
+def test_a_process_that_was_not_asked_at_its_start(tmp_path: Path, start: str) -> None:
+    """The engine may be all that there is of the package: a start by the core alone imports no module of it."""
+    variables = {"XDG_RUNTIME_DIR": str(tmp_path)}
+    program, shows = PROGRAM, "cache"
+    if start == "by the variable alone":
+        program = "import sys\nassert 'nativemem' not in sys.modules and 'nativemem._dataplane' in sys.modules\n"
+        variables["NATIVEMEM_AUTOINSTALL"], shows = "1", "engine "
     loop = "print('ready', flush=True)\nimport time\nwhile True: time.sleep(0.01)\n"
-    with running(program=PROGRAM + loop, XDG_RUNTIME_DIR=str(tmp_path)) as program:
+    with running(program=program + loop, **variables) as process:
         try:
-            shown = command("stats", program.pid, XDG_RUNTIME_DIR=str(tmp_path))
+            shown = command("stats", process.pid, XDG_RUNTIME_DIR=str(tmp_path))
         except AssertionError as error:
             if "could not be asked to" in str(error):
                 pytest.skip(f"the system does not permit it: {error}")
             raise
-        assert "cache" in shown
+        assert shows in shown
 
 
 def test_waits_for_no_client_at_the_end() -> None:

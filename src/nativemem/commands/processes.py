@@ -16,9 +16,10 @@ __all__ = ["Unreachable", "add_process", "ask", "find", "pid"]
 
 #: seconds for a process to open a socket that it was asked for
 PATIENCE = 10.0
+# a start by the core alone has none of the package's modules
 _REMOTE = """\
 import sys
-if "nativemem" in sys.modules:
+if "nativemem" in sys.modules or "nativemem._dataplane" in sys.modules:
     try:
         from nativemem.observe.control import serve
         serve({path!r})

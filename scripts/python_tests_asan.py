@@ -3,7 +3,8 @@
 Usage: python_tests_asan.py [pytest arguments]
 
 Works on a copy of the tree below build/asan, in an environment of its own. First it plants three mistakes, to see
-that they are reported; then it runs the suite in three parts:
+that they are reported; then it runs the suite in three parts, each test file in a process of its own, as many at
+once as there are processors:
 
 * the contract, the errors, the bad input, the sweep, the differential test and the journal cache natively, with
   LeakSanitizer;
@@ -21,15 +22,21 @@ linked to one another to the end.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 TOP = ROOT / "build" / "asan"
 TREE, VENV, REPORTS, SUPPRESSIONS = TOP / "tree", TOP / "venv", TOP / "reports", TOP / "leaks.supp"
 PYTHON = VENV / "bin" / "python"
+
+#: pytest's exit code where it selected no test of those that a file has
+NO_TESTS = 5
 
 #: CPython compiles extensions with -fwrapv and -DNDEBUG: signed overflow would be defined, and asserts gone.
 LDFLAGS = "-fsanitize=address,undefined"
@@ -102,8 +109,6 @@ def run(*command: object, cwd: Path = ROOT, env: dict[str, str] | None = None) -
     words = [str(word) for word in command]
     code = subprocess.run(words, cwd=cwd, env=os.environ | (env or {})).returncode
     if code:
-        for report in sorted(REPORTS.glob("*")):
-            print(report.read_text(errors="replace"))
         fail(f"{' '.join(words)} ended with {code}")
 
 
@@ -118,7 +123,7 @@ def library(name: str) -> str:
     return path
 
 
-def watched(*, leaks: bool) -> dict[str, str]:
+def watched(reports: Path, *, leaks: bool) -> dict[str, str]:
     """The environment of a process that has the sanitizers."""
     # Leaks are told apart by their stacks. Without frame pointers in the interpreter the fast way of finding
     # that out stops at the first of its frames; the slow one is bearable for a few.
@@ -129,9 +134,9 @@ def watched(*, leaks: bool) -> dict[str, str]:
         # pymalloc would hide objects in its arenas
         "PYTHONMALLOC": "malloc",
         # pytest holds back what goes to standard error, and a process that ends here never shows it
-        "ASAN_OPTIONS": f"log_path={REPORTS}/asan:allocator_may_return_null=1:detect_leaks={int(leaks)}:{stacks}",
+        "ASAN_OPTIONS": f"log_path={reports}/asan:allocator_may_return_null=1:detect_leaks={int(leaks)}:{stacks}",
         "LSAN_OPTIONS": f"suppressions={SUPPRESSIONS}:print_suppressions=0",
-        "UBSAN_OPTIONS": f"log_path={REPORTS}/ubsan:print_stacktrace=1",
+        "UBSAN_OPTIONS": f"log_path={reports}/ubsan:print_stacktrace=1",
         # the native backend must be there
         "CI": "1",
         "NATIVEMEM_TEST_EXAMPLES": "150",
@@ -155,41 +160,82 @@ def build() -> None:
     SUPPRESSIONS.write_text("".join(f"leak:{frame}\n" for frame in KEPT_BY_OTHERS), encoding="utf-8")
 
 
-def clear_reports() -> None:
-    shutil.rmtree(REPORTS, ignore_errors=True)
-    REPORTS.mkdir(parents=True)
-
-
 def without(*tests: str) -> str:
     return " and ".join(f"not {test}" for test in tests)
 
 
+def new_folder(path: Path) -> Path:
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    return path
+
+
+def text_of(reports: Path) -> str:
+    return "".join(path.read_text(errors="replace") for path in sorted(reports.glob("*")))
+
+
 def check_the_checkers() -> None:
     for name, (code, report) in MISTAKES.items():
-        env = os.environ | watched(leaks="leak" in report)
-        clear_reports()
+        reports = new_folder(REPORTS)
+        env = os.environ | watched(reports, leaks="leak" in report)
         done = subprocess.run([str(PYTHON), "-c", code], env=env, cwd=TOP, capture_output=True, text=True)
-        text = "".join(path.read_text(errors="replace") for path in REPORTS.glob("*"))
+        text = text_of(reports)
         if done.returncode == 0 or report not in text:
             fail(f"{name} was not reported\n{done.stdout}{done.stderr}{text}")
         print(f"reported, as it must be: {name}", flush=True)
 
 
+class Part(NamedTuple):
+    """One process: the tests of ``path`` that ``chosen``, an expression of pytest's, does not leave out."""
+
+    path: str
+    chosen: str
+    leaks: bool
+
+    def run(self, arguments: list[str]) -> int:
+        """Prints what it said when it has ended, with the reports where it failed; returns its exit code."""
+        reports = new_folder(REPORTS / re.sub(r"\W", "-", self.path))
+        # The package is the installed one, not the tree. The cache would remember what fails under these flags;
+        # its benchmark plug-in asks git
+        plugins = ("-p", "no:cacheprovider", "-p", "no:benchmark")
+        options = ("-q", *plugins, "-m", "not touches_freed", "-k", self.chosen)
+        command = [str(PYTHON), "-c", PYTEST, *options, self.path, *arguments]
+        env = os.environ | watched(reports, leaks=self.leaks)
+        done = subprocess.run(
+            command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        code = done.returncode
+        shown = done.stdout + (text_of(reports) if code else "")
+        print(f"== {self.path}\n{shown}== {self.path}: exit code {code}", flush=True)
+        return code
+
+
+def parts() -> list[Part]:
+    """What takes longest comes first, so that no processor waits for it at the end."""
+    files: list[Path] = []
+    for path in (ROOT / name for name in LEAK_CHECKED):
+        files += path.glob("**/test_*.py") if path.is_dir() else [path]
+    files.sort(key=lambda file: (file.parent.name != "contract", -file.stat().st_size, file))
+    chosen = without("pure", "test_allocations_of_the_interpreter", MEASURED, *WITH_ENGINE)
+    return [
+        *(Part(name, without(*DISTURBED), leaks=False) for name in ENGINE),
+        *(Part(str(file.relative_to(ROOT)), chosen, leaks=True) for file in files),
+        *(Part(name, without(*DISTURBED, "pure"), leaks=False) for name in FAILING),
+    ]
+
+
 def main() -> None:
     build()
     check_the_checkers()
-    # The package is the installed one, not the tree. The cache would remember what fails under these flags;
-    # its benchmark plug-in asks git
-    plugins = ("-p", "no:cacheprovider", "-p", "no:benchmark")
-    pytest = (PYTHON, "-c", PYTEST, "-q", *plugins, "-m", "not touches_freed")
-    arguments = sys.argv[1:]
-    clear_reports()
-    chosen = without("pure", "test_allocations_of_the_interpreter", MEASURED, *WITH_ENGINE)
-    run(*pytest, "-k", chosen, *LEAK_CHECKED, *arguments, env=watched(leaks=True))
-    clear_reports()
-    run(*pytest, "-k", without(*DISTURBED, "pure"), *FAILING, *arguments, env=watched(leaks=False))
-    clear_reports()
-    run(*pytest, "-k", without(*DISTURBED), *ENGINE, *arguments, env=watched(leaks=False))
+    todo = parts()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        codes = list(pool.map(lambda part: part.run(sys.argv[1:]), todo))
+    failed = [f"{part.path} ({code})" for part, code in zip(todo, codes, strict=True) if code not in (0, NO_TESTS)]
+    if failed:
+        fail(f"failed: {', '.join(failed)}")
+    if set(codes) == {NO_TESTS}:
+        fail("no test was selected")
+    print(f"python_tests_asan: {len(todo)} parts passed")
 
 
 if __name__ == "__main__":

@@ -169,6 +169,7 @@ TESTS = {
     "src/nativemem/budgets/pressure.py": (CONTRACT, "tests/test_scopes.py", "tests/test_engine.py"),
     "src/nativemem/errors.py": ("tests/test_errors.py", CONTRACT, "tests/test_scopes.py"),
     "src/nativemem/refusals.py": ("tests/test_errors.py", CONTRACT, "tests/test_scopes.py"),
+    "src/nativemem/units.py": ("tests/test_config.py", "tests/test_quick_start.py", CONTRACT),
     "src/nativemem/sizes.py": ("tests/test_config.py", CONTRACT, "tests/test_engine.py"),
     "src/nativemem/facades.py": (
         "tests/contract/test_surface.py",

@@ -4,9 +4,10 @@ Interpreters up to 3.17 run the line of ``nativemem_autoinstall.pth``; from 3.15
 ``nativemem_autoinstall.start`` names (PEP 829), and pass over the line where that file stands beside it. Those come
 here at each start, so nothing else is imported before the variable was looked at.
 
-With that variable alone the core is all that is loaded: of the package's modules none. Everything else, and every
-case that goes wrong, is for ``nativemem.auto``, which does the same with all of the settings and says what is
-wrong. So nothing is imported here that a started interpreter does not have already, `__future__` neither.
+With that variable alone, or with ``NATIVEMEM_LIMIT`` beside it, the core is all that is loaded: of the package's
+modules none. Everything else, and every case that goes wrong, is for ``nativemem.auto``, which does the same with
+all of the settings and says what is wrong. So nothing is imported here that a started interpreter does not have
+already, `__future__` neither.
 
 pytest is not to warn that this is imported already when it looks for what to rewrite: PYTEST_DONT_REWRITE.
 """
@@ -23,7 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-#: every other variable that a start reads: where one of them is set, `nativemem.auto` sees to it
+#: what a start reads beside NATIVEMEM_AUTOINSTALL and NATIVEMEM_LIMIT: where one is set, `nativemem.auto` does it
 OTHERS = (
     "_NATIVEMEM_RUN",
     "NATIVEMEM_ALLOC_HISTO",
@@ -34,7 +35,6 @@ OTHERS = (
     "NATIVEMEM_CONTROL_SIGNAL",
     "NATIVEMEM_DISABLE",
     "NATIVEMEM_IDLE_DECAY",
-    "NATIVEMEM_LIMIT",
     "NATIVEMEM_MANAGER",
     "NATIVEMEM_PROFILE",
     "NATIVEMEM_PROFILE_RATE",
@@ -75,8 +75,8 @@ def _in_main_interpreter() -> bool:
 
 
 def _started() -> bool:
-    """Whether the engine is under the interpreter now, by the steps of `nativemem.engine.install`; False where one
-    of them was declined."""
+    """Whether the engine is under the interpreter now, with the limit that is asked for, by the steps of
+    `nativemem.engine.install`; False where one of them was declined."""
     finders: list[Any] = sys.meta_path
     if _awaited in finders:  # the folder was added twice
         return True
@@ -86,6 +86,9 @@ def _started() -> bool:
     if package is None:
         return False
     machine = _alone(os.path.join(package, "backends", "machine.py"))
+    asked = os.environ.get("NATIVEMEM_LIMIT")
+    units = None if asked is None else _alone(os.path.join(package, "units.py"))
+    limit = None if units is None else units["bytes_of"](asked)
     core = _core(package)
     if core.insides_check() is not None:
         return False
@@ -93,6 +96,11 @@ def _started() -> bool:
         return False
     if not core.engine_start(False) or core.engine_stranger(True, False) is not None:
         return False
+    if units is not None:
+        least = core.engine_budget()[0] + units["LEAST_OVER_HELD"]
+        if limit is None or not least <= limit <= units["SIZE_MAX"]:
+            return False
+        core.engine_set_limit(limit, units["reserve_of"](limit))
     finders.insert(0, _awaited)
     core.engine_catch_strays()
     core.engine_objects(True)

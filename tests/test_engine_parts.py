@@ -15,10 +15,11 @@ import pytest
 
 from nativemem.budgets.budget import Denial
 from nativemem.engine import about, install, numpy_default, process, profiling
-from nativemem.engine.install import LEAST_OVER_HELD, Installed
+from nativemem.engine.install import Installed
 from nativemem.errors import ConfigError, InvalidLayout, NativeUnavailable, OutOfMemory
 from nativemem.settings import Settings
-from nativemem.sizes import SIZE_MAX, reserve_of
+from nativemem.sizes import SIZE_MAX
+from nativemem.units import LEAST_OVER_HELD, reserve_of
 
 MIB = 1 << 20
 

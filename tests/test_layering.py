@@ -170,7 +170,7 @@ def undeclared(csrc: Path, layers: Sequence[str]) -> Iterator[str]:
 #: The rooms (folders) of the package and the modules beside them, from the lowest on. Those of one line do not use
 #: each other.
 PY_LAYERS = (
-    ("_folder", "_version", "errors"),
+    ("_folder", "_version", "errors", "units"),
     ("_lazy",),
     ("_frames", "_unraisable", "levels", "sizes", "stats"),
     ("settings", "refusals"),

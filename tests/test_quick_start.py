@@ -1,4 +1,4 @@
-"""ENG-5c: the start at every start, where no variable but NATIVEMEM_AUTOINSTALL is set: by the core alone."""
+"""ENG-5c: the start at every start, where no variable is set but what asks, or a limit: by the core alone."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 
 import nativemem
 from nativemem.backends.machine import is_free_threaded
+from nativemem.sizes import SIZE_MAX
 
 SRC = Path(__file__).parents[1] / "src"
 sys.path.insert(0, str(SRC))
@@ -41,7 +42,8 @@ def start(tmp_path: Path) -> dict[str, str]:
 
 
 def python(code: str, *flags: str, **env: str) -> subprocess.CompletedProcess[str]:
-    kept = {name: value for name, value in os.environ.items() if name not in at_start.OTHERS}
+    ours = (*at_start.OTHERS, "NATIVEMEM_LIMIT")
+    kept = {name: value for name, value in os.environ.items() if name not in ours}
     return subprocess.run(
         [sys.executable, *flags, "-c", textwrap.dedent(code)],
         capture_output=True,
@@ -92,15 +94,18 @@ def test_imports_that_are_put_off_change_nothing(start: dict[str, str]) -> None:
 def test_it_knows_every_variable_that_a_start_reads() -> None:
     """One that it did not would have no effect there."""
     text = (SRC / "nativemem" / "settings.py").read_text(encoding="utf-8")
-    read = set(re.findall(r'"(_?NATIVEMEM_\w+)"', text)) - {"NATIVEMEM_AUTOINSTALL"}
+    read = set(re.findall(r'"(_?NATIVEMEM_\w+)"', text)) - {"NATIVEMEM_AUTOINSTALL", "NATIVEMEM_LIMIT"}
     assert read == set(at_start.OTHERS) and len(read) > 10
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("NATIVEMEM_LIMIT", "1 GiB"),
         ("NATIVEMEM_LIMIT", ""),
+        ("NATIVEMEM_LIMIT", "much"),
+        ("NATIVEMEM_LIMIT", "0"),
+        ("NATIVEMEM_LIMIT", "-1"),
+        ("NATIVEMEM_LIMIT", "9999999 TiB"),
         ("NATIVEMEM_PROFILE", ""),
         ("NATIVEMEM_SECURE", "0"),
         ("NATIVEMEM_DISABLE", "1"),
@@ -112,7 +117,43 @@ def test_any_other_setting_is_for_the_package(start: dict[str, str], name: str, 
     """With the error of a wrong one, also where it is empty."""
     done = python(f"import sys; print({OURS})", **{**start, name: value})
     assert "nativemem.settings" in done.stdout
-    assert (f"ConfigError: {name}" in done.stderr or f"{name} takes" in done.stderr) is (value in ("", "yes"))
+    is_wrong = name == "NATIVEMEM_LIMIT" or value in ("", "yes")
+    assert (f"ConfigError: {name}" in done.stderr or f"{name} takes" in done.stderr) is is_wrong
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [("1 GiB", 1 << 30), (" 64MB", 64_000_000), ("5000000000", 5_000_000_000), (str(SIZE_MAX), None)],
+)
+def test_a_limit_holds_from_the_start(start: dict[str, str], text: str, limit: int | None) -> None:
+    """It is the same as with the whole package: in bytes, in what is kept beyond it, and in what it refuses."""
+    shown = """
+        core = __import__("nativemem.backends.native.loader", fromlist=["dataplane"]).dataplane
+        print(__import__("nativemem").installed().limit, core.engine_budget()[2:])
+        """
+    quick = output(f"import sys; print({OURS})\n{textwrap.dedent(shown)}", **start, NATIVEMEM_LIMIT=text)
+    assert quick[0] == QUICK and quick[1].split()[0] == str(limit)
+    whole = output("import nativemem.auto\n" + textwrap.dedent(shown), NATIVEMEM_LIMIT=text)
+    assert quick[1:] == whole
+
+
+def test_what_a_limit_refuses_from_the_start(start: dict[str, str]) -> None:
+    code = f"""
+        import sys
+        kept = []
+        try:
+            while True:
+                kept.append(bytearray(1 << 20))
+        except MemoryError:
+            print(48 < len(kept) < 64, {OURS})
+        """
+    assert output(code, **start, NATIVEMEM_LIMIT="64 MiB") == [f"True {QUICK}"]
+
+
+def test_a_limit_that_is_less_than_what_is_held(start: dict[str, str]) -> None:
+    done = python(f"import sys; print({OURS})", **start, NATIVEMEM_LIMIT="4 KiB")
+    assert done.returncode == 0 and "nativemem.auto" in done.stdout
+    assert re.search("the engine is off: install.limit: 4096 bytes is too little; the least is [0-9]+", done.stderr)
 
 
 def test_what_is_declined_the_package_says(start: dict[str, str]) -> None:

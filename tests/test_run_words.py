@@ -12,8 +12,8 @@ import pytest
 
 from nativemem.commands import run
 from nativemem.engine import startup
-from nativemem.engine.install import LEAST_OVER_HELD
 from nativemem.errors import ConfigError
+from nativemem.units import LEAST_OVER_HELD
 
 #: a line; the own words, the interpreter's options, the kind, the program, what stands before its letter
 LINES: list[tuple[str, list[str], list[str], str | None, list[str], list[str]]] = [

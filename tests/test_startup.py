@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from nativemem.engine import install, startup
-from nativemem.engine.install import LEAST_OVER_HELD
-from nativemem.sizes import reserve_of
+from nativemem.units import LEAST_OVER_HELD, reserve_of
 
 MIB = 1 << 20
 

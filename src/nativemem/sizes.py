@@ -8,24 +8,14 @@ from __future__ import annotations
 from _operator import index  # what `operator` has it from, without the rest of that
 
 from ._lazy import errors
+from .units import SIZE_MAX, bytes_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["SIZE_MAX", "format_size", "parse_size", "reserve_of"]
+__all__ = ["SIZE_MAX", "format_size", "parse_size"]
 
-#: Largest size of a block, in bytes: ``PTRDIFF_MAX`` of a 64-bit machine, on both backends.
-SIZE_MAX = (1 << 63) - 1
-
-_UNITS = {
-    "": 1,
-    "b": 1,
-    **{p + "b": 1000 ** (i + 1) for i, p in enumerate("kmgt")},
-    **{p + "ib": 1024 ** (i + 1) for i, p in enumerate("kmgt")},
-}
-_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_SPACE = " \t\n\r\f\v"
 _TAKES = "takes bytes as an int, or a string such as '64 KiB' (1024-based) or '64 MB' (1000-based)"
 
 
@@ -40,14 +30,10 @@ def parse_size(value: Any, label: str = "size", *, least: int = 0) -> int:
     (65536, 64000, 12)
     """
     if isinstance(value, str):
-        text = value.strip(_SPACE)
-        digits = text.rstrip(_LETTERS)
-        unit = _UNITS.get(text[len(digits) :].lower())
-        digits = digits.rstrip(_SPACE)
-        if unit is None or not (digits.isascii() and digits.isdecimal()):
+        found = bytes_of(value)
+        if found is None:
             raise errors.InvalidLayout(f"{label} {_TAKES}, not {errors.shown(value)}")
-        # int() refuses absurdly long digit strings with an error of its own
-        number = int(digits) * unit if len(digits) <= 20 else SIZE_MAX + 1
+        number = found
     elif isinstance(value, (bool, float)):
         raise errors.InvalidLayout(f"{label} {_TAKES}, not {errors.shown(value)}")
     else:
@@ -77,13 +63,3 @@ def format_size(n: int) -> str:
             return f"{n / (1 << shift):.1f} {unit}"
     tenths = (abs(n) * 10 + (1 << 39)) >> 40  # an int: it may be more than a float takes
     return f"{'-' * (n < 0)}{tenths // 10}.{tenths % 10} TiB"
-
-
-def reserve_of(limit: int) -> int:
-    """Bytes of a limit that are kept for small blocks beyond the rest, so that the interpreter can go on to where
-    it raises the error: a 16th, at least 64 KiB or a quarter, at most 4 MiB.
-
-    >>> reserve_of(64 << 10), reserve_of(1 << 20), reserve_of(32 << 20), reserve_of(1 << 40)
-    (16384, 65536, 2097152, 4194304)
-    """
-    return min(max(limit // 16, min(limit // 4, 64 << 10)), 4 << 20)

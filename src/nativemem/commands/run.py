@@ -12,10 +12,10 @@ import stat
 import sys
 
 from .._folder import PACKAGE
-from ..engine.install import LEAST_OVER_HELD
 from ..engine.startup import AUTOINSTALL, pack
 from ..settings import RUN, Settings
 from ..sizes import parse_size
+from ..units import LEAST_OVER_HELD
 from .files import seconds
 
 TYPE_CHECKING = False

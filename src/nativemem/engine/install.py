@@ -13,7 +13,8 @@ from .._lazy import errors, import_what_was_put_off
 from ..backends.machine import is_free_threaded
 from ..backends.selection import native_core
 from ..settings import Settings
-from ..sizes import SIZE_MAX, parse_size, reserve_of
+from ..sizes import SIZE_MAX, parse_size
+from ..units import LEAST_OVER_HELD, reserve_of
 from . import numpy_default as _numpy
 
 TYPE_CHECKING = False
@@ -35,8 +36,6 @@ __all__ = [
 
 #: reentrant: a signal handler or a finalizer may install in the middle of an install
 _lock = RLock()
-#: with less a program could not even show its own error
-LEAST_OVER_HELD = 1 << 20
 
 
 class Installed:

@@ -18,7 +18,8 @@ from .._lazy import errors, import_what_was_put_off
 from ..backends.machine import is_free_threaded
 from ..backends.selection import select, without_lock
 from ..settings import Settings
-from ..sizes import format_size, reserve_of
+from ..sizes import format_size
+from ..units import reserve_of
 from ..wrappers.histogram import percentiles
 from . import profiling
 from .install import core, install, limit_to

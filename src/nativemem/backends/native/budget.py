@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from ..._lazy import errors
 from ...config import BudgetOptions
 from ...refusals import raise_scope
-from ...sizes import reserve_of
+from ...units import reserve_of
 from ..ownership import MOST_EVENTS, Event, OwnedCore, short
 from .control import address, ffi, lib
 from .handles import own

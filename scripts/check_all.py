@@ -1,10 +1,12 @@
 """Everything that can be asked of the tree, variant by variant: `make check-all`.
 
-Usage: check_all.py [--only NAMES] [--list | --markdown]
+Usage: check_all.py [--only NAMES] [--list | --markdown | --summary]
 
 Runs the target of each variant, goes on where one fails, and keeps what each said in ``build/check-all/NAME.log``
-and one line of each in ``build/check-all/summary.txt``: its outcome, its time, its last line. Exit code: 1 where
-one failed; 75 where none failed and the machine could not do one (a tool or a system is missing); else 0.
+and how it ended in ``NAME.json``. ``summary.txt`` has one line of each variant, whenever it was run last: its
+outcome, the commit, its time, its last line. So a part at a time makes the whole table. Exit code, of those that
+were asked: 1 where one failed; 75 where none failed and the machine could not do one (a tool or a system is
+missing); else 0.
 
 The table below is the one list of variants: ``docs/ci.md`` shows it (tests/test_check_all.py), and ``.ci/run`` runs
 those that say so.
@@ -13,6 +15,7 @@ those that say so.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import shutil
@@ -25,6 +28,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / "build" / "check-all"
 NOT_HERE = 75
+OUTCOMES = "passed", "failed", "not here", "not run"
 
 
 class Variant(NamedTuple):
@@ -133,11 +137,19 @@ def missing(variant: Variant) -> str:
     return ", ".join(tools)
 
 
-def run(variant: Variant) -> tuple[str, float, str]:
-    """Outcome, seconds, the last line that it said."""
+class Outcome(NamedTuple):
+    """How a variant's last run ended. ``said``: the last line of it, or what is missing."""
+
+    outcome: str
+    commit: str = ""
+    seconds: float = 0.0
+    said: str = ""
+
+
+def run(variant: Variant, at: str) -> Outcome:
     lacks = missing(variant)
     if lacks:
-        return "not here", 0.0, f"missing: {lacks}"
+        return Outcome("not here", at, 0.0, f"missing: {lacks}")
     log = LOGS / f"{variant.name}.log"
     began = time.monotonic()
     with log.open("w", encoding="utf-8") as out:
@@ -150,7 +162,7 @@ def run(variant: Variant) -> tuple[str, float, str]:
     # make says 2 for any failure of a recipe; the recipe's own code is in its last lines
     not_here = code != 0 and any(f"Error {NOT_HERE}" in line for line in lines[-3:])
     outcome = "passed" if code == 0 else "not here" if not_here else "failed"
-    return outcome, time.monotonic() - began, lines[-1] if lines else ""
+    return Outcome(outcome, at, time.monotonic() - began, lines[-1].strip("= ") if lines else "")
 
 
 def commit() -> str:
@@ -158,14 +170,43 @@ def commit() -> str:
     return done.stdout.strip() or "no commit"
 
 
+def last(variant: Variant) -> Outcome:
+    """Of its last run, whenever that was."""
+    file = LOGS / f"{variant.name}.json"
+    return Outcome(*json.loads(file.read_text(encoding="utf-8"))) if file.exists() else Outcome("not run")
+
+
+def line(variant: Variant, outcome: Outcome) -> str:
+    text = f"{variant.name:14} {outcome.outcome:9}"
+    if outcome.commit:
+        text += f" {outcome.commit:9} {outcome.seconds:6.0f} s  {outcome.said[:120]}"
+    return text.rstrip()
+
+
+def summary() -> list[str]:
+    """A line of each variant, and how many ended in which way."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    outcomes = [last(each) for each in VARIANTS]
+    counts = {kind: sum(each.outcome == kind for each in outcomes) for kind in OUTCOMES}
+    return [
+        f"make check-all on {platform.platform()}, {cores} cores, Python {platform.python_version()}",
+        *map(line, VARIANTS, outcomes),
+        ", ".join(f"{count} {kind}" for kind, count in counts.items()),
+    ]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Runs every variant, and keeps what each said in build/check-all.")
     parser.add_argument("--only", metavar="NAMES", help="of these variants alone: names with commas between them")
     parser.add_argument("--list", action="store_true", help="say which variants there are, and do nothing")
+    parser.add_argument("--summary", action="store_true", help="how each ended when it ran last, and do nothing")
     parser.add_argument("--markdown", action="store_true", help="the table of docs/ci.md")
     options = parser.parse_args()
     if options.markdown:
         print(markdown())
+        return 0
+    if options.summary:
+        print("\n".join(summary()))
         return 0
     names = options.only.split(",") if options.only else [each.name for each in VARIANTS]
     unknown = sorted(set(names) - {each.name for each in VARIANTS})
@@ -177,24 +218,14 @@ def main() -> int:
             print(f"{each.name:14} make {each.make:32} {each.shows}")
         return 0
     LOGS.mkdir(parents=True, exist_ok=True)
-    outcomes = []
-    with (LOGS / "summary.txt").open("w", encoding="utf-8") as summary:
-
-        def tell(line: str) -> None:
-            print(line, flush=True)
-            print(line, file=summary, flush=True)
-
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        machine = f"{platform.platform()}, {cores} cores, Python {platform.python_version()}"
-        tell(f"make check-all at {commit()}, {machine}")
-        for each in chosen:
-            outcome, seconds, last = run(each)
-            outcomes.append(outcome)
-            tell(f"{each.name:14} {outcome:9} {seconds:7.0f} s  {last[:150]}")
-        left_out = [each.name for each in VARIANTS if each not in chosen]
-        if left_out:
-            tell(f"not asked: {', '.join(left_out)}")
-        tell(", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in ("passed", "failed", "not here")))
+    at, outcomes = commit(), []
+    for each in chosen:
+        outcome = run(each, at)
+        outcomes.append(outcome.outcome)
+        print(line(each, outcome), flush=True)
+        (LOGS / f"{each.name}.json").write_text(json.dumps(outcome) + "\n", encoding="utf-8")
+        (LOGS / "summary.txt").write_text("\n".join(summary()) + "\n", encoding="utf-8")
+    print(summary()[-1])
     return 1 if "failed" in outcomes else NOT_HERE if "not here" in outcomes else 0
 
 

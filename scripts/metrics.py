@@ -208,20 +208,14 @@ def build_time() -> str:
 
 def variants() -> str:
     path = ROOT / "build" / "check-all" / "summary.txt"
-    if not path.exists():
-        return NOT_RUN
-    lines = path.read_text(encoding="utf-8").splitlines()
-    if not re.match(r"\d+ passed, ", lines[-1]):  # it is under way, or was ended
-        return NOT_RUN
-    left_out = f", {lines[-2]}" if lines[-2].startswith("not asked: ") else ""
-    return f"{lines[-1]}{left_out} ({lines[0].removeprefix('make check-all at ').split(',')[0]})"
+    return path.read_text(encoding="utf-8").splitlines()[-1] if path.exists() else NOT_RUN
 
 
 METRICS = (
     Metric("C tests under AddressSanitizer, UBSan, LeakSanitizer", "100 %", "make -k c-tests-asan", passes("asan")),
     Metric("C tests under ThreadSanitizer", "100 %", "make -k c-tests-tsan", passes("tsan")),
     Metric("C tests under Valgrind", "100 %", "make -k c-tests-valgrind", passes("valgrind")),
-    Metric("variants of the build", "none failed", "make check-all", variants),
+    Metric("variants of the build", "none failed, none not run", "make check-all", variants),
     Metric("coverage of csrc", "at least 95 %", "make coverage", coverage("csrc.json", of_c)),
     Metric("coverage of src", "at least 95 %", "make coverage", coverage("src.json", of_python)),
     Metric(

@@ -67,24 +67,46 @@ def test_one_that_fails_stops_nothing(
         variant("tool", "good", "", needs=("nativemem-has-no-such-tool",)),
     )
     for only, code, verdict in (
-        (everything, 1, "1 passed, 1 failed, 2 not here"),
-        (everything[1:], 75, "1 passed, 0 failed, 2 not here"),
-        (everything[1:2], 0, "1 passed, 0 failed, 0 not here"),
+        (everything, 1, "1 passed, 1 failed, 2 not here, 0 not run"),
+        (everything[1:], 75, "1 passed, 0 failed, 2 not here, 0 not run"),
+        (everything[1:2], 0, "1 passed, 0 failed, 0 not here, 0 not run"),
     ):
         monkeypatch.setattr(check_all, "VARIANTS", only)
         monkeypatch.setattr(sys, "argv", ["check_all.py"])
         assert check_all.main() == code
-        shown = capsys.readouterr().out
-        assert shown.splitlines()[-1] == verdict
-        assert (tmp_path / "logs" / "summary.txt").read_text(encoding="utf-8") == shown
+        shown = capsys.readouterr().out.splitlines()
+        kept = (tmp_path / "logs" / "summary.txt").read_text(encoding="utf-8").splitlines()
+        assert kept[1:] == shown and shown[-1] == verdict
     assert (tmp_path / "logs" / "good.log").read_text(encoding="utf-8") == "all is well\n"
-    monkeypatch.setattr(check_all, "VARIANTS", everything)
-    monkeypatch.setattr(sys, "argv", ["check_all.py", "--only", "good"])
-    assert check_all.main() == 0
-    assert capsys.readouterr().out.splitlines()[-2:] == [
-        "not asked: bad, elsewhere, tool",
-        "1 passed, 0 failed, 0 not here",
+
+
+def test_a_part_at_a_time_makes_the_table(
+    check_all: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was run before stays, with its commit; the exit code is of what was asked."""
+    (tmp_path / "Makefile").write_text(PLANTED, encoding="utf-8")
+    monkeypatch.setattr(check_all, "ROOT", tmp_path)
+    monkeypatch.setattr(check_all, "LOGS", tmp_path / "logs")
+    monkeypatch.setattr(
+        check_all, "VARIANTS", tuple(check_all.Variant(name, name, "") for name in ("bad", "good", "elsewhere"))
+    )
+    table: list[list[str]] = []
+    for name, commit, code in (("bad", "c0", 1), ("good", "c1", 0)):
+        monkeypatch.setattr(check_all, "commit", lambda at=commit: at)
+        monkeypatch.setattr(sys, "argv", ["check_all.py", "--only", name])
+        assert check_all.main() == code
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["check_all.py", "--summary"])
+        assert check_all.main() == 0
+        table.append(capsys.readouterr().out.splitlines()[1:])
+    assert [line.split()[:3] for line in table[0][:3]] == [
+        ["bad", "failed", "c0"],
+        ["good", "not", "run"],
+        ["elsewhere", "not", "run"],
     ]
+    assert table[0][3] == "0 passed, 1 failed, 0 not here, 2 not run"
+    assert [line.split()[:3] for line in table[1][:2]] == [["bad", "failed", "c0"], ["good", "passed", "c1"]]
+    assert table[1][1].endswith(" s  all is well") and table[1][3] == "1 passed, 1 failed, 0 not here, 1 not run"
 
 
 def test_an_unknown_variant(check_all: types.ModuleType) -> None:

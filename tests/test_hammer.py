@@ -314,12 +314,14 @@ warnings.simplefilter("ignore")
 import nativemem
 from nativemem._api import load
 from nativemem.manager.collections import bound
+from nativemem.structures.intern import InternTable
 budget = nativemem.Budget("1 GiB", warn=1)
 heap = nativemem.Limited(nativemem.Heap(), budget)
 kinds = bound(load("native"))
 items, entries = kinds.BoundedDeque(100, "q"), kinds.BoundedMap(100, "q", "q")
-bits, stop = kinds.BoundedBitSet(100), threading.Event()
+bits, words, stop = kinds.BoundedBitSet(100), InternTable(), threading.Event()
 def use(i):
+    words.release(words.acquire("one"))
     with heap.alloc(100):
         entries[i] = i
         bits.add(i)

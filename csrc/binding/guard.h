@@ -24,8 +24,9 @@ static inline void nm__guard_end_two(PyCriticalSection2 *section) { PyCriticalSe
 #define NM_GUARD_OBJECT(object) \
     NM_GUARD_SECTION;           \
     PyCriticalSection_Begin(&nm__guard_section, (PyObject *)(object))
-/* Of what is the process's. */
-#define NM_GUARD_MUTEX(name) static PyMutex name
+/* Of what is the process's. In the child of a fork module.c opens each. */
+#define NM_GUARD_MUTEX(name) PyMutex name
+extern PyMutex nm__held_lock, nm__source_lock;
 #define NM_GUARD(name) \
     NM_GUARD_SECTION;  \
     PyCriticalSection_BeginMutex(&nm__guard_section, &(name))

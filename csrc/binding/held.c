@@ -7,15 +7,15 @@
 
 /* Blocks that are to be deallocated where Python code may run; each with the last reference to it. */
 static BlockObject *held_departed;
-NM_GUARD_MUTEX(held_lock);
+NM_GUARD_MUTEX(nm__held_lock);
 
 static void held_add(BlockObject *b) {
-    NM_GUARD(held_lock);
+    NM_GUARD(nm__held_lock);
     b->next_orphan = held_departed;
     held_departed = b;
 }
 static BlockObject *held_next(void) {
-    NM_GUARD(held_lock);
+    NM_GUARD(nm__held_lock);
     BlockObject *b = held_departed;
     if (b != NULL) held_departed = b->next_orphan;
     return b;

@@ -266,10 +266,16 @@ static PyObject *intern_close(PyObject *self, PyObject *unused) {
     Py_RETURN_NONE;
 }
 
+static int intern_traverse(InternObject *o, visitproc visit, void *arg) {
+    Py_VISIT(o->needs);
+    return 0;
+}
+
 static void intern_dealloc(InternObject *o) {
+    PyObject_GC_UnTrack(o);
     nm_intern_destroy(o->table);
     Py_DECREF(o->needs);
-    PyObject_Free(o);
+    PyObject_GC_Del(o);
 }
 
 static PyMethodDef intern_methods[] = {
@@ -290,8 +296,10 @@ static PyTypeObject Intern_Type = {
     .tp_name = "nativemem._dataplane.Intern",
     .tp_doc = "Owns one intern table.",
     .tp_basicsize = sizeof(InternObject),
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    /* the collector's, because a fork finds the guards of a process by it (module.c) */
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_HAVE_GC,
     .tp_dealloc = (destructor)intern_dealloc,
+    .tp_traverse = (traverseproc)intern_traverse,
     .tp_methods = intern_methods,
 };
 
@@ -302,12 +310,13 @@ static PyObject *intern_new(PyObject *module, PyObject *args) {
     Py_ssize_t shards;
     PyObject *needs;
     if (!PyArg_ParseTuple(args, "(KK)nO!", &self, &methods, &shards, &PyTuple_Type, &needs)) return NULL;
-    InternObject *o = PyObject_New(InternObject, &Intern_Type);
+    InternObject *o = PyObject_GC_New(InternObject, &Intern_Type);
     if (o == NULL) return NULL;
     nm_allocator upstream = {(void *)(uintptr_t)self, (const nm_methods *)(uintptr_t)methods};
     o->closed = false;
     o->needs = Py_NewRef(needs);
     o->table = nm_intern_create(upstream, (size_t)shards, intern_hash_of);
+    PyObject_GC_Track(o);
     if (o->table != NULL) return (PyObject *)o;
     PyObject *why = intern_failure();
     Py_DECREF(o);
@@ -316,5 +325,6 @@ static PyObject *intern_new(PyObject *module, PyObject *args) {
 
 int nm__intern_add(PyObject *module) {
     static PyMethodDef methods[] = {{"intern_new", intern_new, METH_VARARGS, "An intern table."}, {NULL, NULL, 0, NULL}};
-    return PyType_Ready(&Intern_Type) < 0 ? -1 : PyModule_AddFunctions(module, methods);
+    if (PyType_Ready(&Intern_Type) < 0 || PyModule_AddObjectRef(module, "Intern", (PyObject *)&Intern_Type) < 0) return -1;
+    return PyModule_AddFunctions(module, methods);
 }

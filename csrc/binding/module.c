@@ -76,7 +76,7 @@ static void module_open_guard(PyMutex *mutex) {
     if (!module_guard_is_mine(mutex)) *mutex = (PyMutex){0};
 }
 
-/* kinds: a tuple of the collections' types. */
+/* kinds: a tuple of the types whose objects are guards. */
 static int module_open_guard_of(PyObject *object, void *kinds) {
     if (PyObject_TypeCheck(object, &nm__allocator_type))
         module_open_guard(&atomic_load(&((AllocatorObject *)object)->guard)->ob_mutex);
@@ -86,12 +86,14 @@ static int module_open_guard_of(PyObject *object, void *kinds) {
     return 1; /* go on */
 }
 
-/* guards_open(types of collections): in a child, before anything else. */
+/* guards_open(types whose objects are guards): in a child, before anything else. The collector has to know the objects. */
 static PyObject *module_open_guards(PyObject *module, PyObject *kinds) {
     (void)module;
     if (!PyTuple_CheckExact(kinds)) return PyErr_Format(PyExc_TypeError, "guards_open: takes a tuple");
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(kinds); i++)
         if (!PyType_Check(PyTuple_GET_ITEM(kinds, i))) return PyErr_Format(PyExc_TypeError, "guards_open: takes types");
+    module_open_guard(&nm__held_lock);
+    module_open_guard(&nm__source_lock);
     PyUnstable_GC_VisitObjects(module_open_guard_of, kinds);
     Py_RETURN_NONE;
 }

@@ -34,7 +34,7 @@ typedef struct array_source {
 static PyObject *source_default_capsule; /* strong: of the standing source */
 
 /* Of all that follows here, and of the sources' own. */
-NM_GUARD_MUTEX(source_lock);
+NM_GUARD_MUTEX(nm__source_lock);
 
 /* Every array's block, by its address. */
 static nm__sites source_table;
@@ -74,7 +74,7 @@ static void source_destroy(array_source *source) {
 
 /* Makes the error of the last refusal. Runs Python code. */
 static void source_make_refusal(void) {
-    NM_GUARD(source_lock);
+    NM_GUARD(nm__source_lock);
     array_source *source = source_refused.source;
     source_refused.source = NULL;
     PyObject *allocator = Py_NewRef(source->allocator);
@@ -125,7 +125,7 @@ static PyObject *source_hold(array_source *source, size_t size, void **ptr, nm_f
 }
 
 static void *source_alloc(array_source *source, size_t size, bool zeroed) {
-    NM_GUARD(source_lock);
+    NM_GUARD(nm__source_lock);
     Pending pending = pending_set_aside();
     nm_failure failure = {NM_OUT_OF_MEMORY, size, 0, 0};
     void *ptr = NULL;
@@ -172,12 +172,12 @@ static void move_end(const Move *move) {
 }
 
 static bool source_gave(const void *ptr) {
-    NM_GUARD(source_lock);
+    NM_GUARD(nm__source_lock);
     return nm__sites_find(&source_table, ptr) != NULL;
 }
 
 static bool source_take_back(void *ptr) {
-    NM_GUARD(source_lock);
+    NM_GUARD(nm__source_lock);
     nm__site *found = nm__sites_find(&source_table, ptr);
     if (found == NULL) return false;
     Move *move = move_of(ptr);
@@ -194,7 +194,7 @@ static bool source_take_back(void *ptr) {
 }
 
 static void *source_move(void *ptr, size_t size, const nm__numpy_allocator *to_where) {
-    NM_GUARD(source_lock);
+    NM_GUARD(nm__source_lock);
     if (move_of(ptr) != NULL) return NULL;
     nm__numpy_allocator where = *to_where; /* its source may go in the midst */
     Move move = {ptr, false, source_moves};
@@ -308,7 +308,7 @@ static void *source_realloc(void *ctx, void *ptr, size_t size) {
 
 /* The last array is gone, too. */
 static void source_forget(PyObject *capsule) {
-    NM_GUARD(source_lock);
+    NM_GUARD(nm__source_lock);
     array_source *source = PyCapsule_GetPointer(capsule, NM__NUMPY_CAPSULE);
     Pending pending = pending_set_aside();
     source->forgotten = true;
@@ -371,7 +371,7 @@ static PyObject *source_swap(PyObject *module, PyObject *args) {
 }
 
 static PyObject *source_set_default(PyObject *module, PyObject *capsule) {
-    NM_GUARD(source_lock);
+    NM_GUARD(nm__source_lock);
     (void)module;
     array_source *source = NULL;
     if (capsule != Py_None) {
@@ -387,7 +387,7 @@ static PyObject *source_set_default(PyObject *module, PyObject *capsule) {
 }
 
 static PyObject *source_allocator_of(PyObject *module, PyObject *address) {
-    NM_GUARD(source_lock);
+    NM_GUARD(nm__source_lock);
     (void)module;
     const void *ptr = PyLong_AsVoidPtr(address);
     if (ptr == NULL && PyErr_Occurred()) return NULL;
@@ -400,13 +400,13 @@ static PyObject *source_allocator_of(PyObject *module, PyObject *address) {
 }
 
 static PyObject *source_in_use(PyObject *module, PyObject *unused) {
-    NM_GUARD(source_lock);
+    NM_GUARD(nm__source_lock);
     (void)module, (void)unused;
     return Py_BuildValue("(nn)", (Py_ssize_t)nm__array_sources.live, (Py_ssize_t)source_bytes);
 }
 
 static PyObject *source_last_refusal(PyObject *module, PyObject *unused) {
-    NM_GUARD(source_lock);
+    NM_GUARD(nm__source_lock);
     (void)module, (void)unused;
     if (source_refused.source != NULL) source_make_refusal();
     return Py_NewRef(source_refusal == NULL ? Py_None : source_refusal);

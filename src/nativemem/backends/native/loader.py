@@ -47,7 +47,7 @@ def _load_dataplane() -> Any:
 dataplane = _load_dataplane()
 
 if hasattr(dataplane, "guards_open") and hasattr(os, "register_at_fork"):  # without the interpreter's lock
-    _guarded = (dataplane.Ring, dataplane.TableMap, dataplane.TableSet, dataplane.Bits)
+    _guarded = (dataplane.Ring, dataplane.TableMap, dataplane.TableSet, dataplane.Bits, dataplane.Intern)
     os.register_at_fork(after_in_child=lambda: dataplane.guards_open(_guarded))
 
 

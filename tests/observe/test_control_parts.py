@@ -223,7 +223,10 @@ def test_a_profile_is_begun_and_ended(tmp_path: Path, monkeypatch: pytest.Monkey
         "pid": os.getpid(),
         "profile": begun,
     }
-    assert answer(do="start", path="other") == {"error": "a profile: one is running in the process"}
+    assert answer(do="start", path="other") == {
+        "error": "a profile: one is running in the process",
+        "suggestion": "stop it first",
+    }
     assert answer(do="stop") == {"profile": begun} and answer(do="stop") == {"profile": None}
     assert profiling.ended == 2
     for bad in ({"rate": 0}, {"rate": True}, {"path": 7}):
@@ -264,7 +267,8 @@ def test_what_is_no_request() -> None:
     wrong = {"error": 'a request is a line of JSON, as {"do": "status"}'}
     for line in (b"", b"\n", b"{", b"3", b"[1]", b"{}", b'{"do": []}', b'{"do": "none"}', b"[" * 100_000, b"\xff"):
         assert json.loads(control._answer(line)) == wrong
-    assert answer(do="snapshot", sites=-1) == {"error": "sites: takes a whole number of 0 or more, not -1"}
+    refused = answer(do="snapshot", sites=-1)
+    assert refused["error"] == "sites: takes a whole number of 0 or more, not -1" and refused["suggestion"]
     assert answer(do="snapshot")["sites"] == [] and answer(do="snapshot")["snapshot"] == 1
 
 
@@ -613,6 +617,7 @@ def test_a_connection_waits_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
         (b'{"a": 1}', ConnectionResetError, "^the process gave no whole answer$"),
         (b"", ConnectionResetError, "^the process gave no whole answer$"),
         (b'{"error": "no such thing"}\n', NativeMemError, "^no such thing"),
+        (b'{"error": "no such thing", "suggestion": "stop it first"}\n', NativeMemError, "^no such thing"),
     ],
 )
 def test_what_an_answer_is(
@@ -642,7 +647,10 @@ def test_what_an_answer_is(
     if raises is None:
         assert call() == {"a": 1}
     else:
-        with pytest.raises(raises, match=words):
+        with pytest.raises(raises, match=words) as caught:
             call()
+        if raises is NativeMemError:
+            advice = "stop it first" if b"suggestion" in said else "the process itself declined"
+            assert caught.value.suggestion == advice  # type: ignore[attr-defined]
     kind = (socket.AF_UNIX, socket.SOCK_STREAM)
     assert asked == [kind, "at", b'{"do": "status", "more": 3}\n', "closed"]

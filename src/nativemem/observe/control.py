@@ -184,7 +184,7 @@ def _answer(line: bytes) -> bytes:
         request = json.loads(line)
         answer = _ANSWERS[request["do"]](request)
     except (NativeMemError, OSError) as error:
-        answer = {"error": str(error)}
+        answer = {"error": str(error), "suggestion": getattr(error, "suggestion", "")}
     except (ValueError, TypeError, KeyError, RecursionError):
         answer = {"error": f"a request is a line of JSON, as {json.dumps({'do': 'status'})}"}
     return json.dumps(answer).encode() + b"\n"
@@ -394,5 +394,5 @@ def ask(path: str, /, *, patience: float = 10.0, **request: Any) -> dict[str, An
         raise ConnectionResetError("the process gave no whole answer")
     answer = json.loads(line)
     if "error" in answer:
-        raise NativeMemError(answer["error"])
+        raise NativeMemError(answer["error"], suggestion=answer.get("suggestion") or "the process itself declined")
     return answer

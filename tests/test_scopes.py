@@ -1699,6 +1699,31 @@ class TestLife:
             """
         ) == ["True"]
 
+    def test_under_the_debug_hooks(self) -> None:
+        """What was freed is filled there, so that code that still reads an entry fails at once."""
+        assert output(
+            """
+            import contextvars
+            def generate():
+                with b:
+                    yield
+            async def task():
+                with b:
+                    await asyncio.sleep(0)
+            async def tasks():
+                with a:
+                    await asyncio.gather(*(task() for _ in range(5)))
+            for _ in range(50):
+                with a: pass
+                with a, b: some(10)
+                for _ in generate(): pass
+                contextvars.copy_context().run(a(some), 10)
+            asyncio.run(tasks())
+            print("ok")
+            """,
+            PYTHONMALLOC="debug",
+        ) == ["ok"]
+
     def test_a_stranger_in_the_variable(self) -> None:
         """OWN-1: code that copies contexts by hand, as some frameworks do, sets it."""
         assert output(

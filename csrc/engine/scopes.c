@@ -145,17 +145,16 @@ static void scope_step_back(int was_on) {
     nm__collections_go_on(was_on);
 }
 
-/* An entry of another context may go as soon as it is no longer the thread's turn. */
+/* An entry of another context may go as soon as it is no longer the thread's turn, and one of this context with the variable's
+ * value, which may be all that has it. */
 #ifdef Py_GIL_DISABLED
 static void scope_share(EntryObject *e) { PyUnstable_EnableTryIncRef((PyObject *)e); } /* before another thread knows it */
 static EntryObject *scope_hold(EntryObject *e) { /* NULL: it is going */
     return e != NULL && PyUnstable_TryIncRef((PyObject *)e) ? e : NULL;
 }
-static void scope_release(EntryObject *e) { Py_XDECREF((PyObject *)e); }
 #else
 static void scope_share(EntryObject *e) { (void)e; }
-static EntryObject *scope_hold(EntryObject *e) { return e; }
-static void scope_release(EntryObject *e) { (void)e; }
+static EntryObject *scope_hold(EntryObject *e) { return (EntryObject *)Py_XNewRef((PyObject *)e); }
 #endif
 
 static bool scope_push(OwnerObject *owner, PyThreadState *thread) {
@@ -386,7 +385,7 @@ static bool scope_end_entry(EntryObject *e, PyThreadState *thread) {
         bool nests = e->context == thread->context && e->token != NULL && before == e && top == e->covered;
         done = (nests && nm__active_set_back(e->token)) || nm__active_set_innermost(top, NULL);
     }
-    scope_release(top);
+    Py_XDECREF(top);
     return done;
 }
 
@@ -417,7 +416,7 @@ static bool scope_leave(OwnerObject *owner, PyThreadState *thread, ScopeMisuse *
     if (done) nm__owner_collect_retired();
     nm__entry_collect_orphans();
     for (int i = 0; i < 5; i++) Py_XDECREF(held[i]); /* may run code */
-    scope_release(e);
+    Py_XDECREF(e);
     return done;
 }
 

@@ -149,6 +149,8 @@
 #define NM_SCOPE_TURN 8
 /* Lists of open entries, by the generator that each was made in. A power of two. */
 #define NM_SCOPE_LISTS 256
+/* Entries that are kept for the next: as many as scopes are mostly within each other, 200 bytes each. */
+#define NM_SCOPE_SPARES 8
 
 /* The overdraft; docs/decisions/0032-overdraft.md. All in bytes.
  * The largest block that may be overdrawn: larger ones are refused on the spot, which code bears better than to have them

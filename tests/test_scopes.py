@@ -1713,9 +1713,14 @@ class TestLife:
             async def tasks():
                 with a:
                     await asyncio.gather(*(task() for _ in range(5)))
+            def deep(n):
+                with a:
+                    return deep(n - 1) if n else contextvars.copy_context()
+            kept = []
             for _ in range(50):
                 with a: pass
                 with a, b: some(10)
+                kept.append(deep(20))  # contexts that keep ended entries
                 for _ in generate(): pass
                 contextvars.copy_context().run(a(some), 10)
             asyncio.run(tasks())

@@ -16,9 +16,7 @@ EntryObject *nm__active_innermost(void) {
 /* Before 3.12 a collection may run in the midst of it, and finalizers that set variables as well: the interpreter is not
  * made for that. */
 bool nm__active_set_innermost(EntryObject *e, PyObject **kept) {
-    int was_on = nm__collections_stop();
     PyObject *token = PyContextVar_Set(active_variable, e == NULL ? Py_None : (PyObject *)e);
-    nm__collections_go_on(was_on);
     if (token == NULL) { /* where there is no memory for the token alone, the variable is set all the same */
         PyObject *kind, *error, *trace;
         PyErr_Fetch(&kind, &error, &trace);
@@ -36,9 +34,7 @@ bool nm__active_set_innermost(EntryObject *e, PyObject **kept) {
 }
 
 bool nm__active_set_back(PyObject *token) {
-    int was_on = nm__collections_stop();
     bool done = PyContextVar_Reset(active_variable, token) == 0;
-    nm__collections_go_on(was_on);
     if (!done) PyErr_Clear();
     return done;
 }
@@ -55,8 +51,8 @@ static void active_take_if_inner(EntryObject *e, const PyThreadState *thread, En
 
 /* The newest that counts. But generators may have been resumed since it was made: within it, if it is the context's, and
  * they slept when it was made; if it is a generator's, within that. */
-static EntryObject *active_find_in_context(const PyThreadState *thread, bool *unsettled) {
-    EntryObject *e = nm__active_innermost(), *inner = NULL;
+static EntryObject *active_find_in_context(const PyThreadState *thread, EntryObject *innermost, bool *unsettled) {
+    EntryObject *e = innermost, *inner = NULL;
     bool late = false; /* inherited when what stood there had ended: then so had those further out */
     *unsettled = false;
     for (; e != NULL; e = e->outer) {
@@ -112,8 +108,8 @@ EntryObject *nm__active_find_stray(const PyThreadState *thread, size_t *depth) {
     return stray;
 }
 
-EntryObject *nm__active_find(const PyThreadState *thread, bool *unsettled) {
-    EntryObject *e = active_find_in_context(thread, unsettled);
+EntryObject *nm__active_find(const PyThreadState *thread, EntryObject *innermost, bool *unsettled) {
+    EntryObject *e = active_find_in_context(thread, innermost, unsettled);
     size_t depth;
     EntryObject *stray = !nm__charge_roams() ? NULL : nm__active_find_stray(thread, &depth);
     if (stray == NULL || stray == e) return e;
@@ -122,15 +118,11 @@ EntryObject *nm__active_find(const PyThreadState *thread, bool *unsettled) {
     return at < depth || (at == depth && e != NULL && e->stray == stray) ? e : stray;
 }
 
-void nm__active_sync(PyThreadState *thread) {
+static void active_sync(PyThreadState *thread, bool at_home, EntryObject *innermost) {
     nm__now *now = &nm__charge_now;
-    bool unsettled = false;
-    if (now->aside) return;
-    /* Another interpreter may have a thread state and a context version like ours; what the variable remembers by them is
-     * not for it, and it may have a lock of its own. */
-    bool at_home = PyThreadState_GetInterpreter(thread) == nm__scope_home, was_in = now->owner != NULL;
+    bool unsettled = false, was_in = now->owner != NULL;
     nm__engine_begin_turn();
-    EntryObject *e = at_home ? nm__active_find(thread, &unsettled) : NULL;
+    EntryObject *e = at_home ? nm__active_find(thread, innermost, &unsettled) : NULL;
     nm__owner *o = e == NULL ? NULL : e->owner->owner;
     nm__owner_hold(o);
     now->version = nm__charge_version(thread);
@@ -143,6 +135,18 @@ void nm__active_sync(PyThreadState *thread) {
     nm__owner_enter(o);
     nm__owner_release(o);
     if (o == NULL && was_in && at_home) nm__owner_stop_looking();
+}
+
+void nm__active_sync_to(PyThreadState *thread, EntryObject *innermost) {
+    if (!nm__charge_now.aside) active_sync(thread, true, innermost);
+}
+
+/* Another interpreter may have a thread state and a context version like ours; what the variable remembers by them is not for
+ * it, and it may have a lock of its own. */
+void nm__active_sync(PyThreadState *thread) {
+    if (nm__charge_now.aside) return;
+    bool at_home = PyThreadState_GetInterpreter(thread) == nm__scope_home;
+    active_sync(thread, at_home, at_home ? nm__active_innermost() : NULL);
 }
 
 int nm__active_add(PyObject *module) {

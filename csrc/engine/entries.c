@@ -82,6 +82,46 @@ void nm__entry_collect_orphans(void) {
     }
 }
 
+/* Entries come and go with each scope: what a few of them were in is kept. */
+#ifdef Py_GIL_DISABLED
+static EntryObject *entry_take_spare(void) { return NULL; }
+static bool entry_keep(EntryObject *e) { return (void)e, false; }
+#else
+static struct {
+    EntryObject *first; /* by `next` */
+    size_t count;
+} entry_spares;
+
+static EntryObject *entry_take_spare(void) {
+    EntryObject *e = entry_spares.first;
+    if (e == NULL) return NULL;
+    entry_spares.first = e->next;
+    entry_spares.count--;
+    return (EntryObject *)PyObject_Init((PyObject *)e, &nm__entry_type);
+}
+
+static bool entry_keep(EntryObject *e) {
+    if (entry_spares.count == NM_SCOPE_SPARES) return false;
+    e->next = entry_spares.first;
+    entry_spares.first = e;
+    entry_spares.count++;
+    return true;
+}
+#endif
+
+EntryObject *nm__entry_new(void) {
+    static uint64_t made;
+    EntryObject *e = entry_take_spare();
+    if (e == NULL) e = PyObject_GC_New(EntryObject, &nm__entry_type);
+    if (e == NULL) return NULL;
+    memset((char *)e + sizeof(PyObject), 0, sizeof *e - sizeof(PyObject));
+    nm__engine_begin_turn();
+    nm__charge_scopes.entries++;
+    e->number = ++made;
+    nm__engine_end_turn();
+    return e;
+}
+
 static void entry_dealloc(EntryObject *e) {
     if (!e->ended && e->roams && e->list != NULL && nm__entry_home(e) != NULL) {
         Py_SET_REFCNT((PyObject *)e, 1); /* the list's; nothing else has it */
@@ -103,7 +143,7 @@ static void entry_dealloc(EntryObject *e) {
     Py_XDECREF(e->context);
     Py_XDECREF(e->token);
     Py_XDECREF(e->asleep);
-    PyObject_GC_Del(e);
+    if (!entry_keep(e)) PyObject_GC_Del(e);
     nm__engine_begin_turn();
     nm__charge_scopes.entries--;
     nm__engine_end_turn();

@@ -33,6 +33,9 @@ typedef struct EntryObject {
 } EntryObject;
 
 extern PyTypeObject nm__entry_type;
+/* An entry that is of nothing yet, not tracked, and counted in nm__charge_scopes: to be given back, as any. NULL with an error
+ * set: no memory. */
+EntryObject *nm__entry_new(void);
 
 /* A thread has a stack of the exceptions that are being handled, and each generator that runs has its item there, the
  * innermost on top: so it tells which generators run in the thread. Items may be other extensions', whose generators

@@ -14,6 +14,11 @@ const nm__frame *nm__frame_innermost(const PyThreadState *thread) {
 #endif
 }
 const nm__frame *nm__frame_outer(const nm__frame *frame) { return frame_skip_others(frame->previous); }
+const nm__frame *nm__frame_calling(const PyThreadState *thread) {
+    const nm__frame *frame = nm__frame_innermost(thread);
+    while (frame != NULL && _PyFrame_IsIncomplete((nm__frame *)(uintptr_t)frame)) frame = nm__frame_outer(frame);
+    return frame;
+}
 
 #if PY_VERSION_HEX >= 0x030E0000
 PyCodeObject *nm__frame_code(const nm__frame *frame) {
@@ -120,6 +125,7 @@ int nm__frame_handler(const nm__frame *frame) {
 #else
 const nm__frame *nm__frame_innermost(const PyThreadState *thread) { return thread->frame; }
 const nm__frame *nm__frame_outer(const nm__frame *frame) { return frame->f_back; }
+const nm__frame *nm__frame_calling(const PyThreadState *thread) { return thread->frame; }
 PyCodeObject *nm__frame_code(const nm__frame *frame) { return frame->f_code; }
 int nm__frame_instruction_offset(const nm__frame *frame) { return frame->f_lasti * (int)sizeof(_Py_CODEUNIT); }
 PyObject *nm__frame_globals(const nm__frame *frame) { return frame->f_globals; }

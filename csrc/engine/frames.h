@@ -7,6 +7,8 @@
 
 const nm__frame *nm__frame_innermost(const PyThreadState *thread); /* NULL: no Python code runs */
 const nm__frame *nm__frame_outer(const nm__frame *frame);
+/* The one that PyThreadState_GetFrame makes an object for: not one whose function has not come to its first line. */
+const nm__frame *nm__frame_calling(const PyThreadState *thread);
 PyCodeObject *nm__frame_code(const nm__frame *frame); /* borrowed */
 /* The instruction as it was before it was specialized; *special: as it is now. -1: it has not begun. */
 int nm__frame_opcode(const nm__frame *frame, int *special);

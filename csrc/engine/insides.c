@@ -78,15 +78,11 @@ const void *nm__insides_item_of(PyFrameObject *f) {
 }
 #endif
 
-bool nm__insides_is_at_with(PyFrameObject *f) {
-    PyCodeObject *code = PyFrame_GetCode(f);
-#if PY_VERSION_HEX >= 0x030B0000
-    bool is = nm__frame_is_with_at(code, PyFrame_GetLasti(f));
-#else
-    bool is = nm__frame_is_with_at(code, f->f_lasti * (int)sizeof(_Py_CODEUNIT));
-#endif
-    Py_DECREF(code);
-    return is;
+nm__caller nm__insides_caller(const PyThreadState *thread) {
+    const nm__frame *frame = nm__frame_calling(thread);
+    if (frame == NULL) return (nm__caller){.flags = 0};
+    const PyCodeObject *code = nm__frame_code(frame);
+    return (nm__caller){code->co_flags, nm__frame_is_with_at(code, nm__frame_instruction_offset(frame))};
 }
 
 /* ---- what runs ---------------------------------------------------------------------------------------- */

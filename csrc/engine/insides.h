@@ -62,8 +62,14 @@ bool nm__insides_is_for_interned(const PyThreadState *thread, size_t size);
 /* Of the frame of a generator or coroutine: its item on the stack of handled exceptions, which a thread has it on while it
  * runs. NULL: it has ended. To be compared, not to be read. */
 const void *nm__insides_item_of(PyFrameObject *f);
-/* Whether the frame is in the midst of the instruction that begins a `with`, which ends its scope before the frame ends.
- * false where that cannot be seen, under a tracer. */
-bool nm__insides_is_at_with(PyFrameObject *f);
+/* The Python function that called us. */
+typedef struct nm__caller {
+    int flags; /* of its code: 0 where no Python code runs */
+    /* It is in the midst of the instruction that begins a `with`, which ends its scope before the frame ends. false where that
+     * cannot be seen, under a tracer. */
+    bool is_at_with;
+} nm__caller;
+/* Makes no object for the frame, which most have not got. */
+nm__caller nm__insides_caller(const PyThreadState *thread);
 
 #endif

@@ -121,6 +121,8 @@ static void check_in_steps(PyThreadState *thread, PyFrameObject *f) {
 #else
         !check_holds(nm__frame_innermost(thread) == f, "the frame that runs") ||
 #endif
+        !check_holds(nm__frame_calling(thread) == nm__frame_innermost(thread), "the frame that calls") ||
+        !check_holds((nm__insides_caller(thread).flags & CO_GENERATOR) != 0, "what the code is of") ||
         !check_holds(check_call(thread, f), "the instruction that runs"))
         return;
     check_holds(nm__insides_globals(thread, &at) == check.globals, "the globals of what runs");
@@ -150,11 +152,12 @@ static PyObject *check_probe(PyObject *module, PyObject *args) {
         case AT_WITH:
             nm__insides_note_places(thread, places);
             check_holds(places[0].handler < 0, "the handlers of what runs");
-            check_holds(check_is_monitored(thread) || nm__insides_is_at_with(f), "the instruction that begins a with");
+            check_holds(check_is_monitored(thread) || nm__insides_caller(thread).is_at_with,
+                        "the instruction that begins a with");
             check.stage = AFTER_WITH;
             break;
         case AFTER_WITH:
-            check_holds(!nm__insides_is_at_with(f), "the instruction that ends a with");
+            check_holds(!nm__insides_caller(thread).is_at_with, "the instruction that ends a with");
             check.stage = IDLE;
             break;
         case IDLE: break;

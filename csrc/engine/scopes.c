@@ -20,8 +20,6 @@ static struct {
 /* Slots of the budget's class and its core's, as they were met first: they are read at each entry and each exit. */
 static PyMemberDescrObject *scope_core_slot, *scope_owner_slot;
 
-static uint64_t scope_entered; /* entries ever made: the number of the newest */
-
 #define SCOPE_GENERATOR (CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR)
 
 #define SCOPE_ROAMS (CO_GENERATOR | CO_ASYNC_GENERATOR)
@@ -41,20 +39,12 @@ static int scope_flags_of(PyFrameObject *f) {
     return flags & SCOPE_GENERATOR;
 }
 
-/* The frame of the Python function that called us, a new reference. NULL: no memory to find out, with the error set.
- * Asks for no memory where the frame is known already. */
-static PyFrameObject *scope_calling_frame(PyThreadState *thread) {
-    PyFrameObject *f = PyThreadState_GetFrame(thread);
-    if (f == NULL) PyErr_NoMemory();
-    return f;
-}
-
 /* What an entry that `with` does not end with its frame may be left by later. Of a generator or coroutine: those that
  * it runs in, up to the first plain function; one of them goes on in the scope when it has ended. Of a plain function:
  * the innermost generator that it runs in, which may leave it when it is resumed in another context, with the coroutines
- * in between. A tuple, or None; NULL with an error set. *flags: of all. */
-static PyObject *scope_callers_of(PyFrameObject *f, int *flags) {
-    PyObject *list = PyList_New(0), *tuple = NULL;
+ * in between. *callers: a tuple, or as it was; *flags: of all. false with an error set. */
+static bool scope_find_callers(PyFrameObject *f, int *flags, PyObject **callers) {
+    PyObject *list = PyList_New(0);
     bool is_plain = *flags == 0, goes_on = list != NULL;
     PyFrameObject *back = goes_on ? PyFrame_GetBack(f) : NULL;
     while (back != NULL) {
@@ -67,24 +57,23 @@ static PyObject *scope_callers_of(PyFrameObject *f, int *flags) {
         back = next;
     }
     bool is_needed = list != NULL && PyList_GET_SIZE(list) > 0 && (!is_plain || (*flags & SCOPE_ROAMS));
-    if (!PyErr_Occurred()) tuple = is_needed ? PyList_AsTuple(list) : Py_NewRef(Py_None);
+    if (is_needed && !PyErr_Occurred()) *callers = PyList_AsTuple(list);
     Py_XDECREF(list);
-    return tuple;
+    return !PyErr_Occurred();
 }
 
-static PyObject *scope_asleep(const EntryObject *outer, const PyThreadState *thread) {
+/* *asleep: a tuple, or as it was. false with an error set. */
+static bool scope_find_asleep(const EntryObject *outer, const PyThreadState *thread, PyObject **asleep) {
     PyObject *list = NULL;
-    for (const EntryObject *e = outer; e != NULL && e->of_generators; e = e->outer) {
+    bool done = true;
+    for (const EntryObject *e = outer; done && e != NULL && e->of_generators; e = e->outer) {
         if (nm__entry_is_over(e) || e->context != thread->context || nm__entry_is_active(e, thread)) continue;
-        if (list == NULL && (list = PyList_New(0)) == NULL) return NULL;
-        if (PyList_Append(list, (PyObject *)e) < 0) {
-            Py_DECREF(list);
-            return NULL;
-        }
+        if (list == NULL) list = PyList_New(0);
+        done = list != NULL && PyList_Append(list, (PyObject *)e) == 0;
     }
-    PyObject *tuple = list == NULL ? Py_NewRef(Py_None) : PyList_AsTuple(list);
+    if (done && list != NULL) done = (*asleep = PyList_AsTuple(list)) != NULL;
     Py_XDECREF(list);
-    return tuple;
+    return done;
 }
 
 /* As PyObject_GetAttr: of a slot without a search, where no other thread can change it meanwhile. */
@@ -111,8 +100,8 @@ static PyObject *scope_read(PyObject *object, PyObject *name, PyMemberDescrObjec
 #endif
 
 /* budget._core: a new reference; NULL with an error set. */
-static PyObject *scope_core_of(PyObject *budget) {
-    if (PyInterpreterState_Get() == nm__scope_home) return scope_read(budget, scope_names.core, &scope_core_slot);
+static PyObject *scope_core_of(PyObject *budget, PyThreadState *thread) {
+    if (PyThreadState_GetInterpreter(thread) == nm__scope_home) return scope_read(budget, scope_names.core, &scope_core_slot);
     PyErr_SetString(PyExc_RuntimeError, "only the interpreter that imported nativemem first has owners");
     return NULL;
 }
@@ -157,61 +146,55 @@ static void scope_share(EntryObject *e) { (void)e; }
 static EntryObject *scope_hold(EntryObject *e) { return (EntryObject *)Py_XNewRef((PyObject *)e); }
 #endif
 
-static bool scope_push(OwnerObject *owner, PyThreadState *thread) {
-    PyFrameObject *frame = scope_calling_frame(thread);
-    if (frame == NULL) return false;
-    int flags = scope_flags_of(frame);
-    bool is_plain = flags == 0, ends_first = nm__insides_is_at_with(frame);
-    bool runs_in_none = thread->exc_info->previous_item == NULL || !SCOPE_READS_FRAMES;
-    PyObject *callers = ends_first || runs_in_none ? Py_NewRef(Py_None) : scope_callers_of(frame, &flags);
-    if (is_plain || !SCOPE_READS_FRAMES) Py_CLEAR(frame);
-    EntryObject *outer = (EntryObject *)Py_XNewRef((PyObject *)nm__active_innermost());
-    PyObject *asleep = callers == NULL ? NULL : !is_plain && ends_first ? Py_NewRef(Py_None) : scope_asleep(outer, thread);
-    int was_on = scope_step_aside();
-    EntryObject *e = asleep == NULL ? NULL : PyObject_GC_New(EntryObject, &nm__entry_type);
-    if (e == NULL) {
-        scope_step_back(was_on);
-        nm__active_sync(thread);
-        Py_XDECREF(callers);
-        Py_XDECREF(asleep);
-        Py_XDECREF(outer);
-        Py_XDECREF(frame);
-        return false;
+/* The frames that an entry counts with, and those that it may be left by. A plain function's frame, which has no object mostly,
+ * is none of them, so that it is asked for where another may be. false with an error set: no memory. */
+static bool scope_note_frames(EntryObject *e, nm__caller caller, PyThreadState *thread) {
+    int flags = caller.flags & SCOPE_GENERATOR;
+    bool is_plain = flags == 0, looks_out = !caller.is_at_with && thread->exc_info->previous_item != NULL;
+    e->of_with = caller.is_at_with;
+    if (SCOPE_READS_FRAMES && (!is_plain || looks_out)) {
+        PyFrameObject *frame = PyThreadState_GetFrame(thread);
+        if (frame == NULL) PyErr_NoMemory();
+        if (frame == NULL || (looks_out && !scope_find_callers(frame, &flags, &e->callers))) {
+            Py_XDECREF(frame);
+            return false;
+        }
+        if (is_plain) Py_DECREF(frame);
+        else e->frame = frame;
+        PyFrameObject *home = nm__entry_home(e);
+        e->item = home == NULL ? NULL : nm__insides_item_of(home);
+        e->roams = (flags & SCOPE_ROAMS) != 0;
     }
-    scope_share(e);
-    nm__engine_begin_turn();
-    nm__charge_scopes.entries++;
-    e->number = ++scope_entered;
-    nm__engine_look_for_scopes(true);
-    nm__engine_end_turn();
-    if (asleep == Py_None) Py_CLEAR(asleep);
-    if (callers == Py_None) Py_CLEAR(callers);
-    size_t depth;
-    e->stray = nm__charge_roams() ? (EntryObject *)Py_XNewRef((PyObject *)nm__active_find_stray(thread, &depth)) : NULL;
-    e->owner = (OwnerObject *)Py_NewRef(owner);
-    e->outer = outer;
-    e->frame = frame;
-    e->callers = callers;
-    e->item = nm__entry_home(e) == NULL ? NULL : nm__insides_item_of(nm__entry_home(e));
-    e->context = e->token = NULL;
-    e->covered = nm__active_innermost(); /* what a finalizer has entered since `outer` was asked for, too */
-    e->asleep = asleep;
-    e->ended = e->elsewhere = false;
-    e->of_generators = e->frame != NULL || (outer != NULL && outer->of_generators);
-    e->roams = SCOPE_READS_FRAMES && (flags & SCOPE_ROAMS) != 0;
-    e->of_with = ends_first;
-    e->list = NULL;
-    bool done = nm__active_set_innermost(e, &e->token);
+    e->of_generators = e->frame != NULL || (e->outer != NULL && e->outer->of_generators);
+    return (!is_plain && caller.is_at_with) || scope_find_asleep(e->outer, thread, &e->asleep);
+}
+
+/* Nothing here runs code: neither between what is asked of the context and the answer, nor for the memory that it takes. */
+static bool scope_push(OwnerObject *owner, nm__caller caller, PyThreadState *thread) {
+    int was_on = scope_step_aside();
+    EntryObject *innermost = nm__active_innermost(), *e = nm__entry_new();
+    bool done = e != NULL;
+    if (done) {
+        scope_share(e);
+        e->owner = (OwnerObject *)Py_NewRef(owner);
+        e->outer = (EntryObject *)Py_XNewRef((PyObject *)innermost);
+        e->covered = innermost;
+        size_t depth;
+        if (nm__charge_roams()) e->stray = (EntryObject *)Py_XNewRef((PyObject *)nm__active_find_stray(thread, &depth));
+        done = scope_note_frames(e, caller, thread) && nm__active_set_innermost(e, &e->token);
+    }
     if (done) {
         e->context = Py_NewRef(thread->context);
         nm__engine_begin_turn();
+        nm__engine_look_for_scopes(true);
         nm__entry_list(e);
         nm__engine_end_turn();
+        PyObject_GC_Track(e);
+        innermost = e;
     }
-    PyObject_GC_Track(e);
-    Py_DECREF(e);
+    Py_XDECREF(e);
     scope_step_back(was_on);
-    nm__active_sync(thread);
+    nm__active_sync_to(thread, innermost);
     return done;
 }
 
@@ -226,7 +209,7 @@ typedef enum ScopeMisuseKind {
 
 typedef struct ScopeMisuse {
     ScopeMisuseKind kind;
-    PyObject *context;    /* that it was entered in; a reference, as the next one */
+    PyObject *context; /* that it was entered in; a reference, as the next one */
     OwnerObject *another; /* that is left open inside */
     bool ended;
 } ScopeMisuse;
@@ -234,23 +217,22 @@ typedef struct ScopeMisuse {
 static void misuse_raise(PyObject *core, const ScopeMisuse *wrong, PyObject *exception);
 
 /* false with an error set. */
-static bool scope_may_begin(PyObject *core) {
-    if (SCOPE_READS_FRAMES) return true;
-    PyFrameObject *frame = scope_calling_frame(PyThreadState_Get());
-    bool may = frame != NULL && (scope_flags_of(frame) & SCOPE_ROAMS) == 0;
-    if (frame != NULL && !may) misuse_raise(core, &(ScopeMisuse){MISUSE_IN_GENERATOR, NULL, NULL, false}, Py_None);
-    Py_XDECREF(frame);
-    return may;
+static bool scope_may_begin(PyObject *core, nm__caller caller) {
+    if (SCOPE_READS_FRAMES || (caller.flags & SCOPE_ROAMS) == 0) return true;
+    misuse_raise(core, &(ScopeMisuse){MISUSE_IN_GENERATOR, NULL, NULL, false}, Py_None);
+    return false;
 }
 
 /* In C, as leaving is: an exception of a signal's handler, say, would else get between what has been done and `with`. */
 static PyObject *scope_enter(PyObject *module, PyObject *budget) {
     (void)module;
-    PyObject *core = scope_core_of(budget), *owner = core == NULL ? NULL : scope_owner_of(core, true);
-    bool may = owner != NULL && scope_may_begin(core);
+    PyThreadState *thread = PyThreadState_Get();
+    PyObject *core = scope_core_of(budget, thread), *owner = core == NULL ? NULL : scope_owner_of(core, true);
+    nm__caller caller = nm__insides_caller(thread);
+    bool may = owner != NULL && scope_may_begin(core, caller);
     Py_XDECREF(core);
     if (owner == NULL) return NULL;
-    bool done = may && (owner == Py_None || scope_push((OwnerObject *)owner, PyThreadState_Get()));
+    bool done = may && (owner == Py_None || scope_push((OwnerObject *)owner, caller, thread));
     Py_DECREF(owner);
     return done ? Py_NewRef(budget) : NULL;
 }
@@ -276,7 +258,8 @@ static EntryObject *scope_find_entered_by(PyFrameObject *frame, const OwnerObjec
 /* Where no entry is this context's: one that was made within a generator that runs here, which another context has
  * resumed; else *open, one that this context inherited, or a context has that is left for this one for a while; and if
  * none of these either, NULL and any. */
-static EntryObject *scope_find_of_others(const OwnerObject *owner, const PyThreadState *thread, EntryObject **open) {
+static EntryObject *scope_find_of_others(const OwnerObject *owner, const PyThreadState *thread, EntryObject *innermost,
+                                         EntryObject **open) {
     for (size_t i = 0; i <= NM_SCOPE_LISTS; i++)
         for (EntryObject *e = nm__entry_lists[i]; e != NULL; e = e->older) {
             if (e->owner != owner || nm__entry_is_over(e)) continue;
@@ -285,7 +268,7 @@ static EntryObject *scope_find_of_others(const OwnerObject *owner, const PyThrea
             if (f != NULL && may_leave && nm__entry_depth_of(f, thread) != SIZE_MAX) return e;
             if (*open == NULL || nm__active_is_entered(e->context, thread)) *open = e;
         }
-    for (EntryObject *e = nm__active_innermost(); e != NULL; e = e->outer)
+    for (EntryObject *e = innermost; e != NULL; e = e->outer)
         if (e->owner == owner && e->context != thread->context && !e->elsewhere) {
             *open = e;
             return e;
@@ -297,9 +280,9 @@ static EntryObject *scope_find_of_others(const OwnerObject *owner, const PyThrea
  * itself. Where another one is the innermost, or that is not this context's, leaving is wrong; the entry ends all the
  * same, wherever it is plain which one is meant. NULL: it is not. */
 static EntryObject *scope_entry_to_end(const OwnerObject *owner, PyFrameObject *frame, const PyThreadState *thread,
-                                       ScopeMisuse *wrong) {
+                                       EntryObject *innermost, ScopeMisuse *wrong) {
     bool unsettled;
-    EntryObject *now = nm__active_find(thread, &unsettled), *e = NULL, *open = NULL;
+    EntryObject *now = nm__active_find(thread, innermost, &unsettled), *e = NULL, *open = NULL;
     bool is_ours = now != NULL && now->owner == owner &&
                    (now->context == thread->context || nm__active_depth_of_stray(now, thread) != SIZE_MAX);
     if (frame != NULL && !(is_ours && nm__entry_frame(now) == frame)) e = scope_find_entered_by(frame, owner);
@@ -315,7 +298,7 @@ static EntryObject *scope_entry_to_end(const OwnerObject *owner, PyFrameObject *
 
     EntryObject *asleep = NULL;
     bool is_inner = false, inner_of_asleep = false;
-    for (e = nm__active_innermost(); e != NULL; e = e->outer) {
+    for (e = innermost; e != NULL; e = e->outer) {
         is_inner = is_inner || e == now;
         if (e->owner != owner || nm__entry_is_over(e) || e->context != thread->context) continue;
         if (nm__entry_is_active(e, thread)) return misuse_found(e, MISUSE_BEFORE_ANOTHER, NULL, now, wrong);
@@ -324,7 +307,7 @@ static EntryObject *scope_entry_to_end(const OwnerObject *owner, PyFrameObject *
         inner_of_asleep = is_inner;
     }
     if (asleep != NULL) return inner_of_asleep ? misuse_found(asleep, MISUSE_BEFORE_ANOTHER, NULL, now, wrong) : asleep;
-    e = scope_find_of_others(owner, thread, &open);
+    e = scope_find_of_others(owner, thread, innermost, &open);
     if (e != NULL && e != open) return e;
     return misuse_found(e, open != NULL ? MISUSE_IN_ANOTHER_CONTEXT : MISUSE_NOT_OPEN, open, NULL, wrong);
 }
@@ -365,14 +348,14 @@ static void scope_drop_ended(EntryObject *top, const PyThreadState *thread, Scop
         }
 }
 
-/* Pre: it is the thread's turn. Post: it is not any more. */
-static bool scope_end_entry(EntryObject *e, PyThreadState *thread) {
+/* Pre: it is the thread's turn; *innermost is the context's. Post: it is not its turn any more; *innermost is as it is now. */
+static bool scope_end_entry(EntryObject *e, PyThreadState *thread, EntryObject **innermost) {
     ScopeDropped dropped = {.count = 0};
     if (!e->ended) e->elsewhere = e->context != thread->context;
     if (e->elsewhere) nm__charge_scopes.changes++;
     e->ended = true;
     nm__entry_unlist(e);
-    EntryObject *top = nm__active_innermost(), *before = top;
+    EntryObject *top = *innermost, *before = top;
     /* one that another context has ended is still inherited here */
     while (top != NULL && (top == e || (nm__entry_is_over(top) && top->context == thread->context))) top = top->outer;
     scope_drop_ended(top, thread, &dropped);
@@ -384,6 +367,7 @@ static bool scope_end_entry(EntryObject *e, PyThreadState *thread) {
         /* Mostly the scope ends as it began: then the context has no more variables than before it. */
         bool nests = e->context == thread->context && e->token != NULL && before == e && top == e->covered;
         done = (nests && nm__active_set_back(e->token)) || nm__active_set_innermost(top, NULL);
+        *innermost = nm__active_innermost();
     }
     Py_XDECREF(top);
     return done;
@@ -391,12 +375,13 @@ static bool scope_end_entry(EntryObject *e, PyThreadState *thread) {
 
 /* Whatever is needed to leave must not be refused by the very budget that is full. */
 static bool scope_leave(OwnerObject *owner, PyThreadState *thread, ScopeMisuse *wrong) {
+    bool is_plain = !SCOPE_READS_FRAMES || (nm__insides_caller(thread).flags & SCOPE_GENERATOR) == 0;
     int was_on = scope_step_aside();
-    PyFrameObject *frame = scope_calling_frame(thread);
-    if (frame == NULL) PyErr_Clear(); /* as if a plain function left it */
-    else if (!SCOPE_READS_FRAMES || scope_flags_of(frame) == 0) Py_CLEAR(frame);
+    PyFrameObject *frame = is_plain ? NULL
+                                    : PyThreadState_GetFrame(thread); /* without memory: as if a plain function left it */
     nm__engine_begin_turn();
-    EntryObject *e = scope_hold(scope_entry_to_end(owner, frame, thread, wrong));
+    EntryObject *innermost = nm__active_innermost();
+    EntryObject *e = scope_hold(scope_entry_to_end(owner, frame, thread, innermost, wrong));
     PyObject *held[5] = {NULL, NULL, NULL, NULL, NULL};
     bool done = true;
     if (e != NULL) {
@@ -405,13 +390,13 @@ static bool scope_leave(OwnerObject *owner, PyThreadState *thread, ScopeMisuse *
         held[1] = e->callers, e->callers = NULL;
         held[2] = (PyObject *)e->stray, e->stray = NULL;
         held[3] = e->asleep, e->asleep = NULL;
-        done = scope_end_entry(e, thread);
+        done = scope_end_entry(e, thread, &innermost);
         if (SCOPE_READS_FRAMES || e->context == thread->context) held[4] = e->token, e->token = NULL;
     } else nm__engine_end_turn();
     Py_XDECREF(frame); /* the code that runs in it holds it */
     scope_step_back(was_on);
     nm__owner_leave(owner->owner);
-    nm__active_sync(thread);
+    nm__active_sync_to(thread, innermost);
     nm__owner_stop_looking();
     if (done) nm__owner_collect_retired();
     nm__entry_collect_orphans();
@@ -436,11 +421,12 @@ static void misuse_raise(PyObject *core, const ScopeMisuse *wrong, PyObject *exc
 static PyObject *scope_exit(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     (void)module;
     if (count < 1) return PyErr_Format(PyExc_TypeError, "takes a budget");
-    PyObject *core = scope_core_of(args[0]), *owner = core == NULL ? NULL : scope_owner_of(core, false);
+    PyThreadState *thread = PyThreadState_Get();
+    PyObject *core = scope_core_of(args[0], thread), *owner = core == NULL ? NULL : scope_owner_of(core, false);
     ScopeMisuse wrong = {MISUSE_NONE, NULL, NULL, false};
     bool done = owner != NULL, due = done && owner != Py_None && nm__denial_take_due(((OwnerObject *)owner)->owner);
     if (owner == Py_None) (void)misuse_found(NULL, MISUSE_NOT_OPEN, NULL, NULL, &wrong);
-    else if (done) done = scope_leave((OwnerObject *)owner, PyThreadState_Get(), &wrong);
+    else if (done) done = scope_leave((OwnerObject *)owner, thread, &wrong);
     if (done && wrong.kind != MISUSE_NONE) {
         misuse_raise(core, &wrong, count > 2 ? args[2] : Py_None);
         done = false;
@@ -492,8 +478,11 @@ static PyObject *scope_aside(PyObject *module, PyObject *call) {
 static PyObject *scope_current(PyObject *module, PyObject *unused) {
     (void)module, (void)unused;
     bool unsettled;
+    PyThreadState *thread = PyThreadState_Get();
+    bool at_home = PyThreadState_GetInterpreter(thread) == nm__scope_home;
+    EntryObject *innermost = at_home ? nm__active_innermost() : NULL;
     nm__engine_begin_turn();
-    EntryObject *e = PyInterpreterState_Get() != nm__scope_home ? NULL : nm__active_find(PyThreadState_Get(), &unsettled);
+    EntryObject *e = at_home ? nm__active_find(thread, innermost, &unsettled) : NULL;
     PyObject *owner = Py_NewRef(e == NULL ? Py_None : (PyObject *)e->owner);
     nm__engine_end_turn();
     return owner;

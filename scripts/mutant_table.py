@@ -123,7 +123,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "(uintptr_t)&nm__thread_number",
         ),
         ("one-hook-at-thread-end", "if (hook != NULL) hook();", "if (hook != NULL && i == 0) hook();"),
-        ("thread-end-not-armed", "(void)pthread_setspecific(thread_exit_hooks.key, &thread_exit_hooks);", "(void)thread_exit_hooks;"),
+        ("thread-end-not-armed", "thread_is_armed = pthread_setspecific(thread_exit_hooks.key, &thread_exit_hooks) == 0;", "(void)thread_exit_hooks;"),
     ),
     *_in(
         "base/utilities.c",
@@ -671,10 +671,10 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_in(
         "engine/owners.c",
-        ("scope-asleep-not-looked-for", "if (nm__charge_scopes.entries == 0 && atomic_load(&owner_threads) == 0)", "if (atomic_load(&owner_threads) == 0)"),
-        ("scope-left-behind-not-looked-for", "if (nm__charge_scopes.entries == 0 && atomic_load(&owner_threads) == 0)", "if (nm__charge_scopes.entries == 0)"),
+        ("scope-asleep-not-looked-for", "if (nm__charge_scopes.entries == 0 && !owner_has_threads(&owner_threads))", "if (!owner_has_threads(&owner_threads))"),
+        ("scope-left-behind-not-looked-for", "if (nm__charge_scopes.entries == 0 && !owner_has_threads(&owner_threads))", "if (nm__charge_scopes.entries == 0)"),
         ("scope-owner-stays", "if (owner_is_done(o)) owner_destroy(o); /*", "if (owner_is_done(o) && false) owner_destroy(o); /*"),
-        ("scope-owner-goes-before-its-arrays", "return atomic_load(&o->inside) == 0 && atomic_load(&o->charges) == 0 &&", "return atomic_load(&o->inside) == 0 &&"),
+        ("scope-owner-goes-before-its-arrays", "return !owner_has_threads(&o->inside) && atomic_load(&o->charges) == 0 &&", "return !owner_has_threads(&o->inside) &&"),
         tests=("tests/test_scopes.py",),
     ),
     *_in(
@@ -945,7 +945,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("overdraft-told-of-nothing", "    PyErr_NoMemory();\n    return -1;", "    return 0;"),
         ("overdraft-passed-on-by-a-generator", "o != NULL && !nm__charge_now.unsettled && !nm__charge_roams();", "o != NULL;"),
         ("overdraft-nobody-asked", "        int found = denial_find_room(o);", "        int found = 0;"),
-        ("overdraft-lost-with-its-scope", "return atomic_exchange(&o->due, false) || was_pending;", "return atomic_exchange(&o->due, false) && was_pending;"),
+        ("overdraft-lost-with-its-scope", "(atomic_load(&o->due) && atomic_exchange(&o->due, false)) || was_pending;", "(atomic_load(&o->due) && atomic_exchange(&o->due, false)) && was_pending;"),
         tests=("tests/test_denials.py", "tests/test_goes_on.py"),
     ),
     *_in(

@@ -56,7 +56,9 @@ GLOBALS = {
     "nm__acting_as": "whose confined allocators it may use",
     "nm__theaps": "its thread heaps",
     "theap_looked_up": "its thread heap of the heap without a slot that it used last",
+    "theaps_shared": "how many thread heaps it has of heaps that take turns",
     "theap_turns": "its thread heaps of heaps that take turns",
+    "thread_is_armed": "whether its end is told to those that want to know",
     "this_thread": "its place in the list of threads whose slots a heap empties when it goes",
 }
 

@@ -16,8 +16,11 @@ uintptr_t nm__new_thread_number(void) { return atomic_fetch_add_explicit(&thread
 
 uintptr_t nm__number_thread(void) { return nm__thread_number = nm__acting_as = nm__new_thread_number(); }
 
+static NM_TLS bool thread_is_armed;
+
 static void thread_exits(void *unused) {
     (void)unused;
+    thread_is_armed = false; /* the system has taken the value: a hook may want another turn */
     for (int i = 0; i < NM_THREAD_HOOKS; i++) {
         void (*hook)(void) = atomic_load(&thread_exit_hooks.hooks[i]);
         if (hook != NULL) hook();
@@ -41,4 +44,7 @@ void nm__at_thread_end(void (*hook)(void)) {
     pthread_mutex_unlock(&thread_exit_hooks.lock);
 }
 
-void nm__arm_thread_end(void) { (void)pthread_setspecific(thread_exit_hooks.key, &thread_exit_hooks); /* any value but NULL */ }
+void nm__arm_thread_end(void) {
+    if (!thread_is_armed)
+        thread_is_armed = pthread_setspecific(thread_exit_hooks.key, &thread_exit_hooks) == 0; /* any value but NULL */
+}

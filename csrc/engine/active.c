@@ -132,7 +132,8 @@ static void active_sync(PyThreadState *thread, bool at_home, EntryObject *innerm
     now->id = thread->id;
     now->unsettled = unsettled;
     now->running = thread->exc_info;
-    nm__owner_enter(o);
+    if (at_home) nm__owner_enter(o);
+    else nm__owner_enter_none_elsewhere();
     nm__owner_release(o);
     if (o == NULL && was_in && at_home) nm__owner_stop_looking();
 }

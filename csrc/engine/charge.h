@@ -14,6 +14,12 @@
 
 #pragma GCC visibility push(hidden) /* so that no access takes a detour through a table of the loader's */
 
+/* Threads, counted where an operation that other threads see whole would be half of what entering takes. There are in - out. */
+typedef struct nm__threads_in {
+    nm__counter in; /* as the interpreter's lock is held, so without one */
+    _Atomic size_t out; /* of these, those that left without it: at their end, or in another interpreter */
+} nm__threads_in;
+
 /* An owner is a budget with a heap of its own. It outlives the last reference to it as long as something that was charged to
  * it is in use. All of it is used under the interpreter's lock, but for `charges` and `inside`; where there is no such lock,
  * the turn (engine.h) is that of `next`, `newer` and `older`, and the rest stays as it was made. */
@@ -21,15 +27,15 @@ typedef struct nm__owner {
     nm_heap *heap; /* of its objects */
     nm_budget *budget;
     PyObject *budgets_handle; /* strong */
-    PyObject *name;           /* strong: a str */
-    uint64_t number;          /* of the process's owners, never used again */
-    nm__counter arrays;       /* charged so far */
-    _Atomic size_t charges;   /* what is charged to it one by one: arrays, and blocks of the overdraft */
-    atomic_bool due;          /* the code that it is charged for is still to get a MemoryError */
-    atomic_bool told;         /* that code got one, and the budget has not recovered since */
-    bool asks;                /* there is a callback that may free memory before a request is refused */
-    _Atomic size_t inside;    /* threads that allocate from it, as far as they have found out */
-    struct nm__owner *next;   /* of those that are retired */
+    PyObject *name; /* strong: a str */
+    uint64_t number; /* of the process's owners, never used again */
+    nm__counter arrays; /* charged so far */
+    _Atomic size_t charges; /* what is charged to it one by one: arrays, and blocks of the overdraft */
+    atomic_bool due; /* the code that it is charged for is still to get a MemoryError */
+    atomic_bool told; /* that code got one, and the budget has not recovered since */
+    bool asks; /* there is a callback that may free memory before a request is refused */
+    nm__threads_in inside; /* that allocate from it, as far as they have found out */
+    struct nm__owner *next; /* of those that are retired */
     struct nm__owner *newer, *older; /* of all */
 } nm__owner;
 
@@ -43,19 +49,19 @@ typedef struct nm__now {
     const PyThreadState *settled;
     const PyThreadState *thread; /* NULL: it is to be found out anew */
     uint64_t id, version; /* of the thread state, whose place may be another's later; and nm__charge_version */
-    const void *running;  /* the innermost generator that ran */
-    bool unsettled;       /* to be found out each time: generators have entered */
-    bool aside;           /* no owner is charged: a scope is being entered or left */
-    nm__owner *owner;     /* NULL: none */
-    nm_heap *heap;        /* NULL: the engine's own */
+    const void *running; /* the innermost generator that ran */
+    bool unsettled; /* to be found out each time: generators have entered */
+    bool aside; /* no owner is charged: a scope is being entered or left */
+    nm__owner *owner; /* NULL: none */
+    nm_heap *heap; /* NULL: the engine's own */
 } nm__now;
 extern NM_TLS nm__now nm__charge_now;
 #define NM__NO_THREAD ((const PyThreadState *)1) /* no thread has this state, and none may have NULL */
 
 /* Of all threads, under the interpreter's lock, or in turn (engine.h). */
 typedef struct nm__charge_counts {
-    size_t entries;   /* scopes, open ones and those that something still refers to */
-    size_t roaming;   /* open ones that other contexts may resume: those of generators and async generators */
+    size_t entries; /* scopes, open ones and those that something still refers to */
+    size_t roaming; /* open ones that other contexts may resume: those of generators and async generators */
     uint64_t changes; /* that no thread's context shows: a scope was ended in another one, or is the first that roams */
 } nm__charge_counts;
 extern nm__charge_counts nm__charge_scopes;

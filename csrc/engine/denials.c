@@ -173,7 +173,7 @@ void nm__denial_refused(void) { nm__denial_tell(nm__charge_now.owner, false); }
 
 bool nm__denial_take_due(nm__owner *o) {
     bool was_pending = denial_take_back_owners();
-    return atomic_exchange(&o->due, false) || was_pending;
+    return (atomic_load(&o->due) && atomic_exchange(&o->due, false)) || was_pending;
 }
 
 void nm__denial_leave_owner(nm__owner *o) {

@@ -32,7 +32,7 @@ static void engine_switch(_Atomic int *mode, bool on) {
     bool scoped = nm__engine.looks_for_scopes && mode != &nm__engine.raw;
     bool was_on = atomic_load(mode) != NM__MODE_OFF;
     int of_on = NM__MODE_ON | (scoped ? NM__MODE_SCOPED : 0) | (nm__engine.samples ? NM__MODE_SAMPLED : 0);
-    atomic_store(mode, on ? of_on : NM__MODE_OFF);
+    atomic_store_explicit(mode, on ? of_on : NM__MODE_OFF, memory_order_release);
     if (on == was_on || nm__charge_process == NULL) return;
     nm__event_note((nm__event){.kind = NM__EVENT_ENGINE,
                                .detail = (atomic_load(&nm__engine.objects) != NM__MODE_OFF ? 1U : 0U) |

@@ -18,20 +18,26 @@ static struct {
     nm_census past;
 } owner_all;
 
-static _Atomic size_t owner_threads; /* that allocate from one */
+static nm__threads_in owner_threads; /* that allocate from one */
 
-static void owner_in_child(void) { /* without the other threads */ atomic_store(&owner_threads, nm__charge_now.owner != NULL); }
+static void owner_in_child(void) { /* without the other threads */
+    nm__set(&owner_threads.in, nm__charge_now.owner != NULL);
+    atomic_store(&owner_threads.out, 0);
+}
+
+/* Those that are in are counted out later, so the order in which the two are read matters to no answer but a late one. */
+static bool owner_has_threads(nm__threads_in *t) { return atomic_load(&t->out) != atomic_load(&t->in); }
 
 void nm__owner_stop_looking(void) {
     nm__engine_begin_turn();
-    if (nm__charge_scopes.entries == 0 && atomic_load(&owner_threads) == 0) nm__engine_look_for_scopes(false);
+    if (nm__charge_scopes.entries == 0 && !owner_has_threads(&owner_threads)) nm__engine_look_for_scopes(false);
     nm__engine_end_turn();
 }
 
 /* Pre: there is no reference to it, so that no thread comes to be inside. What a thread charges it does inside: so it is asked
  * first whether there is one. */
-static bool owner_is_done(const nm__owner *o) {
-    return atomic_load(&o->inside) == 0 && atomic_load(&o->charges) == 0 && nm__heap_held(o->heap) == 0;
+static bool owner_is_done(nm__owner *o) {
+    return !owner_has_threads(&o->inside) && atomic_load(&o->charges) == 0 && nm__heap_held(o->heap) == 0;
 }
 
 /* Its objects' heap, where objects are served. Without the interpreter's lock they are not (decision 90): it serves nothing, and
@@ -54,24 +60,34 @@ void nm__owner_enter(nm__owner *o) {
     nm__owner *left = now->owner;
     if (o == left) return;
     if (o != NULL) {
-        atomic_fetch_add(&o->inside, 1);
+        nm__thread_goes_in(&o->inside);
         nm__arm_thread_end();
     }
     if (left != NULL) nm__denial_leave_owner(left);
-    if (left == NULL) atomic_fetch_add(&owner_threads, 1);
-    else if (o == NULL) atomic_fetch_sub(&owner_threads, 1);
+    if (left == NULL) nm__thread_goes_in(&owner_threads);
+    else if (o == NULL) nm__thread_goes_out(&owner_threads);
     now->owner = o;
     owner_enter_heap(o);
-    /* Last: from here on another interpreter's thread, with a lock of its own, may destroy the heap that was left. */
-    if (left != NULL) atomic_fetch_sub(&left->inside, 1);
+    if (left != NULL) nm__thread_goes_out(&left->inside);
+}
+
+static void owner_count_out(nm__owner *o) {
+    atomic_fetch_add(&owner_threads.out, 1);
+    atomic_fetch_add(&o->inside.out, 1);
+}
+
+void nm__owner_enter_none_elsewhere(void) {
+    nm__owner *left = nm__charge_now.owner;
+    if (left == NULL) return;
+    nm__denial_leave_owner(left);
+    nm__charge_now.owner = NULL;
+    owner_enter_heap(NULL);
+    owner_count_out(left); /* last: from here on a thread with the owners' lock may destroy the heap that was left */
 }
 
 static void owner_at_thread_end(void) {
     nm__now *now = &nm__charge_now;
-    if (now->owner != NULL) {
-        atomic_fetch_sub(&now->owner->inside, 1);
-        atomic_fetch_sub(&owner_threads, 1);
-    }
+    if (now->owner != NULL) owner_count_out(now->owner);
     *now = (nm__now){.settled = NM__NO_THREAD};
 }
 

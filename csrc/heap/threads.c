@@ -34,6 +34,9 @@ static NM_TLS known_theap theap_looked_up;
 /* Of heaps that take turns, as long as they stand here: entering one often takes no lock. */
 static NM_TLS known_theap theap_turns[NM_HEAP_TURNS];
 
+/* Thread heaps that it has of heaps that nm__heap_share was told of, at most: those of heaps that are gone are counted too. */
+static NM_TLS size_t theaps_shared;
+
 static NM_TLS nm__thread_entry this_thread; /* its place in the list of nm__heaps */
 
 bool nm__theap_is_mine(const nm__theap *theap) {
@@ -120,6 +123,7 @@ void nm__heap_thread_ends(void) {
     for (unsigned i = 0; i < NM__TLS_SLOTS; i++) nm__theaps[i] = &nm__no_theap;
     theap_looked_up.heap = 0;
     memset(theap_turns, 0, sizeof theap_turns);
+    theaps_shared = 0;
     for (nm_heap *h = nm__heaps.first; h != NULL; h = h->next) {
         pthread_mutex_lock(&h->lock);
         for (nm__theap *theap = h->theaps; theap != NULL; theap = theap->next)
@@ -157,6 +161,7 @@ static nm__theap *heap_find_theap(nm_heap *h) {
     h->theaps = theap;
 adopted:
     atomic_store(&theap->thread, me);
+    if (h->also != NULL) theaps_shared++;
 found:
     pthread_mutex_unlock(&h->lock);
     nm__arm_thread_end();
@@ -191,6 +196,7 @@ void nm__heap_enter(nm_heap *h) {
 }
 
 void nm__heap_detach(nm_heap *h) {
+    if (h->also != NULL && theaps_shared == 0) return; /* no lock where nothing was allocated */
     uintptr_t me = nm__thread_id();
     known_theap *turn = &theap_turns[h->number % NM_HEAP_TURNS];
     if (turn->heap == h->number) turn->heap = 0;
@@ -201,6 +207,7 @@ void nm__heap_detach(nm_heap *h) {
         if (atomic_load(&theap->thread) == me) {
             nm__theap_give_up(theap); /* no other thread can, and it may be long until one needs the rest */
             theap_orphan(theap);
+            if (h->also != NULL) theaps_shared--;
         }
     pthread_mutex_unlock(&h->lock);
 }

@@ -422,6 +422,10 @@ $(foreach run,$(OOM_RUNS),$(eval $(call OOM_RUN,$(firstword $(subst :, ,$(run)))
 test-disabled: $(VENV)/.installed-test ## the contract suite under the kill switch
 	NATIVEMEM_DISABLE=1 $(CONTRACT) -p no:cacheprovider
 
+.PHONY: test-debug-hooks
+test-debug-hooks: $(VENV)/.installed-test ## the engine and its scopes, where the interpreter fills what is freed (PYTHONMALLOC=debug)
+	PYTHONMALLOC=debug $(PYTEST) -q tests/test_engine.py tests/test_scopes.py tests/test_numpy_hook.py $(ARGS)
+
 .PHONY: test-contract test-pure test-python test-pythons
 test-contract: $(VENV)/.installed-test ## the contract suite, and nothing else; as many at once as there are cores
 	$(PYTEST) -q tests/contract $(ARGS)

@@ -59,6 +59,12 @@ VARIANTS = (
     Variant("pure", "test-pure", "an environment without the C core", "make test-pure"),
     Variant("disabled", "test-disabled", "the kill switch, NATIVEMEM_DISABLE=1", "make -j2 test-oom test-disabled"),
     Variant("oom", "test-oom", "the contract with allocations that fail", "make -j2 test-oom test-disabled"),
+    Variant(
+        "debug-hooks",
+        "test-debug-hooks",
+        "the engine where the interpreter fills what is freed, PYTHONMALLOC=debug",
+        "make test-debug-hooks",
+    ),
     Variant("orders", "test-orders", "the contract on every order of wrappers"),
     Variant("clang", "c-tests-clang", "the C tests, compiled by clang", "make -j2 c-tests-clang", ("clang-19",)),
     Variant("asan", "c-tests-asan", "AddressSanitizer, UBSan, LeakSanitizer: the C tests", "make test"),

@@ -308,8 +308,9 @@ def arguments(text: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
-def c_changes(line: str, before: str) -> Iterator[Change]:
-    """Of a line without comments; `before` is the code above it."""
+def c_changes(line: str, before: str, whole: str = "") -> Iterator[Change]:
+    """Of a line without comments; `before` is the code above it, `whole` the line with its strings."""
+    whole = whole or line
     of_two = {match.start("o") - 1 for pattern in OF_TWO for match in pattern.finditer(line)}
     for match in OPERATOR.finditer(line):
         for new in () if match.start() in of_two else OPERATORS[match[0]]:
@@ -322,7 +323,7 @@ def c_changes(line: str, before: str) -> Iterator[Change]:
     for match in re.finditer(r"\b(?:if|while) \(", line):
         start, end = match.end() - 1, closing(line, match.end() - 1)
         if end > 0:
-            yield Change(start, end + 1, f"(!{line[start : end + 1]})", "condition")
+            yield Change(start, end + 1, f"(!{whole[start : end + 1]})", "condition")
             if match[0].startswith("if"):
                 yield Change(start, end + 1, "(true)", "condition")
                 yield Change(start, end + 1, "(false)", "condition")
@@ -338,7 +339,7 @@ def c_changes(line: str, before: str) -> Iterator[Change]:
         yield Change(start, len(line.rstrip()), ";", "statement deleted")
     match = re.search(r"\breturn ([^;]+);", line)
     if match and re.fullmatch(r"true|false", match[1]) is None and re.search(r"[=<>!&|]{2}| [<>] |^!", match[1]):
-        yield Change(match.start(1), match.end(1), f"!({match[1]})", "result")
+        yield Change(match.start(1), match.end(1), f"!({whole[match.start(1) : match.end(1)]})", "result")
 
 
 def torn(place: str, value: str) -> str:
@@ -383,8 +384,10 @@ def of_c(root: Path, atomics: bool) -> dict[tuple[str, int], list[Change]]:
         file = path.relative_to(root).as_posix()
         if path.name == "memlib_system.c":  # compiled where the core is not
             continue
-        before = ""
-        for number, line in enumerate(code_only(path.read_text(encoding="utf-8")).splitlines(), 1):
+        before, text = "", path.read_text(encoding="utf-8")
+        for number, (line, whole) in enumerate(
+            zip(code_only(text).splitlines(), text.splitlines(), strict=True), 1
+        ):
             if line.lstrip().startswith("#") or line.rstrip().endswith("\\") or before.rstrip().endswith("\\"):
                 before = line
                 continue
@@ -394,7 +397,7 @@ def of_c(root: Path, atomics: bool) -> dict[tuple[str, int], list[Change]]:
                 before = line
                 continue
             if bool(ATOMIC.search(line)) == atomics and re.match(r"\s|[\w ].*\{.*;", line):
-                changes = list(atomic_changes(line) if atomics else c_changes(line, before))
+                changes = list(atomic_changes(line) if atomics else c_changes(line, before, whole))
                 if changes:
                     found[file, number] = changes
             before = line

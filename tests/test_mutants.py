@@ -162,6 +162,20 @@ def test_which_of_two_that_are_equal_is_not_asked() -> None:
     assert operators("    bool more = a < b;") == ["<="]
 
 
+def test_a_condition_keeps_its_strings() -> None:
+    """They are blanks where operators are looked for; a change that is made of them would not compile."""
+    line = '    if (!parse(args, "a < b") || none) return !same(name, "a && b");'
+    changes = list(mutants_random.c_changes(mutants_random.code_only(line), ";", line))
+    assert {change.new for change in changes if change.what == "operator"} == {" && "}
+    conditions = [change.new for change in changes if change.what in ("condition", "result")]
+    assert conditions == [
+        '(!(!parse(args, "a < b") || none))',
+        "(true)",
+        "(false)",
+        '!(!same(name, "a && b"))',
+    ]
+
+
 def test_a_seed_says_what_is_drawn(tmp_path: Path) -> None:
     first, left = mutants_random.draw(ROOT, 40, 5, ())
     again, _ = mutants_random.draw(ROOT, 40, 5, ())

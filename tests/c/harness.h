@@ -27,10 +27,18 @@ static int failures_, failed_tests_, passed_tests_;
         }                                                                                 \
     } while (0)
 
+/* With locks.h: locks that this thread has taken and not given up. */
+#ifdef LOCKS_H
+#define LOCKS_LEFT() locks_mine_count
+#else
+#define LOCKS_LEFT() 0
+#endif
+
 #define RUN(test)                                  \
     do {                                           \
         int before_ = failures_;                   \
         test;                                      \
+        CHECK(LOCKS_LEFT() == 0);                  \
         if (failures_ == before_) passed_tests_++; \
         else {                                     \
             failed_tests_++;                       \

@@ -7,6 +7,7 @@
 
 #include "heap/region.h"
 #include "base/base.h"
+#include "locks.h"
 #include "harness.h"
 #include "nativemem.h"
 

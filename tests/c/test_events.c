@@ -3,6 +3,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
+#include "locks.h"
 #include "harness.h"
 
 #include "base/events.h"

@@ -2,6 +2,7 @@
 #include <pthread.h>
 #include <stdio.h>
 
+#include "locks.h"
 #include "harness.h"
 #include "intern_program.h"
 #include "nativemem.h"

@@ -1,4 +1,5 @@
 /* malloc's calls on allocators: with heads, and in heaps without; and the shapes that libraries take. */
+#include "locks.h"
 #include "harness.h"
 
 #include <stdalign.h>

@@ -7,6 +7,7 @@
 
 #include "heap/heap.h"
 #include "heap/region_internal.h"
+#include "locks.h"
 #include "harness.h"
 #include "nativemem.h"
 

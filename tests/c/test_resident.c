@@ -1,5 +1,6 @@
 /* What is kept for reuse never makes the process larger than it once had to be. */
 #include "heap/heap.h"
+#include "locks.h"
 #include "harness.h"
 #include "nativemem.h"
 

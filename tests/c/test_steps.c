@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "heap/heap.h"
+#include "locks.h"
 #include "harness.h"
 #include "nativemem.h"
 

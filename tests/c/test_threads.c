@@ -4,6 +4,7 @@
 #include <pthread.h>
 
 #include "base/base.h"
+#include "locks.h"
 #include "harness.h"
 #include "nativemem.h"
 

@@ -1,6 +1,7 @@
 /* Heaps that take turns in one slot of a thread: what scopes are made of. */
 #include <pthread.h>
 
+#include "locks.h"
 #include "harness.h"
 
 #include "heap/heap.h"

@@ -1,6 +1,7 @@
 /* What verified does beyond the port. */
 #include <pthread.h>
 
+#include "locks.h"
 #include "harness.h"
 
 #include "nativemem.h"

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE /* pthread_barrier_t */
 #include <pthread.h>
 
+#include "locks.h"
 #include "harness.h"
 
 #include "base/poison.h"

@@ -691,6 +691,12 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         "of the largest both make the same number",
     ),
     Equivalent(
+        "csrc/binding/ring_ranges.c",
+        "if (i < 0 && !PyErr_Occurred()) i += r->used;",
+        "if (i < 1 && !PyErr_Occurred()) i += r->used;",
+        "a first index that is taken for none is looked up by nm__ring_index, as any that is out of range",
+    ),
+    Equivalent(
         "src/nativemem/manager/collections/records.py",
         "return False  # packing it says so",
         "return None  # packing it says so",

@@ -128,7 +128,7 @@ def test_owners_that_are_left_are_looked_at_until_they_are_done() -> None:
 
 
 def test_the_account_of_the_engine_has_what_each_part_served() -> None:
-    """Raw blocks, those of an owner that is there and of one that has gone: a hundred each of a size of its own."""
+    """Raw blocks, small and large, those of an owner and of one that has gone: a hundred of each."""
     lines = output(
         """
         import ctypes
@@ -149,11 +149,47 @@ def test_the_account_of_the_engine_has_what_each_part_served() -> None:
             with a: return [bytes(20_000) for _ in range(100)]
         def leave():
             with Budget("64 MiB"): return [bytes(20_000) for _ in range(100)]
-        print(more(take_raw, 40_000), more(take_owned, 20_000))
+        def take_spans():
+            for block in [raw.PyMem_RawMalloc(3 << 20) for _ in range(100)]: raw.PyMem_RawFree(block)
+        print(more(take_raw, 40_000), more(take_owned, 20_000), more(take_spans, 4 << 20))
         before = served(20_000)
         leave(); gc.collect()
         with Budget("1 MiB"): pass
         print(served(20_000) - before >= 100)
         """
     )
-    assert lines == ["True True", "True"]
+    assert lines == ["True True True", "True"]
+
+
+def test_a_refusal_leaves_the_collector_as_it_was() -> None:
+    """Before one there is an error to raise, made with the collector off."""
+    lines = output(
+        """
+        def refused():
+            with a:
+                try: return bytes(1 << 30)
+                except MemoryError: return gc.isenabled()
+        print(refused())
+        gc.disable()
+        print(refused(), refused())
+        gc.enable()
+        print(refused(), gc.isenabled())
+        """
+    )
+    assert lines == ["True", "False False", "True True"]
+
+
+def test_a_switch_of_no_truth_changes_nothing() -> None:
+    lines = output(
+        """
+        from nativemem.backends.native.loader import dataplane
+        class Neither:
+            def __bool__(self): raise LookupError("neither")
+        before = dataplane.engine_state()
+        for switch in (dataplane.engine_objects, dataplane.engine_raw, dataplane.engine_arrays):
+            try: switch(Neither())
+            except LookupError as error: print(error)
+        print(dataplane.engine_state() == before)
+        """
+    )
+    assert lines == ["neither"] * 3 + ["True"]

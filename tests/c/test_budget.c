@@ -171,6 +171,25 @@ static void test_options(void) {
     nm_budget_destroy(b);
 }
 
+/* What is held back makes a budget full with what it uses already: that is told at once, and not with the next charge. */
+static void test_held_back_is_a_crossing(void) {
+    nm_budget *b = make(1000, NULL, (nm_budget_options){.warn = 0.7, .critical = 0.9});
+    CHECK(nm_budget_charge(b, 500));
+    no_crossings();
+    nm__budget_hold_back(b, 499); /* at 501 it is full */
+    no_crossings();
+    nm__budget_hold_back(b, 500);
+    crossing(b, NM_FULL, true);
+    no_crossings();
+    nm__budget_hold_back(b, 0);
+    SOUND(nm_budget_check(b));
+    CHECK(nm_budget_pressure(b) == NM_NORMAL && nm_budget_charge(b, 200));
+    crossing(b, NM_WARN, true);
+    no_crossings();
+    CHECK(nm_budget_release(b, 700) == NM_OK);
+    nm_budget_destroy(b);
+}
+
 static void pass_all_crossings(void) {
     while (atomic_load(&nm__pressed)) (void)nm_budget_crossed(&(const nm_budget *){NULL}, &(int){0}, &(bool){false});
 }
@@ -650,6 +669,7 @@ static void test_release_while_the_limit_moves(void) {
 int main(void) {
     CHECK(pthread_atfork(lend_in_vain, NULL, NULL) == 0); /* before a budget is made: so it is called with their lock held */
     RUN(test_pressure());
+    RUN(test_held_back_is_a_crossing());
     RUN(test_where_levels_begin());
     RUN(test_crossings_that_nobody_asks_for());
     RUN(test_the_largest_limits());

@@ -99,6 +99,41 @@ def test_code_that_goes_is_not_kept() -> None:
 
 
 @native
+def test_names_of_every_script() -> None:
+    """PROF-3: the first and the last of each length in UTF-8; a surrogate is none of it, and a long name is cut."""
+    run(r"""
+        from types import FunctionType
+        def page(): return bytes(5000)
+        whole = "\x7f\x80\u07ff\u0800\ud7ff\ue000\uffff\U00010000\U0010ffff"
+        names = {c + "a" + c: c + "a" + c for c in whole}
+        names.update({"b\ud800b\udfff": "b\ufffdb\ufffd", "\xe9" * 600: "\xe9" * 511})
+        with Profile(rate=1) as profile:
+            kept = [FunctionType(page.__code__.replace(co_filename=name), {"bytes": bytes})() for name in names]
+            recording = profile.read()
+        found = [(s.path.file, s.live_blocks) for s in recording.sites if s.path.function == "page"]
+        assert sorted(found) == sorted((name, 1) for name in names.values()), found
+    """)
+
+
+@native
+def test_an_owner_that_has_gone_uses_nothing() -> None:
+    """PROF-1: what it used when it was read last is not what it ended with."""
+    run("""
+        budget = nativemem.Budget("8 MiB", name="gone")
+        with Profile(rate=1) as profile:
+            with budget:
+                kept = [bytearray(5000) for _ in range(100)]
+            then = [(o.used, o.peak) for o in profile.read().owners if o.name == "gone"]
+            del kept, budget
+            gc.collect()
+            with nativemem.Budget("1 MiB"): pass # owners that are left are looked at
+            now = [(o.used, o.peak) for o in profile.read().owners if o.name == "gone"]
+        (used, peak), = then
+        assert used >= 500_000 and now == [(0, peak)], (then, now)
+    """)
+
+
+@native
 def test_what_is_freed_and_moved_leaves_nothing() -> None:
     """PROF-1: small and large blocks, in and out of scopes, that grow, shrink and go, also after the profile."""
     run("""

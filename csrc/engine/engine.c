@@ -71,7 +71,11 @@ bool nm__engine_is_missing(void) {
 
 nm_heap *nm__engine_own_heap(nm_budget *of) { return nm_heap_create(of, nm__engine.is_secure); }
 
-static void engine_switch_anew(_Atomic int *mode) { engine_switch(mode, atomic_load(mode) != NM__MODE_OFF); }
+/* What is added to ON. Pre: it is the thread's turn. */
+static void engine_add(_Atomic int *mode, int what, bool on) {
+    int m = atomic_load(mode);
+    if (m != NM__MODE_OFF) atomic_store_explicit(mode, on ? m | what : m & ~what, memory_order_release);
+}
 
 void nm__mode_switch(_Atomic int *mode, bool on) {
     nm__engine_begin_turn();
@@ -82,16 +86,16 @@ void nm__mode_switch(_Atomic int *mode, bool on) {
 void nm__engine_look_for_scopes(bool on) {
     if (on == nm__engine.looks_for_scopes) return;
     nm__engine.looks_for_scopes = on;
-    engine_switch_anew(&nm__engine.objects);
-    engine_switch_anew(&nm__engine.arrays);
+    engine_add(&nm__engine.objects, NM__MODE_SCOPED, on);
+    engine_add(&nm__engine.arrays, NM__MODE_SCOPED, on);
 }
 
 void nm__engine_sample(bool on) {
     nm__engine_begin_turn();
     nm__engine.samples = on;
-    engine_switch_anew(&nm__engine.objects);
-    engine_switch_anew(&nm__engine.arrays);
-    engine_switch_anew(&nm__engine.raw);
+    engine_add(&nm__engine.objects, NM__MODE_SAMPLED, on);
+    engine_add(&nm__engine.arrays, NM__MODE_SAMPLED, on);
+    engine_add(&nm__engine.raw, NM__MODE_SAMPLED, on);
     nm__engine_end_turn();
 }
 

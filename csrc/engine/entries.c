@@ -1,6 +1,5 @@
 #include "engine/entries.h" /* first: Python.h wants to be */
 
-#include "engine/insides.h"
 #include "engine/engine.h"
 
 EntryObject *nm__entry_lists[NM_SCOPE_LISTS + 1];
@@ -58,8 +57,6 @@ PyFrameObject *nm__entry_home(const EntryObject *e) {
     }
     return NULL;
 }
-
-PyFrameObject *nm__entry_frame(const EntryObject *e) { return e->frame == NULL ? NULL : nm__entry_home(e); }
 
 /* Those whose context is gone, but whose generator is not: it has the scope to leave yet. */
 static struct {
@@ -160,17 +157,6 @@ PyTypeObject nm__entry_type = {
     .tp_dealloc = (destructor)entry_dealloc,
     .tp_traverse = (traverseproc)entry_traverse,
 };
-
-bool nm__entry_is_over(const EntryObject *e) {
-    return e->ended || (e->of_with && e->frame != NULL && nm__insides_item_of(e->frame) == NULL);
-}
-
-bool nm__entry_is_active(const EntryObject *e, const PyThreadState *thread) {
-    if (e->context != thread->context) return !e->elsewhere; /* inherited */
-    if (nm__entry_is_over(e)) return false;
-    PyFrameObject *f = nm__entry_frame(e);
-    return f == NULL || nm__entry_depth_of(f, thread) != SIZE_MAX;
-}
 
 int nm__entries_add(PyObject *module) {
     (void)module;

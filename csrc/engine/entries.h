@@ -6,6 +6,7 @@
 #ifndef NM__ENTRIES_H
 #define NM__ENTRIES_H
 
+#include "engine/insides.h"
 #include "engine/owners.h"
 #include "tuning.h"
 
@@ -59,10 +60,18 @@ size_t nm__entry_depth_of(PyFrameObject *f, const PyThreadState *thread);
 PyFrameObject *nm__entry_home(const EntryObject *e);
 /* The frame that an entry counts with: when a generator or coroutine has ended with its scope open, what goes on in it is
  * the code that called. NULL: it counts in all of its context. */
-PyFrameObject *nm__entry_frame(const EntryObject *e);
+static inline PyFrameObject *nm__entry_frame(const EntryObject *e) { return e->frame == NULL ? NULL : nm__entry_home(e); }
 /* Whether it has ended, or its generator is gone without having left it: one that yields when it is closed. */
-bool nm__entry_is_over(const EntryObject *e);
-bool nm__entry_is_active(const EntryObject *e, const PyThreadState *thread);
+static inline bool nm__entry_is_over(const EntryObject *e) {
+    return e->ended || (e->of_with && e->frame != NULL && nm__insides_item_of(e->frame) == NULL);
+}
+/* Whether it counts in the thread. */
+static inline bool nm__entry_is_active(const EntryObject *e, const PyThreadState *thread) {
+    if (e->context != thread->context) return !e->elsewhere; /* inherited */
+    if (nm__entry_is_over(e)) return false;
+    PyFrameObject *f = nm__entry_frame(e);
+    return f == NULL || nm__entry_depth_of(f, thread) != SIZE_MAX;
+}
 /* Looks at a few of those that have outlived their context. */
 void nm__entry_collect_orphans(void);
 int nm__entries_add(PyObject *module);

@@ -18,9 +18,8 @@ extern __attribute__((visibility("hidden"))) PyThreadState *const volatile *cons
 #define nm__thread_state() (*nm__insides_thread)
 #endif
 
-/* No collection runs in what bears none in its midst. From 3.12 on none begins inside of a call; where other threads run, one
- * that puts the switch back would undo what the program has done with it meanwhile. */
-#ifdef Py_GIL_DISABLED
+/* No collection runs in what bears none in its midst. From 3.12 on none begins inside of a call. */
+#if PY_VERSION_HEX >= 0x030C0000
 static inline int nm__collections_stop(void) { return 0; }
 #else
 static inline int nm__collections_stop(void) { return PyGC_Disable(); }

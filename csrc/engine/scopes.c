@@ -17,8 +17,12 @@ static struct {
     PyObject *core, *owner, *make, *misuse;
 } scope_names;
 
-/* Slots of the budget's class and its core's, as they were met first: they are read at each entry and each exit. */
-static PyMemberDescrObject *scope_core_slot, *scope_owner_slot;
+/* A slot of the budget's class or its core's, as it was met first: they are read at each entry and each exit. */
+typedef struct ScopeSlot {
+    PyMemberDescrObject *member; /* NULL: none was met */
+    PyTypeObject *class_;        /* it was met in; classes below that which has the member have it, too */
+} ScopeSlot;
+static ScopeSlot scope_core_slot, scope_owner_slot;
 
 #define SCOPE_GENERATOR (CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR)
 
@@ -78,7 +82,7 @@ static bool scope_find_asleep(const EntryObject *outer, const PyThreadState *thr
 
 /* As PyObject_GetAttr: of a slot without a search, where no other thread can change it meanwhile. */
 #ifdef Py_GIL_DISABLED
-static PyObject *scope_read(PyObject *object, PyObject *name, PyMemberDescrObject **slot) {
+static PyObject *scope_read(PyObject *object, PyObject *name, ScopeSlot *slot) {
     return (void)slot, PyObject_GetAttr(object, name);
 }
 #else
@@ -90,11 +94,12 @@ static PyMemberDescrObject *scope_slot_of(PyTypeObject *class_, PyObject *name) 
     return found;
 }
 
-static PyObject *scope_read(PyObject *object, PyObject *name, PyMemberDescrObject **slot) {
-    if (*slot == NULL) *slot = scope_slot_of(Py_TYPE(object), name);
+static PyObject *scope_read(PyObject *object, PyObject *name, ScopeSlot *slot) {
+    if (slot->member == NULL && (slot->member = scope_slot_of(Py_TYPE(object), name)) != NULL)
+        slot->class_ = (PyTypeObject *)Py_NewRef((PyObject *)Py_TYPE(object));
     PyObject *value = NULL;
-    if (*slot != NULL && PyObject_TypeCheck(object, PyDescr_TYPE(*slot)))
-        value = *(PyObject **)((char *)object + (*slot)->d_member->offset);
+    if (Py_TYPE(object) == slot->class_ || (slot->member != NULL && PyObject_TypeCheck(object, PyDescr_TYPE(slot->member))))
+        value = *(PyObject **)((char *)object + slot->member->d_member->offset);
     return value != NULL ? Py_NewRef(value) : PyObject_GetAttr(object, name);
 }
 #endif
@@ -367,10 +372,23 @@ static bool scope_end_entry(EntryObject *e, PyThreadState *thread, EntryObject *
         /* Mostly the scope ends as it began: then the context has no more variables than before it. */
         bool nests = e->context == thread->context && e->token != NULL && before == e && top == e->covered;
         done = (nests && nm__active_set_back(e->token)) || nm__active_set_innermost(top, NULL);
-        *innermost = nm__active_innermost();
+        *innermost = done ? top : nm__active_innermost();
     }
     Py_XDECREF(top);
     return done;
+}
+
+/* Lets go of an entry that has ended, which may run code. It stays until those inside have ended, and the frames would keep what
+ * the variables hold. */
+static void scope_forget(EntryObject *e, const PyThreadState *thread) {
+    if (Py_REFCNT((PyObject *)e) > 1) {
+        Py_CLEAR(e->frame);
+        Py_CLEAR(e->callers);
+        Py_CLEAR(e->stray);
+        Py_CLEAR(e->asleep);
+        if (SCOPE_READS_FRAMES || e->context == thread->context) Py_CLEAR(e->token);
+    }
+    Py_DECREF(e);
 }
 
 /* Whatever is needed to leave must not be refused by the very budget that is full. */
@@ -382,17 +400,9 @@ static bool scope_leave(OwnerObject *owner, PyThreadState *thread, ScopeMisuse *
     nm__engine_begin_turn();
     EntryObject *innermost = nm__active_innermost();
     EntryObject *e = scope_hold(scope_entry_to_end(owner, frame, thread, innermost, wrong));
-    PyObject *held[5] = {NULL, NULL, NULL, NULL, NULL};
     bool done = true;
-    if (e != NULL) {
-        /* The frames would keep what the variables hold, and an entry stays until those inside have ended. */
-        held[0] = (PyObject *)e->frame, e->frame = NULL;
-        held[1] = e->callers, e->callers = NULL;
-        held[2] = (PyObject *)e->stray, e->stray = NULL;
-        held[3] = e->asleep, e->asleep = NULL;
-        done = scope_end_entry(e, thread, &innermost);
-        if (SCOPE_READS_FRAMES || e->context == thread->context) held[4] = e->token, e->token = NULL;
-    } else nm__engine_end_turn();
+    if (e != NULL) done = scope_end_entry(e, thread, &innermost);
+    else nm__engine_end_turn();
     Py_XDECREF(frame); /* the code that runs in it holds it */
     scope_step_back(was_on);
     nm__owner_leave(owner->owner);
@@ -400,8 +410,7 @@ static bool scope_leave(OwnerObject *owner, PyThreadState *thread, ScopeMisuse *
     nm__owner_stop_looking();
     if (done) nm__owner_collect_retired();
     nm__entry_collect_orphans();
-    for (int i = 0; i < 5; i++) Py_XDECREF(held[i]); /* may run code */
-    Py_XDECREF(e);
+    if (e != NULL) scope_forget(e, thread);
     return done;
 }
 

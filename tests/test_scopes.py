@@ -121,7 +121,7 @@ class TestObjects:
             for other in 5, Other(), a._core:
                 for method in Budget.__enter__, Budget.__exit__:
                     try: method(other)
-                    except AttributeError as error: print("_core" in str(error))
+                    except TypeError as error: print(method.__name__ in str(error))
             with a: print(charged(a, 0))
             """
             )

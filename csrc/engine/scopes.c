@@ -229,8 +229,8 @@ static bool scope_may_begin(PyObject *core, nm__caller caller) {
 }
 
 /* In C, as leaving is: an exception of a signal's handler, say, would else get between what has been done and `with`. */
-static PyObject *scope_enter(PyObject *module, PyObject *budget) {
-    (void)module;
+static PyObject *scope_enter(PyObject *budget, PyObject *unused) {
+    (void)unused;
     PyThreadState *thread = PyThreadState_Get();
     PyObject *core = scope_core_of(budget, thread), *owner = core == NULL ? NULL : scope_owner_of(core, true);
     nm__caller caller = nm__insides_caller(thread);
@@ -427,24 +427,22 @@ static void misuse_raise(PyObject *core, const ScopeMisuse *wrong, PyObject *exc
     Py_XDECREF(kind);
 }
 
-static PyObject *scope_exit(PyObject *module, PyObject *const *args, Py_ssize_t count) {
-    (void)module;
-    if (count < 1) return PyErr_Format(PyExc_TypeError, "takes a budget");
+static PyObject *scope_exit(PyObject *budget, PyObject *const *error, Py_ssize_t count) {
     PyThreadState *thread = PyThreadState_Get();
-    PyObject *core = scope_core_of(args[0], thread), *owner = core == NULL ? NULL : scope_owner_of(core, false);
+    PyObject *core = scope_core_of(budget, thread), *owner = core == NULL ? NULL : scope_owner_of(core, false);
     ScopeMisuse wrong = {MISUSE_NONE, NULL, NULL, false};
     bool done = owner != NULL, due = done && owner != Py_None && nm__denial_take_due(((OwnerObject *)owner)->owner);
     if (owner == Py_None) (void)misuse_found(NULL, MISUSE_NOT_OPEN, NULL, NULL, &wrong);
     else if (done) done = scope_leave((OwnerObject *)owner, thread, &wrong);
     if (done && wrong.kind != MISUSE_NONE) {
-        misuse_raise(core, &wrong, count > 2 ? args[2] : Py_None);
+        misuse_raise(core, &wrong, count > 1 ? error[1] : Py_None);
         done = false;
     }
     Py_XDECREF(wrong.another);
     Py_XDECREF(wrong.context);
     Py_XDECREF(owner);
     Py_XDECREF(core);
-    if (done && due && (count < 2 || args[1] == Py_None))
+    if (done && due && (count < 1 || error[0] == Py_None))
         return PyErr_NoMemory(); /* else the block ends with an error anyway */
     return done ? Py_NewRef(Py_None) : NULL;
 }
@@ -497,14 +495,26 @@ static PyObject *scope_current(PyObject *module, PyObject *unused) {
     return owner;
 }
 
+/* Gives a class of budgets its way in and its way out: descriptors of its own, which a `with` calls without a look at more. */
+static PyObject *scope_own_methods(PyObject *module, PyObject *class_) {
+    static PyMethodDef own[] = {{"__enter__", scope_enter, METH_NOARGS, "Begins a scope of the budget."},
+                                {"__exit__", (PyCFunction)(void (*)(void))scope_exit, METH_FASTCALL, "Ends the scope."}};
+    (void)module;
+    if (!PyType_Check(class_)) return PyErr_Format(PyExc_TypeError, "scope_own_methods: takes a class");
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
+        PyObject *descriptor = PyDescr_NewMethod((PyTypeObject *)class_, &own[i]);
+        int failed = descriptor == NULL ? -1 : PyObject_SetAttrString(class_, own[i].ml_name, descriptor);
+        Py_XDECREF(descriptor);
+        if (failed) return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 int nm__scopes_add(PyObject *module) {
-    static PyMethodDef enter_method = {"scope_enter", scope_enter, METH_O, "Begins a scope of the budget."};
-    static PyMethodDef exit_method = {"scope_exit", (PyCFunction)(void (*)(void))scope_exit, METH_FASTCALL,
-                                      "Ends the scope that scope_enter began."};
-    static PyMethodDef methods[] = {{"scope_aside", scope_aside, METH_O, "Calls something at no owner's charge."},
+    static PyMethodDef methods[] = {{"scope_own_methods", scope_own_methods, METH_O, "Gives a class of budgets its scopes."},
+                                    {"scope_aside", scope_aside, METH_O, "Calls something at no owner's charge."},
                                     {"scope_current", scope_current, METH_NOARGS, "The owner that is charged now, or None."},
                                     {NULL, NULL, 0, NULL}};
-    if (!nm__engine_add_method(module, &enter_method) || !nm__engine_add_method(module, &exit_method)) return -1;
     if (scope_names.core == NULL) scope_names.core = PyUnicode_InternFromString("_core");
     if (scope_names.owner == NULL) scope_names.owner = PyUnicode_InternFromString("_owner");
     if (scope_names.make == NULL) scope_names.make = PyUnicode_InternFromString("owner");

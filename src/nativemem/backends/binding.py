@@ -36,10 +36,11 @@ def bind(name: str, facades: Iterable[type[Any]], pressure: Pressure) -> Binding
             "__module__": "nativemem",
             "_backend": backend,
             "_binding": binding,
-            **backend.methods.get(cls.__name__, {}),
         }
         bound = type(cls.__name__, bases, namespace)
         if len(bases) > 1:
             backend.finish(bound)
+        if cls.__name__ in backend.methods:
+            backend.methods[cls.__name__](bound)
         setattr(binding, cls.__name__, bound)
     return binding

@@ -113,7 +113,7 @@ class Backend(Protocol):
     finish: Any  # called with each class that was bound to the backend's Allocator
     packed: Any  # classes of packed items: Ring and its kinds, TableMap, TableSet
     finish_packed: Any  # called with each class that was bound to one of those
-    methods: dict[str, dict[str, Any]]  # by class: what the backend does itself
+    methods: dict[str, Callable[[type], None]]  # by class: what gives it the methods that the backend does itself
     Allocator: Any  # see allocators.block.DataPlane
     Block: Any
     BudgetCore: Any

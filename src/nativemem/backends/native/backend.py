@@ -66,7 +66,7 @@ finish_packed = dataplane.packed_own_methods
 cdata_new = dataplane.cdata_new
 this_thread = lib.nm_this_thread
 #: of the facade's classes, in C: nothing may come between them and the `with` they serve
-methods = {"Budget": {"__enter__": dataplane.scope_enter, "__exit__": dataplane.scope_exit}}
+methods = {"Budget": dataplane.scope_own_methods}
 
 
 def connect(pressure: Pressure) -> None:

@@ -5,6 +5,8 @@ Sizes, errors, counters and their order are the native backend's; where a block 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from . import packed
 from .arena import ArenaCore
 from .blocks import Block
@@ -67,7 +69,7 @@ cdata_new = None
 
 
 #: of the facade's classes: nothing is done otherwise here
-methods: dict[str, dict[str, object]] = {}
+methods: dict[str, Callable[[type], None]] = {}
 
 
 def finish(cls: type) -> None:

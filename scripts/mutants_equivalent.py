@@ -691,6 +691,12 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         "of the largest both make the same number",
     ),
     Equivalent(
+        "csrc/base/assert.h",
+        "pthread_mutex_unlock(lock);",
+        "((int)0);",
+        "the assertion that asked ends the program",
+    ),
+    Equivalent(
         "csrc/binding/ring_ranges.c",
         "if (i < 0 && !PyErr_Occurred()) i += r->used;",
         "if (i < 1 && !PyErr_Occurred()) i += r->used;",

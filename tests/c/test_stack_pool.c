@@ -56,6 +56,19 @@ static void test_stack_order(void) {
     nm_stack_destroy(s);
 }
 
+static void test_stack_padding_counts(void) {
+    nm_allocator p;
+    nm_stack *s = stack_of(1024, &p);
+    CHECK(nm_alloc(p, 1, 1) != NULL);
+    for (size_t align = 2; align <= 512; align *= 2) {
+        CHECK(nm_alloc(p, 1024 - align + 1, align) == NULL && nm_last_failure().status == NM_CAPACITY_EXCEEDED);
+        char *whole = nm_alloc(p, 1024 - align, align); /* to the last byte */
+        CHECK(whole != NULL && nm_free(p, whole, 1024 - align, align) == NM_OK);
+    }
+    SOUND(nm_stack_check(s));
+    nm_stack_destroy(s);
+}
+
 static void test_stack_padding_is_reclaimed(void) {
     nm_allocator p;
     nm_stack *s = stack_of(8192, &p);
@@ -853,6 +866,7 @@ int main(void) {
     if (nm_region_init((size_t)64 << 30, (size_t)64 << 20, 1000) != NM_OK) return 2;
     if ((system_ = nm_system_create()) == NULL) return 2;
     RUN(test_stack_order());
+    RUN(test_stack_padding_counts());
     RUN(test_stack_padding_is_reclaimed());
     RUN(test_stack_capacity());
     RUN(test_stack_resize());

@@ -519,6 +519,19 @@ def test_bad_arguments(arguments: dict[str, Any], says: str) -> None:
 
 
 @native
+def test_a_signal_ends_the_process_where_it_comes(tmp_path: Path) -> None:
+    """Also one of which the code that got it could go on: nothing runs after it."""
+
+    def goes_on() -> None:
+        signal.raise_signal(signal.SIGALRM)
+        (tmp_path / "went on").touch()
+
+    with pytest.raises(ConfigError, match=f"ends with signal {int(signal.SIGALRM)} without any refusal"):
+        sweep(goes_on)
+    assert list(tmp_path.iterdir()) == []
+
+
+@native
 def test_a_function_that_does_not_do_by_itself() -> None:
     for function, says in (
         (fails_with(ValueError("of its own")), "fails without any refusal: ValueError: of its own"),

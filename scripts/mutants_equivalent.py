@@ -697,6 +697,18 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         "the assertion that asked ends the program",
     ),
     Equivalent(
+        "csrc/engine/crash.c",
+        "(void)raise(number);",
+        ";",
+        "faulthandler, which was there before, raises each of these signals itself",
+    ),
+    Equivalent(
+        "csrc/heap/superblocks.c",
+        "theap->looked[bin].current = b->current;",
+        ";",
+        "a bin that is taken for one that has changed is looked at once more",
+    ),
+    Equivalent(
         "csrc/binding/ring_ranges.c",
         "if (i < 0 && !PyErr_Occurred()) i += r->used;",
         "if (i < 1 && !PyErr_Occurred()) i += r->used;",

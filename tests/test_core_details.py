@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import nativemem
-from test_scopes import native, output
+from test_scopes import output
 
-pytestmark = native
+pytestmark = pytest.mark.skipif(nativemem.backend != "native", reason="these are the core's")
 
 KEY = "nativemem._dataplane hooks"
 SHORT = "nativemem: refused, and what could say why is not there"
@@ -21,8 +21,6 @@ SHORT = "nativemem: refused, and what could say why is not there"
 @pytest.fixture
 def hooks() -> Iterator[dict[str, Any]]:
     """The interpreter's own dictionary, in which the core's hooks are; afterwards they are there again."""
-    if nativemem.backend != "native":
-        pytest.skip("hooks are the core's")
     api = ctypes.pythonapi
     api.PyInterpreterState_Get.restype = api.PyInterpreterState_GetDict.restype = ctypes.c_void_p
     there = api.PyInterpreterState_GetDict(ctypes.c_void_p(api.PyInterpreterState_Get()))

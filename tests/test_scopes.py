@@ -118,6 +118,12 @@ class TestObjects:
                 """
             class Other: __slots__ = "_core"
             with a: pass
+            class Core: __slots__ = ()
+            odd = Budget("1 MiB")
+            whole, odd._core = odd._core, Core()
+            try: odd.__enter__()
+            except AttributeError as error: print("_owner" in str(error))
+            odd._core = whole
             for other in 5, Other(), a._core:
                 for method in Budget.__enter__, Budget.__exit__:
                     try: method(other)
@@ -125,7 +131,7 @@ class TestObjects:
             with a: print(charged(a, 0))
             """
             )
-            == ["True"] * 7
+            == ["True"] * 8
         )
 
     def test_how_much_data_a_budget_takes(self) -> None:

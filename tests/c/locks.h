@@ -1,6 +1,6 @@
 /* Each lock is given up by the thread that took it, and none is kept: what a lock that is forgotten does to others would show
  * in some runs only, with another thread in the midst of just that code. Where this is included before harness.h, the program's
- * .link has the three functions below wrapped, RUN asks after each test whether its thread has one left, and a thread that gives
+ * .link has the four functions below wrapped, RUN asks after each test whether its thread has one left, and a thread that gives
  * up what it has not ends the program. A condition variable gives up its lock and takes it back itself: that is not seen. */
 #ifndef LOCKS_H
 #define LOCKS_H
@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 /* The most that one thread has: a fork takes each lock that there is. */
 #define LOCKS_MOST 1024
@@ -17,9 +18,11 @@ static _Thread_local int locks_mine_count;
 
 int __real_pthread_mutex_lock(pthread_mutex_t *lock);
 int __real_pthread_mutex_trylock(pthread_mutex_t *lock);
+int __real_pthread_mutex_timedlock(pthread_mutex_t *lock, const struct timespec *until);
 int __real_pthread_mutex_unlock(pthread_mutex_t *lock);
 int __wrap_pthread_mutex_lock(pthread_mutex_t *lock);
 int __wrap_pthread_mutex_trylock(pthread_mutex_t *lock);
+int __wrap_pthread_mutex_timedlock(pthread_mutex_t *lock, const struct timespec *until);
 int __wrap_pthread_mutex_unlock(pthread_mutex_t *lock);
 
 static void locks_end(const char *what) {
@@ -36,6 +39,9 @@ static int locks_taken(pthread_mutex_t *lock, int result) {
 
 int __wrap_pthread_mutex_lock(pthread_mutex_t *lock) { return locks_taken(lock, __real_pthread_mutex_lock(lock)); }
 int __wrap_pthread_mutex_trylock(pthread_mutex_t *lock) { return locks_taken(lock, __real_pthread_mutex_trylock(lock)); }
+int __wrap_pthread_mutex_timedlock(pthread_mutex_t *lock, const struct timespec *until) {
+    return locks_taken(lock, __real_pthread_mutex_timedlock(lock, until));
+}
 
 int __wrap_pthread_mutex_unlock(pthread_mutex_t *lock) {
     int i = locks_mine_count - 1;

@@ -10,7 +10,8 @@ set -euo pipefail
 name=$(basename "$0")
 root=$(realpath "$(dirname "$0")/..")
 tests=(tests/contract tests/test_core.py tests/test_engine.py tests/test_scopes.py tests/test_denials.py
-  tests/test_numpy_hook.py tests/test_cffi_hook.py tests/test_cli.py tests/test_run_is_python.py)
+  tests/test_numpy_hook.py tests/test_cffi_hook.py tests/test_cli.py tests/test_run_is_python.py tests/test_quick_start.py
+  tests/structures tests/observe/test_control.py)
 
 # shellcheck source=scripts/debian_system.sh
 . "$root/scripts/debian_system.sh"

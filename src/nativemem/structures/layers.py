@@ -129,7 +129,9 @@ class DedupCache(_Layer):
             if task is None:
                 task = self._flights[flight] = loop.create_task(self._inner.get_or_compute(key, compute))
                 task.add_done_callback(lambda done: self._landed(flight, done))
-        return await asyncio.shield(task)
+        # not asyncio.shield, which from 3.14 on tells the loop of an error that no caller waits for any more
+        await asyncio.wait((task,))
+        return task.result()
 
     def _landed(self, flight: Any, task: asyncio.Task[Any]) -> None:
         self._land(flight, task)

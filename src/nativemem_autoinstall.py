@@ -82,6 +82,8 @@ def _started() -> bool:
         return True
     if "t" in getattr(sys, "abiflags", "") or "numpy" in sys.modules:
         return False
+    if "nativemem.engine.install" in sys.modules:  # its finder waits already: the two would ask each other for ever
+        return False
     package = _folder()
     if package is None:
         return False

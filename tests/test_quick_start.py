@@ -185,6 +185,26 @@ def test_a_second_call_does_nothing(start: dict[str, str]) -> None:
     ) == [f"{QUICK} True"]
 
 
+@pytest.mark.parametrize("others", [{}, {"NATIVEMEM_LIMIT": "1 GiB"}, {"NATIVEMEM_IDLE_DECAY": "1"}])
+def test_a_second_call_after_the_package_came(start: dict[str, str], others: dict[str, str]) -> None:
+    """As where the folder is added twice, and `nativemem run` has taken its variable out: imports go on."""
+    assert output(
+        """
+        import os, sys, nativemem_autoinstall as again
+        import nativemem.auto
+        os.environ.pop("NATIVEMEM_IDLE_DECAY", None)
+        before = list(sys.meta_path)
+        again.start()
+        print(sys.meta_path == before)
+        from importlib.util import find_spec
+        find_spec("numpy")
+        print(nativemem.installed().objects)
+        """,
+        **start,
+        **others,
+    ) == ["True", "True"]
+
+
 # --- NumPy, which comes later ---
 
 numpy = pytest.mark.skipif(

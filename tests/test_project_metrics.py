@@ -69,10 +69,10 @@ def test_what_was_not_run_says_so(
     assert metrics.passes("asan")() == "50 % (1 of 2 programs, before the last change of the sources)"
     summary = tmp_path / "build" / "check-all" / "summary.txt"
     summary.parent.mkdir()
-    summary.write_text("make check-all at abc, Linux\nlint passed 1 s\n", encoding="utf-8")
     assert metrics.variants() == metrics.NOT_RUN
-    summary.write_text("make check-all at abc, Linux\n1 passed, 0 failed, 0 not here\n", encoding="utf-8")
-    assert metrics.variants() == "1 passed, 0 failed, 0 not here (abc)"
+    counts = "1 passed, 0 failed, 0 not here, 2 not run"
+    summary.write_text(f"make check-all on Linux\nlint passed abc 1 s\n{counts}\n", encoding="utf-8")
+    assert metrics.variants() == counts
     found = tmp_path / "build" / "coverage" / "src.json"
     found.parent.mkdir()
     found.write_text('{"totals": {"covered_lines": 1900, "num_statements": 2000}}', encoding="utf-8")
@@ -81,10 +81,6 @@ def test_what_was_not_run_says_so(
     assert metrics.coverage("src.json", metrics.of_python)() == (
         "95.0 % of 2,000 lines, by a part of the tests: `-m 'not slow'`"
     )
-    summary.write_text(
-        "make check-all at abc, Linux\nnot asked: cbmc\n1 passed, 0 failed, 0 not here\n", encoding="utf-8"
-    )
-    assert metrics.variants() == "1 passed, 0 failed, 0 not here, not asked: cbmc (abc)"
 
 
 def test_what_coverage_leaves_out_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
